@@ -1,0 +1,41 @@
+# make train   a private fine-tune of a real language model, from nothing
+# make test    everything the tests need, then the tests
+# make check   lint and types
+# make bench   side by side with other tools
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --constraint constraints.txt
+MANIFESTS := pyproject.toml accounting/pyproject.toml constraints.txt
+
+.PHONY: train test check bench clean
+
+train: .venv/train
+	$(BIN)/python recipes/fetch_demo.py
+	$(BIN)/accelerate launch --config_file launch_configs/cpu.yaml recipes/train.py --config recipes/configs/smollm2_reviews.yaml
+
+test: .venv/dev
+	$(BIN)/python recipes/fetch_demo.py
+	$(BIN)/python -m pytest
+
+check: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/dev
+	$(BIN)/python benchmarks/accounting.py
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/train: .venv/bin/python $(MANIFESTS)
+	$(PIP) -e ./accounting -e ".[train]"
+	touch $@
+
+.venv/dev: .venv/bin/python $(MANIFESTS)
+	$(PIP) -e ./accounting -e ".[dev]"
+	touch $@ .venv/train
+
+clean:
+	rm -rf .venv data runs

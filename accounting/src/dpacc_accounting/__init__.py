@@ -1,0 +1,1 @@
+"""Differential-privacy accounting for training, free of torch."""
