@@ -15,5 +15,5 @@ class PrivacyError(DpaccError, RuntimeError):
     """What was asked for cannot be shown to be private, so it was not done."""
 
 
-class BudgetExhausted(PrivacyError):
+class BudgetExhausted(PrivacyError):  # noqa: N818 - reads as what happened
     """One more step would spend more privacy than the plan allows."""
