@@ -1,0 +1,32 @@
+"""Differentially private LoRA fine-tuning of language models, launched with Accelerate.
+
+Names are loaded on first use, so that planning noise never waits for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dpacc.engine import PrivacyEngine as PrivacyEngine
+    from dpacc.losses import causal_lm_losses as causal_lm_losses
+    from dpacc.plan import PrivacyPlan as PrivacyPlan
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "PrivacyPlan": "dpacc.plan",
+    "PrivacyEngine": "dpacc.engine",
+    "causal_lm_losses": "dpacc.losses",
+}
+
+__all__ = ["PrivacyEngine", "PrivacyPlan", "causal_lm_losses"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dpacc' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
