@@ -1,0 +1,207 @@
+"""What a training run is told: one flat, frozen, documented object, read before anything heavy."""
+# ruff: noqa: RUF009 - setting() is dataclasses.field()
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dpacc.errors import ConfigurationError
+from dpacc.settings import check_limits, read_settings, setting
+
+Quantization = Literal["none", "nf4", "int8"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Clipping = Literal["flat", "automatic"]
+
+_USAGE = """\
+Differentially private LoRA fine-tuning of a causal language model.
+Settings come from --config FILE.yaml; each may be overridden here:"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Every choice of a run, checked at construction.
+
+    >>> config = TrainingConfig(model="gpt2", train_data="notes.jsonl", epsilon=8.0,
+    ...                         expected_batch_size=256, epochs=3)
+    >>> round(config.delta_for(dataset_size=10_000) * 10_000, 3)
+    0.398
+
+    Raises:
+        ConfigurationError: a value outside its limits, or two values that contradict each other.
+    """
+
+    # --- what and where
+    model: str = setting("Folder of a causal language model, or its id on the hub.")
+    train_data: str = setting(
+        "Private examples: a .jsonl, .json, .parquet or .txt file, or a dataset id on the hub."
+    )
+    name: str = setting("Name of this run's folder.", default="run")
+    output_dir: str = setting("Folder that holds the folders of all runs.", default="runs")
+
+    # --- the promise
+    epsilon: float = setting(
+        "Privacy budget: the whole run is (epsilon, delta)-private for adding or removing one "
+        "example.",
+        above=0,
+    )
+    delta: float | None = setting(
+        "The other half of the budget; null means N^-1.1 for N training examples, which publishes "
+        "N through it.",
+        default=None,
+        above=0,
+        below=1,
+    )
+    expected_batch_size: int = setting(
+        "Examples a logical batch holds on average: each example joins each step with "
+        "probability expected_batch_size / N (Poisson sampling).",
+        at_least=1,
+    )
+    epochs: float | None = setting(
+        "Expected passes over the data; steps = ceil(epochs * N / expected_batch_size). Give this "
+        "or steps.",
+        default=None,
+        above=0,
+    )
+    steps: int | None = setting("Logical steps. Give this or epochs.", default=None, at_least=1)
+    max_grad_norm: float = setting(
+        "Clipping norm C: no example moves the sum of gradients by more.", default=1.0, above=0
+    )
+    clipping: Clipping = setting(
+        "flat scales an example's gradient by min(1, C/norm); automatic always scales it to "
+        "(almost) C, so that C needs no tuning.",
+        default="flat",
+    )
+
+    # --- the data
+    held_out_data: str | None = setting(
+        "Examples to measure perplexity on, same formats. They are not protected by the guarantee.",
+        default=None,
+    )
+    held_out_examples: int | None = setting(
+        "How many held-out examples to measure on, chosen by seed; null means all.",
+        default=1000,
+        at_least=1,
+    )
+    data_subset: str | None = setting("Configuration of a hub dataset.", default=None)
+    train_split: str = setting("Split of a hub dataset to train on.", default="train")
+    held_out_split: str = setting("Split of a hub dataset to measure on.", default="validation")
+    text_field: str = setting("Field that holds plain text.", default="text")
+    prompt_field: str | None = setting(
+        "Field that holds a prompt, which is read but not learned; needs completion_field.",
+        default=None,
+    )
+    completion_field: str | None = setting(
+        "Field that holds the completion to learn; needs prompt_field.", default=None
+    )
+    messages_field: str | None = setting(
+        "Field that holds chat messages; the model's chat template formats them and only the "
+        "assistant's turns are learned.",
+        default=None,
+    )
+    max_length: int = setting("Tokens kept of each example.", default=512, at_least=2)
+
+    # --- the model
+    quantization: Quantization = setting(
+        "Storage of the frozen base: none, nf4 (4 bits) or int8.", default="none"
+    )
+    dtype: Precision = setting(
+        "Arithmetic of the frozen base; auto takes what the model was saved in. Adapters are "
+        "always float32.",
+        default="auto",
+    )
+    lora_rank: int = setting("Rank of the adapters.", default=8, at_least=1)
+    lora_alpha: float = setting("Adapters are scaled by lora_alpha / lora_rank.", default=16.0)
+    lora_dropout: float = setting(
+        "Dropout before the adapters; private training rarely overfits.",
+        default=0.0,
+        at_least=0,
+        below=1,
+    )
+    lora_target_modules: tuple[str, ...] = setting(
+        "Layers that get adapters, by the last part of their names, or all-linear.",
+        default=("all-linear",),
+    )
+
+    # --- the optimizer
+    learning_rate: float = setting("AdamW's peak learning rate.", default=1e-3, above=0)
+    warmup_steps: int = setting(
+        "Steps of linear warm-up; a linear decay to zero follows.", default=0, at_least=0
+    )
+    weight_decay: float = setting("AdamW's weight decay.", default=0.0, at_least=0)
+
+    # --- the machine
+    micro_batch_tokens: int = setting(
+        "Padded tokens one forward pass may hold on one device. It changes speed and memory, never "
+        "the result.",
+        default=2048,
+        at_least=1,
+    )
+    gradient_checkpointing: bool = setting(
+        "Recompute activations in the backward pass: less memory, more time.", default=False
+    )
+    evaluate_every: int | None = setting(
+        "Steps between held-out measurements; null measures only before and after.",
+        default=None,
+        at_least=1,
+    )
+    seed: int = setting(
+        "Seeds public randomness only: the adapters' initial values and the choice of held-out "
+        "examples. Sampling and noise take secret randomness that no setting can fix.",
+        default=0,
+        at_least=0,
+        below=2**32,
+    )
+
+    def __post_init__(self) -> None:
+        check_limits(settings=self)
+        _check_duration(self)
+        _check_fields(self)
+        _check_name(self.name)
+
+    def delta_for(self, *, dataset_size: int) -> float:
+        """δ of a run on `dataset_size` examples: the one that was set, or N^-1.1."""
+        return float(dataset_size**-1.1) if self.delta is None else self.delta
+
+
+def load_config(*, arguments: Sequence[str]) -> TrainingConfig:
+    """Read `--config FILE.yaml` and the overrides that follow it.
+
+    Raises:
+        ConfigurationError: one line that shows the value and the remedy.
+        SystemExit: with code 0 after `--help`.
+    """
+    return read_settings(kind=TrainingConfig, arguments=arguments, usage=_USAGE)
+
+
+def _check_duration(config: TrainingConfig) -> None:
+    if (config.epochs is None) == (config.steps is None):
+        raise ConfigurationError(
+            f"epochs={config.epochs} and steps={config.steps}: give exactly one of them "
+            "(--epochs null or --steps null unsets the other)"
+        )
+    if config.steps is not None and config.warmup_steps >= config.steps:
+        raise ConfigurationError(
+            f"warmup_steps={config.warmup_steps} must be below steps={config.steps}"
+        )
+
+
+def _check_fields(config: TrainingConfig) -> None:
+    if (config.prompt_field is None) != (config.completion_field is None):
+        raise ConfigurationError(
+            f"prompt_field={config.prompt_field} and completion_field={config.completion_field}: "
+            "give both or neither"
+        )
+    if config.messages_field is not None and config.prompt_field is not None:
+        raise ConfigurationError(
+            f"messages_field={config.messages_field} and prompt_field={config.prompt_field}: "
+            "give one of them"
+        )
+
+
+def _check_name(name: str) -> None:
+    if name in ("", ".", "..") or "/" in name or "\\" in name:
+        raise ConfigurationError(
+            f"name={name!r} must be a plain folder name; output_dir says where it goes"
+        )
