@@ -194,9 +194,9 @@ def _refuse_missing(values: Mapping[str, Any], kind: type[DataclassInstance]) ->
 
 def _coerce(name: str, hint: Any, value: Any) -> Any:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None or (isinstance(value, str) and value.lower() in ("null", "none", "~")):
-        if types.NoneType in options:
-            return None
+    empty = value is None or (isinstance(value, str) and value.lower() in ("null", "none", "~"))
+    if empty and types.NoneType in options:
+        return None
     if value is None:
         raise ConfigurationError(f"{name}=null needs a value ({_type_name(hint)})")
     (wanted,) = (option for option in options if option is not types.NoneType)
