@@ -1,1 +1,59 @@
-"""Differential-privacy accounting for training, free of torch."""
+"""Differential-privacy accounting for training, free of torch.
+
+>>> from dpacc_accounting import Gaussian, PoissonSampled, Repeated
+>>> step = PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=1.0))
+>>> Repeated(event=step, times=1000).times
+1000
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dpacc_accounting.events import (
+        Composed,
+        Event,
+        Gaussian,
+        PoissonSampled,
+        Repeated,
+        event_from_json,
+        event_to_json,
+    )
+    from dpacc_accounting.guarantee import Adjacency, Guarantee
+
+# Each name is loaded on first use, so that reading a ledger costs no numpy and no scipy.
+_ROOMS = {
+    "Adjacency": "guarantee",
+    "Composed": "events",
+    "Event": "events",
+    "Gaussian": "events",
+    "Guarantee": "guarantee",
+    "PoissonSampled": "events",
+    "Repeated": "events",
+    "event_from_json": "events",
+    "event_to_json": "events",
+}
+
+__all__ = [
+    "Adjacency",
+    "Composed",
+    "Event",
+    "Gaussian",
+    "Guarantee",
+    "PoissonSampled",
+    "Repeated",
+    "event_from_json",
+    "event_to_json",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,219 @@
+"""What was run: immutable descriptions of mechanisms and of their compositions.
+
+An event says nothing about what it costs; `dpacc_accounting.epsilon` and
+`dpacc_accounting.delta` price it.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian:
+    """One release of a clipped sum with Gaussian noise: `sum + N(0, (noise_multiplier·C)²)`.
+
+    Args:
+        noise_multiplier: σ, the standard deviation of the noise divided by the clipping norm C
+            (dimensionless). 0 means that nothing protects the sum: its ε is infinite.
+
+    Raises:
+        ValueError: σ is negative, NaN or infinite.
+
+    Source: Dwork & Roth, The Algorithmic Foundations of Differential Privacy, appendix A.
+
+    >>> Gaussian(noise_multiplier=1.1)
+    Gaussian(noise_multiplier=1.1)
+    """
+
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        sigma = _real(self.noise_multiplier, name="noise_multiplier")
+        if not (math.isfinite(sigma) and sigma >= 0):
+            raise ValueError(
+                f"noise_multiplier={sigma} is not a finite number >= 0; give the standard "
+                "deviation of the noise divided by the clipping norm, such as 1.0"
+            )
+        object.__setattr__(self, "noise_multiplier", sigma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoissonSampled:
+    """`event`, run on a secret subset that each unit joins independently with `probability`.
+
+    Shuffled or fixed-size batches are not this event, and are not amplified the same way.
+
+    Args:
+        probability: q in [0, 1], the same for every privacy unit.
+        event: what is run on the subset.
+
+    Raises:
+        ValueError: q is NaN or outside [0, 1], or `event` is not an event.
+
+    Source: Abadi et al. 2016 (arXiv 1607.00133); Balle, Barthe & Gaboardi 2018
+    (arXiv 1807.01647).
+
+    >>> PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=1.0)).probability
+    0.01
+    """
+
+    probability: float
+    event: Event
+
+    def __post_init__(self) -> None:
+        q = _real(self.probability, name="probability")
+        if not 0 <= q <= 1:
+            raise ValueError(
+                f"probability={q} is outside [0, 1]; give the chance that one unit takes part, "
+                "such as batch_size / dataset_size"
+            )
+        object.__setattr__(self, "probability", q)
+        _require_event(self.event, owner="PoissonSampled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """`event`, run `times` times on the same data with fresh randomness (adaptively chosen).
+
+    Args:
+        event: what is repeated.
+        times: how often, an integer >= 0.
+
+    Raises:
+        ValueError: `times` is negative or not an integer, or `event` is not an event.
+
+    >>> Repeated(event=Gaussian(noise_multiplier=1.0), times=10).times
+    10
+    """
+
+    event: Event
+    times: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "times", _count(self.times))
+        _require_event(self.event, owner="Repeated")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed:
+    """Every event of `events`, run on the same data with fresh randomness (adaptively chosen).
+
+    Args:
+        events: the parts, in any order; the guarantee does not depend on it.
+
+    Raises:
+        ValueError: a part is not an event.
+
+    >>> one = Gaussian(noise_multiplier=1.0)
+    >>> len(Composed(events=(one, one)).events)
+    2
+    """
+
+    events: tuple[Event, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "events", tuple(self.events))
+        for part in self.events:
+            _require_event(part, owner="Composed")
+
+
+Event: TypeAlias = Gaussian | PoissonSampled | Repeated | Composed
+
+_KINDS: dict[str, type[Event]] = {
+    "gaussian": Gaussian,
+    "poisson-sampled": PoissonSampled,
+    "repeated": Repeated,
+    "composed": Composed,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+# A nested event cannot share the key "event", which names the kind.
+_JSON_KEYS = {"event": "of", "events": "of"}
+
+
+def event_to_json(*, event: Event) -> dict[str, Any]:
+    """`event` as a dict that `json.dumps` accepts; `event_from_json` is the inverse.
+
+    The key "event" names the kind, "of" holds what is nested, the others are the fields.
+
+    >>> event_to_json(event=Repeated(event=Gaussian(noise_multiplier=2.0), times=3))
+    {'event': 'repeated', 'of': {'event': 'gaussian', 'noise_multiplier': 2.0}, 'times': 3}
+    """
+    document: dict[str, Any] = {"event": _NAMES[type(event)]}
+    for field in fields(event):
+        document[_JSON_KEYS.get(field.name, field.name)] = _value_to_json(
+            getattr(event, field.name)
+        )
+    return document
+
+
+def event_from_json(*, document: Any) -> Event:
+    """The event that `document` describes, as written by `event_to_json`.
+
+    Raises:
+        ValueError: an unknown kind or key, a missing key, or a value that the event refuses.
+
+    >>> event_from_json(document={"event": "gaussian", "noise_multiplier": 2})
+    Gaussian(noise_multiplier=2.0)
+    """
+    if not isinstance(document, dict):
+        raise ValueError(f"an event is a JSON object, not {document!r}")
+    kind = _KINDS.get(document.get("event"))  # type: ignore[arg-type]
+    if kind is None:
+        raise ValueError(
+            f"unknown event kind {document.get('event')!r}; known kinds: {', '.join(_KINDS)}"
+        )
+    names = {_JSON_KEYS.get(field.name, field.name): field.name for field in fields(kind)}
+    _require_keys(document, expected=names, kind=kind)
+    return kind(**{name: _value_from_json(name, document[key]) for key, name in names.items()})
+
+
+def _value_to_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [event_to_json(event=part) for part in value]
+    return value if isinstance(value, int | float) else event_to_json(event=value)
+
+
+def _value_from_json(name: str, value: Any) -> Any:
+    if name == "event":
+        return event_from_json(document=value)
+    if name != "events":
+        return value
+    if not isinstance(value, list):
+        raise ValueError(f"a composed event's 'of' is a list of events, not {value!r}")
+    return tuple(event_from_json(document=part) for part in value)
+
+
+def _require_keys(document: dict[str, Any], *, expected: dict[str, str], kind: type[Event]) -> None:
+    unknown = sorted(map(str, document.keys() - expected.keys() - {"event"}))
+    missing = sorted(expected.keys() - document.keys())
+    if unknown or missing:
+        raise ValueError(
+            f"event {_NAMES[kind]!r} has unknown keys {unknown} and misses {missing}; "
+            f"its keys are {sorted(expected)}"
+        )
+
+
+def _real(value: Any, *, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"{name}={value!r} is not a number")
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    try:
+        times = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        times = -1
+    if times < 0:
+        raise ValueError(f"times={value!r} is not an integer >= 0; give a whole number of runs")
+    return times
+
+
+def _require_event(value: Any, *, owner: str) -> None:
+    if not isinstance(value, Gaussian | PoissonSampled | Repeated | Composed):
+        raise ValueError(f"{owner} holds {value!r}, which is not an event; give a Gaussian, ...")
