@@ -1,0 +1,122 @@
+"""Which models and optimizers may train privately: everything else is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from dpacc.adapters import PER_EXAMPLE_RULES, trainable_layers
+from dpacc.errors import ConfigurationError, PrivacyError
+
+
+def admit_model(model: nn.Module) -> None:
+    """Refuse a model whose per-example gradients cannot be had or bounded.
+
+    Raises:
+        ConfigurationError: nothing is trainable.
+        PrivacyError: a trainable parameter without a per-example rule, a layer that mixes
+            examples, or an auxiliary loss that does.
+    """
+    _require_trainable(model)
+    _refuse_batch_norm(model)
+    _refuse_router_losses(model)
+    _require_per_example_rules(model)
+    _refuse_half_precision_parameters(model)
+
+
+def admit_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Refuse an optimizer that holds other parameters than the model's trainable ones."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and id(parameter) not in held:
+            raise PrivacyError(
+                f"the optimizer does not hold the trainable parameter {name}; build it from "
+                "[p for p in model.parameters() if p.requires_grad]"
+            )
+    trainable = {id(p) for p in model.parameters() if p.requires_grad}
+    strangers = len(held - trainable)
+    if strangers:
+        raise PrivacyError(
+            f"the optimizer holds {strangers} parameters that are frozen or not the model's; "
+            "build it from [p for p in model.parameters() if p.requires_grad]"
+        )
+
+
+def refuse_replaced_adapters(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
+    """Refuse a model whose trainable parameters are no longer those that were prepared."""
+    now = {id(p) for p in model.parameters() if p.requires_grad}
+    prepared = {id(p) for p in parameters}
+    if now != prepared:
+        raise PrivacyError(
+            f"the model's trainable parameters changed after prepare(): {len(now - prepared)} new, "
+            f"{len(prepared - now)} gone; add or load adapters first, then call prepare()"
+        )
+    for name, layer in trainable_layers(model):
+        if type(layer) not in PER_EXAMPLE_RULES.values() or "forward" in vars(layer):
+            raise PrivacyError(
+                f"the layer {name} was replaced or its forward patched after prepare(); "
+                "change the model first, then call prepare()"
+            )
+
+
+def refuse_raw_gradients(model: nn.Module) -> None:
+    """Refuse to go on when an unclipped gradient reached a parameter."""
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            raise PrivacyError(
+                f"an unclipped gradient reached {name}: its weight is used outside its layer "
+                "(as DoRA and weight tying do); make it frozen or use plain LoRA"
+            )
+
+
+def _require_trainable(model: nn.Module) -> None:
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ConfigurationError(
+            "the model has no trainable parameter; add LoRA adapters with peft.get_peft_model"
+        )
+
+
+def _refuse_batch_norm(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise PrivacyError(
+                f"{name} is a {type(module).__name__}, which mixes the examples of a batch; "
+                "replace it by GroupNorm or LayerNorm"
+            )
+
+
+def _refuse_router_losses(model: nn.Module) -> None:
+    config = getattr(model, "config", None)
+    if getattr(config, "output_router_logits", False):
+        raise PrivacyError(
+            "the model adds a router balance loss that mixes examples "
+            "(config.output_router_logits=True); set it to False"
+        )
+
+
+def _require_per_example_rules(model: nn.Module) -> None:
+    allowed = ", ".join(rule.__name__ for rule in PER_EXAMPLE_RULES)
+    for name, layer in trainable_layers(model):
+        parameter = next(n for n, p in layer.named_parameters(recurse=False) if p.requires_grad)
+        known = type(layer) in PER_EXAMPLE_RULES or type(layer) in PER_EXAMPLE_RULES.values()
+        if not known:
+            raise PrivacyError(
+                f"no per-example rule covers {name}.{parameter} of type {type(layer).__name__}; "
+                f"freeze it with requires_grad_(False), or train only {allowed} layers"
+            )
+        if "forward" in vars(layer) and type(layer) in PER_EXAMPLE_RULES:
+            raise PrivacyError(
+                f"the forward of {name} is patched on the instance, so its per-example gradients "
+                "cannot be had; remove the hook that patches it before prepare()"
+            )
+
+
+def _refuse_half_precision_parameters(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            raise ConfigurationError(
+                f"{name} is {parameter.dtype}; keep trainable parameters in float32 "
+                "(the arithmetic still runs in the base's dtype), or noise is lost in rounding"
+            )

@@ -1,0 +1,136 @@
+"""One logical batch, as the training loop sees it: micro-batches in, one private update out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+from dpacc.clipping import clipped_sum
+from dpacc.errors import PrivacyError
+from dpacc.plan import PrivacyPlan
+from dpacc.probe import CouplingProbe
+
+Collate = Callable[[list[Any]], Any]
+
+
+class LogicalStep:
+    """Iterate over its micro-batches, `backward` each, then `update` once.
+
+    The engine makes it; it refuses every order of calls under which an example would be counted
+    twice, left out, or released without noise.
+
+    Attributes:
+        index: the step's number, from 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: int,
+        plan: PrivacyPlan,
+        micro_batches: list[list[Any]],
+        placeholder: Any,
+        probe: CouplingProbe | None,
+        present: Callable[[list[Any]], Any],
+        per_example_gradients: Callable[[Tensor, int], Tensor],
+        release: Callable[[int, Tensor], None],
+        clipped: Tensor,
+    ) -> None:
+        self.index = index
+        self._plan = plan
+        self._waiting = deque(micro_batches)
+        self._placeholder = placeholder
+        self._probe = probe
+        self._present = present
+        self._per_example_gradients = per_example_gradients
+        self._release = release
+        self._sum = clipped
+        self._updated = False
+        self._examples_due = 0
+        self._take: Callable[[Tensor], None] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        """This rank's micro-batches, collated and on its device.
+
+        Before the first step, the coupling probe's made-up micro-batches come by as well; a rank
+        with fewer micro-batches than others gets made-up ones that count for nothing.
+        """
+        if self._probe is not None:
+            yield from self._rehearse(self._probe)
+        while self._waiting:
+            examples = self._waiting.popleft()
+            take = self._add if examples else _ignore
+            yield self._hand_out(examples or [self._placeholder], take)
+            self._require_backward_done()
+
+    def backward(self, losses: Tensor) -> None:
+        """Per-example gradients of `losses` [examples], clipped and added to the step's sum.
+
+        Raises:
+            PrivacyError: not one loss per example, called twice for one micro-batch, or a
+                gradient that escaped clipping.
+        """
+        if self._take is None:
+            raise PrivacyError(
+                "step.backward must be called once for each micro-batch that the step yields; "
+                "a second call would count its examples twice"
+            )
+        take, self._take = self._take, None
+        take(self._per_example_gradients(losses, self._examples_due))
+
+    def update(self) -> None:
+        """Reduce over ranks, charge the ledger, add noise once, and step the optimizer.
+
+        Raises:
+            PrivacyError: micro-batches are left over, or the step was updated before.
+            LedgerError: the charge could not be written, so nothing is released.
+        """
+        if self._updated:
+            raise PrivacyError(f"step {self.index} was updated already; one update a step")
+        if self._probe is not None or self._waiting or self._take is not None:
+            raise PrivacyError(
+                f"step {self.index} has micro-batches without a backward; call "
+                "step.backward(losses) for each before step.update()"
+            )
+        self._updated = True
+        self._release(self.index, self._sum)
+
+    def require_updated(self) -> None:
+        """Refuse to go on to the next step when this one was skipped."""
+        if not self._updated:
+            raise PrivacyError(
+                f"step {self.index} was left without step.update(); whether a step is skipped "
+                "must not depend on its data"
+            )
+
+    def _rehearse(self, probe: CouplingProbe) -> Iterator[Any]:
+        for examples in probe.rehearsals():
+            yield self._hand_out(examples, probe.observe)
+            self._require_backward_done()
+        probe.conclude()
+        self._probe = None
+
+    def _hand_out(self, examples: list[Any], take: Callable[[Tensor], None]) -> Any:
+        self._take, self._examples_due = take, len(examples)
+        return self._present(examples)
+
+    def _add(self, gradients: Tensor) -> None:
+        self._sum += clipped_sum(
+            gradients=gradients,
+            max_grad_norm=self._plan.max_grad_norm,
+            clipping=self._plan.clipping,
+        )
+
+    def _require_backward_done(self) -> None:
+        if self._take is not None:
+            raise PrivacyError(
+                "a micro-batch was passed over without step.backward(losses); every drawn "
+                "example must take part"
+            )
+
+
+def _ignore(gradients: Tensor) -> None:
+    """What a made-up micro-batch adds to the sum: nothing."""

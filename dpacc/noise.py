@@ -1,0 +1,40 @@
+"""Gaussian noise that every rank can compute and nobody can predict."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from dpacc.randomness import KeyedStream, RunSecret
+
+_CHUNK = 1 << 18
+_UNIT = 2.0**-53
+
+
+def standard_normals(*, secret: RunSecret, step: int, count: int) -> npt.NDArray[np.float32]:
+    """`count` independent N(0, 1) numbers for one logical step.
+
+    Element i depends on (secret, step, i) alone. Box–Muller on 53-bit uniforms in float64:
+    √(−2 ln u)·(cos 2πv, sin 2πv), which reaches ±8.6 standard deviations.
+
+    >>> secret = RunSecret.from_fixed_seed(0)
+    >>> few, many = (standard_normals(secret=secret, step=1, count=n) for n in (3, 500))
+    >>> bool((few == many[:3]).all())
+    True
+    """
+    stream = secret.stream(purpose="noise", step=step)
+    normals = np.empty(count + count % 2, dtype=np.float32)
+    for start in range(0, len(normals), _CHUNK):
+        stop = min(start + _CHUNK, len(normals))
+        normals[start:stop] = _box_muller(stream, start, stop - start)
+    return normals[:count]
+
+
+def _box_muller(stream: KeyedStream, start: int, count: int) -> npt.NDArray[np.float64]:
+    uniforms = ((stream.words(start=start, count=count) >> np.uint64(11)) + 0.5) * _UNIT
+    radius = np.sqrt(-2.0 * np.log(uniforms[0::2]))
+    angle = (2.0 * np.pi) * uniforms[1::2]
+    pairs = np.empty((count // 2, 2))
+    np.multiply(radius, np.cos(angle), out=pairs[:, 0])
+    np.multiply(radius, np.sin(angle), out=pairs[:, 1])
+    return pairs.ravel()

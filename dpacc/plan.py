@@ -1,0 +1,220 @@
+"""The privacy plan: one frozen object that owns everything the guarantee depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self, get_args
+
+from dpacc_accounting import (
+    Adjacency,
+    Event,
+    Gaussian,
+    Guarantee,
+    PoissonSampled,
+    Repeated,
+    calibrate_noise,
+    epsilon,
+)
+
+Clipping = Literal["flat", "automatic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyPlan:
+    """What will be run, and therefore what it promises.
+
+    Each of `steps` logical steps draws every example with probability
+    q = expected_batch_size / dataset_size, clips each drawn example's gradient to norm
+    C = max_grad_norm, sums, and adds N(0, (σC)²) once, with σ = noise_multiplier
+    (DP-SGD, arXiv 1607.00133).
+
+    Args:
+        dataset_size: N, the number of training examples; treated as public.
+        expected_batch_size: qN, the mean size of a logical batch; the public denominator.
+        steps: T, the number of logical steps, each of which is charged.
+        noise_multiplier: σ, the standard deviation of the noise on the sum divided by C.
+        max_grad_norm: C, the clipping norm.
+        target_delta: δ at which ε is stated.
+        target_epsilon: the ε that σ was calibrated for, if it was.
+        clipping: "flat" scales by min(1, C/norm); "automatic" by C/(norm + 0.01)
+            (arXiv 2206.07136). Both bound an example's share of the sum by C.
+        unit: the privacy unit in words: what one row of the dataset stands for.
+        adjacency: the neighbouring relation under which the guarantee is stated.
+        allow_no_privacy: must be set for σ = 0, which promises nothing.
+
+    Raises:
+        ValueError: a field is out of range; the message shows the value and the remedy.
+
+    >>> plan = PrivacyPlan(dataset_size=1000, expected_batch_size=10, steps=5,
+    ...                    noise_multiplier=1.0, max_grad_norm=1.0, target_delta=1e-5)
+    >>> plan.sampling_probability
+    0.01
+    """
+
+    dataset_size: int
+    expected_batch_size: int
+    steps: int
+    noise_multiplier: float
+    max_grad_norm: float
+    target_delta: float
+    target_epsilon: float | None = None
+    clipping: Clipping = "flat"
+    unit: str = "example"
+    adjacency: Adjacency = Adjacency.ADD_OR_REMOVE
+    sampling: Literal["poisson"] = "poisson"
+    allow_no_privacy: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "adjacency", Adjacency(self.adjacency))
+        _require(
+            _is_count(self.dataset_size) and self.dataset_size >= 1,
+            f"dataset_size={self.dataset_size!r} must be an integer of at least 1",
+        )
+        _require(
+            _is_count(self.expected_batch_size) and self.expected_batch_size >= 1,
+            f"expected_batch_size={self.expected_batch_size!r} must be an integer of at least 1",
+        )
+        _require(
+            self.expected_batch_size <= self.dataset_size,
+            f"expected_batch_size={self.expected_batch_size} exceeds "
+            f"dataset_size={self.dataset_size}; lower the batch size",
+        )
+        _require(
+            _is_count(self.steps) and self.steps >= 1,
+            f"steps={self.steps!r} must be an integer of at least 1",
+        )
+        _require(
+            math.isfinite(self.max_grad_norm) and self.max_grad_norm > 0,
+            f"max_grad_norm={self.max_grad_norm} must be a finite number above 0",
+        )
+        _require(
+            0 < self.target_delta < 1,
+            f"target_delta={self.target_delta} must lie strictly between 0 and 1",
+        )
+        _require(
+            self.target_epsilon is None or self.target_epsilon > 0,
+            f"target_epsilon={self.target_epsilon} must be above 0, or left out",
+        )
+        _require(
+            self.clipping in get_args(Clipping),
+            f"clipping={self.clipping!r} must be one of {', '.join(get_args(Clipping))}",
+        )
+        _require(
+            self.sampling == "poisson",
+            f"sampling={self.sampling!r} is not what the engine does; it samples 'poisson'",
+        )
+        _require(
+            math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0,
+            f"noise_multiplier={self.noise_multiplier} must be a finite number, at least 0",
+        )
+        _require(
+            self.noise_multiplier > 0 or self.allow_no_privacy,
+            "noise_multiplier=0 gives no privacy; raise it, or set allow_no_privacy=True",
+        )
+
+    @classmethod
+    def calibrate(
+        cls,
+        *,
+        dataset_size: int,
+        expected_batch_size: int,
+        target_epsilon: float,
+        target_delta: float,
+        max_grad_norm: float,
+        epochs: float | None = None,
+        steps: int | None = None,
+        clipping: Clipping = "flat",
+        unit: str = "example",
+        adjacency: Adjacency = Adjacency.ADD_OR_REMOVE,
+    ) -> Self:
+        """The plan with the least noise that keeps ε ≤ target_epsilon at target_delta.
+
+        Give either `epochs` (steps = ⌈epochs · N / expected_batch_size⌉) or `steps`.
+
+        >>> plan = PrivacyPlan.calibrate(
+        ...     dataset_size=67349, expected_batch_size=256, epochs=3,
+        ...     target_epsilon=8.0, target_delta=1e-5, max_grad_norm=1.0)
+        >>> plan.steps, round(plan.noise_multiplier, 4)
+        (790, 0.4637)
+        >>> plan.guarantee().epsilon <= 8.0
+        True
+        """
+        calibration = calibrate_noise(
+            dataset_size=dataset_size,
+            batch_size=expected_batch_size,
+            epochs=epochs,
+            steps=steps,
+            epsilon=target_epsilon,
+            delta=target_delta,
+            adjacency=adjacency,
+            unit=unit,
+        )
+        return cls(
+            dataset_size=dataset_size,
+            expected_batch_size=expected_batch_size,
+            steps=calibration.steps,
+            noise_multiplier=calibration.noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            target_delta=target_delta,
+            target_epsilon=target_epsilon,
+            clipping=clipping,
+            unit=unit,
+            adjacency=adjacency,
+        )
+
+    @property
+    def sampling_probability(self) -> float:
+        """q, the chance with which each example joins each logical step."""
+        return self.expected_batch_size / self.dataset_size
+
+    @property
+    def noise_standard_deviation(self) -> float:
+        """σC, the standard deviation of the noise on each element of the clipped sum."""
+        return self.noise_multiplier * self.max_grad_norm
+
+    @property
+    def step_event(self) -> Event:
+        """What one logical step releases."""
+        return PoissonSampled(
+            probability=self.sampling_probability,
+            event=Gaussian(noise_multiplier=self.noise_multiplier),
+        )
+
+    def guarantee(self, *, steps: int | None = None) -> Guarantee:
+        """(ε, δ) after `steps` logical steps, by default after all of them."""
+        taken = self.steps if steps is None else steps
+        return epsilon(
+            event=Repeated(event=self.step_event, times=taken),
+            delta=self.target_delta,
+            adjacency=self.adjacency,
+            unit=self.unit,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain JSON data; `from_json` reads it back."""
+        return asdict(self) | {"adjacency": str(self.adjacency)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote; unknown keys are refused by name."""
+        unknown = sorted(set(document) - {field.name for field in fields(cls)})
+        _require(not unknown, f"unknown keys in the plan: {', '.join(unknown)}")
+        return cls(**document)
+
+    @property
+    def fingerprint(self) -> str:
+        """A SHA-256 over the plan, by which ranks check that they agree."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

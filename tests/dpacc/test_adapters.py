@@ -1,0 +1,183 @@
+"""Per-example gradients: one backward equals a loop over examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dpacc.adapters import PerExampleLinear, attach_gradient_buffer, trainable_layers
+from dpacc.errors import PrivacyError
+from tests.tiny_models import collate, examples, losses_of, tiny_base, tiny_model, with_lora
+
+LENGTHS = [7, 3, 12, 1, 9]
+FAMILIES = ["llama", "gptj", "gpt2", "bert"]
+
+
+def loop_gradients(model: nn.Module, family: str, data: list[dict[str, Any]]) -> torch.Tensor:
+    """Each example's gradient by ordinary autograd, one example at a time, unpadded."""
+    rows = []
+    for example in data:
+        model.zero_grad()
+        losses_of(family)(model, collate([example])).sum().backward()
+        rows.append(
+            torch.cat(
+                [
+                    (p.grad if p.grad is not None else torch.zeros_like(p)).flatten()
+                    for p in model.parameters()
+                    if p.requires_grad
+                ]
+            )
+        )
+    model.zero_grad(set_to_none=True)
+    return torch.stack(rows)
+
+
+def one_pass_gradients(model: nn.Module, family: str, data: list[dict[str, Any]]) -> torch.Tensor:
+    """The same from one backward over the padded micro-batch."""
+    buffer = attach_gradient_buffer(model)
+    buffer.open(examples=len(data))
+    losses_of(family)(model, collate(data)).sum().backward()
+    return buffer.close().clone()
+
+
+def assert_same_gradients(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    assert expected.norm(dim=1).min() > 0 or (expected.norm(dim=1) > 0).sum() >= len(expected) - 1
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_pass_equals_loop(family: str) -> None:
+    """Padded, ragged micro-batches give each example the gradient it has alone."""
+    model, data = tiny_model(family), examples(LENGTHS, family=family)
+    expected = loop_gradients(model, family, data)
+    assert_same_gradients(one_pass_gradients(model, family, data), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_pass_equals_loop_under_activation_checkpointing(family: str) -> None:
+    """Recomputing activations fires no gradient twice."""
+    model, data = tiny_model(family), examples(LENGTHS, family=family)
+    expected = loop_gradients(model, family, data)
+    model.enable_input_require_grads()
+    model.base_model.model.gradient_checkpointing_enable({"use_reentrant": False})
+    assert any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
+    assert_same_gradients(one_pass_gradients(model, family, data), expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "gptj"])
+def test_one_pass_equals_loop_on_an_nf4_base(family: str) -> None:
+    """A bitsandbytes 4-bit base changes nothing: the adapters alone are differentiated."""
+    model = with_lora(_quantized(tiny_base(family)), family)
+    kinds = {type(m).__name__ for m in model.modules()}
+    assert "Linear4bit" in kinds
+    data = examples(LENGTHS, family=family)
+    expected = loop_gradients(model, family, data)
+    assert_same_gradients(one_pass_gradients(model, family, data), expected)
+
+
+def _quantized(base: nn.Module) -> nn.Module:
+    """`base` with its linear layers (but the head) in NF4, double-quantized, fp32 compute."""
+    import bitsandbytes as bnb
+
+    for name, module in list(base.named_modules()):
+        if type(module) is not nn.Linear or name == "lm_head":
+            continue
+        layer = bnb.nn.Linear4bit(
+            module.in_features,
+            module.out_features,
+            bias=module.bias is not None,
+            compute_dtype=torch.float32,
+            quant_type="nf4",
+            compress_statistics=True,
+        )
+        layer.load_state_dict(module.state_dict())
+        parent = base.get_submodule(name.rpartition(".")[0])
+        setattr(parent, name.rpartition(".")[2], layer.to("cpu"))
+    base.is_loaded_in_4bit = True
+    return base
+
+
+def test_a_layer_used_twice_adds_up() -> None:
+    """A shared layer's two uses in one forward sum, as autograd would sum them."""
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 4)
+    inputs = torch.randn(3, 5, 4)
+    rows = []
+    for x in inputs:
+        layer.zero_grad()
+        layer(layer(x)).square().sum().backward()
+        rows.append(torch.cat([layer.weight.grad.flatten(), layer.bias.grad]))
+    layer.zero_grad(set_to_none=True)
+    buffer = attach_gradient_buffer(layer)
+    buffer.open(examples=3)
+    layer(layer(inputs)).square().sum(dim=(1, 2)).sum().backward()
+    torch.testing.assert_close(buffer.close(), torch.stack(rows), rtol=1e-4, atol=1e-4)
+
+
+def test_no_raw_gradient_appears() -> None:
+    """After the backward no parameter holds a gradient, so no wrapper can reduce one."""
+    model, data = tiny_model("llama"), examples(LENGTHS)
+    one_pass_gradients(model, "llama", data)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_an_unused_layer_is_zero_not_left_over() -> None:
+    """A layer that sat out this micro-batch shows nothing of the last one."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict(
+        {"used": nn.Linear(2, 2, bias=False), "idle": nn.Linear(2, 2, bias=False)}
+    )
+    buffer = attach_gradient_buffer(model)
+    buffer.open(examples=1)
+    (model["used"](torch.ones(1, 2)) + model["idle"](torch.ones(1, 2))).sum().backward()
+    assert buffer.close()[0, 4:].abs().sum() > 0
+    buffer.open(examples=1)
+    model["used"](torch.ones(1, 2)).sum().backward()
+    rows = buffer.close()
+    assert rows[0, :4].abs().sum() > 0
+    assert rows[0, 4:].abs().sum() == 0
+
+
+def test_inputs_without_an_example_dimension_are_refused() -> None:
+    """A layer that sees flattened tokens cannot tell examples apart."""
+    layer = nn.Linear(4, 2)
+    buffer = attach_gradient_buffer(layer)
+    buffer.open(examples=3)
+    with pytest.raises(PrivacyError, match=r"first dimension is 15 while there are 3 losses"):
+        layer(torch.randn(15, 4)).sum().backward()
+
+
+def test_a_backward_outside_a_step_is_refused() -> None:
+    """losses.backward() by itself would leave gradients that nobody clips."""
+    layer = nn.Linear(4, 2)
+    attach_gradient_buffer(layer)
+    with pytest.raises(PrivacyError, match=r"outside step\.backward"):
+        layer(torch.randn(3, 4)).sum().backward()
+
+
+def test_bf16_inputs_compute_in_bf16_and_store_fp32() -> None:
+    """The layer follows its input's dtype, and its fp32 weights get fp32 gradient rows."""
+    layer = nn.Linear(4, 2)
+    buffer = attach_gradient_buffer(layer)
+    buffer.open(examples=3)
+    output = layer(torch.randn(3, 5, 4, dtype=torch.bfloat16))
+    output.float().sum().backward()
+    assert output.dtype == torch.bfloat16
+    assert layer.weight.dtype == torch.float32
+    assert buffer.close().dtype == torch.float32
+
+
+def test_names_and_state_are_unchanged() -> None:
+    """Attaching changes classes only: the adapter saves under the same names as before."""
+    model = tiny_model("llama")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    attach_gradient_buffer(model)
+    after = model.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    layers = [layer for _, layer in trainable_layers(model)]
+    assert layers
+    assert all(type(layer) is PerExampleLinear for layer in layers)

@@ -1,0 +1,140 @@
+"""Tiny random models of each supported family, and examples for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    GPT2Config,
+    GPTJConfig,
+    LlamaConfig,
+    PretrainedConfig,
+)
+
+VOCABULARY = 96
+_COMMON = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+
+CONFIGURATIONS: dict[str, PretrainedConfig] = {
+    "llama": LlamaConfig(
+        **_COMMON,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    ),
+    "gptj": GPTJConfig(
+        **_COMMON,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        rotary_dim=4,
+        n_positions=256,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    ),
+    "gpt2": GPT2Config(
+        **_COMMON,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=256,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    ),
+    "bert": BertConfig(
+        vocab_size=VOCABULARY,
+        pad_token_id=0,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_labels=3,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    ),
+}
+
+TARGETS = {
+    "llama": "all-linear",
+    "gptj": ["q_proj", "v_proj", "fc_in"],
+    "gpt2": ["c_attn", "c_fc"],
+    "bert": ["query", "value"],
+}
+
+
+def tiny_base(family: str, *, seed: int = 0) -> torch.nn.Module:
+    """A random model of `family` in fp32 evaluation-free training mode."""
+    torch.manual_seed(seed)
+    loader = AutoModelForSequenceClassification if family == "bert" else AutoModelForCausalLM
+    return loader.from_config(CONFIGURATIONS[family])
+
+
+def tiny_model(family: str, *, rank: int = 3, seed: int = 0) -> torch.nn.Module:
+    """`tiny_base` with LoRA whose B is not zero, so that A's gradients are not zero either."""
+    return with_lora(tiny_base(family, seed=seed), family, rank=rank)
+
+
+def with_lora(base: torch.nn.Module, family: str, *, rank: int = 3) -> torch.nn.Module:
+    """Wrap `base` in PEFT LoRA with random B."""
+    configuration = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=TARGETS[family],
+        task_type="SEQ_CLS" if family == "bert" else "CAUSAL_LM",
+        fan_in_fan_out=family == "gpt2",
+    )
+    model = get_peft_model(base, configuration)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model.train()
+
+
+def examples(
+    lengths: Sequence[int], *, family: str = "llama", seed: int = 0
+) -> list[dict[str, Any]]:
+    """Random examples of the given lengths, as the data code produces them."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for length in lengths:
+        ids = torch.randint(3, VOCABULARY, (length,), generator=generator).tolist()
+        label = int(torch.randint(3, (), generator=generator)) if family == "bert" else list(ids)
+        made.append({"input_ids": ids, "labels": label})
+    return made
+
+
+def collate(batch: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Right-pad to the longest."""
+    width = max(1, *(len(example["input_ids"]) for example in batch), 1)
+    ids = torch.zeros(len(batch), width, dtype=torch.long)
+    mask = torch.zeros(len(batch), width, dtype=torch.long)
+    per_token = isinstance(batch[0]["labels"], list)
+    labels = torch.full((len(batch), width), -100) if per_token else torch.zeros(len(batch))
+    labels = labels.long()
+    for row, example in enumerate(batch):
+        length = len(example["input_ids"])
+        ids[row, :length] = torch.tensor(example["input_ids"], dtype=torch.long)
+        mask[row, :length] = 1
+        if per_token:
+            labels[row, :length] = torch.tensor(example["labels"], dtype=torch.long)
+        else:
+            labels[row] = example["labels"]
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def losses_of(family: str) -> Any:
+    """The per-example loss function of `family`."""
+    from dpacc.losses import causal_lm_losses, classification_losses
+
+    return classification_losses if family == "bert" else causal_lm_losses
