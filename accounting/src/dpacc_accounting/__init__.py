@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         event_to_json,
     )
     from dpacc_accounting.guarantee import Adjacency, Guarantee
+    from dpacc_accounting.ledger import Ledger
+    from dpacc_accounting.record import LedgerError, LedgerRecord, read_ledger
 
 # Each name is loaded on first use, so that reading a ledger costs no numpy and no scipy.
 _ROOMS = {
@@ -30,10 +32,14 @@ _ROOMS = {
     "Event": "events",
     "Gaussian": "events",
     "Guarantee": "guarantee",
+    "Ledger": "ledger",
+    "LedgerError": "record",
+    "LedgerRecord": "record",
     "PoissonSampled": "events",
     "Repeated": "events",
     "event_from_json": "events",
     "event_to_json": "events",
+    "read_ledger": "record",
 }
 
 __all__ = [
@@ -42,10 +48,14 @@ __all__ = [
     "Event",
     "Gaussian",
     "Guarantee",
+    "Ledger",
+    "LedgerError",
+    "LedgerRecord",
     "PoissonSampled",
     "Repeated",
     "event_from_json",
     "event_to_json",
+    "read_ledger",
 ]
 
 
