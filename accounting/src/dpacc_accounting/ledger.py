@@ -197,13 +197,10 @@ def _plain_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_other_plan(plan: Mapping[str, Any], *, record: LedgerRecord, path: Path) -> None:
-    shown, wanted = (
-        {key: json.dumps(value) for key, value in each.items()} for each in (record.plan, plan)
-    )
     changes = [
-        f"{key} {shown.get(key, 'absent')} -> {wanted.get(key, 'absent')}"
-        for key in sorted(shown.keys() | wanted.keys())
-        if shown.get(key) != wanted.get(key)
+        f"{key} {record.plan.get(key, 'absent')} -> {plan.get(key, 'absent')}"
+        for key in sorted(plan.keys() | record.plan.keys())
+        if record.plan.get(key, "absent") != plan.get(key, "absent")
     ]
     if changes:
         raise LedgerError(

@@ -1,0 +1,442 @@
+"""The ledger keeps every charge through any ending, and refuses every tampering but lost ends."""
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from dpacc_accounting import (
+    Composed,
+    Gaussian,
+    Ledger,
+    LedgerError,
+    PoissonSampled,
+    Repeated,
+    read_ledger,
+)
+from dpacc_accounting.record import seal
+
+PLAN = {"steps": 3, "noise_multiplier": 1.5, "target_epsilon": None, "unit": "example"}
+STEP = PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=1.5))
+LOUD = Gaussian(noise_multiplier=9.0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A ledger of three charges and a note between them."""
+    path = tmp_path / "ledger.jsonl"
+    with Ledger.open(path=path, plan=PLAN) as ledger:
+        ledger.charge(step=1, event=STEP)
+        ledger.charge(step=2, event=STEP)
+        ledger.note(subject="checkpoint", text="saved, then resumed")
+        ledger.charge(step=3, event=LOUD)
+    return path
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def _refusal(path: Path) -> str:
+    with pytest.raises(LedgerError) as refusal:
+        read_ledger(path=path)
+    message = str(refusal.value)
+    assert "\n" not in message
+    return message
+
+
+class TestRecord:
+    """What goes in comes out."""
+
+    def test_everything_written_is_read_back(self, path: Path) -> None:
+        """Plan, steps, events and notes come back as they went in."""
+        record = read_ledger(path=path)
+        assert record.plan == PLAN
+        assert record.releases == ((1, STEP), (2, STEP), (3, LOUD))
+        assert record.notes == (("checkpoint", "saved, then resumed"),)
+        assert not record.torn
+        assert record.last_step == 3
+
+    def test_equal_neighbours_fold(self, path: Path) -> None:
+        """The event is compact, and has as many releases of each kind as were charged."""
+        expected = Composed(events=(Repeated(event=STEP, times=2), LOUD))
+        assert read_ledger(path=path).event == expected
+
+    def test_no_release_is_an_empty_composition(self, tmp_path: Path) -> None:
+        """A ledger that was opened and never charged spends nothing."""
+        Ledger.open(path=tmp_path / "new.jsonl", plan=PLAN).close()
+        record = read_ledger(path=tmp_path / "new.jsonl")
+        assert record.event == Composed(events=())
+        assert record.last_step is None
+
+    def test_every_line_ends_with_its_hash(self, path: Path) -> None:
+        """Anyone can check the chain: SHA-256 of the last hash and the line without its own."""
+        previous = "0" * 64
+        for line in _lines(path):
+            document = json.loads(line)
+            digest = document.pop("hash")
+            assert seal(document, previous=previous) == (line, digest)
+            previous = digest
+        assert read_ledger(path=path).head == previous
+
+    def test_two_runs_of_one_plan_differ(self, path: Path, tmp_path: Path) -> None:
+        """A run's random name tells its ledger from another run's with the same plan."""
+        Ledger.open(path=tmp_path / "other.jsonl", plan=PLAN).close()
+        assert read_ledger(path=tmp_path / "other.jsonl").run != read_ledger(path=path).run
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        """Reading creates nothing and names the file that is missing."""
+        assert "nowhere.jsonl: No such file" in _refusal(tmp_path / "nowhere.jsonl")
+        assert not list(tmp_path.iterdir())
+
+
+class TestTorn:
+    """A crash costs at most the line that was being written."""
+
+    def test_torn_at_every_byte_of_the_last_line(self, path: Path) -> None:
+        """A last line cut anywhere is left out, and a writer goes on where the whole lines end."""
+        *whole, last = _lines(path)
+        for kept in range(1, len(last) - 1):
+            path.write_bytes(b"".join(whole) + last[:kept])
+            torn = read_ledger(path=path)
+            assert torn.torn
+            assert torn.last_step == 2
+            with Ledger.open(path=path, plan=PLAN) as ledger:
+                assert ledger.steps_charged == 2
+                ledger.charge(step=3, event=LOUD)
+            assert path.read_bytes() == b"".join(whole) + last
+
+    def test_a_whole_line_without_its_newline_counts(self, path: Path) -> None:
+        """An editor that drops the final newline does not drop the last charge."""
+        data = path.read_bytes()
+        path.write_bytes(data[:-1])
+        record = read_ledger(path=path)
+        assert record.last_step == 3
+        assert not record.torn
+        Ledger.open(path=path, plan=PLAN).close()
+        assert path.read_bytes() == data
+
+    def test_torn_at_every_byte_of_the_opening(self, path: Path) -> None:
+        """A crash while a ledger was being opened leaves nothing that blocks opening it again."""
+        first = _lines(path)[0]
+        for kept in range(len(first) - 1):
+            path.write_bytes(first[:kept])
+            assert "line 1" in _refusal(path)
+            with Ledger.open(path=path, plan=PLAN) as ledger:
+                ledger.charge(step=1, event=STEP)
+            assert read_ledger(path=path).last_step == 1
+
+    def test_zeros_after_a_power_cut(self, path: Path) -> None:
+        """Zeros left by a file system that extends a file before its data arrive count as torn."""
+        path.write_bytes(path.read_bytes() + bytes(100))
+        record = read_ledger(path=path)
+        assert record.torn
+        assert record.last_step == 3
+
+
+class TestDamage:
+    """Everything but a torn end is refused, by line number."""
+
+    def test_any_changed_byte_is_refused(self, path: Path) -> None:
+        """Flipping one bit of any byte but the final newline names the line it stands in."""
+        data = path.read_bytes()
+        for at in range(len(data) - 1):
+            path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            number = data.count(b"\n", 0, at) + 1
+            assert f"line {number}:" in _refusal(path)
+
+    def test_a_missing_line_is_refused(self, path: Path) -> None:
+        """Removing any line but the last is found where the next one does not follow."""
+        lines = _lines(path)
+        for gone in range(len(lines) - 1):
+            path.write_bytes(b"".join(lines[:gone] + lines[gone + 1 :]))
+            assert f"line {gone + 1}:" in _refusal(path)
+
+    def test_swapped_lines_are_refused(self, path: Path) -> None:
+        """Swapping any two neighbours is found at the first of them."""
+        lines = _lines(path)
+        for at in range(len(lines) - 1):
+            swapped = [*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]]
+            path.write_bytes(b"".join(swapped))
+            assert f"line {at + 1}:" in _refusal(path)
+
+    def test_a_repeated_line_is_refused(self, path: Path) -> None:
+        """Copying the last line does not extend the chain."""
+        lines = _lines(path)
+        path.write_bytes(b"".join([*lines, lines[-1]]))
+        assert f"line {len(lines) + 1}:" in _refusal(path)
+
+    @pytest.mark.parametrize(
+        ("body", "complaint"),
+        [
+            ({"kind": "release", "step": 3, "event": {"event": "gaussian"}}, "step 3 comes after"),
+            ({"kind": "release", "step": 4, "event": {"event": "magic"}}, "unknown event kind"),
+            ({"kind": "release", "step": "4", "event": {}}, "not an opening, a release or a note"),
+            ({"kind": "opened", "version": 1, "run": "x", "plan": {}}, "not an opening, a release"),
+            ({"kind": "opened", "version": 2}, "upgrade"),
+            ({"kind": "refund", "step": 3}, "not an opening, a release or a note"),
+        ],
+    )
+    def test_well_chained_nonsense_is_refused(
+        self, path: Path, body: dict[str, object], complaint: str
+    ) -> None:
+        """A line can follow its chain and still mean nothing."""
+        line, _ = seal(body, previous=read_ledger(path=path).head)
+        path.write_bytes(path.read_bytes() + line)
+        assert complaint in _refusal(path)
+        assert "line 6:" in _refusal(path)
+
+    def test_another_file_is_left_alone(self, tmp_path: Path) -> None:
+        """Opening a ledger over a file of another kind refuses and does not touch it."""
+        other = tmp_path / "model.safetensors"
+        for data in (b"\x00weights", b'{"kind":"other"', b"text\n", bytes(64)):
+            other.write_bytes(data)
+            with pytest.raises(LedgerError, match="line 1"):
+                Ledger.open(path=other, plan=PLAN)
+            assert other.read_bytes() == data
+
+
+class TestWriting:
+    """What the writer promises."""
+
+    def test_private_file_in_a_new_folder(self, tmp_path: Path) -> None:
+        """The folder is made, and only the owner may read what was trained when."""
+        path = tmp_path / "runs" / "first" / "ledger.jsonl"
+        Ledger.open(path=str(path), plan=PLAN).close()
+        assert path.stat().st_mode & 0o777 == 0o600
+
+    def test_each_line_is_synced_before_charge_returns(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """fsync sees every line complete, and the folder of a new file is synced too."""
+        path, synced, sizes = tmp_path / "ledger.jsonl", [], []
+        real = os.fsync
+
+        def spy(descriptor: int) -> None:
+            synced.append(os.fstat(descriptor).st_ino)
+            sizes.append(path.stat().st_size)
+            real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", spy)
+        with Ledger.open(path=path, plan=PLAN) as ledger:
+            assert synced == [path.stat().st_ino, tmp_path.stat().st_ino]
+            ledger.charge(step=1, event=STEP)
+            assert synced[2:] == [path.stat().st_ino]
+            assert sizes[-1] == path.stat().st_size == len(b"".join(_lines(path)))
+
+    def test_steps_only_move_forward(self, path: Path) -> None:
+        """No step is charged twice, in one process or after reopening; gaps are allowed."""
+        with Ledger.open(path=path, plan=PLAN) as ledger:
+            before = path.read_bytes()
+            for step in (3, 1, -1):
+                with pytest.raises(LedgerError, match=f"step={step} is before .*step=4"):
+                    ledger.charge(step=step, event=STEP)
+            assert path.read_bytes() == before
+            ledger.charge(step=7, event=STEP)
+            assert (ledger.steps_charged, ledger.last_step) == (4, 7)
+        assert read_ledger(path=path).last_step == 7
+
+    def test_the_first_step_may_be_zero_but_not_negative(self, tmp_path: Path) -> None:
+        """What the writer accepts, the reader accepts."""
+        with Ledger.open(path=tmp_path / "ledger.jsonl", plan=PLAN) as ledger:
+            assert ledger.last_step is None
+            with pytest.raises(LedgerError, match="step=-1 is before the next free step=0"):
+                ledger.charge(step=-1, event=STEP)
+            ledger.charge(step=0, event=STEP)
+        assert read_ledger(path=tmp_path / "ledger.jsonl").last_step == 0
+
+    def test_reopening_goes_on_with_the_books(self, path: Path) -> None:
+        """Steps of earlier processes stay charged, and the chain continues."""
+        with Ledger.open(path=path, plan=dict(PLAN)) as ledger:
+            assert ledger.steps_charged == 3
+            ledger.charge(step=4, event=STEP)
+        assert [step for step, _ in read_ledger(path=path).releases] == [1, 2, 3, 4]
+
+    def test_another_plan_is_refused(self, path: Path) -> None:
+        """The refusal names each setting that differs, with both values, and writes nothing."""
+        before = path.read_bytes()
+        with pytest.raises(
+            LedgerError,
+            match=re.escape(
+                "(epochs absent -> 2, noise_multiplier 1.5 -> 0.5, unit example -> absent)"
+            ),
+        ):
+            Ledger.open(
+                path=path,
+                plan={"steps": 3, "noise_multiplier": 0.5, "target_epsilon": None, "epochs": 2},
+            )
+        assert path.read_bytes() == before
+        Ledger.open(path=path, plan=PLAN).close()
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, Path("x")])
+    def test_a_plan_that_json_cannot_hold(self, tmp_path: Path, value: object) -> None:
+        """Such a plan is refused before any file is made."""
+        with pytest.raises(LedgerError, match="cannot hold this plan"):
+            Ledger.open(path=tmp_path / "ledger.jsonl", plan={"delta": value})
+        assert not list(tmp_path.iterdir())
+
+    def test_closed_means_closed(self, path: Path) -> None:
+        """A closed ledger charges nothing, and closing twice is harmless."""
+        ledger = Ledger.open(path=path, plan=PLAN)
+        ledger.close()
+        ledger.close()
+        with pytest.raises(LedgerError, match="is closed"):
+            ledger.charge(step=9, event=STEP)
+
+    @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"{}\n")])
+    def test_a_file_changed_underneath_is_refused(
+        self, path: Path, spoil: Callable[[Path], object]
+    ) -> None:
+        """A charge to a deleted or overwritten file would be lost, so it is not made."""
+        with Ledger.open(path=path, plan=PLAN) as ledger:
+            spoil(path)
+            with pytest.raises(LedgerError, match="deleted, replaced or changed"):
+                ledger.charge(step=4, event=STEP)
+
+    def test_a_folder_or_a_read_only_place(self, tmp_path: Path) -> None:
+        """What the operating system refuses is one line, with its reason."""
+        with pytest.raises(LedgerError, match=r"cannot open ledger .*Is a directory"):
+            Ledger.open(path=tmp_path, plan=PLAN)
+        (tmp_path / "file").touch()
+        with pytest.raises(LedgerError, match="cannot open ledger"):
+            Ledger.open(path=tmp_path / "file" / "ledger.jsonl", plan=PLAN)
+
+
+class TestFailingDisk:
+    """What happens when the disk refuses."""
+
+    @pytest.fixture
+    def ledger(self, path: Path) -> Iterator[Ledger]:
+        """A ledger open for writing."""
+        with Ledger.open(path=path, plan=PLAN) as ledger:
+            yield ledger
+
+    @pytest.mark.parametrize("failing", ["write", "fsync"])
+    def test_a_full_disk_charges_nothing(
+        self, ledger: Ledger, failing: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """When a write or a sync fails the file is as before, and the charge can be made later."""
+        before, write = ledger.path.read_bytes(), os.write
+
+        def half_write(descriptor: int, data: bytes) -> int:
+            if len(data) < 40:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(descriptor, data[: len(data) // 2])
+
+        def no_sync(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as broken:
+            broken.setattr(os, failing, half_write if failing == "write" else no_sync)
+            with pytest.raises(LedgerError, match="No space left on device; nothing was charged"):
+                ledger.charge(step=4, event=STEP)
+        assert ledger.path.read_bytes() == before
+        assert ledger.steps_charged == 3
+        ledger.charge(step=4, event=STEP)
+        assert read_ledger(path=ledger.path).last_step == 4
+
+    def test_where_even_truncating_fails_the_ledger_stops(
+        self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A half-written line that cannot be taken back is torn, never built upon."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        real = os.write
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "write", lambda fd, data: real(fd, data[:50]) and refuse())
+            broken.setattr(os, "ftruncate", refuse)
+            with pytest.raises(LedgerError, match="Input/output error"):
+                ledger.charge(step=4, event=STEP)
+        with pytest.raises(LedgerError, match="changed"):
+            ledger.charge(step=4, event=STEP)
+        record = read_ledger(path=ledger.path)
+        assert record.torn
+        assert record.last_step == 3
+
+    def test_an_interrupt_takes_the_charge_back(
+        self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Control-C inside a charge leaves no half line, and no charge that was not confirmed."""
+
+        def interrupt(_: int) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fsync", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                ledger.charge(step=4, event=STEP)
+        ledger.charge(step=4, event=LOUD)
+        assert read_ledger(path=ledger.path).releases[-1] == (4, LOUD)
+
+
+class TestProcesses:
+    """What other processes see."""
+
+    def test_one_writer(self, path: Path) -> None:
+        """A second writer is refused while the first is open, whoever it is; readers are not."""
+        program = (
+            "import sys; from dpacc_accounting import *\n"
+            f"try: Ledger.open(path=sys.argv[1], plan={PLAN})\n"
+            "except LedgerError as refusal: print(refusal)\n"
+            "else: print('opened')"
+        )
+        with ExitStack() as stack:
+            stack.enter_context(Ledger.open(path=path, plan=PLAN))
+            with pytest.raises(LedgerError, match="another process: wait until it ends, or"):
+                Ledger.open(path=path, plan=PLAN)
+            assert "another process: wait until it ends" in _run(program, path)
+            assert read_ledger(path=path).last_step == 3
+        assert _run(program, path) == "opened\n"
+
+    def test_a_lost_ledger_frees_its_lock(self, path: Path) -> None:
+        """A ledger that nobody holds any longer does not block the next one."""
+        Ledger.open(path=path, plan=PLAN)
+        Ledger.open(path=path, plan=PLAN).close()
+
+    def test_a_killed_process_leaves_its_charge(self, path: Path) -> None:
+        """After SIGKILL right behind charge(), the charge is on the disk and the lock is free."""
+        program = (
+            "import os, sys; from dpacc_accounting import *\n"
+            f"ledger = Ledger.open(path=sys.argv[1], plan={PLAN})\n"
+            "ledger.charge(step=8, event=Gaussian(noise_multiplier=2.0))\n"
+            "os.kill(os.getpid(), 9)"
+        )
+        done = subprocess.run([sys.executable, "-c", program, path], check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert read_ledger(path=path).releases[-1] == (8, Gaussian(noise_multiplier=2.0))
+        with Ledger.open(path=path, plan=PLAN) as ledger:
+            assert ledger.last_step == 8
+
+
+def test_a_hundred_thousand_releases(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long run's ledger is read and reopened within seconds, as one compact event."""
+    with monkeypatch.context() as quick:
+        quick.setattr(os, "fsync", lambda _: None)
+        with Ledger.open(path=path, plan=PLAN) as ledger:
+            for step in range(4, 100_001):
+                ledger.charge(step=step, event=LOUD)
+    start = time.perf_counter()
+    record = read_ledger(path=path)
+    assert record.event == Composed(
+        events=(Repeated(event=STEP, times=2), Repeated(event=LOUD, times=99_998))
+    )
+    with Ledger.open(path=path, plan=PLAN) as ledger:
+        assert ledger.steps_charged == 100_000
+    assert time.perf_counter() - start < 6
+
+
+def _run(program: str, path: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program, path], check=True, capture_output=True, text=True
+    )
+    return done.stdout
