@@ -51,7 +51,7 @@ those of the 4-bit file, so they differ a little from the original's.
 REVIEWS_SOURCE = """\
 # Movie-review sentences
 
-10,603 different sentences from movie reviews, each rated by about 20 people from -4 (most
+10,603 different sentences from movie reviews, each rated by 15 to 29 people from -4 (most
 negative) to 4 (most positive). `rating` is the mean. 1,000 of them, chosen by a hash of their id,
 are in `held_out.jsonl`; the others in `train.jsonl`.
 

@@ -1,0 +1,254 @@
+"""Load a frozen, possibly quantized base and put trainable LoRA adapters on it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from huggingface_hub import model_info, try_to_load_from_cache
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.pytorch_utils import Conv1D
+from transformers.utils.logging import (
+    disable_progress_bar,
+    enable_progress_bar,
+    is_progress_bar_enabled,
+)
+
+from dpacc.config import Precision, Quantization
+from dpacc.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+_PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+class Base(NamedTuple):
+    """A frozen language model and the tokenizer it was trained with."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_base(
+    *,
+    model: str,
+    quantization: Quantization = "none",
+    dtype: Precision = "auto",
+    device: torch.device | None = None,
+) -> Base:
+    """Load a causal language model, frozen, and its tokenizer, from a folder or the hub.
+
+    Args:
+        model: folder, or id on the hub (`HF_HUB_OFFLINE` is honoured).
+        quantization: `nf4` stores the base in 4 bits with doubly quantized scales, `int8` in 8;
+            both compute in bfloat16 unless `dtype` says otherwise.
+        dtype: what an unquantized base is held and computed in; `auto` takes what it was saved in.
+        device: where a quantized base is put, for it cannot be moved later. An unquantized one
+            stays on the CPU until Accelerate places it.
+
+    Raises:
+        ConfigurationError: the folder or id cannot be read, or lacks some of the weights.
+    """
+    source = _locate(model)
+    options = _loading_options(quantization, dtype, device)
+    try:
+        with _quiet_loading():
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            base, report = AutoModelForCausalLM.from_pretrained(
+                source, output_loading_info=True, **options
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a damaged file raises whatever its parser raises
+        raise ConfigurationError(
+            f"model={model} cannot be read: {_first_line(error)} "
+            "(it must be complete: config.json, weights and tokenizer)"
+        ) from error
+    _refuse_missing_weights(model, report)
+    base.requires_grad_(False)
+    base.config.use_cache = False
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return Base(base, tokenizer)
+
+
+def add_lora(
+    *,
+    model: PreTrainedModel,
+    rank: int,
+    alpha: float,
+    dropout: float = 0.0,
+    target_modules: Sequence[str] = ("all-linear",),
+    seed: int = 0,
+    gradient_checkpointing: bool = False,
+) -> PeftModel:
+    """Put a fresh float32 LoRA adapter on the named linear layers of a frozen base.
+
+    Args:
+        model: the base; it is changed in place.
+        rank: r of the update s·B·A.
+        alpha: s = alpha / rank.
+        dropout: dropout on the adapter's input.
+        target_modules: last parts of layer names, such as `q_proj`, or `all-linear`.
+        seed: seeds A's initial values, equal on every rank (B starts at zero).
+        gradient_checkpointing: recompute activations in the backward pass.
+
+    Raises:
+        ConfigurationError: a name that no linear layer has, or nothing left to train.
+    """
+    with _quiet_loading():  # PEFT imports bitsandbytes, which advertises a kernel
+        from peft import LoraConfig, get_peft_model
+
+    _refuse_unknown_targets(model, target_modules)
+    every_linear = tuple(target_modules) == ("all-linear",)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules="all-linear" if every_linear else list(target_modules),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
+    # Conv1D and Linear in one model: PEFT sets each layer right, and warns that it did.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
+        torch.manual_seed(seed)
+        adapted = get_peft_model(model, config)
+    trainable = [p for p in adapted.parameters() if p.requires_grad]
+    if not trainable:
+        raise ConfigurationError(
+            f"no trainable adapter: target_modules={_listed(target_modules)} adapted no layer"
+        )
+    for parameter in trainable:
+        parameter.data = parameter.data.float()
+    if gradient_checkpointing:
+        _enable_checkpointing(model)
+    return adapted
+
+
+# --- loading ------------------------------------------------------------------------------
+
+
+def _loading_options(
+    quantization: Quantization, dtype: Precision, device: torch.device | None
+) -> dict[str, Any]:
+    if quantization == "none":
+        return {"dtype": _PRECISIONS.get(dtype, "auto")}
+    compute = _PRECISIONS.get(dtype, torch.bfloat16)
+    storage = {
+        "nf4": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute,
+        ),
+        "int8": BitsAndBytesConfig(load_in_8bit=True),
+    }[quantization]
+    place = {"": device or torch.device("cpu")}
+    return {"dtype": compute, "quantization_config": storage, "device_map": place}
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Keep the loaders' bars and warnings off a terminal that belongs to the recipe."""
+    level, had_bars = logging.root.manager.disable, is_progress_bar_enabled()
+    logging.disable(logging.WARNING)
+    disable_progress_bar()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(level)
+        if had_bars:
+            enable_progress_bar()
+
+
+def _locate(model: str) -> str:
+    """Return the folder, or the hub id after asking the hub once.
+
+    Loading an id that does not exist, or without a network, would retry for a minute.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    if _reads_as_path(model):
+        raise ConfigurationError(
+            f"model={model} is no folder (looked in {Path.cwd()}): check the path"
+        )
+    if try_to_load_from_cache(model, "config.json") is None:
+        try:
+            model_info(model, timeout=10)
+        except Exception as error:
+            raise ConfigurationError(
+                f"model={model} is no folder, and the hub did not give it: {_first_line(error)} "
+                "(check the id, the network, HF_HUB_OFFLINE, and `hf auth login` if it is gated)"
+            ) from error
+    return model
+
+
+def _reads_as_path(model: str) -> bool:
+    path = Path(model)
+    looks = path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1
+    return (looks and "/" in model) or (path.parent != Path() and path.parent.is_dir())
+
+
+def _first_line(error: Exception) -> str:
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
+
+
+def _refuse_missing_weights(model: str, report: dict[str, Any]) -> None:
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ConfigurationError(
+            f"model={model} lacks {len(missing)} weights, {missing[0]} among them, which would be "
+            "random: it must be a complete causal language model"
+        )
+
+
+# --- adapters -----------------------------------------------------------------------------
+
+
+def _enable_checkpointing(model: PreTrainedModel) -> None:
+    # transformers 5.23 renamed it; both names also make the embeddings' output require grad.
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    enable({"use_reentrant": False})
+
+
+def _linear_names(model: PreTrainedModel) -> list[str]:
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D)
+    ]
+
+
+def _refuse_unknown_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    names = _linear_names(model)
+    for target in targets:
+        known = target == "all-linear" or any(f".{name}".endswith(f".{target}") for name in names)
+        if not known:
+            leaves = sorted({name.rpartition(".")[2] for name in names})
+            raise ConfigurationError(
+                f"lora_target_modules={target} names no linear layer of this model: "
+                f"choose from {_listed(leaves)} or all-linear"
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
