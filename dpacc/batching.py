@@ -16,7 +16,7 @@ def cut_into_micro_batches(
 ) -> list[list[MicroBatch]]:
     """Cut examples 0 … len(lengths)−1 into micro-batches of at most `max_tokens` padded tokens.
 
-    Every rank gets the same number of micro-batches, longest first, so that collectives match;
+    Every rank gets the same number of micro-batches, costliest first, so that collectives match;
     an empty one stands where a rank has nothing left. An example longer than the budget forms a
     micro-batch of its own.
 
@@ -38,6 +38,7 @@ def cut_into_micro_batches(
     rounds = -(-fewest // ranks)
     budget = _smallest_budget(longest_first, lengths, limit=rounds * ranks, ceiling=max_tokens)
     batches = _cut(longest_first, lengths, budget)
+    batches.sort(key=lambda batch: -len(batch) * lengths[batch[0]])
     batches += [[] for _ in range(rounds * ranks - len(batches))]
     return _deal(batches, ranks)
 

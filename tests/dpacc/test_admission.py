@@ -1,0 +1,147 @@
+"""Who may train: everything that cannot be proved private is refused by name, before a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from dpacc.adapters import attach_gradient_buffer
+from dpacc.admission import (
+    admit_model,
+    admit_optimizer,
+    refuse_raw_gradients,
+    refuse_replaced_adapters,
+)
+from dpacc.engine import PrivacyEngine
+from dpacc.errors import ConfigurationError, PrivacyError
+from dpacc.plan import PrivacyPlan
+from tests.tiny_models import tiny_base, tiny_model
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+@pytest.mark.parametrize("family", ["llama", "gptj", "gpt2", "bert"])
+def test_lora_models_are_admitted(family: str) -> None:
+    """Plain LoRA, with BERT's linear head trained as well, is what the engine is for."""
+    model = tiny_model(family)
+    admit_model(model)
+    admit_optimizer(torch.optim.AdamW(trainable(model)), model)
+
+
+def test_a_model_with_nothing_to_train_is_refused() -> None:
+    """A frozen model names the missing adapters."""
+    model = tiny_base("llama").requires_grad_(False)
+    with pytest.raises(ConfigurationError, match="no trainable parameter; add LoRA"):
+        admit_model(model)
+
+
+def test_a_trainable_layer_without_a_rule_is_refused() -> None:
+    """A trainable embedding, norm or bare parameter is named, with the remedy."""
+    model = tiny_model("llama")
+    model.get_input_embeddings().weight.requires_grad_(True)
+    with pytest.raises(PrivacyError, match=r"embed_tokens\.weight of type Embedding; freeze"):
+        admit_model(model)
+    norm = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    with pytest.raises(PrivacyError, match=r"1\.weight of type LayerNorm"):
+        admit_model(norm)
+
+
+def test_an_unfrozen_base_is_refused() -> None:
+    """Full fine-tuning of GPT-2's Conv1D layers has no rule and is refused by name."""
+    with pytest.raises(PrivacyError, match=r"no per-example rule covers transformer"):
+        admit_model(tiny_base("gpt2"))
+
+
+def test_batch_norm_is_refused_even_when_frozen() -> None:
+    """BatchNorm mixes examples whether or not it is trained."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3).requires_grad_(False))
+    with pytest.raises(PrivacyError, match="1 is a BatchNorm1d, which mixes the examples"):
+        admit_model(model)
+
+
+def test_router_balance_losses_are_refused() -> None:
+    """A mixture-of-experts auxiliary loss couples examples."""
+    model = tiny_model("llama")
+    model.config.output_router_logits = True
+    with pytest.raises(PrivacyError, match="output_router_logits=True"):
+        admit_model(model)
+
+
+def test_half_precision_adapters_are_refused() -> None:
+    """Noise added to bf16 parameters would be lost in rounding."""
+    model = nn.Sequential(nn.Linear(3, 3).bfloat16())
+    with pytest.raises(ConfigurationError, match=r"0\.weight is torch\.bfloat16"):
+        admit_model(model)
+
+
+def test_a_patched_forward_is_refused() -> None:
+    """An instance-level forward would bypass the per-example layer."""
+    layer = nn.Linear(3, 3)
+    layer.forward = lambda x: x  # type: ignore[method-assign]
+    with pytest.raises(PrivacyError, match="forward of 0 is patched"):
+        admit_model(nn.Sequential(layer))
+
+
+def test_the_optimizer_holds_exactly_the_trainable_parameters() -> None:
+    """Too few, or another model's: both are refused."""
+    model, other = tiny_model("llama"), tiny_model("llama")
+    with pytest.raises(PrivacyError, match="does not hold the trainable parameter"):
+        admit_optimizer(torch.optim.SGD(trainable(model)[1:], lr=0.1), model)
+    with pytest.raises(PrivacyError, match="holds 1 parameters that are frozen or not"):
+        admit_optimizer(torch.optim.SGD([*trainable(model), trainable(other)[0]], lr=0.1), model)
+
+
+def test_adapters_added_after_prepare_are_refused() -> None:
+    """A second adapter would train without anyone clipping it."""
+    model = tiny_model("llama")
+    attach_gradient_buffer(model)
+    prepared = trainable(model)
+    refuse_replaced_adapters(model, prepared)
+    model.add_adapter("late", model.peft_config["default"])
+    model.set_adapter("late")
+    with pytest.raises(PrivacyError, match="changed after prepare"):
+        refuse_replaced_adapters(model, prepared)
+
+
+def test_a_layer_replaced_around_the_same_parameter_is_refused() -> None:
+    """Swapping the module but keeping its weight is seen as well."""
+    model = nn.Sequential(nn.Linear(3, 3, bias=False))
+    attach_gradient_buffer(model)
+    prepared = trainable(model)
+    plain = nn.Linear(3, 3, bias=False)
+    plain.weight = model[0].weight
+    model[0] = plain
+    with pytest.raises(PrivacyError, match="the layer 0 was replaced"):
+        refuse_replaced_adapters(model, prepared)
+
+
+def test_a_weight_used_outside_its_layer_is_caught() -> None:
+    """The part of the gradient that goes round the layer appears on the parameter: stop."""
+    layer = nn.Linear(3, 3, bias=False)
+    buffer = attach_gradient_buffer(layer)
+    buffer.open(examples=2)
+    (layer(torch.ones(2, 3)).sum() + layer.weight.square().sum()).backward()
+    with pytest.raises(PrivacyError, match="an unclipped gradient reached weight"):
+        refuse_raw_gradients(layer)
+
+
+def test_fp16_loss_scaling_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accelerator set to fp16 would scale losses behind the engine's back."""
+    accelerator = Accelerator(cpu=True)
+    monkeypatch.setattr(type(accelerator), "mixed_precision", "fp16")
+    plan = PrivacyPlan(
+        dataset_size=10,
+        expected_batch_size=2,
+        steps=1,
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        target_delta=1e-3,
+    )
+    with pytest.raises(ConfigurationError, match="mixed_precision=fp16"):
+        PrivacyEngine(accelerator, plan, ledger=tmp_path / "ledger.jsonl")

@@ -1,0 +1,406 @@
+"""The engine: what reaches the optimizer is the clipped sum plus noise, once, and charged."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from dpacc_accounting import read_ledger
+from scipy import stats
+
+from dpacc.engine import PrivacyEngine
+from dpacc.errors import BudgetExhausted, ConfigurationError, PrivacyError
+from dpacc.losses import causal_lm_losses
+from dpacc.plan import PrivacyPlan
+from tests.tiny_models import collate, examples, tiny_model
+
+LENGTHS = [7, 3, 12, 1, 9, 5, 5, 20, 2, 11]
+Losses = Callable[[torch.nn.Module, Any], torch.Tensor]
+
+
+class RecordingOptimizer(torch.optim.SGD):
+    """Keeps every gradient it is given; with lr=0 it moves nothing."""
+
+    def __init__(self, parameters: Any, *, lr: float = 0.0) -> None:
+        super().__init__(parameters, lr=lr)
+        self.received: list[torch.Tensor] = []
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        self.received.append(torch.cat([p.grad.flatten().clone() for p in parameters]))
+        super().step(closure)
+
+
+def plan_for(size: int, **changes: Any) -> PrivacyPlan:
+    settings: dict[str, Any] = {
+        "dataset_size": size,
+        "expected_batch_size": size,
+        "steps": 3,
+        "noise_multiplier": 0.5,
+        "max_grad_norm": 1e-2,
+        "target_delta": 1e-3,
+    }
+    return PrivacyPlan(**settings | changes)
+
+
+def noiseless(size: int, **changes: Any) -> PrivacyPlan:
+    return plan_for(size, noise_multiplier=0.0, allow_no_privacy=True, **changes)
+
+
+def prepared(
+    plan: PrivacyPlan, ledger: Path, *, micro_batch_tokens: int = 4096, seed: int | None = 3
+) -> tuple[PrivacyEngine, torch.nn.Module, RecordingOptimizer]:
+    model = tiny_model("llama")
+    optimizer = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
+    engine = PrivacyEngine(
+        Accelerator(cpu=True),
+        plan,
+        ledger=ledger,
+        micro_batch_tokens=micro_batch_tokens,
+        fixed_seed=seed,
+    )
+    engine.prepare(model, optimizer)
+    return engine, model, optimizer
+
+
+def received(
+    plan: PrivacyPlan,
+    data: Sequence[Any],
+    ledger: Path,
+    *,
+    losses: Losses = causal_lm_losses,
+    micro_batch_tokens: int = 4096,
+    seed: int | None = 3,
+) -> torch.Tensor:
+    """The gradients, [steps, width], that reach the optimizer, times the expected batch size."""
+    engine, model, optimizer = prepared(
+        plan, ledger, micro_batch_tokens=micro_batch_tokens, seed=seed
+    )
+    for step in engine.steps(data, collate):
+        for batch in step:
+            step.backward(losses(model, batch))
+        step.update()
+    engine.close()
+    return torch.stack(optimizer.received) * plan.expected_batch_size
+
+
+@pytest.fixture
+def ledgers(tmp_path: Path) -> Iterator[Path]:
+    """Fresh ledger paths."""
+    return (tmp_path / f"ledger-{i}.jsonl" for i in range(1000))
+
+
+def test_the_cut_into_micro_batches_does_not_change_the_sum(ledgers: Iterator[Path]) -> None:
+    """One micro-batch or one example at a time: the same noised gradient to fp32 rounding."""
+    data, plan = examples(LENGTHS), plan_for(len(LENGTHS), expected_batch_size=5)
+    whole = received(plan, data, next(ledgers), micro_batch_tokens=10_000)
+    for tokens in (1, 24, 60):
+        cut = received(plan, data, next(ledgers), micro_batch_tokens=tokens)
+        torch.testing.assert_close(cut, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_the_sum_is_that_of_clipped_gradients(ledgers: Iterator[Path]) -> None:
+    """Without noise the optimizer gets Σ min(1, C/‖g‖)·g / (qN), by a loop over examples."""
+    from tests.dpacc.test_adapters import loop_gradients
+
+    data = examples(LENGTHS)
+    plan = noiseless(len(data), steps=1, max_grad_norm=0.05)
+    rows = loop_gradients(tiny_model("llama"), "llama", data)
+    norms = rows.norm(dim=1, keepdim=True)
+    assert (norms > plan.max_grad_norm).any()
+    expected = (rows * (plan.max_grad_norm / norms).clamp(max=1).nan_to_num(1.0)).sum(dim=0)
+    torch.testing.assert_close(
+        received(plan, data, next(ledgers))[0], expected, rtol=1e-4, atol=1e-7
+    )
+
+
+def test_noise_appears_exactly_once(ledgers: Iterator[Path]) -> None:
+    """Noised minus clean sums have variance (σC)²: chi-square over 40 steps × all elements."""
+    data = examples(LENGTHS)
+    changes = {"steps": 40, "expected_batch_size": 4}
+    noised = received(plan_for(len(data), **changes), data, next(ledgers))
+    clean = received(noiseless(len(data), **changes), data, next(ledgers))
+    _assert_noise(noised - clean, plan_for(len(data)).noise_standard_deviation)
+
+
+def test_empty_draws_still_release_noise(ledgers: Iterator[Path]) -> None:
+    """A step in which nobody joined is noise of the full variance, and is charged."""
+    data, ledger = examples([4] * 400), next(ledgers)
+    plan = plan_for(len(data), steps=12, expected_batch_size=1)
+    engine, model, optimizer = prepared(plan, ledger)
+    empty = []
+    for step in engine.steps(data, collate):
+        count = 0
+        for batch in step:
+            step.backward(causal_lm_losses(model, batch))
+            count += 1
+        step.update()
+        empty.append(count == 0)
+    assert sum(empty) >= 2
+    sums = torch.stack(optimizer.received)[torch.tensor(empty)]
+    _assert_noise(sums, plan.noise_standard_deviation)
+    assert len(read_ledger(path=ledger).releases) == 12
+
+
+def _assert_noise(values: torch.Tensor, standard_deviation: float) -> None:
+    scaled = (values.double() / standard_deviation).flatten()
+    chi_square = stats.chi2(len(scaled)).cdf(float(scaled.square().sum()))
+    assert 1e-5 < chi_square < 1 - 1e-5
+    assert stats.kstest(scaled[:50_000].numpy(), "norm").pvalue > 1e-5
+
+
+def test_without_a_fixed_seed_runs_differ(ledgers: Iterator[Path]) -> None:
+    """Every run draws its own secret."""
+    data, plan = examples(LENGTHS), plan_for(len(LENGTHS))
+    first, second = (received(plan, data, next(ledgers), seed=None) for _ in range(2))
+    assert not torch.allclose(first, second)
+
+
+# --- sensitivity --------------------------------------------------------------------------
+
+
+POISON = 77
+
+
+def losses_with_poison(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+    """NaN for every example that contains the poison token."""
+    losses = causal_lm_losses(model, batch)
+    poisoned = (batch["input_ids"] == POISON).any(dim=1)
+    return losses * torch.where(poisoned, torch.tensor(float("nan")), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("clipping", ["flat", "automatic"])
+@pytest.mark.parametrize(
+    "odd",
+    ["usual", "100 times longer", "all padding", "no labels", "NaN", "huge loss"],
+)
+def test_one_example_changes_the_sum_by_at_most_c(
+    odd: str, clipping: str, ledgers: Iterator[Path]
+) -> None:
+    """Neighbouring datasets' un-noised sums differ by at most C, whatever the example is."""
+    neighbours = [e for e in examples([7, 3, 12, 2, 9]) if POISON not in e["input_ids"]]
+    (extra,) = examples([200 if odd == "100 times longer" else 6], seed=9)
+    extra["input_ids"] = [4 if token == POISON else token for token in extra["input_ids"]]
+    if odd == "all padding":
+        extra = {"input_ids": [], "labels": []}
+    if odd == "no labels":
+        extra = dict(extra, labels=[-100] * 6)
+    if odd == "NaN":
+        extra["input_ids"][2] = POISON
+    scale = 1e12 if odd == "huge loss" else 1.0
+    losses: Losses = lambda model, batch: scale * losses_with_poison(model, batch)  # noqa: E731
+    bound = 0.05
+
+    def total(data: list[Any]) -> torch.Tensor:
+        plan = noiseless(len(data), steps=1, max_grad_norm=bound, clipping=clipping)
+        return received(plan, data, next(ledgers), losses=losses, micro_batch_tokens=40)[0]
+
+    with_extra, without = total([*neighbours, extra]), total(neighbours)
+    difference = (with_extra.double() - without.double()).norm()
+    assert with_extra.isfinite().all()
+    assert difference <= bound * (1 + 1e-5)
+    if odd in ("usual", "100 times longer", "huge loss"):
+        assert difference > 0.5 * bound
+    if odd in ("all padding", "no labels", "NaN"):
+        assert difference < 1e-6 * bound
+
+
+# --- coupled and malformed losses ---------------------------------------------------------
+
+
+def batch_mean(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+    losses = causal_lm_losses(model, batch)
+    return losses / len(losses)
+
+
+def token_mean(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+    counts = (batch["labels"][:, 1:] != -100).sum(dim=1)
+    return causal_lm_losses(model, batch) * counts / counts.sum()
+
+
+def small_balance_term(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+    losses = causal_lm_losses(model, batch)
+    return losses + 0.1 * losses.prod()
+
+
+@pytest.mark.parametrize("losses", [batch_mean, token_mean, small_balance_term])
+def test_coupled_losses_are_refused_before_the_first_step(
+    losses: Losses, ledgers: Iterator[Path]
+) -> None:
+    """A loss that depends on the company it keeps stops the run before anything is charged."""
+    ledger = next(ledgers)
+    with pytest.raises(PrivacyError, match="with the examples beside it"):
+        received(plan_for(len(LENGTHS)), examples(LENGTHS), ledger, losses=losses)
+    assert read_ledger(path=ledger).releases == ()
+
+
+def test_a_scalar_loss_is_refused(ledgers: Iterator[Path]) -> None:
+    """model(...).loss is a mean over the batch; the error says what to use instead."""
+    with pytest.raises(PrivacyError, match="causal_lm_losses"):
+        received(
+            plan_for(len(LENGTHS)),
+            examples(LENGTHS),
+            next(ledgers),
+            losses=lambda model, batch: model(**batch).loss,
+        )
+
+
+def test_a_loss_outside_the_graph_is_refused(ledgers: Iterator[Path]) -> None:
+    """Losses computed under no_grad, or by adapters that are off, train nothing."""
+    data, plan = examples(LENGTHS), plan_for(len(LENGTHS))
+    with pytest.raises(PrivacyError, match="no gradient"):
+        received(plan, data, next(ledgers), losses=lambda m, b: causal_lm_losses(m, b).detach())
+
+
+# --- the order of calls -------------------------------------------------------------------
+
+
+def first_step(ledger: Path, *, tokens: int = 24) -> tuple[Any, torch.nn.Module, Any]:
+    engine, model, _ = prepared(plan_for(len(LENGTHS)), ledger, micro_batch_tokens=tokens)
+    steps = engine.steps(examples(LENGTHS), collate)
+    return next(steps), model, steps
+
+
+def test_two_backwards_for_one_micro_batch_are_refused(ledgers: Iterator[Path]) -> None:
+    """Its examples would count twice, for a sensitivity of 2C."""
+    step, model, _ = first_step(next(ledgers))
+    batch = next(iter(step))
+    step.backward(causal_lm_losses(model, batch))
+    with pytest.raises(PrivacyError, match="count its examples twice"):
+        step.backward(causal_lm_losses(model, batch))
+
+
+def test_a_micro_batch_without_backward_is_refused(ledgers: Iterator[Path]) -> None:
+    """Every drawn example takes part: passing one over stops the run."""
+    step, _, _ = first_step(next(ledgers))
+    with pytest.raises(PrivacyError, match="passed over"):
+        list(step)
+
+
+def test_an_update_before_the_last_backward_is_refused(ledgers: Iterator[Path]) -> None:
+    """A dropped tail micro-batch is an error, not a smaller batch."""
+    ledger = next(ledgers)
+    step, model, _ = first_step(ledger)
+    with pytest.raises(PrivacyError, match="without a backward"):
+        step.update()
+    for count, batch in enumerate(step):
+        step.backward(causal_lm_losses(model, batch))
+        if count == 2:
+            break
+    with pytest.raises(PrivacyError, match="without a backward"):
+        step.update()
+    assert read_ledger(path=ledger).releases == ()
+
+
+def test_a_second_update_is_refused(ledgers: Iterator[Path]) -> None:
+    """One release a step."""
+    step, model, _ = first_step(next(ledgers))
+    for batch in step:
+        step.backward(causal_lm_losses(model, batch))
+    step.update()
+    with pytest.raises(PrivacyError, match="updated already"):
+        step.update()
+
+
+def test_a_skipped_step_is_refused(ledgers: Iterator[Path]) -> None:
+    """Whether a step happens must not depend on what it saw."""
+    step, model, steps = first_step(next(ledgers))
+    for batch in step:
+        step.backward(causal_lm_losses(model, batch))
+    with pytest.raises(PrivacyError, match=r"left without step\.update"):
+        next(steps)
+
+
+# --- the ledger ---------------------------------------------------------------------------
+
+
+def test_the_ledger_holds_exactly_the_steps_released(ledgers: Iterator[Path]) -> None:
+    """One charge an update, each with the plan's event; the guarantee prices them."""
+    data, ledger = examples(LENGTHS), next(ledgers)
+    plan = plan_for(len(data), noise_multiplier=2.0, expected_batch_size=2, steps=4)
+    engine, model, optimizer = prepared(plan, ledger)
+    for done, step in enumerate(engine.steps(data, collate)):
+        assert len(read_ledger(path=ledger).releases) == done == len(optimizer.received)
+        for batch in step:
+            step.backward(causal_lm_losses(model, batch))
+        step.update()
+        assert engine.steps_charged == done + 1
+        assert engine.guarantee() == plan.guarantee(steps=done + 1)
+    record = read_ledger(path=ledger)
+    assert [release.step for release in record.releases] == [0, 1, 2, 3]
+    assert {release.event for release in record.releases} == {plan.step_event}
+    assert [note.subject for note in record.notes] == ["fixed-seed"]
+
+
+KILLED_BETWEEN_CHARGE_AND_UPDATE = """
+import os, sys
+from pathlib import Path
+from dpacc import backends
+from tests.dpacc.test_engine import LENGTHS, plan_for, received
+from tests.tiny_models import examples
+
+def die(*arguments):
+    os._exit(9)
+
+backends.deliver = die
+received(plan_for(len(LENGTHS)), examples(LENGTHS), Path(sys.argv[1]))
+"""
+
+
+def test_dying_between_charge_and_update_leaves_the_charge(tmp_path: Path) -> None:
+    """The ledger is never behind what may have been released."""
+    ledger = tmp_path / "ledger.jsonl"
+    finished = subprocess.run(
+        [sys.executable, "-c", KILLED_BETWEEN_CHARGE_AND_UPDATE, str(ledger)],
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert finished.returncode == 9
+    assert [release.step for release in read_ledger(path=ledger).releases] == [0]
+
+
+def test_a_ledger_that_cannot_be_written_stops_the_step(
+    ledgers: Iterator[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No charge, no release: the adapters do not move."""
+    engine, model, optimizer = prepared(plan_for(len(LENGTHS)), next(ledgers))
+
+    def fail(index: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(engine, "_charge", fail)
+    step = next(engine.steps(examples(LENGTHS), collate))
+    for batch in step:
+        step.backward(causal_lm_losses(model, batch))
+    with pytest.raises(OSError, match="disk full"):
+        step.update()
+    assert optimizer.received == []
+    assert engine.steps_charged == 0
+
+
+def test_a_spent_ledger_stops_the_next_run(ledgers: Iterator[Path]) -> None:
+    """Charges of an earlier run count: the plan's steps are not handed out twice."""
+    data, plan, ledger = examples(LENGTHS), plan_for(len(LENGTHS)), next(ledgers)
+    received(plan, data, ledger)
+    with pytest.raises(BudgetExhausted, match="all 3 steps"):
+        received(plan, data, ledger)
+    assert len(read_ledger(path=ledger).releases) == 3
+
+
+def test_another_datasets_plan_is_refused(ledgers: Iterator[Path]) -> None:
+    """The plan's N must be the dataset's, or q is not what was priced."""
+    with pytest.raises(ConfigurationError, match="9 examples and the plan dataset_size=10"):
+        received(plan_for(10), examples(LENGTHS[:9]), next(ledgers))
+
+
+def test_steps_before_prepare_are_refused(ledgers: Iterator[Path]) -> None:
+    """The error names the call that is missing."""
+    engine = PrivacyEngine(Accelerator(cpu=True), plan_for(10), ledger=next(ledgers))
+    with pytest.raises(ConfigurationError, match=r"call engine\.prepare"):
+        next(engine.steps(examples(LENGTHS), collate))

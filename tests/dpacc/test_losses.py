@@ -1,0 +1,70 @@
+"""Per-example losses: the textbook number, and nobody else's business."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dpacc.losses import causal_lm_losses, token_cross_entropy
+from tests.tiny_models import collate, examples, tiny_base, tiny_model
+
+
+@pytest.mark.parametrize("family", ["llama", "gptj", "gpt2"])
+def test_a_single_example_has_the_loss_that_transformers_gives(family: str) -> None:
+    """For one example the loss equals the model's own mean over tokens."""
+    model = tiny_base(family).eval()
+    for example in examples([2, 9, 17]):
+        batch = collate([example])
+        expected = model(**batch).loss
+        torch.testing.assert_close(
+            causal_lm_losses(model, batch)[0], expected, rtol=1e-5, atol=1e-6
+        )
+
+
+def test_a_loss_does_not_depend_on_its_neighbours() -> None:
+    """Among longer neighbours each example keeps the loss it has alone."""
+    model, data = tiny_model("llama").eval(), examples([4, 11, 2, 30])
+    together = causal_lm_losses(model, collate(data))
+    alone = torch.cat([causal_lm_losses(model, collate([example])) for example in data])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_masked_tokens_are_neither_counted_nor_averaged_over() -> None:
+    """A masked prompt changes the mean to that of the completion alone."""
+    model, (example,) = tiny_base("llama").eval(), examples([10])
+    masked = dict(example, labels=[-100] * 6 + example["labels"][6:])
+    logits = model(**{k: v for k, v in collate([example]).items() if k != "labels"}).logits[0]
+    expected = F.cross_entropy(logits[5:9], torch.tensor(example["input_ids"][6:]))
+    torch.testing.assert_close(causal_lm_losses(model, collate([masked]))[0], expected)
+
+
+def test_an_example_without_labels_has_loss_zero() -> None:
+    """All padding, or a single token: zero, not NaN, alone or among others."""
+    model, (short, long) = tiny_base("llama").eval(), examples([1, 6])
+    blank = dict(long, labels=[-100] * 6)
+    losses = causal_lm_losses(model, collate([short, blank, long]))
+    assert losses[0] == 0
+    assert losses[1] == 0
+    assert losses[2] > 0
+    assert causal_lm_losses(model, collate([short])).tolist() == [0.0]
+
+
+def test_the_chunked_cross_entropy_equals_the_plain_one() -> None:
+    """Values and gradients agree with torch's over several chunks."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(700, 50, generator=generator, requires_grad=True)
+    targets = torch.randint(50, (700,), generator=generator)
+    weights = torch.rand(700, generator=generator)
+    plain = F.cross_entropy(logits, targets, reduction="none")
+    (expected,) = torch.autograd.grad((plain * weights).sum(), logits)
+    chunked = token_cross_entropy(logits, targets)
+    (actual,) = torch.autograd.grad((chunked * weights).sum(), logits)
+    torch.testing.assert_close(chunked, plain)
+    torch.testing.assert_close(actual, expected)
+
+
+def test_a_model_without_an_output_head_is_refused() -> None:
+    """A bare module is no causal LM, and the error says so."""
+    with pytest.raises(TypeError, match="needs a causal LM"):
+        causal_lm_losses(torch.nn.Linear(2, 2), collate(examples([3])))
