@@ -1,0 +1,67 @@
+"""Two gloo ranks release what one process would release, and fail together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dpacc_accounting import read_ledger
+
+from tests.dpacc.two_rank_program import SCENARIOS, run_scenarios
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of one two-rank run of the program."""
+    folder = tmp_path_factory.mktemp("two_ranks")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    subprocess.run(
+        [*launch, "-m", "tests.dpacc.two_rank_program", str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        check=True,
+        timeout=240,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen(folder: Path) -> list[dict[str, Any]]:
+    """What each rank saw."""
+    return [torch.load(folder / f"rank-{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("scenario", list(SCENARIOS))
+def test_the_noised_sum_does_not_depend_on_the_number_of_ranks(
+    scenario: str, seen: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Ragged shares, empty draws, one example for two ranks: equal to fp32 rounding."""
+    alone = run_scenarios(tmp_path)[scenario]
+    assert torch.equal(seen[0]["sums"][scenario], seen[1]["sums"][scenario])
+    torch.testing.assert_close(seen[0]["sums"][scenario], alone, rtol=1e-4, atol=1e-6)
+
+
+def test_only_the_first_rank_writes_the_ledger(folder: Path, seen: list[dict[str, Any]]) -> None:
+    """Two ranks charge each step once."""
+    assert seen
+    for name, (_, plan) in SCENARIOS.items():
+        assert len(read_ledger(path=folder / f"{name}.jsonl").releases) == plan.steps
+
+
+def test_ranks_that_disagree_on_the_plan_all_stop(seen: list[dict[str, Any]]) -> None:
+    """Both ranks name what differs, before the first step."""
+    for rank in seen:
+        assert "ranks disagree on the privacy plan" in rank["disagreement"]
+
+
+def test_a_failed_charge_stops_every_rank(seen: list[dict[str, Any]]) -> None:
+    """When rank 0 cannot write the ledger, no rank updates."""
+    assert seen[0]["failed charge"] == "OSError: disk full; updates: 0"
+    assert "the main process stopped: OSError: disk full; updates: 0" in seen[1]["failed charge"]

@@ -1,0 +1,76 @@
+"""What each rank runs in `test_two_ranks`: seeded scenarios whose noised sums are kept."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from dpacc.errors import ConfigurationError, DpaccError
+from dpacc.plan import PrivacyPlan
+from tests.dpacc.test_engine import plan_for, prepared, received
+from tests.tiny_models import collate, examples
+
+SCENARIOS: dict[str, tuple[list[int], PrivacyPlan]] = {
+    "ragged": ([7, 3, 12, 1, 9, 5, 5, 20, 2, 11], plan_for(10, expected_batch_size=6, steps=4)),
+    "empty draws": ([4] * 300, plan_for(300, expected_batch_size=1, steps=6)),
+    "one example": ([6], plan_for(1, expected_batch_size=1, steps=2)),
+}
+
+
+def run_scenarios(folder: Path) -> dict[str, torch.Tensor]:
+    """The noised sums, [steps, width], of every scenario."""
+    return {
+        name: received(plan, examples(lengths), folder / f"{name}.jsonl", micro_batch_tokens=24)
+        for name, (lengths, plan) in SCENARIOS.items()
+    }
+
+
+def disagreement(folder: Path, accelerator: Accelerator) -> str:
+    """What a rank is told when the ranks' plans differ."""
+    plan = plan_for(10, steps=3 + accelerator.process_index)
+    try:
+        prepared(plan, folder / "disagreement.jsonl")
+    except ConfigurationError as error:
+        return str(error)
+    return "no error"
+
+
+def failed_charge(folder: Path, accelerator: Accelerator) -> str:
+    """What a rank is told when rank 0 cannot write the ledger."""
+    plan = plan_for(1, expected_batch_size=1, steps=1)
+    engine, _, optimizer = prepared(plan, folder / "unwritable.jsonl")
+
+    def fail(index: int) -> None:
+        raise OSError("disk full")
+
+    engine._charge = fail  # type: ignore[method-assign]
+    from dpacc.losses import causal_lm_losses
+
+    step = next(engine.steps(examples([6]), collate))
+    for batch in step:
+        step.backward(causal_lm_losses(engine._model, batch))
+    try:
+        step.update()
+    except (OSError, DpaccError) as error:
+        return f"{type(error).__name__}: {error}; updates: {len(optimizer.received)}"
+    return "no error"
+
+
+def main() -> None:
+    """Run everything and write what this rank saw."""
+    folder, accelerator = Path(sys.argv[1]), Accelerator(cpu=True)
+    assert accelerator.num_processes == 2
+    seen = {
+        "sums": run_scenarios(folder),
+        "disagreement": disagreement(folder, accelerator),
+        "failed charge": failed_charge(folder, accelerator),
+    }
+    torch.save(seen, folder / f"rank-{accelerator.process_index}.pt")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()
