@@ -1,0 +1,73 @@
+"""The `dpacc` command itself: it finds a subcommand, loads it alone, and words its errors."""
+
+import os
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+import click
+from dpacc_accounting.record import LedgerError
+
+from dpacc import __version__
+from dpacc.errors import DpaccError
+
+# Said here rather than in the commands, so that `dpacc --help` loads none of them.
+COMMANDS = {
+    "calibrate": "Find the least noise that keeps training within a privacy budget.",
+    "explain": "State in words what the releases in a ledger guarantee.",
+    "spend": "Price what a ledger says was really released.",
+}
+
+
+class _LazyCommands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"dpacc.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(
+    cls=_LazyCommands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="dpacc")
+@click.pass_context
+def dpacc(ctx: click.Context) -> None:
+    """Plan, account for and explain differentially private training."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> None:
+    """Run the command line: bad input is one line on stderr and exit code 2."""
+    try:
+        code = dpacc.main(prog_name="dpacc", standalone_mode=False)
+        sys.stdout.flush()
+    except click.UsageError as mistake:
+        where = mistake.ctx.command_path if mistake.ctx else "dpacc"
+        _refuse(f"{mistake.format_message()} See '{where} --help'.")
+    except (ValueError, DpaccError, LedgerError) as refusal:
+        _refuse(str(refusal))
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has left; Python would complain once more while exiting.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code)
+
+
+def _refuse(message: str) -> NoReturn:
+    from dpacc.cli.terminal import complain
+
+    complain(message)
+    sys.exit(2)

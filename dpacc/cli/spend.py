@@ -1,0 +1,55 @@
+"""`dpacc spend`: what a ledger's releases cost."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from dpacc_accounting import Guarantee, LedgerRecord, read_ledger
+from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
+from dpacc_accounting.wording import price, what_voids
+
+from dpacc.cli import options, terminal
+
+
+@click.command(short_help="Price what a ledger says was really released.")
+@options.ledger
+@click.option("--delta", type=float, help="δ at which ε is stated.  [default: the plan's]")
+@options.as_json
+def spend(ledger: Path, delta: float | None, as_json: bool) -> None:
+    """Price the releases that LEDGER holds, whatever was planned."""
+    record = read_ledger(path=ledger)
+    faults = what_voids(plan=record.plan, record=record)
+    spent = None if faults else price(plan=record.plan, record=record, delta=delta)
+    if as_json:
+        terminal.show_json(_document(record, spent, faults))
+    else:
+        terminal.show_facts(title="Privacy spent", facts=_facts(record, spent, faults))
+
+
+def _document(record: LedgerRecord, spent: Guarantee | None, faults: list[str]) -> dict[str, Any]:
+    promise = spent.to_json() if spent else {"epsilon": None}
+    return {
+        "private": spent is not None,
+        "void_because": faults,
+        **promise,
+        "releases": len(record.releases),
+        "planned_steps": record.plan["steps"],
+        "torn": record.torn,
+        "head": record.head,
+    }
+
+
+def _facts(
+    record: LedgerRecord, spent: Guarantee | None, faults: list[str]
+) -> list[tuple[str, str]]:
+    facts = [("releases", f"{len(record.releases)} of {record.plan['steps']} planned")]
+    if spent is None:
+        return [*facts, ("NOT private", "; ".join(faults))]
+    return [
+        *facts,
+        ("ε", f"{rounded_up(spent.epsilon, digits=6)} at δ = {rounded_up(spent.delta)}"),
+        ("adjacency", str(spent.adjacency)),
+        ("privacy unit", spent.unit),
+        ("method", METHOD_NAMES.get(spent.method, spent.method)),
+        ("slack in ε", f"at most {rounded_up(spent.slack)}"),
+    ]
