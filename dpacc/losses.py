@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 IGNORED = -100
 """The label of a token that is not trained on."""
 
-_TOKENS_PER_CHUNK = 256
+_TOKENS_PER_CHUNK = 32
 
 
 def causal_lm_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -84,7 +84,7 @@ def token_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """−log softmax(logits)[target] for every token, [n] fp32, from [n, vocabulary] logits.
 
     Equals `F.cross_entropy(logits.float(), targets, reduction="none")` without ever holding
-    fp32 logits of more than a chunk of tokens.
+    fp32 logits of more than a few tokens: one small scratch buffer stays in the cache.
     """
     losses: Tensor = _TokenCrossEntropy.apply(logits, targets)
     return losses
@@ -93,9 +93,12 @@ def token_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 class _TokenCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        normalisers = torch.cat(
-            [chunk.float().logsumexp(dim=1) for chunk in logits.split(_TOKENS_PER_CHUNK)]
-        )
+        normalisers = torch.empty(len(targets), dtype=torch.float32, device=logits.device)
+        for rows, scratch in _chunks(logits):
+            scratch.copy_(logits[rows])
+            largest = scratch.amax(dim=1, keepdim=True)
+            sums = scratch.sub_(largest).exp_().sum(dim=1)
+            normalisers[rows] = sums.log_().add_(largest.squeeze(1))
         ctx.save_for_backward(logits, targets, normalisers)
         return normalisers - logits.gather(1, targets.unsqueeze(1)).squeeze(1).float()
 
@@ -104,11 +107,18 @@ class _TokenCrossEntropy(torch.autograd.Function):
         (gradient,) = output_gradients
         logits, targets, normalisers = ctx.saved_tensors
         result = torch.empty_like(logits)
-        for start in range(0, len(targets), _TOKENS_PER_CHUNK):
-            rows = slice(start, start + _TOKENS_PER_CHUNK)
-            probabilities = (logits[rows].float() - normalisers[rows, None]).exp_()
-            probabilities.scatter_add_(
-                1, targets[rows, None], -torch.ones_like(probabilities[:, :1])
-            )
+        for rows, scratch in _chunks(logits):
+            probabilities = scratch.copy_(logits[rows]).sub_(normalisers[rows, None]).exp_()
+            one = torch.ones_like(probabilities[:, :1])
+            probabilities.scatter_add_(1, targets[rows, None], -one)
             result[rows] = probabilities.mul_(gradient[rows, None])
         return result, None
+
+
+def _chunks(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Runs of rows, each with the same fp32 scratch buffer of their shape."""
+    tokens, vocabulary = logits.shape
+    scratch = logits.new_empty(min(tokens, _TOKENS_PER_CHUNK), vocabulary, dtype=torch.float32)
+    for start in range(0, tokens, _TOKENS_PER_CHUNK):
+        stop = min(start + _TOKENS_PER_CHUNK, tokens)
+        yield slice(start, stop), scratch[: stop - start]
