@@ -87,14 +87,15 @@ def read_records(
 
 
 def pad_examples(
-    *, examples: Sequence[Mapping[str, Any]], pad_token_id: int, pad_to_multiple_of: int = 1
+    examples: Sequence[Mapping[str, Any]], *, pad_token_id: int, pad_to_multiple_of: int = 1
 ) -> dict[str, torch.Tensor]:
     """Collate examples into one batch, padded on the right to the longest of them.
 
     Lists become [examples, tokens]: `labels` padded with -100, `input_ids` with `pad_token_id`,
     others with 0. Numbers, such as the class of an example, become [examples].
+    `partial(pad_examples, pad_token_id=...)` is a collate function.
 
-    >>> batch = pad_examples(examples=[{"input_ids": [5, 6]}, {"input_ids": [7]}], pad_token_id=0)
+    >>> batch = pad_examples([{"input_ids": [5, 6]}, {"input_ids": [7]}], pad_token_id=0)
     >>> batch["input_ids"].tolist(), batch["attention_mask"].tolist()
     ([[5, 6], [7, 0]], [[1, 1], [1, 0]])
     """
