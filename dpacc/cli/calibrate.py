@@ -4,9 +4,10 @@ from typing import Any
 
 import click
 from dpacc_accounting import Adjacency, Calibration, calibrate_noise, event_to_json
-from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
+from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import options, terminal
+from dpacc.cli.promise import promise_rows
 
 
 @click.command(short_help="Find the least noise that keeps training within a privacy budget.")
@@ -67,11 +68,7 @@ def _facts(found: Calibration, settings: dict[str, Any]) -> list[tuple[str, str]
         ("noise multiplier σ", sigma),
         ("steps T", str(found.steps)),
         ("sampling probability q", f"{rate} = {batch}/{size}"),
-        ("ε", f"{rounded_up(promise.epsilon, digits=6)} at δ = {rounded_up(promise.delta)}"),
-        ("adjacency", str(promise.adjacency)),
-        ("privacy unit", promise.unit),
-        ("method", METHOD_NAMES.get(promise.method, promise.method)),
-        ("slack in ε", f"at most {rounded_up(promise.slack)}"),
+        *promise_rows(promise),
         ("sampling", f"{found.sampling}: shuffled batches would not be covered"),
         (
             "to use it",

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 from dpacc_accounting import Guarantee, LedgerRecord, read_ledger
-from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
-from dpacc_accounting.wording import price, what_voids
+from dpacc_accounting.wording import what_holds
 
 from dpacc.cli import options, terminal
+from dpacc.cli.promise import promise_rows
 
 
 @click.command(short_help="Price what a ledger says was really released.")
@@ -18,8 +18,7 @@ from dpacc.cli import options, terminal
 def spend(ledger: Path, delta: float | None, as_json: bool) -> None:
     """Price the releases that LEDGER holds, whatever was planned."""
     record = read_ledger(path=ledger)
-    faults = what_voids(plan=record.plan, record=record)
-    spent = None if faults else price(plan=record.plan, record=record, delta=delta)
+    spent, faults = what_holds(plan=record.plan, record=record, delta=delta)
     if as_json:
         terminal.show_json(_document(record, spent, faults))
     else:
@@ -45,11 +44,4 @@ def _facts(
     facts = [("releases", f"{len(record.releases)} of {record.plan['steps']} planned")]
     if spent is None:
         return [*facts, ("NOT private", "; ".join(faults))]
-    return [
-        *facts,
-        ("ε", f"{rounded_up(spent.epsilon, digits=6)} at δ = {rounded_up(spent.delta)}"),
-        ("adjacency", str(spent.adjacency)),
-        ("privacy unit", spent.unit),
-        ("method", METHOD_NAMES.get(spent.method, spent.method)),
-        ("slack in ε", f"at most {rounded_up(spent.slack)}"),
-    ]
+    return [*facts, *promise_rows(spent)]

@@ -5,16 +5,14 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table
 
 
 def show_facts(*, title: str, facts: Iterable[tuple[str, str]]) -> None:
     """Print a table of names and values on stdout."""
-    table = Table(title=title, box=SIMPLE_HEAD, show_header=False, title_justify="left")
+    table = Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts:
@@ -25,6 +23,8 @@ def show_facts(*, title: str, facts: Iterable[tuple[str, str]]) -> None:
 def show_markdown(text: str) -> None:
     """Print Markdown on stdout: rendered for a person, as it is for a file or a pipe."""
     if sys.stdout.isatty():
+        from rich.markdown import Markdown  # a slow import that no other command needs
+
         Console().print(Markdown(text))
     else:
         print(text, end="")

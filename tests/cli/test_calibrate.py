@@ -57,10 +57,19 @@ def test_the_printed_sigma_is_private(dpacc) -> None:
 
 def test_options_reach_the_accountant(dpacc) -> None:
     """Steps, adjacency, unit and method change the answer that is labelled with them."""
-    changes = {"--epochs": None, "--steps": 100, "--adjacency": "replace-one", "--method": "rdp"}
-    found = json.loads(dpacc("calibrate", *_words({**changes, "--unit": "patient"}), "--json").out)
-    assert (found["steps"], found["adjacency"]) == (100, "replace-one")
-    assert (found["method"], found["unit"]) == ("rdp", "patient")
+    changes = {"--epochs": None, "--steps": 100, "--unit": "patient", "--method": "rdp"}
+    found = json.loads(dpacc("calibrate", *_words(changes), "--json").out)
+    assert (found["steps"], found["method"], found["unit"]) == (100, "rdp", "patient")
+    replaced = json.loads(dpacc("calibrate", *_words({"--adjacency": "replace-one"}), "--json").out)
+    assert replaced["adjacency"] == "replace-one"
+    assert replaced["noise_multiplier"] > 0.4640
+
+
+def test_a_method_without_a_lower_bound_says_so(dpacc) -> None:
+    """RDP's slack is not shown as if it were one."""
+    shown = dpacc("calibrate", *_words({"--method": "rdp"})).out
+    assert "RDP" in shown
+    assert "no lower bound" in shown
 
 
 @pytest.mark.parametrize(

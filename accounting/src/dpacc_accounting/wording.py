@@ -1,0 +1,206 @@
+"""The guarantee in words that a reviewer can check.
+
+Every number comes from the plan, the ledger or the accountant, and none is rounded in the claim's
+favour: ε, δ and attack risks are rounded up.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from dpacc_accounting.events import Event, Gaussian, PoissonSampled, Repeated
+from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee, rounded_up
+from dpacc_accounting.pricing import epsilon
+from dpacc_accounting.record import LedgerRecord
+from dpacc_accounting.tradeoff import advantage_bound, detection_bound
+
+VOIDING_NOTES = frozenset({"fixed-seed", "not-private"})
+"""Subjects of ledger notes after which no ε may be claimed."""
+
+_NEIGHBOURS = {
+    Adjacency.ADD_OR_REMOVE: "datasets that differ by adding or removing one {unit}",
+    Adjacency.REPLACE_ONE: "datasets of equal size that differ by replacing one {unit}",
+}
+_SCALES = {"flat": "min(1, C / norm)", "automatic": "C / (norm + 0.01)"}
+_NUMBERS = {
+    "dataset_size",
+    "expected_batch_size",
+    "steps",
+    "noise_multiplier",
+    "max_grad_norm",
+    "target_delta",
+}
+_WORDS = {"unit", "adjacency", "sampling", "clipping"}
+_NOT_COVERED = """\
+## What it does not cover
+
+- **Hyper-parameter tuning.** Choosing settings by looking at other runs on the same data costs \
+privacy that is not counted here.
+- **Metrics without noise.** Training losses, gradient norms, clipped fractions and actual batch \
+sizes are computed from private data: whoever publishes them gives more away than ε says.
+- **Held-out data.** Metrics on it, and model choices made by them, reveal facts about it.
+- **Time and machines.** How long a step took, and how much memory, may depend on the examples.
+- **The base model's pre-training data**, which this run neither knows nor protects.
+- **Other runs on the same data.** Each adds to the total unless their ledgers are composed.
+- **Several contributions by one person.** The guarantee holds for one {unit}; someone behind k of \
+them has at most k·ε, and a δ that grows faster.
+- **The size of the dataset**, {size}, which is treated as public."""
+
+
+def statement(
+    *,
+    plan: Mapping[str, Any],
+    record: LedgerRecord | None = None,
+    guarantee: Guarantee | None = None,
+) -> str:
+    """State in Markdown what a run guarantees, how, and what it leaves open.
+
+    Args:
+        plan: the run's settings, as a ledger's first line holds them: ``dataset_size``,
+            ``expected_batch_size``, ``steps``, ``noise_multiplier``, ``max_grad_norm``,
+            ``target_delta``, ``unit``, ``adjacency``, ``sampling`` and ``clipping``.
+        record: the ledger of what was really released; without it, the words are a promise.
+        guarantee: what the releases amount to; left out, it is priced here, at the plan's δ.
+
+    Raises:
+        ValueError: the plan lacks a setting, or holds one that these words do not fit.
+    """
+    guarantee, faults = what_holds(plan=plan, record=record, guarantee=guarantee)
+    if guarantee is None:
+        claim = [_no_claim(faults)]
+    else:
+        claim = [_claim(guarantee, record), _attack_risk(guarantee)]
+    limits = _NOT_COVERED.format(unit=plan["unit"], size=plan["dataset_size"])
+    parts = ["# Privacy statement", *claim, _mechanism(plan, record), limits]
+    return "\n\n".join([*parts, *([_books(plan, record)] if record else [])]) + "\n"
+
+
+def what_holds(
+    *,
+    plan: Mapping[str, Any],
+    record: LedgerRecord | None = None,
+    guarantee: Guarantee | None = None,
+    delta: float | None = None,
+) -> tuple[Guarantee | None, list[str]]:
+    """The guarantee that may be claimed, or None and the reasons why none may.
+
+    Args:
+        plan: the run's settings, as for :func:`statement`.
+        record: the ledger to price; without it, the whole plan is.
+        guarantee: what pricing gave, where that is known already.
+        delta: the δ at which ε is stated; the plan's when left out.
+
+    Raises:
+        ValueError: the plan lacks a setting, or cannot be priced.
+    """
+    _require_settings(plan)
+    faults = [n.text for n in record.notes if n.subject in VOIDING_NOTES] if record else []
+    if plan["noise_multiplier"] == 0:
+        faults.append("the noise multiplier is 0, so no noise was added")
+    if faults:
+        return None, faults
+    promise = guarantee or _price(plan, record, plan["target_delta"] if delta is None else delta)
+    if math.isinf(promise.epsilon):
+        return None, [f"no finite ε holds at δ = {rounded_up(promise.delta)}"]
+    return promise, []
+
+
+def _price(plan: Mapping[str, Any], record: LedgerRecord | None, delta: float) -> Guarantee:
+    event = record.event if record else Repeated(event=_step(plan), times=plan["steps"])
+    adjacency = Adjacency(plan["adjacency"])
+    return epsilon(event=event, delta=delta, adjacency=adjacency, unit=plan["unit"])
+
+
+def _no_claim(faults: list[str]) -> str:
+    reasons = "\n".join(f"- {fault}" for fault in faults)
+    return f"**This run is NOT private.** No ε may be claimed for it:\n\n{reasons}"
+
+
+def _claim(guarantee: Guarantee, record: LedgerRecord | None) -> str:
+    what = "What this run released is" if record else "What this plan would release is"
+    neighbours = _NEIGHBOURS[guarantee.adjacency].format(unit=guarantee.unit)
+    method = METHOD_NAMES.get(guarantee.method, guarantee.method)
+    slack = (
+        f"the least ε that holds is at most {rounded_up(guarantee.slack)} lower"
+        if guarantee.slack < guarantee.epsilon
+        else "this method has no lower bound, so the least ε that holds is unknown"
+    )
+    rows = "" if guarantee.unit == "example" else ", all of whose data must stand in one example"
+    return f"""\
+{what} **(ε = {rounded_up(guarantee.epsilon)}, δ = {rounded_up(guarantee.delta)})-differentially \
+private**.
+
+- **Privacy unit:** one {guarantee.unit}{rows}.
+- **Adjacency:** {guarantee.adjacency}: {neighbours}.
+- **Accountant:** {method}. ε is an upper bound; {slack}."""
+
+
+def _attack_risk(guarantee: Guarantee) -> str:
+    caught = rounded_up(100 * detection_bound(guarantee=guarantee, false_alarms=0.01))
+    advantage = rounded_up(100 * advantage_bound(guarantee=guarantee))
+    return f"""\
+## What an attacker can learn
+
+Let an attacker know every detail of the run and all data but one {guarantee.unit}'s, and decide \
+from the outcome which of two neighbouring datasets was used. Whatever the method, (ε, δ) implies:
+
+- at a false-positive rate of 1%, a true-positive rate of at most {caught}% (guessing has 1%);
+- at any rate, a true-positive rate at most {advantage} percentage points above the false-positive \
+rate (guessing has 0).
+
+These bounds hold for every attack, known or not."""
+
+
+def _mechanism(plan: Mapping[str, Any], record: LedgerRecord | None) -> str:
+    size, batch = plan["dataset_size"], plan["expected_batch_size"]
+    sigma, norm = plan["noise_multiplier"], plan["max_grad_norm"]
+    done = f"{len(record.releases)} of {plan['steps']} planned" if record else f"{plan['steps']}"
+    return f"""\
+## Mechanism
+
+DP-SGD (arXiv 1607.00133), {done} steps. In each step:
+
+1. **Sampling.** Each of the {size} examples takes part with probability {batch}/{size} = \
+{batch / size:.6g}, independently of the others and of other steps (Poisson sampling), drawn by \
+dpacc's own sampler from a secret key. Shuffled batches would not have this guarantee.
+2. **Clipping.** Each drawn example's own gradient is multiplied by \
+{_SCALES[plan["clipping"]]}, so that its norm is at most C = {norm}; \
+one that is not finite counts as zero.
+3. **Noise.** Gaussian noise of standard deviation σ·C = {sigma} · {norm} = {sigma * norm:.6g} is \
+added once to every coordinate of the sum of the clipped gradients.
+4. **Update.** The noised sum is divided by the public expected batch size, {batch}, and handed to \
+the optimizer. Whatever is computed from it later, such as checkpoints and the final weights, is \
+covered."""
+
+
+def _books(plan: Mapping[str, Any], record: LedgerRecord) -> str:
+    facts = [f"Run {record.run}: {len(record.releases)} releases, last hash {record.head}."]
+    others = sum(release.event != _step(plan) for release in record.releases)
+    if others:
+        facts.append(f"{others} releases are not the plan's step; ε counts them as they were.")
+    if record.torn:
+        facts.append("A crash tore the last line; what it announced was never released.")
+    facts += [f"Note on {note.subject}: {note.text}." for note in record.notes]
+    return "\n".join(["## Ledger", "", *(f"- {fact}" for fact in facts)])
+
+
+def _step(plan: Mapping[str, Any]) -> Event:
+    return PoissonSampled(
+        probability=plan["expected_batch_size"] / plan["dataset_size"],
+        event=Gaussian(noise_multiplier=plan["noise_multiplier"]),
+    )
+
+
+def _require_settings(plan: Mapping[str, Any]) -> None:
+    missing = sorted((_NUMBERS | _WORDS) - plan.keys())
+    if missing:
+        raise ValueError(f"the plan lacks {', '.join(missing)}; add them to state a guarantee")
+    for name in sorted(_NUMBERS):
+        value = plan[name]
+        if not isinstance(value, int | float) or value < 0 or (value == 0 and "noise" not in name):
+            raise ValueError(f"the plan's {name}={value!r} is not a number above 0")
+    if plan["sampling"] != "poisson" or plan["clipping"] not in _SCALES:
+        raise ValueError(
+            f"sampling={plan['sampling']!r}, clipping={plan['clipping']!r} cannot be put in words "
+            f"here; the known ones are 'poisson' and {sorted(_SCALES)}"
+        )
