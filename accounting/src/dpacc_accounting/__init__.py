@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dpacc_accounting.calibration import Calibration, calibrate_noise
     from dpacc_accounting.events import (
         Composed,
         Event,
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     )
     from dpacc_accounting.guarantee import Adjacency, Guarantee
     from dpacc_accounting.ledger import Ledger
+    from dpacc_accounting.pricing import delta, epsilon
     from dpacc_accounting.record import LedgerError, LedgerRecord, read_ledger
+    from dpacc_accounting.wording import statement
 
 # Each name is loaded on first use, so that reading a ledger costs no numpy and no scipy.
 _ROOMS = {
     "Adjacency": "guarantee",
+    "Calibration": "calibration",
     "Composed": "events",
     "Event": "events",
     "Gaussian": "events",
@@ -37,13 +41,18 @@ _ROOMS = {
     "LedgerRecord": "record",
     "PoissonSampled": "events",
     "Repeated": "events",
+    "calibrate_noise": "calibration",
+    "delta": "pricing",
+    "epsilon": "pricing",
     "event_from_json": "events",
     "event_to_json": "events",
     "read_ledger": "record",
+    "statement": "wording",
 }
 
 __all__ = [
     "Adjacency",
+    "Calibration",
     "Composed",
     "Event",
     "Gaussian",
@@ -53,9 +62,13 @@ __all__ = [
     "LedgerRecord",
     "PoissonSampled",
     "Repeated",
+    "calibrate_noise",
+    "delta",
+    "epsilon",
     "event_from_json",
     "event_to_json",
     "read_ledger",
+    "statement",
 ]
 
 

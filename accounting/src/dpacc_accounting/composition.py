@@ -1,0 +1,95 @@
+"""An event, flattened into the sampled Gaussian releases that it amounts to."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from dpacc_accounting.events import Composed, Event, Gaussian, PoissonSampled, Repeated
+
+
+@dataclass(frozen=True, order=True)
+class Release:
+    """One clipped sum over a Poisson sample, released with Gaussian noise.
+
+    Args:
+        probability: q in (0, 1].
+        noise_multiplier: σ >= 0.
+    """
+
+    probability: float
+    noise_multiplier: float
+
+
+def releases(*, event: Event) -> dict[Release, int]:
+    """The multiset of releases in `event`, all unsampled ones merged into one.
+
+    Gaussians of noise σ_i on the same data are together one Gaussian of noise
+    `(Σ 1/σ_i²)^(-1/2)`, because only the projection on the difference of the sums matters.
+
+    Raises:
+        ValueError: a Poisson sample is drawn inside another one in a way that no exact pair of
+            distributions describes.
+
+    Source: Dong, Roth & Su 2019 (arXiv 1905.02383), corollary 3.3.
+
+    >>> half = Gaussian(noise_multiplier=2.0)
+    >>> releases(event=Repeated(event=half, times=4))
+    {Release(probability=1.0, noise_multiplier=1.0): 1}
+    """
+    counts: Counter[Release] = Counter()
+    _collect(event, 1, counts)
+    return _merged(counts)
+
+
+def _collect(event: Event, times: int, counts: Counter[Release]) -> None:
+    if times == 0:
+        return
+    match event:
+        case Gaussian(noise_multiplier=sigma):
+            counts[Release(1.0, sigma)] += times
+        case Repeated(event=inner, times=repeats):
+            _collect(inner, times * repeats, counts)
+        case Composed(events=parts):
+            for part in parts:
+                _collect(part, times, counts)
+        case PoissonSampled(probability=q, event=inner):
+            if q > 0:
+                _collect_sampled(q, releases(event=inner), times, counts)
+
+
+def _collect_sampled(
+    q: float, inner: dict[Release, int], times: int, counts: Counter[Release]
+) -> None:
+    if q == 1:
+        for release, count in inner.items():
+            counts[release] += count * times
+    elif inner:
+        (release, count), *others = inner.items()
+        if others or count > 1:
+            raise ValueError(
+                f"a Poisson sample (probability={q}) is drawn once around several sampled "
+                f"releases {[*inner]}; sample each release on its own, as in "
+                "Repeated(event=PoissonSampled(...), times=...)"
+            )
+        counts[Release(q * release.probability, release.noise_multiplier)] += times
+
+
+def _merged(counts: Counter[Release]) -> dict[Release, int]:
+    sampled = {release: n for release, n in sorted(counts.items()) if release.probability < 1}
+    whole = [
+        (release.noise_multiplier, n)
+        for release, n in sorted(counts.items())
+        if release.probability == 1
+    ]
+    if whole:
+        sampled[Release(1.0, _joint_noise(whole))] = 1
+    return sampled
+
+
+def _joint_noise(whole: list[tuple[float, int]]) -> float:
+    quietest = min(sigma for sigma, _ in whole)
+    if quietest == 0:
+        return 0.0
+    return quietest / math.sqrt(math.fsum(n * (quietest / sigma) ** 2 for sigma, n in whole))

@@ -1,0 +1,172 @@
+"""What an event costs: ε at a δ, or δ at an ε."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from dpacc_accounting.composition import Release, releases
+from dpacc_accounting.events import Event
+from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
+from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee
+
+
+def epsilon(
+    *,
+    event: Event,
+    delta: float,
+    adjacency: Adjacency = Adjacency.ADD_OR_REMOVE,
+    unit: str = "example",
+    method: str = "pld",
+) -> Guarantee:
+    """The smallest certified ε with which `event` is (ε, δ)-private.
+
+    Args:
+        event: what is released about the same data.
+        delta: δ in (0, 1).
+        adjacency: add-or-remove (sums differ by <= C) or replace-one (by <= 2C).
+        unit: whose data one unit is, for the record.
+        method: "pld" (tight, between certified bounds), "rdp" (independent, looser) or
+            "gaussian" (closed form, unsampled Gaussians only).
+
+    Returns:
+        A guarantee with infinite ε where there is none (noise multiplier 0).
+
+    Raises:
+        ValueError: an argument is out of range, or `method` cannot price `event`.
+
+    Source: Doroshenko et al. 2022 (arXiv 2207.04380); Mironov, Talwar & Zhang 2019
+    (arXiv 1908.10530); Balle & Wang 2018 (arXiv 1805.06530).
+
+    >>> from dpacc_accounting import Gaussian, PoissonSampled, Repeated
+    >>> step = PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=1.0))
+    >>> print(epsilon(event=Repeated(event=step, times=1000), delta=1e-5))
+    (ε = 1.829, δ = 1e-05)-DP, add-or-remove adjacency, unit: example, PLD
+    """
+    require_delta(delta)
+    adjacency = _checked(adjacency, unit, method)
+    low, high = _epsilon_interval(releases(event=event), adjacency, delta, method)
+    return Guarantee(
+        epsilon=high,
+        delta=delta,
+        adjacency=adjacency,
+        unit=unit,
+        method=method,
+        slack=high - low if math.isfinite(high) else math.inf,
+    )
+
+
+def delta(
+    *,
+    event: Event,
+    epsilon: float,
+    adjacency: Adjacency = Adjacency.ADD_OR_REMOVE,
+    unit: str = "example",
+    method: str = "pld",
+) -> Guarantee:
+    """The smallest certified δ with which `event` is (ε, δ)-private.
+
+    Args:
+        event: what is released about the same data.
+        epsilon: ε >= 0.
+        adjacency: as in `epsilon`.
+        unit: whose data one unit is, for the record.
+        method: as in `epsilon`.
+
+    Returns:
+        A guarantee with this ε and that δ; δ = 1 where there is none.
+
+    Raises:
+        ValueError: an argument is out of range, or `method` cannot price `event`.
+
+    >>> from dpacc_accounting import Gaussian
+    >>> round(delta(event=Gaussian(noise_multiplier=1.0), epsilon=1.0).delta, 6)
+    0.126937
+    """
+    if not (math.isfinite(epsilon) and epsilon >= 0):
+        raise ValueError(f"epsilon={epsilon} is not a finite number >= 0")
+    adjacency = _checked(adjacency, unit, method)
+    counts = releases(event=event)
+    bound = _delta_bound(counts, adjacency, epsilon, method)
+    low = 0.0
+    if 0 < bound < 1:
+        low = min(_epsilon_interval(counts, adjacency, bound, method)[0], epsilon)
+    return Guarantee(
+        epsilon=epsilon,
+        delta=bound,
+        adjacency=adjacency,
+        unit=unit,
+        method=method,
+        slack=epsilon - low,
+    )
+
+
+def require_delta(delta: float) -> None:
+    """Refuse a δ outside (0, 1).
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if not 0 < delta < 1:
+        raise ValueError(f"delta={delta} is outside (0, 1); choose it below 1 / dataset_size")
+
+
+def _checked(adjacency: Adjacency, unit: str, method: str) -> Adjacency:
+    if method not in METHOD_NAMES:
+        raise ValueError(f"method={method!r} is unknown; choose one of {', '.join(METHOD_NAMES)}")
+    if not unit:
+        raise ValueError("unit is empty; name whose data one unit is, such as 'example'")
+    return Adjacency(adjacency)
+
+
+def _epsilon_interval(
+    counts: Mapping[Release, int], adjacency: Adjacency, delta: float, method: str
+) -> tuple[float, float]:
+    if not counts:
+        return 0.0, 0.0
+    if any(release.noise_multiplier == 0 for release in counts):
+        return 0.0, math.inf
+    if method == "rdp":
+        from dpacc_accounting.rdp import rdp_epsilon
+
+        return 0.0, rdp_epsilon(counts=counts, adjacency=adjacency, delta=delta)
+    if method == "gaussian" or _unsampled(counts):
+        exact = gaussian_epsilon(mu=_gaussian_mu(counts, adjacency), delta=delta)
+        return exact, exact
+    from dpacc_accounting.pld import epsilon_bounds
+
+    bounds = epsilon_bounds(counts=counts, adjacency=adjacency, delta=delta)
+    return bounds.low, bounds.high
+
+
+def _delta_bound(
+    counts: Mapping[Release, int], adjacency: Adjacency, epsilon: float, method: str
+) -> float:
+    if not counts:
+        return 0.0
+    if any(release.noise_multiplier == 0 for release in counts):
+        return 1.0
+    if method == "rdp":
+        from dpacc_accounting.rdp import rdp_delta
+
+        return rdp_delta(counts=counts, adjacency=adjacency, epsilon=epsilon)
+    if method == "gaussian" or _unsampled(counts):
+        return gaussian_delta(mu=_gaussian_mu(counts, adjacency), epsilon=epsilon)
+    from dpacc_accounting.pld import delta_bounds
+
+    return delta_bounds(counts=counts, adjacency=adjacency, epsilon=epsilon).high
+
+
+def _unsampled(counts: Mapping[Release, int]) -> bool:
+    return all(release.probability == 1 for release in counts)
+
+
+def _gaussian_mu(counts: Mapping[Release, int], adjacency: Adjacency) -> float:
+    sampled = [release for release in counts if release.probability < 1]
+    if sampled:
+        raise ValueError(
+            f"method='gaussian' has no closed form for Poisson sampling "
+            f"(probability={sampled[0].probability}); use method='pld'"
+        )
+    (release,) = counts
+    return (2 if adjacency is Adjacency.REPLACE_ONE else 1) / release.noise_multiplier

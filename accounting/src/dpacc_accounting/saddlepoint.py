@@ -1,0 +1,171 @@
+"""Where the composed privacy loss lives: a fast estimate that plans the certified computation.
+
+Nothing here is a bound. The cumulants of the composed loss give an estimate of ε (or δ), good to
+a percent, and from it the exponential tilt, the window and the grid that the bound needs.
+
+Source: Alghamdi et al. 2022, The Saddle-Point Accountant (arXiv 2208.09595).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import erfcx
+
+from dpacc_accounting.bracketing import last_negative
+from dpacc_accounting.pairs import Array, Pair
+
+# Mass that a window may leave out, as natural logarithms relative to δ and to the tilted law.
+RIGHT_MARGIN = 16.0
+LEFT_MARGIN = 18.0
+# Smallest δ that is resolved; a smaller one is reported as a bound of about this size.
+LOG_DELTA_FLOOR = math.log(1e-100)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Plan of one composition.
+
+    Args:
+        tilt: λ >= 0 of the tilted law `p(x)·e^(λx)`.
+        epsilon: the estimated ε, where the tilted law is centred.
+        log_delta: the estimated ln δ.
+        low: left edge of the losses kept.
+        high: right edge of the losses kept.
+        low_tilt: the λ < tilt whose Chernoff bound is tight at `low`.
+        high_tilt: the λ > tilt whose Chernoff bound is tight where P leaves a sliver of δ.
+        wrap_tilt: the λ > tilt whose Chernoff bound is tight where the tilted law has ended.
+    """
+
+    tilt: float
+    epsilon: float
+    log_delta: float
+    low: float
+    high: float
+    low_tilt: float
+    high_tilt: float
+    wrap_tilt: float
+
+
+class Cumulants:
+    """`K(λ) = Σ times · ln E_P[e^(λ·loss)]` of a composition, by quadrature over the output.
+
+    Args:
+        pairs: one pair for each kind of release.
+        times: how often each is released.
+        outside: P mass of one release that the quadrature may leave out.
+    """
+
+    def __init__(self, *, pairs: Sequence[Pair], times: Sequence[int], outside: float) -> None:
+        self._parts = [
+            (*_quadrature(pair, outside), count) for pair, count in zip(pairs, times, strict=True)
+        ]
+
+    def at(self, tilt: float) -> tuple[float, float, float]:
+        """K, K′ and K″ at λ = `tilt`."""
+        total = np.zeros(3)
+        for losses, weights, count in self._parts:
+            total += count * np.array(_cumulants(losses, weights, tilt))
+        return float(total[0]), float(total[1]), float(total[2])
+
+    def entropy(self, tilt: float) -> float:
+        """`λK′ − K`: minus the log of Chernoff's bound on P(loss > K′(λ))."""
+        k, slope, _ = self.at(tilt)
+        return tilt * slope - k
+
+    def log_delta(self, tilt: float) -> float:
+        """ln δ at ε = K′(tilt), the tilted law taken as normal."""
+        k, slope, curvature = self.at(tilt)
+        spread = math.sqrt(max(curvature, 0.0) / 2)
+        gap = _scaled_tail(tilt * spread) - _scaled_tail((tilt + 1) * spread)
+        return k - tilt * slope + math.log(max(0.5 * gap, 1e-300))
+
+
+def window_at_delta(*, cumulants: Cumulants, delta: float) -> Window:
+    """The window around the ε whose δ is `delta`."""
+    log_delta = math.log(delta)
+    if cumulants.log_delta(-0.5) <= log_delta:
+        return _window(cumulants, tilt=0.0, epsilon=0.0, log_delta=log_delta)
+    tilt = _rise(lambda t: log_delta - cumulants.log_delta(t), low=-0.5, scale=_scale(cumulants))
+    epsilon = max(cumulants.at(tilt)[1], 0.0)
+    return _window(cumulants, tilt=max(tilt, 0.0), epsilon=epsilon, log_delta=log_delta)
+
+
+def window_at_epsilon(*, cumulants: Cumulants, epsilon: float) -> Window:
+    """The window around `epsilon`."""
+    low, scale = -0.5, _scale(cumulants)
+    if cumulants.at(low)[1] >= epsilon:
+        return _window(cumulants, tilt=0.0, epsilon=epsilon, log_delta=cumulants.log_delta(low))
+
+    def beyond(tilt: float) -> float:
+        # No tilt reaches an ε above the largest loss; stop where δ has vanished.
+        reached = -cumulants.log_delta(tilt) > -LOG_DELTA_FLOOR
+        return math.inf if reached else cumulants.at(tilt)[1] - epsilon
+
+    tilt = _rise(beyond, low=low, scale=scale)
+    log_delta = max(cumulants.log_delta(tilt), LOG_DELTA_FLOOR)
+    return _window(cumulants, tilt=max(tilt, 0.0), epsilon=epsilon, log_delta=log_delta)
+
+
+def _window(cumulants: Cumulants, *, tilt: float, epsilon: float, log_delta: float) -> Window:
+    scale = _scale(cumulants)
+    high_tilt = _rise(
+        lambda t: cumulants.entropy(t) + log_delta - RIGHT_MARGIN, low=tilt, scale=scale
+    )
+    centre = cumulants.at(tilt)[0]
+
+    def divergence(away: float) -> float:
+        k, slope, _ = cumulants.at(tilt + away)
+        return centre - k + away * slope - LEFT_MARGIN
+
+    low_tilt = tilt - _rise(lambda away: divergence(-away), low=0.0, scale=scale)
+    wrap_tilt = tilt + _rise(divergence, low=0.0, scale=scale)
+    low = min(cumulants.at(low_tilt)[1], epsilon)
+    length = max(cumulants.at(high_tilt)[1] - low, cumulants.at(wrap_tilt)[1] - epsilon)
+    return Window(
+        tilt=tilt,
+        epsilon=epsilon,
+        log_delta=log_delta,
+        low=low,
+        high=low + max(length, 0.0),
+        low_tilt=low_tilt,
+        high_tilt=high_tilt,
+        wrap_tilt=wrap_tilt,
+    )
+
+
+def _scale(cumulants: Cumulants) -> float:
+    return 1 / math.sqrt(max(cumulants.at(0.0)[2], 1e-300))
+
+
+def _rise(function: Callable[[float], float], *, low: float, scale: float) -> float:
+    """A tilt just past the root of `function`, which increases from a negative value at `low`."""
+    step = scale
+    while function(low + step) < 0 and step < 1e6 * (1 + scale):
+        step *= 2
+    return last_negative(function=function, low=low, high=low + step, tolerance=0.01)[1]
+
+
+def _quadrature(pair: Pair, outside: float) -> tuple[Array, Array]:
+    low, high = pair.range_holding(outside=outside)
+    # Fine enough for the normals and for the bend of the loss, 1/shift wide.
+    nodes = math.ceil((high - low) * max(5.0, 2 * pair.shift)) + 1
+    z = np.linspace(low, high, nodes)
+    return pair.loss(z), pair.numerator_density(z) * (z[1] - z[0])
+
+
+def _cumulants(losses: Array, weights: Array, tilt: float) -> tuple[float, float, float]:
+    exponents = tilt * losses
+    peak = float(exponents.max())
+    grown = weights * np.exp(exponents - peak)
+    moment = float(grown.sum())
+    grown *= losses / moment
+    slope = float(grown.sum())
+    return peak + math.log(moment), slope, max(float((grown * losses).sum()) - slope**2, 0.0)
+
+
+def _scaled_tail(x: float) -> float:
+    return float(erfcx(min(max(x, -25.0), 1e30)))
