@@ -1,0 +1,128 @@
+"""What a finished run leaves in its folder: the adapter, the proof, the card and the picture.
+
+Nothing here is computed from private data without noise. Each file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpacc.chart import Measurement, draw_progress
+from dpacc.config import TrainingConfig
+from dpacc.errors import ConfigurationError
+from dpacc.model_card import write_card
+
+if TYPE_CHECKING:
+    from dpacc_accounting import Guarantee
+    from peft import PeftModel
+
+    from dpacc.plan import PrivacyPlan
+
+PICTURE = "privacy_utility.png"
+
+
+def new_run_folder(*, output_dir: str | Path, name: str) -> Path:
+    """Create `output_dir/name`, or `name-2`, `name-3`, … where it exists; only its owner may enter.
+
+    For the main process alone: another rank's call would make a folder of its own.
+
+    Raises:
+        ConfigurationError: the folder cannot be created.
+    """
+    parent = Path(output_dir).expanduser()
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return _first_free(parent, name)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot create a folder in output_dir={output_dir}: {error.strerror}; "
+            "choose another with --output_dir"
+        ) from error
+
+
+def save_run(
+    *,
+    folder: Path,
+    model: PeftModel,
+    config: TrainingConfig,
+    plan: PrivacyPlan,
+    guarantee: Guarantee,
+    statement: str,
+    ledger_head: str,
+    measurements: Sequence[Measurement],
+) -> None:
+    """Write the adapter, `privacy.json`, the model card and the picture into `folder`.
+
+    For the main process alone.
+
+    Args:
+        folder: what [`new_run_folder`][dpacc.artifacts.new_run_folder] returned.
+        model: the trained PEFT model.
+        config: what the run was told.
+        plan: what was promised.
+        guarantee: what was spent.
+        statement: the guarantee in words, in Markdown.
+        ledger_head: hash of the ledger's last line, by which a shortened ledger is noticed.
+        measurements: where the run stood, in order of steps.
+    """
+    proof = {
+        "dpacc": version("dpacc"),
+        "guarantee": guarantee.to_json(),
+        "plan": plan.to_json(),
+        "ledger": {"file": "ledger.jsonl", "head": ledger_head},
+    }
+    picture = draw_progress(
+        measurements=measurements, target_epsilon=plan.target_epsilon, title=config.name
+    )
+    card = write_card(
+        config=config, statement=statement, measurements=measurements, picture=PICTURE
+    )
+    save_adapter(model=model, folder=folder)
+    write_file(path=folder / "privacy.json", content=_json(proof))
+    write_file(path=folder / PICTURE, content=picture)
+    write_file(path=folder / "README.md", content=card.encode())
+
+
+def save_adapter(*, model: PeftModel, folder: Path) -> None:
+    """Write the adapter's weights and configuration, as `PeftModel.from_pretrained` reads them."""
+    scratch = folder / ".adapter.partial"
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        # Embeddings are never trained here; looking for changed ones would ask the hub.
+        model.save_pretrained(scratch, save_embedding_layers=False)
+        for file in scratch.iterdir():
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_file(*, path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    scratch = path.with_name(f".{path.name}.partial")
+    with scratch.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+
+
+def _first_free(parent: Path, name: str) -> Path:
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def _json(document: Any) -> bytes:
+    return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -1,0 +1,121 @@
+"""Draw what a run spent and what it bought: ε and held-out perplexity against steps."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Two of Okabe and Ito's colours, told apart by every kind of eye.
+_SPENT, _LEARNED = "#D55E00", "#0072B2"
+_INK, _GRID = "#333333", "#DDDDDD"
+_MOST_MARKERS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Where a run stood after `step` steps.
+
+    `epsilon` is what it had spent; `perplexity` is that of the held-out data, None when it was not
+    measured then.
+    """
+
+    step: int
+    epsilon: float
+    perplexity: float | None = None
+
+
+def draw_progress(
+    *, measurements: Sequence[Measurement], target_epsilon: float | None, title: str
+) -> bytes:
+    """Draw ε, with its budget, above held-out perplexity, where it was measured; return a PNG."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    measurements = [each for each in measurements if math.isfinite(each.epsilon)]
+    measured = [each for each in measurements if math.isfinite(each.perplexity or math.inf)]
+    panels = 2 if measured else 1
+    figure = Figure(
+        figsize=(7.2, 2.9 * panels + 0.3),
+        dpi=160,
+        layout=ConstrainedLayoutEngine(h_pad=0.08, hspace=0.08),
+    )
+    axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
+    figure.suptitle(title, fontsize=13, color=_INK)
+    _draw_spending(axes[0], measurements, target_epsilon)
+    if measured:
+        _draw_perplexity(axes[1], measured)
+    figure.align_ylabels()
+    axes[-1].set_xlabel("logical steps", fontsize=11, color=_INK)
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    return _png(figure)
+
+
+def _draw_spending(axes: Axes, measurements: Sequence[Measurement], target: float | None) -> None:
+    steps, spent = [m.step for m in measurements], [m.epsilon for m in measurements]
+    _draw_line(axes, steps, spent, _SPENT)
+    top = max([*spent, target or 0.0], default=0.0)
+    if target is not None:
+        axes.axhline(target, color=_INK, linewidth=1, linestyle=(0, (5, 4)))
+        axes.annotate(
+            f"budget ε = {target:g}",
+            (0, target),
+            xycoords=("axes fraction", "data"),
+            xytext=(8, 5),
+            textcoords="offset points",
+            fontsize=10,
+            color=_INK,
+        )
+    axes.set_ylim(0, top * 1.2 or 1)
+    _dress(axes, "privacy spent (ε)", _SPENT)
+
+
+def _draw_perplexity(axes: Axes, measured: Sequence[Measurement]) -> None:
+    steps, values = [m.step for m in measured], [float(m.perplexity or 0) for m in measured]
+    _draw_line(axes, steps, values, _LEARNED)
+    axes.margins(y=0.22)
+    for position in {0, len(values) - 1}:
+        axes.annotate(
+            f"{values[position]:.1f}",
+            (steps[position], values[position]),
+            xytext=(0, 9),
+            textcoords="offset points",
+            ha="center",
+            fontsize=10,
+            color=_LEARNED,
+        )
+    _dress(axes, "held-out perplexity", _LEARNED)
+
+
+def _draw_line(axes: Axes, steps: Sequence[int], values: Sequence[float], colour: str) -> None:
+    marker = "o" if len(steps) <= _MOST_MARKERS else ""
+    style: dict[str, Any] = {
+        "linewidth": 2,
+        "marker": marker,
+        "markersize": 5,
+        "clip_on": False,
+        "zorder": 3,
+    }
+    axes.plot(steps, values, color=colour, **style)
+
+
+def _dress(axes: Axes, label: str, colour: str) -> None:
+    axes.set_ylabel(label, fontsize=11, color=colour)
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=10, colors=_INK, length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_GRID)
+
+
+def _png(figure: Figure) -> bytes:
+    picture = io.BytesIO()
+    options: dict[str, Any] = {"format": "png", "facecolor": "white"}
+    figure.savefig(picture, **options)
+    return picture.getvalue()
