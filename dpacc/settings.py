@@ -134,11 +134,13 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _unique_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for key, (key_node, _) in zip(keys, node.value, strict=True):
-        if keys.count(key) > 1:
-            line = key_node.start_mark.line + 1
-            raise yaml.MarkedYAMLError(problem=f"{key!r} (line {line}) is given twice")
+    seen: set[str] = set()
+    for key, _ in node.value:
+        name = str(loader.construct_object(key, deep=True)).replace("-", "_")
+        if name in seen:
+            line = key.start_mark.line + 1
+            raise yaml.MarkedYAMLError(problem=f"{name} (line {line}) is given twice")
+        seen.add(name)
     return loader.construct_mapping(node, deep=True)
 
 
