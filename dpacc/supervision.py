@@ -6,6 +6,7 @@ the assistant's turns. Labels stand where their tokens stand (the loss shifts th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +131,7 @@ def _chat(
             f"the chat template refused record {number} ({type(error).__name__}): check the order "
             "of its roles"
         ) from None
-    if not all(text.startswith(rendered) for _, rendered in spans):
+    if not all(text.startswith(edge) for edge in itertools.chain(*spans)):
         raise ConfigurationError(
             f"the chat template rewrites earlier turns of record {number}: give each assistant "
             "turn a record of its own, with the turns before it"
@@ -143,7 +144,7 @@ def _chat(
         max_length=max_length,
     )
     labels = [
-        token if any(start <= first < len(rendered) for start, rendered in spans) else IGNORED
+        token if any(len(before) <= first < len(after) for before, after in spans) else IGNORED
         for token, (first, _) in zip(tokens["input_ids"], tokens["offset_mapping"], strict=True)
     ]
     return {"input_ids": tokens["input_ids"], "labels": labels}
@@ -160,12 +161,14 @@ def _require_turns(messages: Sequence[Any], number: int) -> None:
 
 def _span(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Any], turn: int
-) -> tuple[int, str]:
-    """Where the turn's own words start, and the chat up to its end."""
+) -> tuple[str, str]:
+    """The chat up to the turn's own words, and up to their end."""
     before = _render(tokenizer, messages[:turn], add_generation_prompt=True)
-    return len(before), _render(tokenizer, messages[: turn + 1])
+    return before, _render(tokenizer, messages[: turn + 1])
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Any], **options: Any) -> str:
+    if not messages:  # which transformers refuses to render
+        return ""
     text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
     return text
