@@ -29,7 +29,7 @@ from dpacc.config import Precision, Quantization
 from dpacc.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
 _PRECISIONS = {
     "float32": torch.float32,
@@ -113,29 +113,22 @@ def add_lora(
         ConfigurationError: a name that no linear layer has, or nothing left to train.
     """
     with _quiet_loading():  # PEFT imports bitsandbytes, which advertises a kernel
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig
 
     _refuse_unknown_targets(model, target_modules)
-    every_linear = tuple(target_modules) == ("all-linear",)
+    everywhere = "all-linear" in target_modules
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules="all-linear" if every_linear else list(target_modules),
+        target_modules="all-linear" if everywhere else list(target_modules),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
-    # Conv1D and Linear in one model: PEFT sets each layer right, and warns that it did.
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
-        torch.manual_seed(seed)
-        adapted = get_peft_model(model, config)
-    trainable = [p for p in adapted.parameters() if p.requires_grad]
-    if not trainable:
-        raise ConfigurationError(
-            f"no trainable adapter: target_modules={_listed(target_modules)} adapted no layer"
-        )
-    for parameter in trainable:
-        parameter.data = parameter.data.float()
+    adapted = _wrap(model, config, seed)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
     if gradient_checkpointing:
         _enable_checkpointing(model)
     return adapted
@@ -222,6 +215,21 @@ def _refuse_missing_weights(model: str, report: dict[str, Any]) -> None:
 
 
 # --- adapters -----------------------------------------------------------------------------
+
+
+def _wrap(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
+    from peft import get_peft_model
+
+    # Adapters are drawn on the CPU, so that no accelerator's generator changes them.
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
+        torch.default_generator.manual_seed(seed)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"no trainable adapter on lora_target_modules={config.target_modules}: "
+                f"{_first_line(error)}"
+            ) from error
 
 
 def _enable_checkpointing(model: PreTrainedModel) -> None:

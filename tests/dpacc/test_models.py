@@ -1,0 +1,305 @@
+"""A base is loaded frozen, in any storage, and adapters on it are float32 and reproducible."""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+
+import bitsandbytes
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from dpacc.errors import ConfigurationError
+from dpacc.models import add_lora, load_base
+
+LLAMA = LlamaConfig(
+    vocab_size=64,
+    hidden_size=64,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+)
+TOKENS = torch.arange(12).reshape(2, 6)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A complete folder of a tiny Llama in bfloat16, with a tokenizer that has no pad token."""
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(0)
+    LlamaForCausalLM(LLAMA).to(torch.bfloat16).save_pretrained(path)
+    core = Tokenizer(models.WordLevel({"<end>": 0, "word": 1}, unk_token="<end>"))
+    PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>").save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def damaged(folder, tmp_path):
+    """A copy of the folder to damage."""
+    return shutil.copytree(folder, tmp_path / "damaged")
+
+
+def tiny_llama():
+    """A frozen tiny Llama in bfloat16."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LLAMA).to(torch.bfloat16).requires_grad_(False)
+
+
+def trainable(model):
+    """The names and values of what will be trained."""
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+# --- the base -----------------------------------------------------------------------------
+
+
+def test_a_base_is_frozen_and_keeps_no_cache(folder):
+    """Nothing of the base can be trained, and no key-value cache is kept while training."""
+    model, tokenizer = load_base(model=str(folder))
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert model.config.use_cache is False
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "held_in"),
+    [
+        ("auto", torch.bfloat16),
+        ("bfloat16", torch.bfloat16),
+        ("float16", torch.float16),
+        ("float32", torch.float32),
+    ],
+)
+def test_a_base_is_held_in_the_asked_precision(folder, dtype, held_in):
+    """`auto` takes what was saved; a name takes that."""
+    base = load_base(model=str(folder), dtype=dtype)
+    assert {parameter.dtype for parameter in base.model.parameters()} == {held_in}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "layer"),
+    [("nf4", bitsandbytes.nn.Linear4bit), ("int8", bitsandbytes.nn.Linear8bitLt)],
+)
+def test_a_quantized_base_runs_near_the_original(folder, quantization, layer):
+    """NF4 and int8 bases load on the CPU, and predict almost what the original does."""
+    original = load_base(model=str(folder)).model
+    quantized = load_base(model=str(folder), quantization=quantization).model
+    projection = quantized.model.layers[0].self_attn.q_proj
+    assert isinstance(projection, layer)
+    assert not any(parameter.requires_grad for parameter in quantized.parameters())
+    with torch.no_grad():
+        wanted, got = original(TOKENS).logits.float(), quantized(TOKENS).logits.float()
+    assert torch.isfinite(got).all()
+    assert not torch.equal(got, wanted)
+    assert torch.nn.functional.cosine_similarity(got, wanted, dim=-1).min() > 0.9
+
+
+def test_nf4_quantizes_its_scales_too(folder):
+    """Double quantization is on, and arithmetic is bfloat16 unless another dtype is asked for."""
+    for dtype, computed_in in [("auto", torch.bfloat16), ("float32", torch.float32)]:
+        model = load_base(model=str(folder), quantization="nf4", dtype=dtype).model
+        weight = model.model.layers[0].self_attn.q_proj.weight
+        assert weight.quant_state.quant_type == "nf4"
+        assert weight.quant_state.nested
+        settings = model.config.quantization_config
+        assert settings.bnb_4bit_compute_dtype == computed_in
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_loading_is_silent(folder, quantization, capfd):
+    """No bar, no warning: the terminal belongs to the recipe."""
+    level = logging.root.manager.disable
+    load_base(model=str(folder), quantization=quantization)
+    printed = capfd.readouterr()
+    assert printed.out == printed.err == ""
+    assert logging.root.manager.disable == level
+
+
+def refusal(model):
+    """The message with which a model is refused."""
+    with pytest.raises(ConfigurationError) as refused:
+        load_base(model=str(model))
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("path", ["./nowhere", "/no/such/model", "a/b/c", "~/no-such-model"])
+def test_a_missing_folder_is_not_looked_for_on_the_hub(path):
+    """What reads as a path is one, and its absence is said at once, with where it was sought."""
+    assert f"model={path} is no folder (looked in" in refusal(path)
+
+
+def test_a_name_below_an_existing_folder_is_a_path(tmp_path, monkeypatch):
+    """`data/gone` could be a hub id; where a folder `data` exists, it is a path."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert "is no folder (looked in" in refusal("data/gone")
+
+
+@pytest.mark.parametrize("name", ["nobody/no-such-model", "no-such-model"])
+def test_a_model_that_the_hub_does_not_give_is_refused_at_once(name, monkeypatch):
+    """An id is asked for once, without a minute of retries, and the remedy is named."""
+
+    def unreachable(*_, **__):
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr("dpacc.models.model_info", unreachable)
+    message = refusal(name)
+    assert all(part in message for part in [name, "no route", "HF_HUB_OFFLINE"])
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    """A folder that holds no model is named, with what it must hold."""
+    assert "cannot be read" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_damaged_file_is_refused(damaged, name):
+    """A broken configuration, weights file or tokenizer is one line, not a traceback."""
+    (damaged / name).write_bytes(b"\x00 not what it was")
+    assert "cannot be read" in refusal(damaged)
+
+
+def test_weights_that_are_missing_are_not_made_up(damaged):
+    """transformers would fill a missing weight with random numbers; here it is an error."""
+    weights = load_file(damaged / "model.safetensors")
+    lost = "model.layers.1.mlp.up_proj.weight"
+    del weights[lost]
+    save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
+    assert f"lacks 1 weights, {lost} among them" in refusal(damaged)
+
+
+def test_a_configuration_for_another_kind_of_model_is_refused(damaged):
+    """A model that is no causal language model is refused by name."""
+    settings = json.loads((damaged / "config.json").read_text())
+    (damaged / "config.json").write_text(json.dumps({**settings, "model_type": "vit"}))
+    assert "cannot be read" in refusal(damaged)
+
+
+# --- the adapters -------------------------------------------------------------------------
+
+
+def test_adapters_are_float32_on_any_base():
+    """Adapters are held in float32 on a bfloat16 base, and only they can be trained."""
+    model = add_lora(model=tiny_llama(), rank=2, alpha=4, target_modules=["q_proj", "v_proj"])
+    adapters = trainable(model)
+    assert len(adapters) == 2 * 2 * 2
+    assert all("lora_" in name for name in adapters)
+    assert {value.dtype for value in adapters.values()} == {torch.float32}
+    assert model.base_model.model.lm_head.weight.dtype == torch.bfloat16
+
+
+def test_fresh_adapters_change_nothing():
+    """B starts at zero, so the adapted model predicts what the base does."""
+    base = tiny_llama()
+    with torch.no_grad():
+        before = base(TOKENS).logits
+        after = add_lora(model=base, rank=2, alpha=4)(TOKENS).logits
+    assert torch.equal(before, after)
+
+
+def test_the_seed_alone_decides_the_adapters():
+    """Equal seeds give equal adapters, whatever was drawn before: so every rank starts alike."""
+    torch.manual_seed(5)
+    first = trainable(add_lora(model=tiny_llama(), rank=2, alpha=4, seed=1))
+    torch.manual_seed(7)
+    second = trainable(add_lora(model=tiny_llama(), rank=2, alpha=4, seed=1))
+    third = trainable(add_lora(model=tiny_llama(), rank=2, alpha=4, seed=2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], third[name]) for name in first)
+
+
+def test_adapters_leave_the_global_generator_alone():
+    """Adding adapters draws nothing from torch's own generator, which others seed."""
+    base = tiny_llama()
+    state = torch.random.get_rng_state()
+    add_lora(model=base, rank=2, alpha=4, seed=1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("target", ["q_prj", "proj", "embed_tokens", ""])
+def test_an_unknown_layer_is_refused_with_the_known_ones(target):
+    """The message lists the names that would do, by their last part."""
+    with pytest.raises(ConfigurationError) as refused:
+        add_lora(model=tiny_llama(), rank=2, alpha=4, target_modules=["q_proj", target])
+    message = str(refused.value)
+    assert f"lora_target_modules={target} names no linear layer" in message
+    assert "down_proj, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj" in message
+
+
+def test_a_longer_name_picks_some_of_the_layers():
+    """`1.self_attn.q_proj` adapts the second block alone."""
+    model = add_lora(model=tiny_llama(), rank=2, alpha=4, target_modules=["1.self_attn.q_proj"])
+    assert len(trainable(model)) == 2
+
+
+def test_all_linear_leaves_the_head_alone():
+    """`all-linear` adapts the seven projections of each block and not the output head."""
+    model = add_lora(model=tiny_llama(), rank=2, alpha=4)
+    assert len(trainable(model)) == 2 * 7 * 2
+    assert not any("lm_head" in name for name in trainable(model))
+
+
+def test_conv1d_layers_are_adapted_without_a_warning(recwarn):
+    """GPT-2's transposed layers are known, and PEFT has nothing to say about them."""
+    base = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2))
+    model = add_lora(model=base.requires_grad_(False), rank=2, alpha=4, target_modules=["c_attn"])
+    assert {tuple(value.shape) for value in trainable(model).values()} == {(2, 32), (96, 2)}
+    assert not list(recwarn)
+
+
+def test_checkpointing_recomputes_and_still_trains_the_adapters():
+    """With it, block activations are recomputed in the backward, to the same gradients."""
+    gradients = []
+    for checkpointing in (False, True):
+        base = LlamaForCausalLM(LLAMA)
+        base.load_state_dict(tiny_llama().state_dict())
+        base.config.use_cache = False
+        model = add_lora(
+            model=base.requires_grad_(False),
+            rank=2,
+            alpha=4,
+            gradient_checkpointing=checkpointing,
+        )
+        passes = []
+        base.model.layers[0].mlp.register_forward_pre_hook(lambda *_, seen=passes: seen.append(1))
+        model.train()
+        model(input_ids=TOKENS, labels=TOKENS).loss.backward()
+        assert len(passes) == (2 if checkpointing else 1)
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+    plain, recomputed = gradients
+    assert len(plain) > 0
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, recomputed, strict=True))
+
+
+def test_a_fresh_process_prints_nothing(folder):
+    """Loading and adapting say nothing, not even bitsandbytes' advice about kernels."""
+    code = (
+        "from dpacc.models import add_lora, load_base\n"
+        f"base = load_base(model={str(folder)!r}, quantization='nf4')\n"
+        "add_lora(model=base.model, rank=2, alpha=4, gradient_checkpointing=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == done.stderr == ""
+
+
+@pytest.mark.parametrize("keep_head", [True, False])
+def test_nothing_to_train_is_refused(keep_head):
+    """Without a linear layer, or with the head alone, there is nothing to adapt: said at once."""
+    base = tiny_llama()
+    base.model.layers = torch.nn.ModuleList()
+    if not keep_head:
+        base.lm_head = torch.nn.Identity()
+    with pytest.raises(ConfigurationError, match="no trainable adapter"):
+        add_lora(model=base, rank=2, alpha=4)
