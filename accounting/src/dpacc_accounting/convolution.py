@@ -84,8 +84,10 @@ def compose(*, laws: Sequence[Dots], times: Sequence[int], window: Window) -> Co
     """The law of the sum of `times[i]` independent losses of each `laws[i]`, all on one grid."""
     step = laws[0].step
     shift = math.fsum(n * law.shift for law, n in zip(laws, times, strict=True))
-    first = math.floor((window.low - shift) / step)
-    size = _fast_length(math.ceil((window.high - window.low) / step) + 2)
+    # The grid blurs the sum by up to this standard deviation: no Chernoff bound may be sharper.
+    blur = step * math.sqrt(sum(times)) / 2
+    first = math.floor((window.low - shift - 6 * blur) / step)
+    size = _fast_length(math.ceil((window.high - window.low + 12 * blur) / step) + 2)
     tilted, noise = _convolve(laws, times, window.tilt, first, size)
 
     def log_moment(tilt: float) -> float:
@@ -93,11 +95,15 @@ def compose(*, laws: Sequence[Dots], times: Sequence[int], window: Window) -> Co
 
     moment = log_moment(window.tilt)
     low, high = shift + step * first, shift + step * (first + size)
-    above = log_moment(window.high_tilt) - window.high_tilt * high
+    sharpest = 6 / blur
+    high_tilt = min(window.high_tilt, window.tilt + sharpest)
+    wrap_tilt = min(window.wrap_tilt, window.tilt + sharpest)
+    low_tilt = max(window.low_tilt, window.tilt - sharpest)
+    above = log_moment(high_tilt) - high_tilt * high
     # What lies above the window returns at its bottom, and does no harm before it reaches ε.
     harmful = high + window.epsilon - low
-    around = log_moment(window.wrap_tilt) - (window.wrap_tilt - window.tilt) * harmful
-    below = log_moment(window.low_tilt) - (window.low_tilt - window.tilt) * low
+    around = log_moment(wrap_tilt) - (wrap_tilt - window.tilt) * harmful
+    below = log_moment(low_tilt) - (low_tilt - window.tilt) * low
     escaped = -math.expm1(
         sum(n * math.log1p(-min(law.infinite, 0.5)) for law, n in zip(laws, times, strict=True))
     )

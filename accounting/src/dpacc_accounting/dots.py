@@ -19,7 +19,6 @@ from dpacc_accounting.pairs import Array, Pair
 
 # e^loss is a double below this; no more is needed than where the loss of one release ends.
 _LARGEST_LOSS = 600.0
-_REPAIRS = 1000
 
 
 @dataclass(frozen=True)
@@ -55,48 +54,76 @@ class Dots:
         )
 
 
-def dots_above_and_below(*, pair: Pair, step: float, outside: float) -> tuple[Dots, Dots]:
-    """Laws on the grid of `step` that dominate `pair`, and that `pair` dominates.
+def dots_above(*, pair: Pair, step: float, outside: float) -> Dots:
+    """A law on the grid of `step` that dominates `pair`.
 
     Args:
         pair: what is discretised.
         step: h; the variance of the loss grows by at most h²/4, typically h²/6.
         outside: P mass that either end of the grid may leave out. Above, it becomes an infinite
-            loss (or none, from below); at the bottom it is lifted (or dropped).
+            loss; at the bottom it is lifted.
     """
+    shift, first, edges, left, right = _connected(pair, step, outside)
+    masses = np.append(left, 0.0) + np.append(0.0, right)
+    masses[0] += pair.cell_masses(np.array([-np.inf, edges[0]]))[0][0]
+    beyond = pair.cell_masses(np.array([edges[-1], np.inf]))[0][0]
+    return Dots(step, shift, first, masses, float(beyond))
+
+
+def dots_below(*, pair: Pair, step: float, outside: float) -> Dots:
+    """A law on the grid of `step` that `pair` dominates; mass left out is dropped."""
+    shift, first, _, left, right = _connected(pair, step, outside)
+    losses = shift + step * (first + np.arange(len(left) + 1.0))
+    bulk = _merge_bulk(pair, losses, left, right)
+    masses = np.append(left, 0.0) + np.append(0.0, right)
+    masses[-first] += bulk
+    return Dots(step, shift, first, _lowered(masses, losses, left, right), 0.0)
+
+
+def _connected(pair: Pair, step: float, outside: float) -> tuple[float, int, Array, Array, Array]:
+    """The grid's shift and first index, its outputs, and the shares of every cell's ends."""
     low, high = pair.loss(np.array(pair.range_holding(outside=outside)))
-    shift = _centre(pair, step)
-    first = math.floor((low - shift) / step)
-    last = max(math.ceil((high - shift) / step), first + 1)
-    losses = shift + step * np.arange(first, last + 1)
+    numerator, denominator, _ = pair.cell_masses(_bulk(pair, step))
+    # The mean loss of the bulk: one narrower than the grid then meets a point of it.
+    shift = float(np.log(numerator / denominator)[0])
+    first = min(math.floor((low - shift) / step), -2)
+    last = max(math.ceil((high - shift) / step), 2)
+    losses = shift + step * np.arange(float(first), last + 1.0)
     edges = pair.output(losses)
-    left, right = _shares(pair, losses, edges, step)
-    masses = np.append(left, 0.0)
-    masses[1:] += right
-    below = _lowered(masses, losses, left, right)
-    lifted, _, _ = pair.cell_masses(np.array([-np.inf, edges[0]]))
-    beyond, _, _ = pair.cell_masses(np.array([edges[-1], np.inf]))
-    masses[0] += lifted[0]
-    return (
-        Dots(step, shift, first, masses, float(beyond[0])),
-        Dots(step, shift, first, below, 0.0),
-    )
+    left, right = _shares(pair, losses[:-1], edges, step)
+    return shift, first, edges, left, right
 
 
-def _centre(pair: Pair, step: float) -> float:
-    """The mean loss near the median output: a bulk narrower than the grid then meets a point."""
+def _bulk(pair: Pair, step: float) -> Array:
+    """The outputs, around the unsampled ones' median, whose losses differ by 2·step."""
     middle = pair.loss(np.zeros(1))
-    edges = pair.output(np.append(middle - step, middle + step))
-    numerator, denominator, _ = pair.cell_masses(edges)
-    return float(np.log(numerator / denominator)[0])
+    return pair.output(np.append(middle - step, middle + step))
 
 
-def _shares(pair: Pair, losses: Array, edges: Array, step: float) -> tuple[Array, Array]:
-    """Each cell's P mass, shared between its two ends so that its Q mass is kept as well."""
+def _merge_bulk(pair: Pair, losses: Array, left: Array, right: Array) -> float:
+    """Take the bulk out of its cells' shares: told apart no more, it is all at grid point 0.
+
+    Merging outputs is post-processing, so that the pair still dominates.
+    """
+    step = float(losses[1] - losses[0])
+    bulk = _bulk(pair, step)
+    reach = np.clip(pair.output(losses), bulk[0], bulk[1])
+    for k in np.flatnonzero(reach[1:] > reach[:-1]):
+        share = _shares(pair, losses[k : k + 1], reach[k : k + 2], step)
+        left[k] = max(left[k] - share[0][0], 0.0)
+        right[k] = max(right[k] - share[1][0], 0.0)
+    return float(pair.cell_masses(bulk)[0][0])
+
+
+def _shares(pair: Pair, bottoms: Array, edges: Array, step: float) -> tuple[Array, Array]:
+    """P mass between `edges`, shared between its cell's ends so that its Q mass is kept too.
+
+    A cell reaches from loss `bottoms[k]` to `bottoms[k] + step`.
+    """
     numerator, denominator, excess = pair.cell_masses(edges)
-    growth = np.expm1(np.minimum(losses[:-1], _LARGEST_LOSS))
+    growth = np.expm1(np.minimum(bottoms, _LARGEST_LOSS))
     right = (excess - growth * denominator) / -math.expm1(-step)
-    right = np.where(losses[:-1] > _LARGEST_LOSS, numerator, right)
+    right = np.where(bottoms > _LARGEST_LOSS, numerator, right)
     right = np.clip(right, 0.0, numerator)
     return numerator - right, right
 
@@ -148,15 +175,28 @@ def _heights(masses: Array, losses: Array, step: float) -> tuple[Array, Array]:
 
 
 def _convex(masses: Array, step: float) -> Array:
-    """Negative masses absorbed by the next grid point up, which only lowers the curve."""
-    for _ in range(_REPAIRS):
-        negative = np.flatnonzero(masses < 0)
-        if not len(negative):
-            return masses
-        at = negative[negative < len(masses) - 1]
-        if not len(at):
-            break
-        debt = masses[at] * math.exp(step)
+    """The lower convex hull: a negative mass is taken from the nearest points on both sides.
+
+    Both its P and its Q mass are taken along, so that only the point itself moves, downwards.
+    """
+    pending = [int(k) for k in np.flatnonzero(masses < 0)]
+    before = np.arange(-1, len(masses) - 1) if pending else masses
+    after = np.arange(1, len(masses) + 1) if pending else masses
+    while pending:
+        at = pending.pop()
+        debt, left, right = masses[at], int(before[at]), int(after[at])
+        if debt >= 0:
+            continue
+        if right == len(masses):
+            return np.zeros_like(masses)
         masses[at] = 0.0
-        np.add.at(masses, at + 1, debt)
-    return np.zeros_like(masses)
+        before[right] = left
+        if left >= 0:
+            after[left] = right
+            share = debt * math.expm1(-step * (at - left)) / math.expm1(-step * (right - left))
+            masses[left] += debt - share
+            masses[right] += share
+        else:
+            masses[right] += debt * math.exp(step * (right - at))
+        pending += [k for k in (left, right) if k >= 0 and masses[k] < 0]
+    return masses

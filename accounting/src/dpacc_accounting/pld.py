@@ -15,16 +15,19 @@ import numpy as np
 from dpacc_accounting.bracketing import last_negative
 from dpacc_accounting.composition import Release
 from dpacc_accounting.convolution import Composition, compose
-from dpacc_accounting.dots import dots_above_and_below
+from dpacc_accounting.dots import dots_above, dots_below
 from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pairs import Pair, dominating_pairs
 from dpacc_accounting.saddlepoint import (
+    LOG_DELTA_FLOOR,
     RIGHT_MARGIN,
     Cumulants,
     Window,
-    window_at_delta,
-    window_at_epsilon,
+    estimated_epsilon,
+    estimated_log_delta,
+    tilt_around,
+    window_around,
 )
 
 # Relative excess of ε that the grid may cause.
@@ -33,6 +36,8 @@ GRID_TOLERANCE = 1e-4
 LARGEST_GRID = 1 << 21
 # One unit moves the sum by this many noise deviations: no subsampling helps any more.
 _LARGEST_SHIFT = 50.0
+# The estimate that a grid is fitted to is replaced this often when it was far off.
+_REFITS = 4
 
 
 @dataclass(frozen=True)
@@ -43,20 +48,13 @@ class Bounds:
     high: float
 
 
-def epsilon_bounds(
-    *,
-    counts: Mapping[Release, int],
-    adjacency: Adjacency,
-    delta: float,
-    tolerance: float = GRID_TOLERANCE,
-) -> Bounds:
+def epsilon_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, delta: float) -> Bounds:
     """Bounds on the exact ε at `delta` of everything in `counts`, composed.
 
     Args:
         counts: how often each release is made; noise multipliers are positive.
         adjacency: which datasets are neighbours.
         delta: δ in (0, 1).
-        tolerance: relative excess of ε that the grid may cause.
 
     Source: Doroshenko et al. 2022 (arXiv 2207.04380).
 
@@ -66,20 +64,37 @@ def epsilon_bounds(
     True
     """
     cap = gaussian_epsilon(mu=joint_mu(counts=counts, adjacency=adjacency), delta=delta)
-    if all(release.probability == 1 for release in counts):
-        return Bounds(cap, cap)
-    return _worst(
-        counts, adjacency, cap, lambda view: view.epsilon_at(delta=delta, tolerance=tolerance)
-    )
+    if _beyond_amplification(counts):
+        return _without_amplification(counts, cap)
+    leader, *others = _views(counts, adjacency, lambda view: view.estimate(delta=delta))
+    high, grid = leader.epsilon_above(delta=delta)
+    low = leader.epsilon_below(delta=delta, high=high, grid=grid)
+    for view in others:
+        # One check shows that a view is no worse, on a grid that need not resolve its own ε.
+        if view.delta_above(epsilon=high, delta=delta, like=grid) > delta:
+            own, own_grid = view.epsilon_above(delta=delta)
+            low = max(low, view.epsilon_below(delta=delta, high=own, grid=own_grid))
+            high = max(high, own)
+    return Bounds(min(low, cap), min(high, cap))
 
 
-def delta_bounds(
-    *,
-    counts: Mapping[Release, int],
-    adjacency: Adjacency,
-    epsilon: float,
-    tolerance: float = GRID_TOLERANCE,
-) -> Bounds:
+def leading_epsilon(*, counts: Mapping[Release, int], adjacency: Adjacency, delta: float) -> float:
+    """The upper bound from the pair that seems worst: certified for that pair alone.
+
+    A search evaluates this, and `epsilon_bounds` only where it ends.
+
+    >>> counts = {Release(0.01, 1.0): 1000}
+    >>> round(leading_epsilon(counts=counts, adjacency=Adjacency.ADD_OR_REMOVE, delta=1e-5), 2)
+    1.83
+    """
+    cap = gaussian_epsilon(mu=joint_mu(counts=counts, adjacency=adjacency), delta=delta)
+    if _beyond_amplification(counts):
+        return cap
+    leader, *_ = _views(counts, adjacency, lambda view: view.estimate(delta=delta))
+    return min(leader.epsilon_above(delta=delta)[0], cap)
+
+
+def delta_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, epsilon: float) -> Bounds:
     """Bounds on the exact δ at `epsilon` of everything in `counts`, composed.
 
     >>> counts = {Release(0.01, 1.0): 1000}
@@ -88,11 +103,15 @@ def delta_bounds(
     True
     """
     cap = gaussian_delta(mu=joint_mu(counts=counts, adjacency=adjacency), epsilon=epsilon)
-    if all(release.probability == 1 for release in counts):
-        return Bounds(cap, cap)
-    return _worst(
-        counts, adjacency, cap, lambda view: view.delta_at(epsilon=epsilon, tolerance=tolerance)
-    )
+    if _beyond_amplification(counts):
+        return _without_amplification(counts, cap)
+    leader, *others = _views(counts, adjacency, lambda view: view.log_delta(epsilon=epsilon))
+    best, grid = leader.delta_bounds(epsilon=epsilon)
+    for view in others:
+        if view.delta_above(epsilon=epsilon, delta=best.high, like=grid) > best.high:
+            own, _ = view.delta_bounds(epsilon=epsilon)
+            best = Bounds(max(best.low, own.low), max(best.high, own.high))
+    return Bounds(min(best.low, cap), min(best.high, cap))
 
 
 def joint_mu(*, counts: Mapping[Release, int], adjacency: Adjacency) -> float:
@@ -106,19 +125,32 @@ def joint_mu(*, counts: Mapping[Release, int], adjacency: Adjacency) -> float:
     return math.sqrt(math.fsum(terms))
 
 
-def _worst(
-    counts: Mapping[Release, int],
-    adjacency: Adjacency,
-    cap: float,
-    price: Callable[[_View], Bounds],
-) -> Bounds:
-    """The largest bounds over all views, capped by those without sampling."""
-    if max(1 / release.noise_multiplier for release in counts) > _LARGEST_SHIFT:
-        return Bounds(0.0, cap)
-    views = zip(*(dominating_pairs(release=r, adjacency=adjacency) for r in counts), strict=True)
-    bounds = [price(_View(pairs, tuple(counts.values()))) for pairs in views]
-    low = max(bound.low for bound in bounds)
-    return Bounds(min(low, cap), min(max(bound.high for bound in bounds), cap))
+def _beyond_amplification(counts: Mapping[Release, int]) -> bool:
+    unsampled = all(release.probability == 1 for release in counts)
+    return unsampled or max(1 / r.noise_multiplier for r in counts) > _LARGEST_SHIFT
+
+
+def _without_amplification(counts: Mapping[Release, int], cap: float) -> Bounds:
+    return Bounds(cap if all(r.probability == 1 for r in counts) else 0.0, cap)
+
+
+def _views(
+    counts: Mapping[Release, int], adjacency: Adjacency, badness: Callable[[_View], float]
+) -> list[_View]:
+    """Every choice of P and Q, the seemingly worst first."""
+    pairs = zip(*(dominating_pairs(release=r, adjacency=adjacency) for r in counts), strict=True)
+    views = [_View(choice, tuple(counts.values())) for choice in pairs]
+    return sorted(views, key=badness, reverse=True) if len(views) > 1 else views
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """How finely, and under which tilt, a composition is computed."""
+
+    step: float
+    tilt: float
+    window: Window
+    outside: float
 
 
 @dataclass(frozen=True)
@@ -128,51 +160,87 @@ class _View:
     pairs: tuple[Pair, ...]
     times: tuple[int, ...]
 
-    def epsilon_at(self, *, delta: float, tolerance: float) -> Bounds:
-        if self._single():
-            exact = self.pairs[0].epsilon(delta)
-            return Bounds(exact, exact)
-        window = window_at_delta(cumulants=self._cumulants(delta), delta=delta)
-        above, below = self._compositions(window, delta, tolerance)
-        high = _epsilon_of(above.delta_above, window, delta)[1]
-        low = _epsilon_of(below.delta_below, window, delta)[0]
-        return Bounds(min(low, high), high)
+    def estimate(self, *, delta: float) -> float:
+        return estimated_epsilon(cumulants=self._cumulants(delta), delta=delta)
 
-    def delta_at(self, *, epsilon: float, tolerance: float) -> Bounds:
+    def log_delta(self, *, epsilon: float) -> float:
+        return estimated_log_delta(cumulants=self._cumulants(1e-30), epsilon=epsilon)
+
+    def epsilon_above(self, *, delta: float) -> tuple[float, _Grid | None]:
+        """An upper bound on ε, and the grid it came from: none where it is exact."""
+        if self._single():
+            return self.pairs[0].epsilon(delta), None
+        cumulants = self._cumulants(delta)
+        guess = estimated_epsilon(cumulants=cumulants, delta=delta)
+        for _ in range(_REFITS):
+            grid = self._fitted(cumulants, guess, delta)
+            high = _epsilon_of(self._above(grid).delta_above, grid.window, delta)[1]
+            if abs(high - guess) <= 0.1 * high or not math.isfinite(high):
+                break
+            guess = high
+        return high, grid
+
+    def epsilon_below(self, *, delta: float, high: float, grid: _Grid | None) -> float:
+        if grid is None:
+            return high
+        return min(_epsilon_of(self._below(grid).delta_below, grid.window, delta)[0], high)
+
+    def delta_bounds(self, *, epsilon: float) -> tuple[Bounds, _Grid | None]:
         if self._single():
             exact = self.pairs[0].delta(epsilon)
-            return Bounds(exact, exact)
-        window = window_at_epsilon(cumulants=self._cumulants(1e-30), epsilon=epsilon)
-        above, below = self._compositions(window, math.exp(window.log_delta), tolerance)
-        return Bounds(below.delta_below(epsilon), above.delta_above(epsilon))
+            return Bounds(exact, exact), None
+        cumulants = self._cumulants(1e-30)
+        guess = math.exp(estimated_log_delta(cumulants=cumulants, epsilon=epsilon))
+        for _ in range(_REFITS):
+            grid = self._fitted(cumulants, epsilon, guess)
+            high = self._above(grid).delta_above(epsilon)
+            if 0.01 * guess <= high <= 100 * guess:
+                break
+            guess = max(high, math.exp(LOG_DELTA_FLOOR))
+        return Bounds(min(self._below(grid).delta_below(epsilon), high), high), grid
+
+    def delta_above(self, *, epsilon: float, delta: float, like: _Grid | None) -> float:
+        """An upper bound on δ, on a grid as fine as `like` and under its tilt."""
+        if like is None:
+            return self.pairs[0].delta(epsilon)
+        cumulants = self._cumulants(delta)
+        grid = self._grid(cumulants, epsilon, delta, like.tilt, like.step)
+        return self._above(grid).delta_above(epsilon)
 
     def _single(self) -> bool:
         return self.times == (1,)
 
-    def _outside(self, delta: float) -> float:
-        return math.exp(-RIGHT_MARGIN) * delta / sum(self.times)
-
     def _cumulants(self, delta: float) -> Cumulants:
         return Cumulants(pairs=self.pairs, times=self.times, outside=self._outside(delta))
 
-    def _compositions(
-        self, window: Window, delta: float, tolerance: float
-    ) -> tuple[Composition, Composition]:
-        outside = self._outside(delta)
-        step = self._step(window, outside, tolerance)
-        dots = [dots_above_and_below(pair=p, step=step, outside=outside) for p in self.pairs]
-        above, below = zip(*dots, strict=True)
-        return (
-            compose(laws=above, times=self.times, window=window),
-            compose(laws=below, times=self.times, window=window),
-        )
+    def _outside(self, delta: float) -> float:
+        return math.exp(-RIGHT_MARGIN) * delta / sum(self.times)
 
-    def _step(self, window: Window, outside: float, tolerance: float) -> float:
-        """The grid whose excess variance, T·h²/6 at most, moves ε by `tolerance`."""
-        epsilon = max(window.epsilon, 0.05 * (window.high - window.low))
-        fitted = math.sqrt(12 * tolerance * epsilon / (sum(self.times) * (1 + window.tilt)))
+    def _fitted(self, cumulants: Cumulants, epsilon: float, delta: float) -> _Grid:
+        """The grid whose excess variance, about T·h²/6, moves ε by `GRID_TOLERANCE`."""
+        tilt = tilt_around(cumulants=cumulants, epsilon=epsilon)
+        spread = math.sqrt(cumulants.at(tilt)[2])
+        moved = GRID_TOLERANCE * max(epsilon, 0.1 * spread)
+        step = math.sqrt(12 * moved / (sum(self.times) * (1 + tilt)))
+        return self._grid(cumulants, epsilon, delta, tilt, step)
+
+    def _grid(
+        self, cumulants: Cumulants, epsilon: float, delta: float, tilt: float, step: float
+    ) -> _Grid:
+        outside = self._outside(delta)
+        window = window_around(
+            cumulants=cumulants, epsilon=epsilon, log_delta=math.log(delta), tilt=tilt
+        )
         widest = max(window.high - window.low, *(_width(pair, outside) for pair in self.pairs))
-        return max(fitted, widest / LARGEST_GRID)
+        return _Grid(max(step, widest / LARGEST_GRID), tilt, window, outside)
+
+    def _above(self, grid: _Grid) -> Composition:
+        laws = [dots_above(pair=p, step=grid.step, outside=grid.outside) for p in self.pairs]
+        return compose(laws=laws, times=self.times, window=grid.window)
+
+    def _below(self, grid: _Grid) -> Composition:
+        laws = [dots_below(pair=p, step=grid.step, outside=grid.outside) for p in self.pairs]
+        return compose(laws=laws, times=self.times, window=grid.window)
 
 
 def _width(pair: Pair, outside: float) -> float:
@@ -183,15 +251,17 @@ def _epsilon_of(
     delta_at: Callable[[float], float], window: Window, delta: float
 ) -> tuple[float, float]:
     """A tight bracket `(a, b)` of the ε at which a falling δ(ε) reaches `delta`."""
-    if delta_at(0.0) <= delta:
-        return 0.0, 0.0
 
     def shortfall(epsilon: float) -> float:
         return math.log(delta) - math.log(max(delta_at(epsilon), 1e-300))
 
     low, high = 0.99 * window.epsilon, 1.01 * window.epsilon + 1e-12
-    while low > 0 and shortfall(low) >= 0:
-        low, high = max(2 * low - high, 0.0), low
+    while shortfall(low) >= 0:
+        if low == 0:
+            return 0.0, 0.0
+        low, high = max(low - 2 * (high - low), 0.0), low
     while shortfall(high) < 0:
-        low, high = high, 2 * high - low
+        if high > 2 * window.high:
+            return 0.0, math.inf
+        low, high = high, high + 2 * (high - low)
     return last_negative(function=shortfall, low=low, high=high, tolerance=1e-10)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import erfcx
+from scipy.special import log_ndtr
 
 from dpacc_accounting.bracketing import last_negative
 from dpacc_accounting.pairs import Array, Pair
@@ -31,8 +31,7 @@ class Window:
 
     Args:
         tilt: λ >= 0 of the tilted law `p(x)·e^(λx)`.
-        epsilon: the estimated ε, where the tilted law is centred.
-        log_delta: the estimated ln δ.
+        epsilon: the ε of interest, where the tilted law is centred.
         low: left edge of the losses kept.
         high: right edge of the losses kept.
         low_tilt: the λ < tilt whose Chernoff bound is tight at `low`.
@@ -42,7 +41,6 @@ class Window:
 
     tilt: float
     epsilon: float
-    log_delta: float
     low: float
     high: float
     low_tilt: float
@@ -79,48 +77,44 @@ class Cumulants:
     def log_delta(self, tilt: float) -> float:
         """ln δ at ε = K′(tilt), the tilted law taken as normal."""
         k, slope, curvature = self.at(tilt)
-        spread = math.sqrt(max(curvature, 0.0) / 2)
-        gap = _scaled_tail(tilt * spread) - _scaled_tail((tilt + 1) * spread)
-        return k - tilt * slope + math.log(max(0.5 * gap, 1e-300))
+        spread = math.sqrt(max(curvature, 1e-300))
+        near, far = _log_scaled_tail(tilt * spread), _log_scaled_tail((tilt + 1) * spread)
+        return k - tilt * slope + near + math.log(max(-math.expm1(far - near), 1e-300))
 
 
-def window_at_delta(*, cumulants: Cumulants, delta: float) -> Window:
-    """The window around the ε whose δ is `delta`."""
-    log_delta = math.log(delta)
-    if cumulants.log_delta(-0.5) <= log_delta:
-        return _window(cumulants, tilt=0.0, epsilon=0.0, log_delta=log_delta)
-    tilt = _rise(lambda t: log_delta - cumulants.log_delta(t), low=-0.5, scale=_scale(cumulants))
-    epsilon = max(cumulants.at(tilt)[1], 0.0)
-    return _window(cumulants, tilt=max(tilt, 0.0), epsilon=epsilon, log_delta=log_delta)
+def estimated_epsilon(*, cumulants: Cumulants, delta: float) -> float:
+    """ε at `delta`, the tilted law taken as normal."""
+    scale, log_delta = _scale(cumulants), math.log(delta)
+    low = _lowest_tilt(scale)
+    if cumulants.log_delta(low) <= log_delta:
+        return 0.0
+    tilt = _rise(lambda t: log_delta - cumulants.log_delta(t), low=low, scale=scale)
+    return max(cumulants.at(tilt)[1], 0.0)
 
 
-def window_at_epsilon(*, cumulants: Cumulants, epsilon: float) -> Window:
-    """The window around `epsilon`."""
-    low, scale = -0.5, _scale(cumulants)
-    if cumulants.at(low)[1] >= epsilon:
-        return _window(cumulants, tilt=0.0, epsilon=epsilon, log_delta=cumulants.log_delta(low))
-
-    def beyond(tilt: float) -> float:
-        # No tilt reaches an ε above the largest loss; stop where δ has vanished.
-        reached = -cumulants.log_delta(tilt) > -LOG_DELTA_FLOOR
-        return math.inf if reached else cumulants.at(tilt)[1] - epsilon
-
-    tilt = _rise(beyond, low=low, scale=scale)
-    log_delta = max(cumulants.log_delta(tilt), LOG_DELTA_FLOOR)
-    return _window(cumulants, tilt=max(tilt, 0.0), epsilon=epsilon, log_delta=log_delta)
+def estimated_log_delta(*, cumulants: Cumulants, epsilon: float) -> float:
+    """ln δ at `epsilon`, the tilted law taken as normal."""
+    return max(cumulants.log_delta(_tilt_at(cumulants, epsilon)), LOG_DELTA_FLOOR)
 
 
-def _window(cumulants: Cumulants, *, tilt: float, epsilon: float, log_delta: float) -> Window:
+def tilt_around(*, cumulants: Cumulants, epsilon: float) -> float:
+    """The λ >= 0 whose tilted law has mean `epsilon`, as far as there is one."""
+    return max(_tilt_at(cumulants, epsilon), 0.0)
+
+
+def window_around(*, cumulants: Cumulants, epsilon: float, log_delta: float, tilt: float) -> Window:
+    """The window that resolves a δ of e^`log_delta` at `epsilon`, under the law of `tilt`."""
     scale = _scale(cumulants)
-    high_tilt = _rise(
-        lambda t: cumulants.entropy(t) + log_delta - RIGHT_MARGIN, low=tilt, scale=scale
-    )
     centre = cumulants.at(tilt)[0]
+
+    def gain(t: float) -> float:
+        return cumulants.entropy(t) + log_delta - RIGHT_MARGIN
 
     def divergence(away: float) -> float:
         k, slope, _ = cumulants.at(tilt + away)
         return centre - k + away * slope - LEFT_MARGIN
 
+    high_tilt = tilt if gain(tilt) >= 0 else _rise(gain, low=tilt, scale=scale)
     low_tilt = tilt - _rise(lambda away: divergence(-away), low=0.0, scale=scale)
     wrap_tilt = tilt + _rise(divergence, low=0.0, scale=scale)
     low = min(cumulants.at(low_tilt)[1], epsilon)
@@ -128,7 +122,6 @@ def _window(cumulants: Cumulants, *, tilt: float, epsilon: float, log_delta: flo
     return Window(
         tilt=tilt,
         epsilon=epsilon,
-        log_delta=log_delta,
         low=low,
         high=low + max(length, 0.0),
         low_tilt=low_tilt,
@@ -137,8 +130,28 @@ def _window(cumulants: Cumulants, *, tilt: float, epsilon: float, log_delta: flo
     )
 
 
+def _tilt_at(cumulants: Cumulants, epsilon: float) -> float:
+    """λ with K′(λ) = `epsilon`, or where δ has vanished: no tilt reaches beyond the last loss."""
+    scale = _scale(cumulants)
+    low = _lowest_tilt(scale)
+    if cumulants.at(low)[1] >= epsilon:
+        return low
+
+    def beyond(tilt: float) -> float:
+        if cumulants.log_delta(tilt) < LOG_DELTA_FLOOR:
+            return math.inf
+        return cumulants.at(tilt)[1] - epsilon
+
+    return _rise(beyond, low=low, scale=scale)
+
+
 def _scale(cumulants: Cumulants) -> float:
     return 1 / math.sqrt(max(cumulants.at(0.0)[2], 1e-300))
+
+
+def _lowest_tilt(scale: float) -> float:
+    """Where ε is about 0, or δ about 1: a normal law has ε = 0 at λ = −1/2."""
+    return max(-0.5, -8 * scale)
 
 
 def _rise(function: Callable[[float], float], *, low: float, scale: float) -> float:
@@ -167,5 +180,6 @@ def _cumulants(losses: Array, weights: Array, tilt: float) -> tuple[float, float
     return peak + math.log(moment), slope, max(float((grown * losses).sum()) - slope**2, 0.0)
 
 
-def _scaled_tail(x: float) -> float:
-    return float(erfcx(min(max(x, -25.0), 1e30)))
+def _log_scaled_tail(x: float) -> float:
+    """`ln(e^(x²/2)·Φ(−x))`: a normal tail, tilted back."""
+    return 0.5 * x * x + float(log_ndtr(-x))
