@@ -170,6 +170,7 @@ def attach_gradient_buffer(model: nn.Module) -> GradientBuffer:
             layer.__class__ = rule
         layer.gradient_buffer = buffer  # type: ignore[assignment]
     _compute_in_the_base_dtype(model)
+    _keep_quantized_layers_differentiable(model)
     return buffer
 
 
@@ -178,3 +179,13 @@ def _compute_in_the_base_dtype(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "cast_input_dtype_enabled"):
             module.cast_input_dtype_enabled = False  # type: ignore[assignment]
+
+
+def _keep_quantized_layers_differentiable(model: nn.Module) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights for CPU inference.
+
+    The first evaluation would do so for good, and the packed layer silently cuts the graph.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]

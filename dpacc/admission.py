@@ -24,6 +24,7 @@ def admit_model(model: nn.Module) -> None:
     _refuse_router_losses(model)
     _require_per_example_rules(model)
     _refuse_half_precision_parameters(model)
+    _refuse_layers_packed_for_inference(model)
 
 
 def admit_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
@@ -119,4 +120,14 @@ def _refuse_half_precision_parameters(model: nn.Module) -> None:
             raise ConfigurationError(
                 f"{name} is {parameter.dtype}; keep trainable parameters in float32 "
                 "(the arithmetic still runs in the base's dtype), or noise is lost in rounding"
+            )
+
+
+def _refuse_layers_packed_for_inference(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if getattr(state, "packing_format_for_cpu", False):
+            raise ConfigurationError(
+                f"bitsandbytes has packed {name} for inference, through which no gradient flows; "
+                "load the model again, and call prepare() before the first evaluation"
             )

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from dpacc.backends import model_computes_in_half_precision
 from dpacc.errors import PrivacyError
@@ -56,8 +57,10 @@ def _made_up_field(
         return "made up"
     if value is None or isinstance(value, bool):
         return value if value is None else False
-    if np.ndim(value) == 0:
-        return int(generator.integers(_LARGEST_LABEL)) if _is_integer(value) else 0.5
+    if _is_integer(value):
+        return int(generator.integers(_LARGEST_LABEL))
+    if isinstance(value, float):
+        return 0.5
     if np.ndim(value) == 1 and (len(value) == 0 or _is_integer(value[0])):
         sequence = _made_up_sequence(key, length, vocabulary, generator)
         return _in_the_type_of(value, sequence)
@@ -88,13 +91,23 @@ def _in_the_type_of(value: Any, sequence: list[int]) -> Any:
 
 
 def _is_integer(value: Any) -> bool:
-    kind = np.asarray(value).dtype.kind
-    return kind in "iu"
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu"
 
 
 def _vocabulary_size(model: nn.Module) -> int:
     embeddings = getattr(model, "get_input_embeddings", lambda: None)()
     return int(getattr(embeddings, "num_embeddings", _LARGEST_LABEL))
+
+
+def _drops_out(module: nn.Module) -> bool:
+    """Whether a module's own training flag turns dropout on, in it or in a layer it holds.
+
+    The model as a whole stays in training mode: quantized layers and activation checkpointing
+    take other paths when it does not.
+    """
+    rates = [value for name, value in vars(module).items() if "drop" in name]
+    rates += [child.p for child in (module, *module.children()) if isinstance(child, _DropoutNd)]
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 
 class CouplingProbe:
@@ -115,15 +128,18 @@ class CouplingProbe:
     def rehearsals(self) -> Iterator[list[Any]]:
         """The examples of the two micro-batches: one alone, then among its neighbours.
 
-        The model is in evaluation mode meanwhile: dropout would change gradients by chance.
+        Dropout rests meanwhile, for it would change gradients by chance.
         """
-        was_training = self._model.training
-        self._model.eval()
+        resting = [module for module in self._model.modules() if _drops_out(module)]
+        modes = [module.training for module in resting]
+        for module in resting:
+            module.training = False
         try:
             yield self._examples[:1]
             yield self._examples
         finally:
-            self._model.train(was_training)
+            for module, mode in zip(resting, modes, strict=True):
+                module.training = mode
 
     def observe(self, gradients: Tensor) -> None:
         """Keep the watched example's row of [examples, width] gradients."""

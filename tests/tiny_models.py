@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -15,6 +20,7 @@ from transformers import (
     GPTJConfig,
     LlamaConfig,
     PretrainedConfig,
+    PreTrainedTokenizerFast,
 )
 
 VOCABULARY = 96
@@ -24,9 +30,10 @@ CONFIGURATIONS: dict[str, PretrainedConfig] = {
     "llama": LlamaConfig(
         **_COMMON,
         hidden_size=32,
-        intermediate_size=48,
+        intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
+        head_dim=8,
         num_key_value_heads=2,
     ),
     "gptj": GPTJConfig(
@@ -71,11 +78,13 @@ TARGETS = {
 }
 
 
-def tiny_base(family: str, *, seed: int = 0) -> torch.nn.Module:
-    """A random model of `family` in fp32 evaluation-free training mode."""
+def tiny_base(family: str, *, seed: int = 0, hidden: int = 32) -> torch.nn.Module:
+    """A random fp32 model of `family`."""
     torch.manual_seed(seed)
     loader = AutoModelForSequenceClassification if family == "bert" else AutoModelForCausalLM
-    return loader.from_config(CONFIGURATIONS[family])
+    configuration = copy.deepcopy(CONFIGURATIONS[family])
+    configuration.hidden_size = hidden
+    return loader.from_config(configuration)
 
 
 def tiny_model(family: str, *, rank: int = 3, seed: int = 0) -> torch.nn.Module:
@@ -138,3 +147,20 @@ def losses_of(family: str) -> Any:
     from dpacc.losses import causal_lm_losses, classification_losses
 
     return classification_losses if family == "bert" else causal_lm_losses
+
+
+def save_tiny_llama(folder: Path, *, words: Sequence[str]) -> None:
+    """Write a tiny random Llama and a word-level tokenizer, as `from_pretrained` reads them."""
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    vocabulary = {word: i for i, word in enumerate([*special, *dict.fromkeys(words)])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    ).save_pretrained(folder)
+    # bitsandbytes' 4-bit inference kernel for the CPU wants multiples of its block, 64.
+    tiny_base("llama", hidden=64).save_pretrained(folder)

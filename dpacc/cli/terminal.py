@@ -1,13 +1,20 @@
 """All that the commands show: data on stdout, messages on stderr, colour where it is welcome."""
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
 
+from dpacc_accounting.guarantee import rounded_up
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from dpacc.errors import DpaccError
 
 
 def show_facts(*, title: str, facts: Iterable[tuple[str, str]]) -> None:
@@ -46,3 +53,79 @@ def complain(message: str) -> None:
     Console(stderr=True).print(
         f"[bold red]error:[/] {escape(line)}", highlight=False, soft_wrap=True
     )
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what a person should read into one line on stderr and exit code 2.
+
+    Each rank of a distributed run says which it is, for the others may not have failed.
+    """
+    try:
+        yield
+    except (DpaccError, ValueError, OSError) as refusal:
+        rank = f"[rank {os.environ['RANK']}] " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+        complain(f"{rank}{refusal}")
+        sys.exit(2)
+
+
+class TrainingProgress:
+    """Steps done, ε spent of its budget, expected examples a second, and the time left.
+
+    A bar on a terminal, plain lines in a log, nothing on other ranks. Rates use the expected
+    batch size: the actual sizes are private.
+
+    Args:
+        steps: logical steps in all.
+        epsilon_budget: the ε that the last step reaches.
+        expected_batch_size: examples a step holds on average.
+        visible: whether this rank shows anything.
+    """
+
+    def __init__(
+        self, *, steps: int, epsilon_budget: float, expected_batch_size: int, visible: bool
+    ) -> None:
+        self._budget = epsilon_budget
+        self._batch = expected_batch_size
+        self._visible = visible
+        self._console = Console(stderr=True)
+        self._started = time.monotonic()
+        self._bar = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=self._console,
+            disable=not visible or not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(self._describe(0.0, 0), total=steps)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, *, epsilon: float) -> None:
+        """One more step is done, and `epsilon` has been spent so far."""
+        task = self._bar.tasks[self._task]
+        done = int(task.completed) + 1
+        self._bar.update(self._task, completed=done, description=self._describe(epsilon, done))
+        if self._visible and not self._console.is_terminal:
+            total = int(task.total or done)
+            left = (time.monotonic() - self._started) / done * (total - done)
+            say(f"step {done}/{total}  {self._describe(epsilon, done)}  {left:.0f} s left")
+
+    def note(self, message: str) -> None:
+        """Say something above the bar."""
+        if self._visible:
+            self._bar.console.print(escape(message), highlight=False, soft_wrap=True)
+
+    def _describe(self, epsilon: float, done: int) -> str:
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        rate = f"{self._batch * done / elapsed:.1f}" if done else "…"
+        spent = f"ε {rounded_up(epsilon, digits=3)} of {self._budget:g}"
+        return f"{spent}  {rate} expected examples/s"

@@ -70,7 +70,7 @@ def test_one_pass_equals_loop_under_activation_checkpointing(family: str) -> Non
 @pytest.mark.parametrize("family", ["llama", "gptj"])
 def test_one_pass_equals_loop_on_an_nf4_base(family: str) -> None:
     """A bitsandbytes 4-bit base changes nothing: the adapters alone are differentiated."""
-    model = with_lora(_quantized(tiny_base(family)), family)
+    model = with_lora(quantized(tiny_base(family)), family)
     kinds = {type(m).__name__ for m in model.modules()}
     assert "Linear4bit" in kinds
     data = examples(LENGTHS, family=family)
@@ -78,7 +78,7 @@ def test_one_pass_equals_loop_on_an_nf4_base(family: str) -> None:
     assert_same_gradients(one_pass_gradients(model, family, data), expected)
 
 
-def _quantized(base: nn.Module) -> nn.Module:
+def quantized(base: nn.Module) -> nn.Module:
     """`base` with its linear layers (but the head) in NF4, double-quantized, fp32 compute."""
     import bitsandbytes as bnb
 

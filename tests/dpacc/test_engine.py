@@ -18,7 +18,7 @@ from dpacc.engine import PrivacyEngine
 from dpacc.errors import BudgetExhausted, ConfigurationError, PrivacyError
 from dpacc.losses import causal_lm_losses
 from dpacc.plan import PrivacyPlan
-from tests.tiny_models import collate, examples, tiny_model
+from tests.tiny_models import collate, examples, tiny_base, tiny_model, with_lora
 
 LENGTHS = [7, 3, 12, 1, 9, 5, 5, 20, 2, 11]
 Losses = Callable[[torch.nn.Module, Any], torch.Tensor]
@@ -209,6 +209,30 @@ def test_one_example_changes_the_sum_by_at_most_c(
         assert difference > 0.5 * bound
     if odd in ("all padding", "no labels", "NaN"):
         assert difference < 1e-6 * bound
+
+
+def test_an_nf4_base_stays_differentiable_after_an_evaluation(ledgers: Iterator[Path]) -> None:
+    """bitsandbytes packs 4-bit layers for CPU inference, which cuts the graph: not here."""
+    from tests.dpacc.test_adapters import quantized
+
+    def sums(evaluate_first: bool) -> torch.Tensor:
+        base = quantized(tiny_base("llama", hidden=64))
+        model = with_lora(base, "llama")
+        optimizer = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
+        plan = noiseless(3, steps=1)
+        engine = PrivacyEngine(Accelerator(cpu=True), plan, ledger=next(ledgers), fixed_seed=0)
+        engine.prepare(model, optimizer)
+        if evaluate_first:
+            with torch.no_grad():
+                model.eval()(**collate(examples([4])))
+            model.train()
+        for step in engine.steps(examples([4, 6, 2]), collate):
+            for batch in step:
+                step.backward(causal_lm_losses(model, batch))
+            step.update()
+        return optimizer.received[0]
+
+    torch.testing.assert_close(sums(evaluate_first=True), sums(evaluate_first=False))
 
 
 # --- coupled and malformed losses ---------------------------------------------------------

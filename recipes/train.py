@@ -1,0 +1,176 @@
+"""Fine-tune a causal language model on private text, with differential privacy.
+
+    accelerate launch --config_file launch_configs/cpu.yaml recipes/train.py \\
+        --config recipes/configs/smollm2_reviews.yaml
+
+Any setting of the YAML can be overridden: `--epsilon 4 --quantization nf4`; `--help` lists them.
+Copy this file and edit it: the privacy-bearing steps are imported, the loop is here.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from dpacc.chart import Measurement
+from dpacc.cli import terminal
+from dpacc.cli.promise import promise_rows
+from dpacc.config import TrainingConfig, load_config
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the settings, train, and show what came of it."""
+    config = load_config(arguments=arguments)
+    train(config)
+
+
+def train(config: TrainingConfig) -> None:
+    """One private run, from files to an adapter with its privacy statement."""
+    # Imported here, so that a mistake in the settings is told at once.
+    import torch
+    from accelerate import Accelerator
+    from dpacc_accounting import read_ledger, statement
+
+    from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
+    from dpacc.artifacts import new_run_folder, save_run
+    from dpacc.backends import share_from_main
+    from dpacc.data import load_held_out_examples, load_training_examples, pad_examples
+    from dpacc.evaluation import held_out_perplexity
+    from dpacc.models import add_lora, load_base
+
+    started = time.monotonic()
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+
+    # The data: private examples to learn from, public ones to measure on.
+    base = load_base(
+        model=config.model,
+        quantization=config.quantization,
+        dtype=config.dtype,
+        device=accelerator.device,
+    )
+    private = load_training_examples(config=config, tokenizer=base.tokenizer)
+    held_out = load_held_out_examples(config=config, tokenizer=base.tokenizer)
+    collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
+
+    # The plan: everything the guarantee depends on, with just enough noise to keep it.
+    plan = PrivacyPlan.calibrate(
+        dataset_size=len(private),
+        expected_batch_size=config.expected_batch_size,
+        epochs=config.epochs,
+        steps=config.steps,
+        target_epsilon=config.epsilon,
+        target_delta=config.delta_for(dataset_size=len(private)),
+        max_grad_norm=config.max_grad_norm,
+        clipping=config.clipping,
+    )
+
+    # The model: a frozen base, trainable adapters.
+    model = add_lora(
+        model=base.model,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        target_modules=config.lora_target_modules,
+        seed=config.seed,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
+    adapters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        adapters, lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, partial(warm_up_then_decay, warmup=config.warmup_steps, steps=plan.steps)
+    )
+
+    folder = None
+    if accelerator.is_main_process:
+        folder = new_run_folder(output_dir=config.output_dir, name=config.name)
+    folder = share_from_main(folder)
+    engine = PrivacyEngine(
+        accelerator,
+        plan,
+        ledger=folder / "ledger.jsonl",
+        micro_batch_tokens=config.micro_batch_tokens,
+    )
+    model, optimizer = engine.prepare(model, optimizer)
+
+    def measure(step: int) -> Measurement:
+        """Where the run stands; perplexity only when it is due."""
+        spent = engine.guarantee().epsilon if step else 0.0
+        every = config.evaluate_every or plan.steps
+        if not held_out or (step % every and step < plan.steps):
+            return Measurement(step=step, epsilon=spent)
+        perplexity = held_out_perplexity(
+            model=model,
+            examples=held_out,
+            collate=collate,
+            max_tokens=config.micro_batch_tokens,
+            accelerator=accelerator,
+        )
+        progress.note(f"step {step}: held-out perplexity {perplexity:.1f}")
+        return Measurement(step=step, epsilon=spent, perplexity=perplexity)
+
+    with terminal.TrainingProgress(
+        steps=plan.steps,
+        epsilon_budget=config.epsilon,
+        expected_batch_size=plan.expected_batch_size,
+        visible=accelerator.is_main_process,
+    ) as progress:
+        progress.note(
+            f"{len(private)} private examples, {sum(p.numel() for p in adapters):,} trainable "
+            f"parameters, noise multiplier {plan.noise_multiplier:g}, run folder {folder}"
+        )
+        course = [measure(0)]
+        model.train()
+        for step in engine.steps(private, collate):
+            for batch in step:
+                step.backward(causal_lm_losses(model, batch))
+            step.update()
+            schedule.step()
+            progress.advance(epsilon=engine.guarantee().epsilon)
+            course.append(measure(step.index + 1))
+    engine.close()
+
+    if accelerator.is_main_process:
+        record = read_ledger(path=folder / "ledger.jsonl")
+        save_run(
+            folder=folder,
+            model=model,
+            config=config,
+            plan=plan,
+            guarantee=engine.guarantee(),
+            statement=statement(plan=record.plan, record=record),
+            ledger_head=record.head,
+            measurements=course,
+        )
+        facts = result_rows(course) + promise_rows(engine.guarantee())
+        facts += [
+            ("noise multiplier σ", f"{plan.noise_multiplier:g}"),
+            ("steps", f"{engine.steps_charged} of expected batch {plan.expected_batch_size}"),
+            ("wall time", f"{time.monotonic() - started:.0f} s"),
+            ("saved in", str(folder)),
+        ]
+        terminal.show_facts(title="Private fine-tuning", facts=facts)
+    accelerator.end_training()
+
+
+def result_rows(course: Sequence[Measurement]) -> list[tuple[str, str]]:
+    """What training bought: held-out perplexity before and after, where it was measured."""
+    before, after = course[0].perplexity, course[-1].perplexity
+    if before is None or after is None:
+        return []
+    return [("held-out perplexity", f"{before:.1f} before, {after:.1f} after")]
+
+
+def warm_up_then_decay(step: int, *, warmup: int, steps: int) -> float:
+    """The share of the peak learning rate at a step: linear up, then linear down to zero."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return max(0.0, (steps - step) / (steps - warmup))
+
+
+if __name__ == "__main__":
+    with terminal.one_line_errors():
+        main(sys.argv[1:])

@@ -1,0 +1,243 @@
+"""The training recipe, whole: files in, adapter and proof out, and mistakes told in one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from dpacc_accounting import read_ledger
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from dpacc.cli import terminal
+from tests.tiny_models import save_tiny_llama
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes/train.py"
+WORDS = ["the", "film", "was", "dull", "but", "its", "music", "and", "every", "face", "a", "joy"]
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model and little files of private and held-out text."""
+    folder = tmp_path_factory.mktemp("material")
+    save_tiny_llama(folder / "model", words=WORDS)
+    write_texts(folder / "private.jsonl", count=60)
+    write_texts(folder / "held_out.jsonl", count=10)
+    (folder / "empty.jsonl").write_text("")
+    return folder
+
+
+def write_texts(path: Path, *, count: int) -> None:
+    rows = (" ".join(WORDS[i % 7 : i % 7 + 3 + i % 9]) for i in range(count))
+    path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+
+
+def settings(material: Path, runs: Path) -> dict[str, object]:
+    return {
+        "model": material / "model",
+        "train_data": material / "private.jsonl",
+        "held_out_data": material / "held_out.jsonl",
+        "output_dir": runs,
+        "name": "tiny",
+        "epsilon": 8,
+        "expected_batch_size": 12,
+        "steps": 4,
+        "evaluate_every": 2,
+        "lora_target_modules": "q_proj,v_proj",
+        "dtype": "float32",
+    }
+
+
+def as_arguments(values: dict[str, object]) -> list[str]:
+    return [f"--{name}={value}" for name, value in values.items()]
+
+
+@pytest.fixture(scope="module")
+def recipe() -> ModuleType:
+    """The recipe's own module, loaded from its file."""
+    spec = importlib.util.spec_from_file_location("train_recipe", RECIPE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture
+def train(recipe: ModuleType, material: Path, tmp_path: Path) -> Train:
+    """Train in this process with some settings changed; return the folder of runs."""
+
+    def run(**changes: object) -> Path:
+        values = settings(material, tmp_path / "runs") | changes
+        with terminal.one_line_errors():
+            recipe.main(as_arguments(values))
+        return tmp_path / "runs"
+
+    return run
+
+
+def test_a_run_leaves_adapter_ledger_proof_card_and_picture(
+    train: Train, material: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everything a reviewer needs is in the run's folder, and the adapter loads and matters."""
+    folder = train() / "tiny"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "ledger.jsonl",
+        "privacy.json",
+        "privacy_utility.png",
+    }
+    record = read_ledger(path=folder / "ledger.jsonl")
+    assert [release.step for release in record.releases] == [0, 1, 2, 3]
+    proof = json.loads((folder / "privacy.json").read_text())
+    assert 0 < proof["guarantee"]["epsilon"] <= 8
+    assert proof["ledger"]["head"] == record.head
+    assert "add-or-remove" in (folder / "README.md").read_text()
+    assert (folder / "privacy_utility.png").read_bytes().startswith(b"\x89PNG")
+    assert folder.stat().st_mode & 0o077 == 0
+    base = AutoModelForCausalLM.from_pretrained(material / "model")
+    loaded = PeftModel.from_pretrained(base, folder)
+    trained = [p for name, p in loaded.named_parameters() if "lora_B" in name]
+    assert trained
+    assert all(p.abs().sum() > 0 for p in trained)
+    out, err = capsys.readouterr()
+    for fact in ("held-out perplexity", "ε", "δ", "add-or-remove", "example", "noise multiplier"):
+        assert fact in out
+    assert "step 4/4" in err
+    assert "expected examples/s" in err
+
+
+def test_a_second_run_gets_its_own_folder_and_ledger(train: Train) -> None:
+    """No run overwrites another's proof."""
+    train()
+    runs = train()
+    assert {path.name for path in runs.iterdir()} == {"tiny", "tiny-2"}
+    heads = {read_ledger(path=run / "ledger.jsonl").head for run in runs.iterdir()}
+    assert len(heads) == 2
+
+
+def test_nothing_on_the_screen_comes_from_private_data(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No loss, norm, batch size or text of a private example is shown; the runs differ anyway."""
+    train(held_out_data="null")
+    out, err = capsys.readouterr()
+    shown = (out + err).lower()
+    assert "step 4/4" in shown
+    for private in ("loss", "norm=", "clipped", *(f" {word} " for word in ("film", "dull", "joy"))):
+        assert private not in shown
+
+
+def test_a_4_bit_base_trains(train: Train) -> None:
+    """`--quantization nf4` puts the same adapters on a bitsandbytes base."""
+    folder = train(quantization="nf4", gradient_checkpointing="true") / "tiny"
+    assert len(read_ledger(path=folder / "ledger.jsonl").releases) == 4
+
+
+def test_two_ranks_train_one_adapter(material: Path, tmp_path: Path) -> None:
+    """The same recipe, launched on two gloo ranks, charges each step once and saves once."""
+    values = settings(material, tmp_path / "runs")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+    config = ["--config_file", str(ROOT / "launch_configs/cpu_2proc.yaml")]
+    finished = subprocess.run(
+        [*launcher, *config, str(RECIPE), *as_arguments(values)],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k != "ACCELERATE_USE_CPU"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("Private fine-tuning") == 1
+    folder = tmp_path / "runs/tiny"
+    assert len(read_ledger(path=folder / "ledger.jsonl").releases) == 4
+    assert (folder / "adapter_model.safetensors").exists()
+
+
+MISTAKES = {
+    "epsilon": ("0", "epsilon=0"),
+    "delta": ("1.5", "delta=1.5"),
+    "expected_batch_size": ("61", "exceeds"),
+    "train_data": ("nowhere.jsonl", "nowhere.jsonl"),
+    "lora_target_modules": ("q_porj", "q_porj"),
+    "model": ("./no-such-model", "./no-such-model"),
+    "quantization": ("nf5", "nf5"),
+    "learning_rat": ("1", "did you mean learning_rate"),
+}
+
+
+@pytest.mark.parametrize("name", list(MISTAKES))
+def test_a_mistake_is_one_line_and_exit_code_2_and_writes_nothing(
+    name: str, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each bad input names the culprit; no folder is made, no traceback shown."""
+    value, culprit = MISTAKES[name]
+    with pytest.raises(SystemExit) as exit_:
+        train(**{name: value})
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert culprit in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_empty_dataset_is_refused(
+    train: Train, material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is nobody to protect and nothing to learn from."""
+    with pytest.raises(SystemExit, match="2"):
+        train(train_data=material / "empty.jsonl")
+    assert "empty.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_without_weights_is_refused(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder that is no model is told as such."""
+    (tmp_path / "hollow").mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        train(model=tmp_path / "hollow")
+    assert "hollow" in capsys.readouterr().err
+
+
+def test_the_script_itself_exits_with_2(material: Path, tmp_path: Path) -> None:
+    """Run as a program, a mistake gives exit code 2 within a second or two, before torch loads."""
+    values = settings(material, tmp_path / "runs") | {"epsilon": -1}
+    finished = subprocess.run(
+        [sys.executable, str(RECIPE), *as_arguments(values)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+    assert finished.stderr.count("\n") == 1
+    assert "epsilon=-1" in finished.stderr
+
+
+def test_adapters_start_alike_whatever_torch_did_before(train: Train) -> None:
+    """The seed fixes the public start; secret noise then makes two runs differ."""
+    from safetensors.torch import load_file
+
+    first = load_file(train() / "tiny/adapter_model.safetensors")
+    second = load_file(train() / "tiny-2/adapter_model.safetensors")
+    assert first.keys() == second.keys()
+    assert not any(torch.equal(first[name], second[name]) for name in first)
