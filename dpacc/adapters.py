@@ -112,7 +112,7 @@ class PerExampleLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """The layer's output, [examples, ..., out_features]."""
-        output: Tensor = _PerExampleLinear.apply(
+        output: Tensor = _PerExampleLinear.apply(  # type: ignore[no-untyped-call]
             input, self.weight, self.bias, self.gradient_buffer
         )
         return output

@@ -82,7 +82,7 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], None]) -> Non
 
 def deliver(parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
     """Cut the flat private gradient into the parameters' `.grad`."""
-    pieces = gradient.split([p.numel() for p in parameters])
+    pieces = torch.split(gradient, [p.numel() for p in parameters])
     for parameter, piece in zip(parameters, pieces, strict=True):
         parameter.grad = piece.view_as(parameter)
 

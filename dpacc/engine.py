@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
@@ -31,6 +31,9 @@ from dpacc.plan import PrivacyPlan
 from dpacc.probe import CouplingProbe, made_up_examples
 from dpacc.randomness import SECRET_BYTES, RunSecret
 from dpacc.sampling import PoissonSampler
+
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
+AnyOptimizer = TypeVar("AnyOptimizer", bound=torch.optim.Optimizer)
 
 
 class PrivacyEngine:
@@ -73,9 +76,7 @@ class PrivacyEngine:
         self._steps_charged = 0
         self._secret = _agree_on_secret(fixed_seed)
 
-    def prepare(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+    def prepare(self, model: AnyModel, optimizer: AnyOptimizer) -> tuple[AnyModel, AnyOptimizer]:
         """Check, place and instrument the model; every rank starts from the same adapters.
 
         Raises:
@@ -96,7 +97,7 @@ class PrivacyEngine:
         )
         backends.start_alike(self._parameters)
         self._buffer = attach_gradient_buffer(self._model)
-        return self._model, optimizer
+        return cast(AnyModel, self._model), optimizer
 
     def steps(
         self,

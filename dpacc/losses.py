@@ -86,7 +86,7 @@ def token_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Equals `F.cross_entropy(logits.float(), targets, reduction="none")` without ever holding
     fp32 logits of more than a few tokens: one small scratch buffer stays in the cache.
     """
-    losses: Tensor = _TokenCrossEntropy.apply(logits, targets)
+    losses: Tensor = _TokenCrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
     return losses
 
 

@@ -78,9 +78,9 @@ def _made_up_sequence(
     if key == "position_ids":
         return list(range(length))
     if key == "input_ids":
-        return generator.integers(vocabulary, size=length).tolist()
+        return [int(i) for i in generator.integers(vocabulary, size=length)]
     if key.startswith("label"):
-        return generator.integers(_LARGEST_LABEL, size=length).tolist()
+        return [int(i) for i in generator.integers(_LARGEST_LABEL, size=length)]
     return [0] * length
 
 
