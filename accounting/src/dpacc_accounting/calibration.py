@@ -13,11 +13,15 @@ from dpacc_accounting.events import Event, Gaussian, PoissonSampled, Repeated
 from dpacc_accounting.gaussian import gaussian_mu
 from dpacc_accounting.guarantee import Adjacency, Guarantee
 from dpacc_accounting.pricing import epsilon as price
-from dpacc_accounting.pricing import require_delta
+from dpacc_accounting.pricing import require_delta, searched_epsilon
 
 # A returned σ is rounded up to this many digits, and priced afterwards.
 _DIGITS = 6
-_LARGEST_NOISE = 1e9
+# The search extrapolates once ln ε is this close, and aims this much below the target.
+_CLOSE = 2e-5
+_AIM = 2e-6
+# A final price above the target by more than this is not the search's own rounding.
+_NEAR_MISS = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,40 +92,76 @@ def calibrate_noise(
     def guarantee(sigma: float) -> Guarantee:
         return price(event=event(sigma), delta=delta, adjacency=adjacency, unit=unit, method=method)
 
-    start = _central_limit_noise(rate, count, gaussian_mu(epsilon=epsilon, delta=delta))
-    sigma = _least_noise(lambda s: guarantee(s).epsilon, target=epsilon, start=start)
+    def searched(sigma: float) -> float:
+        return searched_epsilon(
+            event=event(sigma), delta=delta, adjacency=adjacency, method=method, near=epsilon
+        )
+
+    start = _central_limit(rate, count, epsilon, delta, adjacency)
+    sigma = _least_noise(searched, target=epsilon, start=start)
+    if guarantee(sigma).epsilon > epsilon * (1 + _NEAR_MISS):
+        # Another dominating pair is the worse one here: search on the whole price.
+        sigma = _least_noise(lambda s: guarantee(s).epsilon, target=epsilon, start=(sigma, 1.0))
+    while (found := guarantee(sigma)).epsilon > epsilon:
+        sigma = _round_up(math.nextafter(sigma, math.inf))
     return Calibration(
         noise_multiplier=sigma,
         steps=count,
         sample_rate=rate,
-        guarantee=guarantee(sigma),
+        guarantee=found,
         event=event(sigma),
     )
 
 
-def _central_limit_noise(rate: float, steps: int, mu: float) -> float:
-    """σ₀ = 1/√ln(1 + μ²/(q²T)): always a little low, so never returned."""
-    return 1 / math.sqrt(math.log1p(min((mu / rate) ** 2 / steps, 1e300)))
+def _central_limit(
+    rate: float, steps: int, epsilon: float, delta: float, adjacency: Adjacency
+) -> tuple[float, float]:
+    """σ₀ = s/√ln(1 + μ²/(q²T)), s = 1 or 2, and −d ln ε / d ln σ there.
+
+    The central limit is always a little low: a place to start from, never to return.
+    """
+    mu = gaussian_mu(epsilon=epsilon, delta=delta)
+    sensitivity = 2 if Adjacency(adjacency) is Adjacency.REPLACE_ONE else 1
+    square = math.log1p(min((mu / rate) ** 2 / steps, 1e300))
+    slope = square / -math.expm1(-square) * (1 + mu * mu / (2 * epsilon))
+    return sensitivity / math.sqrt(square), slope
 
 
-def _least_noise(price_of: Callable[[float], float], *, target: float, start: float) -> float:
-    """The least 6-digit σ found with `price_of(σ) <= target`, which falls as σ grows."""
+def _least_noise(
+    price_of: Callable[[float], float], *, target: float, start: tuple[float, float]
+) -> float:
+    """The least σ, rounded up, with `price_of(σ) <= target`; the price falls as σ grows."""
 
-    def margin(log_sigma: float) -> float:
-        value = price_of(math.exp(log_sigma))
+    def margin(sigma: float) -> float:
+        value = price_of(sigma)
         return math.log(target) - math.log(max(value, 1e-300)) if value < math.inf else -math.inf
 
-    low, high = math.log(start) - 0.01, math.log(start) + 0.05
-    while margin(high) < 0:
-        low, high = high, 2 * high - low
-    while margin(low) >= 0:
-        low, high = 2 * low - high, low
-    sigma = _round_up(
-        math.exp(last_negative(function=margin, low=low, high=high, tolerance=1e-7)[1])
-    )
-    while price_of(sigma) > target:
-        sigma = _round_up(math.nextafter(sigma, math.inf))
-    return sigma
+    sigma, slope = start
+    value = margin(sigma)
+    for _ in range(8):
+        if abs(value) < _CLOSE:
+            return _round_up(sigma * math.exp((_AIM - value) / slope))
+        step = -value / slope
+        if not abs(step) < 1:
+            break
+        before, value = value, margin(sigma := sigma * math.exp(step))
+        slope = (value - before) / step
+        if slope <= 0:
+            break
+    return _round_up(_bracketed_noise(margin, start[0]))
+
+
+def _bracketed_noise(margin: Callable[[float], float], start: float) -> float:
+    """The slow and safe search, for prices that bend or jump."""
+    low = high = start
+    factor = 1.05
+    if margin(start) < 0:
+        while margin(high := low * factor) < 0:
+            low, factor = high, factor**2
+    else:
+        while margin(low := high / factor) >= 0:
+            high, factor = low, factor**2
+    return last_negative(function=margin, low=low, high=high, tolerance=_CLOSE)[1]
 
 
 def _round_up(value: float) -> float:

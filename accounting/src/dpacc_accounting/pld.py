@@ -66,7 +66,9 @@ def epsilon_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, delta
     cap = gaussian_epsilon(mu=joint_mu(counts=counts, adjacency=adjacency), delta=delta)
     if _beyond_amplification(counts):
         return _without_amplification(counts, cap)
-    leader, *others = _views(counts, adjacency, lambda view: view.estimate(delta=delta))
+    leader, *others = sorted(
+        _views(counts, adjacency), key=lambda view: view.estimate(delta=delta), reverse=True
+    )
     high, grid = leader.epsilon_above(delta=delta)
     low = leader.epsilon_below(delta=delta, high=high, grid=grid)
     for view in others:
@@ -78,20 +80,29 @@ def epsilon_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, delta
     return Bounds(min(low, cap), min(high, cap))
 
 
-def leading_epsilon(*, counts: Mapping[Release, int], adjacency: Adjacency, delta: float) -> float:
-    """The upper bound from the pair that seems worst: certified for that pair alone.
+def leading_epsilon(
+    *, counts: Mapping[Release, int], adjacency: Adjacency, delta: float, near: float
+) -> float:
+    """The upper bound from the pair that is nearly always the worst: certified for it alone.
 
     A search evaluates this, and `epsilon_bounds` only where it ends.
 
+    Args:
+        counts: how often each release is made.
+        adjacency: which datasets are neighbours.
+        delta: δ in (0, 1).
+        near: roughly the answer; the grid is fitted to it.
+
     >>> counts = {Release(0.01, 1.0): 1000}
-    >>> round(leading_epsilon(counts=counts, adjacency=Adjacency.ADD_OR_REMOVE, delta=1e-5), 2)
+    >>> round(leading_epsilon(counts=counts, adjacency=Adjacency.ADD_OR_REMOVE, delta=1e-5,
+    ...                       near=2.0), 2)
     1.83
     """
     cap = gaussian_epsilon(mu=joint_mu(counts=counts, adjacency=adjacency), delta=delta)
     if _beyond_amplification(counts):
         return cap
-    leader, *_ = _views(counts, adjacency, lambda view: view.estimate(delta=delta))
-    return min(leader.epsilon_above(delta=delta)[0], cap)
+    leader, *_ = _views(counts, adjacency)
+    return min(leader.epsilon_above(delta=delta, near=near)[0], cap)
 
 
 def delta_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, epsilon: float) -> Bounds:
@@ -105,7 +116,9 @@ def delta_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, epsilon
     cap = gaussian_delta(mu=joint_mu(counts=counts, adjacency=adjacency), epsilon=epsilon)
     if _beyond_amplification(counts):
         return _without_amplification(counts, cap)
-    leader, *others = _views(counts, adjacency, lambda view: view.log_delta(epsilon=epsilon))
+    leader, *others = sorted(
+        _views(counts, adjacency), key=lambda view: view.log_delta(epsilon=epsilon), reverse=True
+    )
     best, grid = leader.delta_bounds(epsilon=epsilon)
     for view in others:
         if view.delta_above(epsilon=epsilon, delta=best.high, like=grid) > best.high:
@@ -134,13 +147,10 @@ def _without_amplification(counts: Mapping[Release, int], cap: float) -> Bounds:
     return Bounds(cap if all(r.probability == 1 for r in counts) else 0.0, cap)
 
 
-def _views(
-    counts: Mapping[Release, int], adjacency: Adjacency, badness: Callable[[_View], float]
-) -> list[_View]:
-    """Every choice of P and Q, the seemingly worst first."""
+def _views(counts: Mapping[Release, int], adjacency: Adjacency) -> list[_View]:
+    """Every choice of P and Q, the same in every release."""
     pairs = zip(*(dominating_pairs(release=r, adjacency=adjacency) for r in counts), strict=True)
-    views = [_View(choice, tuple(counts.values())) for choice in pairs]
-    return sorted(views, key=badness, reverse=True) if len(views) > 1 else views
+    return [_View(choice, tuple(counts.values())) for choice in pairs]
 
 
 @dataclass(frozen=True)
@@ -166,16 +176,24 @@ class _View:
     def log_delta(self, *, epsilon: float) -> float:
         return estimated_log_delta(cumulants=self._cumulants(1e-30), epsilon=epsilon)
 
-    def epsilon_above(self, *, delta: float) -> tuple[float, _Grid | None]:
-        """An upper bound on ε, and the grid it came from: none where it is exact."""
+    def epsilon_above(
+        self, *, delta: float, near: float | None = None
+    ) -> tuple[float, _Grid | None]:
+        """An upper bound on ε, and the grid it came from: none where it is exact.
+
+        A caller who knows the answer roughly saves the estimate by giving it as `near`, and
+        bears a grid that fits a little less.
+        """
         if self._single():
             return self.pairs[0].epsilon(delta), None
         cumulants = self._cumulants(delta)
-        guess = estimated_epsilon(cumulants=cumulants, delta=delta)
+        guess = estimated_epsilon(cumulants=cumulants, delta=delta) if near is None else near
         for _ in range(_REFITS):
             grid = self._fitted(cumulants, guess, delta)
-            high = _epsilon_of(self._above(grid).delta_above, grid.window, delta)[1]
-            if abs(high - guess) <= 0.1 * high or not math.isfinite(high):
+            law = self._above(grid)
+            high = _bracket(law, law.delta_above, delta=delta, start=guess)[1]
+            off = abs(high - guess)
+            if off <= (0.1 if near is None else 0.5) * high or not math.isfinite(high):
                 break
             guess = high
         return high, grid
@@ -183,7 +201,8 @@ class _View:
     def epsilon_below(self, *, delta: float, high: float, grid: _Grid | None) -> float:
         if grid is None:
             return high
-        return min(_epsilon_of(self._below(grid).delta_below, grid.window, delta)[0], high)
+        law = self._below(grid)
+        return min(_bracket(law, law.delta_below, delta=delta, start=high)[0], high)
 
     def delta_bounds(self, *, epsilon: float) -> tuple[Bounds, _Grid | None]:
         if self._single():
@@ -247,21 +266,22 @@ def _width(pair: Pair, outside: float) -> float:
     return float(np.ptp(pair.loss(np.array(pair.range_holding(outside=outside)))))
 
 
-def _epsilon_of(
-    delta_at: Callable[[float], float], window: Window, delta: float
+def _bracket(
+    law: Composition, delta_at: Callable[[float], float], *, delta: float, start: float
 ) -> tuple[float, float]:
-    """A tight bracket `(a, b)` of the ε at which a falling δ(ε) reaches `delta`."""
+    """A bracket `(a, b)`, 1e-8 wide, of the ε at which a falling bound on δ(ε) meets `delta`."""
 
     def shortfall(epsilon: float) -> float:
         return math.log(delta) - math.log(max(delta_at(epsilon), 1e-300))
 
-    low, high = 0.99 * window.epsilon, 1.01 * window.epsilon + 1e-12
+    near = law.epsilon_near(delta=delta, start=start)
+    low, high = near * (1 - 2e-9), near * (1 + 2e-9) + 1e-15
     while shortfall(low) >= 0:
         if low == 0:
             return 0.0, 0.0
-        low, high = max(low - 2 * (high - low), 0.0), low
+        low, high = max(low - 8 * (high - low), 0.0), low
     while shortfall(high) < 0:
-        if high > 2 * window.high:
+        if high > law.losses[-1]:
             return 0.0, math.inf
-        low, high = high, high + 2 * (high - low)
-    return last_negative(function=shortfall, low=low, high=high, tolerance=1e-10)
+        low, high = high, high + 8 * (high - low)
+    return last_negative(function=shortfall, low=low, high=high, tolerance=1e-8)

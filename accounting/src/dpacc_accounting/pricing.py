@@ -157,6 +157,24 @@ def _delta_bound(
     return delta_bounds(counts=counts, adjacency=adjacency, epsilon=epsilon).high
 
 
+def searched_epsilon(
+    *, event: Event, delta: float, adjacency: Adjacency, method: str, near: float
+) -> float:
+    """ε for a root finder: as `epsilon`, but "pld" covers one pair only, near an expected value.
+
+    >>> from dpacc_accounting import Gaussian
+    >>> searched_epsilon(event=Gaussian(noise_multiplier=0.0), delta=1e-5,
+    ...                  adjacency=Adjacency.ADD_OR_REMOVE, method="pld", near=1.0)
+    inf
+    """
+    counts = releases(event=event)
+    if method != "pld" or any(release.noise_multiplier == 0 for release in counts):
+        return _epsilon_interval(counts, adjacency, delta, method)[1]
+    from dpacc_accounting.pld import leading_epsilon
+
+    return leading_epsilon(counts=counts, adjacency=adjacency, delta=delta, near=near)
+
+
 def _unsampled(counts: Mapping[Release, int]) -> bool:
     return all(release.probability == 1 for release in counts)
 

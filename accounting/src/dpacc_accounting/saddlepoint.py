@@ -159,7 +159,7 @@ def _rise(function: Callable[[float], float], *, low: float, scale: float) -> fl
     step = scale
     while function(low + step) < 0 and step < 1e6 * (1 + scale):
         step *= 2
-    return last_negative(function=function, low=low, high=low + step, tolerance=0.01)[1]
+    return last_negative(function=function, low=low, high=low + step, tolerance=0.02)[1]
 
 
 def _quadrature(pair: Pair, outside: float) -> tuple[Array, Array]:
