@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-IGNORED = -100
-"""The label of a token that is not trained on."""
+from dpacc.supervision import IGNORED
 
 _TOKENS_PER_CHUNK = 32
 
