@@ -77,6 +77,14 @@ class Composition:
                 break
         return epsilon
 
+    def steepness(self, epsilon: float) -> float:
+        """`−d ln|δ′(ε)| / dε`: how fast the tail of the loss thins out, smoothed over the grid."""
+        step = float(self.losses[1] - self.losses[0])
+        low, high = np.searchsorted(self.losses, [epsilon - 4 * step, epsilon + 4 * step])
+        _, slope = self._inside(epsilon)
+        density = float(self.weights[low:high].mean()) / step if high > low else 0.0
+        return density / slope if slope > 0 else 0.0
+
     def _inside(self, epsilon: float) -> tuple[float, float]:
         """`Σ weights·(1 − e^(ε − loss))_+` and minus its derivative."""
         start = int(np.searchsorted(self.losses, epsilon, side="right"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,6 +63,8 @@ def epsilon_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, delta
     >>> bounds.low <= 1.8281 <= bounds.high <= 1.8285
     True
     """
+    if participation(counts=counts) <= delta:
+        return Bounds(0.0, 0.0)
     cap = gaussian_epsilon(mu=joint_mu(counts=counts, adjacency=adjacency), delta=delta)
     if _beyond_amplification(counts):
         return _without_amplification(counts, cap)
@@ -98,6 +100,8 @@ def leading_epsilon(
     ...                       near=2.0), 2)
     1.83
     """
+    if participation(counts=counts) <= delta:
+        return 0.0
     cap = gaussian_epsilon(mu=joint_mu(counts=counts, adjacency=adjacency), delta=delta)
     if _beyond_amplification(counts):
         return cap
@@ -114,6 +118,7 @@ def delta_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, epsilon
     True
     """
     cap = gaussian_delta(mu=joint_mu(counts=counts, adjacency=adjacency), epsilon=epsilon)
+    cap = min(cap, participation(counts=counts))
     if _beyond_amplification(counts):
         return _without_amplification(counts, cap)
     leader, *others = sorted(
@@ -138,6 +143,17 @@ def joint_mu(*, counts: Mapping[Release, int], adjacency: Adjacency) -> float:
     return math.sqrt(math.fsum(terms))
 
 
+def participation(*, counts: Mapping[Release, int]) -> float:
+    """The chance that a unit takes part at all, `1 − Π (1 − q_i)^n_i`: no δ need be larger.
+
+    >>> round(participation(counts={Release(0.01, 1.0): 2}), 4)
+    0.0199
+    """
+    if any(release.probability == 1 for release in counts):
+        return 1.0
+    return -math.expm1(math.fsum(n * math.log1p(-r.probability) for r, n in counts.items()))
+
+
 def _beyond_amplification(counts: Mapping[Release, int]) -> bool:
     unsampled = all(release.probability == 1 for release in counts)
     return unsampled or max(1 / r.noise_multiplier for r in counts) > _LARGEST_SHIFT
@@ -154,11 +170,19 @@ def _views(counts: Mapping[Release, int], adjacency: Adjacency) -> list[_View]:
 
 
 @dataclass(frozen=True)
-class _Grid:
-    """How finely, and under which tilt, a composition is computed."""
+class _Plan:
+    """A grid's step, the tilt, and how fast δ′ was taken to fall with ε in choosing the step."""
 
     step: float
     tilt: float
+    steepness: float
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """A plan, the window that it needs here, and the mass that each release may leave out."""
+
+    plan: _Plan
     window: Window
     outside: float
 
@@ -188,12 +212,15 @@ class _View:
             return self.pairs[0].epsilon(delta), None
         cumulants = self._cumulants(delta)
         guess = estimated_epsilon(cumulants=cumulants, delta=delta) if near is None else near
+        allowed, steepness = (0.1, 0.0) if near is None else (0.5, 0.0)
         for _ in range(_REFITS):
-            grid = self._fitted(cumulants, guess, delta)
+            grid = self._fitted(cumulants, guess, delta, steepness)
             law = self._above(grid)
             high = _bracket(law, law.delta_above, delta=delta, start=guess)[1]
-            off = abs(high - guess)
-            if off <= (0.1 if near is None else 0.5) * high or not math.isfinite(high):
+            if high in (0.0, math.inf):
+                break
+            steepness = law.steepness(high)
+            if abs(high - guess) <= allowed * high and steepness <= 2 * grid.plan.steepness:
                 break
             guess = high
         return high, grid
@@ -223,7 +250,7 @@ class _View:
         if like is None:
             return self.pairs[0].delta(epsilon)
         cumulants = self._cumulants(delta)
-        grid = self._grid(cumulants, epsilon, delta, like.tilt, like.step)
+        grid = self._grid(cumulants, epsilon, delta, like.plan)
         return self._above(grid).delta_above(epsilon)
 
     def _single(self) -> bool:
@@ -235,30 +262,32 @@ class _View:
     def _outside(self, delta: float) -> float:
         return math.exp(-RIGHT_MARGIN) * delta / sum(self.times)
 
-    def _fitted(self, cumulants: Cumulants, epsilon: float, delta: float) -> _Grid:
+    def _fitted(
+        self, cumulants: Cumulants, epsilon: float, delta: float, steepness: float = 0.0
+    ) -> _Grid:
         """The grid whose excess variance, about T·h²/6, moves ε by `GRID_TOLERANCE`."""
         tilt = tilt_around(cumulants=cumulants, epsilon=epsilon)
         spread = math.sqrt(cumulants.at(tilt)[2])
         moved = GRID_TOLERANCE * max(epsilon, 0.1 * spread)
-        step = math.sqrt(12 * moved / (sum(self.times) * (1 + tilt)))
-        return self._grid(cumulants, epsilon, delta, tilt, step)
+        steepness = max(steepness, 1 + tilt)
+        step = math.sqrt(12 * moved / (sum(self.times) * steepness))
+        return self._grid(cumulants, epsilon, delta, _Plan(step, tilt, steepness))
 
-    def _grid(
-        self, cumulants: Cumulants, epsilon: float, delta: float, tilt: float, step: float
-    ) -> _Grid:
+    def _grid(self, cumulants: Cumulants, epsilon: float, delta: float, plan: _Plan) -> _Grid:
         outside = self._outside(delta)
         window = window_around(
-            cumulants=cumulants, epsilon=epsilon, log_delta=math.log(delta), tilt=tilt
+            cumulants=cumulants, epsilon=epsilon, log_delta=math.log(delta), tilt=plan.tilt
         )
         widest = max(window.high - window.low, *(_width(pair, outside) for pair in self.pairs))
-        return _Grid(max(step, widest / LARGEST_GRID), tilt, window, outside)
+        step = max(plan.step, widest / LARGEST_GRID)
+        return _Grid(replace(plan, step=step), window, outside)
 
     def _above(self, grid: _Grid) -> Composition:
-        laws = [dots_above(pair=p, step=grid.step, outside=grid.outside) for p in self.pairs]
+        laws = [dots_above(pair=p, step=grid.plan.step, outside=grid.outside) for p in self.pairs]
         return compose(laws=laws, times=self.times, window=grid.window)
 
     def _below(self, grid: _Grid) -> Composition:
-        laws = [dots_below(pair=p, step=grid.step, outside=grid.outside) for p in self.pairs]
+        laws = [dots_below(pair=p, step=grid.plan.step, outside=grid.outside) for p in self.pairs]
         return compose(laws=laws, times=self.times, window=grid.window)
 
 
