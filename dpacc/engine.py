@@ -15,7 +15,7 @@ from dpacc_accounting import Guarantee, Ledger
 from torch import Tensor, nn
 
 import dpacc
-from dpacc import backends
+from dpacc import ranks
 from dpacc.adapters import attach_gradient_buffer
 from dpacc.admission import (
     admit_model,
@@ -23,6 +23,7 @@ from dpacc.admission import (
     refuse_raw_gradients,
     refuse_replaced_adapters,
 )
+from dpacc.backends import backend_for
 from dpacc.batching import cut_into_micro_batches
 from dpacc.errors import BudgetExhausted, ConfigurationError, PrivacyError
 from dpacc.logical_step import Collate, LogicalStep
@@ -67,7 +68,7 @@ class PrivacyEngine:
         micro_batch_tokens: int = 4096,
         fixed_seed: int | None = None,
     ) -> None:
-        backends.require_replicated_model(accelerator)
+        self._backend = backend_for(accelerator)
         self.accelerator = accelerator
         self.plan = plan
         self.micro_batch_tokens = micro_batch_tokens
@@ -85,19 +86,18 @@ class PrivacyEngine:
         """
         admit_model(model)
         admit_optimizer(optimizer, model)
-        self._model = backends.place_model(self.accelerator, model)
-        self._optimizer = optimizer
+        self._model, self._optimizer = self._backend.place(model, optimizer)
         self._parameters = [p for p in self._model.parameters() if p.requires_grad]
-        backends.require_agreement(
+        ranks.require_agreement(
             {
                 "the version of dpacc": dpacc.__version__,
                 "the privacy plan": self.plan.fingerprint,
                 "the number of trainable parameters": sum(p.numel() for p in self._parameters),
             }
         )
-        backends.start_alike(self._parameters)
+        ranks.start_alike(self._parameters)
         self._buffer = attach_gradient_buffer(self._model)
-        return cast(AnyModel, self._model), optimizer
+        return cast(AnyModel, self._model), cast(AnyOptimizer, self._optimizer)
 
     def steps(
         self,
@@ -121,8 +121,8 @@ class PrivacyEngine:
             BudgetExhausted: the ledger already holds all the plan's steps.
         """
         self._require_dataset_of_the_plan(dataset)
-        backends.on_main_process(self.accelerator, self._open_ledger)
-        self._steps_charged = backends.share_from_main(self._steps_charged)
+        ranks.on_main_process(self.accelerator, self._open_ledger)
+        self._steps_charged = ranks.share_from_main(self._steps_charged)
         if self._steps_charged >= self.plan.steps:
             raise BudgetExhausted(
                 f"{self._ledger_path} already holds all {self.plan.steps} steps of the plan; "
@@ -206,7 +206,7 @@ class PrivacyEngine:
         """Run the backward and return its [examples, width] fp32 rows."""
         _require_one_loss_per_example(losses, examples)
         self._buffer.open(examples=examples)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        self._backend.backward(losses.sum())
         refuse_raw_gradients(self._model)
         if not self._buffer.touched:
             raise PrivacyError(
@@ -219,13 +219,11 @@ class PrivacyEngine:
         """Reduce, charge, noise once, update: the only way anything leaves a step."""
         refuse_replaced_adapters(self._model, self._parameters)
         admit_optimizer(self._optimizer, self._model)
-        total = backends.sum_over_ranks(self.accelerator, clipped)
-        backends.on_main_process(self.accelerator, lambda: self._charge(index))
+        total = ranks.sum_over_ranks(self.accelerator, clipped)
+        ranks.on_main_process(self.accelerator, lambda: self._charge(index))
         self._steps_charged = index + 1
         private = (total + self._noise(index)) / self.plan.expected_batch_size
-        backends.deliver(self._parameters, private)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._backend.update(self._parameters, private)
 
     def _charge(self, index: int) -> None:
         assert self._ledger is not None
@@ -240,7 +238,7 @@ class PrivacyEngine:
 def _agree_on_secret(fixed_seed: int | None) -> RunSecret:
     if fixed_seed is not None:
         return RunSecret.from_fixed_seed(fixed_seed)
-    return RunSecret(backends.share_from_main(secrets.token_bytes(SECRET_BYTES)))
+    return RunSecret(ranks.share_from_main(secrets.token_bytes(SECRET_BYTES)))
 
 
 def _length(example: Any) -> int:

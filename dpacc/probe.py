@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from dpacc.backends import model_computes_in_half_precision
 from dpacc.errors import PrivacyError
 
 _LENGTHS = (6, 9, 13)
@@ -164,5 +164,5 @@ class CouplingProbe:
 
     @property
     def _tolerance(self) -> float:
-        half = model_computes_in_half_precision(self._model)
+        half = any(p.dtype != torch.float32 for p in self._model.parameters())
         return _TOLERANCE_IN_HALF_PRECISION if half else _TOLERANCE

@@ -35,10 +35,10 @@ def train(config: TrainingConfig) -> None:
 
     from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
     from dpacc.artifacts import new_run_folder, save_run
-    from dpacc.backends import share_from_main
     from dpacc.data import load_held_out_examples, load_training_examples, pad_examples
     from dpacc.evaluation import held_out_perplexity
     from dpacc.models import add_lora, load_base
+    from dpacc.ranks import share_from_main
 
     started = time.monotonic()
     accelerator = Accelerator(cpu=not torch.cuda.is_available())

@@ -365,14 +365,14 @@ def test_the_ledger_holds_exactly_the_steps_released(ledgers: Iterator[Path]) ->
 KILLED_BETWEEN_CHARGE_AND_UPDATE = """
 import os, sys
 from pathlib import Path
-from dpacc import backends
+from dpacc.backends import Replicated
 from tests.dpacc.test_engine import LENGTHS, plan_for, received
 from tests.tiny_models import examples
 
 def die(*arguments):
     os._exit(9)
 
-backends.deliver = die
+Replicated.update = die
 received(plan_for(len(LENGTHS)), examples(LENGTHS), Path(sys.argv[1]))
 """
 
