@@ -162,11 +162,10 @@ def event_from_json(*, document: Any) -> Event:
     """
     if not isinstance(document, dict):
         raise ValueError(f"an event is a JSON object, not {document!r}")
-    kind = _KINDS.get(document.get("event"))  # type: ignore[arg-type]
+    name = document.get("event")
+    kind = _KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise ValueError(
-            f"unknown event kind {document.get('event')!r}; known kinds: {', '.join(_KINDS)}"
-        )
+        raise ValueError(f"unknown event kind {name!r}; known kinds: {', '.join(_KINDS)}")
     names = {_JSON_KEYS.get(field.name, field.name): field.name for field in fields(kind)}
     _require_keys(document, expected=names, kind=kind)
     return kind(**{name: _value_from_json(name, document[key]) for key, name in names.items()})
