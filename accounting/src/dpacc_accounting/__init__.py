@@ -22,10 +22,13 @@ if TYPE_CHECKING:
         event_from_json,
         event_to_json,
     )
+    from dpacc_accounting.federation import FederatedGuarantee, price_federation
     from dpacc_accounting.guarantee import Adjacency, Guarantee
     from dpacc_accounting.ledger import Ledger
     from dpacc_accounting.pricing import delta, epsilon
+    from dpacc_accounting.reading import read_federation
     from dpacc_accounting.record import LedgerError, LedgerRecord, read_ledger
+    from dpacc_accounting.rounds import Federation
     from dpacc_accounting.wording import statement
 
 # Each name is loaded on first use, so that reading a ledger costs no numpy and no scipy.
@@ -34,6 +37,8 @@ _ROOMS = {
     "Calibration": "calibration",
     "Composed": "events",
     "Event": "events",
+    "FederatedGuarantee": "federation",
+    "Federation": "rounds",
     "Gaussian": "events",
     "Guarantee": "guarantee",
     "Ledger": "ledger",
@@ -46,6 +51,8 @@ _ROOMS = {
     "epsilon": "pricing",
     "event_from_json": "events",
     "event_to_json": "events",
+    "price_federation": "federation",
+    "read_federation": "reading",
     "read_ledger": "record",
     "statement": "wording",
 }
@@ -55,6 +62,8 @@ __all__ = [
     "Calibration",
     "Composed",
     "Event",
+    "FederatedGuarantee",
+    "Federation",
     "Gaussian",
     "Guarantee",
     "Ledger",
@@ -67,6 +76,8 @@ __all__ = [
     "epsilon",
     "event_from_json",
     "event_to_json",
+    "price_federation",
+    "read_federation",
     "read_ledger",
     "statement",
 ]

@@ -1,0 +1,218 @@
+"""What a federation promises, to whom: to those who see its server, and who see its models.
+
+The two views are priced apart. The server knows who took part in which round, so nothing is
+amplified by a client's taking part at random; whoever sees only the released models does not know,
+and hidden coins count. Neither view takes credit for the noise of other clients' own DP-SGD.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dpacc_accounting.events import Composed, Event
+from dpacc_accounting.guarantee import Guarantee
+from dpacc_accounting.many import epsilons
+from dpacc_accounting.rounds import (
+    ClientFederation,
+    ExampleFederation,
+    Federation,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What one client's data, or one course of the rounds, costs in either view.
+
+    Args:
+        name: of the client, of the clients that overlap, or of the course.
+        server: the guarantee against a server that sees every message.
+        released: the guarantee against whoever sees only the released models.
+        count: how many clients it holds for.
+        epsilon_budget: what the client agreed to spend, if it said so.
+    """
+
+    name: str
+    server: Guarantee
+    released: Guarantee
+    count: int = 1
+    epsilon_budget: float | None = None
+
+    @property
+    def within_budget(self) -> bool | None:
+        """Whether the server's view keeps the budget; None without one."""
+        if self.epsilon_budget is None:
+            return None
+        return self.server.epsilon <= self.epsilon_budget
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as a dict that strict JSON can hold."""
+        return {
+            "name": self.name,
+            "count": self.count,
+            "server": self.server.to_json(),
+            "released": self.released.to_json(),
+            "epsilon_budget": self.epsilon_budget,
+            "within_budget": self.within_budget,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederatedGuarantee:
+    """The price of a federation.
+
+    Args:
+        level: "example" or "client", whose data one unit is.
+        prices: one for each client, or for the plan and for what really happened.
+        overlaps: one for each group of clients that may hold data of the same unit.
+        assumptions: what must be true for the prices to hold, in words.
+    """
+
+    level: str
+    prices: tuple[Price, ...]
+    overlaps: tuple[Price, ...]
+    assumptions: tuple[str, ...]
+
+    @property
+    def worst_server(self) -> Price:
+        """The price with the largest ε in the server's view, overlaps included."""
+        return max((*self.prices, *self.overlaps), key=lambda price: price.server.epsilon)
+
+    @property
+    def worst_released(self) -> Price:
+        """The price with the largest ε in the released models' view, overlaps included."""
+        return max((*self.prices, *self.overlaps), key=lambda price: price.released.epsilon)
+
+    @property
+    def over_budget(self) -> tuple[str, ...]:
+        """The names of the clients that spend more than they agreed to."""
+        return tuple(price.name for price in self.prices if price.within_budget is False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as a dict that strict JSON can hold."""
+        return {
+            "level": self.level,
+            "worst": {
+                "server": {"name": self.worst_server.name, **self.worst_server.server.to_json()},
+                "released": {
+                    "name": self.worst_released.name,
+                    **self.worst_released.released.to_json(),
+                },
+            },
+            "over_budget": list(self.over_budget),
+            "prices": [price.to_json() for price in self.prices],
+            "overlaps": [price.to_json() for price in self.overlaps],
+            "assumptions": list(self.assumptions),
+        }
+
+
+def price_federation(*, federation: Federation) -> FederatedGuarantee:
+    """ε of every client, or of every client-level course, in the server's and the released view.
+
+    Args:
+        federation: what is run; `read_federation` builds one from a plain mapping.
+
+    Returns:
+        Infinite ε where a view has no guarantee, such as the server's under central noise.
+
+    Raises:
+        ValueError: a part cannot be priced.
+
+    Source: composition as in `epsilon`; hidden participation as in `LocalRounds.as_hidden`;
+    integer noise as in `distributed`.
+
+    >>> from dpacc_accounting import read_federation
+    >>> found = price_federation(federation=read_federation(document={
+    ...     "level": "client", "delta": 1e-6, "rounds": 500, "sampling": "poisson",
+    ...     "sampling_rate": 0.01, "noise_multiplier": 1.0}))
+    >>> found.prices[0].server.epsilon, round(found.prices[0].released.epsilon, 2)
+    (inf, 1.58)
+    """
+    if isinstance(federation, ExampleFederation):
+        return _example_level(federation)
+    return _client_level(federation)
+
+
+def _example_level(federation: ExampleFederation) -> FederatedGuarantee:
+    joined = {c.name: _composed([r.as_joined for r in c.schedule]) for c in federation.clients}
+    hidden = {c.name: _composed([r.as_hidden for r in c.schedule]) for c in federation.clients}
+    for names in federation.overlaps:
+        joined[_together(names)] = _composed([joined[name] for name in names])
+        hidden[_together(names)] = _composed([hidden[name] for name in names])
+    server = _priced(joined, federation)
+    # One law is no worse for being hidden: share its price.
+    same = {name: server[name] for name in joined if joined[name] == hidden[name]}
+    released = same | _priced({n: e for n, e in hidden.items() if n not in same}, federation)
+    prices = {
+        n: Price(name=n, server=server[n], released=_lesser(released[n], server[n])) for n in joined
+    }
+    return FederatedGuarantee(
+        level="example",
+        prices=tuple(
+            replace(prices[c.name], count=c.count, epsilon_budget=c.epsilon_budget)
+            for c in federation.clients
+        ),
+        overlaps=tuple(prices[_together(names)] for names in federation.overlaps),
+        assumptions=_example_assumptions(federation),
+    )
+
+
+def _priced(events: dict[str, Event], federation: ExampleFederation) -> dict[str, Guarantee]:
+    found = epsilons(
+        events=[*events.values()],
+        delta=federation.delta,
+        adjacency=federation.adjacency,
+        unit=federation.unit,
+    )
+    return dict(zip(events, found, strict=True))
+
+
+def _lesser(released: Guarantee, server: Guarantee) -> Guarantee:
+    """Released models are computed from what the server sees: its guarantee covers them too."""
+    return released if released.epsilon <= server.epsilon else server
+
+
+def _composed(events: Sequence[Event]) -> Event:
+    return events[0] if len(events) == 1 else Composed(events=tuple(events))
+
+
+def _together(names: Sequence[str]) -> str:
+    return " + ".join(names)
+
+
+def _example_assumptions(federation: ExampleFederation) -> tuple[str, ...]:
+    unit = federation.unit
+    said = [
+        f"Each client draws its own {unit}s by Poisson sampling in every local step, clips each "
+        "one's gradient and adds its own noise before anything leaves it.",
+        f"Different clients hold different units' data, so ε of one {unit} is that of its client; "
+        "the overlaps listed are added by composition, and no others exist.",
+        "The server's view counts every round of a client's schedule; no credit is taken for other "
+        "clients' noise.",
+    ]
+    if any(part.participation < 1 for c in federation.clients for part in c.schedule):
+        said.append(
+            "The released view holds while nobody learns which rounds a client joined: each is "
+            "decided by its own coin, of the stated chance, shared by all local steps of the round."
+        )
+    return tuple(said)
+
+
+def _client_level(federation: ClientFederation) -> FederatedGuarantee:
+    from dpacc_accounting.cohorts import client_assumptions, price_course
+
+    planned = tuple(replace(part, survivors=None, opened=True) for part in federation.schedule)
+    courses = {"planned": planned}
+    if planned != federation.schedule:
+        courses["as it went"] = federation.schedule
+    prices = tuple(
+        Price(name=name, **price_course(federation=federation, course=course))
+        for name, course in courses.items()
+    )
+    return FederatedGuarantee(
+        level="client",
+        prices=prices,
+        overlaps=(),
+        assumptions=client_assumptions(federation=federation),
+    )
