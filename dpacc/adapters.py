@@ -10,95 +10,14 @@ forwards only; the frozen base, quantized or not, is not touched.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpacc.errors import PrivacyError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slot:
-    """Where one parameter's gradient lies in an example's flat row."""
-
-    name: str
-    offset: int
-    shape: torch.Size
-
-    @property
-    def end(self) -> int:
-        """One past the last column."""
-        return self.offset + self.shape.numel()
-
-
-class GradientBuffer:
-    """Per-example gradients of one micro-batch: fp32, one flat row an example.
-
-    Args:
-        parameters: name and parameter, in the order of the columns.
-        device: where the rows live.
-    """
-
-    def __init__(self, parameters: dict[str, nn.Parameter], *, device: torch.device) -> None:
-        self.slots: dict[int, Slot] = {}
-        self._written: set[int] = set()
-        self._examples: int | None = None
-        offset = 0
-        for name, parameter in parameters.items():
-            slot = Slot(name=name, offset=offset, shape=parameter.shape)
-            self.slots[id(parameter)] = slot
-            offset = slot.end
-        self.width = offset
-        self._rows = torch.empty(0, self.width, dtype=torch.float32, device=device)
-
-    def open(self, *, examples: int) -> None:
-        """Make room for a backward over `examples` examples; nothing is left from the last."""
-        if self._rows.shape[0] < examples:
-            self._rows = self._rows.new_empty(examples, self.width)
-        self._written.clear()
-        self._examples = examples
-
-    def write(self, slot: Slot, gradient: Tensor) -> None:
-        """Add one layer's gradients, [examples, *slot.shape], to the rows.
-
-        A layer that is used twice in one forward writes twice, and the two add up.
-        """
-        if self._examples is None:
-            raise PrivacyError(
-                f"a backward reached {slot.name} outside step.backward(losses); "
-                "call step.backward instead of losses.backward"
-            )
-        if gradient.shape[0] != self._examples:
-            raise PrivacyError(
-                f"{slot.name} saw inputs whose first dimension is {gradient.shape[0]} while there "
-                f"are {self._examples} losses; its inputs must be [examples, ...]"
-            )
-        rows = self._rows[: self._examples, slot.offset : slot.end]
-        flat = gradient.reshape(self._examples, -1)
-        if slot.offset in self._written:
-            rows.add_(flat)
-        else:
-            rows.copy_(flat)
-            self._written.add(slot.offset)
-
-    def close(self) -> Tensor:
-        """The rows, [examples, width]; layers that took no part are zero. Valid until `open`."""
-        if self._examples is None:
-            raise RuntimeError("close() without open()")
-        rows = self._rows[: self._examples]
-        for slot in self.slots.values():
-            if slot.offset not in self._written:
-                rows[:, slot.offset : slot.end] = 0
-        self._examples = None
-        return rows
-
-    @property
-    def touched(self) -> bool:
-        """Whether any layer has written since `open`."""
-        return bool(self._written)
+from dpacc.gradients import GradientBuffer, Layout
+from dpacc.heads import PerExampleEmbedding, PerExampleLayerNorm
 
 
 class PerExampleLinear(nn.Linear):
@@ -133,7 +52,7 @@ class _PerExampleLinear(torch.autograd.Function):
         (gradient,) = output_gradients
         input, weight = ctx.saved_tensors
         buffer: GradientBuffer = ctx.buffer
-        weight_slot, bias_slot = (buffer.slots.get(key) for key in ctx.parameters)
+        weight_slot, bias_slot = (buffer.layout.slots.get(key) for key in ctx.parameters)
         tokens = gradient.reshape(gradient.shape[0], -1, gradient.shape[-1])
         if weight_slot is not None:
             inputs = input.to(gradient.dtype).reshape(input.shape[0], -1, input.shape[-1])
@@ -145,7 +64,11 @@ class _PerExampleLinear(torch.autograd.Function):
         return (gradient @ weight.to(gradient.dtype)).to(input.dtype), None, None, None
 
 
-PER_EXAMPLE_RULES: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: PerExampleLinear}
+PER_EXAMPLE_RULES: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: PerExampleLinear,
+    nn.Embedding: PerExampleEmbedding,
+    nn.LayerNorm: PerExampleLayerNorm,
+}
 """Layer types that may be trained, and the class that yields their per-example gradients."""
 
 
@@ -162,8 +85,7 @@ def attach_gradient_buffer(model: nn.Module) -> GradientBuffer:
     The layers must all have a rule; `dpacc.admission` checks that first.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    device = next(iter(parameters.values())).device
-    buffer = GradientBuffer(parameters, device=device)
+    buffer = GradientBuffer(Layout(parameters))
     for _, layer in trainable_layers(model):
         rule = PER_EXAMPLE_RULES.get(type(layer))
         if rule is not None:

@@ -25,6 +25,7 @@ def admit_model(model: nn.Module) -> None:
     _require_per_example_rules(model)
     _refuse_half_precision_parameters(model)
     _refuse_layers_packed_for_inference(model)
+    _refuse_embeddings_that_mix_examples(model)
 
 
 def admit_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
@@ -130,4 +131,13 @@ def _refuse_layers_packed_for_inference(model: nn.Module) -> None:
             raise ConfigurationError(
                 f"bitsandbytes has packed {name} for inference, through which no gradient flows; "
                 "load the model again, and call prepare() before the first evaluation"
+            )
+
+
+def _refuse_embeddings_that_mix_examples(model: nn.Module) -> None:
+    for name, layer in trainable_layers(model):
+        if isinstance(layer, nn.Embedding) and (layer.scale_grad_by_freq or layer.max_norm):
+            raise PrivacyError(
+                f"{name} scales gradients by word frequency or renormalises rows it looks up, "
+                "which mixes the examples of a batch; set scale_grad_by_freq=False, max_norm=None"
             )

@@ -23,7 +23,7 @@ class Backend(Protocol):
     ) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Put model and optimizer where they train, with nothing that reduces gradients itself."""
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, keep_graph: bool) -> None:
         """Run the backward of one micro-batch; parameters keep no gradient."""
 
     def update(self, parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
@@ -48,9 +48,9 @@ class Replicated:
         placed: nn.Module = self._accelerator.prepare_model(model, evaluation_mode=True)
         return placed, optimizer
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, keep_graph: bool) -> None:
         """Autograd's backward."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(retain_graph=keep_graph)  # type: ignore[no-untyped-call]
 
     def update(self, parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
         """Cut the flat gradient into the parameters' `.grad`, step, and clear."""

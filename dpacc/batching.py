@@ -7,23 +7,31 @@ comes from: neighbours of like length waste few padded tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 MicroBatch = list[int]
 
 
 def cut_into_micro_batches(
-    *, lengths: Sequence[int], ranks: int, max_tokens: int
+    *,
+    lengths: Sequence[int],
+    ranks: int,
+    max_tokens: int,
+    counts: Sequence[int] | None = None,
+    max_units: int | None = None,
 ) -> list[list[MicroBatch]]:
-    """Cut examples 0 … len(lengths)−1 into micro-batches of at most `max_tokens` padded tokens.
+    """Cut units 0 … len(lengths)−1 into micro-batches of at most `max_tokens` padded tokens.
 
     Every rank gets the same number of micro-batches, costliest first, so that collectives match;
-    an empty one stands where a rank has nothing left. An example longer than the budget forms a
-    micro-batch of its own.
+    an empty one stands where a rank has nothing left. A unit beyond the budget forms a micro-batch
+    of its own.
 
     Args:
-        lengths: tokens in each drawn example.
+        lengths: tokens in the longest example of each drawn privacy unit.
         ranks: the number of processes.
         max_tokens: the budget: examples × the longest among them.
+        counts: examples of each unit; by default one.
+        max_units: the most units in a micro-batch, whose gradients are kept at once.
 
     Returns:
         For each rank, its micro-batches as lists of positions into `lengths`.
@@ -33,36 +41,47 @@ def cut_into_micro_batches(
     >>> cut_into_micro_batches(lengths=[4], ranks=2, max_tokens=100)
     [[[0]], [[]]]
     """
+    if not lengths:
+        return [[] for _ in range(ranks)]
     longest_first = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    fewest = len(_cut(longest_first, lengths, max_tokens))
-    rounds = -(-fewest // ranks)
-    budget = _smallest_budget(longest_first, lengths, limit=rounds * ranks, ceiling=max_tokens)
-    batches = _cut(longest_first, lengths, budget)
-    batches.sort(key=lambda batch: -len(batch) * lengths[batch[0]])
+    units = _Units(longest_first, lengths, counts or [1] * len(lengths), max_units or len(lengths))
+    rounds = -(-len(units.cut(max_tokens)) // ranks)
+    batches = units.cut(_smallest_budget(units, limit=rounds * ranks, ceiling=max_tokens))
+    batches.sort(key=units.cost, reverse=True)
     batches += [[] for _ in range(rounds * ranks - len(batches))]
     return _deal(batches, ranks)
 
 
-def _cut(order: Sequence[int], lengths: Sequence[int], budget: int) -> list[MicroBatch]:
-    """Consecutive runs of `order`, each within the budget of padded tokens."""
-    batches: list[MicroBatch] = []
-    start = 0
-    while start < len(order):
-        width = max(1, lengths[order[start]])
-        count = max(1, budget // width)
-        batches.append(list(order[start : start + count]))
-        start += count
-    return batches
+class _Units(NamedTuple):
+    order: Sequence[int]
+    lengths: Sequence[int]
+    counts: Sequence[int]
+    most: int
+
+    def cut(self, budget: int) -> list[MicroBatch]:
+        """Consecutive runs of the order, each within the budget of padded tokens."""
+        batches: list[MicroBatch] = []
+        width = examples = 0
+        for unit in self.order:
+            examples += self.counts[unit]
+            full = batches and (examples * width > budget or len(batches[-1]) == self.most)
+            if not batches or full:
+                batches.append([])
+                width, examples = max(1, self.lengths[unit]), self.counts[unit]
+            batches[-1].append(unit)
+        return batches
+
+    def cost(self, batch: MicroBatch) -> int:
+        """Padded tokens of a micro-batch."""
+        return self.lengths[batch[0]] * sum(self.counts[unit] for unit in batch)
 
 
-def _smallest_budget(
-    order: Sequence[int], lengths: Sequence[int], *, limit: int, ceiling: int
-) -> int:
+def _smallest_budget(units: _Units, *, limit: int, ceiling: int) -> int:
     """The least budget that needs no more than `limit` micro-batches: it levels the ranks."""
     low, high = 1, ceiling
     while low < high:
         middle = (low + high) // 2
-        if len(_cut(order, lengths, middle)) <= limit:
+        if len(units.cut(middle)) <= limit:
             high = middle
         else:
             low = middle + 1

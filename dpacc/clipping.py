@@ -1,53 +1,76 @@
-"""From per-example gradients to a sum in which no example weighs more than C."""
+"""From per-example gradients to a sum in which no privacy unit weighs more than C."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
+from dpacc.gradients import Layout
 from dpacc.plan import Clipping
 
 AUTOMATIC_STABILITY = 0.01
 """γ in C/(norm + γ), as in arXiv 2206.07136."""
 
 
-def clipping_scales(*, norms: Tensor, max_grad_norm: float, clipping: Clipping) -> Tensor:
-    """The factor by which each example's gradient is scaled so that its norm is at most C.
-
-    "flat": min(1, C/norm). "automatic": C/(norm + 0.01), which makes every example count
-    alike. A non-finite norm gives 0.
-
-    >>> clipping_scales(norms=torch.tensor([0.5, 4.0, float("nan")]), max_grad_norm=1.0,
-    ...                 clipping="flat").tolist()
-    [1.0, 0.25, 0.0]
-    """
-    if clipping == "automatic":
-        scales = max_grad_norm / (norms + AUTOMATIC_STABILITY)
-    else:
-        scales = (max_grad_norm / norms).clamp(max=1.0)
-    return torch.where(norms.isfinite(), scales, torch.zeros_like(scales))
+def squared_norms(*, rows: Tensor, layout: Layout) -> Tensor:
+    """‖gradient‖² of every unit and slot, [units, slots] fp32, of [units, width] rows."""
+    slots = layout.slots.values()
+    parts = [rows[:, slot.offset : slot.end].square().sum(dim=1) for slot in slots]
+    return torch.stack(parts, dim=1)
 
 
-def clipped_sum(*, gradients: Tensor, max_grad_norm: float, clipping: Clipping) -> Tensor:
-    """Σᵢ scaleᵢ·gᵢ over the examples of one micro-batch.
+def clipping_scales(*, squares: Tensor, max_grad_norm: float, clipping: Clipping) -> Tensor:
+    """The factors by which gradients are scaled so that every unit's norm is at most C.
 
-    Norms are fp32, over all trainable parameters, of exactly what is summed. An example whose
-    gradient is not finite contributes zero: 0·NaN would poison the sum, so its row is emptied.
+    - "flat" and "adaptive": min(1, C/norm) over all slots together.
+    - "automatic": C/(norm + 0.01), which makes every unit count alike (arXiv 2206.07136).
+    - "per-layer": min(1, C/(√K·norm_k)) for each of K slots, so that all together stay within C
+      (arXiv 2212.01539).
+
+    A unit with any gradient that is not finite gets zeros.
 
     Args:
-        gradients: [examples, width] fp32; scaled in place.
+        squares: [units, slots] squared norms.
         max_grad_norm: C.
         clipping: the rule.
 
     Returns:
-        [width] fp32, with norm of at most C per example.
+        [units, slots] fp32.
 
-    >>> clipped_sum(gradients=torch.tensor([[3.0, 4.0], [0.3, 0.4]]), max_grad_norm=1.0,
-    ...             clipping="flat")
-    tensor([0.9000, 1.2000])
+    >>> clipping_scales(squares=torch.tensor([[0.25], [16.0], [float("nan")]]), max_grad_norm=1.0,
+    ...                 clipping="flat").flatten().tolist()
+    [1.0, 0.25, 0.0]
     """
-    norms = torch.linalg.vector_norm(gradients, dim=1)
-    scales = clipping_scales(norms=norms, max_grad_norm=max_grad_norm, clipping=clipping)
-    gradients.masked_fill_(~norms.isfinite().unsqueeze(1), 0.0)
-    # Not `scales @ gradients`: a matrix product may be rounded to TF32 or bf16 by a global flag.
-    return gradients.mul_(scales.unsqueeze(1)).sum(dim=0)
+    norms = squares.sum(dim=1, keepdim=True).sqrt()
+    finite = norms.isfinite()
+    if clipping == "automatic":
+        scales = max_grad_norm / (norms + AUTOMATIC_STABILITY)
+    elif clipping == "per-layer":
+        share = max_grad_norm / math.sqrt(squares.shape[1])
+        scales = (share / squares.sqrt()).clamp(max=1.0)
+    else:
+        scales = (max_grad_norm / norms).clamp(max=1.0)
+    return torch.where(finite, scales, 0.0).expand_as(squares)
+
+
+def add_clipped(*, total: Tensor, rows: Tensor, scales: Tensor, layout: Layout) -> None:
+    """Add Σ scale·gradient over the units of one micro-batch to `total`, [width] fp32.
+
+    A unit whose scale is zero is left out by emptying its row, for 0·NaN would poison the sum.
+
+    Args:
+        total: [width] fp32, added to in place.
+        rows: [units, width] fp32, scaled in place.
+        scales: [units, slots].
+        layout: which columns belong to which slot.
+    """
+    rows.masked_fill_(scales[:, :1] == 0, 0.0)
+    # Not a matrix product: that may be rounded to TF32 or bf16 by a global flag.
+    if scales.stride(1) == 0:
+        rows.mul_(scales[:, :1])
+    else:
+        for slot in layout.slots.values():
+            rows[:, slot.offset : slot.end].mul_(scales[:, slot.index : slot.index + 1])
+    total += rows.sum(dim=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -11,11 +11,13 @@ from typing import Any, TypeVar, cast
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
-from dpacc_accounting import Guarantee, Ledger
+from dpacc_accounting import Guarantee
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 import dpacc
 from dpacc import ranks
+from dpacc.accumulation import ClippedSum
 from dpacc.adapters import attach_gradient_buffer
 from dpacc.admission import (
     admit_model,
@@ -25,13 +27,24 @@ from dpacc.admission import (
 )
 from dpacc.backends import backend_for
 from dpacc.batching import cut_into_micro_batches
-from dpacc.errors import BudgetExhausted, ConfigurationError, PrivacyError
-from dpacc.logical_step import Collate, LogicalStep
-from dpacc.noise import standard_normals
+from dpacc.books import Books
+from dpacc.checkpoint import Checkpoints
+from dpacc.errors import BudgetExhausted, ConfigurationError
+from dpacc.logical_step import Collate, LogicalStep, Unit
 from dpacc.plan import PrivacyPlan
 from dpacc.probe import CouplingProbe, made_up_examples
 from dpacc.randomness import SECRET_BYTES, RunSecret
-from dpacc.sampling import PoissonSampler
+from dpacc.release import Release
+from dpacc.resumption import Resumption
+from dpacc.sampling import PoissonSampler, group_by_unit
+from dpacc.strategies import (
+    Ghost,
+    Materialize,
+    PerExampleGradients,
+    Strategy,
+    choose,
+    most_rows_that_fit,
+)
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 AnyOptimizer = TypeVar("AnyOptimizer", bound=torch.optim.Optimizer)
@@ -45,7 +58,11 @@ class PrivacyEngine:
         plan: what the guarantee depends on; the engine keeps no copy of any part of it.
         ledger: where releases are recorded before they happen. Must be new, or hold the same
             plan: its charges then count against the plan.
+        checkpoints: a folder for checkpoints and the journal between them, which make a killed
+            run resumable; without it, none are kept.
         micro_batch_tokens: the most padded tokens in one micro-batch. No effect on the result.
+        per_example_gradients: "materialize" keeps them through one backward, "ghost" goes
+            backward twice and keeps none, "auto" looks at the memory. The same result, exactly.
         fixed_seed: makes sampling and noise predictable, for tests; noted in the ledger, and
             the run is not private.
 
@@ -65,20 +82,34 @@ class PrivacyEngine:
         plan: PrivacyPlan,
         *,
         ledger: Path | str,
+        checkpoints: Path | str | None = None,
         micro_batch_tokens: int = 4096,
+        per_example_gradients: PerExampleGradients = "auto",
         fixed_seed: int | None = None,
     ) -> None:
         self._backend = backend_for(accelerator)
         self.accelerator = accelerator
         self.plan = plan
         self.micro_batch_tokens = micro_batch_tokens
-        self._ledger_path = Path(ledger)
-        self._ledger: Ledger | None = None
-        self._steps_charged = 0
+        self.per_example_gradients = per_example_gradients
+        self._books = Books(accelerator=accelerator, plan=plan, path=Path(ledger))
+        self._checkpoints = None if checkpoints is None else Checkpoints(Path(checkpoints))
         self._secret = _agree_on_secret(fixed_seed)
+        self._resumed = False
 
-    def prepare(self, model: AnyModel, optimizer: AnyOptimizer) -> tuple[AnyModel, AnyOptimizer]:
+    def prepare(
+        self,
+        model: AnyModel,
+        optimizer: AnyOptimizer,
+        scheduler: LRScheduler | None = None,
+    ) -> tuple[AnyModel, AnyOptimizer]:
         """Check, place and instrument the model; every rank starts from the same adapters.
+
+        Args:
+            model: with its adapters; all else frozen.
+            optimizer: of exactly the trainable parameters.
+            scheduler: stepped by the caller once an update; named here so that checkpoints
+                hold it.
 
         Raises:
             PrivacyError: the model or the optimizer cannot be trained privately as it is.
@@ -87,7 +118,8 @@ class PrivacyEngine:
         admit_model(model)
         admit_optimizer(optimizer, model)
         self._model, self._optimizer = self._backend.place(model, optimizer)
-        self._parameters = [p for p in self._model.parameters() if p.requires_grad]
+        adapters = {n: p for n, p in self._model.named_parameters() if p.requires_grad}
+        self._parameters = list(adapters.values())
         ranks.require_agreement(
             {
                 "the version of dpacc": dpacc.__version__,
@@ -97,6 +129,29 @@ class PrivacyEngine:
         )
         ranks.start_alike(self._parameters)
         self._buffer = attach_gradient_buffer(self._model)
+        self._choose_strategy()
+        self._release = Release(
+            accelerator=self.accelerator,
+            backend=self._backend,
+            plan=self.plan,
+            parameters=self._parameters,
+            secret=self._secret,
+            charge=self._books.charge,
+            journal=None if self._checkpoints is None else self._checkpoints.journal,
+        )
+        self._resumption = None
+        if self._checkpoints is not None:
+            self._resumption = Resumption(
+                accelerator=self.accelerator,
+                backend=self._backend,
+                checkpoints=self._checkpoints,
+                books=self._books,
+                plan=self.plan,
+                adapters=adapters,
+                optimizer=self._optimizer,
+                scheduler=scheduler,
+                bound=self._release.bound,
+            )
         return cast(AnyModel, self._model), cast(AnyOptimizer, self._optimizer)
 
     def steps(
@@ -104,13 +159,16 @@ class PrivacyEngine:
         dataset: Sequence[Any],
         collate: Collate,
         *,
+        units: Sequence[Hashable] | None = None,
         probe_examples: Sequence[Any] | None = None,
     ) -> Iterator[LogicalStep]:
-        """The plan's logical steps, Poisson-sampled from `dataset`.
+        """The plan's logical steps that are not charged yet, Poisson-sampled from `dataset`.
 
         Args:
-            dataset: N examples by index; one with an "input_ids" field is cut by its length.
+            dataset: examples by index; one with an "input_ids" field is cut by its length.
             collate: makes a batch of a list of examples.
+            units: whose each example is, for a privacy unit larger than one example. Units are
+                sampled; the gradients of a unit's examples are averaged, then clipped.
             probe_examples: invented examples for the coupling probe, if none can be made up from
                 the dataset's fields.
 
@@ -120,14 +178,15 @@ class PrivacyEngine:
                 its update.
             BudgetExhausted: the ledger already holds all the plan's steps.
         """
-        self._require_dataset_of_the_plan(dataset)
-        ranks.on_main_process(self.accelerator, self._open_ledger)
-        self._steps_charged = ranks.share_from_main(self._steps_charged)
-        if self._steps_charged >= self.plan.steps:
+        members = self._members(dataset, units)
+        self._books.open(fixed_seed=self._secret.fixed_seed)
+        if self._books.steps_charged >= self.plan.steps and not self._resumed:
             raise BudgetExhausted(
-                f"{self._ledger_path} already holds all {self.plan.steps} steps of the plan; "
+                f"{self._books.path} already holds all {self.plan.steps} steps of the plan; "
                 "start a new run, whose budget adds to this one's"
             )
+        if self._resumption is not None and self._books.steps_charged == 0:
+            self._resumption.save(0)
         if probe_examples is None:
             probe_examples = made_up_examples(model=self._model, like=dataset[0])
         probe: CouplingProbe | None = CouplingProbe(model=self._model, examples=probe_examples)
@@ -136,62 +195,106 @@ class PrivacyEngine:
             expected_batch_size=self.plan.expected_batch_size,
             secret=self._secret,
         )
-        for index in range(self._steps_charged, self.plan.steps):
-            drawn = [dataset[int(i)] for i in sampler.draw(step=index)]
+        for index in range(self._books.steps_charged, self.plan.steps):
+            self._release.draw_ahead(index)
+            drawn = [[dataset[i] for i in members[int(u)]] for u in sampler.draw(step=index)]
+            total, unused = self._zero_sum(), self._zero_sum()
             step = LogicalStep(
                 index=index,
-                plan=self.plan,
                 micro_batches=self._share_of_this_rank(drawn),
                 placeholder=probe_examples[0],
                 probe=probe,
                 present=partial(self._present, collate),
-                per_example_gradients=self._per_example_gradients,
-                release=self._release,
-                clipped=self._zero_sum(),
+                gradients=self._materialize.rows,
+                accumulate=partial(self._strategy.add, into=total),
+                drop=partial(self._strategy.add, owners=None, into=unused),
+                release=partial(self._release_checked, index, total),
             )
             yield step
             step.require_updated()
             probe = None
 
+    def resume(self) -> int:
+        """Go back to the last checkpoint and redo the released steps after it, without data.
+
+        Call it after `prepare` and before `steps`. A step that was charged but not released when
+        the run died is lost, and stays charged.
+
+        Returns:
+            The number of the next step.
+
+        Raises:
+            ConfigurationError: there is nothing to resume, or it is another run's.
+        """
+        if self._resumption is None:
+            raise ConfigurationError("to resume, give the engine its folder of checkpoints")
+        self._books.open(fixed_seed=self._secret.fixed_seed)
+        self._resumption.restore()
+        self._resumption.save(self._books.steps_charged)
+        self._resumed = True
+        return self._books.steps_charged
+
+    def checkpoint(self) -> None:
+        """Keep where the run stands; call it between two steps, after the scheduler's."""
+        if self._resumption is None:
+            raise ConfigurationError("to keep checkpoints, give the engine a folder for them")
+        self._resumption.save(self._books.steps_charged)
+
     def guarantee(self) -> Guarantee:
         """(ε, δ) of what has been charged so far."""
-        return self.plan.guarantee(steps=self._steps_charged)
+        return self.plan.guarantee(steps=self._books.steps_charged)
 
     @property
     def steps_charged(self) -> int:
         """How many logical steps the ledger holds."""
-        return self._steps_charged
+        return self._books.steps_charged
 
     def close(self) -> None:
         """Close the ledger; the next run may open it."""
-        if self._ledger is not None:
-            self._ledger.close()
-            self._ledger = None
+        self._books.close()
 
-    def _require_dataset_of_the_plan(self, dataset: Sequence[Any]) -> None:
+    def _choose_strategy(self) -> None:
+        """Materialize or ghost; both are exact, so only speed and memory depend on it."""
+        device = self.accelerator.device
+        self._most_rows = most_rows_that_fit(width=self._buffer.layout.width, device=device)
+        self.per_example_gradients = ranks.share_from_main(
+            choose(self.per_example_gradients, rows_that_fit=self._most_rows)
+        )
+        self._materialize = Materialize(self._buffer, self._backward, device)
+        self._strategy: Strategy = self._materialize
+        if self.per_example_gradients == "ghost":
+            self._strategy = Ghost(self._buffer, self._backward, device)
+
+    def _backward(self, loss: Tensor, keep_graph: bool) -> None:
+        self._backend.backward(loss, keep_graph)
+        refuse_raw_gradients(self._model)
+
+    def _members(
+        self, dataset: Sequence[Any], units: Sequence[Hashable] | None
+    ) -> Sequence[Sequence[int]]:
+        """The examples of each privacy unit."""
         if not hasattr(self, "_model"):
             raise ConfigurationError("call engine.prepare(model, optimizer) before engine.steps")
-        if len(dataset) != self.plan.dataset_size:
+        members = group_by_unit(units=range(len(dataset)) if units is None else units)
+        if units is not None and len(units) != len(dataset):
             raise ConfigurationError(
-                f"the dataset has {len(dataset)} examples and the plan dataset_size="
+                f"{len(units)} units for {len(dataset)} examples; say whose each example is"
+            )
+        if len(members) != self.plan.dataset_size:
+            raise ConfigurationError(
+                f"the dataset has {len(members)} {self.plan.unit}s and the plan dataset_size="
                 f"{self.plan.dataset_size}; calibrate the plan for this dataset"
             )
+        return members
 
-    def _open_ledger(self) -> None:
-        if self._ledger is None:
-            self._ledger = Ledger.open(path=self._ledger_path, plan=self.plan.to_json())
-            self._steps_charged = self._ledger.steps_charged
-        if self._secret.fixed_seed is not None:
-            self._ledger.note(
-                subject="fixed-seed",
-                text=f"sampling and noise came from the fixed seed {self._secret.fixed_seed}",
-            )
-
-    def _share_of_this_rank(self, drawn: list[Any]) -> list[list[Any]]:
+    def _share_of_this_rank(self, drawn: list[Unit]) -> list[list[Unit]]:
+        keeps_rows = self.per_example_gradients == "materialize"
         cut = cut_into_micro_batches(
-            lengths=[_length(example) for example in drawn],
+            lengths=[max(_length(example) for example in unit) for unit in drawn],
+            counts=[len(unit) for unit in drawn],
             ranks=self.accelerator.num_processes,
             max_tokens=self.micro_batch_tokens,
+            max_units=max(1, self._most_rows) if keeps_rows else None,
         )
         mine = cut[self.accelerator.process_index]
         return [[drawn[position] for position in positions] for positions in mine]
@@ -199,40 +302,19 @@ class PrivacyEngine:
     def _present(self, collate: Collate, examples: list[Any]) -> Any:
         return send_to_device(collate(examples), self.accelerator.device)
 
-    def _zero_sum(self) -> Tensor:
-        return torch.zeros(self._buffer.width, dtype=torch.float32, device=self.accelerator.device)
+    def _zero_sum(self) -> ClippedSum:
+        return ClippedSum(
+            plan=self.plan,
+            layout=self._buffer.layout,
+            max_grad_norm=self._release.bound.value,
+            device=self.accelerator.device,
+        )
 
-    def _per_example_gradients(self, losses: Tensor, examples: int) -> Tensor:
-        """Run the backward and return its [examples, width] fp32 rows."""
-        _require_one_loss_per_example(losses, examples)
-        self._buffer.open(examples=examples)
-        self._backend.backward(losses.sum())
-        refuse_raw_gradients(self._model)
-        if not self._buffer.touched:
-            raise PrivacyError(
-                "the losses depend on no adapter; enable the adapters, and compute the losses "
-                "with the model that prepare() returned"
-            )
-        return self._buffer.close()
-
-    def _release(self, index: int, clipped: Tensor) -> None:
-        """Reduce, charge, noise once, update: the only way anything leaves a step."""
+    def _release_checked(self, index: int, clipped: ClippedSum) -> None:
         refuse_replaced_adapters(self._model, self._parameters)
         admit_optimizer(self._optimizer, self._model)
-        total = ranks.sum_over_ranks(self.accelerator, clipped)
-        ranks.on_main_process(self.accelerator, lambda: self._charge(index))
-        self._steps_charged = index + 1
-        private = (total + self._noise(index)) / self.plan.expected_batch_size
-        self._backend.update(self._parameters, private)
-
-    def _charge(self, index: int) -> None:
-        assert self._ledger is not None
-        self._ledger.charge(step=index, event=self.plan.step_event)
-
-    def _noise(self, index: int) -> Tensor:
-        normals = standard_normals(secret=self._secret, step=index, count=self._buffer.width)
-        noise = torch.from_numpy(normals).to(self.accelerator.device)
-        return noise.mul_(self.plan.noise_standard_deviation)
+        self._release(index, clipped.total)
+        self._books.steps_charged = index + 1
 
 
 def _agree_on_secret(fixed_seed: int | None) -> RunSecret:
@@ -246,17 +328,3 @@ def _length(example: Any) -> int:
         return len(example["input_ids"])
     except (KeyError, TypeError, IndexError):
         return 1
-
-
-def _require_one_loss_per_example(losses: Tensor, examples: int) -> None:
-    if losses.ndim != 1 or len(losses) != examples:
-        raise PrivacyError(
-            f"losses have shape {tuple(losses.shape)} for a micro-batch of {examples} examples; "
-            "give one loss per example, as dpacc.causal_lm_losses does (model(...).loss is a mean "
-            "over the batch)"
-        )
-    if not losses.requires_grad:
-        raise PrivacyError(
-            "the losses have no gradient; compute them outside torch.no_grad, with the model "
-            "that prepare() returned"
-        )

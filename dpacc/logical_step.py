@@ -6,14 +6,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from dpacc.clipping import clipped_sum
 from dpacc.errors import PrivacyError
-from dpacc.plan import PrivacyPlan
 from dpacc.probe import CouplingProbe
 
 Collate = Callable[[list[Any]], Any]
+Unit = list[Any]
+"""The examples of one privacy unit; usually one."""
 
 
 class LogicalStep:
@@ -30,24 +31,24 @@ class LogicalStep:
         self,
         *,
         index: int,
-        plan: PrivacyPlan,
-        micro_batches: list[list[Any]],
+        micro_batches: list[list[Unit]],
         placeholder: Any,
         probe: CouplingProbe | None,
         present: Callable[[list[Any]], Any],
-        per_example_gradients: Callable[[Tensor, int], Tensor],
-        release: Callable[[int, Tensor], None],
-        clipped: Tensor,
+        gradients: Callable[[Tensor], Tensor],
+        accumulate: Callable[[Tensor, Tensor | None], None],
+        drop: Callable[[Tensor], None],
+        release: Callable[[], None],
     ) -> None:
         self.index = index
-        self._plan = plan
         self._waiting = deque(micro_batches)
         self._placeholder = placeholder
         self._probe = probe
         self._present = present
-        self._per_example_gradients = per_example_gradients
+        self._gradients = gradients
+        self._accumulate = accumulate
+        self._drop = drop
         self._release = release
-        self._sum = clipped
         self._updated = False
         self._examples_due = 0
         self._take: Callable[[Tensor], None] | None = None
@@ -61,9 +62,8 @@ class LogicalStep:
         if self._probe is not None:
             yield from self._rehearse(self._probe)
         while self._waiting:
-            examples = self._waiting.popleft()
-            take = self._add if examples else _ignore
-            yield self._hand_out(examples or [self._placeholder], take)
+            units = self._waiting.popleft()
+            yield self._hand_out_units(units) if units else self._hand_out_placeholder()
             self._require_backward_done()
 
     def backward(self, losses: Tensor) -> None:
@@ -79,7 +79,8 @@ class LogicalStep:
                 "a second call would count its examples twice"
             )
         take, self._take = self._take, None
-        take(self._per_example_gradients(losses, self._examples_due))
+        _require_one_loss_per_example(losses, self._examples_due)
+        take(losses)
 
     def update(self) -> None:
         """Reduce over ranks, charge the ledger, add noise once, and step the optimizer.
@@ -96,7 +97,7 @@ class LogicalStep:
                 "step.backward(losses) for each before step.update()"
             )
         self._updated = True
-        self._release(self.index, self._sum)
+        self._release()
 
     def require_updated(self) -> None:
         """Refuse to go on to the next step when this one was skipped."""
@@ -108,21 +109,29 @@ class LogicalStep:
 
     def _rehearse(self, probe: CouplingProbe) -> Iterator[Any]:
         for examples in probe.rehearsals():
-            yield self._hand_out(examples, probe.observe)
+            yield self._hand_out(examples, lambda losses: probe.observe(self._gradients(losses)))
             self._require_backward_done()
         probe.conclude()
         self._probe = None
 
+    def _hand_out_units(self, units: list[Unit]) -> Any:
+        examples = [example for unit in units for example in unit]
+        sizes = torch.tensor([len(unit) for unit in units])
+        each_its_own = len(examples) == len(units)
+
+        def accumulate(losses: Tensor) -> None:
+            owners = torch.repeat_interleave(sizes).to(losses.device)
+            self._accumulate(losses, None if each_its_own else owners)
+
+        return self._hand_out(examples, accumulate)
+
+    def _hand_out_placeholder(self) -> Any:
+        """A made-up micro-batch whose gradients are computed, as collectives need, and dropped."""
+        return self._hand_out([self._placeholder], self._drop)
+
     def _hand_out(self, examples: list[Any], take: Callable[[Tensor], None]) -> Any:
         self._take, self._examples_due = take, len(examples)
         return self._present(examples)
-
-    def _add(self, gradients: Tensor) -> None:
-        self._sum += clipped_sum(
-            gradients=gradients,
-            max_grad_norm=self._plan.max_grad_norm,
-            clipping=self._plan.clipping,
-        )
 
     def _require_backward_done(self) -> None:
         if self._take is not None:
@@ -132,5 +141,15 @@ class LogicalStep:
             )
 
 
-def _ignore(gradients: Tensor) -> None:
-    """What a made-up micro-batch adds to the sum: nothing."""
+def _require_one_loss_per_example(losses: Tensor, examples: int) -> None:
+    if losses.ndim != 1 or len(losses) != examples:
+        raise PrivacyError(
+            f"losses have shape {tuple(losses.shape)} for a micro-batch of {examples} examples; "
+            "give one loss per example, as dpacc.causal_lm_losses does (model(...).loss is a mean "
+            "over the batch)"
+        )
+    if not losses.requires_grad:
+        raise PrivacyError(
+            "the losses have no gradient; compute them outside torch.no_grad, with the model "
+            "that prepare() returned"
+        )

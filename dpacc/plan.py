@@ -20,7 +20,7 @@ from dpacc_accounting import (
     epsilon,
 )
 
-Clipping = Literal["flat", "automatic"]
+Clipping = Literal["flat", "per-layer", "automatic", "adaptive"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,14 @@ class PrivacyPlan:
         max_grad_norm: C, the clipping norm.
         target_delta: δ at which ε is stated.
         target_epsilon: the ε that σ was calibrated for, if it was.
-        clipping: "flat" scales by min(1, C/norm); "automatic" by C/(norm + 0.01)
-            (arXiv 2206.07136). Both bound an example's share of the sum by C.
+        clipping: "flat" scales by min(1, C/norm); "per-layer" does so for each of K parameters
+            with C/√K (arXiv 2212.01539); "automatic" scales by C/(norm + 0.01)
+            (arXiv 2206.07136); "adaptive" is flat with a C that follows a quantile of the norms
+            (arXiv 1905.03871). Each bounds a unit's share of the sum by C.
+        target_quantile: for "adaptive", the share of units whose norms should lie below C.
+        quantile_learning_rate: for "adaptive", how fast C follows: C ← C·exp(−η(b̃ − γ)).
+        count_noise_multiplier: for "adaptive", σ_b, the standard deviation of the noise on the
+            count of units below C; by default expected_batch_size / 20, but at least σ.
         unit: the privacy unit in words: what one row of the dataset stands for.
         adjacency: the neighbouring relation under which the guarantee is stated.
         allow_no_privacy: must be set for σ = 0, which promises nothing.
@@ -63,6 +69,9 @@ class PrivacyPlan:
     target_delta: float
     target_epsilon: float | None = None
     clipping: Clipping = "flat"
+    target_quantile: float = 0.5
+    quantile_learning_rate: float = 0.2
+    count_noise_multiplier: float | None = None
     unit: str = "example"
     adjacency: Adjacency = Adjacency.ADD_OR_REMOVE
     sampling: Literal["poisson"] = "poisson"
@@ -114,6 +123,15 @@ class PrivacyPlan:
         _require(
             self.noise_multiplier > 0 or self.allow_no_privacy,
             "noise_multiplier=0 gives no privacy; raise it, or set allow_no_privacy=True",
+        )
+        _require(
+            0 < self.target_quantile < 1,
+            f"target_quantile={self.target_quantile} must lie strictly between 0 and 1",
+        )
+        _require(
+            self.noise_multiplier < 2 * self.count_noise,
+            f"count_noise_multiplier={self.count_noise_multiplier} must exceed half of "
+            f"noise_multiplier={self.noise_multiplier}, or the count alone spends the budget",
         )
 
     @classmethod
@@ -172,9 +190,23 @@ class PrivacyPlan:
         return self.expected_batch_size / self.dataset_size
 
     @property
-    def noise_standard_deviation(self) -> float:
-        """σC, the standard deviation of the noise on each element of the clipped sum."""
-        return self.noise_multiplier * self.max_grad_norm
+    def count_noise(self) -> float:
+        """σ_b, for adaptive clipping: the standard deviation of the noise on the count below C."""
+        default = max(self.expected_batch_size / 20, self.noise_multiplier, 1.0)
+        return default if self.count_noise_multiplier is None else self.count_noise_multiplier
+
+    @property
+    def gradient_noise_multiplier(self) -> float:
+        """The noise on each element of the clipped sum, divided by C.
+
+        σ, but for adaptive clipping: there the sum (sensitivity C) and the count (sensitivity ½)
+        are released together, which is one Gaussian mechanism of multiplier σ when the sum gets
+        (σ⁻² − (2σ_b)⁻²)^(−½) (arXiv 1905.03871, theorem 1).
+        """
+        sigma = self.noise_multiplier
+        if self.clipping != "adaptive" or sigma == 0:
+            return sigma
+        return float((sigma**-2 - (2 * self.count_noise) ** -2) ** -0.5)
 
     @property
     def step_event(self) -> Event:

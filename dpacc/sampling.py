@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,18 @@ import numpy.typing as npt
 from dpacc.randomness import RunSecret
 
 _WORD_VALUES = 1 << 64
+
+
+def group_by_unit(*, units: Sequence[Hashable]) -> list[list[int]]:
+    """The positions of each unit's examples, units in the order of their first example.
+
+    >>> group_by_unit(units=["ann", "bob", "ann"])
+    [[0, 2], [1]]
+    """
+    members: dict[Hashable, list[int]] = {}
+    for position, unit in enumerate(units):
+        members.setdefault(unit, []).append(position)
+    return list(members.values())
 
 
 @dataclass(frozen=True, kw_only=True)

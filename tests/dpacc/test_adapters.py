@@ -10,6 +10,7 @@ from torch import nn
 
 from dpacc.adapters import PerExampleLinear, attach_gradient_buffer, trainable_layers
 from dpacc.errors import PrivacyError
+from dpacc.strategies import Materialize
 from tests.tiny_models import collate, examples, losses_of, tiny_base, tiny_model, with_lora
 
 LENGTHS = [7, 3, 12, 1, 9]
@@ -35,12 +36,18 @@ def loop_gradients(model: nn.Module, family: str, data: list[dict[str, Any]]) ->
     return torch.stack(rows)
 
 
+def materialize(model: nn.Module) -> Materialize:
+    """One-pass gradients of a model whose layers it prepares."""
+    return Materialize(attach_gradient_buffer(model), backward, torch.device("cpu"))
+
+
+def backward(loss: torch.Tensor, keep_graph: bool) -> None:
+    loss.backward(retain_graph=keep_graph)
+
+
 def one_pass_gradients(model: nn.Module, family: str, data: list[dict[str, Any]]) -> torch.Tensor:
     """The same from one backward over the padded micro-batch."""
-    buffer = attach_gradient_buffer(model)
-    buffer.open(examples=len(data))
-    losses_of(family)(model, collate(data)).sum().backward()
-    return buffer.close().clone()
+    return materialize(model).rows(losses_of(family)(model, collate(data))).clone()
 
 
 def assert_same_gradients(actual: torch.Tensor, expected: torch.Tensor) -> None:
@@ -111,10 +118,9 @@ def test_a_layer_used_twice_adds_up() -> None:
         layer(layer(x)).square().sum().backward()
         rows.append(torch.cat([layer.weight.grad.flatten(), layer.bias.grad]))
     layer.zero_grad(set_to_none=True)
-    buffer = attach_gradient_buffer(layer)
-    buffer.open(examples=3)
-    layer(layer(inputs)).square().sum(dim=(1, 2)).sum().backward()
-    torch.testing.assert_close(buffer.close(), torch.stack(rows), rtol=1e-4, atol=1e-4)
+    gradients = materialize(layer)
+    losses = layer(layer(inputs)).square().sum(dim=(1, 2))
+    torch.testing.assert_close(gradients.rows(losses), torch.stack(rows), rtol=1e-4, atol=1e-4)
 
 
 def test_no_raw_gradient_appears() -> None:
@@ -130,13 +136,11 @@ def test_an_unused_layer_is_zero_not_left_over() -> None:
     model = nn.ModuleDict(
         {"used": nn.Linear(2, 2, bias=False), "idle": nn.Linear(2, 2, bias=False)}
     )
-    buffer = attach_gradient_buffer(model)
-    buffer.open(examples=1)
-    (model["used"](torch.ones(1, 2)) + model["idle"](torch.ones(1, 2))).sum().backward()
-    assert buffer.close()[0, 4:].abs().sum() > 0
-    buffer.open(examples=1)
-    model["used"](torch.ones(1, 2)).sum().backward()
-    rows = buffer.close()
+    gradients = materialize(model)
+    inputs = torch.ones(1, 2)
+    both = (model["used"](inputs) + model["idle"](inputs)).sum(dim=1)
+    assert gradients.rows(both)[0, 4:].abs().sum() > 0
+    rows = gradients.rows(model["used"](inputs).sum(dim=1))
     assert rows[0, :4].abs().sum() > 0
     assert rows[0, 4:].abs().sum() == 0
 
@@ -144,10 +148,9 @@ def test_an_unused_layer_is_zero_not_left_over() -> None:
 def test_inputs_without_an_example_dimension_are_refused() -> None:
     """A layer that sees flattened tokens cannot tell examples apart."""
     layer = nn.Linear(4, 2)
-    buffer = attach_gradient_buffer(layer)
-    buffer.open(examples=3)
+    gradients = materialize(layer)
     with pytest.raises(PrivacyError, match=r"first dimension is 15 while there are 3 losses"):
-        layer(torch.randn(15, 4)).sum().backward()
+        gradients.rows(layer(torch.randn(15, 4)).view(3, -1).sum(dim=1))
 
 
 def test_a_backward_outside_a_step_is_refused() -> None:
@@ -161,13 +164,11 @@ def test_a_backward_outside_a_step_is_refused() -> None:
 def test_bf16_inputs_compute_in_bf16_and_store_fp32() -> None:
     """The layer follows its input's dtype, and its fp32 weights get fp32 gradient rows."""
     layer = nn.Linear(4, 2)
-    buffer = attach_gradient_buffer(layer)
-    buffer.open(examples=3)
+    gradients = materialize(layer)
     output = layer(torch.randn(3, 5, 4, dtype=torch.bfloat16))
-    output.float().sum().backward()
     assert output.dtype == torch.bfloat16
     assert layer.weight.dtype == torch.float32
-    assert buffer.close().dtype == torch.float32
+    assert gradients.rows(output.float().sum(dim=(1, 2))).dtype == torch.float32
 
 
 def test_names_and_state_are_unchanged() -> None:

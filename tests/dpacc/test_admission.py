@@ -19,6 +19,7 @@ from dpacc.admission import (
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError, PrivacyError
 from dpacc.plan import PrivacyPlan
+from tests.dpacc.test_adapters import materialize
 from tests.tiny_models import tiny_base, tiny_model
 
 
@@ -44,18 +45,24 @@ def test_a_model_with_nothing_to_train_is_refused() -> None:
 def test_a_trainable_layer_without_a_rule_is_refused() -> None:
     """A trainable embedding, norm or bare parameter is named, with the remedy."""
     model = tiny_model("llama")
-    model.get_input_embeddings().weight.requires_grad_(True)
-    with pytest.raises(PrivacyError, match=r"embed_tokens\.weight of type Embedding; freeze"):
+    model.get_submodule("base_model.model.model.norm").weight.requires_grad_(True)
+    with pytest.raises(PrivacyError, match=r"norm\.weight of type LlamaRMSNorm; freeze"):
         admit_model(model)
-    norm = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
-    with pytest.raises(PrivacyError, match=r"1\.weight of type LayerNorm"):
-        admit_model(norm)
+    with pytest.raises(PrivacyError, match=r"1\.weight of type Conv1d"):
+        admit_model(nn.Sequential(nn.Linear(3, 3), nn.Conv1d(3, 3, 1)))
 
 
 def test_an_unfrozen_base_is_refused() -> None:
     """Full fine-tuning of GPT-2's Conv1D layers has no rule and is refused by name."""
     with pytest.raises(PrivacyError, match=r"no per-example rule covers transformer"):
         admit_model(tiny_base("gpt2"))
+
+
+@pytest.mark.parametrize("option", [{"scale_grad_by_freq": True}, {"max_norm": 1.0}])
+def test_embeddings_that_mix_examples_are_refused(option: dict[str, object]) -> None:
+    """Frequency scaling and renormalisation depend on the whole batch."""
+    with pytest.raises(PrivacyError, match="mixes the examples"):
+        admit_model(nn.Sequential(nn.Embedding(4, 3, **option)))
 
 
 def test_batch_norm_is_refused_even_when_frozen() -> None:
@@ -124,9 +131,8 @@ def test_a_layer_replaced_around_the_same_parameter_is_refused() -> None:
 def test_a_weight_used_outside_its_layer_is_caught() -> None:
     """The part of the gradient that goes round the layer appears on the parameter: stop."""
     layer = nn.Linear(3, 3, bias=False)
-    buffer = attach_gradient_buffer(layer)
-    buffer.open(examples=2)
-    (layer(torch.ones(2, 3)).sum() + layer.weight.square().sum()).backward()
+    gradients = materialize(layer)
+    gradients.rows(layer(torch.ones(2, 3)).sum(dim=1) + layer.weight.square().sum())
     with pytest.raises(PrivacyError, match="an unclipped gradient reached weight"):
         refuse_raw_gradients(layer)
 

@@ -49,6 +49,11 @@ def plan_for(size: int, **changes: Any) -> PrivacyPlan:
     return PrivacyPlan(**settings | changes)
 
 
+def sum_noise(plan: PrivacyPlan) -> float:
+    """σC, what the plan promises on every element of the sum."""
+    return plan.noise_multiplier * plan.max_grad_norm
+
+
 def noiseless(size: int, **changes: Any) -> PrivacyPlan:
     return plan_for(size, noise_multiplier=0.0, allow_no_privacy=True, **changes)
 
@@ -126,7 +131,7 @@ def test_noise_appears_exactly_once(ledgers: Iterator[Path]) -> None:
     changes = {"steps": 40, "expected_batch_size": 4}
     noised = received(plan_for(len(data), **changes), data, next(ledgers))
     clean = received(noiseless(len(data), **changes), data, next(ledgers))
-    _assert_noise(noised - clean, plan_for(len(data)).noise_standard_deviation)
+    _assert_noise(noised - clean, sum_noise(plan_for(len(data))))
 
 
 def test_empty_draws_still_release_noise(ledgers: Iterator[Path]) -> None:
@@ -144,7 +149,7 @@ def test_empty_draws_still_release_noise(ledgers: Iterator[Path]) -> None:
         empty.append(count == 0)
     assert sum(empty) >= 2
     sums = torch.stack(optimizer.received)[torch.tensor(empty)]
-    _assert_noise(sums, plan.noise_standard_deviation)
+    _assert_noise(sums, sum_noise(plan))
     assert len(read_ledger(path=ledger).releases) == 12
 
 
@@ -398,7 +403,7 @@ def test_a_ledger_that_cannot_be_written_stops_the_step(
     def fail(index: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(engine, "_charge", fail)
+    monkeypatch.setattr(engine._release, "_charge", fail)
     step = next(engine.steps(examples(LENGTHS), collate))
     for batch in step:
         step.backward(causal_lm_losses(model, batch))

@@ -1,0 +1,90 @@
+"""What one rank adds up over a logical step, micro-batch by micro-batch."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from dpacc.clipping import add_clipped, clipping_scales, squared_norms
+from dpacc.errors import PrivacyError
+from dpacc.gradients import Layout, ScaledSum
+from dpacc.plan import PrivacyPlan
+
+_ROUNDING = 1e-4
+
+
+class ClippedSum:
+    """Σ over units of their clipped gradients, and for adaptive clipping how many lay below C.
+
+    Args:
+        plan: how to clip.
+        layout: the slots of the flat sum.
+        max_grad_norm: C at this step; the plan's own unless it adapts.
+        device: where the sum lives.
+
+    Attributes:
+        total: [width] fp32, or [width + 1] with Σ(bᵢ − ½) last for adaptive clipping, where bᵢ
+            says whether unit i's norm was at most C.
+    """
+
+    def __init__(
+        self, *, plan: PrivacyPlan, layout: Layout, max_grad_norm: float, device: torch.device
+    ) -> None:
+        self._plan = plan
+        self._layout = layout
+        self._bound = max_grad_norm
+        self._counts = plan.clipping == "adaptive"
+        width = layout.width + self._counts
+        self.total = torch.zeros(width, dtype=torch.float32, device=device)
+
+    def add_rows(self, rows: Tensor) -> None:
+        """Clip and add whole gradients, [units, width] fp32, which are scaled in place."""
+        scales = self.scales(squared_norms(rows=rows, layout=self._layout))
+        add_clipped(total=self._gradients, rows=rows, scales=scales, layout=self._layout)
+
+    def scales(self, squares: Tensor) -> Tensor:
+        """The clipping factors, [units, slots]; the units are counted, so call it once for each."""
+        if self._counts:
+            below = squares.sum(dim=1).sqrt() <= self._bound
+            self.total[-1] += (below.float() - 0.5).sum()
+        return clipping_scales(
+            squares=squares, max_grad_norm=self._bound, clipping=self._plan.clipping
+        )
+
+    def sink(self, scales: Tensor) -> ScaledSum:
+        """A sink that adds gradients with the given factors as they come by."""
+        return ScaledSum(self._gradients, scales=scales)
+
+    def require_bounded(self, sink: ScaledSum) -> None:
+        """Refuse a second pass whose gradients were not those that the first one measured."""
+        largest = float(sink.squares.max().sqrt()) if len(sink.squares) else 0.0
+        if not largest <= self._bound * (1 + _ROUNDING):
+            raise PrivacyError(
+                "the second backward gave other gradients than the first, so clipping does not "
+                "bound them; choose per_example_gradients='materialize', or make the backward "
+                "deterministic with torch.use_deterministic_algorithms(True)"
+            )
+
+    @property
+    def _gradients(self) -> Tensor:
+        return self.total[: self._layout.width]
+
+
+class AdaptiveBound:
+    """The clipping norm C, following a quantile of the norms by noised counts alone.
+
+    After each step, with b̃ the noised share of units below C: C ← C·exp(−η(b̃ − γ))
+    (arXiv 1905.03871). It depends on released numbers only, so it is public.
+    """
+
+    def __init__(self, plan: PrivacyPlan) -> None:
+        self._plan = plan
+        self.value = plan.max_grad_norm
+
+    def follow(self, noised_count: float) -> None:
+        """Move C after a step whose noised Σ(bᵢ − ½) was `noised_count`."""
+        plan = self._plan
+        below = noised_count / plan.expected_batch_size + 0.5
+        self.value *= math.exp(-plan.quantile_learning_rate * (below - plan.target_quantile))

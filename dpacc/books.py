@@ -1,0 +1,64 @@
+"""A run's ledger, as the ranks share it: rank 0 writes, all know how many steps are charged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import Accelerator
+from dpacc_accounting import Ledger, read_ledger
+
+from dpacc import ranks
+from dpacc.plan import PrivacyPlan
+
+
+class Books:
+    """Opens the ledger once, charges steps, and counts them on every rank.
+
+    Args:
+        accelerator: the launch's Accelerator.
+        plan: what each charge is for.
+        path: the ledger's file.
+    """
+
+    def __init__(self, *, accelerator: Accelerator, plan: PrivacyPlan, path: Path) -> None:
+        self._accelerator = accelerator
+        self._plan = plan
+        self.path = path
+        self._ledger: Ledger | None = None
+        self.steps_charged = 0
+
+    def open(self, *, fixed_seed: int | None) -> None:
+        """Open the ledger on the main process, and note a fixed seed in it.
+
+        Raises:
+            LedgerError: it holds another plan, is damaged, or is in use.
+        """
+        ranks.on_main_process(self._accelerator, lambda: self._open_here(fixed_seed))
+        self.steps_charged = ranks.share_from_main(self.steps_charged)
+
+    def charge(self, index: int) -> None:
+        """Write step `index` to disk; for the main process alone."""
+        assert self._ledger is not None
+        self._ledger.charge(step=index, event=self._plan.step_event)
+
+    def close(self) -> None:
+        """Let the next run open the ledger."""
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+
+    @property
+    def run(self) -> str:
+        """The ledger's own name, drawn when it was made; for the main process alone."""
+        return read_ledger(path=self.path).run
+
+    def _open_here(self, fixed_seed: int | None) -> None:
+        if self._ledger is not None:
+            return
+        self._ledger = Ledger.open(path=self.path, plan=self._plan.to_json())
+        self.steps_charged = self._ledger.steps_charged
+        if fixed_seed is not None:
+            self._ledger.note(
+                subject="fixed-seed",
+                text=f"sampling and noise came from the fixed seed {fixed_seed}",
+            )

@@ -1,0 +1,219 @@
+"""Stop anywhere, resume, lose nothing: checkpoints, and a journal of what came after them.
+
+A checkpoint is a folder that appears whole or not at all. After it, the private gradient of every
+released step is journalled before the optimizer uses it, so a resume replays those steps without
+touching the data. Only safetensors and JSON are written and read; no secret is among them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from dpacc.errors import ConfigurationError
+
+_FACTS, _TENSORS = "checkpoint.json", "tensors.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Where a run stood: `step` updates done, and the state to go on from."""
+
+    step: int
+    facts: Mapping[str, Any]
+    state: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class JournalEntry:
+    """One released step: its private gradient, and C after it."""
+
+    step: int
+    gradient: Tensor
+    bound: float
+
+
+class Checkpoints:
+    """The checkpoints and the journal of one run, in a folder of its own.
+
+    Args:
+        folder: made on first use; only its owner may enter.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._journal = folder / "journal"
+
+    def save(self, *, step: int, facts: Mapping[str, Any], state: Any) -> None:
+        """Write a checkpoint after `step` updates, then drop what it makes superfluous.
+
+        Args:
+            step: how many steps' effects the state holds.
+            facts: JSON data by which a resume knows that this is its run.
+            state: nested dicts, lists, numbers, strings and tensors.
+        """
+        self._journal.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tensors: dict[str, Tensor] = {}
+        outline = _outline(state, tensors)
+        packed = save(tensors)
+        description = {
+            "step": step,
+            "facts": dict(facts),
+            "state": outline,
+            "sha256": hashlib.sha256(packed).hexdigest(),
+        }
+        partial = self._folder / ".partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(mode=0o700)
+        write_durably(partial / _TENSORS, packed)
+        write_durably(partial / _FACTS, json.dumps(description).encode())
+        final = self._folder / f"step-{step:08d}"
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        sync_folder(self._folder)
+        self._forget_before(step)
+
+    def journal(self, entry: JournalEntry) -> None:
+        """Keep a released step's private gradient until the next checkpoint."""
+        packed = save({"gradient": entry.gradient.cpu().contiguous()})
+        digest = hashlib.sha256(packed).hexdigest()
+        header = json.dumps({"bound": entry.bound, "sha256": digest}).encode() + b"\n"
+        partial = self._journal / ".partial"
+        write_durably(partial, header + packed)
+        partial.rename(self._journal / f"{entry.step:08d}")
+        sync_folder(self._journal)
+
+    def latest(self) -> Checkpoint:
+        """The last whole checkpoint.
+
+        Raises:
+            ConfigurationError: there is none, or it was damaged.
+        """
+        found = sorted(self._folder.glob("step-*"))
+        if not found:
+            raise ConfigurationError(
+                f"{self._folder} holds no checkpoint to resume from; start a new run"
+            )
+        try:
+            description = json.loads((found[-1] / _FACTS).read_bytes())
+            packed = (found[-1] / _TENSORS).read_bytes()
+            if hashlib.sha256(packed).hexdigest() != description["sha256"]:
+                raise ValueError("its checksum does not match")
+            state = _fill(description["state"], load(packed))
+            return Checkpoint(step=description["step"], facts=description["facts"], state=state)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise ConfigurationError(
+                f"the checkpoint {found[-1]} is damaged ({error}); restore it from a copy, or "
+                "start a new run"
+            ) from None
+
+    def journalled(self, *, since: int) -> Iterator[JournalEntry]:
+        """The entries of steps `since`, `since` + 1, …, as far as they go on without a gap."""
+        step = since
+        while (path := self._journal / f"{step:08d}").exists():
+            yield _read_entry(path, step)
+            step += 1
+
+    def _forget_before(self, step: int) -> None:
+        for path in self._folder.glob("step-*"):
+            if int(path.name.removeprefix("step-")) < step:
+                shutil.rmtree(path)
+        for path in self._journal.glob("[0-9]*"):
+            if int(path.name) < step:
+                path.unlink()
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, and wait until it is on the disk."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder's entries are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_entry(path: Path, step: int) -> JournalEntry:
+    header, _, packed = path.read_bytes().partition(b"\n")
+    try:
+        facts = json.loads(header)
+        if hashlib.sha256(packed).hexdigest() != facts["sha256"]:
+            raise ValueError("its checksum does not match")
+        gradient = load(packed)["gradient"]
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ConfigurationError(
+            f"the journal entry {path} is damaged ({error}); restore it from a copy, or start a "
+            "new run"
+        ) from None
+    return JournalEntry(step=step, gradient=gradient, bound=facts["bound"])
+
+
+# --- nested state as JSON with its tensors beside it ----------------------------------------
+
+
+def _outline(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """`value` as JSON, each tensor replaced by a name under which `tensors` holds it."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"items": [[key, _outline(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {type(value).__name__: [_outline(item, tensors) for item in value]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigurationError(
+        f"a {type(value).__name__} in the optimizer's or scheduler's state cannot be saved "
+        "without pickle; use torch's own optimizers and schedulers"
+    )
+
+
+def _fill(outline: Any, tensors: Mapping[str, Tensor]) -> Any:
+    match outline:
+        case {"tensor": name}:
+            return tensors[name]
+        case {"items": items}:
+            return {key: _fill(item, tensors) for key, item in items}
+        case {"list": items}:
+            return [_fill(item, tensors) for item in items]
+        case {"tuple": items}:
+            return tuple(_fill(item, tensors) for item in items)
+        case _:
+            return outline
+
+
+def adopt(parameters: Mapping[str, torch.nn.Parameter], saved: Mapping[str, Tensor]) -> None:
+    """Copy saved values into parameters of the same names and shapes.
+
+    Raises:
+        ConfigurationError: they are not those of this model.
+    """
+    shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+    if shapes != {name: tuple(tensor.shape) for name, tensor in saved.items()}:
+        raise ConfigurationError(
+            "the checkpoint holds other adapters than the model; resume with the settings that "
+            "the run was started with"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(saved[name])

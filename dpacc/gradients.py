@@ -1,0 +1,199 @@
+"""Where per-example gradients go: kept whole, or only their norms, or straight into the sum.
+
+Every trainable parameter has a slot in a flat row. A layer's backward hands its gradients,
+[examples, *shape], to a [`GradientBuffer`][dpacc.gradients.GradientBuffer], which passes one flat
+block a privacy unit on to a sink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dpacc.errors import PrivacyError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """Where one parameter's gradient lies in a unit's flat row, and its place among all slots."""
+
+    name: str
+    index: int
+    offset: int
+    shape: torch.Size
+
+    @property
+    def end(self) -> int:
+        """One past the last column."""
+        return self.offset + self.shape.numel()
+
+
+class Layout:
+    """The slots of all trainable parameters, by the parameter's identity.
+
+    Args:
+        parameters: name and parameter, in the order of the columns.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.slots: dict[int, Slot] = {}
+        offset = 0
+        for index, (name, parameter) in enumerate(parameters.items()):
+            slot = Slot(name=name, index=index, offset=offset, shape=parameter.shape)
+            self.slots[id(parameter)] = slot
+            offset = slot.end
+        self.width = offset
+
+
+class Sink(Protocol):
+    """Takes one slot's gradients, [units, slot size], of one backward."""
+
+    def take(self, slot: Slot, block: Tensor) -> None:
+        """Use the block now; it is gone afterwards."""
+
+
+class GradientBuffer:
+    """What every trainable layer writes to; it is open only during the engine's own backward."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._sink: Sink | None = None
+        self._examples = 0
+        self._owners: Tensor | None = None
+        self._touched = False
+
+    def open(self, *, examples: int, sink: Sink, owners: Tensor | None = None) -> None:
+        """Accept the gradients of a backward over `examples` examples.
+
+        Args:
+            examples: how many losses there are.
+            sink: where the gradients go.
+            owners: [examples], which privacy unit each example belongs to, 0 … units−1; a unit's
+                gradients are averaged. By default every example is its own unit.
+        """
+        self._sink, self._examples, self._owners = sink, examples, owners
+        self._touched = False
+
+    def close(self) -> None:
+        """Accept no more.
+
+        Raises:
+            PrivacyError: no layer wrote anything.
+        """
+        self._sink = None
+        if not self._touched:
+            raise PrivacyError(
+                "the losses depend on no adapter; enable the adapters, and compute the losses "
+                "with the model that prepare() returned"
+            )
+
+    def write(self, slot: Slot, gradient: Tensor) -> None:
+        """Pass one layer's gradients, [examples, *slot.shape], on to the sink."""
+        if self._sink is None:
+            raise PrivacyError(
+                f"a backward reached {slot.name} outside step.backward(losses); "
+                "call step.backward instead of losses.backward"
+            )
+        if gradient.shape[0] != self._examples:
+            raise PrivacyError(
+                f"{slot.name} saw inputs whose first dimension is {gradient.shape[0]} while there "
+                f"are {self._examples} losses; its inputs must be [examples, ...]"
+            )
+        self._touched = True
+        block = gradient.reshape(self._examples, -1)
+        self._sink.take(slot, block if self._owners is None else _averages(block, self._owners))
+
+
+def _averages(block: Tensor, owners: Tensor) -> Tensor:
+    """Each unit's mean over its examples, fp32 [units, n]."""
+    counts = torch.bincount(owners)
+    sums = torch.zeros(len(counts), block.shape[1], dtype=torch.float32, device=block.device)
+    return sums.index_add_(0, owners, block.float()) / counts.unsqueeze(1)
+
+
+class KeptRows:
+    """Keeps every unit's whole gradient: [units, width] fp32.
+
+    A layer that is used twice in one forward writes twice, and the two add up. The memory is
+    reused from one micro-batch to the next; nothing of its contents is.
+    """
+
+    def __init__(self, layout: Layout, *, device: torch.device) -> None:
+        self._layout = layout
+        self._memory = torch.empty(0, layout.width, dtype=torch.float32, device=device)
+        self._units = 0
+        self._written: set[int] = set()
+
+    def expect(self, units: int) -> None:
+        """Make room for the next backward."""
+        if self._memory.shape[0] < units:
+            self._memory = self._memory.new_empty(units, self._layout.width)
+        self._units = units
+        self._written.clear()
+
+    def take(self, slot: Slot, block: Tensor) -> None:
+        """Store the block, or add it to what the same backward stored before."""
+        columns = self._memory[: self._units, slot.offset : slot.end]
+        if slot.index in self._written:
+            columns.add_(block)
+        else:
+            columns.copy_(block)
+            self._written.add(slot.index)
+
+    def rows(self) -> Tensor:
+        """The gradients, valid until `expect`; layers that took no part are zero."""
+        rows = self._memory[: self._units]
+        for slot in self._layout.slots.values():
+            if slot.index not in self._written:
+                rows[:, slot.offset : slot.end] = 0
+        return rows
+
+
+class SquaredNorms:
+    """Keeps only ‖gradient‖² of every unit and slot: [units, slots] fp32."""
+
+    def __init__(self, layout: Layout, *, units: int, device: torch.device) -> None:
+        self.squares = torch.zeros(units, len(layout.slots), device=device)
+        self._written: set[int] = set()
+
+    def take(self, slot: Slot, block: Tensor) -> None:
+        """Measure the block.
+
+        Raises:
+            PrivacyError: the slot was written before: the norm of a sum is not known from parts.
+        """
+        if slot.index in self._written:
+            raise PrivacyError(
+                f"{slot.name} is used more than once in a forward, so two passes cannot measure "
+                "its gradient; choose per_example_gradients='materialize'"
+            )
+        self._written.add(slot.index)
+        self.squares[:, slot.index] = block.float().square().sum(dim=1)
+
+
+class ScaledSum:
+    """Adds Σ scale·gradient to a flat sum as the gradients come by, and keeps none of them.
+
+    Args:
+        total: [width] fp32, added to in place.
+        scales: [units, slots] fp32; where it is zero the gradient is left out, even if NaN.
+
+    Attributes:
+        squares: [units], ‖scale·gradient‖² of what was really added.
+    """
+
+    def __init__(self, total: Tensor, *, scales: Tensor) -> None:
+        self._total = total
+        self._scales = scales
+        self.squares = torch.zeros(len(scales), device=total.device)
+
+    def take(self, slot: Slot, block: Tensor) -> None:
+        """Add the scaled block."""
+        scales = self._scales[:, slot.index : slot.index + 1]
+        kept = torch.where(scales > 0, block.float(), 0.0).mul_(scales)
+        self.squares += kept.square().sum(dim=1)
+        self._total[slot.offset : slot.end] += kept.sum(dim=0)

@@ -1,0 +1,92 @@
+"""The only way anything leaves a logical step: reduce, charge, noise once, journal, update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from dpacc import ranks
+from dpacc.accumulation import AdaptiveBound
+from dpacc.backends import Backend
+from dpacc.checkpoint import JournalEntry
+from dpacc.noise import standard_normals
+from dpacc.plan import PrivacyPlan
+from dpacc.randomness import RunSecret
+
+
+class Release:
+    """Turns the ranks' clipped sums into one private update.
+
+    Args:
+        accelerator: the launch's Accelerator.
+        backend: hands the private gradient to the optimizer.
+        plan: σ, C and the expected batch size.
+        parameters: the trainable parameters, in the order of the sum's columns.
+        secret: keys the noise.
+        charge: writes a step's charge to the ledger; called on the main process alone.
+        journal: keeps a step's private gradient until the next checkpoint, likewise.
+    """
+
+    def __init__(
+        self,
+        *,
+        accelerator: Accelerator,
+        backend: Backend,
+        plan: PrivacyPlan,
+        parameters: Sequence[nn.Parameter],
+        secret: RunSecret,
+        charge: Callable[[int], None],
+        journal: Callable[[JournalEntry], None] | None = None,
+    ) -> None:
+        self._accelerator = accelerator
+        self._backend = backend
+        self._plan = plan
+        self._parameters = parameters
+        self._secret = secret
+        self._charge = charge
+        self._journal = journal
+        self._width = sum(p.numel() for p in parameters)
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="noise")
+        self._ahead: tuple[int, Future[npt.NDArray[np.float32]]] | None = None
+        self.bound = AdaptiveBound(plan)
+
+    def draw_ahead(self, index: int) -> None:
+        """Start drawing the noise of a step in the background, while its backward runs."""
+        count = self._width + (self._plan.clipping == "adaptive")
+        drawn = self._worker.submit(standard_normals, secret=self._secret, step=index, count=count)
+        self._ahead = (index, drawn)
+
+    def __call__(self, index: int, clipped: Tensor) -> None:
+        """Release step `index`, whose clipped sum on this rank is `clipped`.
+
+        Raises:
+            LedgerError: the charge could not be written; nothing was released.
+        """
+        total = ranks.sum_over_ranks(self._accelerator, clipped)
+        ranks.on_main_process(self._accelerator, lambda: self._charge(index))
+        total += self._noise(index)
+        if self._plan.clipping == "adaptive":
+            self.bound.follow(float(total[-1]))
+        gradient = total[: self._width] / self._plan.expected_batch_size
+        if self._journal is not None:
+            journal = self._journal
+            entry = JournalEntry(step=index, gradient=gradient, bound=self.bound.value)
+            ranks.on_main_process(self._accelerator, lambda: journal(entry))
+        self._backend.update(self._parameters, gradient)
+
+    def _noise(self, index: int) -> Tensor:
+        """N(0, (σ_g·C)²) for every element of the sum, and N(0, σ_b²) for the count, if any."""
+        if self._ahead is None or self._ahead[0] != index:
+            self.draw_ahead(index)
+        assert self._ahead is not None
+        normals, self._ahead = self._ahead[1].result(), None
+        noise = torch.from_numpy(normals).to(self._accelerator.device)
+        noise[: self._width] *= self._plan.gradient_noise_multiplier * self.bound.value
+        noise[self._width :] *= self._plan.count_noise
+        return noise

@@ -1,0 +1,101 @@
+"""Two exact ways from per-example losses to the clipped sum: keep gradients, or pass twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import psutil
+import torch
+from torch import Tensor
+
+from dpacc.accumulation import ClippedSum
+from dpacc.gradients import GradientBuffer, KeptRows, SquaredNorms
+
+PerExampleGradients = Literal["auto", "materialize", "ghost"]
+
+_SHARE_OF_FREE_MEMORY = 0.25
+_FEWEST_ROWS = 8
+_FP32_BYTES = 4
+
+Backward = Callable[[Tensor, bool], None]
+"""Runs the backward of a scalar; the flag keeps the graph for another."""
+
+
+class Strategy(Protocol):
+    """Adds the clipped gradients of one micro-batch to a logical step's sum."""
+
+    def add(self, losses: Tensor, owners: Tensor | None, into: ClippedSum) -> None:
+        """`losses` [examples]; `owners` [examples] says whose they are, if not each its own."""
+
+
+class Materialize:
+    """One backward that keeps every unit's gradient, then clips: as fast as not being private."""
+
+    def __init__(self, buffer: GradientBuffer, backward: Backward, device: torch.device) -> None:
+        self._buffer = buffer
+        self._backward = backward
+        self._kept = KeptRows(buffer.layout, device=device)
+
+    def rows(self, losses: Tensor, owners: Tensor | None = None) -> Tensor:
+        """Every unit's gradient, [units, width] fp32, valid until the next call."""
+        self._kept.expect(_units(losses, owners))
+        self._buffer.open(examples=len(losses), sink=self._kept, owners=owners)
+        self._backward(losses.sum(), False)
+        self._buffer.close()
+        return self._kept.rows()
+
+    def add(self, losses: Tensor, owners: Tensor | None, into: ClippedSum) -> None:
+        """Keep, measure, scale and add."""
+        into.add_rows(self.rows(losses, owners))
+
+
+class Ghost:
+    """Two backwards over one graph: the first measures, the second adds what it measured, scaled.
+
+    No gradient is kept, so memory does not grow with the number of examples. Both passes see the
+    same numbers in the same order: scales are applied to the layers' fp32 blocks, not to the
+    losses, which would round differently in 16 bits. That they did is checked after the second.
+    """
+
+    def __init__(self, buffer: GradientBuffer, backward: Backward, device: torch.device) -> None:
+        self._buffer = buffer
+        self._backward = backward
+        self._device = device
+
+    def add(self, losses: Tensor, owners: Tensor | None, into: ClippedSum) -> None:
+        """Measure, then scale and add."""
+        units, loss = _units(losses, owners), losses.sum()
+        norms = SquaredNorms(self._buffer.layout, units=units, device=self._device)
+        self._buffer.open(examples=len(losses), sink=norms, owners=owners)
+        self._backward(loss, True)
+        self._buffer.close()
+        sink = into.sink(into.scales(norms.squares))
+        self._buffer.open(examples=len(losses), sink=sink, owners=owners)
+        self._backward(loss, False)
+        self._buffer.close()
+        into.require_bounded(sink)
+
+
+def most_rows_that_fit(*, width: int, device: torch.device) -> int:
+    """How many fp32 gradients of `width` elements fill a quarter of the device's free memory."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+    else:
+        free = psutil.virtual_memory().available
+    return int(free * _SHARE_OF_FREE_MEMORY) // (width * _FP32_BYTES)
+
+
+def choose(asked: PerExampleGradients, *, rows_that_fit: int) -> Literal["materialize", "ghost"]:
+    """What "auto" means here: keep gradients wherever a handful of them fit.
+
+    >>> choose("auto", rows_that_fit=100), choose("auto", rows_that_fit=2)
+    ('materialize', 'ghost')
+    """
+    if asked != "auto":
+        return asked
+    return "materialize" if rows_that_fit >= _FEWEST_ROWS else "ghost"
+
+
+def _units(losses: Tensor, owners: Tensor | None) -> int:
+    return len(losses) if owners is None else int(owners.max()) + 1
