@@ -14,6 +14,7 @@ from dpacc.errors import DpaccError
 # Said here rather than in the commands, so that `dpacc --help` loads none of them.
 COMMANDS = {
     "calibrate": "Find the least noise that keeps training within a privacy budget.",
+    "compose": "Price the rounds of a federation, client by client.",
     "explain": "State in words what the releases in a ledger guarantee.",
     "spend": "Price what a ledger says was really released.",
 }

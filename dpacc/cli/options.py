@@ -12,3 +12,20 @@ as_json: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout."
 )
 ledger: Decorator = click.argument("ledger", type=click.Path(path_type=Path))
+plot: Decorator = click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a figure here (PNG)."
+)
+
+
+def write_picture(*, path: Path, picture: bytes) -> None:
+    """Store a PNG.
+
+    Raises:
+        ConfigurationError: the folder is missing or cannot be written.
+    """
+    from dpacc.errors import ConfigurationError
+
+    try:
+        path.write_bytes(picture)
+    except OSError as failure:
+        raise ConfigurationError(f"cannot write {path}: {failure.strerror}") from None

@@ -4,9 +4,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from dpacc_accounting.guarantee import rounded_up
 from rich.console import Console
@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from dpacc.errors import DpaccError
+
+Item = TypeVar("Item")
 
 
 def show_facts(*, title: str, facts: Iterable[tuple[str, str]]) -> None:
@@ -25,6 +27,45 @@ def show_facts(*, title: str, facts: Iterable[tuple[str, str]]) -> None:
     for name, value in facts:
         table.add_row(escape(name), escape(value))
     Console().print(table)
+
+
+def show_table(*, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table on stdout: names to the left, numbers to the right."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+    for at, column in enumerate(columns):
+        table.add_column(
+            escape(column), overflow="fold", justify="right" if at else "left", header_style="bold"
+        )
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
+
+
+@contextmanager
+def at_work(message: str) -> Iterator[None]:
+    """Show on a terminal that something takes a while; elsewhere, nothing."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(escape(message)):
+        yield
+
+
+def tracked(items: Sequence[Item], *, message: str) -> Iterator[Item]:
+    """The items one by one, with a progress bar on a terminal and nothing elsewhere."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        yield from bar.track(items, description=escape(message))
 
 
 def show_markdown(text: str) -> None:
