@@ -25,7 +25,7 @@ from dpacc.admission import (
     refuse_raw_gradients,
     refuse_replaced_adapters,
 )
-from dpacc.backends import backend_for
+from dpacc.backends import Backend, backend_for
 from dpacc.batching import cut_into_micro_batches
 from dpacc.books import Books
 from dpacc.checkpoint import Checkpoints
@@ -65,6 +65,7 @@ class PrivacyEngine:
             backward twice and keeps none, "auto" looks at the memory. The same result, exactly.
         fixed_seed: makes sampling and noise predictable, for tests; noted in the ledger, and
             the run is not private.
+        backend: how the model is placed; by default what the launch configuration asks for.
 
     ```python
     engine = PrivacyEngine(accelerator, plan, ledger="run/ledger.jsonl")
@@ -86,8 +87,9 @@ class PrivacyEngine:
         micro_batch_tokens: int = 4096,
         per_example_gradients: PerExampleGradients = "auto",
         fixed_seed: int | None = None,
+        backend: Backend | None = None,
     ) -> None:
-        self._backend = backend_for(accelerator)
+        self._backend = backend or backend_for(accelerator)
         self.accelerator = accelerator
         self.plan = plan
         self.micro_batch_tokens = micro_batch_tokens
@@ -117,8 +119,7 @@ class PrivacyEngine:
         """
         admit_model(model)
         admit_optimizer(optimizer, model)
-        self._model, self._optimizer = self._backend.place(model, optimizer)
-        adapters = {n: p for n, p in self._model.named_parameters() if p.requires_grad}
+        adapters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._parameters = list(adapters.values())
         ranks.require_agreement(
             {
@@ -127,8 +128,8 @@ class PrivacyEngine:
                 "the number of trainable parameters": sum(p.numel() for p in self._parameters),
             }
         )
-        ranks.start_alike(self._parameters)
-        self._buffer = attach_gradient_buffer(self._model)
+        ranks.start_alike(self.accelerator, self._parameters)
+        self._buffer = attach_gradient_buffer(model)
         self._choose_strategy()
         self._release = Release(
             accelerator=self.accelerator,
@@ -139,6 +140,8 @@ class PrivacyEngine:
             charge=self._books.charge,
             journal=None if self._checkpoints is None else self._checkpoints.journal,
         )
+        # Last, because placing may cut parameters over the ranks, whose shapes are then gone.
+        self._model, self._optimizer = self._backend.place(model, optimizer)
         self._resumption = None
         if self._checkpoints is not None:
             self._resumption = Resumption(
@@ -312,7 +315,7 @@ class PrivacyEngine:
 
     def _release_checked(self, index: int, clipped: ClippedSum) -> None:
         refuse_replaced_adapters(self._model, self._parameters)
-        admit_optimizer(self._optimizer, self._model)
+        self._backend.require_same_optimizer(self._model)
         self._release(index, clipped.total)
         self._books.steps_charged = index + 1
 

@@ -17,10 +17,10 @@ def share_from_main(value: Any) -> Any:
     return broadcast_object_list([value])[0]
 
 
-def start_alike(parameters: Sequence[nn.Parameter]) -> None:
+def start_alike(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:
     """Give every rank the first rank's values: LoRA's random start differs from rank to rank."""
     for parameter in parameters:
-        parameter.data.copy_(broadcast(parameter.data))
+        parameter.data.copy_(broadcast(parameter.data.to(accelerator.device)))
 
 
 def require_agreement(facts: Mapping[str, object]) -> None:

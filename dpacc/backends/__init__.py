@@ -1,0 +1,9 @@
+"""How a model is placed on its ranks, and how the private gradient reaches its optimizer."""
+
+from dpacc.backends.contract import Backend as Backend
+from dpacc.backends.fsdp2 import Fsdp2 as Fsdp2
+from dpacc.backends.replicated import Replicated as Replicated
+from dpacc.backends.selection import backend_for as backend_for
+from dpacc.backends.zero import Zero as Zero
+
+__all__ = ["Backend", "Fsdp2", "Replicated", "Zero", "backend_for"]

@@ -1,0 +1,57 @@
+"""Which backend a launch configuration asks for."""
+
+from __future__ import annotations
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+
+from dpacc.backends.contract import Backend
+from dpacc.backends.fsdp2 import Fsdp2
+from dpacc.backends.replicated import Replicated
+from dpacc.backends.zero import Zero
+from dpacc.errors import ConfigurationError
+
+_REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+def backend_for(accelerator: Accelerator) -> Backend:
+    """The backend of a launch configuration.
+
+    Raises:
+        ConfigurationError: the engine has none for it.
+    """
+    if accelerator.mixed_precision == "fp16":
+        raise ConfigurationError(
+            "mixed_precision=fp16 scales losses, which moves gradients out of their range; "
+            "use bf16 or no mixed precision"
+        )
+    kind = accelerator.distributed_type
+    if kind in _REPLICATED:
+        return Replicated(accelerator)
+    if kind == DistributedType.DEEPSPEED:
+        return Zero(accelerator)
+    if kind == DistributedType.FSDP:
+        return _fsdp2(accelerator)
+    raise ConfigurationError(
+        f"distributed_type={kind.value} is not supported by the engine; launch with "
+        "distributed_type NO, MULTI_CPU, MULTI_GPU, DEEPSPEED or FSDP (fsdp_version: 2)"
+    )
+
+
+def _fsdp2(accelerator: Accelerator) -> Backend:
+    plugin = accelerator.state.fsdp_plugin
+    if plugin.fsdp_version != 2:
+        raise ConfigurationError(
+            f"fsdp_version={plugin.fsdp_version} flattens adapters and base together; set "
+            "fsdp_version: 2 in the launch configuration"
+        )
+    if plugin.activation_checkpointing:
+        raise ConfigurationError(
+            "fsdp_activation_checkpointing wraps the blocks again; set gradient_checkpointing "
+            "in the recipe instead"
+        )
+    if plugin.cpu_offload:
+        raise ConfigurationError(
+            "fsdp_offload_params is not supported; set it to false, or launch with more GPUs"
+        )
+    return Fsdp2(accelerator, reshard_after_forward=plugin.reshard_after_forward)

@@ -1,0 +1,110 @@
+"""DeepSpeed ZeRO 1, 2 and 3: its own optimizer receives the private gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpacc.backends.zero_config import settle_configuration
+from dpacc.errors import ConfigurationError, DpaccError, PrivacyError
+
+
+class Zero:
+    """ZeRO cuts the optimizer's state (1), its gradients (2) and the parameters (3) over ranks.
+
+    DeepSpeed learns of gradients through hooks on the parameters. They are taken off, so that no
+    unclipped gradient can reach its buffers, and micro-batches need no reduction of its own. The
+    private gradient, which every rank has whole, is put where `engine.step()` reads it.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._stage = settle_configuration(accelerator.deepspeed_plugin.deepspeed_config)
+        self._verified = False
+
+    def place(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Give DeepSpeed the adapters, and under stage 3 the base as well."""
+        self._optimizer = optimizer
+        self._adapters = [p for p in model.parameters() if p.requires_grad]
+        self._shapes = [p.shape for p in self._adapters]
+        model.to(self._accelerator.device)
+        owned = model if self._stage == 3 else nn.ParameterList(self._adapters)
+        self._engine, _ = self._accelerator.prepare(owned, optimizer)
+        _take_off_gradient_hooks(self._engine.optimizer)
+        self._held = self._parameters_held()
+        return model, optimizer
+
+    def backward(self, loss: Tensor, keep_graph: bool = False) -> None:
+        """Autograd's backward, of which DeepSpeed's optimizer learns nothing."""
+        loss.backward(retain_graph=keep_graph)  # type: ignore[no-untyped-call]
+
+    def update(self, parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
+        """Open DeepSpeed's empty gradient buffers, fill them, and step."""
+        self._engine.allreduce_gradients()  # there is nothing to reduce: no rank communicates
+        pieces = torch.split(gradient, [shape.numel() for shape in self._shapes])
+        for parameter, shape, piece in zip(parameters, self._shapes, pieces, strict=True):
+            self._deliver(parameter, piece.view(shape))
+        self._verified = True
+        self._engine.step()
+        if not self._engine.was_step_applied():
+            raise DpaccError("DeepSpeed skipped an update; the adapters would stand still")
+
+    def require_same_optimizer(self, model: nn.Module) -> None:
+        """DeepSpeed's partitions stand in the optimizer for the adapters."""
+        if self._parameters_held() != self._held:
+            raise PrivacyError(
+                "the optimizer's parameters changed after prepare(); add parameters first, then "
+                "call prepare()"
+            )
+
+    @contextmanager
+    def whole_adapters(self) -> Iterator[None]:
+        """Gathers them under stage 3."""
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(self._adapters, enabled=self._stage == 3):
+            yield
+
+    def _deliver(self, parameter: nn.Parameter, gradient: Tensor) -> None:
+        from deepspeed.utils import safe_get_full_grad, safe_set_full_grad
+
+        # Stage 3 cuts the flat gradient into equal parts without padding the last one.
+        padding = self._accelerator.num_processes if self._stage == 3 else 0
+        given = F.pad(gradient.flatten(), (0, padding)) if padding else gradient
+        safe_set_full_grad(parameter, given)
+        if self._verified:
+            return
+        taken = safe_get_full_grad(parameter)
+        if taken is None or not torch.equal(taken.view_as(gradient), gradient):
+            raise ConfigurationError(
+                "this version of DeepSpeed does not take gradients as dpacc gives them; "
+                "install deepspeed>=0.18"
+            )
+
+    def _parameters_held(self) -> list[int]:
+        return [id(p) for group in self._optimizer.param_groups for p in group["params"]]
+
+
+def _take_off_gradient_hooks(optimizer: Any) -> None:
+    """Stop DeepSpeed from watching the parameters' gradients.
+
+    Raises:
+        ConfigurationError: the hooks are not where they were known to be.
+    """
+    hooks = getattr(optimizer, "_grad_acc_hooks", None)
+    if hooks is None:
+        raise ConfigurationError(
+            "this version of DeepSpeed watches gradients in an unknown way; install "
+            "deepspeed>=0.18, or launch with launch_configs/ddp.yaml"
+        )
+    for hook in hooks:
+        hook.remove()
+    hooks.clear()
