@@ -53,10 +53,14 @@ def _next_token_targets(labels: Tensor) -> Tensor:
 def _logits_at(model: nn.Module, inputs: Mapping[str, Tensor], positions: Tensor) -> Tensor:
     """Logits [n, vocabulary] at the n true `positions` [examples, tokens].
 
-    The output head is given only the chosen hidden states, so whatever the model does to its
-    logits afterwards (scaling, soft-capping) still applies.
+    A frozen output head is given only the chosen hidden states, so whatever the model does to its
+    logits afterwards (scaling, soft-capping) still applies. A trained one must see which example
+    each state belongs to, so it is given them all.
     """
     head = _output_head(model)
+    if any(p.requires_grad for p in head.parameters()):
+        every: Tensor = model(**inputs, use_cache=False).logits
+        return every[positions]
 
     def keep_chosen(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor]:
         return (arguments[0][positions].unsqueeze(0),)

@@ -1,0 +1,94 @@
+"""A seeded run that dies where it is told, for `test_resumption`; started again, it resumes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+
+from dpacc import ranks
+from dpacc.books import Books
+from dpacc.checkpoint import Checkpoints
+from dpacc.engine import PrivacyEngine
+from dpacc.losses import causal_lm_losses
+from dpacc.plan import PrivacyPlan
+from tests.tiny_models import collate, examples, tiny_model
+
+STEPS, CHECKPOINT_EVERY = 7, 3
+DATA = examples([4, 6, 3, 5, 8, 2, 7, 5])
+PLAN = PrivacyPlan(
+    dataset_size=8,
+    expected_batch_size=4,
+    steps=STEPS,
+    noise_multiplier=0.5,
+    max_grad_norm=0.1,
+    target_delta=1e-3,
+    clipping="adaptive",
+)
+
+PLACES: dict[str, tuple[Any, str]] = {
+    "before the charge": (Books, "charge"),
+    "before the journal": (Checkpoints, "journal"),
+    "before a checkpoint": (Checkpoints, "save"),
+    "before the update": (torch.optim.AdamW, "step"),
+    "after a checkpoint, before the old is dropped": (Checkpoints, "_forget_before"),
+}
+
+
+def die_at(place: str, call: int) -> None:
+    """Make the `call`-th call there the process's last."""
+    owner, name = PLACES[place]
+    original: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def dying(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os._exit(9)
+        return original(*arguments, **named)
+
+    setattr(owner, name, dying)
+
+
+def run(folder: Path) -> None:
+    """Train, resuming if the folder was started before; leave the adapters in `final`."""
+    accelerator = Accelerator(cpu=True)
+    model = tiny_model("llama")
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 / (1 + step))
+    started_before = ranks.share_from_main((folder / "ledger.jsonl").exists())
+    engine = PrivacyEngine(
+        accelerator,
+        PLAN,
+        ledger=folder / "ledger.jsonl",
+        checkpoints=folder / "checkpoints",
+        fixed_seed=5,
+    )
+    engine.prepare(model, optimizer, schedule)
+    if started_before:
+        engine.resume()
+    for step in engine.steps(DATA, collate):
+        for batch in step:
+            step.backward(causal_lm_losses(model, batch))
+        step.update()
+        schedule.step()
+        if (step.index + 1) % CHECKPOINT_EVERY == 0:
+            engine.checkpoint()
+    engine.close()
+    if accelerator.is_main_process:
+        adapters = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+        save_file(adapters, folder / "final.safetensors")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        die_at(sys.argv[2], int(sys.argv[3]))
+    run(Path(sys.argv[1]))

@@ -1,0 +1,203 @@
+"""Kill a run anywhere, resume it, and it ends where it would have ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from dpacc_accounting import read_ledger
+from safetensors.torch import load_file
+
+from dpacc.checkpoint import Checkpoints, JournalEntry
+from dpacc.errors import ConfigurationError
+from tests.dpacc import resume_program
+from tests.dpacc.resume_program import STEPS
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_in_a_process(folder: Path, *death: object, ranks: int = 1) -> int:
+    launch = [sys.executable]
+    if ranks > 1:
+        launch += ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
+    finished = subprocess.run(
+        [*launch, "-m", "tests.dpacc.resume_program", str(folder), *map(str, death)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        timeout=200,
+        check=False,
+    )
+    return finished.returncode
+
+
+def final(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "final.safetensors")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The adapters of a run that nobody killed."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    resume_program.run(folder)
+    return final(folder)
+
+
+# Which call dies, and whether the step in flight was charged but not yet journalled.
+DEATHS = [
+    ("before the charge", 5, False),
+    ("before the journal", 5, True),
+    ("before the update", 5, False),
+    ("before the update", 1, False),
+    ("before a checkpoint", 2, False),
+    ("after a checkpoint, before the old is dropped", 2, False),
+]
+
+
+@pytest.mark.parametrize(("place", "call", "loses_a_step"), DEATHS)
+def test_a_killed_run_resumes_and_ends_where_it_would_have(
+    place: str,
+    call: int,
+    loses_a_step: bool,
+    tmp_path: Path,
+    uninterrupted: dict[str, torch.Tensor],
+) -> None:
+    """At every stage of a step and of a checkpoint: at most the charged step in flight is lost."""
+    assert run_in_a_process(tmp_path, place, call) == 9
+    resume_program.run(tmp_path)
+    releases = read_ledger(path=tmp_path / "ledger.jsonl").releases
+    assert [release.step for release in releases] == list(range(STEPS))
+    resumed = final(tmp_path)
+    same = all(torch.equal(resumed[name], uninterrupted[name]) for name in uninterrupted)
+    assert same is not loses_a_step
+
+
+def test_two_ranks_resume(tmp_path: Path, uninterrupted: dict[str, torch.Tensor]) -> None:
+    """Both ranks die between journal and update; resumed, they end where one rank would."""
+    assert run_in_a_process(tmp_path, "before the update", 5, ranks=2) != 0
+    assert not (tmp_path / "final.safetensors").exists()
+    assert run_in_a_process(tmp_path, ranks=2) == 0
+    for name, tensor in final(tmp_path).items():
+        torch.testing.assert_close(tensor, uninterrupted[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_finished_run_that_died_before_saving_can_still_be_saved(
+    tmp_path: Path, uninterrupted: dict[str, torch.Tensor]
+) -> None:
+    """All steps charged and released: a resume takes no step and gives the same adapters."""
+    resume_program.run(tmp_path)
+    (tmp_path / "final.safetensors").unlink()
+    resume_program.run(tmp_path)
+    resumed = final(tmp_path)
+    assert all(torch.equal(resumed[name], uninterrupted[name]) for name in uninterrupted)
+    assert len(read_ledger(path=tmp_path / "ledger.jsonl").releases) == STEPS
+
+
+def test_no_secret_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the secret nor anything derived from its bytes is in any file of the run."""
+    from dpacc.randomness import RunSecret
+
+    made: list[bytes] = []
+    original = RunSecret.__init__
+
+    def spy(self: RunSecret, key: bytes, **named: int | None) -> None:
+        made.append(key)
+        original(self, key, **named)
+
+    monkeypatch.setattr(RunSecret, "__init__", spy)
+    resume_program.run(tmp_path)
+    content = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert made
+    assert len(content) > 10_000
+    for key in made:
+        assert key not in content
+        assert key.hex().encode() not in content
+
+
+def test_only_the_owner_may_read_checkpoints(tmp_path: Path) -> None:
+    """Folders are 0700 and files 0600."""
+    resume_program.run(tmp_path)
+    paths = list((tmp_path / "checkpoints").rglob("*"))
+    assert len(paths) > 3
+    assert all(path.stat().st_mode & 0o077 == 0 for path in paths)
+
+
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    kept = Checkpoints(tmp_path / "checkpoints")
+    kept.save(step=2, facts={"run": "a"}, state={"values": [1, (2.5, None)], "x": torch.arange(3)})
+    return kept
+
+
+def test_a_checkpoint_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    """Nested lists, tuples, numbers, integer keys and tensors survive, without pickle."""
+    kept = Checkpoints(tmp_path / "c")
+    state = {"state": {0: {"step": torch.tensor(3.0), "m": torch.ones(2, 2)}}, "groups": [(0.9, 1)]}
+    kept.save(step=4, facts={"run": "a"}, state=state)
+    found = kept.latest()
+    assert (found.step, dict(found.facts)) == (4, {"run": "a"})
+    assert found.state["groups"] == [(0.9, 1)]
+    assert found.state["state"][0]["step"] == 3
+    assert torch.equal(found.state["state"][0]["m"], torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("file", ["checkpoint.json", "tensors.safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing"])
+def test_a_damaged_checkpoint_is_refused_in_one_line(
+    file: str, damage: str, tmp_path: Path
+) -> None:
+    """Cut short, a byte flipped, or gone: named, with the remedy."""
+    kept = checkpoints(tmp_path)
+    path = tmp_path / "checkpoints/step-00000002" / file
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(content[:-5])
+    else:
+        path.write_bytes(content[:-2] + bytes([content[-2] ^ 0xFF]) + content[-1:])
+    with pytest.raises(ConfigurationError, match="is damaged") as error:
+        kept.latest()
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_journal_entry_is_refused(tmp_path: Path) -> None:
+    """A flipped byte in a gradient is noticed before it is replayed."""
+    kept = checkpoints(tmp_path)
+    kept.journal(JournalEntry(step=2, gradient=torch.ones(4), bound=1.0))
+    assert [entry.step for entry in kept.journalled(since=2)] == [2]
+    path = tmp_path / "checkpoints/journal/00000002"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        list(kept.journalled(since=2))
+
+
+def test_state_that_needs_pickle_is_refused(tmp_path: Path) -> None:
+    """An object that JSON and safetensors cannot hold is named."""
+    with pytest.raises(ConfigurationError, match="without pickle"):
+        Checkpoints(tmp_path).save(step=0, facts={}, state={"odd": object()})
+
+
+def test_another_runs_checkpoints_are_refused(tmp_path: Path) -> None:
+    """A ledger that was replaced no longer matches the checkpoints beside it."""
+    resume_program.run(tmp_path / "mine")
+    resume_program.run(tmp_path / "other")
+    (tmp_path / "mine/ledger.jsonl").write_bytes((tmp_path / "other/ledger.jsonl").read_bytes())
+    with pytest.raises(ConfigurationError, match="belong to another run"):
+        resume_program.run(tmp_path / "mine")
+
+
+def test_a_shortened_ledger_is_refused(tmp_path: Path) -> None:
+    """More steps released than charged: the ledger was cut, and nothing goes on."""
+    resume_program.run(tmp_path)
+    ledger = tmp_path / "ledger.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    assert json.loads(lines[-1])["kind"] == "release"
+    ledger.write_bytes(b"".join(lines[:-2]))
+    with pytest.raises(ConfigurationError, match="the ledger was cut"):
+        resume_program.run(tmp_path)
