@@ -131,7 +131,7 @@ def test_noise_appears_exactly_once(ledgers: Iterator[Path]) -> None:
     changes = {"steps": 40, "expected_batch_size": 4}
     noised = received(plan_for(len(data), **changes), data, next(ledgers))
     clean = received(noiseless(len(data), **changes), data, next(ledgers))
-    _assert_noise(noised - clean, sum_noise(plan_for(len(data))))
+    assert_noise(noised - clean, sum_noise(plan_for(len(data))))
 
 
 def test_empty_draws_still_release_noise(ledgers: Iterator[Path]) -> None:
@@ -149,11 +149,11 @@ def test_empty_draws_still_release_noise(ledgers: Iterator[Path]) -> None:
         empty.append(count == 0)
     assert sum(empty) >= 2
     sums = torch.stack(optimizer.received)[torch.tensor(empty)]
-    _assert_noise(sums, sum_noise(plan))
+    assert_noise(sums, sum_noise(plan))
     assert len(read_ledger(path=ledger).releases) == 12
 
 
-def _assert_noise(values: torch.Tensor, standard_deviation: float) -> None:
+def assert_noise(values: torch.Tensor, standard_deviation: float) -> None:
     scaled = (values.double() / standard_deviation).flatten()
     chi_square = stats.chi2(len(scaled)).cdf(float(scaled.square().sum()))
     assert 1e-5 < chi_square < 1 - 1e-5
