@@ -16,6 +16,7 @@ COMMANDS = {
     "calibrate": "Find the least noise that keeps training within a privacy budget.",
     "compose": "Price the rounds of a federation, client by client.",
     "explain": "State in words what the releases in a ledger guarantee.",
+    "merge": "Compose the ledgers of several runs on the same data.",
     "spend": "Price what a ledger says was really released.",
 }
 

@@ -13,7 +13,7 @@ from dpacc.cli.promise import promise_rows
 
 @click.command(short_help="Price what a ledger says was really released.")
 @options.ledger
-@click.option("--delta", type=float, help="δ at which ε is stated.  [default: the plan's]")
+@options.delta
 @options.as_json
 def spend(ledger: Path, delta: float | None, as_json: bool) -> None:
     """Price the releases that LEDGER holds, whatever was planned."""

@@ -121,11 +121,19 @@ class TrainingProgress:
         epsilon_budget: the ε that the last step reaches.
         expected_batch_size: examples a step holds on average.
         visible: whether this rank shows anything.
+        done: steps done before, by the run that is resumed.
     """
 
     def __init__(
-        self, *, steps: int, epsilon_budget: float, expected_batch_size: int, visible: bool
+        self,
+        *,
+        steps: int,
+        epsilon_budget: float,
+        expected_batch_size: int,
+        visible: bool,
+        done: int = 0,
     ) -> None:
+        self._first = done
         self._budget = epsilon_budget
         self._batch = expected_batch_size
         self._visible = visible
@@ -141,9 +149,10 @@ class TrainingProgress:
             console=self._console,
             disable=not visible or not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(self._describe(0.0, 0), total=steps)
+        self._task = self._bar.add_task("", total=steps, completed=done)
 
     def __enter__(self) -> Self:
+        self._started = time.monotonic()
         self._bar.start()
         return self
 
@@ -157,7 +166,7 @@ class TrainingProgress:
         self._bar.update(self._task, completed=done, description=self._describe(epsilon, done))
         if self._visible and not self._console.is_terminal:
             total = int(task.total or done)
-            left = (time.monotonic() - self._started) / done * (total - done)
+            left = (time.monotonic() - self._started) / (done - self._first) * (total - done)
             say(f"step {done}/{total}  {self._describe(epsilon, done)}  {left:.0f} s left")
 
     def note(self, message: str) -> None:
@@ -167,6 +176,6 @@ class TrainingProgress:
 
     def _describe(self, epsilon: float, done: int) -> str:
         elapsed = max(time.monotonic() - self._started, 1e-9)
-        rate = f"{self._batch * done / elapsed:.1f}" if done else "…"
+        rate = f"{self._batch * (done - self._first) / elapsed:.1f}"
         spent = f"ε {rounded_up(epsilon, digits=3)} of {self._budget:g}"
         return f"{spent}  {rate} expected examples/s"

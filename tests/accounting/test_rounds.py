@@ -135,6 +135,7 @@ def test_client_level_defaults_are_the_cautious_ones() -> None:
         (SHARED | {"noise": "skellam"}, "discretization is missing"),
         (SHARED | {"discretization": {}}, "discretization belongs to discrete-gaussian"),
         (SHARED | {"survivors": 101}, "survivors = 101 exceed the 100 clients"),
+        (SHARED | {"survivors": 69, "opened": "no"}, "opened must be true or false, not 'no'"),
         (SHARED | {"survivors": 69}, "below the threshold of 70; say `opened: false`"),
         (
             SHARED | {"secure_aggregation": {"clients": 10, "threshold": 5, "colluding": 5}},

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dpacc_accounting.federation import FederatedGuarantee, price_federation
     from dpacc_accounting.guarantee import Adjacency, Guarantee
     from dpacc_accounting.ledger import Ledger
+    from dpacc_accounting.merging import MergedLedgers, merge_ledgers
     from dpacc_accounting.pricing import delta, epsilon
     from dpacc_accounting.reading import read_federation
     from dpacc_accounting.record import LedgerError, LedgerRecord, read_ledger
@@ -44,6 +45,7 @@ _ROOMS = {
     "Ledger": "ledger",
     "LedgerError": "record",
     "LedgerRecord": "record",
+    "MergedLedgers": "merging",
     "PoissonSampled": "events",
     "Repeated": "events",
     "calibrate_noise": "calibration",
@@ -51,6 +53,7 @@ _ROOMS = {
     "epsilon": "pricing",
     "event_from_json": "events",
     "event_to_json": "events",
+    "merge_ledgers": "merging",
     "price_federation": "federation",
     "read_federation": "reading",
     "read_ledger": "record",
@@ -69,6 +72,7 @@ __all__ = [
     "Ledger",
     "LedgerError",
     "LedgerRecord",
+    "MergedLedgers",
     "PoissonSampled",
     "Repeated",
     "calibrate_noise",
@@ -76,6 +80,7 @@ __all__ = [
     "epsilon",
     "event_from_json",
     "event_to_json",
+    "merge_ledgers",
     "price_federation",
     "read_federation",
     "read_ledger",

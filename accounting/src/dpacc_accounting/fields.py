@@ -111,6 +111,13 @@ class Fields:
             self.refuse(name, f"= {value!r} must be a whole number of at least {at_least}")
         return int(value)
 
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false, and nothing that merely looks like it."""
+        value = self.raw(name, default)
+        if not isinstance(value, bool):
+            self.refuse(name, f"must be true or false, not {value!r}")
+        return value
+
     def word(self, name: str, default: Any = _ABSENT, *, among: Sequence[str] = ()) -> str:
         """A text that is not empty, one of `among` where that is given."""
         value = self.raw(name, default)

@@ -246,19 +246,19 @@ def _cohort(fields: Fields, secure: SecureAggregation | None) -> Cohorts:
         sampling_rate=fields.number("sampling_rate", above=0, at_most=1) if poisson else 1.0,
         noise_multiplier=fields.number("noise_multiplier", at_least=0),
         survivors=survivors,
-        opened=fields.raw("opened", True) is True,
+        opened=fields.flag("opened", True),
     )
 
 
 def _survivors(fields: Fields, secure: SecureAggregation | None) -> int | None:
-    survivors = fields.count("survivors", None, at_least=0)
-    if survivors is None:
+    if not fields.has("survivors"):
         return None
+    survivors = fields.count("survivors", at_least=0)
     if secure is None:
         fields.refuse("survivors", "matter under distributed noise only; leave them out")
     if survivors > secure.clients:
         fields.refuse("survivors", f"= {survivors} exceed the {secure.clients} clients of a round")
-    if survivors < secure.threshold and not isinstance(fields.raw("opened", None), bool):
+    if survivors < secure.threshold and not fields.has("opened"):
         fields.refuse(
             "survivors",
             f"= {survivors} are below the threshold of {secure.threshold}; say `opened: false` if "

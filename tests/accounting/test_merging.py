@@ -1,0 +1,122 @@
+"""Ledgers of several runs on the same data add up by composition, or are refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dpacc_accounting import (
+    Composed,
+    Gaussian,
+    Ledger,
+    LedgerError,
+    LedgerRecord,
+    PoissonSampled,
+    Repeated,
+    epsilon,
+    merge_ledgers,
+    read_ledger,
+)
+
+PLAN: dict[str, Any] = {
+    "dataset_size": 10_000,
+    "expected_batch_size": 100,
+    "steps": 50,
+    "noise_multiplier": 0.8,
+    "max_grad_norm": 0.5,
+    "target_epsilon": 2.0,
+    "target_delta": 1e-5,
+    "unit": "example",
+    "adjacency": "add-or-remove",
+    "sampling": "poisson",
+    "clipping": "flat",
+}
+STEP = PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=0.8))
+QUIET = PoissonSampled(probability=0.02, event=Gaussian(noise_multiplier=1.5))
+
+
+def _record(path: Path, *, event: Any = STEP, steps: int = 20, **plan: Any) -> LedgerRecord:
+    with Ledger.open(path=path, plan=PLAN | plan) as ledger:
+        for step in range(steps):
+            ledger.charge(step=step, event=event)
+    return read_ledger(path=path)
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> dict[str, LedgerRecord]:
+    """Two runs with different steps."""
+    return {
+        "a": _record(tmp_path / "a.jsonl"),
+        "b": _record(tmp_path / "b.jsonl", event=QUIET, steps=300, target_delta=1e-6),
+    }
+
+
+def test_all_releases_are_composed(records: dict[str, LedgerRecord]) -> None:
+    """The total is that of both runs' steps at the smaller δ: more than either, less than both."""
+    found = merge_ledgers(records=records)
+    every = Composed(events=(Repeated(event=STEP, times=20), Repeated(event=QUIET, times=300)))
+    assert found.together == epsilon(event=every, delta=1e-6)
+    parts = [part.epsilon for part in found.parts.values() if part]
+    assert len(parts) == 2
+    assert max(parts) < found.together.epsilon < sum(parts)
+
+
+def test_delta_can_be_chosen(records: dict[str, LedgerRecord]) -> None:
+    """Every ε is stated at the δ that is asked for."""
+    found = merge_ledgers(records=records, delta=1e-3)
+    assert {part.delta for part in (*found.parts.values(), found.together) if part} == {1e-3}
+
+
+def test_the_order_does_not_matter(records: dict[str, LedgerRecord]) -> None:
+    """Merging b with a costs what merging a with b costs."""
+    back = merge_ledgers(records=dict(reversed(records.items())))
+    assert back.together == merge_ledgers(records=records).together
+
+
+def test_one_ledger_is_itself(records: dict[str, LedgerRecord]) -> None:
+    """A single ledger's total is its own guarantee."""
+    found = merge_ledgers(records={"a": records["a"]})
+    assert found.together == found.parts["a"]
+
+
+def test_the_same_run_does_not_count_twice(
+    records: dict[str, LedgerRecord], tmp_path: Path
+) -> None:
+    """A copy of a ledger, even an older one, is refused by the run's own name."""
+    (tmp_path / "copy.jsonl").write_bytes((tmp_path / "a.jsonl").read_bytes())
+    copy = read_ledger(path=tmp_path / "copy.jsonl")
+    with pytest.raises(LedgerError, match=r"a and copy are the same run, [0-9a-f]+; give"):
+        merge_ledgers(records=records | {"copy": copy})
+
+
+@pytest.mark.parametrize(("setting", "value"), [("adjacency", "replace-one"), ("unit", "patient")])
+def test_guarantees_of_other_neighbours_do_not_add_up(
+    records: dict[str, LedgerRecord], tmp_path: Path, setting: str, value: str
+) -> None:
+    """Ledgers with another adjacency or unit are refused, with both values."""
+    other = _record(tmp_path / "c.jsonl", **{setting: value})
+    with pytest.raises(LedgerError, match=f"differ in {setting}.*{value}"):
+        merge_ledgers(records=records | {"c": other})
+
+
+def test_one_void_run_voids_the_total(records: dict[str, LedgerRecord], tmp_path: Path) -> None:
+    """A fixed seed in one run leaves no ε for the total, and its ledger is named."""
+    with Ledger.open(path=tmp_path / "a.jsonl", plan=PLAN) as ledger:
+        ledger.note(subject="fixed-seed", text="the noise came from seed 7")
+    found = merge_ledgers(records=records | {"a": read_ledger(path=tmp_path / "a.jsonl")})
+    assert found.together is None
+    assert found.faults == ("a: the noise came from seed 7",)
+    assert found.parts["b"] is not None
+
+
+def test_differing_sizes_are_remarked_on(records: dict[str, LedgerRecord], tmp_path: Path) -> None:
+    """Runs on datasets of different sizes are composed, and the reader is told."""
+    assert merge_ledgers(records=records).remarks == ()
+    other = _record(tmp_path / "c.jsonl", dataset_size=500)
+    (remark,) = merge_ledgers(records=records | {"c": other}).remarks
+    assert "c: 500" in remark
+
+
+def test_nothing_is_no_ledger() -> None:
+    """Merging no ledgers is refused."""
+    with pytest.raises(LedgerError, match="no ledger was given"):
+        merge_ledgers(records={})
