@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from dpacc_accounting import Ledger, read_ledger
 
 from dpacc import ranks
+from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
 
 
@@ -35,6 +36,17 @@ class Books:
         """
         ranks.on_main_process(self._accelerator, lambda: self._open_here(fixed_seed))
         self.steps_charged = ranks.share_from_main(self.steps_charged)
+
+    def require_started(self) -> None:
+        """Refuse to resume what was never begun.
+
+        Raises:
+            ConfigurationError: there is no ledger.
+        """
+        if not ranks.share_from_main(self.path.exists()):
+            raise ConfigurationError(
+                f"{self.path} does not exist, so there is no run to resume; check the folder"
+            )
 
     def charge(self, index: int) -> None:
         """Write step `index` to disk; for the main process alone."""

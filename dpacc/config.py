@@ -12,7 +12,8 @@ from dpacc.settings import check_limits, read_settings, setting
 
 Quantization = Literal["none", "nf4", "int8"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Clipping = Literal["flat", "automatic"]
+Clipping = Literal["flat", "per-layer", "automatic", "adaptive"]
+PerExampleGradients = Literal["auto", "materialize", "ghost"]
 
 _USAGE = """\
 Differentially private LoRA fine-tuning of a causal language model.
@@ -69,8 +70,9 @@ class TrainingConfig:
         "Clipping norm C: no example moves the sum of gradients by more.", default=1.0, above=0
     )
     clipping: Clipping = setting(
-        "flat scales an example's gradient by min(1, C/norm); automatic always scales it to "
-        "(almost) C, so that C needs no tuning.",
+        "flat scales an example's gradient by min(1, C/norm); per-layer does so layer by layer; "
+        "automatic always scales it to (almost) C, so that C needs no tuning; adaptive lets C "
+        "follow the median norm, for a little of the budget.",
         default="flat",
     )
 
@@ -98,6 +100,11 @@ class TrainingConfig:
     messages_field: str | None = setting(
         "Field that holds chat messages; the model's chat template formats them and only the "
         "assistant's turns are learned.",
+        default=None,
+    )
+    unit_field: str | None = setting(
+        "Field that says whose each example is, for protecting a whole person or document; null "
+        "protects one example. N and expected_batch_size then count units.",
         default=None,
     )
     max_length: int = setting("Tokens kept of each example.", default=512, at_least=2)
@@ -138,6 +145,11 @@ class TrainingConfig:
         default=2048,
         at_least=1,
     )
+    per_example_gradients: PerExampleGradients = setting(
+        "materialize keeps them through one backward; ghost goes backward twice and keeps none; "
+        "auto goes by the free memory. It never changes the result.",
+        default="auto",
+    )
     gradient_checkpointing: bool = setting(
         "Recompute activations in the backward pass: less memory, more time.", default=False
     )
@@ -145,6 +157,14 @@ class TrainingConfig:
         "Steps between held-out measurements; null measures only before and after.",
         default=None,
         at_least=1,
+    )
+    checkpoint_every: int | None = setting(
+        "Steps between checkpoints, from which --resume goes on; null keeps none.",
+        default=None,
+        at_least=1,
+    )
+    resume: str | None = setting(
+        "Folder of a run to go on with, given the settings it was started with.", default=None
     )
     seed: int = setting(
         "Seeds public randomness only: the adapters' initial values and the choice of held-out "

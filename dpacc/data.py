@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 from dpacc.config import TrainingConfig
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Record = dict[str, Any]
+FieldType = type | UnionType
 
 _FILE_TYPES = (".jsonl", ".json", ".parquet", ".txt")
 
@@ -33,6 +35,26 @@ def load_training_examples(
         ConfigurationError: they cannot be read, lack a field, or there are none.
     """
     return _load(config.train_data, config.train_split, config=config, tokenizer=tokenizer)
+
+
+def load_units(*, config: TrainingConfig) -> list[Hashable] | None:
+    """Whose each private example is, in the order of `load_training_examples`.
+
+    Returns:
+        Nothing when the configuration names no unit field: every example is then its own unit.
+
+    Raises:
+        ConfigurationError: a record lacks the field.
+    """
+    if config.unit_field is None:
+        return None
+    records = read_records(
+        source=config.train_data,
+        fields={config.unit_field: str | int},
+        split=config.train_split,
+        subset=config.data_subset,
+    )
+    return [record[config.unit_field] for record in records]
 
 
 def load_held_out_examples(
@@ -58,7 +80,7 @@ def load_held_out_examples(
 def read_records(
     *,
     source: str,
-    fields: Mapping[str, type],
+    fields: Mapping[str, FieldType],
     split: str = "train",
     subset: str | None = None,
 ) -> list[Record]:
@@ -134,7 +156,7 @@ def _load(
     )
 
 
-def _fields(config: TrainingConfig) -> dict[str, type]:
+def _fields(config: TrainingConfig) -> dict[str, FieldType]:
     if config.messages_field is not None:
         return {config.messages_field: list}
     if config.prompt_field is not None and config.completion_field is not None:
@@ -210,7 +232,7 @@ def _read_text(path: Path) -> Placed:
                 yield f"{path}:{number}", {"text": line.rstrip("\n")}
 
 
-def _take_fields(record: Any, fields: Mapping[str, type], place: str) -> Record:
+def _take_fields(record: Any, fields: Mapping[str, FieldType], place: str) -> Record:
     if not isinstance(record, Mapping):
         raise ConfigurationError(f"{place} is not an object with named fields")
     for name, wanted in fields.items():
@@ -220,7 +242,7 @@ def _take_fields(record: Any, fields: Mapping[str, type], place: str) -> Record:
                 "--text_field, --prompt_field and --completion_field, or --messages_field"
             )
         if not isinstance(record[name], wanted):
-            kind = "text" if wanted is str else "a list of messages"
+            kind = "a list of messages" if wanted is list else "text"
             raise ConfigurationError(f"{place}: field {name!r} must be {kind}")
     return {name: record[name] for name in fields}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -231,6 +232,7 @@ class PrivacyEngine:
         """
         if self._resumption is None:
             raise ConfigurationError("to resume, give the engine its folder of checkpoints")
+        self._books.require_started()
         self._books.open(fixed_seed=self._secret.fixed_seed)
         self._resumption.restore()
         self._resumption.save(self._books.steps_charged)
@@ -242,6 +244,10 @@ class PrivacyEngine:
         if self._resumption is None:
             raise ConfigurationError("to keep checkpoints, give the engine a folder for them")
         self._resumption.save(self._books.steps_charged)
+
+    def whole_adapters(self) -> AbstractContextManager[None]:
+        """While it lasts, adapters are whole on every rank, to be saved; all ranks must enter."""
+        return self._backend.whole_adapters()
 
     def guarantee(self) -> Guarantee:
         """(ε, δ) of what has been charged so far."""

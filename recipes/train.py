@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from dpacc.chart import Measurement
 from dpacc.cli import terminal
@@ -35,7 +36,12 @@ def train(config: TrainingConfig) -> None:
 
     from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
     from dpacc.artifacts import new_run_folder, save_run
-    from dpacc.data import load_held_out_examples, load_training_examples, pad_examples
+    from dpacc.data import (
+        load_held_out_examples,
+        load_training_examples,
+        load_units,
+        pad_examples,
+    )
     from dpacc.evaluation import held_out_perplexity
     from dpacc.models import add_lora, load_base
     from dpacc.ranks import share_from_main
@@ -51,19 +57,22 @@ def train(config: TrainingConfig) -> None:
         device=accelerator.device,
     )
     private = load_training_examples(config=config, tokenizer=base.tokenizer)
+    units = load_units(config=config)
     held_out = load_held_out_examples(config=config, tokenizer=base.tokenizer)
     collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
 
     # The plan: everything the guarantee depends on, with just enough noise to keep it.
+    number_of_units = len(private) if units is None else len(set(units))
     plan = PrivacyPlan.calibrate(
-        dataset_size=len(private),
+        dataset_size=number_of_units,
         expected_batch_size=config.expected_batch_size,
         epochs=config.epochs,
         steps=config.steps,
         target_epsilon=config.epsilon,
-        target_delta=config.delta_for(dataset_size=len(private)),
+        target_delta=config.delta_for(dataset_size=number_of_units),
         max_grad_norm=config.max_grad_norm,
         clipping=config.clipping,
+        unit=config.unit_field or "example",
     )
 
     # The model: a frozen base, trainable adapters.
@@ -84,23 +93,27 @@ def train(config: TrainingConfig) -> None:
         optimizer, partial(warm_up_then_decay, warmup=config.warmup_steps, steps=plan.steps)
     )
 
-    folder = None
-    if accelerator.is_main_process:
+    folder = Path(config.resume) if config.resume else None
+    if folder is None and accelerator.is_main_process:
         folder = new_run_folder(output_dir=config.output_dir, name=config.name)
     folder = share_from_main(folder)
+    keeps_checkpoints = config.checkpoint_every is not None or config.resume is not None
     engine = PrivacyEngine(
         accelerator,
         plan,
         ledger=folder / "ledger.jsonl",
+        checkpoints=folder / "checkpoints" if keeps_checkpoints else None,
         micro_batch_tokens=config.micro_batch_tokens,
+        per_example_gradients=config.per_example_gradients,
     )
-    model, optimizer = engine.prepare(model, optimizer)
+    model, optimizer = engine.prepare(model, optimizer, schedule)
+    start = engine.resume() if config.resume else 0
 
     def measure(step: int) -> Measurement:
         """Where the run stands; perplexity only when it is due."""
         spent = engine.guarantee().epsilon if step else 0.0
         every = config.evaluate_every or plan.steps
-        if not held_out or (step % every and step < plan.steps):
+        if not held_out or (step % every and start < step < plan.steps):
             return Measurement(step=step, epsilon=spent)
         perplexity = held_out_perplexity(
             model=model,
@@ -112,25 +125,30 @@ def train(config: TrainingConfig) -> None:
         progress.note(f"step {step}: held-out perplexity {perplexity:.1f}")
         return Measurement(step=step, epsilon=spent, perplexity=perplexity)
 
-    with terminal.TrainingProgress(
+    progress = terminal.TrainingProgress(
         steps=plan.steps,
         epsilon_budget=config.epsilon,
         expected_batch_size=plan.expected_batch_size,
         visible=accelerator.is_main_process,
-    ) as progress:
-        progress.note(
-            f"{len(private)} private examples, {sum(p.numel() for p in adapters):,} trainable "
-            f"parameters, noise multiplier {plan.noise_multiplier:g}, run folder {folder}"
-        )
-        course = [measure(0)]
-        model.train()
-        for step in engine.steps(private, collate):
+        done=start,
+    )
+    progress.note(
+        f"{len(private)} private examples, {sum(p.numel() for p in adapters):,} trainable "
+        f"parameters ({engine.per_example_gradients} per-example gradients), noise multiplier "
+        f"{plan.noise_multiplier:g}, run folder {folder}"
+    )
+    course = [measure(start)]
+    model.train()
+    with progress:
+        for step in engine.steps(private, collate, units=units):
             for batch in step:
                 step.backward(causal_lm_losses(model, batch))
             step.update()
             schedule.step()
             progress.advance(epsilon=engine.guarantee().epsilon)
             course.append(measure(step.index + 1))
+            if config.checkpoint_every and (step.index + 1) % config.checkpoint_every == 0:
+                engine.checkpoint()
     engine.close()
 
     if accelerator.is_main_process:

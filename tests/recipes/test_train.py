@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -38,7 +39,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_texts(path: Path, *, count: int) -> None:
     rows = (" ".join(WORDS[i % 7 : i % 7 + 3 + i % 9]) for i in range(count))
-    path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    records = ({"text": row, "author": f"author {i % 20}"} for i, row in enumerate(rows))
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 def settings(material: Path, runs: Path) -> dict[str, object]:
@@ -80,6 +82,8 @@ def train(recipe: ModuleType, material: Path, tmp_path: Path) -> Train:
     """Train in this process with some settings changed; return the folder of runs."""
 
     def run(**changes: object) -> Path:
+        if "resume" in changes:
+            changes["resume"] = tmp_path / "runs" / str(changes["resume"])
         values = settings(material, tmp_path / "runs") | changes
         with terminal.one_line_errors():
             recipe.main(as_arguments(values))
@@ -170,6 +174,45 @@ def test_two_ranks_train_one_adapter(material: Path, tmp_path: Path) -> None:
     assert (folder / "adapter_model.safetensors").exists()
 
 
+def test_a_whole_author_can_be_the_privacy_unit(train: Train) -> None:
+    """With a unit field, the plan counts authors and the statement protects one."""
+    folder = train(unit_field="author", expected_batch_size=5) / "tiny"
+    plan = json.loads((folder / "privacy.json").read_text())["plan"]
+    assert plan["dataset_size"] == 20
+    assert plan["unit"] == "author"
+    assert "one author" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("clipping", ["per-layer", "adaptive"])
+def test_ghost_passes_and_every_clipping_rule_train(clipping: str, train: Train) -> None:
+    """The slower, leaner strategy and the other rules are one setting away."""
+    folder = train(per_example_gradients="ghost", clipping=clipping) / "tiny"
+    assert len(read_ledger(path=folder / "ledger.jsonl").releases) == 4
+
+
+def test_a_killed_run_is_resumed(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dying at the third update and resuming takes the steps that are left, and no more."""
+    from dpacc.backends.replicated import Replicated
+
+    update, updates = Replicated.update, []
+
+    def dying(*arguments: object) -> None:
+        updates.append(arguments)
+        if len(updates) == 3:
+            raise KeyboardInterrupt
+        update(*arguments)
+
+    monkeypatch.setattr(Replicated, "update", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(checkpoint_every=2)
+    monkeypatch.setattr(Replicated, "update", update)
+    gc.collect()  # the interrupted engine lets go of its ledger
+    folder = train(checkpoint_every=2, resume="tiny") / "tiny"
+    record = read_ledger(path=folder / "ledger.jsonl")
+    assert [release.step for release in record.releases] == [0, 1, 2, 3]
+    assert (folder / "adapter_model.safetensors").exists()
+
+
 MISTAKES = {
     "epsilon": ("0", "epsilon=0"),
     "delta": ("1.5", "delta=1.5"),
@@ -177,6 +220,8 @@ MISTAKES = {
     "train_data": ("nowhere.jsonl", "nowhere.jsonl"),
     "lora_target_modules": ("q_porj", "q_porj"),
     "model": ("./no-such-model", "./no-such-model"),
+    "resume": ("nothing-there", "nothing-there"),
+    "unit_field": ("autor", "autor"),
     "quantization": ("nf5", "nf5"),
     "learning_rat": ("1", "did you mean learning_rate"),
 }

@@ -21,7 +21,12 @@ _NEIGHBOURS = {
     Adjacency.ADD_OR_REMOVE: "datasets that differ by adding or removing one {unit}",
     Adjacency.REPLACE_ONE: "datasets of equal size that differ by replacing one {unit}",
 }
-_SCALES = {"flat": "min(1, C / norm)", "automatic": "C / (norm + 0.01)"}
+_SCALES = {
+    "flat": "by min(1, C / norm)",
+    "automatic": "by C / (norm + 0.01)",
+    "per-layer": "layer by layer, by min(1, C / (√K · norm)) for K layers",
+    "adaptive": "by min(1, C / norm)",
+}
 _NUMBERS = {
     "dataset_size",
     "expected_batch_size",
@@ -155,22 +160,36 @@ def _mechanism(plan: Mapping[str, Any], record: LedgerRecord | None) -> str:
     size, batch = plan["dataset_size"], plan["expected_batch_size"]
     sigma, norm = plan["noise_multiplier"], plan["max_grad_norm"]
     done = f"{len(record.releases)} of {plan['steps']} planned" if record else f"{plan['steps']}"
+    unit = plan["unit"]
+    whose = "own gradient" if unit == "example" else "mean gradient over its examples"
     return f"""\
 ## Mechanism
 
 DP-SGD (arXiv 1607.00133), {done} steps. In each step:
 
-1. **Sampling.** Each of the {size} examples takes part with probability {batch}/{size} = \
+1. **Sampling.** Each of the {size} {unit}s takes part with probability {batch}/{size} = \
 {batch / size:.6g}, independently of the others and of other steps (Poisson sampling), drawn by \
 dpacc's own sampler from a secret key. Shuffled batches would not have this guarantee.
-2. **Clipping.** Each drawn example's own gradient is multiplied by \
-{_SCALES[plan["clipping"]]}, so that its norm is at most C = {norm}; \
-one that is not finite counts as zero.
-3. **Noise.** Gaussian noise of standard deviation σ·C = {sigma} · {norm} = {sigma * norm:.6g} is \
-added once to every coordinate of the sum of the clipped gradients.
+2. **Clipping.** Each drawn {unit}'s {whose} is multiplied {_SCALES[plan["clipping"]]}, so that \
+its norm is at most C = {norm}; one that is not finite counts as zero.
+3. **Noise.** {_noise(plan["clipping"], sigma, norm)}
 4. **Update.** The noised sum is divided by the public expected batch size, {batch}, and handed to \
 the optimizer. Whatever is computed from it later, such as checkpoints and the final weights, is \
 covered."""
+
+
+def _noise(clipping: str, sigma: float, norm: float) -> str:
+    if clipping == "adaptive":
+        return (
+            f"C = {norm} is where the clipping norm starts; it then follows a quantile of the "
+            "norms by noised counts (arXiv 1905.03871). Gaussian noise is added once to every coordinate "
+            "of the sum of the clipped gradients, and once to the count, so that both together "
+            f"are one Gaussian mechanism of noise multiplier σ = {sigma}."
+        )
+    return (
+        f"Gaussian noise of standard deviation σ·C = {sigma} · {norm} = {sigma * norm:.6g} is "
+        "added once to every coordinate of the sum of the clipped gradients."
+    )
 
 
 def _books(plan: Mapping[str, Any], record: LedgerRecord) -> str:
