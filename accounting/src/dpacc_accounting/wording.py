@@ -182,8 +182,8 @@ def _noise(clipping: str, sigma: float, norm: float) -> str:
     if clipping == "adaptive":
         return (
             f"C = {norm} is where the clipping norm starts; it then follows a quantile of the "
-            "norms by noised counts (arXiv 1905.03871). Gaussian noise is added once to every coordinate "
-            "of the sum of the clipped gradients, and once to the count, so that both together "
+            "norms by noised counts (arXiv 1905.03871). Gaussian noise is added once to every "
+            "coordinate of the sum of the clipped gradients, and once to the count, so that both together "
             f"are one Gaussian mechanism of noise multiplier σ = {sigma}."
         )
     return (
