@@ -19,6 +19,8 @@ from dpacc_accounting.pairs import Array, Pair
 
 # e^loss is a double below this; no more is needed than where the loss of one release ends.
 _LARGEST_LOSS = 600.0
+# A grid wider than this, in nats, says nothing from below.
+_WIDEST_STEP = 50.0
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ def _lowered(masses: Array, losses: Array, left: Array, right: Array) -> Array:
     lowered curve is the asymptote itself.
     """
     step = float(losses[1] - losses[0])
+    if step > _WIDEST_STEP:
+        return np.zeros_like(masses)
     gaps = _gaps(left, right, step)
     drop = np.maximum(np.append(gaps, 0.0), np.append(0.0, gaps))
     put, call = _heights(masses, losses, step)

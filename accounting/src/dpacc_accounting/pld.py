@@ -7,45 +7,19 @@ by a tilted Fourier transform, and read off; the upper bound is never below the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 
-import numpy as np
-
-from dpacc_accounting.bracketing import last_negative
 from dpacc_accounting.composition import Release
-from dpacc_accounting.convolution import Composition, compose
-from dpacc_accounting.dots import dots_above, dots_below
 from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
 from dpacc_accounting.guarantee import Adjacency
-from dpacc_accounting.pairs import Pair, dominating_pairs
-from dpacc_accounting.saddlepoint import (
-    LOG_DELTA_FLOOR,
-    RIGHT_MARGIN,
-    Cumulants,
-    Window,
-    estimated_epsilon,
-    estimated_log_delta,
-    tilt_around,
-    window_around,
-)
+from dpacc_accounting.pairs import dominating_pairs
+from dpacc_accounting.rdp import rdp_delta, rdp_epsilon
+from dpacc_accounting.views import Bounds, View
 
-# Relative excess of ε that the grid may cause.
-GRID_TOLERANCE = 1e-4
-# More grid points than this are refused, and the grid is widened instead.
-LARGEST_GRID = 1 << 21
 # One unit moves the sum by this many noise deviations: no subsampling helps any more.
 _LARGEST_SHIFT = 50.0
-# The estimate that a grid is fitted to is replaced this often when it was far off.
-_REFITS = 4
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """A certified interval `low <= exact value <= high`."""
-
-    low: float
-    high: float
+# Where the grid cannot resolve a corner of the parameter space, Rényi's bound may be the better.
+_WIDE = 0.9
 
 
 def epsilon_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, delta: float) -> Bounds:
@@ -79,6 +53,8 @@ def epsilon_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, delta
             own, own_grid = view.epsilon_above(delta=delta)
             low = max(low, view.epsilon_below(delta=delta, high=own, grid=own_grid))
             high = max(high, own)
+    if low < _WIDE * high:
+        high = min(high, rdp_epsilon(counts=counts, adjacency=adjacency, delta=delta))
     return Bounds(min(low, cap), min(high, cap))
 
 
@@ -129,7 +105,10 @@ def delta_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, epsilon
         if view.delta_above(epsilon=epsilon, delta=best.high, like=grid) > best.high:
             own, _ = view.delta_bounds(epsilon=epsilon)
             best = Bounds(max(best.low, own.low), max(best.high, own.high))
-    return Bounds(min(best.low, cap), min(best.high, cap))
+    high = best.high
+    if best.low < _WIDE * high:
+        high = min(high, rdp_delta(counts=counts, adjacency=adjacency, epsilon=epsilon))
+    return Bounds(min(best.low, cap), min(high, cap))
 
 
 def joint_mu(*, counts: Mapping[Release, int], adjacency: Adjacency) -> float:
@@ -163,154 +142,7 @@ def _without_amplification(counts: Mapping[Release, int], cap: float) -> Bounds:
     return Bounds(cap if all(r.probability == 1 for r in counts) else 0.0, cap)
 
 
-def _views(counts: Mapping[Release, int], adjacency: Adjacency) -> list[_View]:
+def _views(counts: Mapping[Release, int], adjacency: Adjacency) -> list[View]:
     """Every choice of P and Q, the same in every release."""
     pairs = zip(*(dominating_pairs(release=r, adjacency=adjacency) for r in counts), strict=True)
-    return [_View(choice, tuple(counts.values())) for choice in pairs]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A grid's step, the tilt, and how fast δ′ was taken to fall with ε in choosing the step."""
-
-    step: float
-    tilt: float
-    steepness: float
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """A plan, the window that it needs here, and the mass that each release may leave out."""
-
-    plan: _Plan
-    window: Window
-    outside: float
-
-
-@dataclass(frozen=True)
-class _View:
-    """One choice of who is P and who is Q, the same in every release."""
-
-    pairs: tuple[Pair, ...]
-    times: tuple[int, ...]
-
-    def estimate(self, *, delta: float) -> float:
-        return estimated_epsilon(cumulants=self._cumulants(delta), delta=delta)
-
-    def log_delta(self, *, epsilon: float) -> float:
-        return estimated_log_delta(cumulants=self._cumulants(1e-30), epsilon=epsilon)
-
-    def epsilon_above(
-        self, *, delta: float, near: float | None = None
-    ) -> tuple[float, _Grid | None]:
-        """An upper bound on ε, and the grid it came from: none where it is exact.
-
-        A caller who knows the answer roughly saves the estimate by giving it as `near`, and
-        bears a grid that fits a little less.
-        """
-        if self._single():
-            return self.pairs[0].epsilon(delta), None
-        cumulants = self._cumulants(delta)
-        guess = estimated_epsilon(cumulants=cumulants, delta=delta) if near is None else near
-        allowed, steepness = (0.1, 0.0) if near is None else (0.5, 0.0)
-        for _ in range(_REFITS):
-            grid = self._fitted(cumulants, guess, delta, steepness)
-            law = self._above(grid)
-            high = _bracket(law, law.delta_above, delta=delta, start=guess)[1]
-            if high in (0.0, math.inf):
-                break
-            steepness = law.steepness(high)
-            if abs(high - guess) <= allowed * high and steepness <= 2 * grid.plan.steepness:
-                break
-            guess = high
-        return high, grid
-
-    def epsilon_below(self, *, delta: float, high: float, grid: _Grid | None) -> float:
-        if grid is None:
-            return high
-        law = self._below(grid)
-        return min(_bracket(law, law.delta_below, delta=delta, start=high)[0], high)
-
-    def delta_bounds(self, *, epsilon: float) -> tuple[Bounds, _Grid | None]:
-        if self._single():
-            exact = self.pairs[0].delta(epsilon)
-            return Bounds(exact, exact), None
-        cumulants = self._cumulants(1e-30)
-        guess = math.exp(estimated_log_delta(cumulants=cumulants, epsilon=epsilon))
-        for _ in range(_REFITS):
-            grid = self._fitted(cumulants, epsilon, guess)
-            high = self._above(grid).delta_above(epsilon)
-            if 0.01 * guess <= high <= 100 * guess:
-                break
-            guess = max(high, math.exp(LOG_DELTA_FLOOR))
-        return Bounds(min(self._below(grid).delta_below(epsilon), high), high), grid
-
-    def delta_above(self, *, epsilon: float, delta: float, like: _Grid | None) -> float:
-        """An upper bound on δ, on a grid as fine as `like` and under its tilt."""
-        if like is None:
-            return self.pairs[0].delta(epsilon)
-        cumulants = self._cumulants(delta)
-        grid = self._grid(cumulants, epsilon, delta, like.plan)
-        return self._above(grid).delta_above(epsilon)
-
-    def _single(self) -> bool:
-        return self.times == (1,)
-
-    def _cumulants(self, delta: float) -> Cumulants:
-        return Cumulants(pairs=self.pairs, times=self.times, outside=self._outside(delta))
-
-    def _outside(self, delta: float) -> float:
-        return math.exp(-RIGHT_MARGIN) * delta / sum(self.times)
-
-    def _fitted(
-        self, cumulants: Cumulants, epsilon: float, delta: float, steepness: float = 0.0
-    ) -> _Grid:
-        """The grid whose excess variance, about T·h²/6, moves ε by `GRID_TOLERANCE`."""
-        tilt = tilt_around(cumulants=cumulants, epsilon=epsilon)
-        spread = math.sqrt(cumulants.at(tilt)[2])
-        moved = GRID_TOLERANCE * max(epsilon, 0.1 * spread)
-        steepness = max(steepness, 1 + tilt)
-        step = math.sqrt(12 * moved / (sum(self.times) * steepness))
-        return self._grid(cumulants, epsilon, delta, _Plan(step, tilt, steepness))
-
-    def _grid(self, cumulants: Cumulants, epsilon: float, delta: float, plan: _Plan) -> _Grid:
-        outside = self._outside(delta)
-        window = window_around(
-            cumulants=cumulants, epsilon=epsilon, log_delta=math.log(delta), tilt=plan.tilt
-        )
-        widest = max(window.high - window.low, *(_width(pair, outside) for pair in self.pairs))
-        step = max(plan.step, widest / LARGEST_GRID)
-        return _Grid(replace(plan, step=step), window, outside)
-
-    def _above(self, grid: _Grid) -> Composition:
-        laws = [dots_above(pair=p, step=grid.plan.step, outside=grid.outside) for p in self.pairs]
-        return compose(laws=laws, times=self.times, window=grid.window)
-
-    def _below(self, grid: _Grid) -> Composition:
-        laws = [dots_below(pair=p, step=grid.plan.step, outside=grid.outside) for p in self.pairs]
-        return compose(laws=laws, times=self.times, window=grid.window)
-
-
-def _width(pair: Pair, outside: float) -> float:
-    return float(np.ptp(pair.loss(np.array(pair.range_holding(outside=outside)))))
-
-
-def _bracket(
-    law: Composition, delta_at: Callable[[float], float], *, delta: float, start: float
-) -> tuple[float, float]:
-    """A bracket `(a, b)`, 1e-8 wide, of the ε at which a falling bound on δ(ε) meets `delta`."""
-
-    def shortfall(epsilon: float) -> float:
-        return math.log(delta) - math.log(max(delta_at(epsilon), 1e-300))
-
-    near = law.epsilon_near(delta=delta, start=start)
-    low, high = near * (1 - 2e-9), near * (1 + 2e-9) + 1e-15
-    while shortfall(low) >= 0:
-        if low == 0:
-            return 0.0, 0.0
-        low, high = max(low - 8 * (high - low), 0.0), low
-    while shortfall(high) < 0:
-        if high > law.losses[-1]:
-            return 0.0, math.inf
-        low, high = high, high + 8 * (high - low)
-    return last_negative(function=shortfall, low=low, high=high, tolerance=1e-8)
+    return [View(choice, tuple(counts.values())) for choice in pairs]

@@ -88,6 +88,9 @@ def delta(
     adjacency = _checked(adjacency, unit, method)
     counts = releases(event=event)
     bound = _delta_bound(counts, adjacency, epsilon, method)
+    if counts:
+        # Normal noise never reaches δ = 0, although a double may underflow to it.
+        bound = max(bound, math.ulp(0.0))
     low = 0.0
     if 0 < bound < 1:
         low = min(_epsilon_interval(counts, adjacency, bound, method)[0], epsilon)

@@ -1,0 +1,143 @@
+import math
+import statistics
+import time
+
+import pytest
+from dpacc_accounting import Adjacency, calibrate_noise, epsilon
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+RUN = {"dataset_size": 67_349, "batch_size": 256, "epochs": 3, "epsilon": 8.0, "delta": 1e-5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method", "sigma"),
+    [
+        ({"dataset_size": 67_349, "batch_size": 256, "steps": 789, "epsilon": 8.0}, "pld", 0.46358),
+        ({"dataset_size": 67_349, "batch_size": 256, "steps": 789, "epsilon": 8.0}, "rdp", 0.49229),
+        ({"dataset_size": 10_000, "batch_size": 1, "steps": 10**6, "epsilon": 0.1}, "pld", 3.1585),
+        ({"dataset_size": 10_000, "batch_size": 1, "steps": 10**6, "epsilon": 0.1}, "rdp", 3.473),
+        ({"dataset_size": 10, "batch_size": 10, "steps": 50, "epsilon": 50.0}, "gaussian", 1.05897),
+    ],
+)
+def test_published_values(arguments, method, sigma):
+    """Known runs need the known noise: at most 0.01% more, and less by 0.1% at most."""
+    found = calibrate_noise(**arguments, delta=1e-5, method=method).noise_multiplier
+    assert sigma * 0.999 <= found <= sigma * 1.0001
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1_000, 10**6),
+    st.floats(0.0005, 1.0),
+    st.integers(1, 5000),
+    st.floats(-1.5, 3.0).map(math.exp),
+    st.floats(-18, -9).map(math.exp),
+    st.sampled_from(list(Adjacency)),
+)
+def test_the_noise_returned_is_private_and_barely_so(
+    dataset_size, rate, steps, target, delta, adjacency
+):
+    """ε of the returned σ is at most the target, and within a ten-thousandth or so of it."""
+    plan = calibrate_noise(
+        dataset_size=dataset_size,
+        batch_size=max(int(rate * dataset_size), 1),
+        steps=steps,
+        epsilon=target,
+        delta=delta,
+        adjacency=adjacency,
+    )
+    again = epsilon(event=plan.event, delta=delta, adjacency=adjacency)
+    assert again == plan.guarantee
+    assert again.epsilon <= target
+    assert float(f"{plan.noise_multiplier:.6g}") == plan.noise_multiplier
+    slightly_less = plan.noise_multiplier * (1 - 1e-4)
+    cheaper = type(plan.event.event)(
+        probability=plan.sample_rate,
+        event=type(plan.event.event.event)(noise_multiplier=slightly_less),
+    )
+    looser = type(plan.event)(event=cheaper, times=plan.steps)
+    assert epsilon(event=looser, delta=delta, adjacency=adjacency).epsilon > target * (1 - 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dataset_size", "batch_size", "epochs", "steps"),
+    [
+        (67_349, 256, 3, 790),
+        (1000, 10, 0.1, 10),
+        (1000, 10, 0.3, 30),
+        (1000, 3, 1, 334),
+        (10, 10, 7, 7),
+        (3, 2, 1e-9, 1),
+    ],
+)
+def test_steps_are_the_epochs_rounded_up(dataset_size, batch_size, epochs, steps):
+    """T = ⌈epochs · N / B⌉ in exact arithmetic: 0.1 epochs of 100 batches are 10 steps."""
+    plan = calibrate_noise(
+        dataset_size=dataset_size, batch_size=batch_size, epochs=epochs, epsilon=8.0, delta=1e-5
+    )
+    assert plan.steps == steps
+    assert plan.event.times == steps
+    assert plan.sample_rate == batch_size / dataset_size
+    assert plan.sampling == "poisson"
+
+
+@pytest.mark.parametrize(
+    ("change", "culprits"),
+    [
+        ({"epsilon": 0.0}, ["epsilon=0.0"]),
+        ({"epsilon": -1.0}, ["epsilon=-1.0"]),
+        ({"epsilon": math.inf}, ["epsilon=inf"]),
+        ({"delta": 0.0}, ["delta=0.0"]),
+        ({"delta": 1.5}, ["delta=1.5"]),
+        ({"batch_size": 70_000}, ["batch_size=70000", "dataset_size=67349"]),
+        ({"batch_size": 0}, ["batch_size=0"]),
+        ({"batch_size": 2.5}, ["batch_size=2.5"]),
+        ({"dataset_size": 0}, ["dataset_size=0"]),
+        ({"epochs": None}, ["epochs=None", "steps=None"]),
+        ({"steps": 10}, ["epochs=3", "steps=10"]),
+        ({"epochs": 0}, ["epochs=0"]),
+        ({"epochs": math.nan}, ["epochs=nan"]),
+        ({"epochs": None, "steps": 0}, ["steps=0"]),
+        ({"method": "prv"}, ["method='prv'"]),
+        ({"method": "gaussian"}, ["probability=", "method='pld'"]),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line(change, culprits):
+    """Every impossible request shows the values at fault, in one line."""
+    with pytest.raises(ValueError, match=culprits[0]) as caught:
+        calibrate_noise(**(RUN | change))
+    assert "\n" not in str(caught.value)
+    for culprit in culprits:
+        assert culprit in str(caught.value)
+
+
+COMMON_RUNS = [
+    (size, batch, epochs, target, delta)
+    for size, delta in ((9_481, 1e-4), (67_349, 1e-5), (104_743, 1e-5), (392_702, 1e-6))
+    for batch, epochs, target in (
+        (96, 1, 8.0),
+        (256, 3, 8.0),
+        (512, 3, 1.0),
+        (1024, 10, 3.0),
+        (2048, 20, 8.0),
+        (4096, 40, 2.0),
+    )
+]
+
+
+def test_common_runs_calibrate_in_milliseconds():
+    """The processor time for common fine-tuning runs is 20 ms or so in median, never seconds.
+
+    The bounds leave a factor of five for a busy machine.
+    """
+    calibrate_noise(**RUN)
+    spent = []
+    for size, batch, epochs, target, delta in COMMON_RUNS:
+        start = time.process_time()
+        calibrate_noise(
+            dataset_size=size, batch_size=batch, epochs=epochs, epsilon=target, delta=delta
+        )
+        spent.append(time.process_time() - start)
+    assert statistics.median(spent) < 0.1
+    assert max(spent) < 2.5
