@@ -1,0 +1,228 @@
+"""What each rank runs in `test_backends`: one seeded plan under every backend and base."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+from transformers.integrations import unset_hf_deepspeed_config
+
+from dpacc.backends import Backend, Fsdp2
+from dpacc.engine import PrivacyEngine
+from dpacc.errors import PrivacyError
+from dpacc.losses import causal_lm_losses
+from tests.dpacc.test_adapters import quantized
+from tests.dpacc.test_engine import plan_for
+from tests.tiny_models import collate, examples, tiny_base, with_lora
+
+BACKENDS = ("plain", "zero1", "zero2", "zero3", "fsdp2")
+LENGTHS = [7, 3, 12, 1, 9, 5, 5, 20, 2, 11]
+HIDDEN = 64
+SEED = 7
+"""Of 300 examples, one expected, it draws 1, 0, 2 and 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One way to train; every backend must train alike under it."""
+
+    nf4: bool = False
+    checkpointing: bool = False
+    per_example_gradients: str = "materialize"
+    optimizer: str = "sgd"
+    empty_draws: bool = False
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        base = "NF4" if self.nf4 else "fp32"
+        words = [base, self.per_example_gradients, self.optimizer]
+        words += ["checkpointing"] * self.checkpointing + ["empty draws"] * self.empty_draws
+        return " ".join(words)
+
+
+SCENARIOS = (
+    Scenario(),
+    Scenario(checkpointing=True, optimizer="adamw"),
+    Scenario(per_example_gradients="ghost"),
+    Scenario(nf4=True, checkpointing=True),
+    Scenario(empty_draws=True),
+)
+
+
+def join(backend: str) -> tuple[Accelerator, Backend | None]:
+    """The Accelerator that a launch under `backend` would make on a processor."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
+    if backend.startswith("zero"):
+        os.environ["ACCELERATE_USE_CPU"] = "false"
+        accelerator = Accelerator(
+            deepspeed_plugin=DeepSpeedPlugin(zero_stage=int(backend[-1])),
+            kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")],
+        )
+        return accelerator, None
+    accelerator = Accelerator(cpu=True)
+    if backend == "fsdp2":
+        mesh = init_device_mesh("cpu", (accelerator.num_processes,))
+        return accelerator, Fsdp2(accelerator, mesh=mesh)
+    return accelerator, None
+
+
+def tiny(scenario: Scenario) -> nn.Module:
+    """The same model on every rank, whole and on the CPU."""
+    unset_hf_deepspeed_config()  # or the last scenario's ZeRO-3 would cut the model at birth
+    base = tiny_base("llama", hidden=HIDDEN)
+    if scenario.nf4:
+        base = quantized(base)
+    if scenario.checkpointing:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+        base.enable_input_require_grads()
+    torch.manual_seed(7)
+    return with_lora(base, "llama")
+
+
+def train(backend: str, scenario: Scenario, ledger: Path) -> dict[str, Any]:
+    """What the adapters are after the plan's steps, and what became of the rest."""
+    model = tiny(scenario)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    accelerator, explicit = join(backend)
+    adapters = [p for p in model.parameters() if p.requires_grad]
+    width = sum(p.numel() for p in adapters)
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(adapters, lr=1.0)
+    if scenario.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(adapters, lr=1e-2)
+    data = examples([4] * 300 if scenario.empty_draws else LENGTHS)
+    plan = plan_for(len(data), expected_batch_size=1 if scenario.empty_draws else 6, steps=4)
+    engine = PrivacyEngine(
+        accelerator,
+        plan,
+        ledger=ledger,
+        micro_batch_tokens=24,
+        per_example_gradients=scenario.per_example_gradients,  # type: ignore[arg-type]
+        fixed_seed=SEED,
+        backend=explicit,
+    )
+    model, optimizer = engine.prepare(model, optimizer)
+    held = sum(_local(p) for p in model.parameters() if not p.requires_grad)
+    micro_batches, reductions = [], []
+    for step in engine.steps(data, collate):
+        micro_batches.append(0)
+        with counted_reductions(width) as count:
+            for batch in step:
+                step.backward(causal_lm_losses(model, batch))
+                micro_batches[-1] += 1
+            step.update()
+        reductions.append(len(count))
+    engine.close()
+    with engine.whole_adapters():
+        after = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    return {
+        "adapters": torch.cat([p.flatten() for p in after.values()]),
+        "still": [name for name, p in after.items() if torch.equal(p, before[name])],
+        "base changed": _changed(model, before),
+        "base elements held": held,
+        "micro-batches": micro_batches,
+        "reductions": reductions,
+    }
+
+
+@contextmanager
+def counted_reductions(width: int) -> Iterator[list[str]]:
+    """The reductions, by whoever, of anything as large as a share of the adapters."""
+    seen: list[str] = []
+    names = ("all_reduce", "reduce", "reduce_scatter", "reduce_scatter_tensor")
+    originals = {name: getattr(dist, name) for name in names}
+
+    def counting(name: str) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            tensors = [*arguments, *options.values()]
+            if any(isinstance(t, torch.Tensor) and t.numel() >= width // 4 for t in tensors):
+                seen.append(name)
+            return originals[name](*arguments, **options)
+
+        return call
+
+    for name in names:
+        setattr(dist, name, counting(name))
+    try:
+        yield seen
+    finally:
+        for name, original in originals.items():
+            setattr(dist, name, original)
+
+
+def leak(backend: str, ledger: Path) -> dict[str, Any]:
+    """What happens when a weight is used outside its layer, so that autograd gives it a gradient.
+
+    Returns:
+        The error, and how many gradients DeepSpeed's optimizer has seen.
+    """
+    model = tiny(Scenario())
+    name, layer = next((n, m) for n, m in model.named_modules() if n.endswith("lora_A.default"))
+    layer.register_forward_hook(lambda module, _, output: output + module.weight.sum())
+    accelerator, _ = join(backend)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    engine = PrivacyEngine(accelerator, plan_for(len(LENGTHS)), ledger=ledger, fixed_seed=SEED)
+    model, optimizer = engine.prepare(model, optimizer)
+    step = next(engine.steps(examples(LENGTHS), collate))
+    try:
+        for batch in step:
+            step.backward(causal_lm_losses(model, batch))
+    except PrivacyError as error:
+        partitions = engine._backend._engine.optimizer.averaged_gradients  # type: ignore[attr-defined]
+        return {"error": str(error), "layer": name, "seen": sum(map(bool, partitions.values()))}
+    finally:
+        engine.close()
+    return {"error": "none", "layer": name, "seen": 0}
+
+
+def _local(parameter: nn.Parameter) -> int:
+    """How many of a parameter's elements this rank holds between steps."""
+    if isinstance(parameter, DTensor):
+        return parameter.to_local().numel()
+    return getattr(parameter, "ds_tensor", parameter).numel()
+
+
+def _changed(model: nn.Module, before: dict[str, torch.Tensor]) -> list[str]:
+    """The frozen parameters that are not bit for bit what they were."""
+    from deepspeed import zero
+
+    frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
+    assert len(frozen) > 10
+    cut = any(hasattr(p, "ds_id") for p in frozen.values())
+    with zero.GatheredParameters(list(frozen.values()), enabled=cut):
+        whole = {n: p.full_tensor() if isinstance(p, DTensor) else p for n, p in frozen.items()}
+        return [name for name, p in whole.items() if not torch.equal(p, before[name])]
+
+
+def main() -> None:
+    """Train under every backend and keep what this rank saw."""
+    folder = Path(sys.argv[1])
+    seen: dict[str, Any] = {
+        backend: {
+            scenario.name: train(backend, scenario, folder / f"{backend} {scenario.name}.jsonl")
+            for scenario in SCENARIOS
+        }
+        for backend in BACKENDS
+    }
+    seen["leaks"] = {b: leak(b, folder / f"{b} leak.jsonl") for b in ("zero2", "zero3")}
+    torch.save(seen, folder / f"rank-{os.environ['RANK']}.pt")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Every backend gives the optimizer the same private gradient, and never sees another."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.dpacc.backend_program import BACKENDS, SCENARIOS, Scenario, train
+
+ROOT = Path(__file__).parents[2]
+EVERY = [(backend, scenario) for backend in BACKENDS for scenario in SCENARIOS]
+NAMES = [f"{backend} {scenario.name}" for backend, scenario in EVERY]
+SHARDED = ("zero3", "fsdp2")
+Seen = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """What each of two ranks saw."""
+    folder = tmp_path_factory.mktemp("backends")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    done = subprocess.run(
+        [*launch, "-m", "tests.dpacc.backend_program", str(folder)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [torch.load(folder / f"rank-{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The adapters that one process trains under each scenario."""
+    folder = tmp_path_factory.mktemp("alone")
+    return {s.name: train("plain", s, folder / f"{s.name}.jsonl")["adapters"] for s in SCENARIOS}
+
+
+@pytest.mark.parametrize(("backend", "scenario"), EVERY, ids=NAMES)
+def test_the_update_does_not_depend_on_the_backend(
+    backend: str, scenario: Scenario, seen: Seen, alone: dict[str, torch.Tensor]
+) -> None:
+    """Two ranks under any backend train the adapters that one process trains: fp32 rounding.
+
+    With SGD at learning rate 1 the adapters are the start minus the sum of what the optimizer got.
+    """
+    results = [rank[backend][scenario.name] for rank in seen]
+    assert torch.equal(results[0]["adapters"], results[1]["adapters"])
+    torch.testing.assert_close(results[0]["adapters"], alone[scenario.name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("backend", "scenario"), EVERY, ids=NAMES)
+def test_every_adapter_moves_and_the_base_stays(
+    backend: str, scenario: Scenario, seen: Seen
+) -> None:
+    """No adapter is as it was; every frozen parameter, packed 4-bit ones too, is bit-identical."""
+    for rank in seen:
+        assert rank[backend][scenario.name]["still"] == []
+        assert rank[backend][scenario.name]["base changed"] == []
+
+
+@pytest.mark.parametrize(("backend", "scenario"), EVERY, ids=NAMES)
+def test_a_step_reduces_once(backend: str, scenario: Scenario, seen: Seen) -> None:
+    """One reduction of adapter size a logical step, however many micro-batches it has."""
+    results = [rank[backend][scenario.name] for rank in seen]
+    assert results[0]["micro-batches"] == results[1]["micro-batches"]
+    assert max(results[0]["micro-batches"]) > 1
+    assert [result["reductions"] for result in results] == [[1, 1, 1, 1]] * 2
+
+
+def test_empty_draws_are_stepped_through_under_every_backend(seen: Seen) -> None:
+    """The scenario does contain steps in which no rank has a micro-batch."""
+    (empty,) = [s.name for s in SCENARIOS if s.empty_draws]
+    for backend in BACKENDS:
+        assert seen[0][backend][empty]["micro-batches"][1::2] == [0, 0]
+
+
+@pytest.mark.parametrize("backend", SHARDED)
+def test_each_rank_holds_its_share_of_the_base(backend: str, seen: Seen) -> None:
+    """Between steps, two ranks hold half the frozen elements each; plain ranks hold all."""
+    for scenario in SCENARIOS:
+        whole = seen[0]["plain"][scenario.name]["base elements held"]
+        held = [rank[backend][scenario.name]["base elements held"] for rank in seen]
+        assert max(held) <= whole // 2 + 64
+
+
+@pytest.mark.parametrize("backend", ["zero2", "zero3"])
+def test_no_raw_gradient_reaches_deepspeed(backend: str, seen: Seen) -> None:
+    """A weight used outside its layer is refused by name, and DeepSpeed has seen no gradient."""
+    for rank in seen:
+        found = rank["leaks"][backend]
+        assert "an unclipped gradient reached" in found["error"]
+        assert found["layer"] in found["error"]
+        assert found["seen"] == 0
