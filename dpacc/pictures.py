@@ -114,7 +114,7 @@ def draw_profile(*, curve: Sequence[Guarantee], stated: Guarantee) -> bytes:
     return _png(figure)
 
 
-def draw_attack(*, curve: Sequence[Guarantee]) -> bytes:
+def draw_attack(*, curve: Sequence[Guarantee], stated: Guarantee) -> bytes:
     """The most that any attack can achieve: true positives against false ones; a PNG."""
     figure, axes = _figure(width=5.6, height=5.2)
     alphas = [10 ** (-4 + 4 * k / 200) for k in range(201)]
@@ -122,14 +122,24 @@ def draw_attack(*, curve: Sequence[Guarantee]) -> bytes:
     axes.fill_between(alphas, alphas, best, color=_RELEASED, alpha=0.12, linewidth=0)
     axes.plot(alphas, best, color=_RELEASED, linewidth=2, label="no attack lies above")
     axes.plot(alphas, alphas, color=_SOFT, linewidth=1.2, linestyle=(0, (5, 4)), label="guessing")
+    percent = min(detection_bound(guarantee=each, false_alarms=0.01) for each in curve)
+    axes.plot([0.01], [percent], color=_SERVER, marker="o", markersize=7)
+    axes.annotate(
+        f"{rounded_up(100 * percent, digits=2)}% found at 1% false alarms",
+        (0.01, percent),
+        xytext=(-8, 8),
+        textcoords="offset points",
+        ha="right",
+        fontsize=10,
+        color=_SERVER,
+    )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(1e-4, 1)
     axes.set_ylim(1e-4, 1.15)
     axes.set_title("What an attacker can achieve", fontsize=13, color=_INK, loc="left")
     axes.legend(frameon=False, fontsize=10, labelcolor=_INK, loc="lower right")
-    unit = curve[0].unit
-    _dress(axes, x="false-positive rate", y=f"true-positive rate, membership of one {unit}")
+    _dress(axes, x="false-positive rate", y=f"true-positive rate, presence of one {stated.unit}")
     return _png(figure)
 
 

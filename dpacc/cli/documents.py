@@ -40,7 +40,7 @@ _StrictLoader.add_implicit_resolver(
 )
 
 
-def read_document(*, path: Path) -> Mapping[str, Any]:
+def read_document(*, path: Path, wanted: str = "a federation") -> Mapping[str, Any]:
     """The mapping that a YAML or JSON file holds.
 
     Raises:
@@ -54,7 +54,7 @@ def read_document(*, path: Path) -> Mapping[str, Any]:
     except yaml.YAMLError as mistake:
         raise ConfigurationError(f"{path}{_at(mistake)}: {_problem(mistake)}") from None
     if not isinstance(document, dict):
-        raise ConfigurationError(f"{path} must hold fields as `name: value`")
+        raise ConfigurationError(f"{path} is not {wanted}: it must hold fields as `name: value`")
     return document
 
 

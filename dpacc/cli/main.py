@@ -15,9 +15,11 @@ from dpacc.errors import DpaccError
 COMMANDS = {
     "calibrate": "Find the least noise that keeps training within a privacy budget.",
     "compose": "Price the rounds of a federation, client by client.",
-    "explain": "State in words what the releases in a ledger guarantee.",
+    "explain": "State in words what a ledger or a plan guarantees.",
     "merge": "Compose the ledgers of several runs on the same data.",
+    "plot": "Draw what a ledger or a plan spends, or what an attacker could learn.",
     "spend": "Price what a ledger says was really released.",
+    "verify": "Recompute a ledger's or a plan's ε with independent code.",
 }
 
 

@@ -12,6 +12,7 @@ as_json: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout."
 )
 ledger: Decorator = click.argument("ledger", type=click.Path(path_type=Path))
+source: Decorator = click.argument("source", type=click.Path(path_type=Path))
 delta: Decorator = click.option(
     "--delta", type=float, help="δ at which ε is stated.  [default: the plan's]"
 )

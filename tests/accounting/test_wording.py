@@ -13,6 +13,7 @@ from dpacc_accounting import (
     Ledger,
     LedgerRecord,
     PoissonSampled,
+    Repeated,
     epsilon,
     read_ledger,
     statement,
@@ -200,3 +201,13 @@ def test_an_incomplete_plan_is_refused() -> None:
     for name, value in (("dataset_size", 0), ("steps", "many"), ("noise_multiplier", -1)):
         with pytest.raises(ValueError, match=f"the plan's {name}={value!r} is not a number"):
             statement(plan=PLAN | {name: value})
+
+
+def test_epsilon_is_stated_with_and_without_amplification(tmp_path: Path) -> None:
+    """Beside the amplified ε stands that of the same noise when every sample is known."""
+    bare = epsilon(event=Repeated(event=Gaussian(noise_multiplier=0.8), times=20), delta=1e-5)
+    words = statement(plan=PLAN, record=_record(tmp_path, steps=20))
+    assert f"the same noise gives ε = {rounded_up(bare.epsilon)} at the same δ" in words
+    whole = PLAN | {"expected_batch_size": PLAN["dataset_size"]}
+    assert "Amplification by" in words
+    assert "Amplification by" not in statement(plan=whole)

@@ -1,8 +1,9 @@
-"""`dpacc explain` writes the privacy statement of a ledger."""
+"""`dpacc explain` writes the privacy statement of a ledger or a plan."""
 
 import json
 from pathlib import Path
 
+import pytest
 from dpacc_accounting import Gaussian, Ledger, PoissonSampled, read_ledger, statement
 
 PLAN = {
@@ -45,3 +46,52 @@ def test_json(dpacc, tmp_path: Path) -> None:
     assert found["statement"] == statement(plan=PLAN, record=record)
     assert found["plan"] == PLAN
     assert found["head"] == record.head
+
+
+SETTINGS = """\
+dataset_size: 67349
+expected_batch_size: 256
+epochs: 3
+target_epsilon: 8
+target_delta: 1e-5
+max_grad_norm: 1.0
+"""
+
+
+def test_a_plan_is_a_promise(dpacc, tmp_path: Path) -> None:
+    """A plan in YAML, with or without its noise, is explained as what would be released."""
+    (tmp_path / "plan.yaml").write_text(SETTINGS)
+    found = json.loads(dpacc("explain", tmp_path / "plan.yaml", "--json").out)
+    assert "this plan would release" in found["statement"]
+    assert found["plan"]["steps"] == 790
+    assert 0.4634 < found["plan"]["noise_multiplier"] < 0.4640
+    assert found["head"] is None
+    (tmp_path / "plan.json").write_text(json.dumps(found["plan"]))
+    assert json.loads(dpacc("explain", tmp_path / "plan.json", "--json").out) == found
+
+
+def test_a_run_s_proof_holds_its_plan(dpacc, tmp_path: Path) -> None:
+    """A document with a plan under "plan", as a run leaves behind, is explained by that plan."""
+    (tmp_path / "privacy.json").write_text(json.dumps({"plan": PLAN, "other": 1}))
+    assert "one patient" in dpacc("explain", tmp_path / "privacy.json").out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("epochs: 3", "epoch: 3", "line 3: epoch is not a known field of a plan; did you mean"),
+        ("max_grad_norm: 1.0", "", "lacks max_grad_norm"),
+        ("target_epsilon: 8", "", "epochs is not a known field"),
+        ("256", "512000", "exceeds"),
+        ("256", "many", "line 2: expected_batch_size must be a number"),
+        ("epochs: 3", "level: example", "dpacc compose"),
+    ],
+)
+def test_a_wrong_plan_is_one_line(dpacc, tmp_path: Path, old: str, new: str, message: str) -> None:
+    """A mistake in a plan is one line with the field, where that is known, and code 2."""
+    assert old in SETTINGS
+    (tmp_path / "plan.yaml").write_text(SETTINGS.replace(old, new))
+    outcome = dpacc("explain", tmp_path / "plan.yaml")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.count("\n") == 1
+    assert message in outcome.err

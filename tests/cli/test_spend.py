@@ -82,14 +82,15 @@ def test_bad_ledgers(dpacc, path: Path, tmp_path: Path, command: str) -> None:
     """A ledger that is missing, damaged or no ledger is one line and code 2."""
     path.write_bytes(path.read_bytes().replace(b'"step":7', b'"step":9'))
     (tmp_path / "text.txt").write_text("hello\n")
-    for name, culprit in (("ledger.jsonl", "line 9"), ("gone", "No such"), ("text.txt", "line 1")):
+    other = "line 1" if command == "spend" else "not a ledger or a plan"
+    for name, culprit in (("ledger.jsonl", "line 9"), ("gone", "No such"), ("text.txt", other)):
         outcome = dpacc(command, tmp_path / name)
         assert (outcome.code, outcome.out) == (2, "")
         assert outcome.err.count("\n") == 1
         assert culprit in outcome.err
     outcome = dpacc(command)
     assert outcome.code == 2
-    assert "LEDGER" in outcome.err
+    assert {"spend": "LEDGER", "explain": "SOURCE"}[command] in outcome.err
 
 
 @pytest.mark.parametrize("command", ["spend", "explain"])

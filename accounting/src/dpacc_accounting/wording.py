@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from dpacc_accounting.amplification import without_amplification
 from dpacc_accounting.events import Event, Gaussian, PoissonSampled, Repeated
 from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee, rounded_up
 from dpacc_accounting.pricing import epsilon
@@ -74,7 +75,8 @@ def statement(
     if guarantee is None:
         claim = [_no_claim(faults)]
     else:
-        claim = [_claim(guarantee, record), _attack_risk(guarantee)]
+        claim = [_claim(guarantee, record) + _amplification(plan, record, guarantee)]
+        claim.append(_attack_risk(guarantee))
     limits = _NOT_COVERED.format(unit=plan["unit"], size=plan["dataset_size"])
     parts = ["# Privacy statement", *claim, _mechanism(plan, record), limits]
     return "\n\n".join([*parts, *([_books(plan, record)] if record else [])]) + "\n"
@@ -111,9 +113,12 @@ def what_holds(
 
 
 def _price(plan: Mapping[str, Any], record: LedgerRecord | None, delta: float) -> Guarantee:
-    event = record.event if record else Repeated(event=_step(plan), times=plan["steps"])
-    adjacency = Adjacency(plan["adjacency"])
+    adjacency, event = Adjacency(plan["adjacency"]), _event(plan, record)
     return epsilon(event=event, delta=delta, adjacency=adjacency, unit=plan["unit"])
+
+
+def _event(plan: Mapping[str, Any], record: LedgerRecord | None) -> Event:
+    return record.event if record else Repeated(event=_step(plan), times=plan["steps"])
 
 
 def _no_claim(faults: list[str]) -> str:
@@ -138,6 +143,21 @@ private**.
 - **Privacy unit:** one {guarantee.unit}{rows}.
 - **Adjacency:** {guarantee.adjacency}: {neighbours}.
 - **Accountant:** {method}. ε is an upper bound; {slack}."""
+
+
+def _amplification(
+    plan: Mapping[str, Any], record: LedgerRecord | None, guarantee: Guarantee
+) -> str:
+    """What the same noise promises against someone who knows the samples, where that differs."""
+    event = _event(plan, record)
+    bare = without_amplification(event=event)
+    known = epsilon(event=bare, delta=guarantee.delta, adjacency=guarantee.adjacency)
+    if bare == event or known.epsilon <= guarantee.epsilon:
+        return ""
+    return f"""
+- **Amplification by sampling:** counted, because nobody learns who was drawn. Against someone who \
+knows every sample, or had they not been drawn that way, the same noise gives \
+ε = {rounded_up(known.epsilon)} at the same δ."""
 
 
 def _attack_risk(guarantee: Guarantee) -> str:
@@ -183,8 +203,8 @@ def _noise(clipping: str, sigma: float, norm: float) -> str:
         return (
             f"C = {norm} is where the clipping norm starts; it then follows a quantile of the "
             "norms by noised counts (arXiv 1905.03871). Gaussian noise is added once to every "
-            "coordinate of the sum of the clipped gradients, and once to the count, so that both together "
-            f"are one Gaussian mechanism of noise multiplier σ = {sigma}."
+            "coordinate of the sum of the clipped gradients, and once to the count, so that both "
+            f"together are one Gaussian mechanism of noise multiplier σ = {sigma}."
         )
     return (
         f"Gaussian noise of standard deviation σ·C = {sigma} · {norm} = {sigma * norm:.6g} is "

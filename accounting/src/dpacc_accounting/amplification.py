@@ -1,0 +1,25 @@
+"""What sampling hides: the same releases, seen by someone who learns every sample."""
+
+from __future__ import annotations
+
+from dpacc_accounting.events import Composed, Event, PoissonSampled, Repeated
+
+
+def without_amplification(*, event: Event) -> Event:
+    """`event` as whoever learns every sample sees it: each release holds the unit for certain.
+
+    Its ε is an upper bound for any way of sampling at all, Poisson or not.
+
+    >>> from dpacc_accounting.events import Gaussian
+    >>> step = PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=1.0))
+    >>> without_amplification(event=Repeated(event=step, times=3))
+    Repeated(event=Gaussian(noise_multiplier=1.0), times=3)
+    """
+    match event:
+        case PoissonSampled(event=inner):
+            return without_amplification(event=inner)
+        case Repeated(event=inner, times=times):
+            return Repeated(event=without_amplification(event=inner), times=times)
+        case Composed(events=parts):
+            return Composed(events=tuple(without_amplification(event=part) for part in parts))
+    return event

@@ -1,0 +1,113 @@
+"""What a command is asked about: a ledger of what was released, or a plan of what would be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from dpacc_accounting import (
+    Event,
+    Guarantee,
+    LedgerRecord,
+    Repeated,
+    read_ledger,
+)
+from dpacc_accounting.fields import FieldError, nearest
+from dpacc_accounting.wording import what_holds
+
+from dpacc.cli.documents import located, read_document
+from dpacc.errors import ConfigurationError
+from dpacc.plan import PrivacyPlan
+
+_WORDS = {"clipping", "unit", "adjacency", "sampling"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A plan, and the ledger of the run that followed it, if there was one."""
+
+    plan: Mapping[str, Any]
+    record: LedgerRecord | None
+
+    @property
+    def steps(self) -> int:
+        """How many steps were released, or are planned."""
+        return len(self.record.releases) if self.record else int(self.plan["steps"])
+
+    @property
+    def event(self) -> Event:
+        """All that was released, or would be."""
+        return self.event_after(steps=self.steps)
+
+    def event_after(self, *, steps: int) -> Event:
+        """What the first `steps` of them released, or would."""
+        if self.record:
+            return replace(self.record, releases=self.record.releases[:steps]).event
+        return Repeated(event=PrivacyPlan.from_json(self.plan).step_event, times=steps)
+
+    def guarantee(self, *, delta: float | None = None) -> Guarantee:
+        """What holds, at the plan's δ unless another is asked for.
+
+        Raises:
+            ConfigurationError: nothing holds.
+        """
+        found, faults = what_holds(plan=self.plan, record=self.record, delta=delta)
+        if found is None:
+            raise ConfigurationError(f"this run is NOT private: {'; '.join(faults)}")
+        return found
+
+
+def read_source(*, path: Path) -> Source:
+    """The ledger, or the plan in YAML or JSON, that `path` holds.
+
+    A plan names the fields of `PrivacyPlan`; one with `target_epsilon` and without
+    `noise_multiplier` is calibrated, and may give `epochs` for `steps`. A run's `privacy.json`
+    holds its plan under "plan".
+
+    Raises:
+        ConfigurationError: neither, or a plan with a missing, unknown or senseless field.
+        LedgerError: a damaged ledger.
+    """
+    if _is_ledger(path):
+        record = read_ledger(path=path)
+        return Source(plan=record.plan, record=record)
+    document = read_document(path=path, wanted="a ledger or a plan")
+    if isinstance(document.get("plan"), Mapping):
+        document = document["plan"]
+    if "level" in document:
+        raise ConfigurationError(f"{path} describes a federation: price it with 'dpacc compose'")
+    with located(path=path):
+        return Source(plan=_plan(document).to_json(), record=None)
+
+
+def _is_ledger(path: Path) -> bool:
+    if path.suffix == ".jsonl":
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(9) == b'{"kind":"'
+    except OSError:
+        return False
+
+
+def _plan(document: Mapping[str, Any]) -> PrivacyPlan:
+    solve = document.get("noise_multiplier") is None and document.get("target_epsilon") is not None
+    known = [field.name for field in fields(PrivacyPlan)] + (["epochs"] if solve else [])
+    for key, value in document.items():
+        if key not in known:
+            raise FieldError(
+                f"is not a known field of a plan{nearest(str(key), known)}", where=(str(key),)
+            )
+        if key not in _WORDS and not isinstance(value, int | float | None):
+            raise FieldError(f"must be a number, not {value!r}", where=(key,))
+    required = [field.name for field in fields(PrivacyPlan) if field.default is MISSING]
+    missing = [name for name in required if document.get(name) is None and not _solved(name, solve)]
+    if missing:
+        raise ConfigurationError(f"the plan lacks {', '.join(missing)}; add them")
+    return PrivacyPlan.calibrate(**document) if solve else PrivacyPlan.from_json(document)
+
+
+def _solved(name: str, solve: bool) -> bool:
+    return solve and name in ("noise_multiplier", "steps")

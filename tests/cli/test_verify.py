@@ -1,0 +1,124 @@
+"""`dpacc verify` asks accountants that share no code with ours, and fails when one contradicts."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dpacc_accounting import (
+    Adjacency,
+    Composed,
+    Gaussian,
+    Ledger,
+    PoissonSampled,
+    Repeated,
+    epsilon,
+)
+
+from dpacc import agreement
+from dpacc.agreement import compare
+from tests.accounting.test_merging import PLAN, STEP
+
+EVENT = Composed(
+    events=(
+        Repeated(event=STEP, times=40),
+        Gaussian(noise_multiplier=5.0),
+        PoissonSampled(probability=0.0, event=Gaussian(noise_multiplier=1.0)),
+    )
+)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """A ledger of 40 steps."""
+    with Ledger.open(path=tmp_path / "ledger.jsonl", plan=PLAN) as book:
+        for step in range(40):
+            book.charge(step=step, event=STEP)
+    return tmp_path / "ledger.jsonl"
+
+
+@pytest.mark.parametrize("adjacency", list(Adjacency))
+def test_all_accountants_agree(adjacency: Adjacency) -> None:
+    """The intervals overlap, Rényi is looser, and dp-accounting's PLD is within half a percent."""
+    claim = epsilon(event=EVENT, delta=1e-5, adjacency=adjacency)
+    found = {
+        each.other.accountant.split(",")[0]: each for each in compare(event=EVENT, claim=claim)
+    }
+    assert all(each.agrees for each in found.values())
+    assert found["dpacc RDP"].ratio < 1
+    assert 0.995 < found["dp-accounting PLD"].ratio < 1.002
+    # Its Rényi accountant under-reports under replace-one, so it is not asked there.
+    assert ("dp-accounting RDP" in found) == (adjacency is Adjacency.ADD_OR_REMOVE)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.3])
+def test_a_wrong_claim_is_contradicted(factor: float) -> None:
+    """A claim a tenth too low, or whose certified interval is too high, cannot be right."""
+    claim = epsilon(event=EVENT, delta=1e-5)
+    wrong = replace(claim, epsilon=factor * claim.epsilon, slack=factor * claim.slack)
+    opinions = compare(event=EVENT, claim=wrong)
+    assert not all(each.agrees for each in opinions)
+    assert "DISAGREES" in {each.verdict for each in opinions}
+
+
+def test_other_mechanisms_are_refused() -> None:
+    """An event that the others cannot be told of is refused, not skipped."""
+    event = PoissonSampled(
+        probability=0.5,
+        event=PoissonSampled(probability=0.5, event=Gaussian(noise_multiplier=1.0)),
+    )
+    with pytest.raises(ValueError, match="no second opinion on PoissonSampled"):
+        compare(event=event, claim=epsilon(event=event, delta=1e-5))
+
+
+def test_a_ledger_is_recomputed(dpacc, ledger: Path) -> None:
+    """A script gets the claim, every opinion and the agreement; the exit code is 0."""
+    outcome = dpacc("verify", ledger, "--json")
+    found = json.loads(outcome.out)
+    assert outcome.code == 0
+    assert found["agree"] is True
+    assert found["epsilon"] == epsilon(event=Repeated(event=STEP, times=40), delta=1e-5).epsilon
+    assert len(found["opinions"]) == 3
+    assert {"accountant", "low", "high", "ratio", "agrees", "verdict"} == set(found["opinions"][0])
+
+
+def test_a_plan_is_recomputed(dpacc, tmp_path: Path) -> None:
+    """A person reads each accountant's interval, the ratio, and who is looser."""
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN))
+    words = " ".join(dpacc("verify", tmp_path / "plan.json", "--delta", "1e-6").out.split())
+    for fact in ("dpacc PLD", "dpacc RDP", "dp-accounting", "looser, ×", "all agree", "1e-06"):
+        assert fact in words
+
+
+def test_disagreement_is_exit_code_1(dpacc, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim that another accountant contradicts is shouted, and ends with code 1."""
+    honest = agreement.compare
+
+    def wrong(*, event, claim):
+        return honest(event=event, claim=replace(claim, epsilon=claim.epsilon / 2, slack=0.0))
+
+    monkeypatch.setattr("dpacc.cli.verify.compare", wrong)
+    outcome = dpacc("verify", ledger)
+    assert outcome.code == 1
+    assert "DISAGREEMENT" in outcome.out
+    assert json.loads(dpacc("verify", ledger, "--json").out)["agree"] is False
+
+
+def test_without_dp_accounting_our_own_rdp_is_asked(
+    dpacc, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where dp-accounting is not installed, one opinion is left, and how to get more is said."""
+    for room in ("dpacc.agreement", "dpacc.cli.verify"):
+        monkeypatch.setattr(f"{room}.dp_accounting_is_installed", lambda: False)
+    outcome = dpacc("verify", ledger, "--json")
+    assert [o["accountant"] for o in json.loads(outcome.out)["opinions"]] == ["dpacc RDP"]
+    assert "pip install dp-accounting" in outcome.err
+
+
+def test_a_void_run_has_nothing_to_verify(dpacc, ledger: Path) -> None:
+    """A ledger under which no ε holds is refused with the reason."""
+    with Ledger.open(path=ledger, plan=PLAN) as book:
+        book.note(subject="fixed-seed", text="seed 7")
+    outcome = dpacc("verify", ledger)
+    assert outcome.code == 2
+    assert "NOT private: seed 7" in outcome.err
