@@ -31,6 +31,7 @@ from dpacc.batching import cut_into_micro_batches
 from dpacc.books import Books
 from dpacc.checkpoint import Checkpoints
 from dpacc.errors import BudgetExhausted, ConfigurationError
+from dpacc.fingerprints import code_fingerprint, data_fingerprint
 from dpacc.logical_step import Collate, LogicalStep, Unit
 from dpacc.plan import PrivacyPlan
 from dpacc.probe import CouplingProbe, made_up_examples
@@ -125,6 +126,7 @@ class PrivacyEngine:
         ranks.require_agreement(
             {
                 "the version of dpacc": dpacc.__version__,
+                "the source code of dpacc": code_fingerprint(),
                 "the privacy plan": self.plan.fingerprint,
                 "the number of trainable parameters": sum(p.numel() for p in self._parameters),
             }
@@ -284,6 +286,12 @@ class PrivacyEngine:
         """The examples of each privacy unit."""
         if not hasattr(self, "_model"):
             raise ConfigurationError("call engine.prepare(model, optimizer) before engine.steps")
+        ranks.require_agreement(
+            {
+                "the number of examples": len(dataset),
+                "the training data or its order": data_fingerprint(dataset, units),
+            }
+        )
         members = group_by_unit(units=range(len(dataset)) if units is None else units)
         if units is not None and len(units) != len(dataset):
             raise ConfigurationError(

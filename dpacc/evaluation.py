@@ -52,9 +52,10 @@ def held_out_perplexity(
     total = torch.zeros(2, dtype=torch.float64)
     with _evaluating(model):
         for positions in shares[rank]:
-            if positions:
-                batch = send_to_device(collate([examples[i] for i in positions]), device)
-                total += _loss_and_tokens(model, batch)
+            # A rank with none left reads one again, for a sharded model is gathered by all ranks.
+            batch = send_to_device(collate([examples[i] for i in positions or [0]]), device)
+            measured = _loss_and_tokens(model, batch)
+            total += measured if positions else 0.0
     if accelerator is not None:
         # float32 crosses: some accelerators know no float64.
         total = accelerator.reduce(total.float().to(device), reduction="sum").double().cpu()

@@ -1,40 +1,114 @@
-"""How ranks act as one: agree, share, sum, and stop together."""
+"""How ranks act as one: join, agree, share, sum, and stop together."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from datetime import timedelta
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast, broadcast_object_list, gather_object
+from accelerate.utils import (
+    DistributedType,
+    InitProcessGroupKwargs,
+    broadcast,
+    broadcast_object_list,
+    gather_object,
+)
 from torch import Tensor, nn
 
 from dpacc.errors import ConfigurationError, DpaccError
 
+_PATIENCE_SECONDS = 1800.0
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def join_ranks(*, patience_seconds: float = _PATIENCE_SECONDS) -> Accelerator:
+    """The Accelerator of whatever launch this process is part of, on GPUs or processors.
+
+    Args:
+        patience_seconds: how long a rank waits for the others before it stops with an error.
+            Longer than the longest micro-batch and evaluation by far.
+    """
+    on_gpu = torch.cuda.is_available()
+    handlers = []
+    if "LOCAL_RANK" in os.environ:
+        backend, timeout = "nccl" if on_gpu else "gloo", timedelta(seconds=patience_seconds)
+        handlers.append(InitProcessGroupKwargs(backend=backend, timeout=timeout))
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    accelerator = Accelerator(cpu=not on_gpu and not deepspeed, kwargs_handlers=handlers)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        _load_models_whole()
+    return accelerator
+
+
+def _load_models_whole() -> None:
+    """Stop transformers from cutting models as it loads them, which makes them fp32.
+
+    The backend cuts them as they are, one parameter at a time.
+    """
+    from transformers.integrations import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+
+
+def _stopping_together(collective: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Say what it means that a collective failed: another rank is gone, or hangs."""
+
+    @wraps(collective)
+    def guarded(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        try:
+            return collective(*arguments, **options)
+        except RuntimeError as error:
+            if isinstance(error, DpaccError) or not torch.distributed.is_initialized():
+                raise
+            reason = str(error).partition("\n")[0]
+            raise DpaccError(
+                f"another rank died or did not answer in time, so this one stops too: {reason}"
+            ) from error
+
+    return guarded
+
+
+@_stopping_together
 def share_from_main(value: Any) -> Any:
     """The main process's value, on every rank."""
     return broadcast_object_list([value])[0]
 
 
+@_stopping_together
 def start_alike(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:
     """Give every rank the first rank's values: LoRA's random start differs from rank to rank."""
     for parameter in parameters:
         parameter.data.copy_(broadcast(parameter.data.to(accelerator.device)))
 
 
+@_stopping_together
 def require_agreement(facts: Mapping[str, object]) -> None:
-    """Stop every rank when the ranks disagree on any of `facts`, naming the first that differs."""
+    """Stop every rank when the ranks disagree on any of `facts`, naming the first that differs.
+
+    What they say is shown, but for digests ([`Digest`][dpacc.ranks.Digest]).
+    """
     everywhere = gather_object([dict(facts)])
     for name in facts:
         answers = {str(rank_facts[name]) for rank_facts in everywhere}
         if len(answers) > 1:
+            shown = "" if isinstance(facts[name], Digest) else f": {', '.join(sorted(answers))}"
             raise ConfigurationError(
-                f"ranks disagree on {name}: {', '.join(sorted(answers))}; "
+                f"ranks disagree on {name}{shown}; "
                 "give every rank the same code, data and configuration"
             )
 
 
+class Digest(str):
+    """A fingerprint that says nothing to a reader, or too much: it is compared, never shown."""
+
+
+@_stopping_together
 def sum_over_ranks(accelerator: Accelerator, tensor: Tensor) -> Tensor:
     """The sum of every rank's tensor, on every rank, in one reduction."""
     total: Tensor = accelerator.reduce(tensor, reduction="sum")

@@ -31,7 +31,6 @@ def train(config: TrainingConfig) -> None:
     """One private run, from files to an adapter with its privacy statement."""
     # Imported here, so that a mistake in the settings is told at once.
     import torch
-    from accelerate import Accelerator
     from dpacc_accounting import read_ledger, statement
 
     from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
@@ -44,10 +43,10 @@ def train(config: TrainingConfig) -> None:
     )
     from dpacc.evaluation import held_out_perplexity
     from dpacc.models import add_lora, load_base
-    from dpacc.ranks import share_from_main
+    from dpacc.ranks import join_ranks, share_from_main
 
     started = time.monotonic()
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = join_ranks()
 
     # The data: private examples to learn from, public ones to measure on.
     base = load_base(
@@ -151,18 +150,20 @@ def train(config: TrainingConfig) -> None:
                 engine.checkpoint()
     engine.close()
 
+    with engine.whole_adapters():
+        if accelerator.is_main_process:
+            record = read_ledger(path=folder / "ledger.jsonl")
+            save_run(
+                folder=folder,
+                model=model,
+                config=config,
+                plan=plan,
+                guarantee=engine.guarantee(),
+                statement=statement(plan=record.plan, record=record),
+                ledger_head=record.head,
+                measurements=course,
+            )
     if accelerator.is_main_process:
-        record = read_ledger(path=folder / "ledger.jsonl")
-        save_run(
-            folder=folder,
-            model=model,
-            config=config,
-            plan=plan,
-            guarantee=engine.guarantee(),
-            statement=statement(plan=record.plan, record=record),
-            ledger_head=record.head,
-            measurements=course,
-        )
         facts = result_rows(course) + promise_rows(engine.guarantee())
         facts += [
             ("noise multiplier σ", f"{plan.noise_multiplier:g}"),
