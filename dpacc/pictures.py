@@ -36,6 +36,7 @@ def draw_sweep(*, rows: Sequence[Mapping[str, Any]], axis: str, by: str | None) 
     figure, axes = _figure()
     for at, value in enumerate(_distinct(rows, by)):
         line = [row for row in rows if by is None or row[by] == value]
+        line.sort(key=lambda row: row[axis])
         colour = _COLOURS[at % len(_COLOURS)]
         label = None if by is None else f"{_spoken(by)} {value:g}"
         axes.plot(

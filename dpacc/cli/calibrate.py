@@ -1,5 +1,6 @@
 """`dpacc calibrate`: the noise that a privacy budget asks for."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,10 +12,10 @@ from dpacc.cli.promise import promise_rows
 
 
 @click.command(short_help="Find the least noise that keeps training within a privacy budget.")
-@click.option("--epsilon", type=float, required=True, help="ε that training may spend.")
-@click.option("--delta", type=float, required=True, help="δ that goes with ε; well below 1/N.")
-@click.option("--dataset-size", type=int, required=True, help="N, the number of examples.")
-@click.option("--batch-size", type=int, required=True, help="Expected size of a logical batch.")
+@click.option("--epsilon", type=float, help="ε that training may spend.")
+@click.option("--delta", type=float, help="δ that goes with ε; well below 1/N.")
+@click.option("--dataset-size", type=int, help="N, the number of examples.")
+@click.option("--batch-size", type=int, help="Expected size of a logical batch.")
 @click.option("--epochs", type=float, help="Passes over the data; steps = ⌈epochs·N / batch⌉.")
 @click.option("--steps", type=int, help="Logical steps, instead of epochs.")
 @click.option(
@@ -32,19 +33,66 @@ from dpacc.cli.promise import promise_rows
     show_default=True,
     help="Accountant: pld is tight, rdp is classical and looser.",
 )
+@click.option(
+    "--sweep",
+    multiple=True,
+    metavar="SETTING=V,V...",
+    help="Calibrate for several values of a setting; name more settings after the first.",
+)
+@click.argument("axes", nargs=-1, metavar="[SETTING=V,V...]...")
+@options.plot
 @options.as_json
-def calibrate(as_json: bool, adjacency: str, **settings: Any) -> None:
+def calibrate(
+    as_json: bool, plot: Path | None, sweep: tuple[str, ...], axes: tuple[str, ...], **settings: Any
+) -> None:
     """Find the least noise multiplier σ for DP-SGD with Poisson-sampled batches.
 
     Give either --epochs or --steps; training must run exactly that many steps.
+
+    \b
+    A table, and a figure, for several settings at once:
+      dpacc calibrate --delta 1e-5 --dataset-size 67349 --epochs 3 \\
+        --sweep epsilon=1,2,4,8 batch_size=128,256,512 --plot sweep.png
     """
-    if (settings["epochs"] is None) == (settings["steps"] is None):
-        raise click.UsageError("Give either --epochs or --steps, and not both.")
-    found = calibrate_noise(adjacency=Adjacency(adjacency), **settings)
+    if sweep:
+        _sweep((*sweep, *axes), settings, plot, as_json=as_json)
+        return
+    if axes or plot:
+        raise click.UsageError(f"{axes[0] if axes else '--plot'} needs --sweep.")
+    _require(settings)
+    found = calibrate_noise(**settings | {"adjacency": Adjacency(settings["adjacency"])})
     if as_json:
         terminal.show_json(_document(found, settings))
     else:
         terminal.show_facts(title="Calibrated noise", facts=_facts(found, settings))
+
+
+def _sweep(
+    words: tuple[str, ...], settings: dict[str, Any], plot: Path | None, *, as_json: bool
+) -> None:
+    from dpacc.cli.sweep import calibrate_all, draw_rows, read_axes, show_rows
+
+    axes = read_axes(words)
+    for name in axes:
+        if settings[name] is not None:
+            raise click.UsageError(f"--{name.replace('_', '-')} is given, and swept as well.")
+    _require({**settings, **axes})
+    rows = calibrate_all(axes=axes, settings=settings)
+    if plot is not None:
+        options.write_picture(path=plot, picture=draw_rows(rows=rows, axes=axes))
+    if as_json:
+        fixed = {name: value for name, value in settings.items() if value is not None}
+        terminal.show_json({**fixed, "sampling": "poisson", "rows": rows})
+    else:
+        show_rows(rows=rows, axes=axes, settings=settings)
+
+
+def _require(settings: dict[str, Any]) -> None:
+    for name in ("epsilon", "delta", "dataset_size", "batch_size"):
+        if settings[name] is None:
+            raise click.UsageError(f"Missing option '--{name.replace('_', '-')}'.")
+    if (settings["epochs"] is None) == (settings["steps"] is None):
+        raise click.UsageError("Give either --epochs or --steps, and not both.")
 
 
 def _document(found: Calibration, settings: dict[str, Any]) -> dict[str, Any]:

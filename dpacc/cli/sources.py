@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
 
 _WORDS = {"clipping", "unit", "adjacency", "sampling"}
+_SOLVED = {"noise_multiplier", "steps"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,21 +95,19 @@ def _is_ledger(path: Path) -> bool:
 
 
 def _plan(document: Mapping[str, Any]) -> PrivacyPlan:
-    solve = document.get("noise_multiplier") is None and document.get("target_epsilon") is not None
-    known = [field.name for field in fields(PrivacyPlan)] + (["epochs"] if solve else [])
+    document = {name: value for name, value in document.items() if value is not None}
+    solve = "noise_multiplier" not in document and "target_epsilon" in document
+    # A calibrated plan chooses its own noise, and may choose its steps.
+    known = [*signature(PrivacyPlan.calibrate if solve else PrivacyPlan).parameters]
     for key, value in document.items():
         if key not in known:
             raise FieldError(
                 f"is not a known field of a plan{nearest(str(key), known)}", where=(str(key),)
             )
-        if key not in _WORDS and not isinstance(value, int | float | None):
+        if key not in _WORDS and not isinstance(value, int | float):
             raise FieldError(f"must be a number, not {value!r}", where=(key,))
     required = [field.name for field in fields(PrivacyPlan) if field.default is MISSING]
-    missing = [name for name in required if document.get(name) is None and not _solved(name, solve)]
+    missing = [name for name in required if name not in {*document, *(_SOLVED if solve else ())}]
     if missing:
         raise ConfigurationError(f"the plan lacks {', '.join(missing)}; add them")
     return PrivacyPlan.calibrate(**document) if solve else PrivacyPlan.from_json(document)
-
-
-def _solved(name: str, solve: bool) -> bool:
-    return solve and name in ("noise_multiplier", "steps")
