@@ -16,7 +16,7 @@ train: .venv/train
 
 test: .venv/dev
 	$(BIN)/python recipes/fetch_demo.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: .venv/dev
 	$(BIN)/ruff check .

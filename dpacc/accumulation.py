@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from dpacc.clipping import add_clipped, clipping_scales, squared_norms
+from dpacc.clipping import add_clipped, clipping_scales
 from dpacc.errors import PrivacyError
 from dpacc.gradients import Layout, ScaledSum
 from dpacc.plan import PrivacyPlan
@@ -39,9 +39,14 @@ class ClippedSum:
         width = layout.width + self._counts
         self.total = torch.zeros(width, dtype=torch.float32, device=device)
 
-    def add_rows(self, rows: Tensor) -> None:
-        """Clip and add whole gradients, [units, width] fp32, which are scaled in place."""
-        scales = self.scales(squared_norms(rows=rows, layout=self._layout))
+    def add_rows(self, rows: Tensor, squares: Tensor) -> None:
+        """Clip and add whole gradients, [units, width] fp32, which are scaled in place.
+
+        Args:
+            rows: the gradients.
+            squares: [units, slots], their squared norms.
+        """
+        scales = self.scales(squares)
         add_clipped(total=self._gradients, rows=rows, scales=scales, layout=self._layout)
 
     def scales(self, squares: Tensor) -> Tensor:

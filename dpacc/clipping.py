@@ -14,13 +14,6 @@ AUTOMATIC_STABILITY = 0.01
 """γ in C/(norm + γ), as in arXiv 2206.07136."""
 
 
-def squared_norms(*, rows: Tensor, layout: Layout) -> Tensor:
-    """‖gradient‖² of every unit and slot, [units, slots] fp32, of [units, width] rows."""
-    slots = layout.slots.values()
-    parts = [rows[:, slot.offset : slot.end].square().sum(dim=1) for slot in slots]
-    return torch.stack(parts, dim=1)
-
-
 def clipping_scales(*, squares: Tensor, max_grad_norm: float, clipping: Clipping) -> Tensor:
     """The factors by which gradients are scaled so that every unit's norm is at most C.
 
@@ -66,11 +59,10 @@ def add_clipped(*, total: Tensor, rows: Tensor, scales: Tensor, layout: Layout) 
         scales: [units, slots].
         layout: which columns belong to which slot.
     """
-    rows.masked_fill_(scales[:, :1] == 0, 0.0)
-    # Not a matrix product: that may be rounded to TF32 or bf16 by a global flag.
-    if scales.stride(1) == 0:
-        rows.mul_(scales[:, :1])
-    else:
-        for slot in layout.slots.values():
-            rows[:, slot.offset : slot.end].mul_(scales[:, slot.index : slot.index + 1])
-    total += rows.sum(dim=0)
+    left_out = scales[:, :1] == 0
+    for slot in layout.slots.values():
+        # Slot by slot, which stays in the cache; and not as a matrix product, which a global flag
+        # may round to TF32 or bf16.
+        columns = rows[:, slot.offset : slot.end].masked_fill_(left_out, 0.0)
+        columns.mul_(scales[:, slot.index : slot.index + 1])
+        total[slot.offset : slot.end] += columns.sum(dim=0)

@@ -286,17 +286,18 @@ class PrivacyEngine:
         """The examples of each privacy unit."""
         if not hasattr(self, "_model"):
             raise ConfigurationError("call engine.prepare(model, optimizer) before engine.steps")
+        owners = range(len(dataset)) if units is None else units
         ranks.require_agreement(
-            {
-                "the number of examples": len(dataset),
-                "the training data or its order": data_fingerprint(dataset, units),
-            }
+            {"the number of examples": len(dataset), "whose they are": len(owners)}
         )
-        members = group_by_unit(units=range(len(dataset)) if units is None else units)
-        if units is not None and len(units) != len(dataset):
+        if len(owners) != len(dataset):
             raise ConfigurationError(
-                f"{len(units)} units for {len(dataset)} examples; say whose each example is"
+                f"{len(owners)} units for {len(dataset)} examples; say whose each example is"
             )
+        ranks.require_agreement(
+            {"the training data or its order": data_fingerprint(dataset, units)}
+        )
+        members = group_by_unit(units=owners)
         if len(members) != self.plan.dataset_size:
             raise ConfigurationError(
                 f"the dataset has {len(members)} {self.plan.unit}s and the plan dataset_size="

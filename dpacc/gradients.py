@@ -116,10 +116,13 @@ def _averages(block: Tensor, owners: Tensor) -> Tensor:
 
 
 class KeptRows:
-    """Keeps every unit's whole gradient: [units, width] fp32.
+    """Keeps every unit's whole gradient, [units, width] fp32, and its squared norms.
 
     A layer that is used twice in one forward writes twice, and the two add up. The memory is
     reused from one micro-batch to the next; nothing of its contents is.
+
+    Attributes:
+        squares: [units, slots], ‖gradient‖² of exactly what is kept.
     """
 
     def __init__(self, layout: Layout, *, device: torch.device) -> None:
@@ -127,6 +130,7 @@ class KeptRows:
         self._memory = torch.empty(0, layout.width, dtype=torch.float32, device=device)
         self._units = 0
         self._written: set[int] = set()
+        self.squares = torch.empty(0)
 
     def expect(self, units: int) -> None:
         """Make room for the next backward."""
@@ -134,15 +138,18 @@ class KeptRows:
             self._memory = self._memory.new_empty(units, self._layout.width)
         self._units = units
         self._written.clear()
+        self.squares = torch.zeros(units, len(self._layout.slots), device=self._memory.device)
 
     def take(self, slot: Slot, block: Tensor) -> None:
-        """Store the block, or add it to what the same backward stored before."""
+        """Store the block, or add it to what the same backward stored before, and measure it."""
         columns = self._memory[: self._units, slot.offset : slot.end]
         if slot.index in self._written:
             columns.add_(block)
         else:
             columns.copy_(block)
             self._written.add(slot.index)
+        # Here and not in a second pass over all rows: the block is still in the cache.
+        self.squares[:, slot.index] = columns.square().sum(dim=1)
 
     def rows(self) -> Tensor:
         """The gradients, valid until `expect`; layers that took no part are zero."""

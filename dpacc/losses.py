@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpacc.supervision import IGNORED
+from dpacc.token_losses import projected_cross_entropy, token_cross_entropy
 
-_TOKENS_PER_CHUNK = 32
+_ADDS_NOTHING: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""Models whose logits are seen to be exactly what their output head gives."""
 
 
 def causal_lm_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -31,9 +34,8 @@ def causal_lm_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     targets = _next_token_targets(batch["labels"])
     supervised = targets != IGNORED
-    logits = _logits_at(model, inputs, supervised)
-    token_losses = token_cross_entropy(logits, targets[supervised])
-    dense = torch.zeros(targets.shape, dtype=torch.float32, device=logits.device)
+    token_losses = _losses_at(model, inputs, supervised, targets[supervised])
+    dense = torch.zeros(targets.shape, dtype=torch.float32, device=token_losses.device)
     dense = dense.masked_scatter(supervised, token_losses)
     return dense.sum(dim=1) / supervised.sum(dim=1).clamp(min=1)
 
@@ -50,17 +52,25 @@ def _next_token_targets(labels: Tensor) -> Tensor:
     return F.pad(labels[:, 1:], (0, 1), value=IGNORED)
 
 
-def _logits_at(model: nn.Module, inputs: Mapping[str, Tensor], positions: Tensor) -> Tensor:
-    """Logits [n, vocabulary] at the n true `positions` [examples, tokens].
-
-    A frozen output head is given only the chosen hidden states, so whatever the model does to its
-    logits afterwards (scaling, soft-capping) still applies. A trained one must see which example
-    each state belongs to, so it is given them all.
-    """
+def _losses_at(
+    model: nn.Module, inputs: Mapping[str, Tensor], positions: Tensor, targets: Tensor
+) -> Tensor:
+    """Cross-entropy [n] at the n true `positions` [examples, tokens]."""
     head = _output_head(model)
     if any(p.requires_grad for p in head.parameters()):
+        # A trained head must see which example each state belongs to.
         every: Tensor = model(**inputs, use_cache=False).logits
-        return every[positions]
+        return token_cross_entropy(every[positions], targets)
+    if isinstance(head, nn.Linear) and _is_whole(head) and _adds_nothing(model, head, inputs):
+        states = _states_before(model, head, inputs)[positions]
+        return projected_cross_entropy(states, head.weight, head.bias, targets)
+    return token_cross_entropy(_logits_at(model, head, inputs, positions), targets)
+
+
+def _logits_at(
+    model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor], positions: Tensor
+) -> Tensor:
+    """Logits [n, vocabulary], with whatever the model does to them after its head."""
 
     def keep_chosen(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor]:
         return (arguments[0][positions].unsqueeze(0),)
@@ -73,6 +83,49 @@ def _logits_at(model: nn.Module, inputs: Mapping[str, Tensor], positions: Tensor
     return logits.squeeze(0)
 
 
+def _states_before(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """The hidden states that the head would project, [examples, tokens, hidden]."""
+    seen: list[Tensor] = []
+
+    def keep_one(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor]:
+        seen.append(arguments[0])
+        return (arguments[0][:1, :1].detach(),)
+
+    hook = head.register_forward_pre_hook(keep_one)
+    try:
+        model(**inputs, use_cache=False)
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+def _adds_nothing(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]) -> bool:
+    """Whether the model returns its head's output as it is; seen once, on two tokens."""
+    if model not in _ADDS_NOTHING:
+        first = {name: value[:1, :2] for name, value in inputs.items()}
+        _ADDS_NOTHING[model] = _logits_are_the_heads(model, head, first)
+    return _ADDS_NOTHING[model]
+
+
+@torch.no_grad()
+def _logits_are_the_heads(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]) -> bool:
+    outputs: list[Tensor] = []
+    hook = head.register_forward_hook(lambda *call: outputs.append(call[-1]))
+    try:
+        logits = model(**inputs, use_cache=False).logits
+    finally:
+        hook.remove()
+    return len(outputs) == 1 and torch.equal(logits, outputs[0])
+
+
+def _is_whole(head: nn.Linear) -> bool:
+    """Whether the head's weight lies here undivided: not quantized, sharded or partitioned."""
+    weight = head.weight
+    shape = (head.out_features, head.in_features)
+    plain = type(weight.data) is Tensor and not hasattr(weight, "ds_id")
+    return type(head) is nn.Linear and plain and tuple(weight.shape) == shape
+
+
 def _output_head(model: nn.Module) -> nn.Module:
     find = getattr(model, "get_output_embeddings", None)
     head = find() if find is not None else None
@@ -81,47 +134,3 @@ def _output_head(model: nn.Module) -> nn.Module:
             f"{type(model).__name__} has no output embeddings; causal_lm_losses needs a causal LM"
         )
     return head  # type: ignore[no-any-return]
-
-
-def token_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """−log softmax(logits)[target] for every token, [n] fp32, from [n, vocabulary] logits.
-
-    Equals `F.cross_entropy(logits.float(), targets, reduction="none")` without ever holding
-    fp32 logits of more than a few tokens: one small scratch buffer stays in the cache.
-    """
-    losses: Tensor = _TokenCrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
-    return losses
-
-
-class _TokenCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        normalisers = torch.empty(len(targets), dtype=torch.float32, device=logits.device)
-        for rows, scratch in _chunks(logits):
-            scratch.copy_(logits[rows])
-            largest = scratch.amax(dim=1, keepdim=True)
-            sums = scratch.sub_(largest).exp_().sum(dim=1)
-            normalisers[rows] = sums.log_().add_(largest.squeeze(1))
-        ctx.save_for_backward(logits, targets, normalisers)
-        return normalisers - logits.gather(1, targets.unsqueeze(1)).squeeze(1).float()
-
-    @staticmethod
-    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = output_gradients
-        logits, targets, normalisers = ctx.saved_tensors
-        result = torch.empty_like(logits)
-        for rows, scratch in _chunks(logits):
-            probabilities = scratch.copy_(logits[rows]).sub_(normalisers[rows, None]).exp_()
-            one = torch.ones_like(probabilities[:, :1])
-            probabilities.scatter_add_(1, targets[rows, None], -one)
-            result[rows] = probabilities.mul_(gradient[rows, None])
-        return result, None
-
-
-def _chunks(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Runs of rows, each with the same fp32 scratch buffer of their shape."""
-    tokens, vocabulary = logits.shape
-    scratch = logits.new_empty(min(tokens, _TOKENS_PER_CHUNK), vocabulary, dtype=torch.float32)
-    for start in range(0, tokens, _TOKENS_PER_CHUNK):
-        stop = min(start + _TOKENS_PER_CHUNK, tokens)
-        yield slice(start, stop), scratch[: stop - start]

@@ -47,7 +47,8 @@ class Materialize:
 
     def add(self, losses: Tensor, owners: Tensor | None, into: ClippedSum) -> None:
         """Keep, measure, scale and add."""
-        into.add_rows(self.rows(losses, owners))
+        rows = self.rows(losses, owners)
+        into.add_rows(rows, self._kept.squares)
 
 
 class Ghost:

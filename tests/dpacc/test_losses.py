@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dpacc.losses import causal_lm_losses, token_cross_entropy
+from dpacc.losses import causal_lm_losses
+from dpacc.token_losses import projected_cross_entropy, token_cross_entropy
 from tests.tiny_models import collate, examples, tiny_base, tiny_model
 
 
@@ -62,6 +63,50 @@ def test_the_chunked_cross_entropy_equals_the_plain_one() -> None:
     (actual,) = torch.autograd.grad((chunked * weights).sum(), logits)
     torch.testing.assert_close(chunked, plain)
     torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_the_projected_cross_entropy_equals_the_plain_one(biased: bool) -> None:
+    """Values and gradients agree with torch's, over several products and chunks."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(700, 16, generator=generator, requires_grad=True)
+    weight = torch.randn(50, 16, generator=generator)
+    bias = torch.randn(50, generator=generator) if biased else None
+    targets = torch.randint(50, (700,), generator=generator)
+    scales = torch.rand(700, generator=generator)
+    plain = F.cross_entropy(F.linear(states, weight, bias), targets, reduction="none")
+    (expected,) = torch.autograd.grad((plain * scales).sum(), states)
+    projected = projected_cross_entropy(states, weight, bias, targets)
+    (actual,) = torch.autograd.grad((projected * scales).sum(), states)
+    torch.testing.assert_close(projected, plain, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
+
+
+class Capped(torch.nn.Module):
+    """A causal LM that caps its logits after the head, as some families do."""
+
+    def __init__(self, base: torch.nn.Module) -> None:
+        super().__init__()
+        self.base = base
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.base.get_output_embeddings()
+
+    def forward(self, **inputs: torch.Tensor) -> object:
+        output = self.base(**inputs)
+        output.logits = 0.1 * torch.tanh(output.logits)
+        return output
+
+
+def test_what_a_model_does_to_its_logits_still_applies() -> None:
+    """A model that caps its logits is noticed, and its capped logits are what is learned from."""
+    model, (example,) = Capped(tiny_base("llama").eval()), examples([9])
+    logits = model(**{k: v for k, v in collate([example]).items() if k != "labels"}).logits[0]
+    expected = F.cross_entropy(logits[:-1], torch.tensor(example["input_ids"][1:]))
+    plain = causal_lm_losses(model.base, collate([example]))[0]
+    actual = causal_lm_losses(model, collate([example]))[0]
+    torch.testing.assert_close(actual, expected)
+    assert abs(actual - plain) > 1e-4
 
 
 def test_a_model_without_an_output_head_is_refused() -> None:
