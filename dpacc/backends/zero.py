@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpacc.backends.zero_config import settle_configuration
+from dpacc.backends.zero_config import settle_configuration, without_auto
 from dpacc.errors import ConfigurationError, DpaccError, PrivacyError
 
 
@@ -25,17 +25,22 @@ class Zero:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
-        self._stage = settle_configuration(accelerator.deepspeed_plugin.deepspeed_config)
+        self._configuration: dict[str, Any] = accelerator.deepspeed_plugin.deepspeed_config
+        self._stage = settle_configuration(self._configuration)
         self._verified = False
 
     def place(
         self, model: nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Give DeepSpeed the adapters, and under stage 3 the base as well."""
-        self._optimizer = optimizer
+        self._model, self._optimizer = model, optimizer
         self._adapters = [p for p in model.parameters() if p.requires_grad]
         self._shapes = [p.shape for p in self._adapters]
-        model.to(self._accelerator.device)
+        _refuse_cut_adapters(self._adapters)
+        if self._stage == 3:
+            self._cut(model)
+        else:
+            model.to(self._accelerator.device)
         owned = model if self._stage == 3 else nn.ParameterList(self._adapters)
         self._engine, _ = self._accelerator.prepare(owned, optimizer)
         _take_off_gradient_hooks(self._engine.optimizer)
@@ -44,7 +49,12 @@ class Zero:
 
     def backward(self, loss: Tensor, keep_graph: bool = False) -> None:
         """Autograd's backward, of which DeepSpeed's optimizer learns nothing."""
+        counters = self._gather_counters() if keep_graph else {}
         loss.backward(retain_graph=keep_graph)  # type: ignore[no-untyped-call]
+        for module, counts in counters.items():
+            vars(module).update(counts)
+        if self._stage == 3 and not keep_graph:
+            self._engine.optimizer.backward_epilogue()  # drops what no hook of its dropped
 
     def update(self, parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
         """Open DeepSpeed's empty gradient buffers, fill them, and step."""
@@ -73,6 +83,22 @@ class Zero:
         with deepspeed.zero.GatheredParameters(self._adapters, enabled=self._stage == 3):
             yield
 
+    def _gather_counters(self) -> dict[nn.Module, dict[str, int]]:
+        """What stage 3 counts down in a backward, to be restored for another over the graph."""
+        names = ("applied_pre_backward_ref_cnt", "ds_grads_remaining")
+        return {
+            module: {name: vars(module)[name] for name in names if name in vars(module)}
+            for module in self._model.modules()
+        }
+
+    def _cut(self, model: nn.Module) -> None:
+        """Cut each parameter as it reaches the device: never is the whole model there."""
+        import deepspeed
+
+        deepspeed.zero.Init(module=model, config_dict_or_path=without_auto(self._configuration))
+        for buffer in model.buffers():
+            buffer.data = buffer.data.to(self._accelerator.device)
+
     def _deliver(self, parameter: nn.Parameter, gradient: Tensor) -> None:
         from deepspeed.utils import safe_get_full_grad, safe_set_full_grad
 
@@ -91,6 +117,14 @@ class Zero:
 
     def _parameters_held(self) -> list[int]:
         return [id(p) for group in self._optimizer.param_groups for p in group["params"]]
+
+
+def _refuse_cut_adapters(adapters: Sequence[nn.Parameter]) -> None:
+    if any(hasattr(p, "ds_id") for p in adapters):
+        raise ConfigurationError(
+            "the adapters were cut by deepspeed.zero.Init before prepare(), which needs them "
+            "whole; add them outside of it"
+        )
 
 
 def _take_off_gradient_hooks(optimizer: Any) -> None:

@@ -62,6 +62,19 @@ def settle_configuration(configuration: dict[str, Any]) -> int:
     return _stage(zero)
 
 
+def without_auto(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that have a value already.
+
+    >>> without_auto({"train_batch_size": "auto", "zero_optimization": {"stage": 3}})
+    {'zero_optimization': {'stage': 3}}
+    """
+    return {
+        name: without_auto(value) if isinstance(value, Mapping) else value
+        for name, value in configuration.items()
+        if value != "auto"
+    }
+
+
 def _stage(zero: dict[str, Any]) -> int:
     stage = int(zero["stage"])
     if stage not in (1, 2, 3):

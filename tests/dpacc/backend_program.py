@@ -39,7 +39,7 @@ SEED = 7
 class Scenario:
     """One way to train; every backend must train alike under it."""
 
-    nf4: bool = False
+    base: str = "fp32"
     checkpointing: bool = False
     per_example_gradients: str = "materialize"
     optimizer: str = "sgd"
@@ -48,8 +48,7 @@ class Scenario:
     @property
     def name(self) -> str:
         """In words."""
-        base = "NF4" if self.nf4 else "fp32"
-        words = [base, self.per_example_gradients, self.optimizer]
+        words = [self.base, self.per_example_gradients, self.optimizer]
         words += ["checkpointing"] * self.checkpointing + ["empty draws"] * self.empty_draws
         return " ".join(words)
 
@@ -58,8 +57,8 @@ SCENARIOS = (
     Scenario(),
     Scenario(checkpointing=True, optimizer="adamw"),
     Scenario(per_example_gradients="ghost"),
-    Scenario(nf4=True, checkpointing=True),
-    Scenario(empty_draws=True),
+    Scenario(base="NF4", checkpointing=True),
+    Scenario(base="bf16", empty_draws=True),
 )
 
 
@@ -71,7 +70,7 @@ def join(backend: str) -> tuple[Accelerator, Backend | None]:
     if backend.startswith("zero"):
         os.environ["ACCELERATE_USE_CPU"] = "false"
         accelerator = Accelerator(
-            deepspeed_plugin=DeepSpeedPlugin(zero_stage=int(backend[-1])),
+            deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=deepspeed_configuration(backend)),
             kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")],
         )
         return accelerator, None
@@ -82,11 +81,22 @@ def join(backend: str) -> tuple[Accelerator, Backend | None]:
     return accelerator, None
 
 
+def deepspeed_configuration(backend: str) -> dict[str, Any]:
+    """ZeRO of a stage; under stage 3 the smallest parameter is cut as well."""
+    zero: dict[str, Any] = {"stage": int(backend[-1])}
+    if zero["stage"] == 3:
+        zero["stage3_param_persistence_threshold"] = 0
+    batch = {"train_batch_size": "auto", "train_micro_batch_size_per_gpu": "auto"}
+    return {**batch, "gradient_accumulation_steps": "auto", "zero_optimization": zero}
+
+
 def tiny(scenario: Scenario) -> nn.Module:
     """The same model on every rank, whole and on the CPU."""
     unset_hf_deepspeed_config()  # or the last scenario's ZeRO-3 would cut the model at birth
     base = tiny_base("llama", hidden=HIDDEN)
-    if scenario.nf4:
+    if scenario.base == "bf16":
+        base.bfloat16()
+    if scenario.base == "NF4":
         base = quantized(base)
     if scenario.checkpointing:
         base.gradient_checkpointing_enable({"use_reentrant": False})
@@ -117,7 +127,7 @@ def train(backend: str, scenario: Scenario, ledger: Path) -> dict[str, Any]:
         backend=explicit,
     )
     model, optimizer = engine.prepare(model, optimizer)
-    held = sum(_local(p) for p in model.parameters() if not p.requires_grad)
+    held = [_held(model)]
     micro_batches, reductions = [], []
     for step in engine.steps(data, collate):
         micro_batches.append(0)
@@ -125,6 +135,7 @@ def train(backend: str, scenario: Scenario, ledger: Path) -> dict[str, Any]:
             for batch in step:
                 step.backward(causal_lm_losses(model, batch))
                 micro_batches[-1] += 1
+                held.append(_held(model))
             step.update()
         reductions.append(len(count))
     engine.close()
@@ -134,7 +145,7 @@ def train(backend: str, scenario: Scenario, ledger: Path) -> dict[str, Any]:
         "adapters": torch.cat([p.flatten() for p in after.values()]),
         "still": [name for name, p in after.items() if torch.equal(p, before[name])],
         "base changed": _changed(model, before),
-        "base elements held": held,
+        "base elements held": max(held),
         "micro-batches": micro_batches,
         "reductions": reductions,
     }
@@ -190,11 +201,17 @@ def leak(backend: str, ledger: Path) -> dict[str, Any]:
     return {"error": "none", "layer": name, "seen": 0}
 
 
+def _held(model: nn.Module) -> int:
+    """How many of the base's elements this rank holds now."""
+    return sum(_local(p) for p in model.parameters() if not p.requires_grad)
+
+
 def _local(parameter: nn.Parameter) -> int:
-    """How many of a parameter's elements this rank holds between steps."""
     if isinstance(parameter, DTensor):
         return parameter.to_local().numel()
-    return getattr(parameter, "ds_tensor", parameter).numel()
+    if hasattr(parameter, "ds_tensor"):
+        return int(parameter.ds_tensor.numel()) + parameter.numel()
+    return parameter.numel()
 
 
 def _changed(model: nn.Module, before: dict[str, torch.Tensor]) -> list[str]:

@@ -49,13 +49,15 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
 def test_the_update_does_not_depend_on_the_backend(
     backend: str, scenario: Scenario, seen: Seen, alone: dict[str, torch.Tensor]
 ) -> None:
-    """Two ranks under any backend train the adapters that one process trains: fp32 rounding.
+    """Two ranks under any backend train the adapters that one process trains, but for rounding.
 
     With SGD at learning rate 1 the adapters are the start minus the sum of what the optimizer got.
     """
     results = [rank[backend][scenario.name] for rank in seen]
     assert torch.equal(results[0]["adapters"], results[1]["adapters"])
-    torch.testing.assert_close(results[0]["adapters"], alone[scenario.name], rtol=1e-4, atol=1e-6)
+    # 16-bit products round differently with how weights lie in memory, which ZeRO-3 changes.
+    rtol, atol = (2e-2, 2e-4) if scenario.base == "bf16" else (1e-4, 1e-6)
+    torch.testing.assert_close(results[0]["adapters"], alone[scenario.name], rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize(("backend", "scenario"), EVERY, ids=NAMES)
@@ -86,7 +88,7 @@ def test_empty_draws_are_stepped_through_under_every_backend(seen: Seen) -> None
 
 @pytest.mark.parametrize("backend", SHARDED)
 def test_each_rank_holds_its_share_of_the_base(backend: str, seen: Seen) -> None:
-    """Between steps, two ranks hold half the frozen elements each; plain ranks hold all."""
+    """Before training and after every backward, two ranks hold half the frozen elements each."""
     for scenario in SCENARIOS:
         whole = seen[0]["plain"][scenario.name]["base elements held"]
         held = [rank[backend][scenario.name]["base elements held"] for rank in seen]
