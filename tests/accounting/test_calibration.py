@@ -68,7 +68,7 @@ def test_the_noise_returned_is_private_and_barely_so(
         (1000, 10, 0.3, 30),
         (1000, 3, 1, 334),
         (10, 10, 7, 7),
-        (3, 2, 1e-9, 1),
+        (300, 200, 1e-9, 1),
     ],
 )
 def test_steps_are_the_epochs_rounded_up(dataset_size, batch_size, epochs, steps):
@@ -100,6 +100,7 @@ def test_steps_are_the_epochs_rounded_up(dataset_size, batch_size, epochs, steps
         ({"epochs": math.nan}, ["epochs=nan"]),
         ({"epochs": None, "steps": 0}, ["steps=0"]),
         ({"method": "prv"}, ["method='prv'"]),
+        ({"delta": 0.01, "epochs": None, "steps": 1}, ["delta=0.01", "0.0038", "1/67349"]),
         ({"method": "gaussian"}, ["probability=", "method='pld'"]),
     ],
 )
@@ -124,6 +125,13 @@ COMMON_RUNS = [
         (4096, 40, 2.0),
     )
 ]
+
+
+def test_an_adjacency_may_be_given_by_its_name():
+    """The text "replace-one", as read from a file, calibrates like the adjacency itself."""
+    by_name = calibrate_noise(**RUN, adjacency="replace-one")
+    assert by_name == calibrate_noise(**RUN, adjacency=Adjacency.REPLACE_ONE)
+    assert by_name.noise_multiplier > calibrate_noise(**RUN).noise_multiplier
 
 
 def test_common_runs_calibrate_in_milliseconds():

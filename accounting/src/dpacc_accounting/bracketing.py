@@ -15,8 +15,8 @@ def last_negative(
 ) -> tuple[float, float]:
     """A bracket `(a, b)` of the root of an increasing `function`: f(a) < 0 <= f(b).
 
-    Illinois false position, so smooth functions converge superlinearly, falling back to halving
-    whenever a step shrinks the bracket too little.
+    Inverse quadratic interpolation where the last three points allow it, halving where not
+    (Chandrupatla 1997, Advances in Engineering Software 28, 145-149).
 
     Args:
         function: increasing; f(low) < 0 <= f(high) is the caller's promise.
@@ -29,28 +29,40 @@ def last_negative(
     >>> a * a < 2 <= b * b
     True
     """
-    f_low, f_high = function(low), function(high)
-    for step in range(steps):
-        if high - low <= tolerance * max(abs(low), abs(high)):
+    # `near` is the newest point, `far` the other end of the bracket, `old` the point before.
+    near, far = (low, function(low)), (high, function(high))
+    share = 0.5
+    for _ in range(steps):
+        width = abs(far[0] - near[0])
+        allowed = tolerance * max(abs(near[0]), abs(far[0]))
+        if width <= allowed:
             break
-        width = high - low
-        middle = 0.5 * (low + high) if step % 3 == 2 else _secant(low, high, f_low, f_high)
-        # Step slightly past the root: the far end of the bracket then moves as well.
-        value = function(middle)
-        if value < 0:
-            low, f_low = middle, value
-            f_high *= 0.5
+        # Half the tolerance inside the bracket: a root beside an end then closes it.
+        edge = min(0.5, 0.5 * allowed / width)
+        place = near[0] + min(max(share, edge), 1 - edge) * (far[0] - near[0])
+        if place in (near[0], far[0]):
+            break
+        new = (place, function(place))
+        if (new[1] < 0) == (near[1] < 0):
+            old = near
         else:
-            high, f_high = middle, value
-            f_low *= 0.5
-        if width == high - low:
-            break
-    return low, high
+            old, far = far, near
+        near = new
+        share = _next_share(near, far, old)
+    return (near[0], far[0]) if near[1] < 0 else (far[0], near[0])
 
 
-def _secant(low: float, high: float, f_low: float, f_high: float) -> float:
-    if not (f_low > -1e300 and 0 < f_high < 1e300):
-        return 0.5 * (low + high)
-    guess = low - f_low * (high - low) / (f_high - f_low)
-    margin = 1e-3 * (high - low)
-    return min(max(guess, low + margin), high - margin)
+def _next_share(
+    near: tuple[float, float], far: tuple[float, float], old: tuple[float, float]
+) -> float:
+    """How far from `near` towards `far` the root seems to lie."""
+    values = (near[1], far[1], old[1])
+    if not all(abs(value) < 1e300 for value in values) or len(set(values)) < 3:
+        return 0.5
+    position = (near[0] - far[0]) / (old[0] - far[0])
+    height = (near[1] - far[1]) / (old[1] - far[1])
+    if not 1 - (1 - position) ** 0.5 < height < position**0.5:
+        return 0.5
+    inverse = near[1] / (far[1] - near[1]) * old[1] / (far[1] - old[1])
+    slope = (old[0] - near[0]) / (far[0] - near[0])
+    return inverse + slope * near[1] / (old[1] - near[1]) * far[1] / (old[1] - far[1])

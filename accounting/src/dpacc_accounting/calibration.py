@@ -83,7 +83,8 @@ def calibrate_noise(
         raise ValueError(f"epsilon={epsilon} is not a finite number > 0; typical values: 1 to 10")
     require_delta(delta)
     count = _steps(dataset_size, batch_size, epochs, steps)
-    rate = batch_size / dataset_size
+    rate, adjacency = batch_size / dataset_size, Adjacency(adjacency)
+    _require_protection(rate, count, delta, dataset_size)
 
     def event(sigma: float) -> Event:
         release = PoissonSampled(probability=rate, event=Gaussian(noise_multiplier=sigma))
@@ -93,17 +94,16 @@ def calibrate_noise(
         return price(event=event(sigma), delta=delta, adjacency=adjacency, unit=unit, method=method)
 
     def searched(sigma: float) -> float:
-        return searched_epsilon(
-            event=event(sigma), delta=delta, adjacency=adjacency, method=method, near=epsilon
-        )
+        return searched_epsilon(event=event(sigma), delta=delta, adjacency=adjacency, method=method)
 
     start = _central_limit(rate, count, epsilon, delta, adjacency)
     sigma = _least_noise(searched, target=epsilon, start=start)
     if guarantee(sigma).epsilon > epsilon * (1 + _NEAR_MISS):
         # Another dominating pair is the worse one here: search on the whole price.
         sigma = _least_noise(lambda s: guarantee(s).epsilon, target=epsilon, start=(sigma, 1.0))
+    nudge = 1e-7
     while (found := guarantee(sigma)).epsilon > epsilon:
-        sigma = _round_up(math.nextafter(sigma, math.inf))
+        sigma, nudge = _round_up(sigma * (1 + nudge)), 2 * nudge
     return Calibration(
         noise_multiplier=sigma,
         steps=count,
@@ -121,7 +121,7 @@ def _central_limit(
     The central limit is always a little low: a place to start from, never to return.
     """
     mu = gaussian_mu(epsilon=epsilon, delta=delta)
-    sensitivity = 2 if Adjacency(adjacency) is Adjacency.REPLACE_ONE else 1
+    sensitivity = 2 if adjacency is Adjacency.REPLACE_ONE else 1
     square = math.log1p(min((mu / rate) ** 2 / steps, 1e300))
     slope = square / -math.expm1(-square) * (1 + mu * mu / (2 * epsilon))
     return sensitivity / math.sqrt(square), slope
@@ -177,6 +177,15 @@ def _require_sizes(dataset_size: int, batch_size: int) -> None:
         raise ValueError(
             f"batch_size={batch_size} exceeds dataset_size={dataset_size}; "
             "lower the batch size, or draw every unit in every step with batch_size=dataset_size"
+        )
+
+
+def _require_protection(rate: float, steps: int, delta: float, dataset_size: int) -> None:
+    chance = -math.expm1(steps * math.log1p(-rate)) if rate < 1 else 1.0
+    if chance <= delta:
+        raise ValueError(
+            f"delta={delta} is no less than the chance {chance:.3g} that a unit takes part at "
+            f"all, so that no noise would be needed; choose delta below 1/{dataset_size}"
         )
 
 

@@ -64,13 +64,13 @@ class Composition:
         blur = (self.noise + self.wrapped) * math.exp(self.tilt * (self.anchor - epsilon))
         return self._untilted(max(self._inside(epsilon)[0] - blur, 0.0))
 
-    def epsilon_near(self, *, delta: float) -> float:
+    def epsilon_near(self, *, delta: float, start: float) -> float:
         """Newton's estimate, in ln δ, of where δ(ε) = `delta`; not a bound."""
-        epsilon = self.anchor
+        epsilon = start
         for _ in range(8):
             total, slope = self._inside(epsilon) if self._resolves(epsilon) else (0.0, 0.0)
             if total <= 0 or slope <= 0:
-                return self.anchor
+                return start
             step = (math.log(total / delta) + self._log_unit()) * total / slope
             epsilon = max(epsilon + step, 0.0)
             if abs(step) <= 1e-9 * epsilon:

@@ -18,6 +18,8 @@ from dpacc_accounting.views import Bounds, View
 
 # One unit moves the sum by this many noise deviations: no subsampling helps any more.
 _LARGEST_SHIFT = 50.0
+# A grid does not resolve smaller ones; Rényi's bound is used there.
+SMALLEST_DELTA = 1e-90
 # Where the grid cannot resolve a corner of the parameter space, Rényi's bound may be the better.
 _WIDE = 0.9
 
@@ -42,6 +44,8 @@ def epsilon_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, delta
     cap = gaussian_epsilon(mu=joint_mu(counts=counts, adjacency=adjacency), delta=delta)
     if _beyond_amplification(counts):
         return _without_amplification(counts, cap)
+    if delta < SMALLEST_DELTA:
+        return Bounds(0.0, min(cap, rdp_epsilon(counts=counts, adjacency=adjacency, delta=delta)))
     leader, *others = sorted(
         _views(counts, adjacency), key=lambda view: view.estimate(delta=delta), reverse=True
     )
@@ -58,9 +62,7 @@ def epsilon_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, delta
     return Bounds(min(low, cap), min(high, cap))
 
 
-def leading_epsilon(
-    *, counts: Mapping[Release, int], adjacency: Adjacency, delta: float, near: float
-) -> float:
+def leading_epsilon(*, counts: Mapping[Release, int], adjacency: Adjacency, delta: float) -> float:
     """The upper bound from the pair that is nearly always the worst: certified for it alone.
 
     A search evaluates this, and `epsilon_bounds` only where it ends.
@@ -69,20 +71,18 @@ def leading_epsilon(
         counts: how often each release is made.
         adjacency: which datasets are neighbours.
         delta: δ in (0, 1).
-        near: roughly the answer; the grid is fitted to it.
 
     >>> counts = {Release(0.01, 1.0): 1000}
-    >>> round(leading_epsilon(counts=counts, adjacency=Adjacency.ADD_OR_REMOVE, delta=1e-5,
-    ...                       near=2.0), 2)
+    >>> round(leading_epsilon(counts=counts, adjacency=Adjacency.ADD_OR_REMOVE, delta=1e-5), 2)
     1.83
     """
     if participation(counts=counts) <= delta:
         return 0.0
     cap = gaussian_epsilon(mu=joint_mu(counts=counts, adjacency=adjacency), delta=delta)
-    if _beyond_amplification(counts):
-        return cap
+    if _beyond_amplification(counts) or delta < SMALLEST_DELTA:
+        return epsilon_bounds(counts=counts, adjacency=adjacency, delta=delta).high
     leader, *_ = _views(counts, adjacency)
-    return min(leader.epsilon_above(delta=delta, near=near)[0], cap)
+    return min(leader.epsilon_above(delta=delta)[0], cap)
 
 
 def delta_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, epsilon: float) -> Bounds:

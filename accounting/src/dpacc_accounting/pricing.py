@@ -160,14 +160,12 @@ def _delta_bound(
     return delta_bounds(counts=counts, adjacency=adjacency, epsilon=epsilon).high
 
 
-def searched_epsilon(
-    *, event: Event, delta: float, adjacency: Adjacency, method: str, near: float
-) -> float:
-    """ε for a root finder: as `epsilon`, but "pld" covers one pair only, near an expected value.
+def searched_epsilon(*, event: Event, delta: float, adjacency: Adjacency, method: str) -> float:
+    """ε for a root finder: as `epsilon`, but "pld" covers the usual worst pair only.
 
     >>> from dpacc_accounting import Gaussian
     >>> searched_epsilon(event=Gaussian(noise_multiplier=0.0), delta=1e-5,
-    ...                  adjacency=Adjacency.ADD_OR_REMOVE, method="pld", near=1.0)
+    ...                  adjacency=Adjacency.ADD_OR_REMOVE, method="pld")
     inf
     """
     counts = releases(event=event)
@@ -175,7 +173,7 @@ def searched_epsilon(
         return _epsilon_interval(counts, adjacency, delta, method)[1]
     from dpacc_accounting.pld import leading_epsilon
 
-    return leading_epsilon(counts=counts, adjacency=adjacency, delta=delta, near=near)
+    return leading_epsilon(counts=counts, adjacency=adjacency, delta=delta)
 
 
 def _unsampled(counts: Mapping[Release, int]) -> bool:

@@ -94,7 +94,8 @@ def estimated_epsilon(*, cumulants: Cumulants, delta: float) -> float:
 
 def estimated_log_delta(*, cumulants: Cumulants, epsilon: float) -> float:
     """ln δ at `epsilon`, the tilted law taken as normal."""
-    return max(cumulants.log_delta(_tilt_at(cumulants, epsilon)), LOG_DELTA_FLOOR)
+    log_delta = cumulants.log_delta(_tilt_at(cumulants, epsilon))
+    return min(max(log_delta, LOG_DELTA_FLOOR), 0.0)
 
 
 def tilt_around(*, cumulants: Cumulants, epsilon: float) -> float:

@@ -77,19 +77,13 @@ class View:
         """ln δ, likewise only an estimate."""
         return estimated_log_delta(cumulants=self._cumulants(1e-30), epsilon=epsilon)
 
-    def epsilon_above(
-        self, *, delta: float, near: float | None = None
-    ) -> tuple[float, Grid | None]:
-        """An upper bound on ε, and the grid it came from: none where it is exact.
-
-        A caller who knows the answer roughly saves the estimate by giving it as `near`, and
-        bears a grid that fits a little less.
-        """
+    def epsilon_above(self, *, delta: float) -> tuple[float, Grid | None]:
+        """An upper bound on ε, and the grid it came from: none where it is exact."""
         if self._single():
             return self.pairs[0].epsilon(delta), None
         cumulants = self._cumulants(delta)
-        guess = estimated_epsilon(cumulants=cumulants, delta=delta) if near is None else near
-        allowed, steepness = (0.1, 0.0) if near is None else (0.5, 0.0)
+        guess = estimated_epsilon(cumulants=cumulants, delta=delta)
+        steepness = 0.0
         for _ in range(_REFITS):
             grid = self._fitted(cumulants, guess, delta, steepness)
             law = self._above(grid)
@@ -97,7 +91,7 @@ class View:
             if high in (0.0, math.inf):
                 break
             steepness = law.steepness(high)
-            if abs(high - guess) <= allowed * high and steepness <= 2 * grid.plan.steepness:
+            if abs(high - guess) <= 0.1 * high and steepness <= 2 * grid.plan.steepness:
                 break
             guess = high
         return high, grid
@@ -131,8 +125,8 @@ class View:
         """An upper bound on δ, on a grid as fine as `like` and under its tilt."""
         if like is None:
             return self.pairs[0].delta(epsilon)
-        cumulants = self._cumulants(delta)
-        grid = self._grid(cumulants, epsilon, delta, like.plan)
+        delta = max(delta, math.exp(LOG_DELTA_FLOOR))
+        grid = self._grid(self._cumulants(delta), epsilon, delta, like.plan)
         return self._above(grid).delta_above(epsilon)
 
     def _single(self) -> bool:
@@ -185,7 +179,9 @@ def _bracket(
     def shortfall(epsilon: float) -> float:
         return math.log(delta) - math.log(max(delta_at(epsilon), 1e-300))
 
-    near = law.epsilon_near(delta=delta)
+    near = law.epsilon_near(delta=delta, start=law.anchor)
+    excess = max(delta_at(near), 0.5 * delta) / delta
+    near = law.epsilon_near(delta=delta / excess, start=near)
     low, high = near * (1 - 2e-9), near * (1 + 2e-9) + 1e-15
     while shortfall(low) >= 0:
         if low == 0:
