@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -40,10 +41,23 @@ def join_ranks(*, patience_seconds: float = _PATIENCE_SECONDS) -> Accelerator:
         backend, timeout = "nccl" if on_gpu else "gloo", timedelta(seconds=patience_seconds)
         handlers.append(InitProcessGroupKwargs(backend=backend, timeout=timeout))
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    if deepspeed:
+        _quiet_deepspeed()
     accelerator = Accelerator(cpu=not on_gpu and not deepspeed, kwargs_handlers=handlers)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         _load_models_whole()
     return accelerator
+
+
+def _quiet_deepspeed() -> None:
+    """Keep its progress reports off a terminal that belongs to the recipe; warnings stay."""
+    try:
+        from deepspeed.utils import logger
+    except ImportError as error:
+        raise ConfigurationError(
+            "this launch configuration needs DeepSpeed; pip install '.[train,deepspeed]'"
+        ) from error
+    logger.setLevel(logging.WARNING)
 
 
 def _load_models_whole() -> None:

@@ -85,6 +85,7 @@ def train(config: TrainingConfig) -> None:
         gradient_checkpointing=config.gradient_checkpointing,
     )
     adapters = [p for p in model.parameters() if p.requires_grad]
+    trainable = sum(p.numel() for p in adapters)
     optimizer = torch.optim.AdamW(
         adapters, lr=config.learning_rate, weight_decay=config.weight_decay
     )
@@ -132,7 +133,7 @@ def train(config: TrainingConfig) -> None:
         done=start,
     )
     progress.note(
-        f"{len(private)} private examples, {sum(p.numel() for p in adapters):,} trainable "
+        f"{len(private)} private examples, {trainable:,} trainable "
         f"parameters ({engine.per_example_gradients} per-example gradients), noise multiplier "
         f"{plan.noise_multiplier:g}, run folder {folder}"
     )
