@@ -11,8 +11,8 @@ from dpacc_accounting.pricing import epsilon
 
 # As many different events as this are each priced between two certified bounds.
 _FEW = 100
-# Of more, the dearest are: nothing that a maximum shows is only an upper bound.
-_DEAREST = 16
+# Of more, the dearest are, until no other can be the maximum; but no more than these.
+_DEAREST = 200
 
 
 def epsilons(
@@ -25,9 +25,9 @@ def epsilons(
     """`epsilon` of each of `events`, at the same δ.
 
     Equal events are priced once. Where more than a hundred different ones are Poisson-sampled
-    Gaussians under add-or-remove adjacency, all but the dearest sixteen get an upper bound on a
-    coarser grid, typically 0.5% above what `epsilon` returns; they state no lower bound, so their
-    slack is their ε.
+    Gaussians under add-or-remove adjacency, all but the dearest get an upper bound on a coarser
+    grid, typically 0.5% above what `epsilon` returns; they state no lower bound, so their slack is
+    their ε.
 
     >>> from dpacc_accounting import Gaussian
     >>> one, two = Gaussian(noise_multiplier=1.0), Gaussian(noise_multiplier=2.0)
@@ -35,25 +35,31 @@ def epsilons(
     [4.377, 1.993, 4.377]
     """
     different = dict.fromkeys(events)
-    found: dict[Event, Guarantee] = {}
+    coarse: dict[Event, Guarantee] = {}
     if len(different) > _FEW and adjacency is Adjacency.ADD_OR_REMOVE:
-        found = _bounded(different, delta, unit)
-    for event in different:
-        if event not in found:
-            found[event] = epsilon(event=event, delta=delta, adjacency=adjacency, unit=unit)
+        coarse = _bounded(different, delta, unit)
+
+    def exactly(event: Event) -> Guarantee:
+        return epsilon(event=event, delta=delta, adjacency=adjacency, unit=unit)
+
+    found = coarse | {event: exactly(event) for event in different if event not in coarse}
+    largest = max((found[e].epsilon for e in different if e not in coarse), default=0.0)
+    dearest = sorted(coarse, key=lambda event: coarse[event].epsilon, reverse=True)[:_DEAREST]
+    for event in dearest:
+        if coarse[event].epsilon < largest:
+            break
+        found[event] = exactly(event)
+        largest = max(largest, found[event].epsilon)
     return [found[event] for event in events]
 
 
 def _bounded(events: Iterable[Event], delta: float, unit: str) -> dict[Event, Guarantee]:
-    """Upper bounds on all events that a batch can hold, but for the dearest."""
+    """Upper bounds on those events that a batch can hold."""
     from dpacc_accounting.batched import batched_epsilons
 
     laws = {event: _law(event) for event in events}
     suited = {event: law for event, law in laws.items() if law}
-    if not suited:
-        return {}
-    bounds = batched_epsilons(laws=[*suited.values()], delta=delta)
-    ranked = sorted(zip(bounds, suited, strict=True), key=lambda pair: pair[0], reverse=True)
+    bounds = batched_epsilons(laws=[*suited.values()], delta=delta) if suited else ()
     return {
         event: Guarantee(
             epsilon=float(bound),
@@ -63,7 +69,7 @@ def _bounded(events: Iterable[Event], delta: float, unit: str) -> dict[Event, Gu
             method="pld",
             slack=float(bound),
         )
-        for bound, event in ranked[_DEAREST:]
+        for event, bound in zip(suited, bounds, strict=True)
         if bound < float("inf")
     }
 
