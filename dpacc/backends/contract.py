@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 
 class Backend(Protocol):
-    """Places a model, runs its backward, and hands the private gradient to its optimizer."""
+    """Places a model, runs its backward, and hands the private gradient to its optimizer.
+
+    Attributes:
+        resumable: whether each rank holds all of the adapters and of the optimizer's state, so
+            that a checkpoint by the main process is whole.
+    """
+
+    resumable: bool
 
     def place(
         self, model: nn.Module, optimizer: torch.optim.Optimizer

@@ -18,6 +18,8 @@ class Replicated:
     So there is nothing for DistributedDataParallel to do, and it is not used.
     """
 
+    resumable = True
+
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
 

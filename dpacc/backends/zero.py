@@ -23,6 +23,8 @@ class Zero:
     private gradient, which every rank has whole, is put where `engine.step()` reads it.
     """
 
+    resumable = False
+
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
         self._configuration: dict[str, Any] = accelerator.deepspeed_plugin.deepspeed_config

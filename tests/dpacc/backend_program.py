@@ -115,6 +115,7 @@ def train(backend: str, scenario: Scenario, ledger: Path) -> dict[str, Any]:
     optimizer: torch.optim.Optimizer = torch.optim.SGD(adapters, lr=1.0)
     if scenario.optimizer == "adamw":
         optimizer = torch.optim.AdamW(adapters, lr=1e-2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     data = examples([4] * 300 if scenario.empty_draws else LENGTHS)
     plan = plan_for(len(data), expected_batch_size=1 if scenario.empty_draws else 6, steps=4)
     engine = PrivacyEngine(
@@ -137,6 +138,7 @@ def train(backend: str, scenario: Scenario, ledger: Path) -> dict[str, Any]:
                 micro_batches[-1] += 1
                 held.append(_held(model))
             step.update()
+        schedule.step()
         reductions.append(len(count))
     engine.close()
     with engine.whole_adapters():
