@@ -71,7 +71,7 @@ def test_the_accountant_in_the_readme_calibrates(capsys: pytest.CaptureFixture[s
 def test_every_dpacc_command_in_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """calibrate, spend and explain exit with 0, the latter two on a ledger."""
+    """calibrate, spend, explain and verify exit with 0, the latter three on a ledger."""
     plan = PrivacyPlan(
         dataset_size=100,
         expected_batch_size=10,
@@ -84,7 +84,7 @@ def test_every_dpacc_command_in_the_readme_runs(
     with Ledger.open(path=ledger, plan=plan.to_json()) as book:
         book.charge(step=0, event=plan.step_event)
     shown = [words for words in commands() if words[0] == "dpacc"]
-    assert {words[1] for words in shown} == {"calibrate", "spend", "explain"}
+    assert {words[1] for words in shown} == {"calibrate", "spend", "explain", "verify"}
     for words in shown:
         arguments = [str(ledger) if word.endswith(".jsonl") else word for word in words]
         monkeypatch.setattr(sys, "argv", arguments)
