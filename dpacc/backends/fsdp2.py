@@ -8,6 +8,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from dpacc.backends.cutting import refuse_bases_that_cannot_be_cut
 from dpacc.backends.replicated import Replicated
 from dpacc.errors import ConfigurationError
 
@@ -39,6 +40,7 @@ class Fsdp2(Replicated):
         self, model: nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Cut every transformer block of the base, then what is left of it."""
+        refuse_bases_that_cannot_be_cut(model)
         self._optimizer = optimizer
         device = self._accelerator.device
         mesh = self._mesh or init_device_mesh(device.type, (self._accelerator.num_processes,))

@@ -39,6 +39,11 @@ def backend_for(accelerator: Accelerator) -> Backend:
 
 
 def _fsdp2(accelerator: Accelerator) -> Backend:
+    if accelerator.mixed_precision != "no":
+        raise ConfigurationError(
+            f"mixed_precision={accelerator.mixed_precision} is not applied under FSDP; set it to "
+            "'no', and dtype in the recipe"
+        )
     plugin = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:
         raise ConfigurationError(

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpacc.backends.cutting import refuse_bases_that_cannot_be_cut
 from dpacc.backends.zero_config import settle_configuration, without_auto
 from dpacc.errors import ConfigurationError, DpaccError, PrivacyError
 
@@ -97,6 +98,7 @@ class Zero:
         """Cut each parameter as it reaches the device: never is the whole model there."""
         import deepspeed
 
+        refuse_bases_that_cannot_be_cut(model)
         deepspeed.zero.Init(module=model, config_dict_or_path=without_auto(self._configuration))
         for buffer in model.buffers():
             buffer.data = buffer.data.to(self._accelerator.device)

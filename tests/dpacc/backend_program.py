@@ -182,7 +182,8 @@ def leak(backend: str, ledger: Path) -> dict[str, Any]:
     """What happens when a weight is used outside its layer, so that autograd gives it a gradient.
 
     Returns:
-        The error, and how many gradients DeepSpeed's optimizer has seen.
+        The error, how many gradients DeepSpeed's optimizer has seen, and what is said when the
+        optimizer is given another parameter.
     """
     model = tiny(Scenario())
     name, layer = next((n, m) for n, m in model.named_modules() if n.endswith("lora_A.default"))
@@ -197,10 +198,22 @@ def leak(backend: str, ledger: Path) -> dict[str, Any]:
             step.backward(causal_lm_losses(model, batch))
     except PrivacyError as error:
         partitions = engine._backend._engine.optimizer.averaged_gradients  # type: ignore[attr-defined]
-        return {"error": str(error), "layer": name, "seen": sum(map(bool, partitions.values()))}
+        seen = sum(map(bool, partitions.values()))
+        tampering = told_of_tampering(engine, optimizer)
+        return {"error": str(error), "layer": name, "seen": seen, "tampering": tampering}
     finally:
         engine.close()
-    return {"error": "none", "layer": name, "seen": 0}
+    return {"error": "none", "layer": name, "seen": 0, "tampering": "none"}
+
+
+def told_of_tampering(engine: PrivacyEngine, optimizer: torch.optim.Optimizer) -> str:
+    """What the backend says of a parameter that joined the optimizer later."""
+    optimizer.param_groups[0]["params"].append(nn.Parameter(torch.zeros(2)))
+    try:
+        engine._backend.require_same_optimizer(engine._model)
+    except PrivacyError as error:
+        return str(error)
+    return "none"
 
 
 def _held(model: nn.Module) -> int:

@@ -103,3 +103,10 @@ def test_no_raw_gradient_reaches_deepspeed(backend: str, seen: Seen) -> None:
         assert "an unclipped gradient reached" in found["error"]
         assert found["layer"] in found["error"]
         assert found["seen"] == 0
+
+
+@pytest.mark.parametrize("backend", ["zero2", "zero3"])
+def test_deepspeeds_optimizer_keeps_the_parameters_it_had(backend: str, seen: Seen) -> None:
+    """DeepSpeed's partitions stand for the adapters; another parameter beside them is refused."""
+    for rank in seen:
+        assert "changed after prepare()" in rank["leaks"][backend]["tampering"]
