@@ -80,6 +80,6 @@ def _law(event: Event) -> Mapping[Release, int]:
         law = releases(event=event)
     except ValueError:
         return {}
-    if all(r.probability == 1 or not r.noise_multiplier > 0.05 for r in law):
+    if not all(isinstance(kind, Release) and kind.noise_multiplier > 0.05 for kind in law):
         return {}
-    return law
+    return {} if all(kind.probability == 1 for kind in law) else law
