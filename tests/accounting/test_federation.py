@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from dpacc_accounting import (
     Composed,
@@ -16,6 +17,7 @@ from dpacc_accounting import (
     price_federation,
     read_federation,
 )
+from dpacc_accounting import delta as delta_at
 from dpacc_accounting.rounds import LocalRounds
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -112,6 +114,50 @@ def test_rates_are_not_multiplied_over_local_steps() -> None:
     )
     claimed = epsilon(event=wrong, delta=DELTA).epsilon
     assert claimed < 0.5 * (true.epsilon - true.slack)
+
+
+def _simulated_delta(*, chance: float, q: float, steps: int, epsilon: float) -> tuple[float, float]:
+    """δ of one hidden round with σ = 1, from what its outputs show, and its standard error."""
+    draw = np.random.default_rng(7)
+    joins = draw.random(400_000) < chance
+    there = joins[:, None] & (draw.random((400_000, steps)) < q)
+    output = draw.standard_normal(there.shape) + there
+    ratio = (1 - q + q * np.exp(output - 0.5)).prod(axis=1)
+    excess = np.maximum(1 - np.exp(epsilon) / (1 - chance + chance * ratio), 0.0)
+    return float(excess.mean()), float(excess.std() / len(excess) ** 0.5)
+
+
+def test_hidden_rounds_of_sampled_steps_cover_what_a_simulation_shows() -> None:
+    """Of E steps that share a coin, simulated outputs show more than multiplied rates admit.
+
+    The price of the same rounds covers what the outputs show.
+    """
+    shown, error = _simulated_delta(chance=0.05, q=0.5, steps=20, epsilon=1.0)
+    rates = PoissonSampled(probability=0.05 * 0.5, event=Gaussian(noise_multiplier=1.0))
+    claimed = delta_at(event=Repeated(event=rates, times=20), epsilon=1.0).delta
+    assert claimed < 0.1 * (shown - 6 * error)
+    client = {"name": "a", "rounds": 1, "local_steps": 20, "sampling_probability": 0.5,
+              "noise_multiplier": 1.0, "participation": 0.05}  # fmt: skip
+    document = {"level": "example", "delta": shown - 6 * error, "clients": [client]}
+    price = _price(document).prices[0]
+    assert 1.0 <= price.released.epsilon < 0.8 * price.server.epsilon
+
+
+def test_hidden_rounds_of_sampled_steps_are_amplified() -> None:
+    """Chances add up over rounds: the released view is far below the server's, and grows with c."""
+    rare, often = (_examples(NORTH | {"participation": chance}).prices[0] for chance in (0.02, 0.5))
+    assert rare.released.epsilon < often.released.epsilon <= often.server.epsilon
+    assert rare.released.epsilon < 0.7 * rare.server.epsilon
+    assert rare.released.unit == rare.server.unit
+
+
+def test_overlaps_of_hidden_and_known_rounds_add_up() -> None:
+    """A person at a client with coins and at one without is worse off than at either."""
+    hidden = NORTH | {"participation": 0.1}
+    found = _examples(hidden, SOUTH, overlaps=[["north", "south"]])
+    (both,) = found.overlaps
+    assert both.released.epsilon > max(price.released.epsilon for price in found.prices)
+    assert both.released.epsilon <= both.server.epsilon
 
 
 def test_hidden_participation_helps_only_where_it_is_hidden() -> None:

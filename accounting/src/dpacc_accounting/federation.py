@@ -7,17 +7,19 @@ and hidden coins count. Neither view takes credit for the noise of other clients
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dpacc_accounting.events import Composed, Event
 from dpacc_accounting.guarantee import Guarantee
+from dpacc_accounting.hidden import hidden_epsilon
 from dpacc_accounting.many import epsilons
 from dpacc_accounting.rounds import (
     ClientFederation,
     ExampleFederation,
     Federation,
+    LocalRounds,
 )
 
 
@@ -119,8 +121,8 @@ def price_federation(*, federation: Federation) -> FederatedGuarantee:
     Raises:
         ValueError: a part cannot be priced.
 
-    Source: composition as in `epsilon`; hidden participation as in `LocalRounds.as_hidden`;
-    integer noise as in `distributed`.
+    Source: composition as in `epsilon`; hidden participation as in `hidden`; integer noise as in
+    `distributed`.
 
     >>> from dpacc_accounting import read_federation
     >>> found = price_federation(federation=read_federation(document={
@@ -135,17 +137,14 @@ def price_federation(*, federation: Federation) -> FederatedGuarantee:
 
 
 def _example_level(federation: ExampleFederation) -> FederatedGuarantee:
-    joined = {c.name: _composed([r.as_joined for r in c.schedule]) for c in federation.clients}
-    hidden = {c.name: _composed([r.as_hidden for r in c.schedule]) for c in federation.clients}
+    rounds = {client.name: client.schedule for client in federation.clients}
     for names in federation.overlaps:
-        joined[_together(names)] = _composed([joined[name] for name in names])
-        hidden[_together(names)] = _composed([hidden[name] for name in names])
+        rounds[_together(names)] = tuple(part for name in names for part in rounds[name])
+    joined = {name: _composed([r.as_joined for r in parts]) for name, parts in rounds.items()}
     server = _priced(joined, federation)
-    # One law is no worse for being hidden: share its price.
-    same = {name: server[name] for name in joined if joined[name] == hidden[name]}
-    released = same | _priced({n: e for n, e in hidden.items() if n not in same}, federation)
+    released = _released(rounds, joined, server, federation)
     prices = {
-        n: Price(name=n, server=server[n], released=_lesser(released[n], server[n])) for n in joined
+        name: Price(name=name, server=server[name], released=released[name]) for name in rounds
     }
     return FederatedGuarantee(
         level="example",
@@ -158,7 +157,35 @@ def _example_level(federation: ExampleFederation) -> FederatedGuarantee:
     )
 
 
-def _priced(events: dict[str, Event], federation: ExampleFederation) -> dict[str, Guarantee]:
+def _released(
+    rounds: Mapping[str, tuple[LocalRounds, ...]],
+    joined: Mapping[str, Event],
+    server: Mapping[str, Guarantee],
+    federation: ExampleFederation,
+) -> dict[str, Guarantee]:
+    """The released view, never worse than the server's, from which the models are computed."""
+    hidden = {name: [part.as_hidden for part in parts] for name, parts in rounds.items()}
+    events = {
+        name: _composed([event for event in parts if event is not None])
+        for name, parts in hidden.items()
+        if None not in parts
+    }
+    # A schedule without coins is what the server sees: its price is known.
+    found = _priced({n: e for n, e in events.items() if e != joined[n]}, federation)
+    for name in rounds.keys() - events.keys():
+        found[name] = hidden_epsilon(
+            rounds=rounds[name],
+            delta=federation.delta,
+            adjacency=federation.adjacency,
+            unit=federation.unit,
+        )
+    return {
+        name: min(found.get(name, known), known, key=lambda guarantee: guarantee.epsilon)
+        for name, known in server.items()
+    }
+
+
+def _priced(events: Mapping[str, Event], federation: ExampleFederation) -> dict[str, Guarantee]:
     found = epsilons(
         events=[*events.values()],
         delta=federation.delta,
@@ -166,11 +193,6 @@ def _priced(events: dict[str, Event], federation: ExampleFederation) -> dict[str
         unit=federation.unit,
     )
     return dict(zip(events, found, strict=True))
-
-
-def _lesser(released: Guarantee, server: Guarantee) -> Guarantee:
-    """Released models are computed from what the server sees: its guarantee covers them too."""
-    return released if released.epsilon <= server.epsilon else server
 
 
 def _composed(events: Sequence[Event]) -> Event:

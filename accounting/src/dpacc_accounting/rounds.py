@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from dpacc_accounting.events import Composed, Event, Gaussian, PoissonSampled, Repeated
+from dpacc_accounting.events import Event, Gaussian, PoissonSampled, Repeated
 from dpacc_accounting.guarantee import Adjacency
 
 NoiseKind: TypeAlias = Literal["central", "distributed-gaussian", "discrete-gaussian", "skellam"]
@@ -43,17 +43,21 @@ class LocalRounds:
         return Repeated(event=self._step, times=self.rounds * self.local_steps)
 
     @property
-    def as_hidden(self) -> Event:
+    def as_hidden(self) -> Event | None:
         """R rounds, each joined by a hidden coin of chance c: never E steps sampled at c·q.
 
         All E steps of a round share the coin. The exact law is known in two cases: for E = 1 the
         two coins are one of chance c·q, and for q = 1 the E Gaussians are one of noise σ/√E. In
-        all others it is bounded by the mixture `c·PLD^E + (1 − c)·identity`, by joint convexity of
-        the hockey-stick divergence.
+        all others there is no such event, and `hidden` bounds it by the mixture
+        `c·PLD^E + (1 − c)·identity`.
         """
         if self.participation == 1 or self.local_steps == 0:
             return self.as_joined
-        return Repeated(event=self._hidden_round, times=self.rounds)
+        if self.local_steps > 1 and self.sampling_probability < 1:
+            return None
+        local = Repeated(event=self._step, times=self.local_steps)
+        once = PoissonSampled(probability=self.participation, event=local)
+        return Repeated(event=once, times=self.rounds)
 
     @property
     def _step(self) -> Event:
@@ -61,16 +65,6 @@ class LocalRounds:
         if self.sampling_probability == 1:
             return noise
         return PoissonSampled(probability=self.sampling_probability, event=noise)
-
-    @property
-    def _hidden_round(self) -> Event:
-        local = Repeated(event=self._step, times=self.local_steps)
-        if self.local_steps == 1 or self.sampling_probability == 1:
-            return PoissonSampled(probability=self.participation, event=local)
-        return _mixture(
-            weights=(self.participation, 1 - self.participation),
-            events=(local, Composed(events=())),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,19 +191,6 @@ class ClientFederation:
     most_rounds: int | None = None
     adjacency: Adjacency = Adjacency.ADD_OR_REMOVE
     unit: str = "client"
-
-
-def _mixture(*, weights: tuple[float, ...], events: tuple[Event, ...]) -> Event:
-    from importlib import import_module
-
-    kind: Any = getattr(import_module("dpacc_accounting.events"), "Mixture", None)
-    if kind is None:
-        raise ValueError(
-            "participation below 1 with several sampled local steps cannot be priced yet; "
-            "leave it out to count every round"
-        )
-    mixed: Event = kind(weights=weights, events=events)
-    return mixed
 
 
 Federation: TypeAlias = ExampleFederation | ClientFederation
