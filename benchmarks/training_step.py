@@ -13,6 +13,8 @@ import multiprocessing
 import resource
 import statistics
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,22 +24,30 @@ import click
 def work(name: str, threads: int, pipe: Connection) -> None:
     """In a process of its own: load, then run a step and tell its time whenever asked."""
     import torch
-
     from contenders import CONTENDERS
 
     torch.set_num_threads(threads)
     try:
         step = CONTENDERS[name]()
         step()
-        pipe.send("ready")
-        while pipe.recv():
-            wall, processor = time.perf_counter(), time.process_time()
-            step()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            pipe.send((time.perf_counter() - wall, time.process_time() - processor, _peak()))
     except Exception as error:
         pipe.send(f"{type(error).__name__}: {error}"[:200])
+        return
+    pipe.send("ready")
+    with suppress(EOFError):
+        while pipe.recv():
+            pipe.send(timed(step))
+
+
+def timed(step: Callable[[], None]) -> tuple[float, float, float]:
+    """Seconds on the clock and on the processor, and the peak memory so far in MB."""
+    import torch
+
+    wall, processor = time.perf_counter(), time.process_time()
+    step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - wall, time.process_time() - processor, _peak()
 
 
 def _peak() -> float:
@@ -65,7 +75,6 @@ def start(name: str, threads: int) -> Connection | str:
 def main(repeats: int, threads: int, only: str) -> None:
     """Compare one LoRA step across tools."""
     from contenders import CONTENDERS, non_private
-    from dpacc.cli import terminal
 
     names = [name for name in CONTENDERS if not only or name in only.split(",")]
     pipes = {name: start(name, threads) for name in names}
@@ -76,17 +85,20 @@ def main(repeats: int, threads: int, only: str) -> None:
             pipe.send(True)
             results[name].append(pipe.recv())
     floor = next(n for n, build in CONTENDERS.items() if build is non_private)
-    facts = [(name, _row(rows, results[floor])) for name, rows in results.items()]
-    facts += [(name, f"did not run: {why}") for name, why in pipes.items() if isinstance(why, str)]
-    terminal.show_facts(title=f"One step, median of {repeats}, {threads} thread(s)", facts=facts)
+    print(f"One step, median of {repeats}, {threads} thread(s) each")
+    for name, rows in results.items():
+        print(f"{name:18}{_row(rows, results.get(floor, rows))}")
+    for name, why in pipes.items():
+        if isinstance(why, str):
+            print(f"{name:18}did not run: {why}")
 
 
 def _row(rows: list[tuple[float, float, float]], floor: list[Any]) -> str:
     wall, processor, peak = (statistics.median(column) for column in zip(*rows, strict=True))
     base = [statistics.median(column) for column in zip(*floor, strict=True)]
     return (
-        f"{wall:6.2f} s ({wall / base[0]:.2f}x)   processor {processor:6.2f} s "
-        f"({processor / base[1]:.2f}x)   peak {peak:6.0f} MB ({peak / base[2]:.2f}x)"
+        f"{wall:6.2f} s {wall / base[0]:5.2f}x   processor {processor:6.2f} s "
+        f"{processor / base[1]:5.2f}x   peak {peak:5.0f} MB {peak / base[2]:5.2f}x"
     )
 
 
