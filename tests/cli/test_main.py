@@ -68,3 +68,12 @@ def test_unknown_words_are_one_line(dpacc) -> None:
         assert outcome.err.count("\n") == 1
         assert words[-1] in outcome.err or words[-2] in outcome.err
         assert "--help" in outcome.err
+
+
+def test_every_command_speaks_json() -> None:
+    """Each command has --json, for scripts, and says in its help what it takes."""
+    for name in COMMANDS:
+        command = getattr(import_module(f"dpacc.cli.{name}"), name)
+        options = {option for each in command.params for option in each.opts}
+        assert "--json" in options, name
+        assert len(command.help.splitlines()[0]) > 20
