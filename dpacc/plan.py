@@ -156,8 +156,8 @@ class PrivacyPlan:
         >>> plan = PrivacyPlan.calibrate(
         ...     dataset_size=67349, expected_batch_size=256, epochs=3,
         ...     target_epsilon=8.0, target_delta=1e-5, max_grad_norm=1.0)
-        >>> plan.steps, round(plan.noise_multiplier, 4)
-        (790, 0.4637)
+        >>> plan.steps, round(plan.noise_multiplier, 3)
+        (790, 0.464)
         >>> plan.guarantee().epsilon <= 8.0
         True
         """
