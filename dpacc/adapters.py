@@ -53,9 +53,9 @@ class _PerExampleLinear(torch.autograd.Function):
         input, weight = ctx.saved_tensors
         buffer: GradientBuffer = ctx.buffer
         weight_slot, bias_slot = (buffer.layout.slots.get(key) for key in ctx.parameters)
-        tokens = gradient.reshape(gradient.shape[0], -1, gradient.shape[-1])
+        tokens = buffer.by_example(gradient)
         if weight_slot is not None:
-            inputs = input.to(gradient.dtype).reshape(input.shape[0], -1, input.shape[-1])
+            inputs = buffer.by_example(input.to(gradient.dtype))
             buffer.write(weight_slot, torch.bmm(tokens.transpose(1, 2), inputs))
         if bias_slot is not None:
             buffer.write(bias_slot, tokens.sum(dim=1, dtype=torch.float32))
@@ -63,6 +63,9 @@ class _PerExampleLinear(torch.autograd.Function):
             return None, None, None, None
         return (gradient @ weight.to(gradient.dtype)).to(input.dtype), None, None, None
 
+
+_FLATTEN_TOKENS = {"opt"}
+"""Families whose feed-forward layers see [examples · tokens, features], example after example."""
 
 PER_EXAMPLE_RULES: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: PerExampleLinear,
@@ -85,7 +88,10 @@ def attach_gradient_buffer(model: nn.Module) -> GradientBuffer:
     The layers must all have a rule; `dpacc.admission` checks that first.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    buffer = GradientBuffer(Layout(parameters))
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    buffer = GradientBuffer(
+        Layout(parameters), tokens_may_be_flattened=model_type in _FLATTEN_TOKENS
+    )
     for _, layer in trainable_layers(model):
         rule = PER_EXAMPLE_RULES.get(type(layer))
         if rule is not None:

@@ -57,10 +57,17 @@ class Sink(Protocol):
 
 
 class GradientBuffer:
-    """What every trainable layer writes to; it is open only during the engine's own backward."""
+    """What every trainable layer writes to; it is open only during the engine's own backward.
 
-    def __init__(self, layout: Layout) -> None:
+    Args:
+        layout: the slots.
+        tokens_may_be_flattened: whether the model is known to hand some layers its tokens as
+            [examples · tokens, features], example after example.
+    """
+
+    def __init__(self, layout: Layout, *, tokens_may_be_flattened: bool = False) -> None:
         self.layout = layout
+        self._flattened = tokens_may_be_flattened
         self._sink: Sink | None = None
         self._examples = 0
         self._owners: Tensor | None = None
@@ -90,6 +97,13 @@ class GradientBuffer:
                 "the losses depend on no adapter; enable the adapters, and compute the losses "
                 "with the model that prepare() returned"
             )
+
+    def by_example(self, values: Tensor) -> Tensor:
+        """A layer's inputs or output gradients as [examples, tokens, features]."""
+        rows = values.shape[0]
+        if self._flattened and values.ndim == 2 and rows % max(self._examples, 1) == 0:
+            rows = self._examples
+        return values.reshape(rows, -1, values.shape[-1])
 
     def write(self, slot: Slot, gradient: Tensor) -> None:
         """Pass one layer's gradients, [examples, *slot.shape], on to the sink."""

@@ -18,70 +18,90 @@ from transformers import (
     BertConfig,
     GPT2Config,
     GPTJConfig,
+    GPTNeoXConfig,
     LlamaConfig,
+    MistralConfig,
+    OPTConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    RobertaConfig,
 )
 
 VOCABULARY = 96
 _COMMON = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
+_WITHOUT_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+_LLAMA_LIKE = {
+    **_COMMON,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+_GPT_LIKE = {**_COMMON, **_WITHOUT_DROPOUT, "n_embd": 32, "n_layer": 2, "n_head": 4}
+_BERT_LIKE = {
+    "vocab_size": VOCABULARY,
+    "pad_token_id": 0,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_labels": 3,
+    "max_position_embeddings": 256,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+
 CONFIGURATIONS: dict[str, PretrainedConfig] = {
-    "llama": LlamaConfig(
+    "llama": LlamaConfig(**_LLAMA_LIKE, head_dim=8),
+    "mistral": MistralConfig(**_LLAMA_LIKE, head_dim=8, sliding_window=None),
+    "qwen2": Qwen2Config(**_LLAMA_LIKE),
+    "gptj": GPTJConfig(**_GPT_LIKE, rotary_dim=4, n_positions=256),
+    "gpt2": GPT2Config(**_GPT_LIKE, n_positions=256),
+    "gpt_neox": GPTNeoXConfig(
         **_COMMON,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
-        head_dim=8,
-        num_key_value_heads=2,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
     ),
-    "gptj": GPTJConfig(
+    "opt": OPTConfig(
         **_COMMON,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        rotary_dim=4,
-        n_positions=256,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-    ),
-    "gpt2": GPT2Config(
-        **_COMMON,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        n_positions=256,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-    ),
-    "bert": BertConfig(
-        vocab_size=VOCABULARY,
-        pad_token_id=0,
         hidden_size=32,
-        intermediate_size=48,
+        word_embed_proj_dim=32,
+        ffn_dim=64,
         num_hidden_layers=2,
         num_attention_heads=4,
-        num_labels=3,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        dropout=0.0,
+        max_position_embeddings=256,
     ),
+    "bert": BertConfig(**_BERT_LIKE),
+    "roberta": RobertaConfig(**_BERT_LIKE),
 }
 
 TARGETS = {
     "llama": "all-linear",
+    "mistral": "all-linear",
+    "qwen2": "all-linear",
     "gptj": ["q_proj", "v_proj", "fc_in"],
     "gpt2": ["c_attn", "c_fc"],
+    "gpt_neox": ["query_key_value", "dense"],
+    "opt": ["q_proj", "v_proj", "fc1"],
     "bert": ["query", "value"],
+    "roberta": ["query", "value"],
 }
+
+CLASSIFIERS = ("bert", "roberta")
 
 
 def tiny_base(family: str, *, seed: int = 0, hidden: int = 32) -> torch.nn.Module:
     """A random fp32 model of `family`."""
     torch.manual_seed(seed)
-    loader = AutoModelForSequenceClassification if family == "bert" else AutoModelForCausalLM
+    loader = AutoModelForSequenceClassification if family in CLASSIFIERS else AutoModelForCausalLM
     configuration = copy.deepcopy(CONFIGURATIONS[family])
     configuration.hidden_size = hidden
     return loader.from_config(configuration)
@@ -92,14 +112,17 @@ def tiny_model(family: str, *, rank: int = 3, seed: int = 0) -> torch.nn.Module:
     return with_lora(tiny_base(family, seed=seed), family, rank=rank)
 
 
-def with_lora(base: torch.nn.Module, family: str, *, rank: int = 3) -> torch.nn.Module:
+def with_lora(
+    base: torch.nn.Module, family: str, *, rank: int = 3, **options: Any
+) -> torch.nn.Module:
     """Wrap `base` in PEFT LoRA with random B."""
     configuration = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         target_modules=TARGETS[family],
-        task_type="SEQ_CLS" if family == "bert" else "CAUSAL_LM",
+        task_type="SEQ_CLS" if family in CLASSIFIERS else "CAUSAL_LM",
         fan_in_fan_out=family == "gpt2",
+        **options,
     )
     model = get_peft_model(base, configuration)
     generator = torch.Generator().manual_seed(1)
@@ -118,7 +141,9 @@ def examples(
     made = []
     for length in lengths:
         ids = torch.randint(3, VOCABULARY, (length,), generator=generator).tolist()
-        label = int(torch.randint(3, (), generator=generator)) if family == "bert" else list(ids)
+        label = (
+            int(torch.randint(3, (), generator=generator)) if family in CLASSIFIERS else list(ids)
+        )
         made.append({"input_ids": ids, "labels": label})
     return made
 
@@ -146,7 +171,7 @@ def losses_of(family: str) -> Any:
     """The per-example loss function of `family`."""
     from dpacc.losses import causal_lm_losses, classification_losses
 
-    return classification_losses if family == "bert" else causal_lm_losses
+    return classification_losses if family in CLASSIFIERS else causal_lm_losses
 
 
 def save_tiny_llama(folder: Path, *, words: Sequence[str]) -> None:

@@ -9,12 +9,21 @@ import torch
 from torch import nn
 
 from dpacc.adapters import PerExampleLinear, attach_gradient_buffer, trainable_layers
+from dpacc.admission import admit_model
 from dpacc.errors import PrivacyError
 from dpacc.strategies import Materialize
-from tests.tiny_models import collate, examples, losses_of, tiny_base, tiny_model, with_lora
+from tests.tiny_models import (
+    CONFIGURATIONS,
+    collate,
+    examples,
+    losses_of,
+    tiny_base,
+    tiny_model,
+    with_lora,
+)
 
 LENGTHS = [7, 3, 12, 1, 9]
-FAMILIES = ["llama", "gptj", "gpt2", "bert"]
+FAMILIES = list(CONFIGURATIONS)
 
 
 def loop_gradients(model: nn.Module, family: str, data: list[dict[str, Any]]) -> torch.Tensor:
@@ -83,6 +92,32 @@ def test_one_pass_equals_loop_on_an_nf4_base(family: str) -> None:
     data = examples(LENGTHS, family=family)
     expected = loop_gradients(model, family, data)
     assert_same_gradients(one_pass_gradients(model, family, data), expected)
+
+
+def test_rank_stabilised_lora_equals_the_loop() -> None:
+    """rsLoRA only changes the scaling, and its gradients with it."""
+    model, data = with_lora(tiny_base("llama"), "llama", use_rslora=True), examples(LENGTHS)
+    expected = loop_gradients(model, "llama", data)
+    assert_same_gradients(one_pass_gradients(model, "llama", data), expected)
+
+
+def test_frozen_a_equals_the_loop() -> None:
+    """FFA-LoRA trains B alone: A keeps no slot, and B's gradients are the loop's."""
+    model, data = tiny_model("llama"), examples(LENGTHS)
+    for name, parameter in model.named_parameters():
+        if "lora_A" in name:
+            parameter.requires_grad_(False)
+    expected = loop_gradients(model, "llama", data)
+    actual = one_pass_gradients(model, "llama", data)
+    assert actual.shape[1] == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert_same_gradients(actual, expected)
+
+
+def test_dora_is_refused() -> None:
+    """DoRA's magnitudes have no per-example rule; the layer is named."""
+    model = with_lora(tiny_base("llama"), "llama", use_dora=True)
+    with pytest.raises(PrivacyError, match="magnitude"):
+        admit_model(model)
 
 
 def quantized(base: nn.Module) -> nn.Module:
