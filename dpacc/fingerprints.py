@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from dpacc.ranks import Digest
 _EXAMPLES_READ = 256
 
 
+@cache
 def code_fingerprint() -> Digest:
-    """Of every source file of dpacc and its accountant, so that an edited copy is noticed."""
+    """Of every source file of dpacc and its accountant, so that an edited copy is noticed.
+
+    Read once a process: files that are edited while a run goes on are not what it runs.
+    """
     digest = hashlib.sha256()
     for package in ("dpacc", "dpacc_accounting"):
         spec = find_spec(package)

@@ -42,22 +42,25 @@ def join_ranks(*, patience_seconds: float = _PATIENCE_SECONDS) -> Accelerator:
         handlers.append(InitProcessGroupKwargs(backend=backend, timeout=timeout))
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
     if deepspeed:
-        _quiet_deepspeed()
+        _settle_deepspeed(on_gpu=on_gpu)
     accelerator = Accelerator(cpu=not on_gpu and not deepspeed, kwargs_handlers=handlers)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         _load_models_whole()
     return accelerator
 
 
-def _quiet_deepspeed() -> None:
-    """Keep its progress reports off a terminal that belongs to the recipe; warnings stay."""
+def _settle_deepspeed(*, on_gpu: bool) -> None:
+    """Keep its progress reports off the recipe's terminal, and a compiler out of a start on CPU."""
     try:
-        from deepspeed.utils import logger
+        import deepspeed
     except ImportError as error:
         raise ConfigurationError(
             "this launch configuration needs DeepSpeed; pip install '.[train,deepspeed]'"
         ) from error
-    logger.setLevel(logging.WARNING)
+    deepspeed.utils.logger.setLevel(logging.WARNING)
+    if not on_gpu:
+        # It would compile collectives over shared memory; gloo's need none.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _load_models_whole() -> None:

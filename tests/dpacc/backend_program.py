@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +16,15 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
-from transformers.integrations import unset_hf_deepspeed_config
 
 from dpacc.backends import Backend, Fsdp2
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import PrivacyError
 from dpacc.losses import causal_lm_losses
+from dpacc.ranks import join_ranks
 from tests.dpacc.test_adapters import quantized
 from tests.dpacc.test_engine import plan_for
 from tests.tiny_models import collate, examples, tiny_base, with_lora
@@ -63,18 +64,15 @@ SCENARIOS = (
 
 
 def join(backend: str) -> tuple[Accelerator, Backend | None]:
-    """The Accelerator that a launch under `backend` would make on a processor."""
+    """What the ranks of a launch under `backend` get, one launch after another."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    os.environ["ACCELERATE_USE_CPU"] = "true"
-    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
-    if backend.startswith("zero"):
-        os.environ["ACCELERATE_USE_CPU"] = "false"
-        accelerator = Accelerator(
-            deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=deepspeed_configuration(backend)),
-            kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")],
-        )
-        return accelerator, None
-    accelerator = Accelerator(cpu=True)
+    cuts = backend.startswith("zero")
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true" if cuts else "false"
+    os.environ["ACCELERATE_USE_CPU"] = "false" if cuts else "true"
+    if cuts:
+        settings = json.dumps(deepspeed_configuration(backend)).encode()
+        os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = urlsafe_b64encode(settings).decode()
+    accelerator = join_ranks()
     if backend == "fsdp2":
         mesh = init_device_mesh("cpu", (accelerator.num_processes,))
         return accelerator, Fsdp2(accelerator, mesh=mesh)
@@ -92,7 +90,6 @@ def deepspeed_configuration(backend: str) -> dict[str, Any]:
 
 def tiny(scenario: Scenario) -> nn.Module:
     """The same model on every rank, whole and on the CPU."""
-    unset_hf_deepspeed_config()  # or the last scenario's ZeRO-3 would cut the model at birth
     base = tiny_base("llama", hidden=HIDDEN)
     if scenario.base == "bf16":
         base.bfloat16()

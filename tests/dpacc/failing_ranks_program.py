@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from dpacc.losses import causal_lm_losses
 from tests.dpacc.test_engine import plan_for
 from tests.tiny_models import collate, examples, tiny_model
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 8.0
 LENGTHS = [7, 3, 12, 1, 9, 5, 5, 20, 2, 11]
 FAILS_AT = 2
 GONE = {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}
@@ -55,6 +56,7 @@ def disagreements(accelerator: Accelerator, folder: Path) -> dict[str, str]:
     if second:
         (folder / "dpacc").mkdir()
         (folder / "dpacc" / "clipping.py").write_text("edited = True\n")
+        fingerprints.code_fingerprint.cache_clear()
         original = fingerprints.find_spec
         fingerprints.find_spec = lambda name: _spec_at(folder, original(name), name)  # type: ignore[assignment]
     answers["code"] = told(accelerator, folder / "code.jsonl", data)
@@ -79,9 +81,17 @@ def train_until_gone(accelerator: Accelerator, folder: Path, how: str) -> None:
         step.update()
 
 
+def wait_until_both_are_here(folder: Path) -> None:
+    """Their patience is short, and imports take long on a busy machine."""
+    (folder / f"here-{os.environ['RANK']}").touch()
+    while len(list(folder.glob("here-*"))) < 2:
+        time.sleep(0.05)
+
+
 def main() -> None:
     """Disagree, then lose a rank."""
     folder, how = Path(sys.argv[1]), sys.argv[2]
+    wait_until_both_are_here(folder)
     accelerator = ranks.join_ranks(patience_seconds=PATIENCE_SECONDS)
     assert accelerator.num_processes == 2
     if how == "disagree":

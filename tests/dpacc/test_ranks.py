@@ -66,7 +66,7 @@ def test_a_rank_that_is_gone_stops_the_other(how: str, tmp_path: Path) -> None:
         stop_all(ranks)
     assert ranks[0].returncode == 2
     assert "another rank died or did not answer in time" in said
-    assert took < PATIENCE_SECONDS + 10
+    assert took < PATIENCE_SECONDS + 30
     assert how == "killed" or took > PATIENCE_SECONDS - 1
     record = read_ledger(path=tmp_path / "ledger.jsonl")
     assert [release.step for release in record.releases] == list(range(FAILS_AT))
