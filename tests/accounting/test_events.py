@@ -5,6 +5,7 @@ import pytest
 from dpacc_accounting import (
     Composed,
     Gaussian,
+    Mixture,
     PoissonSampled,
     Repeated,
     event_from_json,
@@ -20,6 +21,12 @@ events = st.recursive(
         st.builds(PoissonSampled, probability=st.floats(0, 1), event=inner)
         | st.builds(Repeated, event=inner, times=st.integers(0, 10**9))
         | st.builds(Composed, events=st.lists(inner, max_size=3).map(tuple))
+        | st.builds(
+            lambda w, one, two: Mixture(weights=(w, 1 - w), events=(one, two)),
+            st.floats(0, 1),
+            inner,
+            inner,
+        )
     ),
     max_leaves=5,
 )

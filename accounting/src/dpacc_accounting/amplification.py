@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dpacc_accounting.events import Composed, Event, PoissonSampled, Repeated
+from dpacc_accounting.events import Composed, Event, Mixture, PoissonSampled, Repeated
 
 
 def without_amplification(*, event: Event) -> Event:
     """`event` as whoever learns every sample sees it: each release holds the unit for certain.
 
-    Its ε is an upper bound for any way of sampling at all, Poisson or not.
+    Its ε is an upper bound for any way of sampling at all, Poisson or not. A mixture counts as all
+    of its events together, of which it runs one.
 
     >>> from dpacc_accounting.events import Gaussian
     >>> step = PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=1.0))
@@ -20,6 +21,6 @@ def without_amplification(*, event: Event) -> Event:
             return without_amplification(event=inner)
         case Repeated(event=inner, times=times):
             return Repeated(event=without_amplification(event=inner), times=times)
-        case Composed(events=parts):
+        case Composed(events=parts) | Mixture(events=parts):
             return Composed(events=tuple(without_amplification(event=part) for part in parts))
     return event

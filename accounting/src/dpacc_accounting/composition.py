@@ -1,4 +1,4 @@
-"""An event, flattened into the sampled Gaussian releases that it amounts to."""
+"""An event, flattened into the sampled Gaussian releases, and the others, that it amounts to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def releases(*, event: Event) -> dict[Release, int]:
 
     Raises:
         ValueError: a Poisson sample is drawn inside another one in a way that no exact pair of
-            distributions describes.
+            distributions describes, or something else than a Gaussian is released.
 
     Source: Dong, Roth & Su 2019 (arXiv 1905.02383), corollary 3.3.
 
@@ -38,25 +38,52 @@ def releases(*, event: Event) -> dict[Release, int]:
     >>> releases(event=Repeated(event=half, times=4))
     {Release(probability=1.0, noise_multiplier=1.0): 1}
     """
+    gaussians, others = pieces(event=event)
+    if others:
+        kinds = sorted({type(other).__name__ for other in others})
+        raise ValueError(
+            f"{', '.join(kinds)} is not made of sampled Gaussians, which is all that this method "
+            "prices; use epsilon or delta with method='pld'"
+        )
+    return gaussians
+
+
+def pieces(*, event: Event) -> tuple[dict[Release, int], dict[Event, int]]:
+    """The sampled Gaussians in `event`, as in `releases`, and how often each other event is run.
+
+    Raises:
+        ValueError: a Poisson sample is drawn inside another one in a way that no exact pair of
+            distributions describes.
+
+    >>> pieces(event=Repeated(event=Gaussian(noise_multiplier=2.0), times=4))[1]
+    {}
+    """
     counts: Counter[Release] = Counter()
-    _collect(event, 1, counts)
-    return _merged(counts)
+    others: Counter[Event] = Counter()
+    _collect(event, 1, counts, others)
+    return _merged(counts), dict(others)
 
 
-def _collect(event: Event, times: int, counts: Counter[Release]) -> None:
+def _collect(event: Event, times: int, counts: Counter[Release], others: Counter[Event]) -> None:
     if times == 0:
         return
     match event:
         case Gaussian(noise_multiplier=sigma):
             counts[Release(1.0, sigma)] += times
         case Repeated(event=inner, times=repeats):
-            _collect(inner, times * repeats, counts)
+            _collect(inner, times * repeats, counts, others)
         case Composed(events=parts):
             for part in parts:
-                _collect(part, times, counts)
+                _collect(part, times, counts, others)
         case PoissonSampled(probability=q, event=inner):
-            if q > 0:
-                _collect_sampled(q, releases(event=inner), times, counts)
+            gaussians, rest = pieces(event=inner)
+            if rest and 0 < q < 1:
+                others[event] += times
+            elif q > 0:
+                _collect_sampled(q, gaussians, times, counts)
+                others.update({part: count * times for part, count in rest.items()})
+        case _:
+            others[event] += times
 
 
 def _collect_sampled(

@@ -79,7 +79,8 @@ def dots_below(*, pair: Pair, step: float, outside: float) -> Dots:
     bulk = _merge_bulk(pair, losses, left, right)
     masses = np.append(left, 0.0) + np.append(0.0, right)
     masses[-first] += bulk
-    return Dots(step, shift, first, _lowered(masses, losses, left, right), 0.0)
+    masses = lowered(masses=masses, losses=losses, left=left, right=right)
+    return Dots(step, shift, first, masses, 0.0)
 
 
 def _connected(pair: Pair, step: float, outside: float) -> tuple[float, int, Array, Array, Array]:
@@ -130,7 +131,7 @@ def _shares(pair: Pair, bottoms: Array, edges: Array, step: float) -> tuple[Arra
     return numerator - right, right
 
 
-def _lowered(masses: Array, losses: Array, left: Array, right: Array) -> Array:
+def lowered(*, masses: Array, losses: Array, left: Array, right: Array) -> Array:
     """The grid law whose curve has been lowered below h, by about one gap a grid point.
 
     A chord lies below h once both its ends have dropped by the cell's gap. Towards either end of

@@ -122,13 +122,59 @@ class Composed:
             _require_event(part, owner="Composed")
 
 
-Event: TypeAlias = Gaussian | PoissonSampled | Repeated | Composed
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """One of `events`, drawn with `weights` by a coin that nobody but the mechanism sees.
+
+    The coin does not depend on the data. A round that a client joins with a hidden chance c is
+    `Mixture(weights=(c, 1 - c), events=(round, Composed(events=())))`.
+
+    Args:
+        weights: the chance of each event, >= 0; they add up to 1 and are divided by their sum,
+            so that rounding leaves nothing over.
+        events: what may run; `Composed(events=())` for nothing.
+
+    Raises:
+        ValueError: the weights do not add up to 1 or do not match `events`, or a part is not an
+            event.
+
+    Source: Balle, Barthe & Gaboardi 2018 (arXiv 1807.01647), joint convexity of the divergence.
+
+    >>> noisy = Gaussian(noise_multiplier=1.0)
+    >>> Mixture(weights=(0.25, 0.75), events=(noisy, Composed(events=()))).weights
+    (0.25, 0.75)
+    """
+
+    weights: tuple[float, ...]
+    events: tuple[Event, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "events", tuple(self.events))
+        object.__setattr__(
+            self, "weights", tuple(_real(w, name="a weight of Mixture") for w in self.weights)
+        )
+        for part in self.events:
+            _require_event(part, owner="Mixture")
+        if len(self.weights) != len(self.events):
+            raise ValueError(
+                f"Mixture has {len(self.weights)} weights for {len(self.events)} events; "
+                "give each event its chance"
+            )
+        if not (min(self.weights, default=-1) >= 0 and abs(math.fsum(self.weights) - 1) <= 1e-9):
+            raise ValueError(
+                f"weights={self.weights} are not chances >= 0 that add up to 1; for what runs "
+                "with chance c, add Composed(events=()) with the weight 1 - c"
+            )
+
+
+Event: TypeAlias = Gaussian | PoissonSampled | Repeated | Composed | Mixture
 
 _KINDS: dict[str, type[Event]] = {
     "gaussian": Gaussian,
     "poisson-sampled": PoissonSampled,
     "repeated": Repeated,
     "composed": Composed,
+    "mixture": Mixture,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 # A nested event cannot share the key "event", which names the kind.
@@ -173,18 +219,18 @@ def event_from_json(*, document: Any) -> Event:
 
 def _value_to_json(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [event_to_json(event=part) for part in value]
+        return [_value_to_json(part) for part in value]
     return value if isinstance(value, int | float) else event_to_json(event=value)
 
 
 def _value_from_json(name: str, value: Any) -> Any:
     if name == "event":
         return event_from_json(document=value)
-    if name != "events":
+    if name not in ("events", "weights"):
         return value
     if not isinstance(value, list):
-        raise ValueError(f"a composed event's 'of' is a list of events, not {value!r}")
-    return tuple(event_from_json(document=part) for part in value)
+        raise ValueError(f"{_JSON_KEYS.get(name, name)!r} is a list here, not {value!r}")
+    return tuple(value if name == "weights" else [event_from_json(document=p) for p in value])
 
 
 def _require_keys(document: dict[str, Any], *, expected: dict[str, str], kind: type[Event]) -> None:
@@ -214,5 +260,5 @@ def _count(value: Any) -> int:
 
 
 def _require_event(value: Any, *, owner: str) -> None:
-    if not isinstance(value, Gaussian | PoissonSampled | Repeated | Composed):
+    if type(value) not in _NAMES:
         raise ValueError(f"{owner} holds {value!r}, which is not an event; give a Gaussian, ...")

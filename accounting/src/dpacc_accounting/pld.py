@@ -7,11 +7,13 @@ by a tilted Fourier transform, and read off; the upper bound is never below the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dpacc_accounting.composition import Release
+from dpacc_accounting.events import Event
 from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
 from dpacc_accounting.guarantee import Adjacency
+from dpacc_accounting.mixing import directed_branches, participation_of, quietest_noise
 from dpacc_accounting.pairs import dominating_pairs
 from dpacc_accounting.rdp import rdp_delta, rdp_epsilon
 from dpacc_accounting.views import Bounds, View
@@ -46,17 +48,8 @@ def epsilon_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, delta
         return _without_amplification(counts, cap)
     if delta < SMALLEST_DELTA:
         return Bounds(0.0, min(cap, rdp_epsilon(counts=counts, adjacency=adjacency, delta=delta)))
-    leader, *others = sorted(
-        _views(counts, adjacency), key=lambda view: view.estimate(delta=delta), reverse=True
-    )
-    high, grid = leader.epsilon_above(delta=delta)
-    low = leader.epsilon_below(delta=delta, high=high, grid=grid)
-    for view in others:
-        # One check shows that a view is no worse, on a grid that need not resolve its own ε.
-        if view.delta_above(epsilon=high, delta=delta, like=grid) > delta:
-            own, own_grid = view.epsilon_above(delta=delta)
-            low = max(low, view.epsilon_below(delta=delta, high=own, grid=own_grid))
-            high = max(high, own)
+    worst = worst_epsilon(views=_views(counts, adjacency), delta=delta)
+    low, high = worst.low, worst.high
     if low < _WIDE * high:
         high = min(high, rdp_epsilon(counts=counts, adjacency=adjacency, delta=delta))
     return Bounds(min(low, cap), min(high, cap))
@@ -97,18 +90,72 @@ def delta_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, epsilon
     cap = min(cap, participation(counts=counts))
     if _beyond_amplification(counts):
         return _without_amplification(counts, cap)
-    leader, *others = sorted(
-        _views(counts, adjacency), key=lambda view: view.log_delta(epsilon=epsilon), reverse=True
-    )
+    best = worst_delta(views=_views(counts, adjacency), epsilon=epsilon)
+    high = best.high
+    if best.low < _WIDE * high:
+        high = min(high, rdp_delta(counts=counts, adjacency=adjacency, epsilon=epsilon))
+    return Bounds(min(best.low, cap), min(high, cap))
+
+
+def event_epsilon_bounds(*, event: Event, adjacency: Adjacency, delta: float) -> Bounds:
+    """Bounds on the ε at `delta` of an event that holds more than sampled Gaussians.
+
+    The lower one is of the dominating pair: a mixture whose coin stays hidden may cost less.
+
+    >>> from dpacc_accounting.events import Composed, Gaussian, Mixture
+    >>> half = Mixture(weights=(0.5, 0.5), events=(Gaussian(noise_multiplier=1.0),
+    ...                                            Composed(events=())))
+    >>> bounds = event_epsilon_bounds(event=half, adjacency=Adjacency.ADD_OR_REMOVE, delta=1e-5)
+    >>> bounds.low <= gaussian_epsilon(mu=1.0, delta=2e-5) <= bounds.high <= 4.25
+    True
+    """
+    if participation_of(event=event) <= delta:
+        return Bounds(0.0, 0.0)
+    if _unresolved(event) or delta < SMALLEST_DELTA:
+        return Bounds(0.0, math.inf)
+    return worst_epsilon(views=_event_views(event, adjacency), delta=delta)
+
+
+def event_delta_bounds(*, event: Event, adjacency: Adjacency, epsilon: float) -> Bounds:
+    """Bounds on the δ at `epsilon` of an event that holds more than sampled Gaussians.
+
+    >>> from dpacc_accounting.events import Composed, Gaussian, Mixture
+    >>> half = Mixture(weights=(0.5, 0.5), events=(Gaussian(noise_multiplier=1.0),
+    ...                                            Composed(events=())))
+    >>> bounds = event_delta_bounds(event=half, adjacency=Adjacency.ADD_OR_REMOVE, epsilon=1.0)
+    >>> bounds.low <= gaussian_delta(mu=1.0, epsilon=1.0) / 2 <= bounds.high <= 0.0636
+    True
+    """
+    cap = participation_of(event=event)
+    if cap == 0 or _unresolved(event):
+        return Bounds(0.0, cap)
+    best = worst_delta(views=_event_views(event, adjacency), epsilon=epsilon)
+    return Bounds(min(best.low, cap), min(best.high, cap))
+
+
+def worst_epsilon(*, views: Sequence[View], delta: float) -> Bounds:
+    """Bounds on the largest ε of `views` at `delta`."""
+    leader, *others = sorted(views, key=lambda view: view.estimate(delta=delta), reverse=True)
+    high, grid = leader.epsilon_above(delta=delta)
+    low = leader.epsilon_below(delta=delta, high=high, grid=grid)
+    for view in others:
+        # One check shows that a view is no worse, on a grid that need not resolve its own ε.
+        if view.delta_above(epsilon=high, delta=delta, like=grid) > delta:
+            own, own_grid = view.epsilon_above(delta=delta)
+            low = max(low, view.epsilon_below(delta=delta, high=own, grid=own_grid))
+            high = max(high, own)
+    return Bounds(low, high)
+
+
+def worst_delta(*, views: Sequence[View], epsilon: float) -> Bounds:
+    """Bounds on the largest δ of `views` at `epsilon`."""
+    leader, *others = sorted(views, key=lambda view: view.log_delta(epsilon=epsilon), reverse=True)
     best, grid = leader.delta_bounds(epsilon=epsilon)
     for view in others:
         if view.delta_above(epsilon=epsilon, delta=best.high, like=grid) > best.high:
             own, _ = view.delta_bounds(epsilon=epsilon)
             best = Bounds(max(best.low, own.low), max(best.high, own.high))
-    high = best.high
-    if best.low < _WIDE * high:
-        high = min(high, rdp_delta(counts=counts, adjacency=adjacency, epsilon=epsilon))
-    return Bounds(min(best.low, cap), min(high, cap))
+    return best
 
 
 def joint_mu(*, counts: Mapping[Release, int], adjacency: Adjacency) -> float:
@@ -140,6 +187,16 @@ def _beyond_amplification(counts: Mapping[Release, int]) -> bool:
 
 def _without_amplification(counts: Mapping[Release, int], cap: float) -> Bounds:
     return Bounds(cap if all(r.probability == 1 for r in counts) else 0.0, cap)
+
+
+def _unresolved(event: Event) -> bool:
+    """Whether some noise is too small for a grid, or absent: nothing is promised."""
+    return quietest_noise(event=event) < 1 / _LARGEST_SHIFT
+
+
+def _event_views(event: Event, adjacency: Adjacency) -> list[View]:
+    branches = directed_branches(event=event, adjacency=adjacency)
+    return [View(branch.laws, branch.times) for branch in branches]
 
 
 def _views(counts: Mapping[Release, int], adjacency: Adjacency) -> list[View]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from dpacc_accounting.composition import Release, releases
+from dpacc_accounting.composition import Release, pieces, releases
 from dpacc_accounting.events import Event
 from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
 from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee
@@ -45,7 +45,7 @@ def epsilon(
     """
     require_delta(delta)
     adjacency = _checked(adjacency, unit, method)
-    low, high = _epsilon_interval(releases(event=event), adjacency, delta, method)
+    low, high = _event_epsilon(event, adjacency, delta, method)
     return Guarantee(
         epsilon=high,
         delta=delta,
@@ -86,14 +86,13 @@ def delta(
     if not (math.isfinite(epsilon) and epsilon >= 0):
         raise ValueError(f"epsilon={epsilon} is not a finite number >= 0")
     adjacency = _checked(adjacency, unit, method)
-    counts = releases(event=event)
-    bound = _delta_bound(counts, adjacency, epsilon, method)
-    if counts:
+    bound, possible = _event_delta(event, adjacency, epsilon, method)
+    if possible:
         # Normal noise never reaches δ = 0, although a double may underflow to it.
         bound = max(bound, math.ulp(0.0))
     low = 0.0
     if 0 < bound < 1:
-        low = min(_epsilon_interval(counts, adjacency, bound, method)[0], epsilon)
+        low = min(_event_epsilon(event, adjacency, bound, method)[0], epsilon)
     return Guarantee(
         epsilon=epsilon,
         delta=bound,
@@ -120,6 +119,30 @@ def _checked(adjacency: Adjacency, unit: str, method: str) -> Adjacency:
     if not unit:
         raise ValueError("unit is empty; name whose data one unit is, such as 'example'")
     return Adjacency(adjacency)
+
+
+def _event_epsilon(
+    event: Event, adjacency: Adjacency, delta: float, method: str
+) -> tuple[float, float]:
+    if not pieces(event=event)[1] or method != "pld":
+        return _epsilon_interval(releases(event=event), adjacency, delta, method)
+    from dpacc_accounting.pld import event_epsilon_bounds
+
+    bounds = event_epsilon_bounds(event=event, adjacency=adjacency, delta=delta)
+    return bounds.low, bounds.high
+
+
+def _event_delta(
+    event: Event, adjacency: Adjacency, epsilon: float, method: str
+) -> tuple[float, bool]:
+    """δ, and whether any loss is possible at all."""
+    if not pieces(event=event)[1] or method != "pld":
+        counts = releases(event=event)
+        return _delta_bound(counts, adjacency, epsilon, method), bool(counts)
+    from dpacc_accounting.pld import event_delta_bounds
+
+    bound = event_delta_bounds(event=event, adjacency=adjacency, epsilon=epsilon).high
+    return bound, True
 
 
 def _epsilon_interval(
@@ -168,6 +191,8 @@ def searched_epsilon(*, event: Event, delta: float, adjacency: Adjacency, method
     ...                  adjacency=Adjacency.ADD_OR_REMOVE, method="pld")
     inf
     """
+    if method == "pld" and pieces(event=event)[1]:
+        return _event_epsilon(event, adjacency, delta, method)[1]
     counts = releases(event=event)
     if method != "pld" or any(release.noise_multiplier == 0 for release in counts):
         return _epsilon_interval(counts, adjacency, delta, method)[1]

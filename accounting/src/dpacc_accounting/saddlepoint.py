@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import log_ndtr
 
 from dpacc_accounting.bracketing import last_negative
+from dpacc_accounting.laws import Law
 from dpacc_accounting.pairs import Array, Pair
 
 # Mass that a window may leave out, as natural logarithms relative to δ and to the tilted law.
@@ -52,12 +53,14 @@ class Cumulants:
     """`K(λ) = Σ times · ln E_P[e^(λ·loss)]` of a composition, by quadrature over the output.
 
     Args:
-        pairs: one pair for each kind of release.
+        pairs: one pair or law for each kind of release.
         times: how often each is released.
         outside: P mass of one release that the quadrature may leave out.
     """
 
-    def __init__(self, *, pairs: Sequence[Pair], times: Sequence[int], outside: float) -> None:
+    def __init__(
+        self, *, pairs: Sequence[Pair | Law], times: Sequence[int], outside: float
+    ) -> None:
         self._parts = [
             (*_quadrature(pair, outside), count) for pair, count in zip(pairs, times, strict=True)
         ]
@@ -163,7 +166,9 @@ def _rise(function: Callable[[float], float], *, low: float, scale: float) -> fl
     return last_negative(function=function, low=low, high=low + step, tolerance=0.02)[1]
 
 
-def _quadrature(pair: Pair, outside: float) -> tuple[Array, Array]:
+def _quadrature(pair: Pair | Law, outside: float) -> tuple[Array, Array]:
+    if not isinstance(pair, Pair):
+        return pair.quadrature(outside=outside)
     low, high = pair.range_holding(outside=outside)
     # Fine enough for the normals and for the bend of the loss, 1/shift wide.
     nodes = math.ceil((high - low) * max(5.0, 2 * pair.shift)) + 1

@@ -15,7 +15,8 @@ import numpy as np
 
 from dpacc_accounting.bracketing import last_negative
 from dpacc_accounting.convolution import Composition, compose
-from dpacc_accounting.dots import dots_above, dots_below
+from dpacc_accounting.dots import Dots, dots_above, dots_below
+from dpacc_accounting.laws import Law
 from dpacc_accounting.pairs import Pair
 from dpacc_accounting.saddlepoint import (
     LOG_DELTA_FLOOR,
@@ -66,7 +67,7 @@ class Grid:
 class View:
     """One choice of who is P and who is Q, the same in every release."""
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Pair | Law, ...]
     times: tuple[int, ...]
 
     def estimate(self, *, delta: float) -> float:
@@ -79,8 +80,9 @@ class View:
 
     def epsilon_above(self, *, delta: float) -> tuple[float, Grid | None]:
         """An upper bound on ε, and the grid it came from: none where it is exact."""
-        if self._single():
-            return self.pairs[0].epsilon(delta), None
+        single = self._single()
+        if single:
+            return single.epsilon(delta), None
         cumulants = self._cumulants(delta)
         guess = estimated_epsilon(cumulants=cumulants, delta=delta)
         steepness = 0.0
@@ -105,8 +107,9 @@ class View:
 
     def delta_bounds(self, *, epsilon: float) -> tuple[Bounds, Grid | None]:
         """Bounds on δ, and the grid they came from: none where they are exact."""
-        if self._single():
-            exact = self.pairs[0].delta(epsilon)
+        single = self._single()
+        if single:
+            exact = single.delta(epsilon)
             return Bounds(exact, exact), None
         cumulants = self._cumulants(1e-30)
         guess = math.exp(estimated_log_delta(cumulants=cumulants, epsilon=epsilon))
@@ -123,20 +126,27 @@ class View:
 
     def delta_above(self, *, epsilon: float, delta: float, like: Grid | None) -> float:
         """An upper bound on δ, on a grid as fine as `like` and under its tilt."""
+        single = self._single()
+        if single and like is None:
+            return single.delta(epsilon)
         if like is None:
-            return self.pairs[0].delta(epsilon)
+            raise ValueError("a composition needs a grid")
         delta = max(delta, math.exp(LOG_DELTA_FLOOR))
         grid = self._grid(self._cumulants(delta), epsilon, delta, like.plan)
         return self._above(grid).delta_above(epsilon)
 
-    def _single(self) -> bool:
-        return self.times == (1,)
+    def _single(self) -> Pair | None:
+        """The pair of a single release, whose price is exact without a grid."""
+        return first if self.times == (1,) and isinstance(first := self.pairs[0], Pair) else None
 
     def _cumulants(self, delta: float) -> Cumulants:
         return Cumulants(pairs=self.pairs, times=self.times, outside=self._outside(delta))
 
     def _outside(self, delta: float) -> float:
-        return math.exp(-RIGHT_MARGIN) * delta / sum(self.times)
+        return math.exp(-RIGHT_MARGIN) * delta / self._releases()
+
+    def _releases(self) -> int:
+        return sum(n * _grids(pair) for pair, n in zip(self.pairs, self.times, strict=True))
 
     def _fitted(
         self, cumulants: Cumulants, epsilon: float, delta: float, steepness: float = 0.0
@@ -146,7 +156,7 @@ class View:
         spread = math.sqrt(cumulants.at(tilt)[2])
         moved = GRID_TOLERANCE * max(epsilon, 0.1 * spread)
         steepness = max(steepness, 1 + tilt)
-        step = math.sqrt(12 * moved / (sum(self.times) * steepness))
+        step = math.sqrt(12 * moved / (self._releases() * steepness))
         return self._grid(cumulants, epsilon, delta, Plan(step, tilt, steepness))
 
     def _grid(self, cumulants: Cumulants, epsilon: float, delta: float, plan: Plan) -> Grid:
@@ -154,20 +164,45 @@ class View:
         window = window_around(
             cumulants=cumulants, epsilon=epsilon, log_delta=math.log(delta), tilt=plan.tilt
         )
-        widest = max(window.high - window.low, *(_width(pair, outside) for pair in self.pairs))
-        step = max(plan.step, widest / LARGEST_GRID)
+        finest = (_width(pair, outside) / _most_points(pair) for pair in self.pairs)
+        step = max(plan.step, (window.high - window.low) / LARGEST_GRID, *finest)
         return Grid(replace(plan, step=step), window, outside)
 
     def _above(self, grid: Grid) -> Composition:
-        laws = [dots_above(pair=p, step=grid.plan.step, outside=grid.outside) for p in self.pairs]
+        laws = [_above(p, grid) for p in self.pairs]
         return compose(laws=laws, times=self.times, window=grid.window)
 
     def _below(self, grid: Grid) -> Composition:
-        laws = [dots_below(pair=p, step=grid.plan.step, outside=grid.outside) for p in self.pairs]
+        laws = [_below(p, grid) for p in self.pairs]
         return compose(laws=laws, times=self.times, window=grid.window)
 
 
-def _width(pair: Pair, outside: float) -> float:
+def _above(pair: Pair | Law, grid: Grid) -> Dots:
+    step, outside = grid.plan.step, grid.outside
+    if isinstance(pair, Pair):
+        return dots_above(pair=pair, step=step, outside=outside)
+    return pair.dots_above(step=step, outside=outside)
+
+
+def _below(pair: Pair | Law, grid: Grid) -> Dots:
+    step, outside = grid.plan.step, grid.outside
+    if isinstance(pair, Pair):
+        return dots_below(pair=pair, step=step, outside=outside)
+    return pair.dots_below(step=step, outside=outside)
+
+
+def _grids(pair: Pair | Law) -> int:
+    """How many roundings to a grid one release amounts to."""
+    return 1 if isinstance(pair, Pair) else pair.grids
+
+
+def _most_points(pair: Pair | Law) -> int:
+    return LARGEST_GRID if isinstance(pair, Pair) else pair.most_points
+
+
+def _width(pair: Pair | Law, outside: float) -> float:
+    if not isinstance(pair, Pair):
+        return float(np.ptp(pair.quadrature(outside=outside)[0]))
     return float(np.ptp(pair.loss(np.array(pair.range_holding(outside=outside)))))
 
 

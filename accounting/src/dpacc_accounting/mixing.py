@@ -1,0 +1,213 @@
+"""The privacy loss of a mixture: one of several compositions, chosen by a coin that is hidden.
+
+With P_i and Q_i the outputs of branch i on neighbouring datasets, and w_i its chance, a hidden
+coin gives `P = Σ w_i·P_i` and `Q = Σ w_i·Q_i`. For every t, joint convexity says
+
+    E_Q[(dP/dQ − t)_+]  <=  Σ w_i · E_{Q_i}[(dP_i/dQ_i − t)_+]
+
+and the right-hand side is the pair with the coin revealed. So the mixture of the branches' privacy
+losses dominates, and it composes like any dominating pair. A branch that does nothing loses 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from dpacc_accounting.composition import Release, pieces
+from dpacc_accounting.dots import Dots, dots_above, dots_below
+from dpacc_accounting.events import Event, Mixture
+from dpacc_accounting.guarantee import Adjacency
+from dpacc_accounting.laws import Atoms, Law, composed_atoms
+from dpacc_accounting.pairs import Array, Pair, dominating_pairs
+from dpacc_accounting.saddlepoint import Cumulants
+
+# Points of a branch's own grid: a direct convolution takes their square.
+_LARGEST_BRANCH = 1 << 14
+_LEAST_POINTS = 1 << 11
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A composition that may run: its laws, and how often each is released."""
+
+    laws: tuple[Pair | Law, ...]
+    times: tuple[int, ...]
+
+    @property
+    def grids(self) -> int:
+        """How many roundings to a grid it amounts to."""
+        return sum(
+            n * getattr(law, "grids", 1) for law, n in zip(self.laws, self.times, strict=True)
+        )
+
+    def atoms(self, *, step: float, outside: float, above: bool) -> Atoms:
+        """Its privacy loss, from above or from below, on a grid no finer than it can afford."""
+        width = self.width(outside=outside)
+        coarse = step * max(math.ceil(width / (step * _LARGEST_BRANCH)), 1)
+        parts = [
+            (_dots(law, coarse, outside, above), n)
+            for law, n in zip(self.laws, self.times, strict=True)
+        ]
+        return composed_atoms(parts=parts, outside=outside, above=above)
+
+    def width(self, *, outside: float) -> float:
+        """Chernoff's bounds on where its loss lies, apart: an estimate, for planning."""
+        if not self.laws:
+            return 0.0
+        cumulants = self._cumulants(outside)
+        tilts = np.geomspace(1e-2, 1e4, 25).tolist()
+        rare = -math.log(outside)
+        top = min((cumulants.at(tilt)[0] + rare) / tilt for tilt in tilts)
+        bottom = max(-(cumulants.at(-tilt)[0] + rare) / tilt for tilt in tilts)
+        return float(top - bottom)
+
+    def fine_step(self, *, outside: float) -> float:
+        """A grid that changes the variance of the loss by a percent at most."""
+        if not self.laws:
+            return math.inf
+        variance = self._cumulants(outside).at(0.0)[2]
+        by_width = self.width(outside=outside) / _LEAST_POINTS
+        return min(by_width, math.sqrt(0.06 * variance / self.grids) + 1e-12)
+
+    def _cumulants(self, outside: float) -> Cumulants:
+        return Cumulants(pairs=self.laws, times=self.times, outside=outside)
+
+
+@dataclass(frozen=True)
+class MixedLaw:
+    """The privacy loss of a mixture with its coin revealed.
+
+    Args:
+        weights: the chance of each branch, adding up to 1.
+        branches: what may run.
+
+    Source: Balle, Barthe & Gaboardi 2018 (arXiv 1807.01647); Zhu, Dong & Wang 2022
+    (arXiv 2106.08567), on composing dominating pairs.
+    """
+
+    weights: tuple[float, ...]
+    branches: tuple[Branch, ...]
+
+    @property
+    def grids(self) -> int:
+        """The most roundings that a branch amounts to, and one for the mixture's own grid."""
+        return 1 + max(branch.grids for branch in self.branches)
+
+    @property
+    def most_points(self) -> int:
+        """No more than a branch's own grid has."""
+        return _LARGEST_BRANCH
+
+    def dots_above(self, *, step: float, outside: float) -> Dots:
+        """A law on the grid of `step` that dominates the mixture."""
+        return self._atoms(step, outside, above=True).above(step=step)
+
+    def dots_below(self, *, step: float, outside: float) -> Dots:
+        """A law on the grid of `step` that the mixture with its coin revealed dominates."""
+        return self._atoms(step, outside, above=False).below(step=step)
+
+    def quadrature(self, *, outside: float) -> tuple[Array, Array]:
+        """Finite losses and their P masses, for estimates only."""
+        step = min(branch.fine_step(outside=outside) for branch in self.branches)
+        dots = self.dots_above(step=step, outside=outside)
+        possible = dots.masses > 0
+        return dots.losses()[possible], dots.masses[possible]
+
+    def _atoms(self, step: float, outside: float, *, above: bool) -> Atoms:
+        parts = [b.atoms(step=step, outside=outside, above=above) for b in self.branches]
+        return Atoms(
+            np.concatenate([part.losses for part in parts]),
+            np.concatenate([w * part.masses for w, part in zip(self.weights, parts, strict=True)]),
+            math.fsum(w * part.infinite for w, part in zip(self.weights, parts, strict=True)),
+        )
+
+
+def directed_branches(*, event: Event, adjacency: Adjacency) -> list[Branch]:
+    """`event`, flattened, for every choice of who is P and who is Q.
+
+    The choice is the same in every release, and in every branch of a mixture.
+
+    >>> from dpacc_accounting.events import Gaussian
+    >>> len(directed_branches(event=Gaussian(noise_multiplier=1.0),
+    ...                       adjacency=Adjacency.ADD_OR_REMOVE))
+    2
+    """
+    directions = 1 if adjacency is Adjacency.REPLACE_ONE else 2
+    return [_branch(event, adjacency, direction) for direction in range(directions)]
+
+
+def _branch(event: Event, adjacency: Adjacency, direction: int) -> Branch:
+    gaussians, others = pieces(event=event)
+    laws: Counter[Pair | Law] = Counter()
+    for release, n in gaussians.items():
+        laws[dominating_pairs(release=release, adjacency=adjacency)[direction]] += n
+    for other, n in others.items():
+        if _participation(other) > 0:
+            laws[_law(other, adjacency, direction)] += n
+    return Branch(tuple(laws), tuple(laws.values()))
+
+
+def _law(event: Event, adjacency: Adjacency, direction: int) -> Law:
+    if not isinstance(event, Mixture):
+        raise ValueError(f"{event} cannot be priced")
+    chances = _chances(event)
+    branches = tuple(_branch(part, adjacency, direction) for _, part in chances)
+    return MixedLaw(tuple(chance for chance, _ in chances), branches)
+
+
+def _chances(event: Mixture) -> list[tuple[float, Event]]:
+    """What may really run, and how likely."""
+    total = math.fsum(event.weights)
+    return [(w / total, part) for w, part in zip(event.weights, event.events, strict=True) if w > 0]
+
+
+def _dots(law: Pair | Law, step: float, outside: float, above: bool) -> Dots:
+    if isinstance(law, Pair):
+        make = dots_above if above else dots_below
+        return make(pair=law, step=step, outside=outside)
+    return (law.dots_above if above else law.dots_below)(step=step, outside=outside)
+
+
+def participation_of(*, event: Event) -> float:
+    """An upper bound on the chance that `event` runs anything at all about a unit.
+
+    >>> from dpacc_accounting.events import Composed, Gaussian
+    >>> parts = (Gaussian(noise_multiplier=1.0), Composed(events=()))
+    >>> rare = Mixture(weights=(0.25, 0.75), events=parts)
+    >>> participation_of(event=rare)
+    0.25
+    """
+    gaussians, others = pieces(event=event)
+    chances = [(release.probability, n) for release, n in gaussians.items()]
+    chances += [(_participation(other), n) for other, n in others.items()]
+    if any(chance == 1 for chance, _ in chances):
+        return 1.0
+    if [n for _, n in chances] == [1]:
+        return chances[0][0]
+    some = -math.expm1(math.fsum(n * math.log1p(-chance) for chance, n in chances))
+    return min(some * (1 + 1e-14), 1.0)
+
+
+def _participation(event: Event) -> float:
+    if not isinstance(event, Mixture):
+        return 1.0
+    return min(math.fsum(w * participation_of(event=part) for w, part in _chances(event)), 1.0)
+
+
+def quietest_noise(*, event: Event) -> float:
+    """The smallest noise multiplier of a Gaussian anywhere in `event`; infinite without any."""
+    return min((release.noise_multiplier for release in _gaussians(event)), default=math.inf)
+
+
+def _gaussians(event: Event) -> Iterator[Release]:
+    gaussians, others = pieces(event=event)
+    yield from gaussians
+    for other in others:
+        if isinstance(other, Mixture):
+            for _, part in _chances(other):
+                yield from _gaussians(part)
