@@ -13,7 +13,7 @@ from typing import Any
 
 from dpacc_accounting.events import Composed, Event
 from dpacc_accounting.guarantee import Guarantee
-from dpacc_accounting.hidden import hidden_epsilon
+from dpacc_accounting.hidden import hidden_epsilons
 from dpacc_accounting.many import epsilons
 from dpacc_accounting.rounds import (
     ClientFederation,
@@ -21,6 +21,9 @@ from dpacc_accounting.rounds import (
     Federation,
     LocalRounds,
 )
+
+# At most this many different schedules behind hidden coins are composed, the others bounded.
+_FEW_SHARED_COINS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,25 +167,49 @@ def _released(
     federation: ExampleFederation,
 ) -> dict[str, Guarantee]:
     """The released view, never worse than the server's, from which the models are computed."""
-    hidden = {name: [part.as_hidden for part in parts] for name, parts in rounds.items()}
-    events = {
-        name: _composed([event for event in parts if event is not None])
-        for name, parts in hidden.items()
-        if None not in parts
-    }
+    hidden = {name: _composed([part.as_hidden for part in parts]) for name, parts in rounds.items()}
     # A schedule without coins is what the server sees: its price is known.
-    found = _priced({n: e for n, e in events.items() if e != joined[n]}, federation)
-    for name in rounds.keys() - events.keys():
-        found[name] = hidden_epsilon(
-            rounds=rounds[name],
-            delta=federation.delta,
-            adjacency=federation.adjacency,
-            unit=federation.unit,
-        )
+    events = {name: event for name, event in hidden.items() if event != joined[name]}
+    found = _bounded(events, rounds, federation)
+    found |= _priced({n: e for n, e in events.items() if n not in found}, federation)
     return {
         name: min(found.get(name, known), known, key=lambda guarantee: guarantee.epsilon)
         for name, known in server.items()
     }
+
+
+def _bounded(
+    events: Mapping[str, Event],
+    rounds: Mapping[str, tuple[LocalRounds, ...]],
+    federation: ExampleFederation,
+) -> dict[str, Guarantee]:
+    """Quick bounds where more coins are shared by several steps than can be composed one by one.
+
+    The dearest are composed all the same, until no other can be the maximum.
+    """
+    shared = [
+        name
+        for name in events
+        if any(part.shares_a_coin for part in rounds[name])
+        and all(part.noise_multiplier > 0 for part in rounds[name])
+    ]
+    if len({events[name] for name in shared}) <= _FEW_SHARED_COINS:
+        return {}
+    bounds = hidden_epsilons(
+        schedules=[rounds[name] for name in shared],
+        delta=federation.delta,
+        adjacency=federation.adjacency,
+        unit=federation.unit,
+    )
+    found = dict(zip(shared, bounds, strict=True))
+    dearest = sorted(shared, key=lambda name: found[name].epsilon, reverse=True)
+    largest = 0.0
+    for name in dearest[:_FEW_SHARED_COINS]:
+        if found[name].epsilon < largest:
+            break
+        found |= _priced({name: events[name]}, federation)
+        largest = max(largest, found[name].epsilon)
+    return found
 
 
 def _priced(events: Mapping[str, Event], federation: ExampleFederation) -> dict[str, Guarantee]:

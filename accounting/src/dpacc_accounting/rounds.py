@@ -8,7 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from dpacc_accounting.events import Event, Gaussian, PoissonSampled, Repeated
+from dpacc_accounting.events import (
+    Composed,
+    Event,
+    Gaussian,
+    Mixture,
+    PoissonSampled,
+    Repeated,
+)
 from dpacc_accounting.guarantee import Adjacency
 
 NoiseKind: TypeAlias = Literal["central", "distributed-gaussian", "discrete-gaussian", "skellam"]
@@ -43,21 +50,28 @@ class LocalRounds:
         return Repeated(event=self._step, times=self.rounds * self.local_steps)
 
     @property
-    def as_hidden(self) -> Event | None:
+    def as_hidden(self) -> Event:
         """R rounds, each joined by a hidden coin of chance c: never E steps sampled at c·q.
 
         All E steps of a round share the coin. The exact law is known in two cases: for E = 1 the
         two coins are one of chance c·q, and for q = 1 the E Gaussians are one of noise σ/√E. In
-        all others there is no such event, and `hidden` bounds it by the mixture
-        `c·PLD^E + (1 − c)·identity`.
+        all others it is bounded by the mixture `c·PLD^E + (1 − c)·identity`, by joint convexity of
+        the hockey-stick divergence.
         """
         if self.participation == 1 or self.local_steps == 0:
             return self.as_joined
-        if self.local_steps > 1 and self.sampling_probability < 1:
-            return None
         local = Repeated(event=self._step, times=self.local_steps)
-        once = PoissonSampled(probability=self.participation, event=local)
+        if self.shares_a_coin:
+            chances = (self.participation, 1 - self.participation)
+            once: Event = Mixture(weights=chances, events=(local, Composed(events=())))
+        else:
+            once = PoissonSampled(probability=self.participation, event=local)
         return Repeated(event=once, times=self.rounds)
+
+    @property
+    def shares_a_coin(self) -> bool:
+        """Whether several sampled steps of a round depend on one hidden coin."""
+        return self.participation < 1 and self.local_steps > 1 and self.sampling_probability < 1
 
     @property
     def _step(self) -> Event:
