@@ -134,6 +134,8 @@ class PrivacyEngine:
                 "the version of dpacc": dpacc.__version__,
                 "the source code of dpacc": code_fingerprint(),
                 "the privacy plan": self.plan.fingerprint,
+                "micro_batch_tokens": self.micro_batch_tokens,
+                "per_example_gradients": self.per_example_gradients,
                 "the number of trainable parameters": sum(p.numel() for p in self._parameters),
             }
         )
@@ -273,9 +275,11 @@ class PrivacyEngine:
     def _choose_strategy(self) -> None:
         """Materialize or ghost; both are exact, so only speed and memory depend on it."""
         device = self.accelerator.device
-        self._most_rows = most_rows_that_fit(width=self._buffer.layout.width, device=device)
-        self.per_example_gradients = ranks.share_from_main(
-            choose(self.per_example_gradients, rows_that_fit=self._most_rows)
+        rows_here = most_rows_that_fit(width=self._buffer.layout.width, device=device)
+        # The least on any rank: ranks that cut a draw differently would lose examples.
+        self._most_rows = min(ranks.tell_all(rows_here))
+        self.per_example_gradients = choose(
+            self.per_example_gradients, rows_that_fit=self._most_rows
         )
         self._materialize = Materialize(self._buffer, self._backward, device)
         self._strategy: Strategy = self._materialize

@@ -105,6 +105,13 @@ def start_alike(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) ->
 
 
 @_stopping_together
+def tell_all(value: Result) -> list[Result]:
+    """Every rank's value, in the order of ranks, on every rank."""
+    everywhere: list[Result] = gather_object([value])
+    return everywhere
+
+
+@_stopping_together
 def require_agreement(facts: Mapping[str, object]) -> None:
     """Stop every rank when the ranks disagree on any of `facts`, naming the first that differs.
 

@@ -48,6 +48,13 @@ def test_the_noised_sum_does_not_depend_on_the_number_of_ranks(
     torch.testing.assert_close(seen[0]["sums"][scenario], alone, rtol=1e-4, atol=1e-6)
 
 
+def test_ranks_with_unequal_memory_cut_alike(seen: list[dict[str, Any]], tmp_path: Path) -> None:
+    """How many gradients fit is decided once: else examples would be lost or counted twice."""
+    alone = run_scenarios(tmp_path)["ragged"]
+    for rank in seen:
+        torch.testing.assert_close(rank["sums"]["uneven memory"], alone, rtol=1e-4, atol=1e-6)
+
+
 def test_only_the_first_rank_writes_the_ledger(folder: Path, seen: list[dict[str, Any]]) -> None:
     """Two ranks charge each step once."""
     assert seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from unittest import mock
 
 import torch
 from accelerate import Accelerator
@@ -59,12 +60,25 @@ def failed_charge(folder: Path, accelerator: Accelerator) -> str:
     return "no error"
 
 
+def uneven_memory(folder: Path, accelerator: Accelerator) -> torch.Tensor:
+    """The "ragged" scenario where the second rank has room for fewer gradients than the first."""
+    lengths, plan = SCENARIOS["ragged"]
+    room = {0: 8, 1: 1}[accelerator.process_index]
+    with mock.patch("dpacc.engine.most_rows_that_fit", return_value=room):
+        return received(
+            plan,
+            examples(lengths),
+            folder / "uneven.jsonl",
+            micro_batch_tokens=1000,
+        )
+
+
 def main() -> None:
     """Run everything and write what this rank saw."""
     folder, accelerator = Path(sys.argv[1]), Accelerator(cpu=True)
     assert accelerator.num_processes == 2
     seen = {
-        "sums": run_scenarios(folder),
+        "sums": run_scenarios(folder) | {"uneven memory": uneven_memory(folder, accelerator)},
         "disagreement": disagreement(folder, accelerator),
         "failed charge": failed_charge(folder, accelerator),
     }
