@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM
 
 from dpacc.backends import Backend, Fsdp2
 from dpacc.engine import PrivacyEngine
@@ -27,7 +29,7 @@ from dpacc.losses import causal_lm_losses
 from dpacc.ranks import join_ranks
 from tests.dpacc.test_adapters import quantized
 from tests.dpacc.test_engine import plan_for
-from tests.tiny_models import collate, examples, tiny_base, with_lora
+from tests.tiny_models import CONFIGURATIONS, collate, examples, with_lora
 
 BACKENDS = ("plain", "zero1", "zero2", "zero3", "fsdp2")
 LENGTHS = [7, 3, 12, 1, 9, 5, 5, 20, 2, 11]
@@ -88,9 +90,17 @@ def deepspeed_configuration(backend: str) -> dict[str, Any]:
     return {**batch, "gradient_accumulation_steps": "auto", "zero_optimization": zero}
 
 
+def odd_base() -> nn.Module:
+    """A Llama some of whose parameters cannot be cut in two equal parts."""
+    configuration = copy.deepcopy(CONFIGURATIONS["llama"])
+    configuration.hidden_size, configuration.intermediate_size = HIDDEN, HIDDEN + 1
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(configuration)
+
+
 def tiny(scenario: Scenario) -> nn.Module:
     """The same model on every rank, whole and on the CPU."""
-    base = tiny_base("llama", hidden=HIDDEN)
+    base = odd_base()
     if scenario.base == "bf16":
         base.bfloat16()
     if scenario.base == "NF4":

@@ -57,6 +57,8 @@ def test_the_update_does_not_depend_on_the_backend(
     assert torch.equal(results[0]["adapters"], results[1]["adapters"])
     # 16-bit products round differently with how weights lie in memory, which ZeRO-3 changes.
     rtol, atol = (2e-2, 2e-4) if scenario.base == "bf16" else (1e-4, 1e-6)
+    if scenario.optimizer == "adamw":  # it divides by the gradient's size, however small
+        atol = 1e-5
     torch.testing.assert_close(results[0]["adapters"], alone[scenario.name], rtol=rtol, atol=atol)
 
 
@@ -92,7 +94,7 @@ def test_each_rank_holds_its_share_of_the_base(backend: str, seen: Seen) -> None
     for scenario in SCENARIOS:
         whole = seen[0]["plain"][scenario.name]["base elements held"]
         held = [rank[backend][scenario.name]["base elements held"] for rank in seen]
-        assert max(held) <= whole // 2 + 64
+        assert max(held) < 0.51 * whole
 
 
 @pytest.mark.parametrize("backend", ["zero2", "zero3"])
