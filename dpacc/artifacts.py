@@ -6,7 +6,6 @@ Nothing here is computed from private data without noise. Each file appears whol
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpacc.chart import Measurement, draw_progress
+from dpacc.checkpoint import write_durably
 from dpacc.config import TrainingConfig
 from dpacc.errors import ConfigurationError
 from dpacc.model_card import write_card
@@ -105,10 +105,7 @@ def save_adapter(*, model: PeftModel, folder: Path) -> None:
 def write_file(*, path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all."""
     scratch = path.with_name(f".{path.name}.partial")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    write_durably(scratch, content)
     scratch.replace(path)
 
 

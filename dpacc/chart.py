@@ -57,21 +57,26 @@ def draw_progress(
     return _png(figure)
 
 
+def mark_budget(axes: Axes, budget: float) -> None:
+    """Draw a dashed line at the ε that may be spent, and name it."""
+    axes.axhline(budget, color=_INK, linewidth=1, linestyle=(0, (5, 4)))
+    axes.annotate(
+        f"budget ε = {budget:g}",
+        (0, budget),
+        xycoords=("axes fraction", "data"),
+        xytext=(8, 5),
+        textcoords="offset points",
+        fontsize=10,
+        color=_INK,
+    )
+
+
 def _draw_spending(axes: Axes, measurements: Sequence[Measurement], target: float | None) -> None:
     steps, spent = [m.step for m in measurements], [m.epsilon for m in measurements]
     _draw_line(axes, steps, spent, _SPENT)
     top = max([*spent, target or 0.0], default=0.0)
     if target is not None:
-        axes.axhline(target, color=_INK, linewidth=1, linestyle=(0, (5, 4)))
-        axes.annotate(
-            f"budget ε = {target:g}",
-            (0, target),
-            xycoords=("axes fraction", "data"),
-            xytext=(8, 5),
-            textcoords="offset points",
-            fontsize=10,
-            color=_INK,
-        )
+        mark_budget(axes, target)
     axes.set_ylim(0, top * 1.2 or 1)
     _dress(axes, "privacy spent (ε)", _SPENT)
 

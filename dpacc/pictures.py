@@ -12,6 +12,8 @@ from dpacc_accounting import FederatedGuarantee, Guarantee
 from dpacc_accounting.guarantee import rounded_up
 from dpacc_accounting.tradeoff import detection_bound
 
+from dpacc.chart import mark_budget
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -74,16 +76,7 @@ def draw_spending(
         color=_SERVER,
     )
     if budget is not None:
-        axes.axhline(budget, color=_INK, linewidth=1, linestyle=(0, (5, 4)))
-        axes.annotate(
-            f"budget ε = {budget:g}",
-            (0, budget),
-            xycoords=("axes fraction", "data"),
-            xytext=(8, 5),
-            textcoords="offset points",
-            fontsize=10,
-            color=_INK,
-        )
+        mark_budget(axes, budget)
     axes.set_ylim(0, 1.15 * max([*epsilons, budget or 0.0]))
     axes.set_xlim(0, steps[-1])
     axes.set_title("Privacy spent", fontsize=13, color=_INK, loc="left")
