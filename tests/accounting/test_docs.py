@@ -62,7 +62,7 @@ def test_the_federations_on_the_page_name_every_field(folder: Path) -> None:
     for name in ("hospitals.yaml", "phones.yaml"):
         document = yaml.safe_load((folder / name).read_text().replace("e-", ".0e-"))
         read_federation(document=document)
-    known = {*reading._EXAMPLE_LEVEL, *reading._CLIENT, *reading._CLIENT_LEVEL}
+    known = {*reading._EXAMPLE_LEVEL, *reading._CLIENT, *reading.CLIENT_LEVEL}
     assert len(known) > 25
     assert {field for field in known if f"{field}:" not in PAGE} == set()
 

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, cast, get_args
+from typing import Any
 
+from dpacc_accounting.cohort_reading import CLIENT_LEVEL, STATED, read_cohorts, read_stated
 from dpacc_accounting.fields import FieldError, Fields, Where, nearest
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.rounds import (
     Client,
-    ClientFederation,
-    Cohorts,
-    Discretization,
     ExampleFederation,
     Federation,
     LocalRounds,
-    NoiseKind,
-    SecureAggregation,
 )
 
-_TOP = ("level", "delta", "adjacency", "unit")
 _PHASE = (
     "rounds",
     "local_steps",
@@ -31,19 +26,7 @@ _PHASE = (
     "participation",
 )
 _CLIENT = ("name", "count", "epsilon_budget", "schedule", *_PHASE)
-_EXAMPLE_LEVEL = (*_TOP, "defaults", "clients", "overlaps")
-_COHORT = ("rounds", "sampling", "sampling_rate", "noise_multiplier", "survivors", "opened")
-_CLIENT_LEVEL = (
-    *_TOP,
-    *_COHORT,
-    "schedule",
-    "noise",
-    "denominator",
-    "secure_aggregation",
-    "discretization",
-    "most_rounds",
-)
-_DISCRETE = ("discrete-gaussian", "skellam")
+_EXAMPLE_LEVEL = (*STATED, "defaults", "clients", "overlaps")
 
 
 def read_federation(*, document: Mapping[str, Any]) -> Federation:
@@ -60,14 +43,14 @@ def read_federation(*, document: Mapping[str, Any]) -> Federation:
     ...      "noise_multiplier": 1.0}]}).clients[0].schedule[0].rounds
     10
     """
-    known = tuple(dict.fromkeys((*_EXAMPLE_LEVEL, *_CLIENT_LEVEL)))
+    known = tuple(dict.fromkeys((*_EXAMPLE_LEVEL, *CLIENT_LEVEL)))
     level = Fields(document, known=known).word("level", among=("example", "client"))
-    return _example_level(document) if level == "example" else _client_level(document)
+    return _example_level(document) if level == "example" else read_cohorts(document=document)
 
 
 def _example_level(document: Mapping[str, Any]) -> ExampleFederation:
     top = Fields(document, known=_EXAMPLE_LEVEL)
-    stated = _stated(top, unit="example")
+    stated = read_stated(top, unit="example")
     defaults = Fields(top.raw("defaults", {}), known=_CLIENT, where=("defaults",)).given
     clients = top.parts(
         "clients",
@@ -192,128 +175,6 @@ def _probability(fields: Fields) -> float:
     if batch > size:
         fields.refuse("batch_size", f"= {batch} exceeds dataset_size = {size}; lower it")
     return batch / size
-
-
-def _client_level(document: Mapping[str, Any]) -> ClientFederation:
-    top = Fields(document, known=_CLIENT_LEVEL)
-    noise = cast(NoiseKind, top.word("noise", "central", among=get_args(NoiseKind)))
-    if top.word("denominator", "fixed", among=("fixed", "actual")) == "actual":
-        top.refuse(
-            "denominator",
-            "= 'actual' is not covered: one client would also change what the others' sum is "
-            "divided by; divide by the expected number of clients ('fixed')",
-        )
-    secure = _secure_aggregation(top, noise)
-    return ClientFederation(
-        schedule=_cohorts(top, secure),
-        noise=noise,
-        secure_aggregation=secure,
-        discretization=_discretization(top, noise),
-        most_rounds=top.count("most_rounds", None),
-        **_stated(top, unit="client"),
-    )
-
-
-def _cohorts(top: Fields, secure: SecureAggregation | None) -> tuple[Cohorts, ...]:
-    if not top.has("schedule"):
-        return (_cohort(top, secure),)
-    shared = {name: top.raw(name, None) for name in _COHORT}
-    return top.parts(
-        "schedule",
-        lambda item, where: _cohort(
-            Fields(item, known=_COHORT, where=where, defaults=shared), secure
-        ),
-    )
-
-
-def _cohort(fields: Fields, secure: SecureAggregation | None) -> Cohorts:
-    sampling = fields.raw("sampling", None)
-    if sampling is None:
-        fields.refuse(
-            "sampling",
-            "is missing; say 'poisson' if each client is drawn by its own "
-            "secret coin, or 'none' to claim no amplification",
-        )
-    if sampling in ("fixed-size", "shuffled"):
-        fields.refuse(
-            "sampling",
-            f"= {sampling!r} is not Poisson sampling; say 'none' to price it without amplification",
-        )
-    poisson = fields.word("sampling", among=("poisson", "none")) == "poisson"
-    survivors = _survivors(fields, secure)
-    return Cohorts(
-        rounds=fields.count("rounds", at_least=0),
-        sampling_rate=fields.number("sampling_rate", above=0, at_most=1) if poisson else 1.0,
-        noise_multiplier=fields.number("noise_multiplier", at_least=0),
-        survivors=survivors,
-        opened=fields.flag("opened", True),
-    )
-
-
-def _survivors(fields: Fields, secure: SecureAggregation | None) -> int | None:
-    if not fields.has("survivors"):
-        return None
-    survivors = fields.count("survivors", at_least=0)
-    if secure is None:
-        fields.refuse("survivors", "matter under distributed noise only; leave them out")
-    if survivors > secure.clients:
-        fields.refuse("survivors", f"= {survivors} exceed the {secure.clients} clients of a round")
-    if survivors < secure.threshold and not fields.has("opened"):
-        fields.refuse(
-            "survivors",
-            f"= {survivors} are below the threshold of {secure.threshold}; say `opened: false` if "
-            "the protocol stopped and nothing was released, or `opened: true` to price the noise "
-            "that was there",
-        )
-    return survivors
-
-
-def _secure_aggregation(top: Fields, noise: str) -> SecureAggregation | None:
-    if noise == "central":
-        if top.has("secure_aggregation"):
-            top.refuse(
-                "secure_aggregation",
-                "adds no noise by itself; say which the clients add, "
-                "such as `noise: distributed-gaussian`",
-            )
-        return None
-    where = ("secure_aggregation",)
-    known = ("clients", "threshold", "colluding")
-    fields = Fields(top.raw("secure_aggregation"), known=known, where=where)
-    clients, threshold = fields.count("clients"), fields.count("threshold")
-    colluding = fields.count("colluding", 0, at_least=0)
-    if not colluding < threshold <= clients:
-        fields.refuse(
-            "threshold",
-            f"= {threshold} must exceed colluding = {colluding}, and not clients = {clients}",
-        )
-    return SecureAggregation(clients=clients, threshold=threshold, colluding=colluding)
-
-
-def _discretization(top: Fields, noise: str) -> Discretization | None:
-    if noise not in _DISCRETE:
-        if top.has("discretization"):
-            top.refuse("discretization", f"belongs to {' and '.join(_DISCRETE)} noise")
-        return None
-    where = ("discretization",)
-    known = ("dimension", "granularity", "rounding_bias")
-    fields = Fields(top.raw("discretization"), known=known, where=where)
-    return Discretization(
-        dimension=fields.count("dimension"),
-        granularity=fields.number("granularity", above=0),
-        rounding_bias=fields.number(
-            "rounding_bias", Discretization.rounding_bias, at_least=0, below=1
-        ),
-    )
-
-
-def _stated(top: Fields, *, unit: str) -> dict[str, Any]:
-    adjacency = top.word("adjacency", str(Adjacency.ADD_OR_REMOVE), among=[*map(str, Adjacency)])
-    return {
-        "delta": top.number("delta", above=0, below=1),
-        "adjacency": Adjacency(adjacency),
-        "unit": top.word("unit", unit),
-    }
 
 
 def _names(item: Any, where: Where) -> tuple[str, ...]:
