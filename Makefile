@@ -6,13 +6,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
+CORES = $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 MANIFESTS := pyproject.toml accounting/pyproject.toml constraints.txt
 
 .PHONY: train test check bench clean
 
+# Accelerate would choose a number of threads itself, and say so in three lines.
+train: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),$(CORES))
 train: .venv/train
 	$(BIN)/python recipes/fetch_demo.py
-	$(BIN)/accelerate launch --config_file launch_configs/cpu.yaml recipes/train.py --config recipes/configs/smollm2_reviews.yaml
+	$(BIN)/accelerate launch --quiet --config_file launch_configs/cpu.yaml recipes/train.py --config recipes/configs/smollm2_reviews.yaml
 
 test: .venv/dev
 	$(BIN)/python recipes/fetch_demo.py
@@ -25,6 +28,7 @@ check: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/accounting.py
+	$(BIN)/python benchmarks/training_step.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
