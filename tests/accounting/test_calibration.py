@@ -1,4 +1,5 @@
 import math
+import re
 import statistics
 import time
 
@@ -149,3 +150,44 @@ def test_common_runs_calibrate_in_milliseconds():
         spent.append(time.process_time() - start)
     assert statistics.median(spent) < 0.1
     assert max(spent) < 2.5
+
+
+@pytest.mark.parametrize(
+    "corner",
+    [
+        {"delta": 1e-300},
+        {"delta": 0.9999, "batch_size": 67_349},
+        {"epsilon": 1e-9},
+        {"epsilon": 1e6},
+        {"epochs": 1e5},
+        {"dataset_size": 10**12, "batch_size": 10, "epochs": 1},
+    ],
+)
+def test_corners_are_answered_in_seconds(corner):
+    """Budgets and runs far from any use get noise that meets them, without hanging."""
+    start = time.process_time()
+    plan = calibrate_noise(**RUN | corner)
+    assert plan.guarantee.epsilon <= (RUN | corner)["epsilon"]
+    assert math.isfinite(plan.noise_multiplier)
+    assert time.process_time() - start < 20
+
+
+@pytest.mark.parametrize(
+    ("corner", "culprits"),
+    [
+        ({"delta": 0.99}, ["delta=0.99", "0.951"]),
+        ({"epochs": 1e300}, ["epochs=1e+300", "1e+12 steps"]),
+        ({"epochs": None, "steps": 10**13}, ["steps=10000000000000", "1e+12 steps"]),
+        ({"epochs": None, "steps": math.inf}, ["steps=inf"]),
+        ({"dataset_size": math.nan}, ["dataset_size=nan"]),
+        ({"epsilon": 1e300}, ["epsilon=1e+300", "1e+09"]),
+        ({"epsilon": 1e-300}, ["epsilon=1e-300", "1e-12"]),
+    ],
+)
+def test_corners_without_an_answer_are_refused(corner, culprits):
+    """What no double resolves, or what needs no noise, is refused in one line."""
+    with pytest.raises(ValueError, match=re.escape(culprits[0])) as caught:
+        calibrate_noise(**RUN | corner)
+    assert "\n" not in str(caught.value)
+    for culprit in culprits:
+        assert culprit in str(caught.value)

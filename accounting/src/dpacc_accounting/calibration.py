@@ -15,6 +15,9 @@ from dpacc_accounting.guarantee import Adjacency, Guarantee
 from dpacc_accounting.pricing import epsilon as price
 from dpacc_accounting.pricing import require_delta, searched_epsilon
 
+# Longer runs and other budgets are refused: nobody trains so, and doubles lose their digits.
+MOST_STEPS = 10**12
+_LEAST_EPSILON, _MOST_EPSILON = 1e-12, 1e9
 # A returned σ is rounded up to this many digits, and priced afterwards.
 _DIGITS = 6
 # The search extrapolates once ln ε is this close, and aims this much below the target.
@@ -78,17 +81,15 @@ def calibrate_noise(
     >>> plan.steps, round(plan.noise_multiplier, 4), plan.guarantee.epsilon <= 8.0
     (790, 0.4636, True)
     """
-    _require_sizes(dataset_size, batch_size)
-    if not (math.isfinite(epsilon) and epsilon > 0):
-        raise ValueError(f"epsilon={epsilon} is not a finite number > 0; typical values: 1 to 10")
+    require_sizes(dataset_size, batch_size)
+    require_epsilon(epsilon)
     require_delta(delta)
-    count = _steps(dataset_size, batch_size, epochs, steps)
+    count = whole_steps(dataset_size, batch_size, epochs, steps)
     rate, adjacency = batch_size / dataset_size, Adjacency(adjacency)
-    _require_protection(rate, count, delta, dataset_size)
+    require_protection(rate, count, delta, dataset_size)
 
     def event(sigma: float) -> Event:
-        release = PoissonSampled(probability=rate, event=Gaussian(noise_multiplier=sigma))
-        return Repeated(event=release, times=count)
+        return training(rate=rate, noise_multiplier=sigma, steps=count)
 
     def guarantee(sigma: float) -> Guarantee:
         return price(event=event(sigma), delta=delta, adjacency=adjacency, unit=unit, method=method)
@@ -97,13 +98,13 @@ def calibrate_noise(
         return searched_epsilon(event=event(sigma), delta=delta, adjacency=adjacency, method=method)
 
     start = _central_limit(rate, count, epsilon, delta, adjacency)
-    sigma = _least_noise(searched, target=epsilon, start=start)
+    sigma = least_noise(searched, target=epsilon, start=start)
     if guarantee(sigma).epsilon > epsilon * (1 + _NEAR_MISS):
         # Another dominating pair is the worse one here: search on the whole price.
-        sigma = _least_noise(lambda s: guarantee(s).epsilon, target=epsilon, start=(sigma, 1.0))
+        sigma = least_noise(lambda s: guarantee(s).epsilon, target=epsilon, start=(sigma, 1.0))
     nudge = 1e-7
     while (found := guarantee(sigma)).epsilon > epsilon:
-        sigma, nudge = _round_up(sigma * (1 + nudge)), 2 * nudge
+        sigma, nudge = round_up(sigma * (1 + nudge)), 2 * nudge
     return Calibration(
         noise_multiplier=sigma,
         steps=count,
@@ -111,6 +112,16 @@ def calibrate_noise(
         guarantee=found,
         event=event(sigma),
     )
+
+
+def training(*, rate: float, noise_multiplier: float, steps: int) -> Repeated:
+    """T steps of DP-SGD: `steps` Gaussians, each on a Poisson sample of its own.
+
+    >>> training(rate=0.5, noise_multiplier=2.0, steps=3).times
+    3
+    """
+    release = PoissonSampled(probability=rate, event=Gaussian(noise_multiplier=noise_multiplier))
+    return Repeated(event=release, times=steps)
 
 
 def _central_limit(
@@ -127,7 +138,7 @@ def _central_limit(
     return sensitivity / math.sqrt(square), slope
 
 
-def _least_noise(
+def least_noise(
     price_of: Callable[[float], float], *, target: float, start: tuple[float, float]
 ) -> float:
     """The least σ, rounded up, with `price_of(σ) <= target`; the price falls as σ grows."""
@@ -140,7 +151,7 @@ def _least_noise(
     value = margin(sigma)
     for _ in range(8):
         if abs(value) < _CLOSE:
-            return _round_up(sigma * math.exp((_AIM - value) / slope))
+            return round_up(sigma * math.exp((_AIM - value) / slope))
         step = -value / slope
         if not abs(step) < 1:
             break
@@ -148,7 +159,7 @@ def _least_noise(
         slope = (value - before) / step
         if slope <= 0:
             break
-    return _round_up(_bracketed_noise(margin, start[0]))
+    return round_up(_bracketed_noise(margin, start[0]))
 
 
 def _bracketed_noise(margin: Callable[[float], float], start: float) -> float:
@@ -164,14 +175,24 @@ def _bracketed_noise(margin: Callable[[float], float], start: float) -> float:
     return last_negative(function=margin, low=low, high=high, tolerance=_CLOSE)[1]
 
 
-def _round_up(value: float) -> float:
+def round_up(value: float) -> float:
+    """`value` in 6 significant digits, never below it.
+
+    >>> round_up(0.46358311)
+    0.463584
+    """
     context = Context(prec=_DIGITS, rounding=ROUND_CEILING)
     return float(context.create_decimal(Decimal(value)))
 
 
-def _require_sizes(dataset_size: int, batch_size: int) -> None:
+def require_sizes(dataset_size: int, batch_size: int) -> None:
+    """Refuse sizes that are not whole numbers with 1 <= batch_size <= dataset_size.
+
+    Raises:
+        ValueError: with the values and the remedy.
+    """
     for name, value in (("dataset_size", dataset_size), ("batch_size", batch_size)):
-        if isinstance(value, bool) or value != int(value) or value < 1:
+        if isinstance(value, bool) or not 1 <= value < math.inf or value != int(value):
             raise ValueError(f"{name}={value} is not an integer >= 1")
     if batch_size > dataset_size:
         raise ValueError(
@@ -180,7 +201,27 @@ def _require_sizes(dataset_size: int, batch_size: int) -> None:
         )
 
 
-def _require_protection(rate: float, steps: int, delta: float, dataset_size: int) -> None:
+def require_epsilon(epsilon: float) -> None:
+    """Refuse an ε that is not a number from 1e-12 to 1e9.
+
+    Raises:
+        ValueError: with the value and typical ones.
+    """
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise ValueError(f"epsilon={epsilon} is not a finite number > 0; typical values: 1 to 10")
+    if not _LEAST_EPSILON <= epsilon <= _MOST_EPSILON:
+        raise ValueError(
+            f"epsilon={epsilon} is outside [{_LEAST_EPSILON:g}, {_MOST_EPSILON:g}], beyond what "
+            "a double resolves; typical values: 1 to 10"
+        )
+
+
+def require_protection(rate: float, steps: int, delta: float, dataset_size: int) -> None:
+    """Refuse a δ that leaving data out by chance already gives, without any noise.
+
+    Raises:
+        ValueError: with δ, that chance, and the remedy.
+    """
     chance = -math.expm1(steps * math.log1p(-rate)) if rate < 1 else 1.0
     if chance <= delta:
         raise ValueError(
@@ -189,14 +230,30 @@ def _require_protection(rate: float, steps: int, delta: float, dataset_size: int
         )
 
 
-def _steps(dataset_size: int, batch_size: int, epochs: float | None, steps: int | None) -> int:
+def whole_steps(dataset_size: int, batch_size: int, epochs: float | None, steps: int | None) -> int:
+    """T from whichever of `epochs` and `steps` is given: ⌈epochs · N / B⌉.
+
+    Raises:
+        ValueError: neither or both are given, or the one given is out of range.
+
+    >>> whole_steps(1000, 10, 0.1, None)
+    10
+    """
     if (epochs is None) == (steps is None):
         raise ValueError(f"epochs={epochs} and steps={steps}: give exactly one of them")
     if steps is not None:
-        if isinstance(steps, bool) or steps != int(steps) or steps < 1:
+        if isinstance(steps, bool) or not 1 <= steps < math.inf or steps != int(steps):
             raise ValueError(f"steps={steps} is not an integer >= 1")
-        return int(steps)
-    if epochs is None or not (math.isfinite(epochs) and epochs > 0):
+        count = int(steps)
+    elif epochs is None or not (math.isfinite(epochs) and epochs > 0):
         raise ValueError(f"epochs={epochs} is not a finite number > 0")
-    # From the shortest decimal, so that 0.1 epochs of 1000 in batches of 10 are 10 steps, not 11.
-    return math.ceil(Fraction(repr(float(epochs))) * dataset_size / batch_size)
+    else:
+        # From the shortest decimal: 0.1 epochs of 1000 in batches of 10 are 10 steps, not 11.
+        count = math.ceil(Fraction(repr(float(epochs))) * dataset_size / batch_size)
+    if count > MOST_STEPS:
+        asked = f"epochs={epochs}" if steps is None else f"steps={steps}"
+        raise ValueError(
+            f"{asked} with dataset_size={dataset_size} and batch_size={batch_size} exceeds "
+            f"{MOST_STEPS:.0e} steps; shorten the run or raise the batch size"
+        )
+    return count
