@@ -49,9 +49,13 @@ class Books:
             )
 
     def charge(self, index: int) -> None:
-        """Write step `index` to disk; for the main process alone."""
-        assert self._ledger is not None
-        self._ledger.charge(step=index, event=self._plan.step_event)
+        """Write step `index` to disk on the main process, and count it on every rank.
+
+        Raises:
+            LedgerError: it could not be written; other ranks stop with a `DpaccError`.
+        """
+        ranks.on_main_process(self._accelerator, lambda: self._write(index))
+        self.steps_charged = index + 1
 
     def close(self) -> None:
         """Let the next run open the ledger."""
@@ -63,6 +67,10 @@ class Books:
     def run(self) -> str:
         """The ledger's own name, drawn when it was made; for the main process alone."""
         return read_ledger(path=self.path).run
+
+    def _write(self, index: int) -> None:
+        assert self._ledger is not None
+        self._ledger.charge(step=index, event=self._plan.step_event)
 
     def _open_here(self, fixed_seed: int | None) -> None:
         if self._ledger is not None:

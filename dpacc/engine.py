@@ -342,7 +342,6 @@ class PrivacyEngine:
         refuse_replaced_adapters(self._model, self._parameters)
         self._backend.require_same_optimizer(self._model)
         self._release(index, clipped.total)
-        self._books.steps_charged = index + 1
 
 
 def _agree_on_secret(fixed_seed: int | None) -> RunSecret:

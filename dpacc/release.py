@@ -29,8 +29,8 @@ class Release:
         plan: σ, C and the expected batch size.
         parameters: the trainable parameters, in the order of the sum's columns.
         secret: keys the noise.
-        charge: writes a step's charge to the ledger; called on the main process alone.
-        journal: keeps a step's private gradient until the next checkpoint, likewise.
+        charge: writes a step's charge to the ledger, and returns on every rank once it is there.
+        journal: keeps a step's private gradient until the next checkpoint; for the main process.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Release:
             LedgerError: the charge could not be written; nothing was released.
         """
         total = ranks.sum_over_ranks(self._accelerator, clipped)
-        ranks.on_main_process(self._accelerator, lambda: self._charge(index))
+        self._charge(index)
         total += self._noise(index)
         if self._plan.clipping == "adaptive":
             self.bound.follow(float(total[-1]))

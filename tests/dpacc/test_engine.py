@@ -344,7 +344,7 @@ def test_a_ledger_that_cannot_be_written_stops_the_step(
     def fail(index: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(engine._release, "_charge", fail)
+    monkeypatch.setattr(engine._books, "_write", fail)
     step = next(engine.steps(examples(LENGTHS), collate))
     for batch in step:
         step.backward(causal_lm_losses(model, batch))
@@ -352,6 +352,28 @@ def test_a_ledger_that_cannot_be_written_stops_the_step(
         step.update()
     assert optimizer.received == []
     assert engine.steps_charged == 0
+
+
+def test_a_charge_counts_even_when_what_follows_fails(
+    ledgers: Iterator[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever catches a failed update is told the ε that the ledger holds, not less."""
+    ledger = next(ledgers)
+    plan = plan_for(len(LENGTHS), noise_multiplier=2.0)
+    engine, model, _ = prepared(plan, ledger)
+
+    def fail(*arguments: Any) -> None:
+        raise OSError("optimizer gone")
+
+    monkeypatch.setattr(engine._backend, "update", fail)
+    step = next(engine.steps(examples(LENGTHS), collate))
+    for batch in step:
+        step.backward(causal_lm_losses(model, batch))
+    with pytest.raises(OSError, match="optimizer gone"):
+        step.update()
+    assert len(read_ledger(path=ledger).releases) == 1
+    assert engine.steps_charged == 1
+    assert engine.guarantee() == plan.guarantee(steps=1)
 
 
 def test_a_spent_ledger_stops_the_next_run(ledgers: Iterator[Path]) -> None:
