@@ -4,19 +4,30 @@ import numpy as np
 import pytest
 from dpacc_accounting import (
     Composed,
+    DiscreteGaussian,
+    ExponentialMechanism,
     Gaussian,
+    Laplace,
     Mixture,
     PoissonSampled,
     Repeated,
+    Skellam,
     event_from_json,
     event_to_json,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
-gaussians = st.builds(Gaussian, noise_multiplier=st.floats(0, 1e6))
+positive, whole = st.floats(1e-6, 1e6), st.integers(1, 100)
+leaves = (
+    st.builds(Gaussian, noise_multiplier=st.floats(0, 1e6))
+    | st.builds(Laplace, noise_multiplier=positive)
+    | st.builds(DiscreteGaussian, sigma=positive, sensitivity=whole)
+    | st.builds(Skellam, variance=positive, sensitivity=whole)
+    | st.builds(ExponentialMechanism, epsilon=positive)
+)
 events = st.recursive(
-    gaussians,
+    leaves,
     lambda inner: (
         st.builds(PoissonSampled, probability=st.floats(0, 1), event=inner)
         | st.builds(Repeated, event=inner, times=st.integers(0, 10**9))
@@ -80,7 +91,7 @@ def test_numbers_from_numpy_become_plain_ones():
 @pytest.mark.parametrize(
     ("document", "culprit"),
     [
-        ({"event": "laplace"}, "laplace"),
+        ({"event": "cauchy"}, "cauchy"),
         ({"event": ["gaussian"]}, "gaussian"),
         ({"event": "gaussian", "noise_multiplier": 1.0, "sigma": 2.0}, "sigma"),
         ({"event": "gaussian"}, "noise_multiplier"),

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from dpacc_accounting.federation import FederatedGuarantee, price_federation
     from dpacc_accounting.guarantee import Adjacency, Guarantee
     from dpacc_accounting.ledger import Ledger
+    from dpacc_accounting.mechanisms import (
+        DiscreteGaussian,
+        ExponentialMechanism,
+        Laplace,
+        Skellam,
+    )
     from dpacc_accounting.merging import MergedLedgers, merge_ledgers
     from dpacc_accounting.pricing import delta, epsilon
     from dpacc_accounting.reading import read_federation
@@ -38,11 +44,14 @@ _ROOMS = {
     "Adjacency": "guarantee",
     "Calibration": "calibration",
     "Composed": "events",
+    "DiscreteGaussian": "mechanisms",
     "Event": "events",
+    "ExponentialMechanism": "mechanisms",
     "FederatedGuarantee": "federation",
     "Federation": "rounds",
     "Gaussian": "events",
     "Guarantee": "guarantee",
+    "Laplace": "mechanisms",
     "Ledger": "ledger",
     "LedgerError": "record",
     "LedgerRecord": "record",
@@ -50,6 +59,7 @@ _ROOMS = {
     "Mixture": "events",
     "PoissonSampled": "events",
     "Repeated": "events",
+    "Skellam": "mechanisms",
     "calibrate_noise": "calibration",
     "delta": "pricing",
     "epsilon": "pricing",
@@ -66,11 +76,14 @@ __all__ = [
     "Adjacency",
     "Calibration",
     "Composed",
+    "DiscreteGaussian",
     "Event",
+    "ExponentialMechanism",
     "FederatedGuarantee",
     "Federation",
     "Gaussian",
     "Guarantee",
+    "Laplace",
     "Ledger",
     "LedgerError",
     "LedgerRecord",
@@ -78,6 +91,7 @@ __all__ = [
     "Mixture",
     "PoissonSampled",
     "Repeated",
+    "Skellam",
     "calibrate_noise",
     "delta",
     "epsilon",

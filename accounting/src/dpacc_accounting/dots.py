@@ -131,7 +131,9 @@ def _shares(pair: Pair, bottoms: Array, edges: Array, step: float) -> tuple[Arra
     return numerator - right, right
 
 
-def lowered(*, masses: Array, losses: Array, left: Array, right: Array) -> Array:
+def lowered(
+    *, masses: Array, losses: Array, left: Array, right: Array, heavy_ends: bool = False
+) -> Array:
     """The grid law whose curve has been lowered below h, by about one gap a grid point.
 
     A chord lies below h once both its ends have dropped by the cell's gap. Towards either end of
@@ -145,9 +147,11 @@ def lowered(*, masses: Array, losses: Array, left: Array, right: Array) -> Array
     drop = np.maximum(np.append(gaps, 0.0), np.append(0.0, gaps))
     put, call = _heights(masses, losses, step)
     middle = int(np.clip(np.searchsorted(losses, -0.5 * step), 0, len(losses) - 1))
-    top = (call < drop) | (np.append(0.0, call[1:] - gaps) < 0)
+    high, low = call[1:] - gaps, put[:-1] - gaps
+    # Where the ends of the law are heavy, a cell one end of which cannot drop is flattened whole.
+    top = (call < drop) | ((np.append(high, 0.0) if heavy_ends else np.append(0.0, high)) < 0)
     first_top = int(np.append(np.flatnonzero(top[middle:]) + middle, len(drop))[0])
-    bottom = (put < drop) | (np.append(put[:-1] - gaps, 0.0) < 0)
+    bottom = (put < drop) | ((np.append(0.0, low) if heavy_ends else np.append(low, 0.0)) < 0)
     last_bottom = int(np.append(-1, np.flatnonzero(bottom[: middle + 1]))[-1])
     drop[first_top:] = call[first_top:]
     drop[: last_bottom + 1] = put[: last_bottom + 1]

@@ -12,6 +12,14 @@ import operator
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
+from dpacc_accounting.mechanisms import (
+    DiscreteGaussian,
+    ExponentialMechanism,
+    Laplace,
+    Mechanism,
+    Skellam,
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian:
@@ -167,7 +175,7 @@ class Mixture:
             )
 
 
-Event: TypeAlias = Gaussian | PoissonSampled | Repeated | Composed | Mixture
+Event: TypeAlias = Gaussian | PoissonSampled | Repeated | Composed | Mixture | Mechanism
 
 _KINDS: dict[str, type[Event]] = {
     "gaussian": Gaussian,
@@ -175,6 +183,10 @@ _KINDS: dict[str, type[Event]] = {
     "repeated": Repeated,
     "composed": Composed,
     "mixture": Mixture,
+    "laplace": Laplace,
+    "discrete-gaussian": DiscreteGaussian,
+    "skellam": Skellam,
+    "exponential-mechanism": ExponentialMechanism,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 # A nested event cannot share the key "event", which names the kind.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,7 +70,7 @@ class Atoms:
         first, left, right = self._shares(step)
         masses = np.append(left, 0.0) + np.append(0.0, right)
         losses = step * (first + np.arange(float(len(masses))))
-        masses = lowered(masses=masses, losses=losses, left=left, right=right)
+        masses = lowered(masses=masses, losses=losses, left=left, right=right, heavy_ends=True)
         return Dots(step, 0.0, first, masses * (1 - _ROUNDING), 0.0)
 
     def _shares(self, step: float) -> tuple[int, Array, Array]:
@@ -84,9 +85,41 @@ class Atoms:
         return first, left, right
 
 
-def point_at_zero() -> Atoms:
-    """The loss of what depends on no data."""
-    return Atoms(np.zeros(1), np.ones(1), 0.0)
+class AtomicLaw(ABC):
+    """A law that can list its losses, from above and from below, before any grid."""
+
+    @property
+    @abstractmethod
+    def grids(self) -> int:
+        """As in `Law`."""
+
+    @property
+    @abstractmethod
+    def most_points(self) -> int:
+        """As in `Law`."""
+
+    @abstractmethod
+    def atoms(self, *, step: float, outside: float, above: bool) -> Atoms:
+        """Losses that dominate it, or that it dominates, cut about as finely as `step`."""
+
+    @abstractmethod
+    def fine_step(self, *, outside: float) -> float:
+        """A cut that is fine enough for estimates."""
+
+    def dots_above(self, *, step: float, outside: float) -> Dots:
+        """A law on the grid of `step` that dominates this one."""
+        return self.atoms(step=step, outside=outside, above=True).above(step=step)
+
+    def dots_below(self, *, step: float, outside: float) -> Dots:
+        """A law on the grid of `step` that this one dominates."""
+        return self.atoms(step=step, outside=outside, above=False).below(step=step)
+
+    def quadrature(self, *, outside: float) -> tuple[Array, Array]:
+        """Finite losses and their P masses, for estimates only."""
+        step = self.fine_step(outside=outside)
+        atoms = self.atoms(step=step, outside=outside, above=True)
+        possible = atoms.masses > 0
+        return atoms.losses[possible], atoms.masses[possible]
 
 
 def composed_atoms(*, parts: list[tuple[Dots, int]], outside: float, above: bool) -> Atoms:

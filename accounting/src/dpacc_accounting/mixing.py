@@ -20,10 +20,17 @@ import numpy as np
 
 from dpacc_accounting.composition import Release, pieces
 from dpacc_accounting.dots import Dots, dots_above, dots_below
-from dpacc_accounting.events import Event, Mixture
+from dpacc_accounting.events import Event, Mixture, PoissonSampled
 from dpacc_accounting.guarantee import Adjacency
-from dpacc_accounting.laws import Atoms, Law, composed_atoms
-from dpacc_accounting.pairs import Array, Pair, dominating_pairs
+from dpacc_accounting.laws import AtomicLaw, Atoms, Law, composed_atoms
+from dpacc_accounting.mechanism_laws import MechanismLaw
+from dpacc_accounting.mechanisms import (
+    DiscreteGaussian,
+    ExponentialMechanism,
+    Laplace,
+    Skellam,
+)
+from dpacc_accounting.pairs import Pair, dominating_pairs
 from dpacc_accounting.saddlepoint import Cumulants
 
 # Points of a branch's own grid: a direct convolution takes their square.
@@ -47,6 +54,9 @@ class Branch:
 
     def atoms(self, *, step: float, outside: float, above: bool) -> Atoms:
         """Its privacy loss, from above or from below, on a grid no finer than it can afford."""
+        single = self._single()
+        if single:
+            return single.atoms(step=step, outside=outside, above=above)
         width = self.width(outside=outside)
         coarse = step * max(math.ceil(width / (step * _LARGEST_BRANCH)), 1)
         parts = [
@@ -70,16 +80,24 @@ class Branch:
         """A grid that changes the variance of the loss by a percent at most."""
         if not self.laws:
             return math.inf
+        single = self._single()
+        if single:
+            return single.fine_step(outside=outside)
         variance = self._cumulants(outside).at(0.0)[2]
         by_width = self.width(outside=outside) / _LEAST_POINTS
         return min(by_width, math.sqrt(0.06 * variance / self.grids) + 1e-12)
+
+    def _single(self) -> AtomicLaw | None:
+        """The only law, released once, where it needs no grid."""
+        law = self.laws[0] if self.times == (1,) else None
+        return law if isinstance(law, AtomicLaw) else None
 
     def _cumulants(self, outside: float) -> Cumulants:
         return Cumulants(pairs=self.laws, times=self.times, outside=outside)
 
 
 @dataclass(frozen=True)
-class MixedLaw:
+class MixedLaw(AtomicLaw):
     """The privacy loss of a mixture with its coin revealed.
 
     Args:
@@ -103,28 +121,64 @@ class MixedLaw:
         """No more than a branch's own grid has."""
         return _LARGEST_BRANCH
 
-    def dots_above(self, *, step: float, outside: float) -> Dots:
-        """A law on the grid of `step` that dominates the mixture."""
-        return self._atoms(step, outside, above=True).above(step=step)
+    def fine_step(self, *, outside: float) -> float:
+        """Fine enough for every branch."""
+        return min(branch.fine_step(outside=outside) for branch in self.branches)
 
-    def dots_below(self, *, step: float, outside: float) -> Dots:
-        """A law on the grid of `step` that the mixture with its coin revealed dominates."""
-        return self._atoms(step, outside, above=False).below(step=step)
-
-    def quadrature(self, *, outside: float) -> tuple[Array, Array]:
-        """Finite losses and their P masses, for estimates only."""
-        step = min(branch.fine_step(outside=outside) for branch in self.branches)
-        dots = self.dots_above(step=step, outside=outside)
-        possible = dots.masses > 0
-        return dots.losses()[possible], dots.masses[possible]
-
-    def _atoms(self, step: float, outside: float, *, above: bool) -> Atoms:
+    def atoms(self, *, step: float, outside: float, above: bool) -> Atoms:
+        """The branches' losses, from above or from below, each as likely as its branch."""
         parts = [b.atoms(step=step, outside=outside, above=above) for b in self.branches]
         return Atoms(
             np.concatenate([part.losses for part in parts]),
             np.concatenate([w * part.masses for w, part in zip(self.weights, parts, strict=True)]),
             math.fsum(w * part.infinite for w, part in zip(self.weights, parts, strict=True)),
         )
+
+
+@dataclass(frozen=True)
+class SampledLaw(AtomicLaw):
+    """The privacy loss of a composition that is run on a Poisson sample, add-or-remove.
+
+    With (P, Q) dominating for removal, `((1 − q)Q + qP, Q)` does after sampling; with (P, Q)
+    dominating for addition, `(P, (1 − q)P + qQ)` does.
+
+    Args:
+        probability: q in (0, 1).
+        branch: what is run on the sample, in the same direction.
+        adding: whether Q is the output with the unit.
+
+    Source: Zhu, Dong & Wang 2022 (arXiv 2106.08567), theorem 11.
+    """
+
+    probability: float
+    branch: Branch
+    adding: bool
+
+    @property
+    def grids(self) -> int:
+        """The branch's, and its own."""
+        return 1 + self.branch.grids
+
+    @property
+    def most_points(self) -> int:
+        """No more than a branch's own grid has."""
+        return _LARGEST_BRANCH
+
+    def fine_step(self, *, outside: float) -> float:
+        """Fine enough for the branch: sampling only draws losses together."""
+        return self.branch.fine_step(outside=outside)
+
+    def atoms(self, *, step: float, outside: float, above: bool) -> Atoms:
+        """The branch's losses, from above or from below, after sampling."""
+        whole, q = self.branch.atoms(step=step, outside=outside, above=above), self.probability
+        sign = -1.0 if self.adding else 1.0
+        losses = sign * np.logaddexp(math.log1p(-q), math.log(q) + sign * whole.losses)
+        if self.adding:
+            # Where Q has no mass, the loss is at most −ln(1 − q).
+            end, lost = -math.log1p(-q), whole.infinite
+            return Atoms(np.append(losses, end), np.append(whole.masses, lost), 0.0)
+        kept = (1 - q) * np.exp(-whole.losses) + q
+        return Atoms(losses, whole.masses * kept, q * whole.infinite)
 
 
 def directed_branches(*, event: Event, adjacency: Adjacency) -> list[Branch]:
@@ -153,8 +207,25 @@ def _branch(event: Event, adjacency: Adjacency, direction: int) -> Branch:
 
 
 def _law(event: Event, adjacency: Adjacency, direction: int) -> Law:
-    if not isinstance(event, Mixture):
-        raise ValueError(f"{event} cannot be priced")
+    match event:
+        case Mixture():
+            return _mixed(event, adjacency, direction)
+        case PoissonSampled(probability=q, event=inner):
+            return _sampled(q, inner, adjacency, direction)
+        case Laplace() | DiscreteGaussian() | Skellam() | ExponentialMechanism():
+            return MechanismLaw(event, adjacency)
+    raise ValueError(f"{event} cannot be priced")
+
+
+def _sampled(q: float, event: Event, adjacency: Adjacency, direction: int) -> Law:
+    """A Poisson sample; under replace-one, as if the unit's coin were seen: safe, not tight."""
+    branch = _branch(event, adjacency, direction)
+    if adjacency is Adjacency.REPLACE_ONE:
+        return MixedLaw((q, 1 - q), (branch, Branch((), ())))
+    return SampledLaw(q, branch, adding=direction == 1)
+
+
+def _mixed(event: Mixture, adjacency: Adjacency, direction: int) -> Law:
     chances = _chances(event)
     branches = tuple(_branch(part, adjacency, direction) for _, part in chances)
     return MixedLaw(tuple(chance for chance, _ in chances), branches)
@@ -194,6 +265,8 @@ def participation_of(*, event: Event) -> float:
 
 
 def _participation(event: Event) -> float:
+    if isinstance(event, PoissonSampled):
+        return event.probability * participation_of(event=event.event)
     if not isinstance(event, Mixture):
         return 1.0
     return min(math.fsum(w * participation_of(event=part) for w, part in _chances(event)), 1.0)
@@ -208,6 +281,8 @@ def _gaussians(event: Event) -> Iterator[Release]:
     gaussians, others = pieces(event=event)
     yield from gaussians
     for other in others:
-        if isinstance(other, Mixture):
+        if isinstance(other, PoissonSampled):
+            yield from _gaussians(other.event)
+        elif isinstance(other, Mixture):
             for _, part in _chances(other):
                 yield from _gaussians(part)
