@@ -79,9 +79,9 @@ class Pair:
     def cell_masses(self, edges: Array) -> tuple[Array, Array, Array]:
         """(P, Q, P − Q) masses of the cells between `edges`, each accurate in its own tail."""
         p, r = self.numerator_weight, self.denominator_weight
-        still = _normal_cells(edges)
-        moved_up = _normal_cells(edges - self.shift) if p else still
-        moved_down = _normal_cells(edges + self.shift) if r else still
+        still = normal_cells(edges)
+        moved_up = normal_cells(edges - self.shift) if p else still
+        moved_down = normal_cells(edges + self.shift) if r else still
         numerator = (1 - p) * still + p * moved_up
         denominator = (1 - r) * still + r * moved_down
         return numerator, denominator, p * (moved_up - still) + r * (still - moved_down)
@@ -156,7 +156,7 @@ def _asinh_of_exp(exponent: Array) -> Array:
     return np.where(exponent > 20, exponent + math.log(2), small)
 
 
-def _normal_cells(edges: Array) -> Array:
+def normal_cells(edges: Array) -> Array:
     """Standard normal mass between consecutive edges, from the nearer tail."""
     below: Array = ndtr(edges)
     above: Array = ndtr(-edges)
