@@ -12,6 +12,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dpacc_accounting.affordable import (
+        calibrate_batch_size,
+        calibrate_delta,
+        calibrate_epochs,
+        calibrate_epsilon,
+        calibrate_steps,
+    )
+    from dpacc_accounting.attack_calibration import (
+        calibrate_noise_to_advantage,
+        calibrate_noise_to_detection,
+    )
+    from dpacc_accounting.attacks import (
+        AttackRisk,
+        attack_advantage,
+        attack_risk,
+        bayes_error,
+        positive_predictive_value,
+        true_positive_rate,
+    )
     from dpacc_accounting.calibration import Calibration, calibrate_noise
     from dpacc_accounting.events import (
         Composed,
@@ -24,6 +43,7 @@ if TYPE_CHECKING:
         event_to_json,
     )
     from dpacc_accounting.federation import FederatedGuarantee, price_federation
+    from dpacc_accounting.groups import group_epsilon, user_epsilon
     from dpacc_accounting.guarantee import Adjacency, Guarantee
     from dpacc_accounting.ledger import Ledger
     from dpacc_accounting.mechanisms import (
@@ -37,11 +57,13 @@ if TYPE_CHECKING:
     from dpacc_accounting.reading import read_federation
     from dpacc_accounting.record import LedgerError, LedgerRecord, read_ledger
     from dpacc_accounting.rounds import Federation
+    from dpacc_accounting.tradeoff import TradeoffCurve, tradeoff_curve
     from dpacc_accounting.wording import statement
 
 # Each name is loaded on first use, so that reading a ledger costs no numpy and no scipy.
 _ROOMS = {
     "Adjacency": "guarantee",
+    "AttackRisk": "attacks",
     "Calibration": "calibration",
     "Composed": "events",
     "DiscreteGaussian": "mechanisms",
@@ -60,20 +82,37 @@ _ROOMS = {
     "PoissonSampled": "events",
     "Repeated": "events",
     "Skellam": "mechanisms",
+    "TradeoffCurve": "tradeoff",
+    "attack_advantage": "attacks",
+    "attack_risk": "attacks",
+    "bayes_error": "attacks",
+    "calibrate_batch_size": "affordable",
+    "calibrate_delta": "affordable",
+    "calibrate_epochs": "affordable",
+    "calibrate_epsilon": "affordable",
     "calibrate_noise": "calibration",
+    "calibrate_noise_to_advantage": "attack_calibration",
+    "calibrate_noise_to_detection": "attack_calibration",
+    "calibrate_steps": "affordable",
     "delta": "pricing",
     "epsilon": "pricing",
     "event_from_json": "events",
     "event_to_json": "events",
+    "group_epsilon": "groups",
     "merge_ledgers": "merging",
+    "positive_predictive_value": "attacks",
     "price_federation": "federation",
     "read_federation": "reading",
     "read_ledger": "record",
     "statement": "wording",
+    "tradeoff_curve": "tradeoff",
+    "true_positive_rate": "attacks",
+    "user_epsilon": "groups",
 }
 
 __all__ = [
     "Adjacency",
+    "AttackRisk",
     "Calibration",
     "Composed",
     "DiscreteGaussian",
@@ -92,16 +131,32 @@ __all__ = [
     "PoissonSampled",
     "Repeated",
     "Skellam",
+    "TradeoffCurve",
+    "attack_advantage",
+    "attack_risk",
+    "bayes_error",
+    "calibrate_batch_size",
+    "calibrate_delta",
+    "calibrate_epochs",
+    "calibrate_epsilon",
     "calibrate_noise",
+    "calibrate_noise_to_advantage",
+    "calibrate_noise_to_detection",
+    "calibrate_steps",
     "delta",
     "epsilon",
     "event_from_json",
     "event_to_json",
+    "group_epsilon",
     "merge_ledgers",
+    "positive_predictive_value",
     "price_federation",
     "read_federation",
     "read_ledger",
     "statement",
+    "tradeoff_curve",
+    "true_positive_rate",
+    "user_epsilon",
 ]
 
 
