@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         true_positive_rate,
     )
     from dpacc_accounting.calibration import Calibration, calibrate_noise
+    from dpacc_accounting.conversion import from_dp_event, to_dp_event
     from dpacc_accounting.events import (
         Composed,
         Event,
@@ -98,6 +99,7 @@ _ROOMS = {
     "epsilon": "pricing",
     "event_from_json": "events",
     "event_to_json": "events",
+    "from_dp_event": "conversion",
     "group_epsilon": "groups",
     "merge_ledgers": "merging",
     "positive_predictive_value": "attacks",
@@ -105,6 +107,7 @@ _ROOMS = {
     "read_federation": "reading",
     "read_ledger": "record",
     "statement": "wording",
+    "to_dp_event": "conversion",
     "tradeoff_curve": "tradeoff",
     "true_positive_rate": "attacks",
     "user_epsilon": "groups",
@@ -147,6 +150,7 @@ __all__ = [
     "epsilon",
     "event_from_json",
     "event_to_json",
+    "from_dp_event",
     "group_epsilon",
     "merge_ledgers",
     "positive_predictive_value",
@@ -154,6 +158,7 @@ __all__ = [
     "read_federation",
     "read_ledger",
     "statement",
+    "to_dp_event",
     "tradeoff_curve",
     "true_positive_rate",
     "user_epsilon",

@@ -1,0 +1,84 @@
+import subprocess
+import sys
+
+import dp_accounting
+import pytest
+from dp_accounting.pld import PLDAccountant
+from dpacc_accounting import (
+    Composed,
+    ExponentialMechanism,
+    Gaussian,
+    Laplace,
+    Mixture,
+    PoissonSampled,
+    Repeated,
+    Skellam,
+    epsilon,
+    from_dp_event,
+    to_dp_event,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+events = st.recursive(
+    st.builds(Gaussian, noise_multiplier=st.floats(0, 1e6))
+    | st.builds(Laplace, noise_multiplier=st.floats(1e-6, 1e6)),
+    lambda inner: (
+        st.builds(PoissonSampled, probability=st.floats(0, 1), event=inner)
+        | st.builds(Repeated, event=inner, times=st.integers(1, 10**9))
+        | st.builds(Composed, events=st.lists(inner, max_size=3).map(tuple))
+    ),
+    max_leaves=5,
+)
+
+
+@given(events)
+def test_there_and_back_is_the_same_event(event):
+    """Every event that dp-accounting knows survives the way to it and back."""
+    assert from_dp_event(event=to_dp_event(event=event)) == event
+
+
+def test_its_accountant_agrees_on_the_converted_event():
+    """dp-accounting's PLD prices the converted event as we price the original."""
+    step = PoissonSampled(probability=0.05, event=Gaussian(noise_multiplier=1.1))
+    count = Repeated(event=Laplace(noise_multiplier=20.0), times=3)
+    event = Composed(events=(Repeated(event=step, times=60), count))
+    theirs = PLDAccountant().compose(to_dp_event(event=event)).get_epsilon(1e-5)
+    assert epsilon(event=event, delta=1e-5).epsilon == pytest.approx(theirs, rel=2e-3)
+
+
+def test_what_protects_nothing_stays_so():
+    """A non-private event has no noise here, and a no-op is an empty composition."""
+    bare = from_dp_event(event=dp_accounting.NonPrivateDpEvent())
+    assert bare == Gaussian(noise_multiplier=0.0)
+    assert from_dp_event(event=dp_accounting.NoOpDpEvent()) == Composed(events=())
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Mixture(weights=(1.0,), events=(Gaussian(noise_multiplier=1.0),)),
+        Repeated(event=Skellam(variance=1.0, sensitivity=1), times=2),
+        ExponentialMechanism(epsilon=1.0),
+    ],
+)
+def test_what_dp_accounting_does_not_know_is_refused(event):
+    """A mixture, Skellam noise or a bounded-range choice is refused by name, also when nested."""
+    with pytest.raises(ValueError, match=r"Mixture|Skellam|ExponentialMechanism"):
+        to_dp_event(event=event)
+
+
+def test_what_this_package_does_not_know_is_refused():
+    """Sampling with replacement is refused by name."""
+    foreign = dp_accounting.SampledWithReplacementDpEvent(10, 2, dp_accounting.GaussianDpEvent(1.0))
+    with pytest.raises(ValueError, match="SampledWithReplacementDpEvent"):
+        from_dp_event(event=foreign)
+
+
+def test_importing_the_conversions_does_not_import_dp_accounting():
+    """dp-accounting, slow to import, is loaded by the functions only."""
+    code = "import sys, dpacc_accounting.conversion as c; print('dp_accounting' in sys.modules)"
+    code += "; c.to_dp_event(event=c.Gaussian(noise_multiplier=1)); "
+    code += "print('dp_accounting' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
