@@ -30,9 +30,11 @@ def test_json(dpacc, ledgers: list[Path]) -> None:
     assert found["event"]["event"] == "composed"
 
 
-def test_table(dpacc, ledgers: list[Path]) -> None:
+def test_table(dpacc, ledgers: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A person reads the parts, the total, and what adding would have claimed."""
-    words = " ".join(dpacc("merge", *ledgers, "--delta", "1e-3").out.split())
+    monkeypatch.chdir(ledgers[0].parent)
+    names = [ledger.name for ledger in ledgers]
+    words = " ".join(dpacc("merge", *names, "--delta", "1e-3").out.split())
     for fact in ("a.jsonl", "b.jsonl", "ε alone", "at δ = 0.001", "sum of the parts"):
         assert fact in words
 
