@@ -12,6 +12,7 @@ from dpacc_accounting import (
     Mixture,
     PoissonSampled,
     Repeated,
+    SampledWithoutReplacement,
     Skellam,
     epsilon,
     from_dp_event,
@@ -25,6 +26,12 @@ events = st.recursive(
     | st.builds(Laplace, noise_multiplier=st.floats(1e-6, 1e6)),
     lambda inner: (
         st.builds(PoissonSampled, probability=st.floats(0, 1), event=inner)
+        | st.builds(
+            SampledWithoutReplacement,
+            sample_size=st.integers(1, 100),
+            dataset_size=st.integers(100, 10**9),
+            event=inner,
+        )
         | st.builds(Repeated, event=inner, times=st.integers(1, 10**9))
         | st.builds(Composed, events=st.lists(inner, max_size=3).map(tuple))
     ),

@@ -11,6 +11,7 @@ from dpacc_accounting import (
     Mixture,
     PoissonSampled,
     Repeated,
+    SampledWithoutReplacement,
     Skellam,
     event_from_json,
     event_to_json,
@@ -32,6 +33,12 @@ events = st.recursive(
         st.builds(PoissonSampled, probability=st.floats(0, 1), event=inner)
         | st.builds(Repeated, event=inner, times=st.integers(0, 10**9))
         | st.builds(Composed, events=st.lists(inner, max_size=3).map(tuple))
+        | st.builds(
+            SampledWithoutReplacement,
+            sample_size=whole,
+            dataset_size=st.integers(100, 10**9),
+            event=inner,
+        )
         | st.builds(
             lambda w, one, two: Mixture(weights=(w, 1 - w), events=(one, two)),
             st.floats(0, 1),

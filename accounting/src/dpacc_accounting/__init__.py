@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Mixture,
         PoissonSampled,
         Repeated,
+        SampledWithoutReplacement,
         event_from_json,
         event_to_json,
     )
@@ -82,6 +83,7 @@ _ROOMS = {
     "Mixture": "events",
     "PoissonSampled": "events",
     "Repeated": "events",
+    "SampledWithoutReplacement": "events",
     "Skellam": "mechanisms",
     "TradeoffCurve": "tradeoff",
     "attack_advantage": "attacks",
@@ -133,6 +135,7 @@ __all__ = [
     "Mixture",
     "PoissonSampled",
     "Repeated",
+    "SampledWithoutReplacement",
     "Skellam",
     "TradeoffCurve",
     "attack_advantage",

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from dpacc_accounting.events import Composed, Event, Mixture, PoissonSampled, Repeated
+from dpacc_accounting.events import (
+    Composed,
+    Event,
+    Mixture,
+    PoissonSampled,
+    Repeated,
+    SampledWithoutReplacement,
+)
 
 
 def without_amplification(*, event: Event) -> Event:
@@ -17,7 +24,7 @@ def without_amplification(*, event: Event) -> Event:
     Repeated(event=Gaussian(noise_multiplier=1.0), times=3)
     """
     match event:
-        case PoissonSampled(event=inner):
+        case PoissonSampled(event=inner) | SampledWithoutReplacement(event=inner):
             return without_amplification(event=inner)
         case Repeated(event=inner, times=times):
             return Repeated(event=without_amplification(event=inner), times=times)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from dpacc_accounting.events import Composed, Event, Gaussian, Mixture, PoissonSampled, Repeated
+from dpacc_accounting.events import (
+    Composed,
+    Event,
+    Gaussian,
+    Mixture,
+    PoissonSampled,
+    Repeated,
+    SampledWithoutReplacement,
+)
 from dpacc_accounting.mechanisms import Laplace
 
 
@@ -33,6 +41,9 @@ def to_dp_event(*, event: Event) -> Any:
             return dp_accounting.LaplaceDpEvent(scale)
         case PoissonSampled(probability=q, event=inner):
             return dp_accounting.PoissonSampledDpEvent(q, to_dp_event(event=inner))
+        case SampledWithoutReplacement(sample_size=n, dataset_size=size, event=inner):
+            nested = to_dp_event(event=inner)
+            return dp_accounting.SampledWithoutReplacementDpEvent(size, n, nested)
         case Repeated(event=inner, times=times):
             return dp_accounting.SelfComposedDpEvent(to_dp_event(event=inner), times)
         case Composed(events=()):
@@ -73,11 +84,18 @@ def from_dp_event(*, event: Any) -> Event:
         case dp_accounting.PoissonSampledDpEvent():
             inner = from_dp_event(event=event.event)
             return PoissonSampled(probability=event.sampling_probability, event=inner)
+        case dp_accounting.SampledWithoutReplacementDpEvent():
+            return SampledWithoutReplacement(
+                sample_size=event.sample_size,
+                dataset_size=event.source_dataset_size,
+                event=from_dp_event(event=event.event),
+            )
         case dp_accounting.SelfComposedDpEvent():
             return Repeated(event=from_dp_event(event=event.event), times=event.count)
         case dp_accounting.ComposedDpEvent():
             return Composed(events=tuple(from_dp_event(event=part) for part in event.events))
     raise ValueError(
         f"{type(event).__name__} has no equivalent here; the known ones are Gaussian, Laplace, "
-        "Poisson-sampled, self-composed, composed, no-op and non-private events"
+        "Poisson-sampled, sampled without replacement, self-composed, composed, no-op and "
+        "non-private events"
     )

@@ -175,7 +175,52 @@ class Mixture:
             )
 
 
-Event: TypeAlias = Gaussian | PoissonSampled | Repeated | Composed | Mixture | Mechanism
+@dataclass(frozen=True, kw_only=True)
+class SampledWithoutReplacement:
+    """`event`, run on `sample_size` of `dataset_size` units, every such subset equally likely.
+
+    Priced under replace-one adjacency, which leaves the size of the dataset as it is. Batches cut
+    from one shuffled order are not this event: they depend on each other.
+
+    Args:
+        sample_size: units in the batch, at least 1.
+        dataset_size: units in the dataset, at least `sample_size`.
+        event: what is run on the batch.
+
+    Raises:
+        ValueError: the sizes do not fit, or `event` is not an event.
+
+    Source: Balle, Barthe & Gaboardi 2018 (arXiv 1807.01647), theorem 10.
+
+    >>> noisy = Gaussian(noise_multiplier=1.0)
+    >>> SampledWithoutReplacement(sample_size=64, dataset_size=1000, event=noisy).sample_size
+    64
+    """
+
+    sample_size: int
+    dataset_size: int
+    event: Event
+
+    def __post_init__(self) -> None:
+        for name in ("sample_size", "dataset_size"):
+            object.__setattr__(self, name, _count(getattr(self, name), name=name))
+        if not 1 <= self.sample_size <= self.dataset_size:
+            raise ValueError(
+                f"sample_size={self.sample_size} is not between 1 and "
+                f"dataset_size={self.dataset_size}"
+            )
+        _require_event(self.event, owner="SampledWithoutReplacement")
+
+
+Event: TypeAlias = (
+    Gaussian
+    | PoissonSampled
+    | Repeated
+    | Composed
+    | Mixture
+    | SampledWithoutReplacement
+    | Mechanism
+)
 
 _KINDS: dict[str, type[Event]] = {
     "gaussian": Gaussian,
@@ -183,6 +228,7 @@ _KINDS: dict[str, type[Event]] = {
     "repeated": Repeated,
     "composed": Composed,
     "mixture": Mixture,
+    "sampled-without-replacement": SampledWithoutReplacement,
     "laplace": Laplace,
     "discrete-gaussian": DiscreteGaussian,
     "skellam": Skellam,
@@ -261,13 +307,13 @@ def _real(value: Any, *, name: str) -> float:
     return float(value)
 
 
-def _count(value: Any) -> int:
+def _count(value: Any, *, name: str = "times") -> int:
     try:
         times = -1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         times = -1
     if times < 0:
-        raise ValueError(f"times={value!r} is not an integer >= 0; give a whole number of runs")
+        raise ValueError(f"{name}={value!r} is not an integer >= 0; give a whole number")
     return times
 
 

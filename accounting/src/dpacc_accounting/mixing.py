@@ -20,7 +20,8 @@ import numpy as np
 
 from dpacc_accounting.composition import Release, pieces
 from dpacc_accounting.dots import Dots, dots_above, dots_below
-from dpacc_accounting.events import Event, Mixture, PoissonSampled
+from dpacc_accounting.events import Event, Mixture, PoissonSampled, SampledWithoutReplacement
+from dpacc_accounting.fixed_batches import FixedBatchLaw
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.laws import AtomicLaw, Atoms, Law, composed_atoms
 from dpacc_accounting.mechanism_laws import MechanismLaw
@@ -212,6 +213,8 @@ def _law(event: Event, adjacency: Adjacency, direction: int) -> Law:
             return _mixed(event, adjacency, direction)
         case PoissonSampled(probability=q, event=inner):
             return _sampled(q, inner, adjacency, direction)
+        case SampledWithoutReplacement():
+            return _fixed_batch(event, adjacency)
         case Laplace() | DiscreteGaussian() | Skellam() | ExponentialMechanism():
             return MechanismLaw(event, adjacency)
     raise ValueError(f"{event} cannot be priced")
@@ -223,6 +226,16 @@ def _sampled(q: float, event: Event, adjacency: Adjacency, direction: int) -> La
     if adjacency is Adjacency.REPLACE_ONE:
         return MixedLaw((q, 1 - q), (branch, Branch((), ())))
     return SampledLaw(q, branch, adding=direction == 1)
+
+
+def _fixed_batch(event: SampledWithoutReplacement, adjacency: Adjacency) -> Law:
+    if adjacency is not Adjacency.REPLACE_ONE:
+        raise ValueError(
+            "SampledWithoutReplacement is priced under replace-one adjacency, where neighbours "
+            "have the same size; pass adjacency=Adjacency.REPLACE_ONE"
+        )
+    share, branch = event.sample_size / event.dataset_size, _branch(event.event, adjacency, 0)
+    return MixedLaw((1.0,), (branch,)) if share == 1 else FixedBatchLaw(share, branch)
 
 
 def _mixed(event: Mixture, adjacency: Adjacency, direction: int) -> Law:
@@ -267,6 +280,8 @@ def participation_of(*, event: Event) -> float:
 def _participation(event: Event) -> float:
     if isinstance(event, PoissonSampled):
         return event.probability * participation_of(event=event.event)
+    if isinstance(event, SampledWithoutReplacement):
+        return event.sample_size / event.dataset_size * participation_of(event=event.event)
     if not isinstance(event, Mixture):
         return 1.0
     return min(math.fsum(w * participation_of(event=part) for w, part in _chances(event)), 1.0)
@@ -281,7 +296,7 @@ def _gaussians(event: Event) -> Iterator[Release]:
     gaussians, others = pieces(event=event)
     yield from gaussians
     for other in others:
-        if isinstance(other, PoissonSampled):
+        if isinstance(other, PoissonSampled | SampledWithoutReplacement):
             yield from _gaussians(other.event)
         elif isinstance(other, Mixture):
             for _, part in _chances(other):
