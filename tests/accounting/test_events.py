@@ -12,6 +12,7 @@ from dpacc_accounting import (
     PoissonSampled,
     Repeated,
     SampledWithoutReplacement,
+    Shuffled,
     Skellam,
     event_from_json,
     event_to_json,
@@ -33,6 +34,7 @@ events = st.recursive(
         st.builds(PoissonSampled, probability=st.floats(0, 1), event=inner)
         | st.builds(Repeated, event=inner, times=st.integers(0, 10**9))
         | st.builds(Composed, events=st.lists(inner, max_size=3).map(tuple))
+        | st.builds(Shuffled, event=inner)
         | st.builds(
             SampledWithoutReplacement,
             sample_size=whole,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         calibrate_epsilon,
         calibrate_steps,
     )
+    from dpacc_accounting.amplification import without_amplification
     from dpacc_accounting.attack_calibration import (
         calibrate_noise_to_advantage,
         calibrate_noise_to_detection,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         PoissonSampled,
         Repeated,
         SampledWithoutReplacement,
+        Shuffled,
         event_from_json,
         event_to_json,
     )
@@ -84,6 +86,7 @@ _ROOMS = {
     "PoissonSampled": "events",
     "Repeated": "events",
     "SampledWithoutReplacement": "events",
+    "Shuffled": "events",
     "Skellam": "mechanisms",
     "TradeoffCurve": "tradeoff",
     "attack_advantage": "attacks",
@@ -113,6 +116,7 @@ _ROOMS = {
     "tradeoff_curve": "tradeoff",
     "true_positive_rate": "attacks",
     "user_epsilon": "groups",
+    "without_amplification": "amplification",
 }
 
 __all__ = [
@@ -136,6 +140,7 @@ __all__ = [
     "PoissonSampled",
     "Repeated",
     "SampledWithoutReplacement",
+    "Shuffled",
     "Skellam",
     "TradeoffCurve",
     "attack_advantage",
@@ -165,6 +170,7 @@ __all__ = [
     "tradeoff_curve",
     "true_positive_rate",
     "user_epsilon",
+    "without_amplification",
 ]
 
 

@@ -9,6 +9,7 @@ from dpacc_accounting.events import (
     PoissonSampled,
     Repeated,
     SampledWithoutReplacement,
+    Shuffled,
 )
 
 
@@ -25,6 +26,8 @@ def without_amplification(*, event: Event) -> Event:
     """
     match event:
         case PoissonSampled(event=inner) | SampledWithoutReplacement(event=inner):
+            return without_amplification(event=inner)
+        case Shuffled(event=inner):
             return without_amplification(event=inner)
         case Repeated(event=inner, times=times):
             return Repeated(event=without_amplification(event=inner), times=times)

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from dpacc_accounting.events import Composed, Event, Gaussian, PoissonSampled, Repeated
+from dpacc_accounting.events import Composed, Event, Gaussian, PoissonSampled, Repeated, Shuffled
 
 
 @dataclass(frozen=True, order=True)
@@ -30,7 +30,8 @@ def releases(*, event: Event) -> dict[Release, int]:
 
     Raises:
         ValueError: a Poisson sample is drawn inside another one in a way that no exact pair of
-            distributions describes, or something else than a Gaussian is released.
+            distributions describes, something else than a Gaussian is released, or batches are
+            shuffled.
 
     Source: Dong, Roth & Su 2019 (arXiv 1905.02383), corollary 3.3.
 
@@ -82,6 +83,12 @@ def _collect(event: Event, times: int, counts: Counter[Release], others: Counter
             elif q > 0:
                 _collect_sampled(q, gaussians, times, counts)
                 others.update({part: count * times for part, count in rest.items()})
+        case Shuffled():
+            raise ValueError(
+                "shuffled batches are not Poisson samples, and no amplification is proved for "
+                "them: sample each step afresh (PoissonSampled), or price "
+                "without_amplification(event=...), which counts each epoch in full"
+            )
         case _:
             others[event] += times
 

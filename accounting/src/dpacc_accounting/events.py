@@ -212,6 +212,34 @@ class SampledWithoutReplacement:
         _require_event(self.event, owner="SampledWithoutReplacement")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shuffled:
+    """One epoch over a shuffled dataset cut into batches, `event` being run on each.
+
+    No accountant may treat it as Poisson sampling: the batches depend on each other, and its ε can
+    be far larger. Pricing refuses it; `without_amplification` turns it into what may be priced,
+    `event` on the one batch that holds the unit. Under add-or-remove adjacency this takes a removed
+    unit to leave its place empty, so that no other unit changes batch.
+
+    Args:
+        event: what is run on each batch.
+
+    Raises:
+        ValueError: `event` is not an event.
+
+    Source: Chua et al. 2024 (arXiv 2403.17673); Annamalai et al. 2024 (arXiv 2411.04205).
+
+    >>> from dpacc_accounting.amplification import without_amplification
+    >>> without_amplification(event=Shuffled(event=Gaussian(noise_multiplier=1.0)))
+    Gaussian(noise_multiplier=1.0)
+    """
+
+    event: Event
+
+    def __post_init__(self) -> None:
+        _require_event(self.event, owner="Shuffled")
+
+
 Event: TypeAlias = (
     Gaussian
     | PoissonSampled
@@ -219,6 +247,7 @@ Event: TypeAlias = (
     | Composed
     | Mixture
     | SampledWithoutReplacement
+    | Shuffled
     | Mechanism
 )
 
@@ -229,6 +258,7 @@ _KINDS: dict[str, type[Event]] = {
     "composed": Composed,
     "mixture": Mixture,
     "sampled-without-replacement": SampledWithoutReplacement,
+    "shuffled": Shuffled,
     "laplace": Laplace,
     "discrete-gaussian": DiscreteGaussian,
     "skellam": Skellam,
