@@ -28,7 +28,6 @@ check: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/accounting.py
-	$(BIN)/python benchmarks/federation.py
 	$(BIN)/python benchmarks/training_step.py
 
 .venv/bin/python:
