@@ -212,7 +212,7 @@ class PrivacyEngine:
         for index in range(self._books.steps_charged, self.plan.steps):
             self._release.draw_ahead(index)
             drawn = [[dataset[i] for i in members[int(u)]] for u in sampler.draw(step=index)]
-            total, unused = self._zero_sum(), self._zero_sum()
+            total = self._zero_sum()
             step = LogicalStep(
                 index=index,
                 micro_batches=self._share_of_this_rank(drawn),
@@ -221,7 +221,7 @@ class PrivacyEngine:
                 present=partial(self._present, collate),
                 gradients=self._materialize.rows,
                 accumulate=partial(self._strategy.add, into=total),
-                drop=partial(self._strategy.add, owners=None, into=unused),
+                drop=self._drop,
                 release=partial(self._release_checked, index, total),
             )
             yield step
@@ -285,6 +285,10 @@ class PrivacyEngine:
         self._strategy: Strategy = self._materialize
         if self.per_example_gradients == "ghost":
             self._strategy = Ghost(self._buffer, self._backward, device)
+
+    def _drop(self, losses: Tensor) -> None:
+        """Run the backwards of a made-up micro-batch, as collectives need, for nothing."""
+        self._strategy.add(losses, None, self._zero_sum())
 
     def _backward(self, loss: Tensor, keep_graph: bool) -> None:
         self._backend.backward(loss, keep_graph)
