@@ -109,9 +109,8 @@ def train(config: TrainingConfig) -> None:
     model, optimizer = engine.prepare(model, optimizer, schedule)
     start = engine.resume() if config.resume else 0
 
-    def measure(step: int) -> Measurement:
+    def measure(step: int, spent: float) -> Measurement:
         """Where the run stands; perplexity only when it is due."""
-        spent = engine.guarantee().epsilon if step else 0.0
         every = config.evaluate_every or plan.steps
         if not held_out or (step % every and start < step < plan.steps):
             return Measurement(step=step, epsilon=spent)
@@ -137,7 +136,7 @@ def train(config: TrainingConfig) -> None:
         f"parameters ({engine.per_example_gradients} per-example gradients), noise multiplier "
         f"{plan.noise_multiplier:g}, run folder {folder}"
     )
-    course = [measure(start)]
+    course = [measure(start, engine.guarantee().epsilon if start else 0.0)]
     model.train()
     with progress:
         for step in engine.steps(private, collate, units=units):
@@ -145,8 +144,9 @@ def train(config: TrainingConfig) -> None:
                 step.backward(causal_lm_losses(model, batch))
             step.update()
             schedule.step()
-            progress.advance(epsilon=engine.guarantee().epsilon)
-            course.append(measure(step.index + 1))
+            spent = engine.guarantee().epsilon
+            progress.advance(epsilon=spent)
+            course.append(measure(step.index + 1, spent))
             if config.checkpoint_every and (step.index + 1) % config.checkpoint_every == 0:
                 engine.checkpoint()
     engine.close()
