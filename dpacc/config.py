@@ -130,6 +130,12 @@ class TrainingConfig:
         "Layers that get adapters, by the last part of their names, or all-linear.",
         default=("all-linear",),
     )
+    lora_top_layers: int | None = setting(
+        "Adapt this many of the last transformer blocks only: no backward runs beneath them. null "
+        "adapts all.",
+        default=None,
+        at_least=1,
+    )
 
     # --- the optimizer
     learning_rate: float = setting("AdamW's peak learning rate.", default=1e-3, above=0)

@@ -17,6 +17,7 @@ _SETTINGS = (
     "lora_alpha",
     "lora_dropout",
     "lora_target_modules",
+    "lora_top_layers",
     "quantization",
     "dtype",
     "learning_rate",

@@ -25,6 +25,7 @@ from transformers.utils.logging import (
     is_progress_bar_enabled,
 )
 
+from dpacc.blocks import transformer_blocks
 from dpacc.config import Precision, Quantization
 from dpacc.errors import ConfigurationError
 
@@ -97,6 +98,7 @@ def add_lora(
     target_modules: Sequence[str] = ("all-linear",),
     seed: int = 0,
     gradient_checkpointing: bool = False,
+    top_layers: int | None = None,
 ) -> PeftModel:
     """Put a fresh float32 LoRA adapter on the named linear layers of a frozen base.
 
@@ -108,21 +110,22 @@ def add_lora(
         target_modules: last parts of layer names, such as `q_proj`, or `all-linear`.
         seed: seeds A's initial values, equal on every rank (B starts at zero).
         gradient_checkpointing: recompute activations in the backward pass.
+        top_layers: adapt this many of the last transformer blocks only; no backward runs beneath.
 
     Raises:
-        ConfigurationError: a name that no linear layer has, or nothing left to train.
+        ConfigurationError: a name that no linear layer has, nothing left to train, or more top
+            layers than there are.
     """
     with _quiet_loading():  # PEFT imports bitsandbytes, which advertises a kernel
         from peft import LoraConfig
 
     _refuse_unknown_targets(model, target_modules)
-    everywhere = "all-linear" in target_modules
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules="all-linear" if everywhere else list(target_modules),
+        **_where(model, target_modules, top_layers),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
     adapted = _wrap(model, config, seed)
@@ -217,6 +220,25 @@ def _refuse_missing_weights(model: str, report: dict[str, Any]) -> None:
 # --- adapters -----------------------------------------------------------------------------
 
 
+def _where(
+    model: PreTrainedModel, targets: Sequence[str], top_layers: int | None
+) -> dict[str, Any]:
+    """PEFT's words for the layers to adapt."""
+    everywhere = "all-linear" in targets
+    if top_layers is None:
+        return {"target_modules": "all-linear" if everywhere else list(targets)}
+    blocks = transformer_blocks(model)
+    if top_layers > len(blocks):
+        raise ConfigurationError(
+            f"lora_top_layers={top_layers} exceeds the {len(blocks)} layers of this model"
+        )
+    names = sorted({name.rpartition(".")[2] for name in _linear_names(blocks)})
+    return {
+        "target_modules": names if everywhere else list(targets),
+        "layers_to_transform": list(range(len(blocks) - top_layers, len(blocks))),
+    }
+
+
 def _wrap(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
     from peft import get_peft_model
 
@@ -233,12 +255,15 @@ def _wrap(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
 
 
 def _enable_checkpointing(model: PreTrainedModel) -> None:
-    # transformers 5.23 renamed it; both names also make the embeddings' output require grad.
+    # transformers 5.23 renamed it; both names also make the embeddings' output require grad, which
+    # only reentrant checkpointing needs: a backward would run beneath the lowest adapter.
     enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
     enable({"use_reentrant": False})
+    if getattr(model, "_require_grads_hook", None) is not None:
+        model.disable_input_require_grads()
 
 
-def _linear_names(model: PreTrainedModel) -> list[str]:
+def _linear_names(model: torch.nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()

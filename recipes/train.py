@@ -83,6 +83,7 @@ def train(config: TrainingConfig) -> None:
         target_modules=config.lora_target_modules,
         seed=config.seed,
         gradient_checkpointing=config.gradient_checkpointing,
+        top_layers=config.lora_top_layers,
     )
     adapters = [p for p in model.parameters() if p.requires_grad]
     trainable = sum(p.numel() for p in adapters)

@@ -303,3 +303,31 @@ def test_nothing_to_train_is_refused(keep_head):
         base.lm_head = torch.nn.Identity()
     with pytest.raises(ConfigurationError, match="no trainable adapter"):
         add_lora(model=base, rank=2, alpha=4)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("targets", [("all-linear",), ("q_proj", "v_proj")])
+def test_no_backward_runs_beneath_the_top_layers(targets, checkpointing):
+    """Only the top block is adapted, and the hidden states that enter it need no gradient."""
+    base = tiny_llama()
+    model = add_lora(
+        model=base,
+        rank=2,
+        alpha=4,
+        target_modules=targets,
+        top_layers=1,
+        gradient_checkpointing=checkpointing,
+    ).train()
+    assert {name.split("layers.")[1][0] for name in trainable(model)} == {"1"}
+    needs_gradient = []
+    for block in base.model.layers:
+        block.register_forward_hook(lambda *call: needs_gradient.append(call[-1].requires_grad))
+    model(input_ids=TOKENS, labels=TOKENS, use_cache=False).loss.backward()
+    assert needs_gradient[:2] == [False, True]
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_more_top_layers_than_there_are_are_refused():
+    """The error shows both numbers."""
+    with pytest.raises(ConfigurationError, match=r"lora_top_layers=3 exceeds the 2 layers"):
+        add_lora(model=tiny_llama(), rank=2, alpha=4, top_layers=3)
