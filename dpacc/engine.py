@@ -27,7 +27,7 @@ from dpacc.admission import (
     refuse_replaced_adapters,
 )
 from dpacc.backends import Backend, backend_for
-from dpacc.batching import cut_into_micro_batches
+from dpacc.batching import cut_into_micro_batches, starting_cost
 from dpacc.books import Books
 from dpacc.checkpoint import Checkpoints
 from dpacc.errors import BudgetExhausted, ConfigurationError
@@ -326,6 +326,7 @@ class PrivacyEngine:
             counts=[len(unit) for unit in drawn],
             ranks=self.accelerator.num_processes,
             max_tokens=self.micro_batch_tokens,
+            start_cost=starting_cost(self.accelerator.device.type),
             max_units=max(1, self._most_rows) if keeps_rows else None,
         )
         mine = cut[self.accelerator.process_index]

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from dpacc.batching import cut_into_micro_batches
+from dpacc.batching import cut_into_micro_batches, starting_cost
 from dpacc.errors import ConfigurationError
 from dpacc.losses import causal_lm_losses
 from dpacc.supervision import IGNORED, Example
@@ -48,7 +48,12 @@ def held_out_perplexity(
     rank = accelerator.process_index if accelerator else 0
     device = accelerator.device if accelerator else next(model.parameters()).device
     lengths = [len(example["input_ids"]) for example in examples]
-    shares = cut_into_micro_batches(lengths=lengths, ranks=ranks, max_tokens=max_tokens)
+    shares = cut_into_micro_batches(
+        lengths=lengths,
+        ranks=ranks,
+        max_tokens=max_tokens,
+        start_cost=starting_cost(device.type),
+    )
     total = torch.zeros(2, dtype=torch.float64)
     with _evaluating(model):
         for positions in shares[rank]:
