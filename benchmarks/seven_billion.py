@@ -9,6 +9,7 @@ step is the real one: coupling probe, sampling, two-pass ghost clipping, ledger,
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import tempfile
 import time
@@ -134,7 +135,7 @@ def main(
         target_delta=1e-5,
     )
     optimizer = torch.optim.AdamW(trainable, lr=1e-4)
-    before = [p.detach().clone() for p in trainable]
+    before = [_digest(p) for p in trainable]
     with tempfile.TemporaryDirectory() as folder:
         engine = PrivacyEngine(
             Accelerator(cpu=True),
@@ -155,7 +156,7 @@ def main(
             print(f"step {step.index}: {_since(asked)}, peak so far {_peak():.2f} GB")
             asked = time.monotonic()
         engine.close()
-    moved = sum(bool((p != old).any()) for p, old in zip(trainable, before, strict=True))
+    moved = sum(_digest(p) != old for p, old in zip(trainable, before, strict=True))
     print(f"{sum(p.numel() for p in trainable):,} trainable parameters")
     print(f"{moved} of {len(trainable)} adapter matrices moved; {strategy}, rank {rank}, ", end="")
     print(f"{examples} examples of {tokens} tokens")
@@ -164,6 +165,10 @@ def main(
 def _count(parameter: nn.Parameter) -> int:
     packed = isinstance(parameter, bnb.nn.Params4bit)
     return parameter.numel() * (2 if packed else 1)
+
+
+def _digest(parameter: nn.Parameter) -> bytes:
+    return hashlib.sha256(parameter.detach().numpy().data).digest()
 
 
 def _since(start: float) -> str:
