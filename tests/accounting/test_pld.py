@@ -43,17 +43,17 @@ def test_published_values(q, sigma, steps, epsilon):
     assert bounds.high == pytest.approx(epsilon, rel=5e-4)
 
 
-def test_two_hundred_settings_agree_with_dp_accounting():
-    """Our ε is never below dp-accounting's optimistic one, nor 0.3% above its pessimistic one.
+def test_five_hundred_settings_agree_with_dp_accounting():
+    """Our ε is never below dp-accounting's optimistic one, nor 0.2% above its pessimistic one.
 
     Our lower bound may exceed its pessimistic value only where the rounding of its untilted
     transform, about times·2e-16, is more than a thousandth of δ.
     """
-    assert len(REFERENCE) >= 200
+    assert len(REFERENCE) >= 500
     for setting in REFERENCE:
         bounds = epsilon_of(setting)
         assert bounds.high >= setting["optimistic"], setting
-        assert bounds.high <= setting["pessimistic"] * 1.003, setting
+        assert bounds.high <= setting["pessimistic"] * 1.002, setting
         if setting["times"] * FFT_ROUNDING < 1e-3 * setting["delta"]:
             assert bounds.low <= setting["pessimistic"] * (1 + 1e-9), setting
 
