@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         Skellam,
     )
     from dpacc_accounting.merging import MergedLedgers, merge_ledgers
+    from dpacc_accounting.one_run import Guesses, one_run_epsilon, one_run_mu
     from dpacc_accounting.pricing import delta, epsilon
     from dpacc_accounting.reading import read_federation
     from dpacc_accounting.record import LedgerError, LedgerRecord, read_ledger
@@ -77,6 +78,7 @@ _ROOMS = {
     "Federation": "rounds",
     "Gaussian": "events",
     "Guarantee": "guarantee",
+    "Guesses": "one_run",
     "Laplace": "mechanisms",
     "Ledger": "ledger",
     "LedgerError": "record",
@@ -107,6 +109,8 @@ _ROOMS = {
     "from_dp_event": "conversion",
     "group_epsilon": "groups",
     "merge_ledgers": "merging",
+    "one_run_epsilon": "one_run",
+    "one_run_mu": "one_run",
     "positive_predictive_value": "attacks",
     "price_federation": "federation",
     "read_federation": "reading",
@@ -131,6 +135,7 @@ __all__ = [
     "Federation",
     "Gaussian",
     "Guarantee",
+    "Guesses",
     "Laplace",
     "Ledger",
     "LedgerError",
@@ -161,6 +166,8 @@ __all__ = [
     "from_dp_event",
     "group_epsilon",
     "merge_ledgers",
+    "one_run_epsilon",
+    "one_run_mu",
     "positive_predictive_value",
     "price_federation",
     "read_federation",
