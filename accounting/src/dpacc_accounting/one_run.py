@@ -203,14 +203,23 @@ def independent_mu(
     >>> round(independent_mu(missed=309, present=1000, false_alarms=309, absent=1000), 2)
     0.83
     """
-    each = (1 - _checked(confidence)) / 2
-    if min(present, absent) < 1:
-        return 0.0
-    misses, alarms = (
-        float(beta.ppf(1 - each, wrong + 1, tried - wrong)) if wrong < tried else 1.0
-        for wrong, tried in ((missed, present), (false_alarms, absent))
-    )
+    each = 1 - (1 - _checked(confidence)) / 2
+    alarms = clopper_pearson(wrong=false_alarms, tried=absent, confidence=each)
+    misses = clopper_pearson(wrong=missed, tried=present, confidence=each)
     return max(0.0, float(-ndtri(alarms) - ndtri(misses)))
+
+
+def clopper_pearson(*, wrong: int, tried: int, confidence: float) -> float:
+    """The upper limit of an error rate that was seen `wrong` times in `tried` trials.
+
+    Source: Clopper & Pearson 1934, Biometrika 26, 404-413.
+
+    >>> round(clopper_pearson(wrong=0, tried=100, confidence=0.95), 4)
+    0.0295
+    """
+    if wrong >= tried:
+        return 1.0
+    return float(beta.ppf(_checked(confidence), wrong + 1, tried - wrong))
 
 
 def best_number_of_guesses(*, canaries: int, mu: float, confidence: float = 0.95) -> int:

@@ -1,0 +1,46 @@
+"""Measure privacy instead of believing it: canaries, guesses, and what they prove.
+
+Names are loaded on first use: judging guesses needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dpacc.audit.claims import Claim as Claim
+    from dpacc.audit.gradient_canaries import DiracCanaries as DiracCanaries
+    from dpacc.audit.rehearsal import rehearse as rehearse
+    from dpacc.audit.trainers import audit_trainer as audit_trainer
+    from dpacc.audit.trainers import projections as projections
+    from dpacc.audit.verdict import Audit as Audit
+    from dpacc.audit.verdict import judge as judge
+
+_HOMES = {
+    "Audit": "verdict",
+    "Claim": "claims",
+    "DiracCanaries": "gradient_canaries",
+    "audit_trainer": "trainers",
+    "judge": "verdict",
+    "projections": "trainers",
+    "rehearse": "rehearsal",
+}
+
+__all__ = [
+    "Audit",
+    "Claim",
+    "DiracCanaries",
+    "audit_trainer",
+    "judge",
+    "projections",
+    "rehearse",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dpacc.audit' has no attribute {name!r}")
+    return getattr(import_module(f"dpacc.audit.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

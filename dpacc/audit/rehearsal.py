@@ -1,0 +1,108 @@
+"""Run a plan with the real engine on nothing but canaries, and see whether it keeps its word."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from dpacc_accounting import Repeated
+from torch import nn
+
+from dpacc.audit.claims import Claim
+from dpacc.audit.gradient_canaries import DiracCanaries
+from dpacc.audit.verdict import Audit, Coins, Scores, judge
+from dpacc.engine import PrivacyEngine
+from dpacc.errors import ConfigurationError
+from dpacc.plan import PrivacyPlan
+
+_MOST_CANARIES = 10_000
+
+
+def rehearse(
+    *,
+    plan: PrivacyPlan,
+    canaries: int | None = None,
+    confidence: float = 0.95,
+    seed: int | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> Audit:
+    """Train a small model under `plan` on Dirac canaries alone, and audit what was released.
+
+    Every step draws, clips, sums, charges, noises and updates as a real run does; examples that
+    are no canary contribute zero. No private data is read.
+
+    Args:
+        plan: what to carry out, its noise multiplier and adjacency included.
+        canaries: how many, at most the plan's dataset_size; by default that, up to 10,000.
+        confidence: of the verdict.
+        seed: of the coins and of the engine's draws, for tests; by default both are fresh.
+        advance: called after each step.
+
+    Raises:
+        ConfigurationError: the plan is for replace-one adjacency, or has fewer examples.
+    """
+    if plan.adjacency != "add-or-remove":
+        raise ConfigurationError(
+            f"the audit adds and removes canaries, and the plan is for {plan.adjacency} "
+            "neighbours; audit the same plan with adjacency add-or-remove"
+        )
+    count = min(plan.dataset_size, _MOST_CANARIES) if canaries is None else canaries
+    if not 2 <= count <= plan.dataset_size:
+        raise ConfigurationError(
+            f"canaries={count} must lie between 2 and the plan's dataset_size={plan.dataset_size}"
+        )
+    event = Repeated(event=plan.step_event, times=plan.steps)
+    claim = Claim.of_event(event=event, delta=plan.target_delta, unit=plan.unit)
+    included = np.random.default_rng(seed).random(count) < 0.5
+    scores = _train(plan, included, seed, advance)
+    # Half of what a canary adds on average: known beforehand, because nothing else adds there.
+    share = 1 / math.sqrt(2) if plan.clipping == "per-layer" else 1.0
+    threshold = share * plan.steps * plan.sampling_probability / 2
+    return judge(
+        included=included,
+        scores=scores,
+        claim=claim,
+        confidence=confidence,
+        threshold=None if plan.clipping == "adaptive" else threshold,
+    )
+
+
+class _TwoFactors(nn.Module):
+    """A LoRA's two factors and nothing beneath them."""
+
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        width = math.isqrt(elements) + 1
+        rank = width // 2 + 1
+        self.down = nn.Linear(width, rank, bias=False)
+        self.up = nn.Linear(rank, width, bias=False)
+
+
+def _train(
+    plan: PrivacyPlan, included: Coins, seed: int | None, advance: Callable[[], None]
+) -> Scores:
+    model = _TwoFactors(len(included))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    canaries = DiracCanaries(model=model, optimizer=optimizer, canaries=len(included))
+    others = [{"canary": 0, "canary_weight": 0.0}] * (plan.dataset_size - len(included))
+    data = [*canaries.examples(included=included), *others]
+    losses, collate = canaries.losses(), canaries.collate()
+    with tempfile.TemporaryDirectory() as folder:
+        engine = PrivacyEngine(
+            Accelerator(), plan, ledger=Path(folder) / "ledger.jsonl", fixed_seed=seed
+        )
+        model, optimizer = engine.prepare(model, optimizer)
+        for step in engine.steps(data, collate):
+            for batch in step:
+                step.backward(losses(model, batch))
+            step.update()
+            advance()
+        engine.close()
+    return canaries.scores(
+        expected_batch_size=plan.expected_batch_size, max_grad_norm=plan.max_grad_norm
+    )

@@ -1,0 +1,106 @@
+"""The engine audited on Dirac canaries: honest plans pass, closely; every planted leak is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from dpacc import release
+from dpacc.audit import rehearse
+from dpacc.errors import ConfigurationError
+from dpacc.plan import PrivacyPlan
+from dpacc.sampling import PoissonSampler
+
+
+def plan_of(**changes: Any) -> PrivacyPlan:
+    settings: dict[str, Any] = {
+        "dataset_size": 3000,
+        "expected_batch_size": 3000,
+        "steps": 2,
+        "noise_multiplier": 1.5,
+        "max_grad_norm": 0.7,
+        "target_delta": 1e-5,
+    }
+    return PrivacyPlan(**settings | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [
+        ({}, 0.75),
+        ({"clipping": "automatic"}, 0.75),
+        ({"clipping": "per-layer"}, 0.4),
+        ({"expected_batch_size": 1000, "steps": 9}, 0.3),
+    ],
+    ids=["flat", "automatic", "per-layer", "Poisson"],
+)
+def test_an_honest_engine_keeps_its_claim_narrowly(changes: Any, share: float) -> None:
+    """Not refuted; the bounds order themselves and reach a good share of the claimed ε."""
+    audit = rehearse(plan=plan_of(**changes), seed=1)
+    assert not audit.refuted
+    assert audit.independent_epsilon is not None
+    assert 0 < audit.epsilon < audit.gaussian_epsilon < audit.independent_epsilon
+    assert share * audit.claim.epsilon < audit.independent_epsilon < audit.claim.epsilon
+
+
+def test_an_adapting_norm_leaves_no_independent_scores() -> None:
+    """Adaptive clipping ties the canaries together: the bound that needs independence is absent."""
+    audit = rehearse(plan=plan_of(clipping="adaptive"), seed=1)
+    assert not audit.refuted
+    assert audit.independent_epsilon is None
+    assert audit.epsilon > 0
+
+
+def too_little_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = release.standard_normals
+    monkeypatch.setattr(release, "standard_normals", lambda **words: 0.8 * honest(**words))
+
+
+def clip_at_twice_the_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dpacc import accumulation
+
+    honest = accumulation.clipping_scales
+    monkeypatch.setattr(accumulation, "clipping_scales", lambda **words: 1.3 * honest(**words))
+
+
+def draw_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = PoissonSampler.draw
+
+    def draw(self: PoissonSampler, *, step: int) -> Any:
+        both = [honest(self, step=step + shift) for shift in (0, 1000, 2000)]
+        return torch.unique(torch.cat([torch.from_numpy(each) for each in both])).numpy()
+
+    monkeypatch.setattr(PoissonSampler, "draw", draw)
+
+
+@pytest.mark.parametrize("plant", [too_little_noise, clip_at_twice_the_norm, draw_too_often])
+def test_a_leaking_engine_is_refuted(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fifth less noise, a third more clipping norm, or thrice the sampling rate: found."""
+    changes: dict[str, Any] = {}
+    if plant is draw_too_often:
+        changes = {"expected_batch_size": 600, "steps": 20}
+    plant(monkeypatch)
+    assert rehearse(plan=plan_of(**changes), seed=1).refuted
+
+
+def test_rehearsals_differ_unless_seeded() -> None:
+    """Fresh coins and noise every time; a seed repeats both."""
+    plan = plan_of(dataset_size=50, expected_batch_size=25)
+    assert rehearse(plan=plan, seed=3) == rehearse(plan=plan, seed=3)
+    steps = []
+    rehearse(plan=plan, advance=lambda: steps.append(1))
+    assert len(steps) == plan.steps
+
+
+def test_what_cannot_be_rehearsed_is_refused() -> None:
+    """Replace-one plans, more canaries than examples, and no canaries: with the remedy."""
+    with pytest.raises(ConfigurationError, match="adjacency add-or-remove"):
+        rehearse(plan=plan_of(adjacency="replace-one"))
+    for canaries in (1, 3001):
+        with pytest.raises(ConfigurationError, match="between 2 and the plan's"):
+            rehearse(plan=plan_of(), canaries=canaries)
