@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ def rehearse(
     canaries: int | None = None,
     confidence: float = 0.95,
     seed: int | None = None,
-    advance: Callable[[], None] = lambda: None,
+    tracked: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> Audit:
     """Train a small model under `plan` on Dirac canaries alone, and audit what was released.
 
@@ -41,7 +41,7 @@ def rehearse(
         canaries: how many, at most the plan's dataset_size; by default that, up to 10,000.
         confidence: of the verdict.
         seed: of the coins and of the engine's draws, for tests; by default both are fresh.
-        advance: called after each step.
+        tracked: passes the numbers of the steps on, and may show how far they are.
 
     Raises:
         ConfigurationError: the plan is for replace-one adjacency, or has fewer examples.
@@ -59,7 +59,7 @@ def rehearse(
     event = Repeated(event=plan.step_event, times=plan.steps)
     claim = Claim.of_event(event=event, delta=plan.target_delta, unit=plan.unit)
     included = np.random.default_rng(seed).random(count) < 0.5
-    scores = _train(plan, included, seed, advance)
+    scores = _train(plan, included, seed, tracked)
     # Half of what a canary adds on average: known beforehand, because nothing else adds there.
     share = 1 / math.sqrt(2) if plan.clipping == "per-layer" else 1.0
     threshold = share * plan.steps * plan.sampling_probability / 2
@@ -84,7 +84,10 @@ class _TwoFactors(nn.Module):
 
 
 def _train(
-    plan: PrivacyPlan, included: Coins, seed: int | None, advance: Callable[[], None]
+    plan: PrivacyPlan,
+    included: Coins,
+    seed: int | None,
+    tracked: Callable[[Sequence[int]], Iterable[int]],
 ) -> Scores:
     model = _TwoFactors(len(included))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -97,11 +100,10 @@ def _train(
             Accelerator(), plan, ledger=Path(folder) / "ledger.jsonl", fixed_seed=seed
         )
         model, optimizer = engine.prepare(model, optimizer)
-        for step in engine.steps(data, collate):
+        for step, _ in zip(engine.steps(data, collate), tracked(range(plan.steps)), strict=False):
             for batch in step:
                 step.backward(losses(model, batch))
             step.update()
-            advance()
         engine.close()
     return canaries.scores(
         expected_batch_size=plan.expected_batch_size, max_grad_norm=plan.max_grad_norm

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class Audit:
         gaussian_epsilon: the same if the trade-off curve is a Gaussian mechanism's.
         independent_epsilon: the same if also the scores are independent; None if they may not be.
         refuted: whether the claim cannot be true.
+        included: [m], the coins.
+        scores: [m], what was seen of each canary.
     """
 
     claim: Guarantee
@@ -49,6 +51,8 @@ class Audit:
     gaussian_epsilon: float
     independent_epsilon: float | None
     refuted: bool
+    included: Coins = field(compare=False, repr=False)
+    scores: Scores = field(compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as strict JSON."""
@@ -112,6 +116,8 @@ def judge(
         gaussian_epsilon=gaussian,
         independent_epsilon=independent,
         refuted=bool(refuted),
+        included=included,
+        scores=scores,
     )
 
 

@@ -242,10 +242,11 @@ def best_number_of_guesses(*, canaries: int, mu: float, confidence: float = 0.95
     tried = sorted({max(1, round(share / 2)) * 2 for share in shares})
     tried = [made for made in tried if made <= canaries]
 
-    def bound(made: int) -> float:
+    def bound(made: int) -> tuple[float, int]:
         right = round(made * _accuracy(made / canaries, mu))
         guesses = Guesses(correct=right, made=made, canaries=canaries)
-        return one_run_mu(guesses=guesses, confidence=confidence)
+        # Where nothing is to be expected, many guesses still catch a gross violation.
+        return one_run_mu(guesses=guesses, confidence=confidence), made
 
     return max(tried, key=bound)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,10 +92,13 @@ def test_a_leaking_engine_is_refuted(
 def test_rehearsals_differ_unless_seeded() -> None:
     """Fresh coins and noise every time; a seed repeats both."""
     plan = plan_of(dataset_size=50, expected_batch_size=25)
-    assert rehearse(plan=plan, seed=3) == rehearse(plan=plan, seed=3)
-    steps = []
-    rehearse(plan=plan, advance=lambda: steps.append(1))
-    assert len(steps) == plan.steps
+    first, second = (rehearse(plan=plan, seed=3) for _ in range(2))
+    assert first == second
+    np.testing.assert_array_equal(first.scores, second.scores)
+    seen: list[int] = []
+    fresh = [rehearse(plan=plan, tracked=lambda steps: seen.extend(steps) or steps) for _ in "ab"]
+    assert seen == [0, 1, 0, 1]
+    assert not np.array_equal(fresh[0].scores, fresh[1].scores)
 
 
 def test_what_cannot_be_rehearsed_is_refused() -> None:

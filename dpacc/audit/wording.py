@@ -1,0 +1,61 @@
+"""An audit in words: what was claimed, what was measured, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+
+from dpacc_accounting.guarantee import rounded_up
+
+from dpacc.audit.verdict import Audit
+
+
+def audit_rows(audit: Audit) -> list[tuple[str, str]]:
+    """The claim, the lower bounds and the verdict, as the rows of a table."""
+    claim = audit.claim
+    rows = [
+        (
+            "claimed ε",
+            f"{rounded_up(claim.epsilon)} at δ = {claim.delta:g}, {claim.adjacency}, {claim.unit}",
+        ),
+        (
+            "guesses",
+            f"{audit.guesses.correct} right of {audit.guesses.made}, about "
+            f"{audit.guesses.canaries} canaries",
+        ),
+    ]
+    rows += [(f"ε at least, {words}", rounded_down(value)) for words, value in bounds_of(audit)]
+    return [
+        *rows,
+        ("confidence", f"{audit.confidence:.4g}"),
+        ("verdict", verdict_of(audit)),
+    ]
+
+
+def bounds_of(audit: Audit) -> list[tuple[str, float]]:
+    """What each lower bound on ε assumes, and the bound."""
+    bounds = [
+        ("whatever the mechanism", audit.epsilon),
+        ("if it is Gaussian", audit.gaussian_epsilon),
+    ]
+    if audit.independent_epsilon is not None:
+        bounds.append(("if scores are independent", audit.independent_epsilon))
+    return bounds
+
+
+def verdict_of(audit: Audit) -> str:
+    """One sentence."""
+    if audit.refuted:
+        return "REFUTED: so many right guesses are too improbable under the claim"
+    return "not refuted (which does not prove it)"
+
+
+def rounded_down(value: float, *, digits: int = 3) -> str:
+    """`value` in `digits` significant digits, never above it: a lower bound may not grow in print.
+
+    >>> rounded_down(2.4099), rounded_down(0.0)
+    ('2.4', '0')
+    """
+    if value == 0:
+        return "0"
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - digits + 1)
+    return f"{math.floor(value / unit) * unit:.{digits}g}"

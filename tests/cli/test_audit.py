@@ -1,0 +1,134 @@
+"""`dpacc audit`: a file of scores from anybody, or a plan that the engine carries out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dpacc_accounting import Ledger
+
+from dpacc import release
+from dpacc.audit.records import write_scores
+from dpacc.plan import PrivacyPlan
+
+PLAN = PrivacyPlan(
+    dataset_size=400,
+    expected_batch_size=400,
+    steps=2,
+    noise_multiplier=2.0,
+    max_grad_norm=1.0,
+    target_delta=1e-5,
+)
+
+
+def scores_file(folder: Path, *, leak: float, **fields: Any) -> Path:
+    """A trainer that claims ε = 1 and whose scores differ by `leak` standard deviations."""
+    rng = np.random.default_rng(0)
+    included = rng.random(400) < 0.5
+    document = {
+        "included": included.astype(int).tolist(),
+        "scores": (leak * included + rng.standard_normal(400)).tolist(),
+        "epsilon": 1.0,
+        "delta": 1e-5,
+    }
+    path = folder / "scores.json"
+    path.write_text(json.dumps(document | fields))
+    return path
+
+
+def test_a_claim_that_scores_refute_exits_with_1(dpacc, tmp_path: Path) -> None:
+    """The bound stands above the claim, with its confidence, in words, JSON and a picture."""
+    path = scores_file(tmp_path, leak=4.0)
+    outcome = dpacc("audit", path)
+    assert outcome.code == 1
+    assert "REFUTED" in outcome.out
+    assert "0.95" in outcome.out
+    picture = tmp_path / "audit.png"
+    outcome = dpacc("audit", path, "--json", "--plot", picture, "--confidence", "0.9")
+    assert outcome.code == 1
+    found = json.loads(outcome.out)
+    assert found["refuted"] is True
+    assert found["confidence"] == 0.9
+    assert found["epsilon_at_least"] > found["claim"]["epsilon"] == 1.0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_claim_that_stands_exits_with_0(dpacc, tmp_path: Path) -> None:
+    """No leak, or a claim so weak that the leak is within it."""
+    outcome = dpacc("audit", scores_file(tmp_path, leak=0.0))
+    assert outcome.code == 0
+    assert "not refuted" in outcome.out
+    weak = dpacc("audit", scores_file(tmp_path, leak=4.0), "--epsilon", 30, "--delta", "1e-3")
+    assert weak.code == 0
+    assert "30 at δ = 0.001" in weak.out
+
+
+def test_recorded_scores_carry_their_plan(dpacc, tmp_path: Path) -> None:
+    """What a recipe wrote is judged by its plan's whole curve, at its δ or another."""
+    rng = np.random.default_rng(1)
+    included = rng.random(400) < 0.5
+    write_scores(
+        path=tmp_path / "scores.json",
+        included=included,
+        scores=included + rng.standard_normal(400) * 2**0.5,
+        plan=PLAN,
+        threshold=0.5,
+    )
+    found = json.loads(dpacc("audit", tmp_path / "scores.json", "--json").out)
+    assert found["claim"]["epsilon"] == PLAN.guarantee().epsilon
+    assert found["epsilon_at_least_if_independent"] > 0
+    other = json.loads(dpacc("audit", tmp_path / "scores.json", "--json", "--delta", "1e-3").out)
+    assert other["claim"]["delta"] == 1e-3
+
+
+def test_a_plan_or_a_ledger_is_rehearsed_by_the_engine(
+    dpacc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The honest engine passes; one with half the noise does not, whatever its books say."""
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(PLAN.to_json()))
+    with Ledger.open(path=tmp_path / "ledger.jsonl", plan=PLAN.to_json()) as book:
+        book.charge(step=0, event=PLAN.step_event)
+    words = ["--json", "--confidence", "0.999999"]
+    for source in (plan, tmp_path / "ledger.jsonl"):
+        outcome = dpacc("audit", source, *words)
+        assert outcome.code == 0, outcome
+        assert json.loads(outcome.out)["canaries"] == 400
+    honest = release.standard_normals
+    monkeypatch.setattr(release, "standard_normals", lambda **known: 0.3 * honest(**known))
+    assert dpacc("audit", plan, *words).code == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "words", "message"),
+    [
+        ({"scores": [1.0]}, [], "one score for each"),
+        ({"scores": ["a"] * 400}, [], "'scores' must be a list"),
+        ({"included": [2] * 400}, [], "0 or 1"),
+        ({"epsilon": None}, [], "nothing is claimed"),
+        ({"epsilon": -1}, [], "epsilon=-1"),
+        ({"noise": 1}, [], "'noise' is not a field"),
+        ({"plan": {"steps": 3}}, [], "not a privacy plan"),
+        ({}, ["--canaries", "5"], "--canaries is for plans"),
+        ({}, ["--confidence", "1"], "1"),
+    ],
+)
+def test_bad_scores_are_one_line(
+    dpacc, tmp_path: Path, fields: dict[str, Any], words: list[str], message: str
+) -> None:
+    """Each names the field and the remedy, with exit code 2."""
+    outcome = dpacc("audit", scores_file(tmp_path, leak=1.0, **fields), *words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.count("\n") == 1
+    assert message in outcome.err
+
+
+def test_a_plan_keeps_its_own_epsilon(dpacc, tmp_path: Path) -> None:
+    """Another ε for a plan would test something else than the plan: refused."""
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN.to_json()))
+    outcome = dpacc("audit", tmp_path / "plan.json", "--epsilon", "3")
+    assert outcome.code == 2
+    assert "its own ε" in outcome.err
