@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from dpacc_accounting.calibration import Calibration, calibrate_noise
     from dpacc_accounting.conversion import from_dp_event, to_dp_event
+    from dpacc_accounting.event_documents import event_from_json, event_to_json
     from dpacc_accounting.events import (
         Composed,
         Event,
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
         Repeated,
         SampledWithoutReplacement,
         Shuffled,
-        event_from_json,
-        event_to_json,
     )
     from dpacc_accounting.federation import FederatedGuarantee, price_federation
     from dpacc_accounting.groups import group_epsilon, user_epsilon
@@ -104,8 +103,8 @@ _ROOMS = {
     "calibrate_steps": "affordable",
     "delta": "pricing",
     "epsilon": "pricing",
-    "event_from_json": "events",
-    "event_to_json": "events",
+    "event_from_json": "event_documents",
+    "event_to_json": "event_documents",
     "from_dp_event": "conversion",
     "group_epsilon": "groups",
     "merge_ledgers": "merging",

@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-from dpacc_accounting.events import Event, event_to_json
+from dpacc_accounting.event_documents import event_to_json
+from dpacc_accounting.events import Event
 from dpacc_accounting.record import (
     START,
     VERSION,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import numbers
 import operator
 from dataclasses import dataclass
 from typing import Any
 
+from dpacc_accounting.event_fields import AnyEvent, real
+
 
 @dataclass(frozen=True, kw_only=True)
-class Laplace:
+class Laplace(AnyEvent):
     """One number with Laplace noise: `value + Laplace(noise_multiplier·C)`.
 
     Args:
@@ -33,7 +34,7 @@ class Laplace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscreteGaussian:
+class DiscreteGaussian(AnyEvent):
     """One integer with discrete Gaussian noise: `value + k`, k with chance ∝ `e^(−k²/2σ²)`.
 
     Args:
@@ -58,7 +59,7 @@ class DiscreteGaussian:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Skellam:
+class Skellam(AnyEvent):
     """One integer with Skellam noise: the difference of two Poisson numbers of mean variance/2.
 
     Args:
@@ -84,7 +85,7 @@ class Skellam:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExponentialMechanism:
+class ExponentialMechanism(AnyEvent):
     """A choice with bounded range: no two outcomes' log-odds change by more than ε between them.
 
     Choosing i with chance ∝ `e^(ε·u_i/(2Δ))`, Δ being the sensitivity of every score u_i, is one.
@@ -114,12 +115,10 @@ Mechanism = Laplace | DiscreteGaussian | Skellam | ExponentialMechanism
 
 
 def _keep_positive(event: Any, name: str) -> None:
-    value = getattr(event, name)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise ValueError(f"{name}={value!r} is not a number")
-    if not 0 < float(value) < math.inf:
+    value = real(getattr(event, name), name=name)
+    if not 0 < value < math.inf:
         raise ValueError(f"{name}={value} is not a finite number above 0")
-    object.__setattr__(event, name, float(value))
+    object.__setattr__(event, name, value)
 
 
 def _keep_whole(event: Any, name: str) -> None:

@@ -19,7 +19,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dpacc_accounting.events import Composed, Event, Repeated, event_from_json
+from dpacc_accounting.event_documents import event_from_json
+from dpacc_accounting.events import Composed, Event, Repeated
 
 VERSION = 1
 START = "0" * 64

@@ -1,0 +1,110 @@
+"""What is run on a part of the data: who takes part, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dpacc_accounting.event_fields import AnyEvent, count, real, require_event
+
+if TYPE_CHECKING:
+    from dpacc_accounting.events import Event
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoissonSampled(AnyEvent):
+    """`event`, run on a secret subset that each unit joins independently with `probability`.
+
+    Shuffled or fixed-size batches are not this event, and are not amplified the same way.
+
+    Args:
+        probability: q in [0, 1], the same for every privacy unit.
+        event: what is run on the subset.
+
+    Raises:
+        ValueError: q is NaN or outside [0, 1], or `event` is not an event.
+
+    Source: Abadi et al. 2016 (arXiv 1607.00133); Balle, Barthe & Gaboardi 2018
+    (arXiv 1807.01647).
+
+    >>> PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=1.0)).probability
+    0.01
+    """
+
+    probability: float
+    event: Event
+
+    def __post_init__(self) -> None:
+        q = real(self.probability, name="probability")
+        if not 0 <= q <= 1:
+            raise ValueError(
+                f"probability={q} is outside [0, 1]; give the chance that one unit takes part, "
+                "such as batch_size / dataset_size"
+            )
+        object.__setattr__(self, "probability", q)
+        require_event(self.event, owner="PoissonSampled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledWithoutReplacement(AnyEvent):
+    """`event`, run on `sample_size` of `dataset_size` units, every such subset equally likely.
+
+    Priced under replace-one adjacency, which leaves the size of the dataset as it is. Batches cut
+    from one shuffled order are not this event: they depend on each other.
+
+    Args:
+        sample_size: units in the batch, at least 1.
+        dataset_size: units in the dataset, at least `sample_size`.
+        event: what is run on the batch.
+
+    Raises:
+        ValueError: the sizes do not fit, or `event` is not an event.
+
+    Source: Balle, Barthe & Gaboardi 2018 (arXiv 1807.01647), theorem 10.
+
+    >>> noisy = Gaussian(noise_multiplier=1.0)
+    >>> SampledWithoutReplacement(sample_size=64, dataset_size=1000, event=noisy).sample_size
+    64
+    """
+
+    sample_size: int
+    dataset_size: int
+    event: Event
+
+    def __post_init__(self) -> None:
+        for name in ("sample_size", "dataset_size"):
+            object.__setattr__(self, name, count(getattr(self, name), name=name))
+        if not 1 <= self.sample_size <= self.dataset_size:
+            raise ValueError(
+                f"sample_size={self.sample_size} is not between 1 and "
+                f"dataset_size={self.dataset_size}"
+            )
+        require_event(self.event, owner="SampledWithoutReplacement")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shuffled(AnyEvent):
+    """One epoch over a shuffled dataset cut into batches, `event` being run on each.
+
+    No accountant may treat it as Poisson sampling: the batches depend on each other, and its ε can
+    be far larger. Pricing refuses it; `without_amplification` turns it into what may be priced,
+    `event` on the one batch that holds the unit. Under add-or-remove adjacency this takes a removed
+    unit to leave its place empty, so that no other unit changes batch.
+
+    Args:
+        event: what is run on each batch.
+
+    Raises:
+        ValueError: `event` is not an event.
+
+    Source: Chua et al. 2024 (arXiv 2403.17673); Annamalai et al. 2024 (arXiv 2411.04205).
+
+    >>> from dpacc_accounting.amplification import without_amplification
+    >>> without_amplification(event=Shuffled(event=Gaussian(noise_multiplier=1.0)))
+    Gaussian(noise_multiplier=1.0)
+    """
+
+    event: Event
+
+    def __post_init__(self) -> None:
+        require_event(self.event, owner="Shuffled")
