@@ -55,7 +55,7 @@ def held_out_perplexity(
         start_cost=starting_cost(device.type),
     )
     total = torch.zeros(2, dtype=torch.float64)
-    with _evaluating(model):
+    with evaluating(model):
         for positions in shares[rank]:
             # A rank with none left reads one again, for a sharded model is gathered by all ranks.
             batch = send_to_device(collate([examples[i] for i in positions or [0]]), device)
@@ -78,7 +78,8 @@ def _loss_and_tokens(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """While it lasts, nothing drops out and nothing is differentiated."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -78,7 +78,8 @@ def _draw_bounds(axes: Axes, audit: Audit) -> None:
         color=_INK,
         loc="left",
     )
-    label = f"ε at least, at δ = {audit.claim.delta:g}, with {audit.confidence:.0%} confidence"
+    sure = f"{100 * audit.confidence:.10g}% confidence"
+    label = f"ε at least, at δ = {audit.claim.delta:g}, with {sure}"
     _dress(axes, x=label, y="", grid="x")
 
 

@@ -26,7 +26,7 @@ def audit_rows(audit: Audit) -> list[tuple[str, str]]:
     rows += [(f"ε at least, {words}", rounded_down(value)) for words, value in bounds_of(audit)]
     return [
         *rows,
-        ("confidence", f"{audit.confidence:.4g}"),
+        ("confidence", f"{audit.confidence:.10g}"),
         ("verdict", verdict_of(audit)),
     ]
 

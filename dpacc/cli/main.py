@@ -13,6 +13,7 @@ from dpacc.errors import DpaccError
 
 # Said here rather than in the commands, so that `dpacc --help` loads none of them.
 COMMANDS = {
+    "attack": "Attack a finished adapter: membership inference and exposure.",
     "audit": "Test a claimed ε with canaries, against the engine or any trainer.",
     "calibrate": "Find the least noise that keeps training within a privacy budget.",
     "compose": "Price the rounds of a federation, client by client.",

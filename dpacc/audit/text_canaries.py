@@ -1,0 +1,71 @@
+"""Canaries in text: sentences of random tokens, and how far training lowered their losses.
+
+Random tokens are what a model knows least about, so that one that was learned stands out. Whoever
+has the base model and the adapter can score them: nothing else of the run is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+
+from dpacc.audit.verdict import Scores
+from dpacc.batching import cut_into_micro_batches, starting_cost
+from dpacc.evaluation import evaluating
+from dpacc.losses import causal_lm_losses
+from dpacc.supervision import IGNORED, Example
+
+TextCollate = Callable[[list[Example]], dict[str, Tensor]]
+
+
+def random_texts(
+    *, canaries: int, tokens: int, vocabulary: int, avoid: Collection[int] = (), seed: int = 0
+) -> list[Example]:
+    """m canaries of random tokens, none of them in `avoid` (the tokenizer's special ones).
+
+    >>> texts = random_texts(canaries=2, tokens=3, vocabulary=50, avoid={0, 1})
+    >>> [len(each["input_ids"]) for each in texts]
+    [3, 3]
+    """
+    usable = np.setdiff1d(np.arange(vocabulary), np.array(sorted(avoid), dtype=int))
+    drawn = np.random.default_rng(seed).choice(usable, size=(canaries, tokens))
+    return [{"input_ids": ids, "labels": list(ids)} for ids in drawn.tolist()]
+
+
+def left_out(example: Example) -> Example:
+    """The same example with nothing to learn: it adds zero to every sum, and N stays the same.
+
+    >>> left_out({"input_ids": [5, 6], "labels": [5, 6]})
+    {'input_ids': [5, 6], 'labels': [-100, -100]}
+    """
+    return {**example, "labels": [IGNORED] * len(example["labels"])}
+
+
+def losses_of_texts(
+    *,
+    model: nn.Module,
+    examples: Sequence[Example],
+    collate: TextCollate,
+    max_tokens: int = 4096,
+) -> Scores:
+    """[m], each example's mean loss over its tokens, in evaluation mode.
+
+    Losses of training examples are private: use this on canaries, or where nobody else looks.
+    """
+    device = next(model.parameters()).device
+    (runs,) = cut_into_micro_batches(
+        lengths=[len(each["input_ids"]) for each in examples],
+        ranks=1,
+        max_tokens=max_tokens,
+        start_cost=starting_cost(device.type),
+    )
+    losses = torch.zeros(len(examples), dtype=torch.float64)
+    with evaluating(model):
+        for positions in runs:
+            batch = send_to_device(collate([examples[at] for at in positions]), device)
+            losses[positions] = causal_lm_losses(model, batch).double().cpu()
+    return losses.numpy()

@@ -1,0 +1,97 @@
+"""The audit recipe, whole: canaries in the data of a real run, and what their scores prove."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from dpacc_accounting import read_ledger
+
+from dpacc import release
+from dpacc.errors import ConfigurationError
+from dpacc.settings import read_settings
+from tests.recipes.test_train import WORDS, write_texts
+from tests.tiny_models import save_tiny_llama
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def recipe() -> ModuleType:
+    """The recipe's own module, loaded from its file."""
+    spec = importlib.util.spec_from_file_location("audit_recipe", ROOT / "recipes/audit.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["audit_recipe"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[str]:
+    """A tiny model, forty texts and nearly a thousand canaries."""
+    save_tiny_llama(tmp_path / "model", words=WORDS)
+    write_texts(tmp_path / "private.jsonl", count=40)
+    values: dict[str, Any] = {
+        "model": tmp_path / "model",
+        "train_data": tmp_path / "private.jsonl",
+        "output_dir": tmp_path / "runs",
+        "epsilon": 4,
+        "steps": 2,
+        "expected_batch_size": 960,
+        "private_examples": 30,
+        "text_canaries": 30,
+        "canary_tokens": 4,
+        "gradient_canaries": 900,
+        "lora_target_modules": "q_proj,v_proj",
+        "dtype": "float32",
+        "confidence": 0.9999,
+    }
+    return [f"--{name}={value}" for name, value in values.items()]
+
+
+def test_an_honest_run_is_measured_and_not_refuted(
+    recipe: ModuleType, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 0, two audits with claim and confidence, their scores and figures, and a ledger."""
+    assert recipe.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert said.count("not refuted") == 2
+    assert said.count("claimed ε") == 2
+    folder = tmp_path / "runs/run"
+    for kind, count in (("text", 30), ("gradient", 900)):
+        scores = json.loads((folder / f"{kind}_scores.json").read_text())
+        assert len(scores["scores"]) == len(scores["included"]) == count
+        assert scores["plan"]["dataset_size"] == 960
+        assert (folder / f"{kind}_audit.png").read_bytes().startswith(b"\x89PNG")
+    assert len(read_ledger(path=folder / "ledger.jsonl").releases) == 2
+
+
+def test_a_run_without_its_noise_is_refuted(
+    recipe: ModuleType, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The noise is scaled away behind the ledger's back: exit 1."""
+    honest = release.standard_normals
+    monkeypatch.setattr(release, "standard_normals", lambda **words: 0.01 * honest(**words))
+    assert recipe.main([*arguments, "--confidence=0.9", "--epsilon=1"]) == 1
+
+
+def test_settings_without_effect_are_refused(recipe: ModuleType, arguments: list[str]) -> None:
+    """A schedule or held-out data would be ignored: told, with its name."""
+    with pytest.raises(ConfigurationError, match="warmup_steps has no effect"):
+        recipe.main([*arguments, "--warmup_steps=1"])
+
+
+def test_the_shipped_configuration_is_accepted(recipe: ModuleType) -> None:
+    """Every YAML in recipes/configs/audit parses into an AuditConfig as it is."""
+    shipped = sorted((ROOT / "recipes/configs/audit").glob("*.yaml"))
+    assert shipped
+    for path in shipped:
+        config = read_settings(kind=recipe.AuditConfig, arguments=["--config", str(path)])
+        assert config.name
