@@ -10,10 +10,12 @@ from dpacc_accounting import (
     Laplace,
     Mixture,
     PoissonSampled,
+    RandomlyAllocated,
     Repeated,
     SampledWithoutReplacement,
     Shuffled,
     Skellam,
+    TruncatedPoissonSampled,
     event_from_json,
     event_to_json,
 )
@@ -35,6 +37,14 @@ events = st.recursive(
         | st.builds(Repeated, event=inner, times=st.integers(0, 10**9))
         | st.builds(Composed, events=st.lists(inner, max_size=3).map(tuple))
         | st.builds(Shuffled, event=inner)
+        | st.builds(RandomlyAllocated, steps=whole, event=inner)
+        | st.builds(
+            TruncatedPoissonSampled,
+            probability=st.floats(0, 1),
+            largest_batch=whole,
+            dataset_size=whole,
+            event=inner,
+        )
         | st.builds(
             SampledWithoutReplacement,
             sample_size=whole,

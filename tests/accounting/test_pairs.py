@@ -59,3 +59,12 @@ def test_epsilon_is_on_the_private_side(pair, log_delta):
     """`pair.epsilon(δ)` is an ε at which δ holds."""
     delta = float(np.exp(log_delta))
     assert pair.delta(pair.epsilon(delta)) <= delta
+
+
+def test_a_unit_that_is_always_there_has_the_gaussian_loss_in_both_directions():
+    """With chance 1 the loss is linear, however far out."""
+    far = np.array([-60.0, 0.0, 60.0])
+    adding, removing = Pair(0.0, 1.0, 20.0), Pair(1.0, 0.0, 20.0)
+    assert adding.loss(far).tolist() == [-1000.0, 200.0, 1400.0]
+    assert removing.loss(far).tolist() == [-1400.0, -200.0, 1000.0]
+    assert adding.output(adding.loss(far)).tolist() == pytest.approx(far.tolist())

@@ -5,19 +5,24 @@ from __future__ import annotations
 from dpacc_accounting.events import (
     Composed,
     Event,
+    Gaussian,
     Mixture,
     PoissonSampled,
+    RandomlyAllocated,
     Repeated,
     SampledWithoutReplacement,
     Shuffled,
+    TruncatedPoissonSampled,
 )
+from dpacc_accounting.truncation import truncation_cases
 
 
 def without_amplification(*, event: Event) -> Event:
     """`event` as whoever learns every sample sees it: each release holds the unit for certain.
 
     Its ε is an upper bound for any way of sampling at all, Poisson or not. A mixture counts as all
-    of its events together, of which it runs one.
+    of its events together, of which it runs one. In a batch that was cut, the unit stands where
+    another would, and moves the sum by 2C: half the noise.
 
     >>> from dpacc_accounting.events import Gaussian
     >>> step = PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=1.0))
@@ -27,10 +32,21 @@ def without_amplification(*, event: Event) -> Event:
     match event:
         case PoissonSampled(event=inner) | SampledWithoutReplacement(event=inner):
             return without_amplification(event=inner)
-        case Shuffled(event=inner):
+        case TruncatedPoissonSampled() if event.may_be_full and event.probability > 0:
+            return _cut(event)
+        case TruncatedPoissonSampled(event=inner):
+            return without_amplification(event=inner)
+        case Shuffled(event=inner) | RandomlyAllocated(event=inner):
             return without_amplification(event=inner)
         case Repeated(event=inner, times=times):
             return Repeated(event=without_amplification(event=inner), times=times)
         case Composed(events=parts) | Mixture(events=parts):
             return Composed(events=tuple(without_amplification(event=part) for part in parts))
     return event
+
+
+def _cut(event: TruncatedPoissonSampled) -> Event:
+    """Whether the batch was full is known too."""
+    cases = truncation_cases(event=event)
+    noises = tuple(Gaussian(noise_multiplier=case.noise_multiplier) for _, case in cases)
+    return Mixture(weights=tuple(chance for chance, _ in cases), events=noises)

@@ -6,7 +6,17 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from dpacc_accounting.events import Composed, Event, Gaussian, PoissonSampled, Repeated, Shuffled
+from dpacc_accounting.event_fields import nested_events
+from dpacc_accounting.events import (
+    Composed,
+    Event,
+    Gaussian,
+    PoissonSampled,
+    RandomlyAllocated,
+    Repeated,
+    Shuffled,
+    TruncatedPoissonSampled,
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -65,6 +75,40 @@ def pieces(*, event: Event) -> tuple[dict[Release, int], dict[Event, int]]:
     return _merged(counts), dict(others)
 
 
+def single_noise(*, event: TruncatedPoissonSampled | RandomlyAllocated) -> float:
+    """σ of the one Gaussian that all that `event` runs on a batch amounts to.
+
+    Raises:
+        ValueError: it runs something else.
+
+    >>> single_noise(event=RandomlyAllocated(steps=9, event=Gaussian(noise_multiplier=2.0)))
+    2.0
+    """
+    gaussians, others = pieces(event=event.event)
+    kinds = sorted({type(part).__name__ for part in others})
+    sampled = any(release.probability < 1 for release in gaussians)
+    if others or sampled or not gaussians:
+        found = ", ".join(kinds) or ("a sample inside it" if sampled else "nothing")
+        raise ValueError(
+            f"{type(event).__name__} is priced around Gaussian sums only, and this one runs "
+            f"{found}; give it a Gaussian, or price without_amplification(event=...)"
+        )
+    (release,) = gaussians
+    return release.noise_multiplier
+
+
+def _require_known_size(event: PoissonSampled) -> None:
+    """A batch cut at a largest size inside another sample has no known number of others."""
+    inner = (
+        part for part in nested_events(event.event) if part.__class__ is TruncatedPoissonSampled
+    )
+    if any(part.may_be_full for part in inner):
+        raise ValueError(
+            "TruncatedPoissonSampled stands inside PoissonSampled, where its dataset_size is "
+            "random; draw one sample, whose probability is the product"
+        )
+
+
 def _collect(event: Event, times: int, counts: Counter[Release], others: Counter[Event]) -> None:
     if times == 0:
         return
@@ -77,12 +121,19 @@ def _collect(event: Event, times: int, counts: Counter[Release], others: Counter
             for part in parts:
                 _collect(part, times, counts, others)
         case PoissonSampled(probability=q, event=inner):
+            _require_known_size(event)
             gaussians, rest = pieces(event=inner)
             if rest and 0 < q < 1:
                 others[event] += times
             elif q > 0:
                 _collect_sampled(q, gaussians, times, counts)
                 others.update({part: count * times for part, count in rest.items()})
+        case TruncatedPoissonSampled(probability=q) if q == 0:
+            return
+        case TruncatedPoissonSampled(probability=q, event=inner) if not event.may_be_full:
+            _collect(PoissonSampled(probability=q, event=inner), times, counts, others)
+        case RandomlyAllocated(steps=1, event=inner):
+            _collect(inner, times, counts, others)
         case Shuffled():
             raise ValueError(
                 "shuffled batches are not Poisson samples, and no amplification is proved for "

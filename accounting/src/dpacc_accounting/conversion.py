@@ -12,6 +12,7 @@ from dpacc_accounting.events import (
     PoissonSampled,
     Repeated,
     SampledWithoutReplacement,
+    TruncatedPoissonSampled,
 )
 from dpacc_accounting.mechanisms import Laplace
 
@@ -23,8 +24,8 @@ def to_dp_event(*, event: Event) -> Any:
     becomes `NoOpDpEvent`. Adjacency is an accountant's argument in both libraries.
 
     Raises:
-        ValueError: dp-accounting has no such event: mixtures, discrete Gaussian, Skellam and
-            exponential mechanisms.
+        ValueError: dp-accounting has no such event: mixtures, random allocation, discrete
+            Gaussian, Skellam and exponential mechanisms.
         ImportError: dp-accounting is not installed.
 
     Source: github.com/google/differential-privacy, python/dp_accounting, `dp_event.py` (0.6).
@@ -44,6 +45,13 @@ def to_dp_event(*, event: Event) -> Any:
         case SampledWithoutReplacement(sample_size=n, dataset_size=size, event=inner):
             nested = to_dp_event(event=inner)
             return dp_accounting.SampledWithoutReplacementDpEvent(size, n, nested)
+        case TruncatedPoissonSampled(event=Gaussian(noise_multiplier=sigma)):
+            return dp_accounting.dp_event.TruncatedSubsampledGaussianDpEvent(
+                dataset_size=event.dataset_size,
+                sampling_probability=event.probability,
+                truncated_batch_size=event.largest_batch,
+                noise_multiplier=sigma,
+            )
         case Repeated(event=inner, times=times):
             return dp_accounting.SelfComposedDpEvent(to_dp_event(event=inner), times)
         case Composed(events=()):
@@ -90,12 +98,19 @@ def from_dp_event(*, event: Any) -> Event:
                 dataset_size=event.source_dataset_size,
                 event=from_dp_event(event=event.event),
             )
+        case dp_accounting.dp_event.TruncatedSubsampledGaussianDpEvent():
+            return TruncatedPoissonSampled(
+                probability=event.sampling_probability,
+                largest_batch=event.truncated_batch_size,
+                dataset_size=event.dataset_size,
+                event=Gaussian(noise_multiplier=event.noise_multiplier),
+            )
         case dp_accounting.SelfComposedDpEvent():
             return Repeated(event=from_dp_event(event=event.event), times=event.count)
         case dp_accounting.ComposedDpEvent():
             return Composed(events=tuple(from_dp_event(event=part) for part in event.events))
     raise ValueError(
         f"{type(event).__name__} has no equivalent here; the known ones are Gaussian, Laplace, "
-        "Poisson-sampled, sampled without replacement, self-composed, composed, no-op and "
-        "non-private events"
+        "Poisson-sampled (truncated or not), sampled without replacement, self-composed, composed, "
+        "no-op and non-private events"
     )

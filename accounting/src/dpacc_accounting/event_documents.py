@@ -14,10 +14,12 @@ from dpacc_accounting.events import (
     Laplace,
     Mixture,
     PoissonSampled,
+    RandomlyAllocated,
     Repeated,
     SampledWithoutReplacement,
     Shuffled,
     Skellam,
+    TruncatedPoissonSampled,
 )
 
 _KINDS: dict[str, type[Event]] = {
@@ -27,6 +29,8 @@ _KINDS: dict[str, type[Event]] = {
     "composed": Composed,
     "mixture": Mixture,
     "sampled-without-replacement": SampledWithoutReplacement,
+    "truncated-poisson-sampled": TruncatedPoissonSampled,
+    "randomly-allocated": RandomlyAllocated,
     "shuffled": Shuffled,
     "laplace": Laplace,
     "discrete-gaussian": DiscreteGaussian,

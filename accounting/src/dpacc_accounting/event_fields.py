@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -41,6 +42,47 @@ def count(value: Any, *, name: str = "times") -> int:
     if times < 0:
         raise ValueError(f"{name}={value!r} is not an integer >= 0; give a whole number")
     return times
+
+
+def positive_count(value: Any, *, name: str) -> int:
+    """`value` as an int above 0.
+
+    Raises:
+        ValueError: it is not a whole number above 0, by `name`.
+
+    >>> positive_count(3, name="steps")
+    3
+    """
+    whole = count(value, name=name)
+    if whole == 0:
+        raise ValueError(f"{name}=0 is not a whole number above 0")
+    return whole
+
+
+def chance(value: Any, *, name: str) -> float:
+    """`value` as the chance that one unit takes part.
+
+    Raises:
+        ValueError: it is not a number in [0, 1], by `name`.
+
+    >>> chance(1, name="probability")
+    1.0
+    """
+    q = real(value, name=name)
+    if not 0 <= q <= 1:
+        raise ValueError(
+            f"{name}={q} is outside [0, 1]; give the chance that one unit takes part, "
+            "such as batch_size / dataset_size"
+        )
+    return q
+
+
+def nested_events(event: Any) -> Iterator[Any]:
+    """`event`, and every event inside it."""
+    yield event
+    for part in (getattr(event, "event", None), *getattr(event, "events", ())):
+        if part is not None:
+            yield from nested_events(part)
 
 
 def require_event(value: Any, *, owner: str) -> None:

@@ -18,7 +18,13 @@ from dpacc_accounting.mechanisms import (
     Mechanism,
     Skellam,
 )
-from dpacc_accounting.sampled_events import PoissonSampled, SampledWithoutReplacement, Shuffled
+from dpacc_accounting.sampled_events import (
+    PoissonSampled,
+    RandomlyAllocated,
+    SampledWithoutReplacement,
+    Shuffled,
+    TruncatedPoissonSampled,
+)
 
 __all__ = [
     "Composed",
@@ -29,10 +35,12 @@ __all__ = [
     "Laplace",
     "Mixture",
     "PoissonSampled",
+    "RandomlyAllocated",
     "Repeated",
     "SampledWithoutReplacement",
     "Shuffled",
     "Skellam",
+    "TruncatedPoissonSampled",
 ]
 
 
@@ -163,6 +171,8 @@ Event: TypeAlias = (
     | Composed
     | Mixture
     | SampledWithoutReplacement
+    | TruncatedPoissonSampled
+    | RandomlyAllocated
     | Shuffled
     | Mechanism
 )

@@ -12,26 +12,13 @@ losses dominates, and it composes like any dominating pair. A branch that does n
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from dpacc_accounting.composition import Release, pieces
 from dpacc_accounting.dots import Dots, dots_above, dots_below
-from dpacc_accounting.events import Event, Mixture, PoissonSampled, SampledWithoutReplacement
-from dpacc_accounting.fixed_batches import FixedBatchLaw
-from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.laws import AtomicLaw, Atoms, Law, composed_atoms
-from dpacc_accounting.mechanism_laws import MechanismLaw
-from dpacc_accounting.mechanisms import (
-    DiscreteGaussian,
-    ExponentialMechanism,
-    Laplace,
-    Skellam,
-)
-from dpacc_accounting.pairs import Pair, dominating_pairs
+from dpacc_accounting.pairs import Pair
 from dpacc_accounting.saddlepoint import Cumulants
 
 # Points of a branch's own grid: a direct convolution takes their square.
@@ -182,122 +169,8 @@ class SampledLaw(AtomicLaw):
         return Atoms(losses, whole.masses * kept, q * whole.infinite)
 
 
-def directed_branches(*, event: Event, adjacency: Adjacency) -> list[Branch]:
-    """`event`, flattened, for every choice of who is P and who is Q.
-
-    The choice is the same in every release, and in every branch of a mixture.
-
-    >>> from dpacc_accounting.events import Gaussian
-    >>> len(directed_branches(event=Gaussian(noise_multiplier=1.0),
-    ...                       adjacency=Adjacency.ADD_OR_REMOVE))
-    2
-    """
-    directions = 1 if adjacency is Adjacency.REPLACE_ONE else 2
-    return [_branch(event, adjacency, direction) for direction in range(directions)]
-
-
-def _branch(event: Event, adjacency: Adjacency, direction: int) -> Branch:
-    gaussians, others = pieces(event=event)
-    laws: Counter[Pair | Law] = Counter()
-    for release, n in gaussians.items():
-        laws[dominating_pairs(release=release, adjacency=adjacency)[direction]] += n
-    for other, n in others.items():
-        if _participation(other) > 0:
-            laws[_law(other, adjacency, direction)] += n
-    return Branch(tuple(laws), tuple(laws.values()))
-
-
-def _law(event: Event, adjacency: Adjacency, direction: int) -> Law:
-    match event:
-        case Mixture():
-            return _mixed(event, adjacency, direction)
-        case PoissonSampled(probability=q, event=inner):
-            return _sampled(q, inner, adjacency, direction)
-        case SampledWithoutReplacement():
-            return _fixed_batch(event, adjacency)
-        case Laplace() | DiscreteGaussian() | Skellam() | ExponentialMechanism():
-            return MechanismLaw(event, adjacency)
-    raise ValueError(f"{event} cannot be priced")
-
-
-def _sampled(q: float, event: Event, adjacency: Adjacency, direction: int) -> Law:
-    """A Poisson sample; under replace-one, as if the unit's coin were seen: safe, not tight."""
-    branch = _branch(event, adjacency, direction)
-    if adjacency is Adjacency.REPLACE_ONE:
-        return MixedLaw((q, 1 - q), (branch, Branch((), ())))
-    return SampledLaw(q, branch, adding=direction == 1)
-
-
-def _fixed_batch(event: SampledWithoutReplacement, adjacency: Adjacency) -> Law:
-    if adjacency is not Adjacency.REPLACE_ONE:
-        raise ValueError(
-            "SampledWithoutReplacement is priced under replace-one adjacency, where neighbours "
-            "have the same size; pass adjacency=Adjacency.REPLACE_ONE"
-        )
-    share, branch = event.sample_size / event.dataset_size, _branch(event.event, adjacency, 0)
-    return MixedLaw((1.0,), (branch,)) if share == 1 else FixedBatchLaw(share, branch)
-
-
-def _mixed(event: Mixture, adjacency: Adjacency, direction: int) -> Law:
-    chances = _chances(event)
-    branches = tuple(_branch(part, adjacency, direction) for _, part in chances)
-    return MixedLaw(tuple(chance for chance, _ in chances), branches)
-
-
-def _chances(event: Mixture) -> list[tuple[float, Event]]:
-    """What may really run, and how likely."""
-    total = math.fsum(event.weights)
-    return [(w / total, part) for w, part in zip(event.weights, event.events, strict=True) if w > 0]
-
-
 def _dots(law: Pair | Law, step: float, outside: float, above: bool) -> Dots:
     if isinstance(law, Pair):
         make = dots_above if above else dots_below
         return make(pair=law, step=step, outside=outside)
     return (law.dots_above if above else law.dots_below)(step=step, outside=outside)
-
-
-def participation_of(*, event: Event) -> float:
-    """An upper bound on the chance that `event` runs anything at all about a unit.
-
-    >>> from dpacc_accounting.events import Composed, Gaussian
-    >>> parts = (Gaussian(noise_multiplier=1.0), Composed(events=()))
-    >>> rare = Mixture(weights=(0.25, 0.75), events=parts)
-    >>> participation_of(event=rare)
-    0.25
-    """
-    gaussians, others = pieces(event=event)
-    chances = [(release.probability, n) for release, n in gaussians.items()]
-    chances += [(_participation(other), n) for other, n in others.items()]
-    if any(chance == 1 for chance, _ in chances):
-        return 1.0
-    if [n for _, n in chances] == [1]:
-        return chances[0][0]
-    some = -math.expm1(math.fsum(n * math.log1p(-chance) for chance, n in chances))
-    return min(some * (1 + 1e-14), 1.0)
-
-
-def _participation(event: Event) -> float:
-    if isinstance(event, PoissonSampled):
-        return event.probability * participation_of(event=event.event)
-    if isinstance(event, SampledWithoutReplacement):
-        return event.sample_size / event.dataset_size * participation_of(event=event.event)
-    if not isinstance(event, Mixture):
-        return 1.0
-    return min(math.fsum(w * participation_of(event=part) for w, part in _chances(event)), 1.0)
-
-
-def quietest_noise(*, event: Event) -> float:
-    """The smallest noise multiplier of a Gaussian anywhere in `event`; infinite without any."""
-    return min((release.noise_multiplier for release in _gaussians(event)), default=math.inf)
-
-
-def _gaussians(event: Event) -> Iterator[Release]:
-    gaussians, others = pieces(event=event)
-    yield from gaussians
-    for other in others:
-        if isinstance(other, PoissonSampled | SampledWithoutReplacement):
-            yield from _gaussians(other.event)
-        elif isinstance(other, Mixture):
-            for _, part in _chances(other):
-                yield from _gaussians(part)

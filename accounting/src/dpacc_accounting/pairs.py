@@ -129,6 +129,8 @@ def _log_mixture(weight: float, exponent: Array) -> Array:
     """`ln(1 − weight + weight·e^exponent)` without overflow, accurate for tiny weights."""
     if weight == 0:
         return np.zeros_like(exponent)
+    if weight == 1:
+        return exponent
     small = np.log1p(weight * np.expm1(np.minimum(exponent, 30.0)))
     large = (
         exponent
@@ -140,6 +142,8 @@ def _log_mixture(weight: float, exponent: Array) -> Array:
 
 def _log_unmixed(weight: float, log_mixture: Array) -> Array:
     """The inverse of `_log_mixture`: −inf below `ln(1 − weight)`."""
+    if weight == 1:
+        return log_mixture
     gain = np.where(
         log_mixture < -0.5,
         np.exp(log_mixture) - (1 - weight),

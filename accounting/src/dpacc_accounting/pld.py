@@ -10,16 +10,19 @@ import math
 from collections.abc import Mapping, Sequence
 
 from dpacc_accounting.composition import Release
+from dpacc_accounting.event_laws import (
+    LARGEST_SHIFT,
+    directed_branches,
+    participation_of,
+    resolved,
+)
 from dpacc_accounting.events import Event
 from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
 from dpacc_accounting.guarantee import Adjacency
-from dpacc_accounting.mixing import directed_branches, participation_of, quietest_noise
 from dpacc_accounting.pairs import dominating_pairs
 from dpacc_accounting.rdp import rdp_delta, rdp_epsilon
 from dpacc_accounting.views import Bounds, View
 
-# One unit moves the sum by this many noise deviations: no subsampling helps any more.
-_LARGEST_SHIFT = 50.0
 # A grid does not resolve smaller ones; Rényi's bound is used there.
 SMALLEST_DELTA = 1e-90
 # Where the grid cannot resolve a corner of the parameter space, Rényi's bound may be the better.
@@ -111,7 +114,7 @@ def event_epsilon_bounds(*, event: Event, adjacency: Adjacency, delta: float) ->
     """
     if participation_of(event=event) <= delta:
         return Bounds(0.0, 0.0)
-    if _unresolved(event) or delta < SMALLEST_DELTA:
+    if not resolved(event=event) or delta < SMALLEST_DELTA:
         return Bounds(0.0, math.inf)
     return worst_epsilon(views=_event_views(event, adjacency), delta=delta)
 
@@ -127,7 +130,7 @@ def event_delta_bounds(*, event: Event, adjacency: Adjacency, epsilon: float) ->
     True
     """
     cap = participation_of(event=event)
-    if cap == 0 or _unresolved(event):
+    if cap == 0 or not resolved(event=event):
         return Bounds(0.0, cap)
     best = worst_delta(views=_event_views(event, adjacency), epsilon=epsilon)
     return Bounds(min(best.low, cap), min(best.high, cap))
@@ -182,16 +185,11 @@ def participation(*, counts: Mapping[Release, int]) -> float:
 
 def _beyond_amplification(counts: Mapping[Release, int]) -> bool:
     unsampled = all(release.probability == 1 for release in counts)
-    return unsampled or max(1 / r.noise_multiplier for r in counts) > _LARGEST_SHIFT
+    return unsampled or max(1 / r.noise_multiplier for r in counts) > LARGEST_SHIFT
 
 
 def _without_amplification(counts: Mapping[Release, int], cap: float) -> Bounds:
     return Bounds(cap if all(r.probability == 1 for r in counts) else 0.0, cap)
-
-
-def _unresolved(event: Event) -> bool:
-    """Whether some noise is too small for a grid, or absent: nothing is promised."""
-    return quietest_noise(event=event) < 1 / _LARGEST_SHIFT
 
 
 def _event_views(event: Event, adjacency: Adjacency) -> list[View]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dpacc_accounting.event_fields import AnyEvent, count, real, require_event
+from dpacc_accounting.event_fields import (
+    AnyEvent,
+    chance,
+    count,
+    positive_count,
+    require_event,
+)
 
 if TYPE_CHECKING:
     from dpacc_accounting.events import Event
@@ -27,6 +33,7 @@ class PoissonSampled(AnyEvent):
     Source: Abadi et al. 2016 (arXiv 1607.00133); Balle, Barthe & Gaboardi 2018
     (arXiv 1807.01647).
 
+    >>> from dpacc_accounting import Gaussian
     >>> PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=1.0)).probability
     0.01
     """
@@ -35,13 +42,7 @@ class PoissonSampled(AnyEvent):
     event: Event
 
     def __post_init__(self) -> None:
-        q = real(self.probability, name="probability")
-        if not 0 <= q <= 1:
-            raise ValueError(
-                f"probability={q} is outside [0, 1]; give the chance that one unit takes part, "
-                "such as batch_size / dataset_size"
-            )
-        object.__setattr__(self, "probability", q)
+        object.__setattr__(self, "probability", chance(self.probability, name="probability"))
         require_event(self.event, owner="PoissonSampled")
 
 
@@ -62,6 +63,7 @@ class SampledWithoutReplacement(AnyEvent):
 
     Source: Balle, Barthe & Gaboardi 2018 (arXiv 1807.01647), theorem 10.
 
+    >>> from dpacc_accounting import Gaussian
     >>> noisy = Gaussian(noise_multiplier=1.0)
     >>> SampledWithoutReplacement(sample_size=64, dataset_size=1000, event=noisy).sample_size
     64
@@ -83,6 +85,79 @@ class SampledWithoutReplacement(AnyEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TruncatedPoissonSampled(AnyEvent):
+    """`event`, run on a Poisson sample of which at most `largest_batch` units are kept.
+
+    Where more are drawn, a uniform subset is kept: a batch of fixed physical size. Leave room: at
+    an expected batch of `largest_batch`, half of all batches are cut, and a unit that joins one
+    takes another's place.
+
+    Args:
+        probability: q in [0, 1], with which each unit is drawn.
+        largest_batch: B, the most units that are kept, at least 1.
+        dataset_size: N, the units of the larger of two neighbouring datasets.
+        event: what is run on the batch: Gaussian sums.
+
+    Raises:
+        ValueError: a number is out of range, or `event` is not an event.
+
+    Source: arXiv 2508.15089.
+
+    >>> from dpacc_accounting import Gaussian
+    >>> noisy = Gaussian(noise_multiplier=1.0)
+    >>> TruncatedPoissonSampled(probability=0.01, largest_batch=16, dataset_size=1000,
+    ...                         event=noisy).largest_batch
+    16
+    """
+
+    probability: float
+    largest_batch: int
+    dataset_size: int
+    event: Event
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "probability", chance(self.probability, name="probability"))
+        for name in ("largest_batch", "dataset_size"):
+            object.__setattr__(self, name, positive_count(getattr(self, name), name=name))
+        require_event(self.event, owner="TruncatedPoissonSampled")
+
+    @property
+    def may_be_full(self) -> bool:
+        """Whether more units can be drawn than are kept."""
+        return self.largest_batch < self.dataset_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomlyAllocated(AnyEvent):
+    """One epoch of `steps` steps, `event` being run on each: every unit is in exactly one of them.
+
+    Each unit's step is drawn uniformly and independently of the others', in secret ("balls and
+    bins"); batches therefore differ in size. Batches of one size, cut from a shuffled order, are
+    not this event. `Repeated` draws anew for each epoch.
+
+    Args:
+        steps: t, at least 1.
+        event: what is run in each step: Gaussian sums.
+
+    Raises:
+        ValueError: `steps` is not a whole number above 0, or `event` is not an event.
+
+    Source: Chua et al. 2024 (arXiv 2412.16802); Feldman & Shenfeld 2025 (arXiv 2502.08202).
+
+    >>> from dpacc_accounting import Gaussian
+    >>> RandomlyAllocated(steps=100, event=Gaussian(noise_multiplier=1.0)).steps
+    100
+    """
+
+    steps: int
+    event: Event
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", positive_count(self.steps, name="steps"))
+        require_event(self.event, owner="RandomlyAllocated")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shuffled(AnyEvent):
     """One epoch over a shuffled dataset cut into batches, `event` being run on each.
 
@@ -99,6 +174,7 @@ class Shuffled(AnyEvent):
 
     Source: Chua et al. 2024 (arXiv 2403.17673); Annamalai et al. 2024 (arXiv 2411.04205).
 
+    >>> from dpacc_accounting import Gaussian
     >>> from dpacc_accounting.amplification import without_amplification
     >>> without_amplification(event=Shuffled(event=Gaussian(noise_multiplier=1.0)))
     Gaussian(noise_multiplier=1.0)

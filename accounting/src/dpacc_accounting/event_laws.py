@@ -1,0 +1,172 @@
+"""The privacy losses that an event amounts to, for every choice of who is P and who is Q."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+from dpacc_accounting.allocation import LARGEST_SHIFT as LARGEST_ALLOCATED_SHIFT
+from dpacc_accounting.allocation import AllocatedLaw
+from dpacc_accounting.composition import pieces, single_noise
+from dpacc_accounting.events import (
+    DiscreteGaussian,
+    Event,
+    ExponentialMechanism,
+    Laplace,
+    Mixture,
+    PoissonSampled,
+    RandomlyAllocated,
+    SampledWithoutReplacement,
+    Skellam,
+    TruncatedPoissonSampled,
+)
+from dpacc_accounting.fixed_batches import FixedBatchLaw
+from dpacc_accounting.guarantee import Adjacency
+from dpacc_accounting.laws import Law
+from dpacc_accounting.mechanism_laws import MechanismLaw
+from dpacc_accounting.mixing import Branch, MixedLaw, SampledLaw
+from dpacc_accounting.pairs import Pair, dominating_pairs
+from dpacc_accounting.truncation import truncated_law, truncation_cases
+
+LARGEST_SHIFT = 50.0
+"""The largest 1/σ for which a grid resolves what sampling hides."""
+
+
+def directed_branches(*, event: Event, adjacency: Adjacency) -> list[Branch]:
+    """`event`, flattened, for every choice of who is P and who is Q.
+
+    The choice is the same in every release, and in every branch of a mixture.
+
+    >>> from dpacc_accounting.events import Gaussian
+    >>> len(directed_branches(event=Gaussian(noise_multiplier=1.0),
+    ...                       adjacency=Adjacency.ADD_OR_REMOVE))
+    2
+    """
+    directions = 1 if adjacency is Adjacency.REPLACE_ONE else 2
+    return [_branch(event, adjacency, direction) for direction in range(directions)]
+
+
+def _branch(event: Event, adjacency: Adjacency, direction: int) -> Branch:
+    gaussians, others = pieces(event=event)
+    laws: Counter[Pair | Law] = Counter()
+    for release, n in gaussians.items():
+        laws[dominating_pairs(release=release, adjacency=adjacency)[direction]] += n
+    for other, n in others.items():
+        if _participation(other) > 0:
+            laws[_law(other, adjacency, direction)] += n
+    return Branch(tuple(laws), tuple(laws.values()))
+
+
+def _law(event: Event, adjacency: Adjacency, direction: int) -> Law:
+    match event:
+        case Mixture():
+            return _mixed(event, adjacency, direction)
+        case PoissonSampled(probability=q, event=inner):
+            return _sampled(q, inner, adjacency, direction)
+        case SampledWithoutReplacement():
+            return _fixed_batch(event, adjacency)
+        case TruncatedPoissonSampled():
+            return truncated_law(event=event, adjacency=adjacency, direction=direction)
+        case RandomlyAllocated():
+            return _allocated(event, adjacency, direction)
+        case Laplace() | DiscreteGaussian() | Skellam() | ExponentialMechanism():
+            return MechanismLaw(event, adjacency)
+    raise ValueError(f"{event} cannot be priced")
+
+
+def _sampled(q: float, event: Event, adjacency: Adjacency, direction: int) -> Law:
+    """A Poisson sample; under replace-one, as if the unit's coin were seen: safe, not tight."""
+    branch = _branch(event, adjacency, direction)
+    if adjacency is Adjacency.REPLACE_ONE:
+        return MixedLaw((q, 1 - q), (branch, Branch((), ())))
+    return SampledLaw(q, branch, adding=direction == 1)
+
+
+def _fixed_batch(event: SampledWithoutReplacement, adjacency: Adjacency) -> Law:
+    if adjacency is not Adjacency.REPLACE_ONE:
+        raise ValueError(
+            "SampledWithoutReplacement is priced under replace-one adjacency, where neighbours "
+            "have the same size; pass adjacency=Adjacency.REPLACE_ONE"
+        )
+    share, branch = event.sample_size / event.dataset_size, _branch(event.event, adjacency, 0)
+    return MixedLaw((1.0,), (branch,)) if share == 1 else FixedBatchLaw(share, branch)
+
+
+def _allocated(event: RandomlyAllocated, adjacency: Adjacency, direction: int) -> Law:
+    if adjacency is Adjacency.REPLACE_ONE:
+        raise ValueError(
+            "RandomlyAllocated is priced under add-or-remove adjacency, where a dominating pair is "
+            "known; pass adjacency=Adjacency.ADD_OR_REMOVE, or price "
+            "without_amplification(event=...)"
+        )
+    return AllocatedLaw(event.steps, 1 / single_noise(event=event), adding=direction == 1)
+
+
+def _mixed(event: Mixture, adjacency: Adjacency, direction: int) -> Law:
+    chances = _chances(event)
+    branches = tuple(_branch(part, adjacency, direction) for _, part in chances)
+    return MixedLaw(tuple(chance for chance, _ in chances), branches)
+
+
+def _chances(event: Mixture) -> list[tuple[float, Event]]:
+    """What may really run, and how likely."""
+    total = math.fsum(event.weights)
+    return [(w / total, part) for w, part in zip(event.weights, event.events, strict=True) if w > 0]
+
+
+def participation_of(*, event: Event) -> float:
+    """An upper bound on the chance that `event` runs anything at all about a unit.
+
+    >>> from dpacc_accounting.events import Composed, Gaussian
+    >>> parts = (Gaussian(noise_multiplier=1.0), Composed(events=()))
+    >>> rare = Mixture(weights=(0.25, 0.75), events=parts)
+    >>> participation_of(event=rare)
+    0.25
+    """
+    gaussians, others = pieces(event=event)
+    chances = [(release.probability, n) for release, n in gaussians.items()]
+    chances += [(_participation(other), n) for other, n in others.items()]
+    if any(chance == 1 for chance, _ in chances):
+        return 1.0
+    if [n for _, n in chances] == [1]:
+        return chances[0][0]
+    some = -math.expm1(math.fsum(n * math.log1p(-chance) for chance, n in chances))
+    return min(some * (1 + 1e-14), 1.0)
+
+
+def _participation(event: Event) -> float:
+    if isinstance(event, PoissonSampled):
+        return event.probability * participation_of(event=event.event)
+    if isinstance(event, SampledWithoutReplacement):
+        return event.sample_size / event.dataset_size * participation_of(event=event.event)
+    if isinstance(event, TruncatedPoissonSampled):
+        cases = truncation_cases(event=event)
+        return min(math.fsum(chance * case.probability for chance, case in cases), 1.0)
+    if not isinstance(event, Mixture):
+        return 1.0
+    return min(math.fsum(w * participation_of(event=part) for w, part in _chances(event)), 1.0)
+
+
+def resolved(*, event: Event) -> bool:
+    """Whether all Gaussian noise in `event` is enough for a grid: without, nothing is promised."""
+    return all(1 / largest <= sigma for sigma, largest in _noises(event))
+
+
+def _noises(event: Event) -> Iterator[tuple[float, float]]:
+    """Each Gaussian's σ, and the largest 1/σ that is resolved there."""
+    gaussians, others = pieces(event=event)
+    yield from ((release.noise_multiplier, LARGEST_SHIFT) for release in gaussians)
+    for other in others:
+        match other:
+            case RandomlyAllocated():
+                yield single_noise(event=other), LARGEST_ALLOCATED_SHIFT
+            case TruncatedPoissonSampled():
+                yield from (
+                    (c.noise_multiplier, LARGEST_SHIFT) for _, c in truncation_cases(event=other)
+                )
+            case PoissonSampled(event=inner) | SampledWithoutReplacement(event=inner):
+                yield from _noises(inner)
+            case Mixture():
+                for _, part in _chances(other):
+                    yield from _noises(part)
