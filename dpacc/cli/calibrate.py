@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dpacc_accounting import Adjacency, Calibration, calibrate_noise, event_to_json
+from dpacc_accounting import Adjacency, Calibration, event_to_json
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import options, terminal
+from dpacc.cli.free_quantity import RISKS, FreeQuantity, free_quantity
 from dpacc.cli.promise import promise_rows
 
 
@@ -18,6 +19,10 @@ from dpacc.cli.promise import promise_rows
 @click.option("--batch-size", type=int, help="Expected size of a logical batch.")
 @click.option("--epochs", type=float, help="Passes over the data; steps = ⌈epochs·N / batch⌉.")
 @click.option("--steps", type=int, help="Logical steps, instead of epochs.")
+@click.option("--noise-multiplier", type=float, help="σ; then one other quantity is left out.")
+@click.option("--advantage", type=float, help="Instead of ε and δ: most that guessing may gain.")
+@click.option("--true-positives", type=float, help="Instead of ε and δ: most members caught ...")
+@click.option("--false-positives", type=float, help="... at this share of false alarms.")
 @click.option(
     "--adjacency",
     type=click.Choice([str(each) for each in Adjacency]),
@@ -47,7 +52,15 @@ def calibrate(
 ) -> None:
     """Find the least noise multiplier σ for DP-SGD with Poisson-sampled batches.
 
-    Give either --epochs or --steps; training must run exactly that many steps.
+    Give either --epochs or --steps; training must run exactly that many steps. With
+    --noise-multiplier, leave out one of ε, δ, the batch size and the length: that is solved for.
+
+    \b
+    The most steps that σ = 0.6 affords, and the noise that stops an attack:
+      dpacc calibrate --noise-multiplier 0.6 --epsilon 8 --delta 1e-5 \\
+        --dataset-size 67349 --batch-size 256
+      dpacc calibrate --true-positives 0.05 --false-positives 0.01 \\
+        --dataset-size 67349 --batch-size 256 --epochs 3
 
     \b
     A table, and a figure, for several settings at once:
@@ -59,12 +72,12 @@ def calibrate(
         return
     if axes or plot:
         raise click.UsageError(f"{axes[0] if axes else '--plot'} needs --sweep.")
-    _require(settings)
-    found = calibrate_noise(**settings | {"adjacency": Adjacency(settings["adjacency"])})
+    free = free_quantity(settings=settings)
+    found = free.solve(settings=settings)
     if as_json:
-        terminal.show_json(_document(found, settings))
+        terminal.show_json(_document(found, free, settings))
     else:
-        terminal.show_facts(title="Calibrated noise", facts=_facts(found, settings))
+        terminal.show_facts(title=free.title, facts=_facts(found, free, settings))
 
 
 def _sweep(
@@ -76,7 +89,11 @@ def _sweep(
     for name in axes:
         if settings[name] is not None:
             raise click.UsageError(f"--{name.replace('_', '-')} is given, and swept as well.")
-    _require({**settings, **axes})
+    for name in ("noise_multiplier", *RISKS):
+        if settings[name] is not None:
+            raise click.UsageError(
+                f"--sweep finds the noise for ε and δ: drop --{name.replace('_', '-')}."
+            )
     rows = calibrate_all(axes=axes, settings=settings)
     if plot is not None:
         options.write_picture(path=plot, picture=draw_rows(rows=rows, axes=axes))
@@ -87,36 +104,34 @@ def _sweep(
         show_rows(rows=rows, axes=axes, settings=settings)
 
 
-def _require(settings: dict[str, Any]) -> None:
-    for name in ("epsilon", "delta", "dataset_size", "batch_size"):
-        if settings[name] is None:
-            raise click.UsageError(f"Missing option '--{name.replace('_', '-')}'.")
-    if (settings["epochs"] is None) == (settings["steps"] is None):
-        raise click.UsageError("Give either --epochs or --steps, and not both.")
-
-
-def _document(found: Calibration, settings: dict[str, Any]) -> dict[str, Any]:
+def _document(found: Calibration, free: FreeQuantity, settings: dict[str, Any]) -> dict[str, Any]:
+    targets = {name: settings[name] for name in RISKS if settings[name] is not None}
     return {
+        "solved_for": free.name,
         "noise_multiplier": found.noise_multiplier,
         **found.guarantee.to_json(),
         "steps": found.steps,
         "sample_rate": found.sample_rate,
         "sampling": found.sampling,
         "dataset_size": settings["dataset_size"],
-        "batch_size": settings["batch_size"],
+        "batch_size": _batch_size(found, settings),
         "target_epsilon": settings["epsilon"],
+        **targets,
         "event": event_to_json(event=found.event),
     }
 
 
-def _facts(found: Calibration, settings: dict[str, Any]) -> list[tuple[str, str]]:
-    promise, size, batch = found.guarantee, settings["dataset_size"], settings["batch_size"]
+def _facts(
+    found: Calibration, free: FreeQuantity, settings: dict[str, Any]
+) -> list[tuple[str, str]]:
+    promise, size, batch = found.guarantee, settings["dataset_size"], _batch_size(found, settings)
     sigma, rate = rounded_up(found.noise_multiplier, digits=6), f"{found.sample_rate:.6g}"
     return [
         ("noise multiplier σ", sigma),
-        ("steps T", str(found.steps)),
+        ("steps T", f"{found.steps}, {found.steps * batch / size:.4g} epochs"),
         ("sampling probability q", f"{rate} = {batch}/{size}"),
         *promise_rows(promise),
+        *_target(settings),
         ("sampling", f"{found.sampling}: shuffled batches would not be covered"),
         (
             "to use it",
@@ -125,3 +140,20 @@ def _facts(found: Calibration, settings: dict[str, Any]) -> list[tuple[str, str]
             f"{sigma}·C once to the sum",
         ),
     ]
+
+
+def _target(settings: dict[str, Any]) -> list[tuple[str, str]]:
+    if settings["advantage"] is not None:
+        limit = f"true positives exceed false ones by at most {settings['advantage']:g}"
+    elif settings["true_positives"] is not None:
+        limit = (
+            f"at most {settings['true_positives']:g} of members caught at "
+            f"{settings['false_positives']:g} false alarms"
+        )
+    else:
+        return []
+    return [("any attack on membership", limit)]
+
+
+def _batch_size(found: Calibration, settings: dict[str, Any]) -> int:
+    return round(found.sample_rate * int(settings["dataset_size"]))

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
-from dpacc_accounting import Adjacency, calibrate_noise
 from dpacc_accounting.fields import nearest
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import terminal
+from dpacc.cli.free_quantity import free_quantity
 
 KINDS: dict[str, type] = {
     "epsilon": float,
@@ -92,8 +92,7 @@ def draw_rows(*, rows: Sequence[Mapping[str, Any]], axes: Axes) -> bytes:
 
 
 def _row(point: Mapping[str, float], settings: Mapping[str, Any]) -> dict[str, Any]:
-    adjacency = Adjacency(settings["adjacency"])
-    found = calibrate_noise(**{**settings, "adjacency": adjacency})
+    found = free_quantity(settings=settings).solve(settings=settings)
     return {
         **point,
         "noise_multiplier": found.noise_multiplier,
