@@ -18,6 +18,7 @@ from dpacc_accounting import (
     Repeated,
     calibrate_noise,
     epsilon,
+    sum_noise_multiplier,
 )
 
 Clipping = Literal["flat", "per-layer", "automatic", "adaptive"]
@@ -203,10 +204,11 @@ class PrivacyPlan:
         are released together, which is one Gaussian mechanism of multiplier σ when the sum gets
         (σ⁻² − (2σ_b)⁻²)^(−½) (arXiv 1905.03871, theorem 1).
         """
-        sigma = self.noise_multiplier
-        if self.clipping != "adaptive" or sigma == 0:
-            return sigma
-        return float((sigma**-2 - (2 * self.count_noise) ** -2) ** -0.5)
+        if self.clipping != "adaptive":
+            return self.noise_multiplier
+        return sum_noise_multiplier(
+            joint_noise_multiplier=self.noise_multiplier, count_noise=self.count_noise
+        )
 
     @property
     def step_event(self) -> Event:

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from dpacc_accounting import (
+    AdaptivelyClipped,
     Composed,
     DiscreteGaussian,
     ExponentialMechanism,
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 positive, whole = st.floats(1e-6, 1e6), st.integers(1, 100)
 leaves = (
     st.builds(Gaussian, noise_multiplier=st.floats(0, 1e6))
+    | st.builds(AdaptivelyClipped, noise_multiplier=positive, count_noise=positive)
     | st.builds(Laplace, noise_multiplier=positive)
     | st.builds(DiscreteGaussian, sigma=positive, sensitivity=whole)
     | st.builds(Skellam, variance=positive, sensitivity=whole)

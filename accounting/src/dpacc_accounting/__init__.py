@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dpacc_accounting.conversion import from_dp_event, to_dp_event
     from dpacc_accounting.event_documents import event_from_json, event_to_json
     from dpacc_accounting.events import (
+        AdaptivelyClipped,
         Composed,
         Event,
         Gaussian,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from dpacc_accounting.merging import MergedLedgers, merge_ledgers
     from dpacc_accounting.one_run import Guesses, one_run_epsilon, one_run_mu
     from dpacc_accounting.pricing import delta, epsilon
+    from dpacc_accounting.quantile import joint_noise_multiplier, sum_noise_multiplier
     from dpacc_accounting.reading import read_federation
     from dpacc_accounting.record import LedgerError, LedgerRecord, read_ledger
     from dpacc_accounting.rounds import Federation
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
 
 # Each name is loaded on first use, so that reading a ledger costs no numpy and no scipy.
 _ROOMS = {
+    "AdaptivelyClipped": "events",
     "Adjacency": "guarantee",
     "AttackRisk": "attacks",
     "Calibration": "calibration",
@@ -111,6 +114,7 @@ _ROOMS = {
     "event_to_json": "event_documents",
     "from_dp_event": "conversion",
     "group_epsilon": "groups",
+    "joint_noise_multiplier": "quantile",
     "merge_ledgers": "merging",
     "one_run_epsilon": "one_run",
     "one_run_mu": "one_run",
@@ -119,6 +123,7 @@ _ROOMS = {
     "read_federation": "reading",
     "read_ledger": "record",
     "statement": "wording",
+    "sum_noise_multiplier": "quantile",
     "to_dp_event": "conversion",
     "tradeoff_curve": "tradeoff",
     "true_positive_rate": "attacks",
@@ -127,6 +132,7 @@ _ROOMS = {
 }
 
 __all__ = [
+    "AdaptivelyClipped",
     "Adjacency",
     "AttackRisk",
     "Calibration",
@@ -170,6 +176,7 @@ __all__ = [
     "event_to_json",
     "from_dp_event",
     "group_epsilon",
+    "joint_noise_multiplier",
     "merge_ledgers",
     "one_run_epsilon",
     "one_run_mu",
@@ -178,6 +185,7 @@ __all__ = [
     "read_federation",
     "read_ledger",
     "statement",
+    "sum_noise_multiplier",
     "to_dp_event",
     "tradeoff_curve",
     "true_positive_rate",

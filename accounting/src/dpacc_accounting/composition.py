@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dpacc_accounting.event_fields import nested_events
 from dpacc_accounting.events import (
+    AdaptivelyClipped,
     Composed,
     Event,
     Gaussian,
@@ -115,6 +116,8 @@ def _collect(event: Event, times: int, counts: Counter[Release], others: Counter
     match event:
         case Gaussian(noise_multiplier=sigma):
             counts[Release(1.0, sigma)] += times
+        case AdaptivelyClipped():
+            counts[Release(1.0, event.joint_noise_multiplier)] += times
         case Repeated(event=inner, times=repeats):
             _collect(inner, times * repeats, counts, others)
         case Composed(events=parts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dpacc_accounting.events import (
+    AdaptivelyClipped,
     Composed,
     Event,
     Gaussian,
@@ -21,7 +22,8 @@ def to_dp_event(*, event: Event) -> Any:
     """`event` as a `dp_accounting.DpEvent`, which its accountants price.
 
     Noise multipliers, sampling probabilities and counts carry over unchanged; nothing composed
-    becomes `NoOpDpEvent`. Adjacency is an accountant's argument in both libraries.
+    becomes `NoOpDpEvent`, and adaptive clipping the Gaussian that it amounts to. Adjacency is an
+    accountant's argument in both libraries.
 
     Raises:
         ValueError: dp-accounting has no such event: mixtures, random allocation, discrete
@@ -38,6 +40,8 @@ def to_dp_event(*, event: Event) -> Any:
     match event:
         case Gaussian(noise_multiplier=sigma):
             return dp_accounting.GaussianDpEvent(sigma)
+        case AdaptivelyClipped():
+            return dp_accounting.GaussianDpEvent(event.joint_noise_multiplier)
         case Laplace(noise_multiplier=scale):
             return dp_accounting.LaplaceDpEvent(scale)
         case PoissonSampled(probability=q, event=inner):

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from dpacc_accounting.events import (
+    AdaptivelyClipped,
     Composed,
     DiscreteGaussian,
     Event,
@@ -24,6 +25,7 @@ from dpacc_accounting.events import (
 
 _KINDS: dict[str, type[Event]] = {
     "gaussian": Gaussian,
+    "adaptively-clipped": AdaptivelyClipped,
     "poisson-sampled": PoissonSampled,
     "repeated": Repeated,
     "composed": Composed,

@@ -18,6 +18,7 @@ from dpacc_accounting.mechanisms import (
     Mechanism,
     Skellam,
 )
+from dpacc_accounting.quantile import joint_noise_multiplier
 from dpacc_accounting.sampled_events import (
     PoissonSampled,
     RandomlyAllocated,
@@ -27,6 +28,7 @@ from dpacc_accounting.sampled_events import (
 )
 
 __all__ = [
+    "AdaptivelyClipped",
     "Composed",
     "DiscreteGaussian",
     "Event",
@@ -64,13 +66,41 @@ class Gaussian(AnyEvent):
     noise_multiplier: float
 
     def __post_init__(self) -> None:
-        sigma = real(self.noise_multiplier, name="noise_multiplier")
-        if not (math.isfinite(sigma) and sigma >= 0):
-            raise ValueError(
-                f"noise_multiplier={sigma} is not a finite number >= 0; give the standard "
-                "deviation of the noise divided by the clipping norm, such as 1.0"
-            )
-        object.__setattr__(self, "noise_multiplier", sigma)
+        _keep_noise(self, "noise_multiplier")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptivelyClipped(AnyEvent):
+    """One release of a clipped sum, and of how many norms lay below C, from the same batch.
+
+    The count is Σ (b_i − ½), b_i telling whether norm i is below C. Together they are one Gaussian.
+
+    Args:
+        noise_multiplier: σ_g, the standard deviation of the noise on the sum divided by C.
+        count_noise: σ_b, the standard deviation of the noise on the count.
+
+    Raises:
+        ValueError: either is negative, NaN or infinite.
+
+    Source: Andrew, Thakkar, McMahan & Ramaswamy 2019 (arXiv 1905.03871), theorem 1.
+
+    >>> round(AdaptivelyClipped(noise_multiplier=5.0, count_noise=1.875).joint_noise_multiplier, 6)
+    3.0
+    """
+
+    noise_multiplier: float
+    count_noise: float
+
+    def __post_init__(self) -> None:
+        _keep_noise(self, "noise_multiplier")
+        _keep_noise(self, "count_noise")
+
+    @property
+    def joint_noise_multiplier(self) -> float:
+        """σ = (σ_g⁻² + (2σ_b)⁻²)^(−1/2), of the one Gaussian that both releases are."""
+        return joint_noise_multiplier(
+            sum_noise_multiplier=self.noise_multiplier, count_noise=self.count_noise
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +194,19 @@ class Mixture(AnyEvent):
             )
 
 
+def _keep_noise(event: Gaussian | AdaptivelyClipped, name: str) -> None:
+    sigma = real(getattr(event, name), name=name)
+    if not (math.isfinite(sigma) and sigma >= 0):
+        raise ValueError(
+            f"{name}={sigma} is not a finite number >= 0; give the standard deviation of the "
+            "noise divided by the clipping norm (of a count: as it is), such as 1.0"
+        )
+    object.__setattr__(event, name, sigma)
+
+
 Event: TypeAlias = (
     Gaussian
+    | AdaptivelyClipped
     | PoissonSampled
     | Repeated
     | Composed
