@@ -5,12 +5,16 @@
 The base has the published shape of Llama-2-7B or GPT-J-6B, random weights, and is stored in NF4
 with doubly quantized scales, one layer after another, so that it is never whole in 16 bits. The
 step is the real one: coupling probe, sampling, two-pass ghost clipping, ledger, noise, AdamW.
+Large arrays are returned to the system as soon as they are freed: the script starts itself again
+with glibc told so, whose own threshold grows until a layer's worth stays behind for every layer.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -162,6 +166,13 @@ def main(
     print(f"{examples} examples of {tokens} tokens")
 
 
+def return_freed_memory() -> None:
+    """Start again with a fixed threshold above which glibc maps, and unmaps, each array."""
+    name = "MALLOC_MMAP_THRESHOLD_"
+    if name not in os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {name: "1000000"})
+
+
 def _count(parameter: nn.Parameter) -> int:
     packed = isinstance(parameter, bnb.nn.Params4bit)
     return parameter.numel() * (2 if packed else 1)
@@ -180,4 +191,5 @@ def _peak() -> float:
 
 
 if __name__ == "__main__":
+    return_freed_memory()
     main()

@@ -219,7 +219,7 @@ class PrivacyEngine:
                 placeholder=probe_examples[0],
                 probe=probe,
                 present=partial(self._present, collate),
-                gradients=self._materialize.rows,
+                gradients=self._whole_gradients,
                 accumulate=partial(self._strategy.add, into=total),
                 drop=self._drop,
                 release=partial(self._release_checked, index, total),
@@ -281,10 +281,12 @@ class PrivacyEngine:
         self.per_example_gradients = choose(
             self.per_example_gradients, rows_that_fit=self._most_rows
         )
-        self._materialize = Materialize(self._buffer, self._backward, device)
-        self._strategy: Strategy = self._materialize
-        if self.per_example_gradients == "ghost":
-            self._strategy = Ghost(self._buffer, self._backward, device)
+        chosen = Ghost if self.per_example_gradients == "ghost" else Materialize
+        self._strategy: Strategy = chosen(self._buffer, self._backward, device)
+
+    def _whole_gradients(self, losses: Tensor) -> Tensor:
+        """Of made-up examples, for the probe: their memory is its alone, and gone after it."""
+        return Materialize(self._buffer, self._backward, self.accelerator.device).rows(losses)
 
     def _drop(self, losses: Tensor) -> None:
         """Run the backwards of a made-up micro-batch, as collectives need, for nothing."""

@@ -148,6 +148,7 @@ class CouplingProbe:
     def conclude(self) -> None:
         """Refuse to train when the watched gradient changed with the company it kept."""
         alone, among_neighbours = self._watched
+        self._watched = []
         norm = float(alone.norm())
         if not norm > 0:
             raise PrivacyError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from scipy import stats
 
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import BudgetExhausted, ConfigurationError, PrivacyError
+from dpacc.gradients import KeptRows
 from dpacc.losses import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from tests.tiny_models import collate, examples, tiny_base, tiny_model, with_lora
@@ -396,3 +399,36 @@ def test_steps_before_prepare_are_refused(ledgers: Iterator[Path]) -> None:
     engine = PrivacyEngine(Accelerator(cpu=True), plan_for(10), ledger=next(ledgers))
     with pytest.raises(ConfigurationError, match=r"call engine\.prepare"):
         next(engine.steps(examples(LENGTHS), collate))
+
+
+def test_a_ghost_run_keeps_no_gradient_after_the_probe(
+    ledgers: Iterator[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe keeps whole gradients, on made-up examples; none is left for the real ones."""
+    kept: list[weakref.ref[KeptRows]] = []
+    original = KeptRows.__init__
+
+    def watched(self: KeptRows, *arguments: Any, **named: Any) -> None:
+        kept.append(weakref.ref(self))
+        original(self, *arguments, **named)
+
+    monkeypatch.setattr(KeptRows, "__init__", watched)
+    model = tiny_model("llama")
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    engine = PrivacyEngine(
+        Accelerator(cpu=True),
+        plan_for(len(LENGTHS), steps=1),
+        ledger=next(ledgers),
+        per_example_gradients="ghost",
+    )
+    engine.prepare(model, RecordingOptimizer(trainable))
+    step = next(engine.steps(examples(LENGTHS), collate))
+    alive = []
+    for batch in step:
+        alive.append([rows() is not None for rows in kept])
+        step.backward(causal_lm_losses(model, batch))
+    assert [len(rows) for rows in alive][:3] == [0, 1, 2]
+    assert not any(any(rows) for rows in alive)
+    width = sum(p.numel() for p in trainable)
+    rows = [t for t in gc.get_objects() if isinstance(t, torch.Tensor) and t.shape[-1:] == (width,)]
+    assert max(t.numel() for t in rows) == width
