@@ -14,6 +14,7 @@ from dpacc_accounting import (
     RandomlyAllocated,
     Repeated,
     SampledWithoutReplacement,
+    Selected,
     Shuffled,
     Skellam,
     TruncatedPoissonSampled,
@@ -39,6 +40,12 @@ events = st.recursive(
         | st.builds(Repeated, event=inner, times=st.integers(0, 10**9))
         | st.builds(Composed, events=st.lists(inner, max_size=3).map(tuple))
         | st.builds(Shuffled, event=inner)
+        | st.builds(
+            Selected,
+            event=inner,
+            mean_runs=st.floats(1, 1e6),
+            shape=st.floats(0, 1e3) | st.just(float("inf")),
+        )
         | st.builds(RandomlyAllocated, steps=whole, event=inner)
         | st.builds(
             TruncatedPoissonSampled,

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         RandomlyAllocated,
         Repeated,
         SampledWithoutReplacement,
+        Selected,
         Shuffled,
         TruncatedPoissonSampled,
     )
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from dpacc_accounting.reading import read_federation
     from dpacc_accounting.record import LedgerError, LedgerRecord, read_ledger
     from dpacc_accounting.rounds import Federation
+    from dpacc_accounting.selection import runs_at
     from dpacc_accounting.tradeoff import TradeoffCurve, tradeoff_curve
     from dpacc_accounting.wording import statement
 
@@ -93,6 +95,7 @@ _ROOMS = {
     "RandomlyAllocated": "events",
     "Repeated": "events",
     "SampledWithoutReplacement": "events",
+    "Selected": "events",
     "Shuffled": "events",
     "Skellam": "mechanisms",
     "TradeoffCurve": "tradeoff",
@@ -122,6 +125,7 @@ _ROOMS = {
     "price_federation": "federation",
     "read_federation": "reading",
     "read_ledger": "record",
+    "runs_at": "selection",
     "statement": "wording",
     "sum_noise_multiplier": "quantile",
     "to_dp_event": "conversion",
@@ -155,6 +159,7 @@ __all__ = [
     "RandomlyAllocated",
     "Repeated",
     "SampledWithoutReplacement",
+    "Selected",
     "Shuffled",
     "Skellam",
     "TradeoffCurve",
@@ -184,6 +189,7 @@ __all__ = [
     "price_federation",
     "read_federation",
     "read_ledger",
+    "runs_at",
     "statement",
     "sum_noise_multiplier",
     "to_dp_event",

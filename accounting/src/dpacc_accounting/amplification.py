@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dpacc_accounting.events import (
     Composed,
     Event,
@@ -11,6 +13,7 @@ from dpacc_accounting.events import (
     RandomlyAllocated,
     Repeated,
     SampledWithoutReplacement,
+    Selected,
     Shuffled,
     TruncatedPoissonSampled,
 )
@@ -38,6 +41,8 @@ def without_amplification(*, event: Event) -> Event:
             return without_amplification(event=inner)
         case Shuffled(event=inner) | RandomlyAllocated(event=inner):
             return without_amplification(event=inner)
+        case Selected(event=inner):
+            return replace(event, event=without_amplification(event=inner))
         case Repeated(event=inner, times=times):
             return Repeated(event=without_amplification(event=inner), times=times)
         case Composed(events=parts) | Mixture(events=parts):

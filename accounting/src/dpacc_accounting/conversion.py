@@ -13,6 +13,7 @@ from dpacc_accounting.events import (
     PoissonSampled,
     Repeated,
     SampledWithoutReplacement,
+    Selected,
     TruncatedPoissonSampled,
 )
 from dpacc_accounting.mechanisms import Laplace
@@ -56,6 +57,9 @@ def to_dp_event(*, event: Event) -> Any:
                 truncated_batch_size=event.largest_batch,
                 noise_multiplier=sigma,
             )
+        case Selected(event=inner, mean_runs=mean, shape=shape):
+            nested = to_dp_event(event=inner)
+            return dp_accounting.dp_event.RepeatAndSelectDpEvent(nested, mean, shape)
         case Repeated(event=inner, times=times):
             return dp_accounting.SelfComposedDpEvent(to_dp_event(event=inner), times)
         case Composed(events=()):
@@ -109,6 +113,9 @@ def from_dp_event(*, event: Any) -> Event:
                 dataset_size=event.dataset_size,
                 event=Gaussian(noise_multiplier=event.noise_multiplier),
             )
+        case dp_accounting.dp_event.RepeatAndSelectDpEvent():
+            inner = from_dp_event(event=event.event)
+            return Selected(event=inner, mean_runs=event.mean, shape=event.shape)
         case dp_accounting.SelfComposedDpEvent():
             return Repeated(event=from_dp_event(event=event.event), times=event.count)
         case dp_accounting.ComposedDpEvent():
@@ -116,5 +123,5 @@ def from_dp_event(*, event: Any) -> Event:
     raise ValueError(
         f"{type(event).__name__} has no equivalent here; the known ones are Gaussian, Laplace, "
         "Poisson-sampled (truncated or not), sampled without replacement, self-composed, composed, "
-        "no-op and non-private events"
+        "repeat-and-select, no-op and non-private events"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -18,6 +19,7 @@ from dpacc_accounting.events import (
     RandomlyAllocated,
     Repeated,
     SampledWithoutReplacement,
+    Selected,
     Shuffled,
     Skellam,
     TruncatedPoissonSampled,
@@ -33,6 +35,7 @@ _KINDS: dict[str, type[Event]] = {
     "sampled-without-replacement": SampledWithoutReplacement,
     "truncated-poisson-sampled": TruncatedPoissonSampled,
     "randomly-allocated": RandomlyAllocated,
+    "selected": Selected,
     "shuffled": Shuffled,
     "laplace": Laplace,
     "discrete-gaussian": DiscreteGaussian,
@@ -83,12 +86,17 @@ def event_from_json(*, document: Any) -> Event:
 def _value_to_json(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_value_to_json(part) for part in value]
-    return value if isinstance(value, int | float) else event_to_json(event=value)
+    if not isinstance(value, int | float):
+        return event_to_json(event=value)
+    # Strict JSON has no infinity.
+    return value if math.isfinite(value) else "inf"
 
 
 def _value_from_json(name: str, value: Any) -> Any:
     if name == "event":
         return event_from_json(document=value)
+    if name == "shape" and value == "inf":
+        return math.inf
     if name not in ("events", "weights"):
         return value
     if not isinstance(value, list):

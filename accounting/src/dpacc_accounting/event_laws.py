@@ -18,6 +18,7 @@ from dpacc_accounting.events import (
     PoissonSampled,
     RandomlyAllocated,
     SampledWithoutReplacement,
+    Selected,
     Skellam,
     TruncatedPoissonSampled,
 )
@@ -70,6 +71,11 @@ def _law(event: Event, adjacency: Adjacency, direction: int) -> Law:
             return truncated_law(event=event, adjacency=adjacency, direction=direction)
         case RandomlyAllocated():
             return _allocated(event, adjacency, direction)
+        case Selected():
+            raise ValueError(
+                "a selection (Selected) beside or inside other events has no privacy loss "
+                "distribution; pass method='rdp', or price it on its own"
+            )
         case Laplace() | DiscreteGaussian() | Skellam() | ExponentialMechanism():
             return MechanismLaw(event, adjacency)
     raise ValueError(f"{event} cannot be priced")

@@ -40,6 +40,7 @@ __all__ = [
     "RandomlyAllocated",
     "Repeated",
     "SampledWithoutReplacement",
+    "Selected",
     "Shuffled",
     "Skellam",
     "TruncatedPoissonSampled",
@@ -194,6 +195,48 @@ class Mixture(AnyEvent):
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Selected(AnyEvent):
+    """The best of a random number of runs of `event`: a private search of hyper-parameters.
+
+    How many runs K are made is drawn in secret, without regard to the data; each run may use other
+    settings, drawn alike for every run, and must cost no more than `event`. Only the best run is
+    released. The scores that say which is best are part of what a run releases: noised, or
+    computed from the run's own output and public data.
+
+    Args:
+        event: all that one run releases, its score included.
+        mean_runs: E[K], at least 1.
+        shape: η of the truncated negative binomial law of K: 1 is geometric, 0 logarithmic;
+            infinity is the Poisson law, under which K may be 0.
+
+    Raises:
+        ValueError: a number is out of range, or `event` is not an event.
+
+    Source: Papernot & Steinke 2022 (arXiv 2110.03620), definition 1.
+
+    >>> Selected(event=Gaussian(noise_multiplier=2.0), mean_runs=10, shape=1).mean_runs
+    10.0
+    """
+
+    event: Event
+    mean_runs: float
+    shape: float
+
+    def __post_init__(self) -> None:
+        mean, shape = real(self.mean_runs, name="mean_runs"), real(self.shape, name="shape")
+        if not 1 <= mean < math.inf:
+            raise ValueError(f"mean_runs={mean} is not a finite number of at least 1")
+        if not shape >= 0:
+            raise ValueError(
+                f"shape={shape} is not a number >= 0; give 1 for a geometric number of runs, 0 "
+                "for a logarithmic one, infinity for Poisson"
+            )
+        object.__setattr__(self, "mean_runs", mean)
+        object.__setattr__(self, "shape", shape)
+        require_event(self.event, owner="Selected")
+
+
 def _keep_noise(event: Gaussian | AdaptivelyClipped, name: str) -> None:
     sigma = real(getattr(event, name), name=name)
     if not (math.isfinite(sigma) and sigma >= 0):
@@ -214,6 +257,7 @@ Event: TypeAlias = (
     | SampledWithoutReplacement
     | TruncatedPoissonSampled
     | RandomlyAllocated
+    | Selected
     | Shuffled
     | Mechanism
 )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from dpacc_accounting.composition import Release, pieces, releases
-from dpacc_accounting.events import Event
+from dpacc_accounting.events import Event, Selected
 from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
 from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee
 
@@ -124,8 +124,15 @@ def _checked(adjacency: Adjacency, unit: str, method: str) -> Adjacency:
 def _event_epsilon(
     event: Event, adjacency: Adjacency, delta: float, method: str
 ) -> tuple[float, float]:
-    if not pieces(event=event)[1] or method != "pld":
+    others = pieces(event=event)[1]
+    if not others or method == "gaussian":
         return _epsilon_interval(releases(event=event), adjacency, delta, method)
+    if method == "rdp":
+        from dpacc_accounting.renyi import event_rdp_epsilon
+
+        return 0.0, event_rdp_epsilon(event=event, adjacency=adjacency, delta=delta)
+    if chosen := _only_selection(event):
+        return _selected_epsilon(chosen, adjacency, delta)
     from dpacc_accounting.pld import event_epsilon_bounds
 
     bounds = event_epsilon_bounds(event=event, adjacency=adjacency, delta=delta)
@@ -136,13 +143,47 @@ def _event_delta(
     event: Event, adjacency: Adjacency, epsilon: float, method: str
 ) -> tuple[float, bool]:
     """δ, and whether any loss is possible at all."""
-    if not pieces(event=event)[1] or method != "pld":
+    if not pieces(event=event)[1] or method == "gaussian":
         counts = releases(event=event)
         return _delta_bound(counts, adjacency, epsilon, method), bool(counts)
+    if method == "rdp":
+        from dpacc_accounting.renyi import event_rdp_delta
+
+        return event_rdp_delta(event=event, adjacency=adjacency, epsilon=epsilon), True
+    if chosen := _only_selection(event):
+        left = epsilon - _selection_cost(chosen, adjacency)
+        once, possible = _event_delta(chosen.event, adjacency, max(left, 0.0), method)
+        return (min(chosen.mean_runs * once, 1.0) if left >= 0 else 1.0), possible
     from dpacc_accounting.pld import event_delta_bounds
 
     bound = event_delta_bounds(event=event, adjacency=adjacency, epsilon=epsilon).high
     return bound, True
+
+
+def _only_selection(event: Event) -> Selected | None:
+    """The selection that `event` amounts to, if it is nothing else."""
+    gaussians, others = pieces(event=event)
+    (other, times), *rest = others.items()
+    alone = not gaussians and not rest and times == 1
+    return other if alone and isinstance(other, Selected) else None
+
+
+def _selected_epsilon(event: Selected, adjacency: Adjacency, delta: float) -> tuple[float, float]:
+    """One run's ε at δ/m and the price of choosing; at least that of a run chosen blindly."""
+    once = _event_epsilon(event.event, adjacency, delta / event.mean_runs, "pld")[1]
+    if once == math.inf:
+        return 0.0, once
+    some = -math.expm1(-event.mean_runs) if math.isinf(event.shape) else 1.0
+    blind = _event_epsilon(event.event, adjacency, delta / some, "pld")[0] if delta < some else 0.0
+    return blind, once + _selection_cost(event, adjacency)
+
+
+def _selection_cost(event: Selected, adjacency: Adjacency) -> float:
+    from dpacc_accounting.selection import selection_cost
+
+    return selection_cost(
+        event=event, base_delta=lambda e: _event_delta(event.event, adjacency, e, "pld")[0]
+    )
 
 
 def _epsilon_interval(
@@ -191,7 +232,7 @@ def searched_epsilon(*, event: Event, delta: float, adjacency: Adjacency, method
     ...                  adjacency=Adjacency.ADD_OR_REMOVE, method="pld")
     inf
     """
-    if method == "pld" and pieces(event=event)[1]:
+    if pieces(event=event)[1]:
         return _event_epsilon(event, adjacency, delta, method)[1]
     counts = releases(event=event)
     if method != "pld" or any(release.noise_multiplier == 0 for release in counts):

@@ -32,8 +32,18 @@ def rdp_epsilon(*, counts: Mapping[Release, int], adjacency: Adjacency, delta: f
     2.1013
     """
 
+    return epsilon_of_divergences(lambda orders: _composed(counts, adjacency, orders), delta=delta)
+
+
+def epsilon_of_divergences(divergences: Callable[[Array], Array], *, delta: float) -> float:
+    """An upper bound on ε at `delta` from ε(α), as in `rdp_epsilon`.
+
+    >>> round(epsilon_of_divergences(lambda orders: orders / 2, delta=1e-5), 3)
+    4.728
+    """
+
     def bound(orders: Array) -> Array:
-        spent = _composed(counts, adjacency, orders)
+        spent = divergences(orders)
         return spent + np.log1p(-1 / orders) - (math.log(delta) + np.log(orders)) / (orders - 1)
 
     return max(_least_over_orders(bound), 0.0)
@@ -49,8 +59,20 @@ def rdp_delta(*, counts: Mapping[Release, int], adjacency: Adjacency, epsilon: f
     True
     """
 
+    return delta_of_divergences(
+        lambda orders: _composed(counts, adjacency, orders), epsilon=epsilon
+    )
+
+
+def delta_of_divergences(divergences: Callable[[Array], Array], *, epsilon: float) -> float:
+    """An upper bound on δ at `epsilon` from ε(α), as in `rdp_delta`.
+
+    >>> delta_of_divergences(lambda orders: orders / 2, epsilon=4.73) <= 1e-5
+    True
+    """
+
     def log_bound(orders: Array) -> Array:
-        gain = _composed(counts, adjacency, orders) - epsilon
+        gain = divergences(orders) - epsilon
         return (orders - 1) * gain - np.log(orders - 1) + orders * np.log1p(-1 / orders)
 
     return math.exp(min(_least_over_orders(log_bound), 0.0))
