@@ -21,6 +21,7 @@ COHORT: dict[str, Any] = {
     "sampling_rate": 0.01,
     "noise_multiplier": 1.0,
 }
+FIXED = {"sampling": "fixed-size", "population": 500, "cohort_size": 5}
 SHARED: dict[str, Any] = {
     **COHORT,
     "noise": "distributed-gaussian",
@@ -126,7 +127,9 @@ def test_client_level_defaults_are_the_cautious_ones() -> None:
         (EXAMPLE | {"overlaps": [["a", "a"]]}, r"overlaps\[0\] names 'a' twice"),
         (EXAMPLE | {"overlaps": [["a"]]}, r"overlaps\[0\] must be a list of at least two"),
         (COHORT | {"sampling": "shuffled"}, "say 'none' to price it without amplification"),
-        (COHORT | {"sampling": "fixed-size"}, "say 'none' to price it without amplification"),
+        (COHORT | {"sampling": "fixed-size"}, "population is missing"),
+        (COHORT | FIXED | {"cohort_size": 501}, "cohort_size = 501 exceeds population = 500"),
+        (COHORT | FIXED, "adjacency must be 'replace-one'.*say `sampling: none`"),
         (COHORT | {"denominator": "actual"}, "divide by the expected number of clients"),
         (COHORT | {"survivors": 3}, "survivors matter under distributed noise only"),
         (COHORT | {"noise": "skelam"}, "did you mean 'skellam'"),

@@ -16,7 +16,16 @@ from dpacc_accounting.rounds import (
 )
 
 STATED = ("level", "delta", "adjacency", "unit")
-_COHORT = ("rounds", "sampling", "sampling_rate", "noise_multiplier", "survivors", "opened")
+_COHORT = (
+    "rounds",
+    "sampling",
+    "sampling_rate",
+    "population",
+    "cohort_size",
+    "noise_multiplier",
+    "survivors",
+    "opened",
+)
 CLIENT_LEVEL = (
     *STATED,
     *_COHORT,
@@ -45,14 +54,26 @@ def read_cohorts(*, document: Mapping[str, Any]) -> ClientFederation:
             "divided by; divide by the expected number of clients ('fixed')",
         )
     secure = _secure_aggregation(top, noise)
+    schedule, stated = _cohorts(top, secure), read_stated(top, unit="client")
+    if any(part.population for part in schedule):
+        _require_replace_one(top, stated["adjacency"])
     return ClientFederation(
-        schedule=_cohorts(top, secure),
+        schedule=schedule,
         noise=noise,
         secure_aggregation=secure,
         discretization=_discretization(top, noise),
         most_rounds=top.count("most_rounds", None),
-        **read_stated(top, unit="client"),
+        **stated,
     )
+
+
+def _require_replace_one(top: Fields, adjacency: Adjacency) -> None:
+    if adjacency is not Adjacency.REPLACE_ONE:
+        top.refuse(
+            "adjacency",
+            "must be 'replace-one' where cohorts have a fixed size, which federations of different "
+            "size do not share; or say `sampling: none` to price it without amplification",
+        )
 
 
 def _cohorts(top: Fields, secure: SecureAggregation | None) -> tuple[Cohorts, ...]:
@@ -72,23 +93,35 @@ def _cohort(fields: Fields, secure: SecureAggregation | None) -> Cohorts:
     if sampling is None:
         fields.refuse(
             "sampling",
-            "is missing; say 'poisson' if each client is drawn by its own "
-            "secret coin, or 'none' to claim no amplification",
+            "is missing; say 'poisson' if each client is drawn by its own secret coin, "
+            "'fixed-size' if each round draws so many afresh, or 'none' to claim no amplification",
         )
-    if sampling in ("fixed-size", "shuffled"):
+    if sampling == "shuffled":
         fields.refuse(
             "sampling",
-            f"= {sampling!r} is not Poisson sampling; say 'none' to price it without amplification",
+            "= 'shuffled' is no sampling whose amplification is proved; say 'none' to price it "
+            "without amplification",
         )
-    poisson = fields.word("sampling", among=("poisson", "none")) == "poisson"
+    kind = fields.word("sampling", among=("poisson", "fixed-size", "none"))
+    population, size = _fixed_size(fields) if kind == "fixed-size" else (None, None)
+    rate = fields.number("sampling_rate", above=0, at_most=1) if kind == "poisson" else 1.0
     survivors = _survivors(fields, secure)
     return Cohorts(
         rounds=fields.count("rounds", at_least=0),
-        sampling_rate=fields.number("sampling_rate", above=0, at_most=1) if poisson else 1.0,
+        sampling_rate=size / population if population and size else rate,
+        population=population,
+        cohort_size=size,
         noise_multiplier=fields.number("noise_multiplier", at_least=0),
         survivors=survivors,
         opened=fields.flag("opened", True),
     )
+
+
+def _fixed_size(fields: Fields) -> tuple[int, int]:
+    population, size = fields.count("population"), fields.count("cohort_size")
+    if size > population:
+        fields.refuse("cohort_size", f"= {size} exceeds population = {population}")
+    return population, size
 
 
 def _survivors(fields: Fields, secure: SecureAggregation | None) -> int | None:

@@ -9,7 +9,14 @@ from typing import TypedDict
 
 import numpy as np
 
-from dpacc_accounting.events import Composed, Event, Gaussian, PoissonSampled, Repeated
+from dpacc_accounting.events import (
+    Composed,
+    Event,
+    Gaussian,
+    PoissonSampled,
+    Repeated,
+    SampledWithoutReplacement,
+)
 from dpacc_accounting.guarantee import Guarantee
 from dpacc_accounting.pricing import epsilon
 from dpacc_accounting.rounds import ClientFederation, Cohorts, SecureAggregation
@@ -53,7 +60,13 @@ def client_assumptions(*, federation: ClientFederation) -> tuple[str, ...]:
         f"Each {federation.unit}'s whole update is clipped to norm C before it is summed, and the "
         "sum is divided by a fixed number, never by how many took part.",
     ]
-    if any(part.sampling_rate < 1 for part in federation.schedule):
+    if any(part.population for part in federation.schedule):
+        said.append(
+            f"The released view holds while nobody learns who was drawn: each round draws its "
+            f"cohort afresh, every set of cohort_size out of population {federation.unit}s equally "
+            "likely; cohorts cut from one shuffled order are not drawn so."
+        )
+    if any(part.sampling_rate < 1 and not part.population for part in federation.schedule):
         said.append(
             f"The released view holds while nobody learns who was drawn: each {federation.unit} "
             "joins each round by its own coin of chance sampling_rate."
@@ -89,7 +102,8 @@ def _capped(federation: ClientFederation, course: Sequence[Cohorts]) -> list[Coh
         return list(course)
     kept = []
     for part in sorted(course, key=lambda part: _noise_present(part, federation)):
-        kept.append(replace(part, rounds=min(part.rounds, left), sampling_rate=1.0))
+        whole = replace(part, sampling_rate=1.0, population=None, cohort_size=None)
+        kept.append(replace(whole, rounds=min(part.rounds, left)))
         left -= kept[-1].rounds
     return kept
 
@@ -116,8 +130,15 @@ def _sampled(part: Cohorts, present: Cohorts) -> Event:
     if present.noise_multiplier < part.noise_multiplier or part.sampling_rate == 1:
         return _unsampled(present)
     noise = Gaussian(noise_multiplier=part.noise_multiplier)
-    sampled = PoissonSampled(probability=part.sampling_rate, event=noise)
-    return Repeated(event=sampled, times=part.rounds)
+    return Repeated(event=_drawn(part, noise), times=part.rounds)
+
+
+def _drawn(part: Cohorts, noise: Event) -> Event:
+    if part.population is None or part.cohort_size is None:
+        return PoissonSampled(probability=part.sampling_rate, event=noise)
+    return SampledWithoutReplacement(
+        sample_size=part.cohort_size, dataset_size=part.population, event=noise
+    )
 
 
 def _unsampled(part: Cohorts) -> Event:

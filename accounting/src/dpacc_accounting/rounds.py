@@ -125,12 +125,15 @@ class Cohorts:
 
     Args:
         rounds: R, how many.
-        sampling_rate: p, each client's chance to be drawn for a round, by a secret coin (Poisson);
-            1 where no amplification is claimed.
+        sampling_rate: p, each client's chance to be drawn for a round, by a secret coin (Poisson)
+            unless `population` is given; 1 where no amplification is claimed.
         noise_multiplier: σ, standard deviation of the noise on the sum of clipped updates over
             their clipping norm; under distributed noise that of the guaranteed honest survivors.
         survivors: how many clients' noise reached the sum in each of these rounds; None before.
         opened: whether a sum was opened at all: secure aggregation opens none below its threshold.
+        population: N, where each round draws exactly `cohort_size` of N clients, every such cohort
+            equally likely; priced under replace-one adjacency.
+        cohort_size: n of those N; p = n/N.
     """
 
     rounds: int
@@ -138,6 +141,8 @@ class Cohorts:
     noise_multiplier: float
     survivors: int | None = None
     opened: bool = True
+    population: int | None = None
+    cohort_size: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
