@@ -10,6 +10,7 @@ from torch import Tensor
 from dpacc.clipping import add_clipped, clipping_scales
 from dpacc.errors import PrivacyError
 from dpacc.gradients import Layout, ScaledSum
+from dpacc.grid import COUNT_POINTS, SENSITIVITY, Grid, SumOnGrid
 from dpacc.plan import PrivacyPlan
 
 _ROUNDING = 1e-4
@@ -26,7 +27,7 @@ class ClippedSum:
 
     Attributes:
         total: [width] fp32, or [width + 1] with Σ(bᵢ − ½) last for adaptive clipping, where bᵢ
-            says whether unit i's norm was at most C.
+            says whether unit i's norm was at most C. For discrete noise int64, in grid points.
     """
 
     def __init__(
@@ -36,8 +37,13 @@ class ClippedSum:
         self._layout = layout
         self._bound = max_grad_norm
         self._counts = plan.clipping == "adaptive"
-        width = layout.width + self._counts
-        self.total = torch.zeros(width, dtype=torch.float32, device=device)
+        discrete = plan.noise == "discrete_gaussian"
+        self._grid = Grid(max_grad_norm=max_grad_norm) if discrete else None
+        self.total = torch.zeros(
+            layout.width + self._counts,
+            dtype=torch.int64 if discrete else torch.float32,
+            device=device,
+        )
 
     def add_rows(self, rows: Tensor, squares: Tensor) -> None:
         """Clip and add whole gradients, [units, width] fp32, which are scaled in place.
@@ -47,30 +53,43 @@ class ClippedSum:
             squares: [units, slots], their squared norms.
         """
         scales = self.scales(squares)
+        if self._grid is not None:
+            self._add_on_grid(rows, scales)
+            return
         add_clipped(total=self._gradients, rows=rows, scales=scales, layout=self._layout)
 
     def scales(self, squares: Tensor) -> Tensor:
         """The clipping factors, [units, slots]; the units are counted, so call it once for each."""
         if self._counts:
             below = squares.sum(dim=1).sqrt() <= self._bound
-            self.total[-1] += (below.float() - 0.5).sum()
+            count = (below.float() - 0.5).sum()
+            self.total[-1] += count if self._grid is None else (count * COUNT_POINTS).long()
         return clipping_scales(
             squares=squares, max_grad_norm=self._bound, clipping=self._plan.clipping
         )
 
-    def sink(self, scales: Tensor) -> ScaledSum:
+    def sink(self, scales: Tensor) -> ScaledSum | SumOnGrid:
         """A sink that adds gradients with the given factors as they come by."""
+        if self._grid is not None:
+            return SumOnGrid(self._gradients, scales=scales, grid=self._grid)
         return ScaledSum(self._gradients, scales=scales)
 
-    def require_bounded(self, sink: ScaledSum) -> None:
+    def require_bounded(self, sink: ScaledSum | SumOnGrid) -> None:
         """Refuse a second pass whose gradients were not those that the first one measured."""
         largest = float(sink.squares.max().sqrt()) if len(sink.squares) else 0.0
-        if not largest <= self._bound * (1 + _ROUNDING):
+        most = self._bound * (1 + _ROUNDING) if self._grid is None else SENSITIVITY
+        if not largest <= most:
             raise PrivacyError(
                 "the second backward gave other gradients than the first, so clipping does not "
                 "bound them; choose per_example_gradients='materialize', or make the backward "
                 "deterministic with torch.use_deterministic_algorithms(True)"
             )
+
+    def _add_on_grid(self, rows: Tensor, scales: Tensor) -> None:
+        sink = self.sink(scales)
+        for slot in self._layout.slots.values():
+            sink.take(slot, rows[:, slot.offset : slot.end])
+        self.require_bounded(sink)
 
     @property
     def _gradients(self) -> Tensor:

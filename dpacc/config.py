@@ -14,6 +14,7 @@ Quantization = Literal["none", "nf4", "int8"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Clipping = Literal["flat", "per-layer", "automatic", "adaptive"]
 PerExampleGradients = Literal["auto", "materialize", "ghost"]
+Noise = Literal["gaussian", "discrete_gaussian"]
 
 _USAGE = """\
 Differentially private LoRA fine-tuning of a causal language model.
@@ -74,6 +75,11 @@ class TrainingConfig:
         "automatic always scales it to (almost) C, so that C needs no tuning; adaptive lets C "
         "follow the median norm, for a little of the budget.",
         default="flat",
+    )
+    noise: Noise = setting(
+        "gaussian, or discrete_gaussian: whole numbers summed exactly and noise drawn exactly, "
+        "against attacks on floating-point rounding. The same epsilon.",
+        default="gaussian",
     )
 
     # --- the data

@@ -22,6 +22,10 @@ from dpacc_accounting import (
 )
 
 Clipping = Literal["flat", "per-layer", "automatic", "adaptive"]
+Noise = Literal["gaussian", "discrete_gaussian"]
+
+_LARGEST_DISCRETE_MULTIPLIER = 1e5
+_MOST_DISCRETE_UNITS = 1 << 36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,9 @@ class PrivacyPlan:
         quantile_learning_rate: for "adaptive", how fast C follows: C ← C·exp(−η(b̃ − γ)).
         count_noise_multiplier: for "adaptive", σ_b, the standard deviation of the noise on the
             count of units below C; by default expected_batch_size / 20, but at least σ.
+        noise: "gaussian", or "discrete_gaussian": clipped gradients are rounded to whole multiples
+            of C/2²⁶ and summed exactly, and the noise is drawn exactly, so that no floating-point
+            rounding betrays what it should hide (arXiv 2004.00010, 2107.10138). The same ε.
         unit: the privacy unit in words: what one row of the dataset stands for.
         adjacency: the neighbouring relation under which the guarantee is stated.
         allow_no_privacy: must be set for σ = 0, which promises nothing.
@@ -73,6 +80,7 @@ class PrivacyPlan:
     target_quantile: float = 0.5
     quantile_learning_rate: float = 0.2
     count_noise_multiplier: float | None = None
+    noise: Noise = "gaussian"
     unit: str = "example"
     adjacency: Adjacency = Adjacency.ADD_OR_REMOVE
     sampling: Literal["poisson"] = "poisson"
@@ -114,6 +122,10 @@ class PrivacyPlan:
             f"clipping={self.clipping!r} must be one of {', '.join(get_args(Clipping))}",
         )
         _require(
+            self.noise in get_args(Noise),
+            f"noise={self.noise!r} must be one of {', '.join(get_args(Noise))}",
+        )
+        _require(
             self.sampling == "poisson",
             f"sampling={self.sampling!r} is not what the engine does; it samples 'poisson'",
         )
@@ -134,6 +146,16 @@ class PrivacyPlan:
             f"count_noise_multiplier={self.count_noise_multiplier} must exceed half of "
             f"noise_multiplier={self.noise_multiplier}, or the count alone spends the budget",
         )
+        _require(
+            self.noise == "gaussian"
+            or (
+                self.gradient_noise_multiplier <= _LARGEST_DISCRETE_MULTIPLIER
+                and self.dataset_size <= _MOST_DISCRETE_UNITS
+            ),
+            f"noise='discrete_gaussian' with dataset_size={self.dataset_size} and a noise "
+            f"multiplier of {self.gradient_noise_multiplier:.6g} outgrows 64-bit whole numbers; "
+            "use noise='gaussian'",
+        )
 
     @classmethod
     def calibrate(
@@ -147,6 +169,7 @@ class PrivacyPlan:
         epochs: float | None = None,
         steps: int | None = None,
         clipping: Clipping = "flat",
+        noise: Noise = "gaussian",
         unit: str = "example",
         adjacency: Adjacency = Adjacency.ADD_OR_REMOVE,
     ) -> Self:
@@ -181,6 +204,7 @@ class PrivacyPlan:
             target_delta=target_delta,
             target_epsilon=target_epsilon,
             clipping=clipping,
+            noise=noise,
             unit=unit,
             adjacency=adjacency,
         )
@@ -212,7 +236,10 @@ class PrivacyPlan:
 
     @property
     def step_event(self) -> Event:
-        """What one logical step releases."""
+        """What one logical step costs: discrete noise hides what Gaussian noise of σ hides.
+
+        See [`whole_scale`][dpacc.grid.whole_scale].
+        """
         return PoissonSampled(
             probability=self.sampling_probability,
             event=Gaussian(noise_multiplier=self.noise_multiplier),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
@@ -15,6 +15,7 @@ from dpacc import ranks
 from dpacc.accumulation import AdaptiveBound
 from dpacc.backends import Backend
 from dpacc.checkpoint import JournalEntry
+from dpacc.grid import COUNT_POINTS, Grid, grid_noise
 from dpacc.noise import standard_normals
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness import RunSecret
@@ -53,14 +54,13 @@ class Release:
         self._journal = journal
         self._width = sum(p.numel() for p in parameters)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="noise")
-        self._ahead: tuple[int, Future[npt.NDArray[np.float32]]] | None = None
+        self._ahead: tuple[int, Future[npt.NDArray[Any]]] | None = None
+        self._on_grid = plan.noise == "discrete_gaussian"
         self.bound = AdaptiveBound(plan)
 
     def draw_ahead(self, index: int) -> None:
         """Start drawing the noise of a step in the background, while its backward runs."""
-        count = self._width + (self._plan.clipping == "adaptive")
-        drawn = self._worker.submit(standard_normals, secret=self._secret, step=index, count=count)
-        self._ahead = (index, drawn)
+        self._ahead = (index, self._worker.submit(self._draw, index))
 
     def __call__(self, index: int, clipped: Tensor) -> None:
         """Release step `index`, whose clipped sum on this rank is `clipped`.
@@ -71,6 +71,8 @@ class Release:
         total = ranks.sum_over_ranks(self._accelerator, clipped)
         self._charge(index)
         total += self._noise(index)
+        if self._on_grid:
+            total = self._from_grid(total)
         if self._plan.clipping == "adaptive":
             self.bound.follow(float(total[-1]))
         gradient = total[: self._width] / self._plan.expected_batch_size
@@ -80,13 +82,31 @@ class Release:
             ranks.on_main_process(self._accelerator, lambda: journal(entry))
         self._backend.update(self._parameters, gradient)
 
+    def _draw(self, index: int) -> npt.NDArray[Any]:
+        if self._on_grid:
+            return grid_noise(plan=self._plan, secret=self._secret, step=index, width=self._width)
+        count = self._width + (self._plan.clipping == "adaptive")
+        return standard_normals(secret=self._secret, step=index, count=count)
+
     def _noise(self, index: int) -> Tensor:
-        """N(0, (σ_g·C)²) for every element of the sum, and N(0, σ_b²) for the count, if any."""
+        """N(0, (σ_g·C)²) for every element of the sum, and N(0, σ_b²) for the count, if any.
+
+        Discrete noise has these variances in grid points.
+        """
         if self._ahead is None or self._ahead[0] != index:
             self.draw_ahead(index)
         assert self._ahead is not None
-        normals, self._ahead = self._ahead[1].result(), None
-        noise = torch.from_numpy(normals).to(self._accelerator.device)
+        drawn, self._ahead = self._ahead[1].result(), None
+        noise = torch.from_numpy(drawn).to(self._accelerator.device)
+        if self._on_grid:
+            return noise
         noise[: self._width] *= self._plan.gradient_noise_multiplier * self.bound.value
         noise[self._width :] *= self._plan.count_noise
         return noise
+
+    def _from_grid(self, noised: Tensor) -> Tensor:
+        """Noised whole numbers as the fp32 numbers they stand for."""
+        numbers = noised.double()
+        numbers[: self._width] *= Grid(max_grad_norm=self.bound.value).spacing
+        numbers[self._width :] /= COUNT_POINTS
+        return numbers.float()

@@ -71,6 +71,7 @@ def train(config: TrainingConfig) -> None:
         target_delta=config.delta_for(dataset_size=number_of_units),
         max_grad_norm=config.max_grad_norm,
         clipping=config.clipping,
+        noise=config.noise,
         unit=config.unit_field or "example",
     )
 

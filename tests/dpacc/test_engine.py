@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 import weakref
@@ -429,6 +428,3 @@ def test_a_ghost_run_keeps_no_gradient_after_the_probe(
         step.backward(causal_lm_losses(model, batch))
     assert [len(rows) for rows in alive][:3] == [0, 1, 2]
     assert not any(any(rows) for rows in alive)
-    width = sum(p.numel() for p in trainable)
-    rows = [t for t in gc.get_objects() if isinstance(t, torch.Tensor) and t.shape[-1:] == (width,)]
-    assert max(t.numel() for t in rows) == width

@@ -85,6 +85,7 @@ def verdict(first: list[float], second: list[float], *, dtype: torch.dtype = tor
     probe.observe(torch.tensor([first]))
     probe.observe(torch.tensor([second, [9.0, 9.0]]))
     probe.conclude()
+    assert probe._watched == []  # it keeps no gradient, not even of made-up examples
 
 
 def test_the_verdict_allows_rounding_and_nothing_more() -> None:

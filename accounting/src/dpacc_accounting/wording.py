@@ -192,7 +192,7 @@ DP-SGD (arXiv 1607.00133), {done} steps. In each step:
 dpacc's own sampler from a secret key. Shuffled batches would not have this guarantee.
 2. **Clipping.** Each drawn {unit}'s {whose} is multiplied {_SCALES[plan["clipping"]]}, so that \
 its norm is at most C = {norm}; one that is not finite counts as zero.
-3. **Noise.** {_noise(plan["clipping"], sigma, norm)}
+3. **Noise.** {_noise(plan["clipping"], sigma, norm)}{_grid(plan)}
 4. **Update.** The noised sum is divided by the public expected batch size, {batch}, and handed to \
 the optimizer. Whatever is computed from it later, such as checkpoints and the final weights, is \
 covered."""
@@ -209,6 +209,18 @@ def _noise(clipping: str, sigma: float, norm: float) -> str:
     return (
         f"Gaussian noise of standard deviation σ·C = {sigma} · {norm} = {sigma * norm:.6g} is "
         "added once to every coordinate of the sum of the clipped gradients."
+    )
+
+
+def _grid(plan: Mapping[str, Any]) -> str:
+    if plan.get("noise", "gaussian") == "gaussian":
+        return ""
+    return (
+        " The noise is discrete: each clipped gradient is rounded to whole multiples of C / 2^26, "
+        "the sum is exact, and integers are drawn exactly from the discrete Gaussian distribution "
+        "(arXiv 2004.00010), with as much more noise as the rounding may cost. It hides what the "
+        "Gaussian mechanism hides, by which it is priced, and leaves no floating-point trace "
+        "(arXiv 2107.10138)."
     )
 
 
