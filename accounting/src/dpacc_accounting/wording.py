@@ -219,8 +219,8 @@ def _grid(plan: Mapping[str, Any]) -> str:
         " The noise is discrete: each clipped gradient is rounded to whole multiples of C / 2^26, "
         "the sum is exact, and integers are drawn exactly from the discrete Gaussian distribution "
         "(arXiv 2004.00010), with as much more noise as the rounding may cost. It hides what the "
-        "Gaussian mechanism hides, by which it is priced, and leaves no floating-point trace "
-        "(arXiv 2107.10138)."
+        "Gaussian mechanism hides, by which it is priced, and neither sum nor noise leaves a "
+        "floating-point trace (arXiv 2107.10138)."
     )
 
 
