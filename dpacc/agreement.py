@@ -9,12 +9,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from dpacc_accounting import Adjacency, Event, Guarantee, epsilon
-from dpacc_accounting.events import Composed, Gaussian, PoissonSampled, Repeated
+from dpacc_accounting import Adjacency, Event, Guarantee, epsilon, to_dp_event
+from dpacc_accounting.events import (
+    AdaptivelyClipped,
+    Composed,
+    Gaussian,
+    Laplace,
+    PoissonSampled,
+    Repeated,
+    Selected,
+    TruncatedPoissonSampled,
+)
 
 # What two implementations of one formula may differ by.
 _ROUNDING = 1e-6
@@ -71,24 +81,70 @@ class Comparison:
         return f"looser, ×{1 / self.ratio:.4f}" if self.ratio else "has no bound"
 
 
-def compare(*, event: Event, claim: Guarantee) -> list[Comparison]:
-    """`claim` beside every accountant that can price `event`, ours by Rényi divergence first.
+@dataclass(frozen=True, kw_only=True)
+class Silence:
+    """An accountant that cannot price the event, and why."""
+
+    accountant: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """A claim beside every other accountant.
+
+    Args:
+        comparisons: with those that have an answer, ours by Rényi divergence first.
+        silences: those that have none.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    silences: tuple[Silence, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether all that answered can be right."""
+        return all(each.agrees for each in self.comparisons)
+
+
+def compare(*, event: Event, claim: Guarantee) -> Agreement:
+    """`claim` beside every accountant that can price `event`.
 
     dp-accounting's Rényi accountant is left out under replace-one adjacency, where it
-    under-reports the Gaussian mechanism.
+    under-reports the Gaussian mechanism. Its price of a truncated Poisson sample has no lower end.
 
     Raises:
-        ValueError: the event holds a mechanism that the others have no name for.
+        ValueError: no other accountant has an answer, such as for random allocation.
     """
     ours = Opinion(
         accountant=f"dpacc {claim.method.upper()}",
         low=max(claim.epsilon - claim.slack, 0.0) if math.isfinite(claim.slack) else 0.0,
         high=claim.epsilon,
     )
-    others = [_own_rdp(event, claim)]
+    answers, silences = [], []
+    for accountant, ask in _accountants(claim).items():
+        try:
+            answers.append(ask(event, claim))
+        except ValueError as unknown:
+            silences.append(Silence(accountant=accountant, reason=str(unknown)))
+    if not answers:
+        raise ValueError(
+            "no second opinion: no other accountant at hand can price this event, so that its ε "
+            f"rests on dpacc's own alone ({'; '.join(s.reason for s in silences)})"
+        )
+    return Agreement(
+        comparisons=tuple(Comparison(claim=ours, other=other) for other in answers),
+        silences=tuple(silences),
+    )
+
+
+def _accountants(claim: Guarantee) -> dict[str, Callable[[Event, Guarantee], Opinion]]:
+    found: dict[str, Callable[[Event, Guarantee], Opinion]] = {"dpacc RDP": _own_rdp}
     if dp_accounting_is_installed():
-        others += _google(event, claim)
-    return [Comparison(claim=ours, other=other) for other in others]
+        found["dp-accounting PLD"] = _google_pld
+        if claim.adjacency is Adjacency.ADD_OR_REMOVE:
+            found["dp-accounting RDP"] = _google_rdp
+    return found
 
 
 def dp_accounting_is_installed() -> bool:
@@ -101,48 +157,58 @@ def _own_rdp(event: Event, claim: Guarantee) -> Opinion:
     return Opinion(accountant="dpacc RDP", low=0.0, high=found.epsilon)
 
 
-def _google(event: Event, claim: Guarantee) -> list[Opinion]:
+def _google_pld(event: Event, claim: Guarantee) -> Opinion:
     counts = _counted(event)
-    opinions = [_google_pld(counts, claim)]
-    if claim.adjacency is Adjacency.ADD_OR_REMOVE:
-        opinions.append(_google_rdp(counts, claim))
-    return opinions
-
-
-def _google_pld(counts: Counter[tuple[float, float]], claim: Guarantee) -> Opinion:
     step = _grid_step(sum(counts.values()), claim)
-    bounds = [_google_epsilon(counts, claim, step, pessimistic=worst) for worst in (False, True)]
-    return Opinion(accountant=f"dp-accounting PLD, grid {step:.1g}", low=bounds[0], high=bounds[1])
+    low, high = (_google_epsilon(counts, claim, step, pessimistic=p) for p in (False, True))
+    return Opinion(accountant=f"dp-accounting PLD, grid {step:.1g}", low=low, high=high)
 
 
 def _google_epsilon(
-    counts: Counter[tuple[float, float]], claim: Guarantee, step: float, *, pessimistic: bool
+    counts: Counter[Event], claim: Guarantee, step: float, *, pessimistic: bool
 ) -> float:
-    from dp_accounting.pld import privacy_loss_distribution as pld
-
-    neighbours = _neighbours(claim.adjacency)
+    if not pessimistic and any(isinstance(part, TruncatedPoissonSampled) for part in counts):
+        return 0.0
     total: Any = None
-    for (q, sigma), times in counts.items():
-        law = pld.from_gaussian_mechanism(
-            sigma,
-            pessimistic_estimate=pessimistic,
-            value_discretization_interval=step,
-            sampling_prob=q,
-            use_connect_dots=pessimistic,
-            neighboring_relation=neighbours,
-        ).self_compose(times)
+    for part, times in counts.items():
+        law = _google_law(part, claim, step, pessimistic).self_compose(times)
         total = law if total is None else total.compose(law)
     return float(total.get_epsilon_for_delta(claim.delta)) if total else 0.0
 
 
-def _google_rdp(counts: Counter[tuple[float, float]], claim: Guarantee) -> Opinion:
-    from dp_accounting import dp_event
+def _google_law(event: Event, claim: Guarantee, step: float, pessimistic: bool) -> Any:
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    grid = {"value_discretization_interval": step}
+    where = {**grid, "neighboring_relation": _neighbours(claim.adjacency)}
+    rounding = {"pessimistic_estimate": pessimistic, "use_connect_dots": pessimistic}
+    match event:
+        case Gaussian(noise_multiplier=sigma):
+            return pld.from_gaussian_mechanism(sigma, **where, **rounding)
+        case PoissonSampled(probability=q, event=Gaussian(noise_multiplier=sigma)):
+            return pld.from_gaussian_mechanism(sigma, sampling_prob=q, **where, **rounding)
+        case TruncatedPoissonSampled(event=Gaussian(noise_multiplier=sigma)):
+            return pld.from_truncated_subsampled_gaussian_mechanism(
+                dataset_size=event.dataset_size,
+                sampling_probability=event.probability,
+                truncated_batch_size=event.largest_batch,
+                noise_multiplier=sigma,
+                **where,
+            )
+        case Laplace(noise_multiplier=scale) if claim.adjacency is Adjacency.ADD_OR_REMOVE:
+            return pld.from_laplace_mechanism(scale, **grid, **rounding)
+    raise ValueError(f"dp-accounting has no privacy loss distribution of {_named(event)}")
+
+
+def _google_rdp(event: Event, claim: Guarantee) -> Opinion:
     from dp_accounting.rdp import RdpAccountant
 
     accountant = RdpAccountant(neighboring_relation=_neighbours(claim.adjacency))
-    for (q, sigma), times in counts.items():
-        noise = dp_event.GaussianDpEvent(sigma)
-        accountant.compose(dp_event.PoissonSampledDpEvent(q, noise) if q < 1 else noise, times)
+    for part, times in _counted(event).items():
+        foreign = to_dp_event(event=part)
+        if not accountant.supports(foreign):
+            raise ValueError(f"dp-accounting has no Rényi bound on {_named(part)}")
+        accountant.compose(foreign, times)
     return Opinion(
         accountant="dp-accounting RDP", low=0.0, high=float(accountant.get_epsilon(claim.delta))
     )
@@ -163,17 +229,33 @@ def _grid_step(releases: int, claim: Guarantee) -> float:
     return max(min(wanted, 1e-3), needed)
 
 
-def _counted(event: Event) -> Counter[tuple[float, float]]:
-    """How often each (q, σ) is released: the event read anew, not by the code that priced it."""
+def _counted(event: Event) -> Counter[Event]:
+    """How often each release is made: the event read anew, not by the code that priced it."""
     match event:
-        case Gaussian(noise_multiplier=sigma):
-            return Counter({(1.0, sigma): 1})
-        case PoissonSampled(probability=q, event=Gaussian(noise_multiplier=sigma)):
-            return Counter({(q, sigma): 1} if q > 0 else {})
+        case AdaptivelyClipped(noise_multiplier=sigma, count_noise=count) if sigma and count:
+            joint = (sigma**-2 + (2 * count) ** -2) ** -0.5
+            return Counter({Gaussian(noise_multiplier=joint): 1})
+        case PoissonSampled(probability=q, event=inner):
+            return _sampled(q, _counted(inner))
+        case TruncatedPoissonSampled(probability=q, event=Gaussian()):
+            return Counter({event: 1} if q > 0 else {})
+        case Gaussian() | Laplace() | Selected():
+            return Counter({event: 1})
         case Repeated(event=inner, times=times):
             return Counter({kind: n * times for kind, n in _counted(inner).items()})
         case Composed(events=parts):
             return sum((_counted(part) for part in parts), Counter())
-    raise ValueError(
-        f"no second opinion on {type(event).__name__}: compare Poisson-sampled Gaussians only"
-    )
+    raise ValueError(f"dp-accounting is not asked about {_named(event)}")
+
+
+def _sampled(q: float, inner: Counter[Event]) -> Counter[Event]:
+    if q == 0 or not inner:
+        return Counter()
+    if [*inner.values()] != [1] or not isinstance(release := next(iter(inner)), Gaussian):
+        kinds = ", ".join(sorted({_named(part) for part in inner}))
+        raise ValueError(f"dp-accounting is not asked about a Poisson sample of {kinds}")
+    return Counter({PoissonSampled(probability=q, event=release): 1})
+
+
+def _named(event: Event) -> str:
+    return type(event).__name__

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.agreement import Comparison, compare, dp_accounting_is_installed
+from dpacc.agreement import Agreement, Comparison, compare, dp_accounting_is_installed
 from dpacc.cli import options, terminal
 from dpacc.cli.sources import read_source
 
@@ -19,26 +19,26 @@ from dpacc.cli.sources import read_source
 def verify(source: Path, delta: float | None, as_json: bool) -> None:
     """Recompute ε of SOURCE, a ledger or a plan, by accountants that share no code with ours.
 
-    Exits with 1 where one of them cannot be right beside our certified interval.
+    Exits with 1 where one of them cannot be right beside our certified interval, and with 2 where
+    no other accountant can price what was run.
     """
     found = read_source(path=source)
     claim = found.guarantee(delta=delta)
     with terminal.at_work("asking the other accountants"):
-        comparisons = compare(event=found.event, claim=claim)
-    agree = all(each.agrees for each in comparisons)
+        agreement = compare(event=found.event, claim=claim)
     if as_json:
-        terminal.show_json(
-            {**claim.to_json(), "agree": agree, "opinions": [_document(c) for c in comparisons]}
-        )
+        terminal.show_json({**claim.to_json(), **_document(agreement)})
     else:
-        _show(comparisons, agree=agree, delta=claim.delta)
+        _show(agreement, delta=claim.delta)
+        for silent in agreement.silences:
+            terminal.say(f"{silent.accountant} has no answer: {silent.reason}")
     if not dp_accounting_is_installed():
         terminal.say("dp-accounting is not installed: pip install dp-accounting asks it as well")
-    sys.exit(0 if agree else 1)
+    sys.exit(0 if agreement.holds else 1)
 
 
-def _show(comparisons: list[Comparison], *, agree: bool, delta: float) -> None:
-    claim = comparisons[0].claim
+def _show(agreement: Agreement, *, delta: float) -> None:
+    claim = agreement.comparisons[0].claim
     first = [
         claim.accountant,
         _number(claim.low),
@@ -54,7 +54,7 @@ def _show(comparisons: list[Comparison], *, agree: bool, delta: float) -> None:
             f"{each.ratio:.4f}",
             each.verdict,
         ]
-        for each in comparisons
+        for each in agreement.comparisons
     ]
     terminal.show_table(
         title=f"ε at δ = {rounded_up(delta)}",
@@ -63,7 +63,9 @@ def _show(comparisons: list[Comparison], *, agree: bool, delta: float) -> None:
     )
     terminal.show_facts(
         title="",
-        facts=[("verdict", "all agree" if agree else "DISAGREEMENT: do not rely on this ε")],
+        facts=[
+            ("verdict", "all agree" if agreement.holds else "DISAGREEMENT: do not rely on this ε")
+        ],
     )
 
 
@@ -71,7 +73,18 @@ def _number(low: float) -> str:
     return f"{low:.6g}" if low else "–"
 
 
-def _document(each: Comparison) -> dict[str, Any]:
+def _document(agreement: Agreement) -> dict[str, Any]:
+    return {
+        "agree": agreement.holds,
+        "opinions": [_opinion(each) for each in agreement.comparisons],
+        "silent": [
+            {"accountant": silent.accountant, "reason": silent.reason}
+            for silent in agreement.silences
+        ],
+    }
+
+
+def _opinion(each: Comparison) -> dict[str, Any]:
     return {
         "accountant": each.other.accountant,
         "low": _finite(each.other.low),

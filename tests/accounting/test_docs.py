@@ -5,7 +5,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from dpacc_accounting import Ledger, read_federation
+from dpacc_accounting import Event, Ledger, read_federation
+from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli.documents import read_document
 from dpacc.cli.main import COMMANDS
@@ -76,3 +77,46 @@ def test_the_wrong_rate_on_the_page_is_what_it_says() -> None:
     true = epsilon(event=Repeated(event=right, times=20), delta=1e-6)
     assert f"claims ε = {claimed:.1f} at" in PAGE.replace("\n", " ")
     assert f"truth is {true.epsilon - true.slack:.1f}" in PAGE
+
+
+def test_the_table_of_events_names_every_event_and_its_figures_are_priced() -> None:
+    """No kind of event is left out, and the figures below the table are not below the price."""
+    from dpacc_accounting import (
+        Gaussian,
+        PoissonSampled,
+        RandomlyAllocated,
+        Repeated,
+        Selected,
+        TruncatedPoissonSampled,
+        epsilon,
+    )
+    from dpacc_accounting.event_documents import _KINDS
+
+    names = {kind.__name__ for kind in _KINDS.values()} - {"Repeated", "Composed"}
+    assert {name for name in names if f"`{name}`" not in PAGE} == set()
+
+    def shown(event: Event, delta: float = 1e-5, method: str = "pld") -> str:
+        price = epsilon(event=event, delta=delta, method=method).epsilon
+        return rounded_up(price, digits=2)
+
+    page = PAGE.replace("\n", " ")
+    noisy = Gaussian(noise_multiplier=1.0)
+    for most, words in (
+        (40, "batch of 40 costs"),
+        (16, "one of 16 costs"),
+        (10, "one of 10 costs"),
+    ):
+        cut = TruncatedPoissonSampled(
+            probability=0.01, largest_batch=most, dataset_size=1000, event=noisy
+        )
+        price = shown(Repeated(event=cut, times=300))
+        assert re.search(rf"{words} (ε = )?{price}", page), (words, price)
+    step = PoissonSampled(probability=0.01, event=noisy)
+    assert f"cost ε = {shown(RandomlyAllocated(steps=100, event=noisy), 1e-6)} an epoch" in page
+    assert f"sampling costs {shown(Repeated(event=step, times=100), 1e-6)}" in page
+    run = Repeated(event=step, times=1000)
+    chosen = [Selected(event=run, mean_runs=10, shape=shape) for shape in (0, 1)]
+    tight, loose = ([shown(e, method=m) for e in chosen] for m in ("pld", "rdp"))
+    assert f"each ε = {rounded_up(epsilon(event=run, delta=1e-5).epsilon, digits=3)} at" in page
+    assert f"costs {tight[0]} with a logarithmic and {tight[1]} with a geometric" in page
+    assert f"bounds are {loose[0]} and {loose[1]}." in page

@@ -106,10 +106,14 @@ def test_very_private_runs_still_pay_for_the_choice(method):
 
 
 def test_beside_other_events_it_is_priced_by_rdp():
-    """A search and a final run compose by Rényi divergence; PLD says so."""
+    """A search and a final run compose by Rényi divergence, and the guarantee says so."""
     event = Composed(events=(Selected(event=RUN, mean_runs=5, shape=0), RUN))
-    with pytest.raises(ValueError, match="method='rdp'"):
-        epsilon(event=event, delta=1e-5)
+    assert epsilon(event=event, delta=1e-5).method == "rdp"
+    assert delta(event=event, epsilon=5.0).method == "rdp"
+    assert epsilon(event=event.events[0], delta=1e-5).method == "pld"
+    sampled = PoissonSampled(probability=0.5, event=event.events[0])
+    with pytest.raises(ValueError, match="no Rényi bound"):
+        epsilon(event=sampled, delta=1e-5)
     both = epsilon(event=event, delta=1e-5, method="rdp").epsilon
     alone = epsilon(event=event.events[0], delta=1e-5, method="rdp").epsilon
     last = epsilon(event=RUN, delta=1e-5, method="rdp").epsilon

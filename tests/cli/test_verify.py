@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 from dpacc_accounting import (
+    AdaptivelyClipped,
     Adjacency,
     Composed,
     Gaussian,
+    Laplace,
     Ledger,
+    Mixture,
     PoissonSampled,
+    RandomlyAllocated,
     Repeated,
+    Selected,
+    TruncatedPoissonSampled,
     epsilon,
 )
 
@@ -41,10 +47,10 @@ def ledger(tmp_path: Path) -> Path:
 def test_all_accountants_agree(adjacency: Adjacency) -> None:
     """The intervals overlap, Rényi is looser, and dp-accounting's PLD is within half a percent."""
     claim = epsilon(event=EVENT, delta=1e-5, adjacency=adjacency)
-    found = {
-        each.other.accountant.split(",")[0]: each for each in compare(event=EVENT, claim=claim)
-    }
-    assert all(each.agrees for each in found.values())
+    agreement = compare(event=EVENT, claim=claim)
+    found = {each.other.accountant.split(",")[0]: each for each in agreement.comparisons}
+    assert agreement.holds
+    assert agreement.silences == ()
     assert found["dpacc RDP"].ratio < 1
     assert 0.995 < found["dp-accounting PLD"].ratio < 1.002
     # Its Rényi accountant under-reports under replace-one, so it is not asked there.
@@ -56,19 +62,72 @@ def test_a_wrong_claim_is_contradicted(factor: float) -> None:
     """A claim a tenth too low, or whose certified interval is too high, cannot be right."""
     claim = epsilon(event=EVENT, delta=1e-5)
     wrong = replace(claim, epsilon=factor * claim.epsilon, slack=factor * claim.slack)
-    opinions = compare(event=EVENT, claim=wrong)
-    assert not all(each.agrees for each in opinions)
-    assert "DISAGREES" in {each.verdict for each in opinions}
+    agreement = compare(event=EVENT, claim=wrong)
+    assert not agreement.holds
+    assert "DISAGREES" in {each.verdict for each in agreement.comparisons}
 
 
-def test_other_mechanisms_are_refused() -> None:
-    """An event that the others cannot be told of is refused, not skipped."""
-    event = PoissonSampled(
-        probability=0.5,
-        event=PoissonSampled(probability=0.5, event=Gaussian(noise_multiplier=1.0)),
-    )
-    with pytest.raises(ValueError, match="no second opinion on PoissonSampled"):
+NOISY = Gaussian(noise_multiplier=1.5)
+CUT = TruncatedPoissonSampled(probability=0.02, largest_batch=9, dataset_size=200, event=NOISY)
+BOTH = AdaptivelyClipped(noise_multiplier=2.0, count_noise=1.5)
+
+
+@pytest.mark.parametrize(
+    ("event", "answered", "silent"),
+    [
+        (Repeated(event=CUT, times=20), {"dpacc RDP", "dp-accounting PLD"}, {"dp-accounting RDP"}),
+        (
+            Repeated(event=PoissonSampled(probability=0.1, event=BOTH), times=20),
+            {"dpacc RDP", "dp-accounting PLD", "dp-accounting RDP"},
+            set(),
+        ),
+        (
+            Selected(event=Repeated(event=STEP, times=40), mean_runs=8, shape=1),
+            {"dpacc RDP", "dp-accounting RDP"},
+            {"dp-accounting PLD"},
+        ),
+        (Mixture(weights=(0.5, 0.5), events=(NOISY, CUT)), {"dpacc RDP"}, None),
+        (
+            Composed(events=(Laplace(noise_multiplier=5.0), NOISY)),
+            {"dpacc RDP", "dp-accounting PLD", "dp-accounting RDP"},
+            set(),
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_each_event_is_asked_of_those_that_know_it(event, answered, silent) -> None:
+    """Truncated samples, adaptive clipping, searches and Laplace noise have second opinions."""
+    agreement = compare(event=event, claim=epsilon(event=event, delta=1e-5))
+    assert agreement.holds
+    names = {each.other.accountant.split(",")[0] for each in agreement.comparisons}
+    assert names == answered
+    unheard = {each.accountant for each in agreement.silences}
+    assert unheard == ({"dp-accounting PLD", "dp-accounting RDP"} if silent is None else silent)
+    lower = replace(epsilon(event=event, delta=1e-5), epsilon=9.0, slack=0.01)
+    assert not compare(event=event, claim=lower).holds
+
+
+def test_where_nobody_else_knows_the_event_it_is_said() -> None:
+    """Random allocation has no second opinion: an error, not an agreement."""
+    event = RandomlyAllocated(steps=5, event=NOISY)
+    with pytest.raises(ValueError, match=r"no second opinion.*dpacc's own alone.*RandomlyAlloc"):
         compare(event=event, claim=epsilon(event=event, delta=1e-5))
+
+
+def test_who_is_silent_is_shown(dpacc, tmp_path: Path) -> None:
+    """A person and a script read who could not be asked, and why."""
+    with Ledger.open(path=tmp_path / "ledger.jsonl", plan=PLAN) as book:
+        book.charge(step=0, event=CUT)
+    outcome = dpacc("verify", tmp_path / "ledger.jsonl")
+    assert outcome.code == 0
+    assert "dp-accounting RDP has no answer" in " ".join(outcome.err.split())
+    (silent,) = json.loads(dpacc("verify", tmp_path / "ledger.jsonl", "--json").out)["silent"]
+    assert silent["accountant"] == "dp-accounting RDP"
+    with Ledger.open(path=tmp_path / "ledger.jsonl", plan=PLAN) as book:
+        book.charge(step=1, event=RandomlyAllocated(steps=5, event=NOISY))
+    outcome = dpacc("verify", tmp_path / "ledger.jsonl")
+    assert outcome.code == 2
+    assert "no second opinion" in outcome.err
 
 
 def test_a_ledger_is_recomputed(dpacc, ledger: Path) -> None:

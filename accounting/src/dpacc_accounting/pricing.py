@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from dpacc_accounting.composition import Release, pieces, releases
+from dpacc_accounting.event_fields import nested_events
 from dpacc_accounting.events import Event, Selected
 from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
 from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee
@@ -27,7 +28,8 @@ def epsilon(
         adjacency: add-or-remove (sums differ by <= C) or replace-one (by <= 2C).
         unit: whose data one unit is, for the record.
         method: "pld" (tight, between certified bounds), "rdp" (independent, looser) or
-            "gaussian" (closed form, unsampled Gaussians only).
+            "gaussian" (closed form, unsampled Gaussians only). A search beside other events
+            (Selected) is priced by "rdp" where "pld" is asked for; the guarantee says which.
 
     Returns:
         A guarantee with infinite ε where there is none (noise multiplier 0).
@@ -45,6 +47,7 @@ def epsilon(
     """
     require_delta(delta)
     adjacency = _checked(adjacency, unit, method)
+    method = _method_for(event, method)
     low, high = _event_epsilon(event, adjacency, delta, method)
     return Guarantee(
         epsilon=high,
@@ -86,6 +89,7 @@ def delta(
     if not (math.isfinite(epsilon) and epsilon >= 0):
         raise ValueError(f"epsilon={epsilon} is not a finite number >= 0")
     adjacency = _checked(adjacency, unit, method)
+    method = _method_for(event, method)
     bound, possible = _event_delta(event, adjacency, epsilon, method)
     if possible:
         # Normal noise never reaches δ = 0, although a double may underflow to it.
@@ -119,6 +123,13 @@ def _checked(adjacency: Adjacency, unit: str, method: str) -> Adjacency:
     if not unit:
         raise ValueError("unit is empty; name whose data one unit is, such as 'example'")
     return Adjacency(adjacency)
+
+
+def _method_for(event: Event, method: str) -> str:
+    """Selections have privacy profiles, which do not compose; their Rényi bounds do."""
+    if method != "pld" or not any(isinstance(part, Selected) for part in nested_events(event)):
+        return method
+    return "pld" if _only_selection(event) else "rdp"
 
 
 def _event_epsilon(
@@ -163,9 +174,8 @@ def _event_delta(
 def _only_selection(event: Event) -> Selected | None:
     """The selection that `event` amounts to, if it is nothing else."""
     gaussians, others = pieces(event=event)
-    (other, times), *rest = others.items()
-    alone = not gaussians and not rest and times == 1
-    return other if alone and isinstance(other, Selected) else None
+    alone = not gaussians and [*others.values()] == [1]
+    return other if alone and isinstance(other := next(iter(others)), Selected) else None
 
 
 def _selected_epsilon(event: Selected, adjacency: Adjacency, delta: float) -> tuple[float, float]:
@@ -233,7 +243,7 @@ def searched_epsilon(*, event: Event, delta: float, adjacency: Adjacency, method
     inf
     """
     if pieces(event=event)[1]:
-        return _event_epsilon(event, adjacency, delta, method)[1]
+        return _event_epsilon(event, adjacency, delta, _method_for(event, method))[1]
     counts = releases(event=event)
     if method != "pld" or any(release.noise_multiplier == 0 for release in counts):
         return _epsilon_interval(counts, adjacency, delta, method)[1]

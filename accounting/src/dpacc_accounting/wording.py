@@ -5,11 +5,14 @@ favour: ε, δ and attack risks are rounded up.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from dpacc_accounting.amplification import without_amplification
-from dpacc_accounting.events import Event, Gaussian, PoissonSampled, Repeated
+from dpacc_accounting.describing import described
+from dpacc_accounting.event_fields import nested_events
+from dpacc_accounting.events import Event, Gaussian, PoissonSampled, Repeated, Selected
 from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee, rounded_up
 from dpacc_accounting.pricing import epsilon
 from dpacc_accounting.record import LedgerRecord
@@ -40,8 +43,7 @@ _WORDS = {"unit", "adjacency", "sampling", "clipping"}
 _NOT_COVERED = """\
 ## What it does not cover
 
-- **Hyper-parameter tuning.** Choosing settings by looking at other runs on the same data costs \
-privacy that is not counted here.
+- **Hyper-parameter tuning.** {tuning}
 - **Metrics without noise.** Training losses, gradient norms, clipped fractions and actual batch \
 sizes are computed from private data: whoever publishes them gives more away than ε says.
 - **Held-out data.** Metrics on it, and model choices made by them, reveal facts about it.
@@ -77,9 +79,23 @@ def statement(
     else:
         claim = [_claim(guarantee, record) + _amplification(plan, record, guarantee)]
         claim.append(_attack_risk(guarantee))
-    limits = _NOT_COVERED.format(unit=plan["unit"], size=plan["dataset_size"])
+    limits = _NOT_COVERED.format(
+        unit=plan["unit"], size=plan["dataset_size"], tuning=_tuning(_event(plan, record))
+    )
     parts = ["# Privacy statement", *claim, _mechanism(plan, record), limits]
     return "\n\n".join([*parts, *([_books(plan, record)] if record else [])]) + "\n"
+
+
+def _tuning(event: Event) -> str:
+    if any(isinstance(part, Selected) for part in nested_events(event)):
+        return (
+            "The search that this ledger charges is counted, as long as nothing but its best run "
+            "was seen; any other choice by looking at runs on the same data is not."
+        )
+    return (
+        "Choosing settings by looking at other runs on the same data costs privacy that is not "
+        "counted here."
+    )
 
 
 def what_holds(
@@ -226,9 +242,14 @@ def _grid(plan: Mapping[str, Any]) -> str:
 
 def _books(plan: Mapping[str, Any], record: LedgerRecord) -> str:
     facts = [f"Run {record.run}: {len(record.releases)} releases, last hash {record.head}."]
-    others = sum(release.event != _step(plan) for release in record.releases)
+    others = Counter(r.event for r in record.releases if r.event != _step(plan))
     if others:
-        facts.append(f"{others} releases are not the plan's step; ε counts them as they were.")
+        count = sum(others.values())
+        facts.append(f"{count} releases are not the plan's step; ε counts them as they were:")
+        facts += [
+            f"{times} × {described(event=event, unit=plan['unit'])}."
+            for event, times in others.items()
+        ]
     if record.torn:
         facts.append("A crash tore the last line; what it announced was never released.")
     facts += [f"Note on {note.subject}: {note.text}." for note in record.notes]
