@@ -22,7 +22,7 @@ from dpacc.cli.documents import located, read_document
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
 
-_WORDS = {"clipping", "unit", "adjacency", "sampling"}
+_WORDS = {"clipping", "noise", "unit", "adjacency", "sampling"}
 _SOLVED = {"noise_multiplier", "steps"}
 
 
