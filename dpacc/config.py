@@ -15,6 +15,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Clipping = Literal["flat", "per-layer", "automatic", "adaptive"]
 PerExampleGradients = Literal["auto", "materialize", "ghost"]
 Noise = Literal["gaussian", "discrete_gaussian"]
+WireFormat = Literal["fp32", "bf16"]
 
 _USAGE = """\
 Differentially private LoRA fine-tuning of a causal language model.
@@ -161,6 +162,10 @@ class TrainingConfig:
         "materialize keeps them through one backward; ghost goes backward twice and keeps none; "
         "auto goes by the free memory. It never changes the result.",
         default="auto",
+    )
+    wire: WireFormat = setting(
+        "fp32, or bf16: between ranks, noised sums cross in 16 bits; sums without noise never do.",
+        default="fp32",
     )
     gradient_checkpointing: bool = setting(
         "Recompute activations in the backward pass: less memory, more time.", default=False

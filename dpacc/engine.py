@@ -47,6 +47,7 @@ from dpacc.strategies import (
     choose,
     most_rows_that_fit,
 )
+from dpacc.wire import WireFormat, wire_for
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 AnyOptimizer = TypeVar("AnyOptimizer", bound=torch.optim.Optimizer)
@@ -67,6 +68,8 @@ class PrivacyEngine:
             backward twice and keeps none, "auto" looks at the memory. The same result, exactly.
         fixed_seed: makes sampling and noise predictable, for tests; noted in the ledger, and
             the run is not private.
+        wire: "fp32", or "bf16": the noised sum crosses between ranks, and reaches the optimizer,
+            rounded to bf16; the sum without noise never is.
         backend: how the model is placed; by default what the launch configuration asks for.
 
     ```python
@@ -88,6 +91,7 @@ class PrivacyEngine:
         checkpoints: Path | str | None = None,
         micro_batch_tokens: int = 4096,
         per_example_gradients: PerExampleGradients = "auto",
+        wire: WireFormat = "fp32",
         fixed_seed: int | None = None,
         backend: Backend | None = None,
     ) -> None:
@@ -96,6 +100,7 @@ class PrivacyEngine:
         self.plan = plan
         self.micro_batch_tokens = micro_batch_tokens
         self.per_example_gradients = per_example_gradients
+        self.wire = wire
         self._books = Books(accelerator=accelerator, plan=plan, path=Path(ledger))
         self._checkpoints = None if checkpoints is None else Checkpoints(Path(checkpoints))
         self._secret = _agree_on_secret(fixed_seed)
@@ -136,6 +141,7 @@ class PrivacyEngine:
                 "the privacy plan": self.plan.fingerprint,
                 "micro_batch_tokens": self.micro_batch_tokens,
                 "per_example_gradients": self.per_example_gradients,
+                "wire": self.wire,
                 "the number of trainable parameters": sum(p.numel() for p in self._parameters),
             }
         )
@@ -150,6 +156,7 @@ class PrivacyEngine:
             secret=self._secret,
             charge=self._books.charge,
             journal=None if self._checkpoints is None else self._checkpoints.journal,
+            wire=wire_for(self.accelerator, self.wire),
         )
         # Last, because placing may cut parameters over the ranks, whose shapes are then gone.
         self._model, self._optimizer = self._backend.place(model, optimizer)

@@ -19,6 +19,7 @@ from accelerate.utils import (
     gather_object,
 )
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dpacc.errors import ConfigurationError, DpaccError
 
@@ -137,6 +138,42 @@ def sum_over_ranks(accelerator: Accelerator, tensor: Tensor) -> Tensor:
     """The sum of every rank's tensor, on every rank, in one reduction."""
     total: Tensor = accelerator.reduce(tensor, reduction="sum")
     return total
+
+
+@_stopping_together
+def share_of_sum(accelerator: Accelerator, tensor: Tensor) -> Tensor:
+    """This rank's share of the sum of every rank's [n] tensor, in one reduction.
+
+    Shares are equal and follow one another; the last ones are filled up with zeros.
+    """
+    shares = _shares(accelerator, tensor)
+    if len(shares) == 1:
+        return shares[0]
+    mine = torch.empty_like(shares[0])
+    torch.distributed.reduce_scatter(mine, shares)
+    return mine
+
+
+def share_of(accelerator: Accelerator, tensor: Tensor) -> Tensor:
+    """The same share of a tensor that every rank has."""
+    mine: int = accelerator.process_index
+    return _shares(accelerator, tensor)[mine]
+
+
+@_stopping_together
+def gather_shares(accelerator: Accelerator, share: Tensor) -> Tensor:
+    """Every rank's share, one after another, on every rank."""
+    if accelerator.num_processes == 1:
+        return share
+    everywhere = [torch.empty_like(share) for _ in range(accelerator.num_processes)]
+    torch.distributed.all_gather(everywhere, share)
+    return torch.cat(everywhere)
+
+
+def _shares(accelerator: Accelerator, tensor: Tensor) -> list[Tensor]:
+    count: int = accelerator.num_processes
+    filled: Tensor = functional.pad(tensor, (0, -len(tensor) % count))
+    return list(filled.chunk(count))
 
 
 def on_main_process(accelerator: Accelerator, action: Callable[[], None]) -> None:

@@ -19,6 +19,7 @@ from dpacc.grid import COUNT_POINTS, Grid, grid_noise
 from dpacc.noise import standard_normals
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness import RunSecret
+from dpacc.wire import Wire, wire_for
 
 
 class Release:
@@ -32,6 +33,7 @@ class Release:
         secret: keys the noise.
         charge: writes a step's charge to the ledger, and returns on every rank once it is there.
         journal: keeps a step's private gradient until the next checkpoint; for the main process.
+        wire: how sums cross between ranks; by default in fp32.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Release:
         secret: RunSecret,
         charge: Callable[[int], None],
         journal: Callable[[JournalEntry], None] | None = None,
+        wire: Wire | None = None,
     ) -> None:
+        self._wire = wire or wire_for(accelerator, "fp32")
         self._accelerator = accelerator
         self._backend = backend
         self._plan = plan
@@ -68,9 +72,10 @@ class Release:
         Raises:
             LedgerError: the charge could not be written; nothing was released.
         """
-        total = ranks.sum_over_ranks(self._accelerator, clipped)
+        total = self._wire.sum(clipped)
         self._charge(index)
-        total += self._noise(index)
+        total += self._wire.part(self._noise(index))
+        total = self._wire.whole(total)
         if self._on_grid:
             total = self._from_grid(total)
         if self._plan.clipping == "adaptive":

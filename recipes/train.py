@@ -107,6 +107,7 @@ def train(config: TrainingConfig) -> None:
         checkpoints=folder / "checkpoints" if keeps_checkpoints else None,
         micro_batch_tokens=config.micro_batch_tokens,
         per_example_gradients=config.per_example_gradients,
+        wire=config.wire,
     )
     model, optimizer = engine.prepare(model, optimizer, schedule)
     start = engine.resume() if config.resume else 0

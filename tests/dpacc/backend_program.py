@@ -47,12 +47,16 @@ class Scenario:
     per_example_gradients: str = "materialize"
     optimizer: str = "sgd"
     empty_draws: bool = False
+    noise: str = "gaussian"
+    wire: str = "fp32"
 
     @property
     def name(self) -> str:
         """In words."""
         words = [self.base, self.per_example_gradients, self.optimizer]
         words += ["checkpointing"] * self.checkpointing + ["empty draws"] * self.empty_draws
+        words += ["discrete noise"] * (self.noise != "gaussian")
+        words += ["bf16 wire"] * (self.wire != "fp32")
         return " ".join(words)
 
 
@@ -60,8 +64,8 @@ SCENARIOS = (
     Scenario(),
     Scenario(checkpointing=True, optimizer="adamw"),
     Scenario(per_example_gradients="ghost"),
-    Scenario(base="NF4", checkpointing=True),
-    Scenario(base="bf16", empty_draws=True),
+    Scenario(base="NF4", checkpointing=True, noise="discrete_gaussian"),
+    Scenario(base="bf16", empty_draws=True, wire="bf16"),
 )
 
 
@@ -124,13 +128,15 @@ def train(backend: str, scenario: Scenario, ledger: Path) -> dict[str, Any]:
         optimizer = torch.optim.AdamW(adapters, lr=1e-2)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     data = examples([4] * 300 if scenario.empty_draws else LENGTHS)
-    plan = plan_for(len(data), expected_batch_size=1 if scenario.empty_draws else 6, steps=4)
+    expected = 1 if scenario.empty_draws else 6
+    plan = plan_for(len(data), expected_batch_size=expected, steps=4, noise=scenario.noise)
     engine = PrivacyEngine(
         accelerator,
         plan,
         ledger=ledger,
         micro_batch_tokens=24,
         per_example_gradients=scenario.per_example_gradients,  # type: ignore[arg-type]
+        wire=scenario.wire,  # type: ignore[arg-type]
         fixed_seed=SEED,
         backend=explicit,
     )
