@@ -95,8 +95,19 @@ def test_what_is_not_proved_is_refused_with_the_remedy():
     assert bare == Gaussian(noise_multiplier=1.0)
 
 
-def test_too_little_noise_promises_nothing():
-    """Below 1/25 of C likelihood ratios exceed a double; without noise there is no protection."""
-    for sigma in (0.0, 0.03):
-        assert epsilon(event=epoch(5, sigma), delta=1e-5).epsilon == math.inf
+def test_where_ratios_cannot_be_computed_the_unallocated_price_holds():
+    """Below 1/25 of C, or for a δ of 1e-95, the Gaussian's own ε is stated; without noise none."""
+    assert epsilon(event=epoch(5, 0.0), delta=1e-5).epsilon == math.inf
+    for sigma, small in ((0.03, 1e-5), (2.0, 1e-95)):
+        bare = epsilon(event=Gaussian(noise_multiplier=sigma), delta=small)
+        found = epsilon(event=epoch(5, sigma), delta=small)
+        assert found.epsilon == bare.epsilon
+        assert found.slack == found.epsilon
     assert epsilon(event=epoch(5, 0.05), delta=1e-5).epsilon < 400
+
+
+def test_a_deep_delta_is_resolved():
+    """At δ = 1e-60 the bounds still are within 2%, and below the unallocated price."""
+    found = epsilon(event=epoch(50, 2.0), delta=1e-60)
+    assert found.slack < 0.02 * found.epsilon
+    assert found.epsilon < epsilon(event=Gaussian(noise_multiplier=2.0), delta=1e-60).epsilon

@@ -119,6 +119,16 @@ def test_room_makes_it_a_poisson_sample():
     assert epsilon(event=tight, delta=1e-5).epsilon > 5 * poisson.epsilon
 
 
+def test_small_samples_of_large_data_are_resolved():
+    """q = 1e-4 over 30,000 steps with room for twice the batch: Poisson's price, to 0.1%."""
+    event = Repeated(event=cut(q=1e-4, most=200, size=10**6, sigma=0.6), times=30_000)
+    found = epsilon(event=event, delta=1e-6)
+    plain = PoissonSampled(probability=1e-4, event=Gaussian(noise_multiplier=0.6))
+    poisson = epsilon(event=Repeated(event=plain, times=30_000), delta=1e-6)
+    assert found.epsilon == pytest.approx(poisson.epsilon, rel=1e-3)
+    assert found.slack < 2e-3 * found.epsilon
+
+
 def test_the_chances_are_those_of_the_binomial_law():
     """How often the batch is full, and how often the unit is kept then, by summing over K."""
     q, most, size = 0.02, 30, 1000

@@ -142,7 +142,7 @@ def _sum(one: _Mean, other: _Mean, outside: float, above: bool) -> _Mean:
     """The mean of all that `one` and `other` are means of."""
     count = one.count + other.count
     share, rest = one.count / count, other.count / count
-    grid = _planned_grid(_thinned(one), _thinned(other), outside)
+    grid = _planned_grid(one, other, outside)
     masses, moments = np.zeros(len(grid)), np.zeros(len(grid))
     cut_mass = cut_moment = 0.0
     for block in np.array_split(np.arange(len(one.values)), max(len(one.values) // 64, 1)):
@@ -180,31 +180,46 @@ def _merged(grid: Array, masses: Array, moments: Array) -> tuple[Array, Array]:
     return grid[held] + moments[held] / masses[held], masses[held]
 
 
-def _thinned(mean: _Mean) -> tuple[Array, Array]:
-    """Fewer values about where `mean` has them, weighted by its count: for planning only."""
-    groups = np.arange(len(mean.values)) * _PLANNED // len(mean.values)
-    masses: Array = np.bincount(groups, mean.masses).astype(np.float64)
-    moments = np.bincount(groups, mean.masses * mean.values)
-    held = masses > 0
-    return mean.count * moments[held] / masses[held], masses[held]
-
-
-def _planned_grid(one: tuple[Array, Array], other: tuple[Array, Array], outside: float) -> Array:
+def _planned_grid(one: _Mean, other: _Mean, outside: float) -> Array:
     """0, and values up to where P and Q have `outside` left: half of them where most mass is."""
-    chances = (one[1][:, None] * other[1][None, :]).ravel()
-    values = (one[0][:, None] + other[0][None, :]).ravel()
-    values /= float((values * chances).sum() / chances.sum())
-    order = np.argsort(values)
-    values, chances = values[order], chances[order]
-    possible = values > 0
-    values, chances = values[possible], chances[possible]
-    above = np.cumsum((chances * np.maximum(values, 1.0))[::-1])[::-1]
-    last = len(values) - 1
-    top = math.log(values[min(int(np.searchsorted(-above, -outside)) + 1, last)])
-    bottom = math.log(values[min(int(np.searchsorted(np.cumsum(chances), outside)), last)])
+    values, ends, chances = _thinned_sum(one, other)
+    above = _at_least(ends, chances * np.maximum(ends, 1.0))
+    below = _at_least(-values, chances)
+    top = math.log(float(ends[above > outside].max(initial=ends.min())))
+    bottom = math.log(float(values[below > outside].min(initial=values.max())))
     losses, weights = np.log(values), chances * (1 + values)
     centre = float(np.average(losses, weights=weights))
     spread = _BULK * math.sqrt(float(np.average((losses - centre) ** 2, weights=weights)))
     bulk = np.linspace(max(centre - spread, bottom), min(centre + spread, top), _POINTS // 2)
     whole = np.linspace(bottom, top, _POINTS - len(bulk))
     return np.append(0.0, np.exp(np.unique(np.append(whole, bulk))))
+
+
+def _thinned_sum(one: _Mean, other: _Mean) -> tuple[Array, Array, Array]:
+    """Values above 0 of the mean of both, the ends of their cells, and their chances: for plans."""
+    total = one.count + other.count
+    parts = [_thinned(one, one.count / total), _thinned(other, other.count / total)]
+    values, ends = ((parts[0][k][:, None] + parts[1][k][None, :]).ravel() for k in (0, 1))
+    chances = (parts[0][2][:, None] * parts[1][2][None, :]).ravel()
+    possible = (values > 0) & (chances > 0)
+    return values[possible], ends[possible], chances[possible]
+
+
+def _thinned(mean: _Mean, share: float) -> tuple[Array, Array, Array]:
+    """Fewer values about where `mean` has them, times its share: their means, ends and chances."""
+    groups = np.arange(len(mean.values)) * _PLANNED // len(mean.values)
+    last = np.append(np.flatnonzero(np.diff(groups)), len(groups) - 1)
+    masses: Array = np.bincount(groups, mean.masses).astype(np.float64)
+    moments = np.bincount(groups, mean.masses * mean.values)
+    ends = mean.values[last]
+    held = masses > 0
+    means = np.where(held, moments / np.where(held, masses, 1.0), ends)
+    return share * means, share * ends, masses
+
+
+def _at_least(values: Array, masses: Array) -> Array:
+    """The mass of each value and of all that are larger."""
+    order = np.argsort(-values)
+    found = np.empty_like(masses)
+    found[order] = np.cumsum(masses[order])
+    return found

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from dpacc_accounting.composition import Release
+from dpacc_accounting.amplification import without_amplification
+from dpacc_accounting.composition import Release, pieces
 from dpacc_accounting.event_laws import (
     LARGEST_SHIFT,
     directed_branches,
@@ -114,9 +115,12 @@ def event_epsilon_bounds(*, event: Event, adjacency: Adjacency, delta: float) ->
     """
     if participation_of(event=event) <= delta:
         return Bounds(0.0, 0.0)
+    mu = _unamplified_mu(event, adjacency)
+    cap = gaussian_epsilon(mu=mu, delta=delta) if mu < math.inf else math.inf
     if not resolved(event=event) or delta < SMALLEST_DELTA:
-        return Bounds(0.0, math.inf)
-    return worst_epsilon(views=_event_views(event, adjacency), delta=delta)
+        return Bounds(0.0, cap)
+    worst = worst_epsilon(views=_event_views(event, adjacency), delta=delta)
+    return Bounds(min(worst.low, cap), min(worst.high, cap))
 
 
 def event_delta_bounds(*, event: Event, adjacency: Adjacency, epsilon: float) -> Bounds:
@@ -129,7 +133,9 @@ def event_delta_bounds(*, event: Event, adjacency: Adjacency, epsilon: float) ->
     >>> bounds.low <= gaussian_delta(mu=1.0, epsilon=1.0) / 2 <= bounds.high <= 0.0636
     True
     """
-    cap = participation_of(event=event)
+    mu = _unamplified_mu(event, adjacency)
+    known = gaussian_delta(mu=mu, epsilon=epsilon) if mu < math.inf else 1.0
+    cap = min(participation_of(event=event), known)
     if cap == 0 or not resolved(event=event):
         return Bounds(0.0, cap)
     best = worst_delta(views=_event_views(event, adjacency), epsilon=epsilon)
@@ -190,6 +196,13 @@ def _beyond_amplification(counts: Mapping[Release, int]) -> bool:
 
 def _without_amplification(counts: Mapping[Release, int], cap: float) -> Bounds:
     return Bounds(cap if all(r.probability == 1 for r in counts) else 0.0, cap)
+
+
+def _unamplified_mu(event: Event, adjacency: Adjacency) -> float:
+    """μ of all of `event`, its samples known; infinite where that is not a Gaussian with noise."""
+    gaussians, others = pieces(event=without_amplification(event=event))
+    silent = any(release.noise_multiplier == 0 for release in gaussians)
+    return math.inf if others or silent else joint_mu(counts=gaussians, adjacency=adjacency)
 
 
 def _event_views(event: Event, adjacency: Adjacency) -> list[View]:
