@@ -49,7 +49,7 @@ class AllocatedLaw(AtomicLaw):
         adding: whether Q is the output with the unit.
 
     Source: Chua et al. 2024 (arXiv 2412.16802), balls and bins; Feldman & Shenfeld 2025
-    (arXiv 2502.08202), theorem 4.1.
+    (arXiv 2502.08202).
     """
 
     steps: int
