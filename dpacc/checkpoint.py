@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,20 @@ from torch import Tensor
 
 from dpacc.errors import ConfigurationError
 
-_FACTS, _TENSORS = "checkpoint.json", "tensors.safetensors"
+_FACTS, _TENSORS, _PARTS = "checkpoint.json", "tensors.safetensors", ".parts"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Where a run stood: `step` updates done, and the state to go on from."""
+    """Where a run stood: `step` updates done, and the state to go on from.
+
+    `parts` are the checksums of what each rank kept for itself, if ranks did.
+    """
 
     step: int
     facts: Mapping[str, Any]
     state: Any
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +59,56 @@ class Checkpoints:
         self._folder = folder
         self._journal = folder / "journal"
 
-    def save(self, *, step: int, facts: Mapping[str, Any], state: Any) -> None:
+    def make_room_for_parts(self) -> None:
+        """Call it on one rank before any rank keeps its part of a checkpoint."""
+        parts = self._folder / _PARTS
+        shutil.rmtree(parts, ignore_errors=True)
+        parts.mkdir(mode=0o700, parents=True)
+
+    def keep_part(self, *, rank: int, state: Any) -> str:
+        """Write what only this rank holds; the checkpoint that is saved next takes it in.
+
+        Returns:
+            Its checksum.
+        """
+        tensors: dict[str, Tensor] = {}
+        header = json.dumps(_outline(state, tensors)).encode() + b"\n"
+        content = header + save(tensors)
+        write_durably(self._folder / _PARTS / _part_name(rank), content)
+        return hashlib.sha256(content).hexdigest()
+
+    def part(self, checkpoint: Checkpoint, *, rank: int) -> Any:
+        """What `rank` kept for itself when `checkpoint` was saved.
+
+        Raises:
+            ConfigurationError: it is missing or damaged.
+        """
+        path = self._path(checkpoint.step) / _part_name(rank)
+        try:
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != checkpoint.parts[rank]:
+                raise ValueError("its checksum does not match")
+            outline, _, packed = content.partition(b"\n")
+            return _fill(json.loads(outline), load(packed))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ConfigurationError(
+                f"rank {rank}'s part of the checkpoint, {path}, is damaged ({error}); restore it "
+                "from a copy, or start a new run"
+            ) from None
+
+    def save(
+        self, *, step: int, facts: Mapping[str, Any], state: Any, parts: Sequence[str] = ()
+    ) -> None:
         """Write a checkpoint after `step` updates, then drop what it makes superfluous.
 
         Args:
             step: how many steps' effects the state holds.
             facts: JSON data by which a resume knows that this is its run.
             state: nested dicts, lists, numbers, strings and tensors.
+            parts: the checksums of what each rank kept, in the order of ranks.
+
+        Raises:
+            ConfigurationError: a rank's part is not in this folder.
         """
         self._journal.mkdir(mode=0o700, parents=True, exist_ok=True)
         tensors: dict[str, Tensor] = {}
@@ -72,13 +119,16 @@ class Checkpoints:
             "facts": dict(facts),
             "state": outline,
             "sha256": hashlib.sha256(packed).hexdigest(),
+            "parts": list(parts),
         }
         partial = self._folder / ".partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(mode=0o700)
         write_durably(partial / _TENSORS, packed)
+        for rank in range(len(parts)):
+            self._take_in_part(rank, partial)
         write_durably(partial / _FACTS, json.dumps(description).encode())
-        final = self._folder / f"step-{step:08d}"
+        final = self._path(step)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         sync_folder(self._folder)
@@ -111,7 +161,12 @@ class Checkpoints:
             if hashlib.sha256(packed).hexdigest() != description["sha256"]:
                 raise ValueError("its checksum does not match")
             state = _fill(description["state"], load(packed))
-            return Checkpoint(step=description["step"], facts=description["facts"], state=state)
+            return Checkpoint(
+                step=description["step"],
+                facts=description["facts"],
+                state=state,
+                parts=tuple(description["parts"]),
+            )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ConfigurationError(
                 f"the checkpoint {found[-1]} is damaged ({error}); restore it from a copy, or "
@@ -125,6 +180,18 @@ class Checkpoints:
             yield _read_entry(path, step)
             step += 1
 
+    def _take_in_part(self, rank: int, checkpoint: Path) -> None:
+        part = self._folder / _PARTS / _part_name(rank)
+        if not part.exists():
+            raise ConfigurationError(
+                f"rank {rank} kept its part of the checkpoint elsewhere than in {self._folder}; "
+                "give all machines one shared folder"
+            )
+        part.rename(checkpoint / part.name)
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"step-{step:08d}"
+
     def _forget_before(self, step: int) -> None:
         for path in self._folder.glob("step-*"):
             if int(path.name.removeprefix("step-")) < step:
@@ -132,6 +199,10 @@ class Checkpoints:
         for path in self._journal.glob("[0-9]*"):
             if int(path.name) < step:
                 path.unlink()
+
+
+def _part_name(rank: int) -> str:
+    return f"rank-{rank:05d}.safetensors"
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -105,12 +105,6 @@ class PrivacyEngine:
         self._checkpoints = None if checkpoints is None else Checkpoints(Path(checkpoints))
         self._secret = _agree_on_secret(fixed_seed)
         self._resumed = False
-        if checkpoints is not None and not self._backend.resumable:
-            raise ConfigurationError(
-                "checkpoints are not kept under DeepSpeed, which cuts the optimizer's state over "
-                "the ranks; leave checkpoint_every out, or launch with launch_configs/ddp.yaml or "
-                "fsdp2.yaml"
-            )
 
     def prepare(
         self,
@@ -169,7 +163,6 @@ class PrivacyEngine:
                 books=self._books,
                 plan=self.plan,
                 adapters=adapters,
-                optimizer=self._optimizer,
                 scheduler=scheduler,
                 bound=self._release.bound,
             )

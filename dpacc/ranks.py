@@ -176,6 +176,27 @@ def _shares(accelerator: Accelerator, tensor: Tensor) -> list[Tensor]:
     return list(filled.chunk(count))
 
 
+def together(action: Callable[[], Result]) -> Result:
+    """Run `action` on every rank and return its result; when it fails on one, all stop.
+
+    Raises:
+        DpaccError: it failed on another rank; on the rank itself, what it raised.
+    """
+    result: list[Result] = []
+    failure: Exception | None = None
+    try:
+        result.append(action())
+    except Exception as error:
+        failure = error
+    messages = tell_all(None if failure is None else f"{type(failure).__name__}: {failure}")
+    if failure is not None:
+        raise failure
+    for rank, message in enumerate(messages):
+        if message is not None:
+            raise DpaccError(f"rank {rank} stopped: {message}")
+    return result[0]
+
+
 def on_main_process(accelerator: Accelerator, action: Callable[[], None]) -> None:
     """Run `action` on the main process; every rank waits for it and fails with it."""
     failure: Exception | None = None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
@@ -24,13 +23,12 @@ class Resumption:
 
     Args:
         accelerator: the launch's Accelerator.
-        backend: replays journalled gradients.
+        backend: keeps the optimizer's state, and replays journalled gradients.
         checkpoints: where the state is kept.
         books: which run it is, and what was charged.
         plan: what the run promised.
         adapters: name and trainable parameter.
-        optimizer: whose state is kept.
-        scheduler: likewise, if there is one; it is stepped once a replayed update.
+        scheduler: its state is kept, if there is one; it is stepped once a replayed update.
         bound: the clipping norm, which may have adapted.
     """
 
@@ -43,7 +41,6 @@ class Resumption:
         books: Books,
         plan: PrivacyPlan,
         adapters: Mapping[str, nn.Parameter],
-        optimizer: torch.optim.Optimizer,
         scheduler: LRScheduler | None,
         bound: AdaptiveBound,
     ) -> None:
@@ -53,36 +50,57 @@ class Resumption:
         self._books = books
         self._plan = plan
         self._adapters = adapters
-        self._optimizer = optimizer
         self._scheduler = scheduler
         self._bound = bound
 
     def save(self, step: int) -> None:
-        """Write a checkpoint that holds the effects of the steps before `step`."""
-        ranks.on_main_process(self._accelerator, lambda: self._save_here(step))
+        """Write a checkpoint that holds the effects of the steps before `step`.
+
+        Where the optimizer's state is cut over ranks, each keeps its part; the checkpoint appears
+        when all of them have.
+        """
+        parts = self._keep_parts() if self._backend.cuts_optimizer else []
+        with self._backend.whole_adapters():
+            ranks.on_main_process(self._accelerator, lambda: self._save_here(step, parts))
 
     def restore(self) -> None:
         """Load the last checkpoint on every rank and replay the journal after it."""
         checkpoint, entries = self._read_on_main()
-        adopt(self._adapters, checkpoint.state["adapters"])
-        self._optimizer.load_state_dict(checkpoint.state["optimizer"])
+        state = checkpoint.state["optimizer"]
+        if self._backend.cuts_optimizer:
+            rank = self._accelerator.process_index
+            state = ranks.together(lambda: self._checkpoints.part(checkpoint, rank=rank))
+        with self._backend.whole_adapters(changed=True):
+            adopt(self._adapters, checkpoint.state["adapters"])
+        self._backend.restore_optimizer(state)
         if self._scheduler is not None:
             self._scheduler.load_state_dict(checkpoint.state["scheduler"])
         self._bound.value = checkpoint.state["bound"]
         for entry in entries:
             self._replay(entry)
 
-    def _save_here(self, step: int) -> None:
+    def _keep_parts(self) -> list[str]:
+        """The checksums of what each rank kept, in the order of ranks."""
+        ranks.on_main_process(self._accelerator, self._checkpoints.make_room_for_parts)
+        rank, state = self._accelerator.process_index, self._backend.optimizer_state()
+        kept = ranks.together(lambda: self._checkpoints.keep_part(rank=rank, state=state))
+        return ranks.tell_all(kept)
+
+    def _save_here(self, step: int, parts: Sequence[str]) -> None:
         state = {
             "adapters": dict(self._adapters),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": None if parts else self._backend.optimizer_state(),
             "scheduler": self._scheduler.state_dict() if self._scheduler else None,
             "bound": self._bound.value,
         }
-        self._checkpoints.save(step=step, facts=self._facts(), state=state)
+        self._checkpoints.save(step=step, facts=self._facts(), state=state, parts=parts)
 
     def _facts(self) -> dict[str, Any]:
-        return {"run": self._books.run, "plan": self._plan.fingerprint}
+        return {
+            "run": self._books.run,
+            "plan": self._plan.fingerprint,
+            "optimizer": self._backend.placement,
+        }
 
     def _read_on_main(self) -> tuple[Checkpoint, list[JournalEntry]]:
         found: list[tuple[Checkpoint, list[JournalEntry]]] = []
@@ -94,6 +112,13 @@ class Resumption:
 
     def _read_here(self) -> tuple[Checkpoint, list[JournalEntry]]:
         checkpoint = self._checkpoints.latest()
+        placement = checkpoint.facts.get("optimizer")
+        if placement != self._backend.placement:
+            raise ConfigurationError(
+                f"the checkpoint's optimizer state is {placement}, and this launch's "
+                f"{self._backend.placement}; resume with the launch configuration and the number "
+                "of processes that the run was started with"
+            )
         if dict(checkpoint.facts) != self._facts():
             raise ConfigurationError(
                 f"the checkpoints belong to another run than {self._books.path}; resume with the "

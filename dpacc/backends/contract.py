@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,13 @@ class Backend(Protocol):
     """Places a model, runs its backward, and hands the private gradient to its optimizer.
 
     Attributes:
-        resumable: whether each rank holds all of the adapters and of the optimizer's state, so
-            that a checkpoint by the main process is whole.
+        cuts_optimizer: whether each rank holds a part only of the optimizer's state, which it must
+            keep in checkpoints and get back by itself.
+        placement: who holds what of it; a checkpoint fits ranks that are placed alike.
     """
 
-    resumable: bool
+    cuts_optimizer: bool
+    placement: str
 
     def place(
         self, model: nn.Module, optimizer: torch.optim.Optimizer
@@ -37,5 +39,19 @@ class Backend(Protocol):
     def require_same_optimizer(self, model: nn.Module) -> None:
         """Refuse an optimizer that no longer holds what it held after `place`."""
 
-    def whole_adapters(self) -> AbstractContextManager[None]:
-        """While it lasts, adapters are whole on every rank; all ranks must enter it."""
+    def whole_adapters(self, *, changed: bool = False) -> AbstractContextManager[None]:
+        """While it lasts, adapters are whole on every rank; all ranks must enter it.
+
+        Args:
+            changed: whether every rank will give them new values, the same everywhere.
+        """
+
+    def optimizer_state(self) -> Any:
+        """This rank's optimizer state, as nested dicts, lists, numbers and tensors."""
+
+    def restore_optimizer(self, state: Any) -> None:
+        """Take back what `optimizer_state` gave, after the adapters have their values.
+
+        Raises:
+            ConfigurationError: it is not that of these adapters.
+        """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +19,8 @@ class Replicated:
     So there is nothing for DistributedDataParallel to do, and it is not used.
     """
 
-    resumable = True
+    cuts_optimizer = False
+    placement = "whole on every rank"
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
@@ -47,6 +49,14 @@ class Replicated:
         """The optimizer must hold the model's trainable parameters, and no others."""
         admit_optimizer(self._optimizer, model)
 
-    def whole_adapters(self) -> AbstractContextManager[None]:
+    def whole_adapters(self, *, changed: bool = False) -> AbstractContextManager[None]:
         """They always are."""
         return nullcontext()
+
+    def optimizer_state(self) -> Any:
+        """All of it, on every rank."""
+        return self._optimizer.state_dict()
+
+    def restore_optimizer(self, state: Any) -> None:
+        """By torch's own rule."""
+        self._optimizer.load_state_dict(state)

@@ -24,12 +24,13 @@ class Zero:
     private gradient, which every rank has whole, is put where `engine.step()` reads it.
     """
 
-    resumable = False
+    cuts_optimizer = True
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
         self._configuration: dict[str, Any] = accelerator.deepspeed_plugin.deepspeed_config
         self._stage = settle_configuration(self._configuration)
+        self.placement = f"cut by ZeRO-{self._stage} over {accelerator.num_processes} ranks"
         self._verified = False
 
     def place(
@@ -79,12 +80,63 @@ class Zero:
             )
 
     @contextmanager
-    def whole_adapters(self) -> Iterator[None]:
+    def whole_adapters(self, *, changed: bool = False) -> Iterator[None]:
         """Gathers them under stage 3."""
         import deepspeed
 
-        with deepspeed.zero.GatheredParameters(self._adapters, enabled=self._stage == 3):
+        rank = 0 if changed else None
+        with deepspeed.zero.GatheredParameters(
+            self._adapters, modifier_rank=rank, enabled=self._stage == 3
+        ):
             yield
+
+    def optimizer_state(self) -> Any:
+        """This rank's partitions of the adapters, and of what the optimizer knows of each."""
+        with self._partitions_in_optimizer() as partitions:
+            return {"partitions": partitions, "optimizer": self._optimizer.state_dict()}
+
+    def restore_optimizer(self, state: Any) -> None:
+        """Fill the partitions, from which DeepSpeed's next step makes the adapters."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        with self._partitions_in_optimizer() as partitions:
+            saved = state["partitions"]
+            if [p.shape for p in partitions] != [p.shape for p in saved]:
+                raise ConfigurationError(
+                    "DeepSpeed cuts the optimizer's state otherwise than when the checkpoint was "
+                    "kept; resume with the settings that the run was started with"
+                )
+            for partition, values in zip(partitions, saved, strict=True):
+                partition.data.copy_(values)
+            self._optimizer.load_state_dict(state["optimizer"])
+        with self.whole_adapters():
+            for adapter in self._adapters:
+                if not torch.equal(safe_get_full_fp32_param(adapter), adapter.data):
+                    raise ConfigurationError(
+                        "the checkpoint's optimizer state is not that of its adapters; restore "
+                        "the folder from a copy, or start a new run"
+                    )
+
+    @contextmanager
+    def _partitions_in_optimizer(self) -> Iterator[list[Tensor]]:
+        """Let the optimizer hold its partitions, which stage 3 hands it only while it steps."""
+        cut = self._engine.optimizer
+        by_group: list[list[Tensor]] = [[] for _ in self._optimizer.param_groups]
+        if self._stage == 3:
+            for index, partition in enumerate(cut.fp32_partitioned_groups_flat):
+                by_group[cut.sub_group_to_group_id[index]].append(partition)
+        else:
+            by_group = [[partition] for partition in cut.single_partition_of_fp32_groups]
+        held = [group["params"] for group in self._optimizer.param_groups]
+        self._hold(by_group)
+        try:
+            yield [partition for partitions in by_group for partition in partitions]
+        finally:
+            self._hold(held)
+
+    def _hold(self, by_group: Sequence[list[Tensor]]) -> None:
+        for group, parameters in zip(self._optimizer.param_groups, by_group, strict=True):
+            group["params"] = parameters
 
     def _gather_counters(self) -> dict[nn.Module, dict[str, int]]:
         """What stage 3 counts down in a backward, to be restored for another over the graph."""

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from dpacc import ranks
+from dpacc import checkpoint, ranks
 from dpacc.books import Books
 from dpacc.checkpoint import Checkpoints
 from dpacc.engine import PrivacyEngine
 from dpacc.losses import causal_lm_losses
 from dpacc.plan import PrivacyPlan
+from tests.dpacc.backend_program import join
 from tests.tiny_models import collate, examples, tiny_model
 
 STEPS, CHECKPOINT_EVERY = 7, 3
@@ -35,14 +35,18 @@ PLAN = PrivacyPlan(
 PLACES: dict[str, tuple[Any, str]] = {
     "before the charge": (Books, "charge"),
     "before the journal": (Checkpoints, "journal"),
-    "before a checkpoint": (Checkpoints, "save"),
+    "before the journal's entry has its name": (Path, "rename"),
     "before the update": (torch.optim.AdamW, "step"),
+    "before a rank keeps its part": (Checkpoints, "keep_part"),
+    "before a checkpoint": (Checkpoints, "save"),
+    "amid a checkpoint": (checkpoint, "write_durably"),
+    "before a checkpoint has its name": (Path, "rename"),
     "after a checkpoint, before the old is dropped": (Checkpoints, "_forget_before"),
 }
 
 
-def die_at(place: str, call: int) -> None:
-    """Make the `call`-th call there the process's last."""
+def die_at(place: str, call: int, die: Callable[[], None]) -> Callable[[], None]:
+    """Make the `call`-th call there the last one; returns what undoes it."""
     owner, name = PLACES[place]
     original: Callable[..., Any] = getattr(owner, name)
     calls = 0
@@ -51,15 +55,16 @@ def die_at(place: str, call: int) -> None:
         nonlocal calls
         calls += 1
         if calls == call:
-            os._exit(9)
+            die()
         return original(*arguments, **named)
 
     setattr(owner, name, dying)
+    return lambda: setattr(owner, name, original)
 
 
-def run(folder: Path) -> None:
+def run(folder: Path, backend: str = "plain") -> None:
     """Train, resuming if the folder was started before; leave the adapters in `final`."""
-    accelerator = Accelerator(cpu=True)
+    accelerator, explicit = join(backend)
     model = tiny_model("llama")
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 / (1 + step))
@@ -70,25 +75,30 @@ def run(folder: Path) -> None:
         ledger=folder / "ledger.jsonl",
         checkpoints=folder / "checkpoints",
         fixed_seed=5,
+        backend=explicit,
     )
-    engine.prepare(model, optimizer, schedule)
-    if started_before:
-        engine.resume()
-    for step in engine.steps(DATA, collate):
-        for batch in step:
-            step.backward(causal_lm_losses(model, batch))
-        step.update()
-        schedule.step()
-        if (step.index + 1) % CHECKPOINT_EVERY == 0:
-            engine.checkpoint()
-    engine.close()
+    try:
+        engine.prepare(model, optimizer, schedule)
+        if started_before:
+            engine.resume()
+        for step in engine.steps(DATA, collate):
+            for batch in step:
+                step.backward(causal_lm_losses(model, batch))
+            step.update()
+            schedule.step()
+            if (step.index + 1) % CHECKPOINT_EVERY == 0:
+                engine.checkpoint()
+    finally:
+        engine.close()
+    with engine.whole_adapters():
+        adapters = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     if accelerator.is_main_process:
-        adapters = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
         save_file(adapters, folder / "final.safetensors")
-    accelerator.end_training()
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        die_at(sys.argv[2], int(sys.argv[3]))
-    run(Path(sys.argv[1]))
+    if len(sys.argv) > 3:
+        die_at(sys.argv[3], int(sys.argv[4]), lambda: os._exit(9))
+    run(Path(sys.argv[1]), sys.argv[2])
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -14,9 +14,7 @@ from torch import nn
 from dpacc.backends import Fsdp2, Replicated, backend_for
 from dpacc.backends.cutting import refuse_bases_that_cannot_be_cut
 from dpacc.backends.zero_config import settle_configuration
-from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError, PrivacyError
-from tests.dpacc.test_engine import plan_for
 from tests.tiny_models import tiny_model
 
 
@@ -133,21 +131,6 @@ def test_an_int8_base_is_not_cut() -> None:
     with pytest.raises(ConfigurationError, match="0 holds an int8 weight"):
         refuse_bases_that_cannot_be_cut(model)
     refuse_bases_that_cannot_be_cut(tiny_model("llama"))
-
-
-def test_checkpoints_that_would_be_partial_are_refused(tmp_path: Any) -> None:
-    """Where the optimizer's state is cut over ranks, none is promised."""
-    accelerator = Accelerator(cpu=True)
-    backend = Replicated(accelerator)
-    backend.resumable = False
-    with pytest.raises(ConfigurationError, match="DeepSpeed"):
-        PrivacyEngine(
-            accelerator,
-            plan_for(3),
-            ledger=tmp_path / "ledger.jsonl",
-            checkpoints=tmp_path / "checkpoints",
-            backend=backend,
-        )
 
 
 def test_an_optimizer_changed_after_prepare_is_refused(tmp_path: Any) -> None:

@@ -17,23 +17,28 @@ from dpacc.checkpoint import Checkpoints, JournalEntry
 from dpacc.errors import ConfigurationError
 from tests.dpacc import resume_program
 from tests.dpacc.resume_program import STEPS
+from tests.dpacc.zero_resume_program import DEATHS as DEATHS_UNDER_ZERO
 
 ROOT = Path(__file__).parents[2]
 
 
-def run_in_a_process(folder: Path, *death: object, ranks: int = 1) -> int:
+def launched(module: str, *arguments: object, ranks: int) -> int:
     launch = [sys.executable]
     if ranks > 1:
         launch += ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
     finished = subprocess.run(
-        [*launch, "-m", "tests.dpacc.resume_program", str(folder), *map(str, death)],
+        [*launch, "-m", f"tests.dpacc.{module}", *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
         capture_output=True,
         timeout=200,
         check=False,
     )
     return finished.returncode
+
+
+def run_in_a_process(folder: Path, *death: object, ranks: int = 1) -> int:
+    return launched("resume_program", folder, "plain", *death, ranks=ranks)
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:
@@ -54,7 +59,8 @@ DEATHS = [
     ("before the journal", 5, True),
     ("before the update", 5, False),
     ("before the update", 1, False),
-    ("before a checkpoint", 2, False),
+    ("before the journal's entry has its name", 3, True),
+    ("amid a checkpoint", 7, False),
     ("after a checkpoint, before the old is dropped", 2, False),
 ]
 
@@ -82,8 +88,44 @@ def test_two_ranks_resume(tmp_path: Path, uninterrupted: dict[str, torch.Tensor]
     assert run_in_a_process(tmp_path, "before the update", 5, ranks=2) != 0
     assert not (tmp_path / "final.safetensors").exists()
     assert run_in_a_process(tmp_path, ranks=2) == 0
-    for name, tensor in final(tmp_path).items():
+    by_two = final(tmp_path)
+    for name, tensor in by_two.items():
         torch.testing.assert_close(tensor, uninterrupted[name], rtol=1e-3, atol=1e-5)
+    resume_program.run(tmp_path)  # what two ranks have kept, one can take over
+    by_one = final(tmp_path)
+    assert all(torch.equal(by_one[name], by_two[name]) for name in by_two)
+
+
+@pytest.fixture(scope="module")
+def zero(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of runs under each ZeRO stage that stopped short and were resumed."""
+    folder = tmp_path_factory.mktemp("zero")
+    assert launched("zero_resume_program", folder, ranks=2) == 0
+    return folder
+
+
+@pytest.mark.parametrize("backend", list(DEATHS_UNDER_ZERO))
+def test_zero_resumes_from_each_ranks_part(
+    backend: str, zero: Path, uninterrupted: dict[str, torch.Tensor]
+) -> None:
+    """Two ranks, each with its part of AdamW's state, end where one whole rank would.
+
+    But for ZeRO-2, stopped between charge and journal: its step is lost and stays charged.
+    """
+    releases = read_ledger(path=zero / backend / "ledger.jsonl").releases
+    assert [release.step for release in releases] == list(range(STEPS))
+    resumed = final(zero / backend)
+    worst = max(float((resumed[name] - uninterrupted[name]).abs().max()) for name in uninterrupted)
+    assert worst > 1e-3 if DEATHS_UNDER_ZERO[backend][0] == "before the journal" else worst < 1e-5
+    kept = sorted(path.name for path in (zero / backend / "checkpoints").glob("step-*/rank-*"))
+    assert kept == ["rank-00000.safetensors", "rank-00001.safetensors"]
+
+
+def test_a_checkpoint_that_is_cut_otherwise_is_refused(zero: Path) -> None:
+    """ZeRO-2's parts are not ZeRO-3's: every rank is told what differs, and how to resume."""
+    for rank in range(2):
+        told = (zero / f"refusal-{rank}").read_text()
+        assert "cut by ZeRO-2 over 2 ranks, and this launch's cut by ZeRO-3 over 2 ranks" in told
 
 
 def test_a_finished_run_that_died_before_saving_can_still_be_saved(
@@ -163,6 +205,34 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(
     with pytest.raises(ConfigurationError, match="is damaged") as error:
         kept.latest()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+def test_a_damaged_part_is_refused(damage: str, tmp_path: Path) -> None:
+    """What a rank kept for itself comes back as it was, or its rank and file are named."""
+    kept = Checkpoints(tmp_path / "c")
+    kept.make_room_for_parts()
+    parts = [kept.keep_part(rank=rank, state={"m": torch.full((2,), rank)}) for rank in range(2)]
+    kept.save(step=1, facts={}, state={}, parts=parts)
+    found = kept.latest()
+    assert kept.part(found, rank=1)["m"].tolist() == [1, 1]
+    path = tmp_path / "c/step-00000001/rank-00001.safetensors"
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(content[:-3])
+    with pytest.raises(ConfigurationError, match="rank 1's part of the checkpoint"):
+        kept.part(found, rank=1)
+    assert kept.part(found, rank=0)["m"].tolist() == [0, 0]
+
+
+def test_parts_on_other_disks_are_no_checkpoint(tmp_path: Path) -> None:
+    """A rank that wrote to another machine's folder is named, and nothing appears."""
+    kept = Checkpoints(tmp_path / "c")
+    kept.make_room_for_parts()
+    with pytest.raises(ConfigurationError, match="one shared folder"):
+        kept.save(step=1, facts={}, state={}, parts=["0" * 64])
+    assert list((tmp_path / "c").glob("step-*")) == []
 
 
 def test_a_damaged_journal_entry_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""What each rank runs in `test_resumption` under ZeRO: it stops short, and starts again."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from dpacc.errors import DpaccError
+from tests.dpacc.resume_program import die_at, run
+
+DEATHS = {
+    "zero1": ("before the update", 5),
+    "zero2": ("before the journal", 5),
+    "zero3": ("before a checkpoint", 2),
+}
+"""Between them: a replayed journal, a lost step, and a checkpoint of which only parts exist."""
+
+
+class StoppedShortError(Exception):
+    """The end of a run, but not of its process."""
+
+
+def stop() -> None:
+    """As a kill would, for whoever is left to see it."""
+    raise StoppedShortError
+
+
+def main() -> None:
+    """Stop and resume under every stage; then resume under another."""
+    folder = Path(sys.argv[1])
+    for backend, (place, call) in DEATHS.items():
+        restore = die_at(place, call, stop)
+        try:
+            run(folder / backend, backend)
+        except (StoppedShortError, DpaccError) as end:
+            print(backend, type(end).__name__, flush=True)
+        restore()
+        run(folder / backend, backend)
+    try:
+        run(folder / "zero2", "zero3")
+    except DpaccError as refusal:
+        Path(folder, f"refusal-{os.environ['RANK']}").write_text(str(refusal))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
