@@ -127,7 +127,7 @@ def main(
     model = random_base(shape=shape, layers=layers)
     parameters = sum(_count(p) for p in model.parameters())
     print(f"{shape}: {parameters / 1e9:.2f} billion parameters, built in {_since(started)}")
-    print(f"peak so far {_peak():.2f} GB")
+    print(f"peak so far {_peak():.2f} GiB")
     model = add_lora(model=model, rank=rank, alpha=2 * rank, gradient_checkpointing=True)
     trainable = [p for p in model.parameters() if p.requires_grad]
     plan = PrivacyPlan(
@@ -157,7 +157,7 @@ def main(
             for batch in step:
                 step.backward(causal_lm_losses(model, batch))
             step.update()
-            print(f"step {step.index}: {_since(asked)}, peak so far {_peak():.2f} GB")
+            print(f"step {step.index}: {_since(asked)}, peak so far {_peak():.2f} GiB")
             asked = time.monotonic()
         engine.close()
     moved = sum(_digest(p) != old for p, old in zip(trainable, before, strict=True))

@@ -144,6 +144,11 @@ class Checkpoints:
         partial.rename(self._journal / f"{entry.step:08d}")
         sync_folder(self._journal)
 
+    @property
+    def begun(self) -> bool:
+        """Whether any checkpoint was ever whole."""
+        return any(self._folder.glob("step-*"))
+
     def latest(self) -> Checkpoint:
         """The last whole checkpoint.
 

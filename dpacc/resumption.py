@@ -64,7 +64,13 @@ class Resumption:
             ranks.on_main_process(self._accelerator, lambda: self._save_here(step, parts))
 
     def restore(self) -> None:
-        """Load the last checkpoint on every rank and replay the journal after it."""
+        """Load the last checkpoint on every rank and replay the journal after it.
+
+        A run that died before its first checkpoint has charged nothing, and starts as it is.
+        """
+        begun = ranks.share_from_main(self._checkpoints.begun)
+        if not begun and self._books.steps_charged == 0:
+            return
         checkpoint, entries = self._read_on_main()
         state = checkpoint.state["optimizer"]
         if self._backend.cuts_optimizer:

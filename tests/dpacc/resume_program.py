@@ -32,28 +32,44 @@ PLAN = PrivacyPlan(
     clipping="adaptive",
 )
 
-PLACES: dict[str, tuple[Any, str]] = {
-    "before the charge": (Books, "charge"),
-    "before the journal": (Checkpoints, "journal"),
-    "before the journal's entry has its name": (Path, "rename"),
-    "before the update": (torch.optim.AdamW, "step"),
-    "before a rank keeps its part": (Checkpoints, "keep_part"),
-    "before a checkpoint": (Checkpoints, "save"),
-    "amid a checkpoint": (checkpoint, "write_durably"),
-    "before a checkpoint has its name": (Path, "rename"),
-    "after a checkpoint, before the old is dropped": (Checkpoints, "_forget_before"),
+PLACES: dict[str, tuple[Any, str, str]] = {
+    "before the charge": (Books, "charge", ""),
+    "before the journal": (Checkpoints, "journal", ""),
+    "before the journal's entry has its name": (Path, "rename", "journal"),
+    "before the update": (torch.optim.AdamW, "step", ""),
+    "before a rank keeps its part": (Checkpoints, "keep_part", ""),
+    "before a checkpoint": (Checkpoints, "save", ""),
+    "amid a checkpoint": (checkpoint, "write_durably", "checkpoint.json"),
+    "before a checkpoint has its name": (Path, "rename", "step-"),
+    "after a checkpoint, before the old is dropped": (Checkpoints, "_forget_before", ""),
 }
+"""The function, and what its arguments must mention to be counted."""
+
+DEATHS = [
+    ("before the charge", 5, False),
+    ("before the journal", 5, True),
+    ("before the journal's entry has its name", 5, True),
+    ("before the update", 5, False),
+    ("before the update", 1, False),
+    ("before a rank keeps its part", 2, False),
+    ("before a checkpoint", 2, False),
+    ("amid a checkpoint", 2, False),
+    ("before a checkpoint has its name", 1, False),
+    ("before a checkpoint has its name", 2, False),
+    ("after a checkpoint, before the old is dropped", 2, False),
+]
+"""Which call dies, and whether the step in flight was charged but not yet journalled."""
 
 
 def die_at(place: str, call: int, die: Callable[[], None]) -> Callable[[], None]:
     """Make the `call`-th call there the last one; returns what undoes it."""
-    owner, name = PLACES[place]
+    owner, name, about = PLACES[place]
     original: Callable[..., Any] = getattr(owner, name)
     calls = 0
 
     def dying(*arguments: Any, **named: Any) -> Any:
         nonlocal calls
-        calls += 1
+        calls += not about or about in " ".join(map(str, arguments[:2]))
         if calls == call:
             die()
         return original(*arguments, **named)

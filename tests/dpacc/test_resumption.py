@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from dpacc.checkpoint import Checkpoints, JournalEntry
 from dpacc.errors import ConfigurationError
 from tests.dpacc import resume_program
-from tests.dpacc.resume_program import STEPS
-from tests.dpacc.zero_resume_program import DEATHS as DEATHS_UNDER_ZERO
+from tests.dpacc.resume_program import DEATHS, STEPS
+from tests.dpacc.zero_resume_program import DEATHS_UNDER_ZERO
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,19 +53,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.T
     return final(folder)
 
 
-# Which call dies, and whether the step in flight was charged but not yet journalled.
-DEATHS = [
-    ("before the charge", 5, False),
-    ("before the journal", 5, True),
-    ("before the update", 5, False),
-    ("before the update", 1, False),
-    ("before the journal's entry has its name", 3, True),
-    ("amid a checkpoint", 7, False),
-    ("after a checkpoint, before the old is dropped", 2, False),
-]
+# The others, more ranks and DeepSpeed are in benchmarks/kills.py.
+HERE = [death for death in DEATHS if death[0] != "before a rank keeps its part"][:-2]
 
 
-@pytest.mark.parametrize(("place", "call", "loses_a_step"), DEATHS)
+@pytest.mark.parametrize(("place", "call", "loses_a_step"), HERE)
 def test_a_killed_run_resumes_and_ends_where_it_would_have(
     place: str,
     call: int,

@@ -11,7 +11,7 @@ import torch
 from dpacc.errors import DpaccError
 from tests.dpacc.resume_program import die_at, run
 
-DEATHS = {
+DEATHS_UNDER_ZERO = {
     "zero1": ("before the update", 5),
     "zero2": ("before the journal", 5),
     "zero3": ("before a checkpoint", 2),
@@ -31,7 +31,7 @@ def stop() -> None:
 def main() -> None:
     """Stop and resume under every stage; then resume under another."""
     folder = Path(sys.argv[1])
-    for backend, (place, call) in DEATHS.items():
+    for backend, (place, call) in DEATHS_UNDER_ZERO.items():
         restore = die_at(place, call, stop)
         try:
             run(folder / backend, backend)
