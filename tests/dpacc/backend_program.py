@@ -62,11 +62,12 @@ class Scenario:
 
 SCENARIOS = (
     Scenario(),
-    Scenario(checkpointing=True, optimizer="adamw"),
-    Scenario(per_example_gradients="ghost"),
+    Scenario(checkpointing=True, per_example_gradients="ghost", optimizer="adamw"),
     Scenario(base="NF4", checkpointing=True, noise="discrete_gaussian"),
+    Scenario(base="NF4", per_example_gradients="ghost"),
     Scenario(base="bf16", empty_draws=True, wire="bf16"),
 )
+"""Every pair of base, strategy and checkpointing; benchmarks/invariance.py runs all of them."""
 
 
 def join(backend: str) -> tuple[Accelerator, Backend | None]:

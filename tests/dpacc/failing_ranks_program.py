@@ -22,7 +22,12 @@ from tests.tiny_models import collate, examples, tiny_model
 PATIENCE_SECONDS = 8.0
 LENGTHS = [7, 3, 12, 1, 9, 5, 5, 20, 2, 11]
 FAILS_AT = 2
-GONE = {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}
+GONE = {
+    "killed": (1, signal.SIGKILL),
+    "stopped": (1, signal.SIGSTOP),
+    "killed after its charge": (0, signal.SIGKILL),
+}
+"""Which rank is gone, and how; but for the last, between two micro-batches."""
 
 
 def start(accelerator: Accelerator, ledger: Path) -> tuple[PrivacyEngine, torch.nn.Module]:
@@ -70,14 +75,28 @@ def _spec_at(folder: Path, spec: Any, name: str) -> Any:
 
 
 def train_until_gone(accelerator: Accelerator, folder: Path, how: str) -> None:
-    """Two steps; in the third, the second rank is gone between two micro-batches."""
+    """Two steps; in the third, a rank is gone."""
     engine, model = start(accelerator, folder / "ledger.jsonl")
+    victim, signal_sent = GONE[how]
+
+    def be_gone() -> None:
+        (folder / "gone").touch()
+        os.kill(os.getpid(), signal_sent)
+
+    write = engine._books._write
+    if victim == 0:
+
+        def write_and_be_gone(index: int) -> None:
+            write(index)
+            if index == FAILS_AT:
+                be_gone()
+
+        engine._books._write = write_and_be_gone  # type: ignore[method-assign]
     for step in engine.steps(examples(LENGTHS), collate):
         for batch in step:
             step.backward(causal_lm_losses(model, batch))
-            if step.index == FAILS_AT and accelerator.process_index == 1:
-                (folder / "gone").touch()
-                os.kill(os.getpid(), GONE[how])
+            if step.index == FAILS_AT and accelerator.process_index == victim == 1:
+                be_gone()
         step.update()
 
 
