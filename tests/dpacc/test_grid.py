@@ -16,7 +16,9 @@ from dpacc.gradients import Layout
 from dpacc.grid import POINTS, SENSITIVITY, Grid, SumOnGrid, grid_noise, whole_scale
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness import RunSecret
+from dpacc.strategies import Ghost, Materialize
 from tests.dpacc.test_engine import LENGTHS, noiseless, plan_for, received
+from tests.dpacc.test_strategies import sums
 from tests.tiny_models import examples
 
 LAYOUT = Layout({"a": torch.nn.Parameter(torch.zeros(300)), "b": torch.nn.Parameter(torch.ones(9))})
@@ -55,6 +57,16 @@ def test_a_unit_never_weighs_more_than_the_sensitivity(clipping: str) -> None:
         assert weight <= SENSITIVITY
         assert size < 1 or weight > 0.5 * POINTS
     assert not clipped(torch.full((1, 309), float("nan")), clipping=clipping)[:309].any()
+
+
+@pytest.mark.parametrize("clipping", ["flat", "per-layer"])
+def test_ghost_adds_the_same_whole_numbers(clipping: str) -> None:
+    """Two passes that keep nothing give what one that keeps all does, but for fp32 rounding."""
+    data, plan = examples([7, 3, 12, 1]), discrete(4, clipping=clipping, max_grad_norm=0.05)
+    kept, passed = (sums(kind, "llama", plan, data) for kind in (Materialize, Ghost))
+    assert kept.dtype == torch.int64
+    assert int(kept.abs().max()) > POINTS // 1000
+    assert int((kept - passed).abs().max()) <= POINTS * 2**-20
 
 
 def test_rounding_that_went_too_far_is_refused() -> None:

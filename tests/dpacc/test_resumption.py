@@ -37,8 +37,8 @@ def launched(module: str, *arguments: object, ranks: int) -> int:
     return finished.returncode
 
 
-def run_in_a_process(folder: Path, *death: object, ranks: int = 1) -> int:
-    return launched("resume_program", folder, "plain", *death, ranks=ranks)
+def run_in_a_process(folder: Path, *death: object, ranks: int = 1, backend: str = "plain") -> int:
+    return launched("resume_program", folder, backend, *death, ranks=ranks)
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:
@@ -76,10 +76,10 @@ def test_a_killed_run_resumes_and_ends_where_it_would_have(
 
 
 def test_two_ranks_resume(tmp_path: Path, uninterrupted: dict[str, torch.Tensor]) -> None:
-    """Both ranks die between journal and update; resumed, they end where one rank would."""
+    """Both die between journal and update; resumed under FSDP2, they end where one would."""
     assert run_in_a_process(tmp_path, "before the update", 5, ranks=2) != 0
     assert not (tmp_path / "final.safetensors").exists()
-    assert run_in_a_process(tmp_path, ranks=2) == 0
+    assert run_in_a_process(tmp_path, ranks=2, backend="fsdp2") == 0
     by_two = final(tmp_path)
     for name, tensor in by_two.items():
         torch.testing.assert_close(tensor, uninterrupted[name], rtol=1e-3, atol=1e-5)
