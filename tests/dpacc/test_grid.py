@@ -10,6 +10,7 @@ import pytest
 import torch
 from dpacc_accounting import DiscreteGaussian, epsilon, read_ledger, statement
 
+from dpacc import discrete_noise
 from dpacc.accumulation import ClippedSum
 from dpacc.errors import PrivacyError
 from dpacc.gradients import Layout
@@ -153,13 +154,14 @@ def test_without_noise_it_is_the_same_sum(tmp_path: Path) -> None:
     torch.testing.assert_close(whole, usual, rtol=1e-5, atol=size * 1e-2 / POINTS)
 
 
-def test_adaptive_clipping_noises_its_count_too() -> None:
+def test_adaptive_clipping_noises_its_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half-integers counted in 2²⁰ points a unit; noise of standard deviation σ_b of them."""
     plan = discrete(10, clipping="adaptive", expected_batch_size=4)
     rows = torch.zeros(5, 309)
     rows[:2, 0] = 1.0  # above C
     assert float(clipped(rows, clipping="adaptive")[-1]) == (3 - 2) / 2 * 2**20
     secret = RunSecret.from_fixed_seed(1)
+    monkeypatch.setattr(discrete_noise, "_CHUNK", 1)
     last = [grid_noise(plan=plan, secret=secret, step=t, width=1)[-1] / 2**20 for t in range(100)]
     assert abs(np.std(last) / plan.count_noise - 1) < 4 / np.sqrt(2 * 100)
 
