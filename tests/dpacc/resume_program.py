@@ -35,7 +35,7 @@ PLAN = PrivacyPlan(
 PLACES: dict[str, tuple[Any, str, str]] = {
     "before the charge": (Books, "charge", ""),
     "before the journal": (Checkpoints, "journal", ""),
-    "before the journal's entry has its name": (Path, "rename", "journal"),
+    "before the journal's entry has its name": (Path, "rename", "journal/"),
     "before the update": (torch.optim.AdamW, "step", ""),
     "before a rank keeps its part": (Checkpoints, "keep_part", ""),
     "before a checkpoint": (Checkpoints, "save", ""),

@@ -48,6 +48,12 @@ def test_the_noised_sum_does_not_depend_on_the_number_of_ranks(
     torch.testing.assert_close(seen[0]["sums"][scenario], alone, rtol=1e-4, atol=1e-6)
 
 
+def test_ranks_share_a_fresh_secret(seen: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Without a fixed seed both ranks still draw one sample and one noise, of their own run."""
+    assert torch.equal(seen[0]["fresh secret"], seen[1]["fresh secret"])
+    assert not torch.allclose(seen[0]["fresh secret"], run_scenarios(tmp_path)["ragged"])
+
+
 def test_ranks_with_unequal_memory_cut_alike(seen: list[dict[str, Any]], tmp_path: Path) -> None:
     """How many gradients fit is decided once: else examples would be lost or counted twice."""
     alone = run_scenarios(tmp_path)["ragged"]

@@ -73,12 +73,19 @@ def uneven_memory(folder: Path, accelerator: Accelerator) -> torch.Tensor:
         )
 
 
+def fresh_secret(folder: Path) -> torch.Tensor:
+    """The noised sums of a run without a fixed seed."""
+    lengths, plan = SCENARIOS["ragged"]
+    return received(plan, examples(lengths), folder / "fresh.jsonl", seed=None)
+
+
 def main() -> None:
     """Run everything and write what this rank saw."""
     folder, accelerator = Path(sys.argv[1]), Accelerator(cpu=True)
     assert accelerator.num_processes == 2
     seen = {
         "sums": run_scenarios(folder) | {"uneven memory": uneven_memory(folder, accelerator)},
+        "fresh secret": fresh_secret(folder),
         "disagreement": disagreement(folder, accelerator),
         "failed charge": failed_charge(folder, accelerator),
     }

@@ -43,7 +43,9 @@ def main() -> None:
         run(folder / "zero2", "zero3")
     except DpaccError as refusal:
         Path(folder, f"refusal-{os.environ['RANK']}").write_text(str(refusal))
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+    sys.stdout.flush()
+    os._exit(0)  # runs that stopped short have left threads behind, which may not end in peace
 
 
 if __name__ == "__main__":

@@ -1,0 +1,8 @@
+"""All privacy bugs that are planted."""
+
+from __future__ import annotations
+
+from tests.mutants.known_bugs import KNOWN_BUGS
+from tests.mutants.own_bugs import OWN_BUGS
+
+BUGS = (*KNOWN_BUGS, *OWN_BUGS)

@@ -1,0 +1,289 @@
+"""Mistakes that could be made in this engine."""
+
+# ruff: noqa: E501 - excerpts of source stay on their lines
+
+from __future__ import annotations
+
+from tests.mutants.bug import Bug
+from tests.mutants.checks import DPACC, ENGINE, TWO_RANKS
+from tests.mutants.planting import Patch
+
+OWN_BUGS = (
+    Bug(
+        "clip after the sum",
+        "the sum of a micro-batch is clipped, not each gradient in it",
+        (
+            Patch(
+                "dpacc.accumulation",
+                "        add_clipped(total=self._gradients, rows=rows, scales=scales, layout=self._layout)\n",
+                "        summed = rows.nan_to_num().sum(dim=0)\n"
+                "        most = self._bound * len(scales)\n"
+                "        self._gradients.add_(summed * min(1.0, most / float(summed.norm() + 1e-9)))\n",
+            ),
+        ),
+        (
+            f"{ENGINE}::test_the_sum_is_that_of_clipped_gradients",
+            f"{ENGINE}::test_one_example_changes_the_sum_by_at_most_c[huge loss-flat]",
+        ),
+        quick=True,
+    ),
+    Bug(
+        "whole C for each layer",
+        "per-layer clipping gives every layer C instead of C/√K",
+        (
+            Patch(
+                "dpacc.clipping",
+                "share = max_grad_norm / math.sqrt(squares.shape[1])",
+                "share = max_grad_norm",
+            ),
+        ),
+        (f"{DPACC}/test_clipping.py::test_per_layer_clipping_bounds_each_layer_by_its_share",),
+    ),
+    Bug(
+        "one layer not in the norm",
+        "the last layer's gradient is scaled but not measured",
+        (
+            Patch(
+                "dpacc.clipping",
+                "norms = squares.sum(dim=1, keepdim=True).sqrt()",
+                "norms = squares[:, : max(1, squares.shape[1] - 1)].sum(dim=1, keepdim=True).sqrt()",
+            ),
+        ),
+        (
+            f"{DPACC}/test_clipping.py::test_one_unit_never_exceeds_the_bound",
+            f"{ENGINE}::test_the_sum_is_that_of_clipped_gradients",
+        ),
+    ),
+    Bug(
+        "noise divided by ranks",
+        "the noise on the sum shrinks with the number of ranks",
+        (
+            Patch(
+                "dpacc.release",
+                "self._plan.gradient_noise_multiplier * self.bound.value",
+                "self._plan.gradient_noise_multiplier * self.bound.value "
+                "/ self._accelerator.num_processes",
+            ),
+        ),
+        (TWO_RANKS,),
+        ranks=True,
+    ),
+    Bug(
+        "same noise key twice",
+        "two steps in a row draw the same noise",
+        (
+            Patch(
+                "dpacc.release",
+                "standard_normals(secret=self._secret, step=index, count=count)",
+                "standard_normals(secret=self._secret, step=index // 2, count=count)",
+            ),
+        ),
+        (f"{DPACC}/test_wiring.py::test_the_noise_of_a_run_is_white_across_steps",),
+    ),
+    Bug(
+        "noise forgets C",
+        "the noise is σ where it should be σC",
+        (
+            Patch(
+                "dpacc.release",
+                "self._plan.gradient_noise_multiplier * self.bound.value",
+                "self._plan.gradient_noise_multiplier",
+            ),
+        ),
+        (f"{ENGINE}::test_noise_appears_exactly_once",),
+    ),
+    Bug(
+        "one uniform for both",
+        "Box–Muller takes the same uniform for the radius and the angle",
+        (
+            Patch(
+                "dpacc.noise",
+                "angle = (2.0 * np.pi) * uniforms[1::2]",
+                "angle = (2.0 * np.pi) * uniforms[0::2]",
+            ),
+        ),
+        (f"{DPACC}/test_noise.py::test_the_noise_is_standard_normal",),
+    ),
+    Bug(
+        "tail micro-batch dropped",
+        "the last micro-batch of every step is left out",
+        (
+            Patch(
+                "dpacc.engine",
+                "for positions in mine]",
+                "for positions in mine[: max(1, len(mine) - 1)]]",
+            ),
+        ),
+        (f"{ENGINE}::test_the_cut_into_micro_batches_does_not_change_the_sum",),
+    ),
+    Bug(
+        "charged after the update",
+        "the ledger is written when the adapters have moved already",
+        (
+            Patch("dpacc.release", "        self._charge(index)\n", ""),
+            Patch(
+                "dpacc.release",
+                "        self._backend.update(self._parameters, gradient)\n",
+                "        self._backend.update(self._parameters, gradient)\n"
+                "        self._charge(index)\n",
+            ),
+        ),
+        (
+            f"{ENGINE}::test_dying_between_charge_and_update_leaves_the_charge",
+            f"{ENGINE}::test_a_ledger_that_cannot_be_written_stops_the_step",
+        ),
+    ),
+    Bug(
+        "norms in bfloat16",
+        "gradients are measured with eight bits and scaled with all of them",
+        (
+            Patch(
+                "dpacc.gradients",
+                "self.squares[:, slot.index] = columns.square().sum(dim=1)",
+                "self.squares[:, slot.index] = columns.bfloat16().square().sum(dim=1)",
+            ),
+        ),
+        (
+            f"{ENGINE}::test_the_sum_is_that_of_clipped_gradients",
+            f"{ENGINE}::test_one_example_changes_the_sum_by_at_most_c",
+        ),
+    ),
+    Bug(
+        "shared gradients overwritten",
+        "a layer that is used twice keeps the gradient of one use only",
+        (Patch("dpacc.gradients", "columns.add_(block)", "columns.copy_(block)"),),
+        (
+            f"{DPACC}/test_adapters.py::test_a_layer_used_twice_adds_up",
+            f"{DPACC}/test_heads.py::test_a_tied_embedding_and_head_add_up",
+        ),
+    ),
+    Bug(
+        "base left trainable",
+        "the frozen base trains along",
+        (
+            Patch(
+                "dpacc.models",
+                "    for parameter in adapted.parameters():\n",
+                "    adapted.requires_grad_(True)\n    for parameter in adapted.parameters():\n",
+            ),
+        ),
+        (
+            f"{DPACC}/test_models.py::test_fresh_adapters_change_nothing",
+            f"{DPACC}/test_models.py::test_adapters_are_float32_on_any_base",
+        ),
+    ),
+    Bug(
+        "sampled twice as often",
+        "examples join with probability 2q",
+        (
+            Patch(
+                "dpacc.sampling",
+                "np.uint64(self.expected_batch_size * _WORD_VALUES",
+                "np.uint64(2 * self.expected_batch_size * _WORD_VALUES",
+            ),
+        ),
+        (f"{DPACC}/test_sampling.py::test_batch_sizes_are_binomial",),
+    ),
+    Bug(
+        "adaptive count without noise",
+        "how many gradients lie below C is used exactly",
+        (
+            Patch(
+                "dpacc.release",
+                "noise[self._width :] *= self._plan.count_noise",
+                "noise[self._width :] *= 0.0",
+            ),
+        ),
+        (f"{DPACC}/test_wiring.py::test_the_count_below_c_is_noised",),
+    ),
+    Bug(
+        "adaptive count for free",
+        "the count's share of the budget is not taken from the gradients'",
+        (
+            Patch(
+                "dpacc.plan",
+                'if self.clipping != "adaptive":\n            return self.noise_multiplier',
+                "if True:\n            return self.noise_multiplier",
+            ),
+        ),
+        (f"{DPACC}/test_accumulation.py::test_adaptive_clipping_spends_what_the_plan_says",),
+    ),
+    Bug(
+        "users clipped by the example",
+        "each of a user's examples may weigh C",
+        (
+            Patch(
+                "dpacc.logical_step",
+                "self._accumulate(losses, None if each_its_own else owners)",
+                "self._accumulate(losses, None)",
+            ),
+        ),
+        (f"{DPACC}/test_accumulation.py::test_a_whole_user_changes_the_sum_by_at_most_c",),
+    ),
+    Bug(
+        "second pass unchecked",
+        "ghost adds whatever the second backward gives",
+        (Patch("dpacc.strategies", "        into.require_bounded(sink)\n", ""),),
+        (f"{DPACC}/test_strategies.py::test_ghost_refuses_passes_that_disagree",),
+    ),
+    Bug(
+        "journal before the noise",
+        "the journal on disk holds the clipped sum without its noise",
+        (
+            Patch(
+                "dpacc.release",
+                "entry = JournalEntry(step=index, gradient=gradient, bound=self.bound.value)",
+                "entry = JournalEntry(\n"
+                "                step=index,\n"
+                "                gradient=clipped[: self._width] / self._plan.expected_batch_size,\n"
+                "                bound=self.bound.value,\n"
+                "            )",
+            ),
+        ),
+        (f"{DPACC}/test_wiring.py::test_the_journal_holds_what_was_released",),
+    ),
+    Bug(
+        "secret shown",
+        "the run's secret appears in logs and tracebacks",
+        (
+            Patch(
+                "dpacc.randomness",
+                'return "RunSecret(<hidden>)" if hidden',
+                'return f"RunSecret({self._key.hex()})" if hidden',
+            ),
+        ),
+        (f"{DPACC}/test_noise.py::test_fresh_secrets_differ_and_stay_hidden",),
+    ),
+    Bug(
+        "a step too few",
+        "ε is stated for one step fewer than was charged",
+        (Patch("dpacc.plan", "times=taken", "times=max(taken - 1, 1)"),),
+        (f"{DPACC}/test_wiring.py::test_the_plans_epsilon_is_that_of_its_ledger",),
+    ),
+    Bug(
+        "fixed seed not noted",
+        "a run with predictable noise calls itself private",
+        (
+            Patch(
+                "dpacc.books",
+                "        if fixed_seed is not None:\n",
+                "        if False:\n",
+            ),
+        ),
+        (f"{ENGINE}::test_the_ledger_holds_exactly_the_steps_released",),
+    ),
+    Bug(
+        "ledger not synced",
+        "charges wait in the system's buffers while the adapters move on",
+        (
+            Patch(
+                "dpacc_accounting.ledger",
+                "            os.fsync(self._descriptor)\n        except",
+                "            pass\n        except",
+            ),
+        ),
+        (
+            "tests/accounting/test_ledger.py::TestWriting::test_each_line_is_synced_before_charge_returns",
+        ),
+    ),
+)
