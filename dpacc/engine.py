@@ -64,6 +64,7 @@ class PrivacyEngine:
         checkpoints: a folder for checkpoints and the journal between them, which make a killed
             run resumable; without it, none are kept.
         micro_batch_tokens: the most padded tokens in one micro-batch. No effect on the result.
+        micro_batch_units: the most privacy units in one micro-batch; likewise.
         per_example_gradients: "materialize" keeps them through one backward, "ghost" goes
             backward twice and keeps none, "auto" looks at the memory. The same result, exactly.
         fixed_seed: makes sampling and noise predictable, for tests; noted in the ledger, and
@@ -90,6 +91,7 @@ class PrivacyEngine:
         ledger: Path | str,
         checkpoints: Path | str | None = None,
         micro_batch_tokens: int = 4096,
+        micro_batch_units: int | None = None,
         per_example_gradients: PerExampleGradients = "auto",
         wire: WireFormat = "fp32",
         fixed_seed: int | None = None,
@@ -99,6 +101,7 @@ class PrivacyEngine:
         self.accelerator = accelerator
         self.plan = plan
         self.micro_batch_tokens = micro_batch_tokens
+        self.micro_batch_units = micro_batch_units
         self.per_example_gradients = per_example_gradients
         self.wire = wire
         self._books = Books(accelerator=accelerator, plan=plan, path=Path(ledger))
@@ -134,6 +137,7 @@ class PrivacyEngine:
                 "the source code of dpacc": code_fingerprint(),
                 "the privacy plan": self.plan.fingerprint,
                 "micro_batch_tokens": self.micro_batch_tokens,
+                "micro_batch_units": self.micro_batch_units,
                 "per_example_gradients": self.per_example_gradients,
                 "wire": self.wire,
                 "the number of trainable parameters": sum(p.numel() for p in self._parameters),
@@ -323,13 +327,15 @@ class PrivacyEngine:
 
     def _share_of_this_rank(self, drawn: list[Unit]) -> list[list[Unit]]:
         keeps_rows = self.per_example_gradients == "materialize"
+        limits = [max(1, self._most_rows)] if keeps_rows else []
+        limits += [self.micro_batch_units] if self.micro_batch_units is not None else []
         cut = cut_into_micro_batches(
             lengths=[max(_length(example) for example in unit) for unit in drawn],
             counts=[len(unit) for unit in drawn],
             ranks=self.accelerator.num_processes,
             max_tokens=self.micro_batch_tokens,
             start_cost=starting_cost(self.accelerator.device.type),
-            max_units=max(1, self._most_rows) if keeps_rows else None,
+            max_units=min(limits, default=None),
         )
         mine = cut[self.accelerator.process_index]
         return [[drawn[position] for position in positions] for positions in mine]

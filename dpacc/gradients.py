@@ -109,8 +109,8 @@ class GradientBuffer:
         """Pass one layer's gradients, [examples, *slot.shape], on to the sink."""
         if self._sink is None:
             raise PrivacyError(
-                f"a backward reached {slot.name} outside step.backward(losses); "
-                "call step.backward instead of losses.backward"
+                f"a backward reached {slot.name} outside step.backward(losses); call it instead of "
+                "losses.backward (in a drop-in loop: the backward of model(**batch).loss)"
             )
         if gradient.shape[0] != self._examples:
             raise PrivacyError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -66,6 +66,17 @@ class LogicalStep:
             yield self._hand_out_units(units) if units else self._hand_out_placeholder()
             self._require_backward_done()
 
+    def never_empty(self) -> Self:
+        """Give an empty draw one made-up micro-batch, for loops that update after a backward."""
+        if not self._waiting:
+            self._waiting.append([])
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether every micro-batch of this rank had its backward, so that `update` may come."""
+        return self._probe is None and not self._waiting and self._take is None
+
     def backward(self, losses: Tensor) -> None:
         """Per-example gradients of `losses` [examples], clipped and added to the step's sum.
 
@@ -91,7 +102,7 @@ class LogicalStep:
         """
         if self._updated:
             raise PrivacyError(f"step {self.index} was updated already; one update a step")
-        if self._probe is not None or self._waiting or self._take is not None:
+        if not self.whole:
             raise PrivacyError(
                 f"step {self.index} has micro-batches without a backward; call "
                 "step.backward(losses) for each before step.update()"

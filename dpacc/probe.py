@@ -73,7 +73,7 @@ def _made_up_field(
 def _made_up_sequence(
     key: str, length: int, vocabulary: int, generator: np.random.Generator
 ) -> list[int]:
-    if key == "attention_mask":
+    if key.endswith("mask"):  # attention_mask, completion_mask: read, and learned
         return [1] * length
     if key == "position_ids":
         return list(range(length))
