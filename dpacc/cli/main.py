@@ -17,6 +17,7 @@ COMMANDS = {
     "audit": "Test a claimed ε with canaries, against the engine or any trainer.",
     "calibrate": "Find the least noise that keeps training within a privacy budget.",
     "compose": "Price the rounds of a federation, client by client.",
+    "doctor": "Check that what ran, or would run, is what was accounted.",
     "explain": "State in words what a ledger or a plan guarantees.",
     "merge": "Compose the ledgers of several runs on the same data.",
     "plot": "Draw what a ledger or a plan spends, or what an attacker could learn.",

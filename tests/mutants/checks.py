@@ -6,3 +6,4 @@ ENGINE = f"{DPACC}/test_engine.py"
 TWO_RANKS = (
     f"{DPACC}/test_two_ranks.py::test_the_noised_sum_does_not_depend_on_the_number_of_ranks[ragged]"
 )
+DOCTOR = f"{DPACC}/doctor/test_engine_room.py::test_the_engine_is_healthy"

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from tests.mutants.bug import Bug
-from tests.mutants.checks import DPACC, ENGINE, TWO_RANKS
+from tests.mutants.checks import DOCTOR, DPACC, ENGINE, TWO_RANKS
 from tests.mutants.planting import Patch
 
 OWN_BUGS = (
@@ -22,6 +22,7 @@ OWN_BUGS = (
             ),
         ),
         (
+            DOCTOR,
             f"{ENGINE}::test_the_sum_is_that_of_clipped_gradients",
             f"{ENGINE}::test_one_example_changes_the_sum_by_at_most_c[huge loss-flat]",
         ),
@@ -37,7 +38,10 @@ OWN_BUGS = (
                 "share = max_grad_norm",
             ),
         ),
-        (f"{DPACC}/test_clipping.py::test_per_layer_clipping_bounds_each_layer_by_its_share",),
+        (
+            DOCTOR,
+            f"{DPACC}/test_clipping.py::test_per_layer_clipping_bounds_each_layer_by_its_share",
+        ),
     ),
     Bug(
         "one layer not in the norm",
@@ -50,6 +54,7 @@ OWN_BUGS = (
             ),
         ),
         (
+            DOCTOR,
             f"{DPACC}/test_clipping.py::test_one_unit_never_exceeds_the_bound",
             f"{ENGINE}::test_the_sum_is_that_of_clipped_gradients",
         ),
@@ -78,7 +83,10 @@ OWN_BUGS = (
                 "standard_normals(secret=self._secret, step=index // 2, count=count)",
             ),
         ),
-        (f"{DPACC}/test_wiring.py::test_the_noise_of_a_run_is_white_across_steps",),
+        (
+            DOCTOR,
+            f"{DPACC}/test_wiring.py::test_the_noise_of_a_run_is_white_across_steps",
+        ),
     ),
     Bug(
         "noise forgets C",
@@ -90,7 +98,10 @@ OWN_BUGS = (
                 "self._plan.gradient_noise_multiplier",
             ),
         ),
-        (f"{ENGINE}::test_noise_appears_exactly_once",),
+        (
+            DOCTOR,
+            f"{ENGINE}::test_noise_appears_exactly_once",
+        ),
     ),
     Bug(
         "one uniform for both",
@@ -182,7 +193,10 @@ OWN_BUGS = (
                 "np.uint64(2 * self.expected_batch_size * _WORD_VALUES",
             ),
         ),
-        (f"{DPACC}/test_sampling.py::test_batch_sizes_are_binomial",),
+        (
+            DOCTOR,
+            f"{DPACC}/test_sampling.py::test_batch_sizes_are_binomial",
+        ),
     ),
     Bug(
         "adaptive count without noise",

@@ -1,0 +1,148 @@
+"""The installed engine under a plan, on made-up data: its draws, its noise, and its clip."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from dpacc.doctor.finding import Finding
+from dpacc.doctor.statistics import noise_finding, sampling_finding
+from dpacc.engine import PrivacyEngine
+from dpacc.plan import PrivacyPlan
+from dpacc.randomness import RunSecret
+from dpacc.sampling import PoissonSampler
+
+_STEPS, _WIDTH, _UNITS = 20, 64, 8
+_SEED = 0
+_ROUNDING = 1e-4
+
+ODD_EXAMPLES = {
+    "an ordinary one": 1.0,
+    "one with an enormous gradient": 1e30,
+    "one with a tiny gradient": 1e-30,
+    "one whose gradient is NaN": float("nan"),
+    "one whose gradient is infinite": float("inf"),
+}
+
+
+def engine_findings(*, plan: PrivacyPlan) -> list[Finding]:
+    """Sampling, noise and sensitivity of the engine that is installed here, under `plan`."""
+    return [_sampling(plan), _noise(plan), _sensitivity(plan)]
+
+
+def _sampling(plan: PrivacyPlan) -> Finding:
+    sampler = PoissonSampler(
+        dataset_size=plan.dataset_size,
+        expected_batch_size=plan.expected_batch_size,
+        secret=RunSecret.from_fixed_seed(_SEED),
+    )
+    return sampling_finding(
+        draws=[sampler.draw(step=step) for step in range(10 * _STEPS)],
+        dataset_size=plan.dataset_size,
+        probability=plan.sampling_probability,
+    )
+
+
+def _noise(plan: PrivacyPlan) -> Finding:
+    """Examples without a gradient leave the noise alone to be released."""
+    silent = _small(plan, units=_UNITS, steps=_STEPS)
+    noise = _released(silent, [0.0] * _UNITS)
+    spread = silent.gradient_noise_multiplier * silent.max_grad_norm
+    if not spread:
+        return Finding(subject="noise", healthy=False, words="the plan adds none: NOT private")
+    return noise_finding(
+        noise=noise.numpy(), standard_deviation=spread, gaussian=plan.noise == "gaussian"
+    )
+
+
+def _sensitivity(plan: PrivacyPlan) -> Finding:
+    """Un-noised sums of neighbours differ by at most C, whatever the example is."""
+    clean = _small(plan, units=_UNITS, steps=1, noise_multiplier=0.0, allow_no_privacy=True)
+    others = [float(i + 1) for i in range(_UNITS - 1)]
+    without = _released(clean, [*others, 0.0])
+    moved = {
+        name: float((_released(clean, [*others, scale]) - without).norm())
+        for name, scale in ODD_EXAMPLES.items()
+    }
+    worst = max(moved, key=lambda name: moved[name] if moved[name] == moved[name] else np.inf)
+    healthy = moved[worst] <= plan.max_grad_norm * (1 + _ROUNDING)
+    words = (
+        f"no example of {len(moved)} odd kinds moves the sum by more than C"
+        if healthy
+        else f"{worst} moves the sum by {moved[worst]:.4g}, and C is {plan.max_grad_norm:g}"
+    )
+    return Finding(subject="sensitivity", healthy=healthy, words=words)
+
+
+def _small(plan: PrivacyPlan, *, units: int, steps: int, **changes: Any) -> PrivacyPlan:
+    """The plan's mechanism on a few made-up examples, all of which join every step."""
+    return replace(
+        plan,
+        dataset_size=units,
+        expected_batch_size=units,
+        steps=steps,
+        quantile_learning_rate=0.0,
+        count_noise_multiplier=plan.count_noise,
+        **{"noise": "gaussian", **changes} if "noise_multiplier" in changes else changes,
+    )
+
+
+def _released(plan: PrivacyPlan, scales: Sequence[float]) -> Tensor:
+    """[steps, width], the noised sums of examples whose gradients have these scales."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        model: nn.Module = _TwoLayers()
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    received: list[Tensor] = []
+    weights = list(model.parameters())
+
+    def keep(*_: Any) -> None:
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        received.append(torch.cat([each.detach().flatten().cpu() for each in gradients]))
+
+    optimizer.register_step_pre_hook(keep)
+    data = [{"number": at, "scale": scale} for at, scale in enumerate(scales)]
+    with tempfile.TemporaryDirectory() as folder:
+        engine = PrivacyEngine(
+            Accelerator(), plan, ledger=Path(folder) / "ledger.jsonl", fixed_seed=_SEED
+        )
+        model, optimizer = engine.prepare(model, optimizer)
+        probes = [{"number": at, "scale": 1.0} for at in range(2)]
+        for step in engine.steps(data, _collate, probe_examples=probes):
+            for batch in step:
+                step.backward(_losses(model, batch))
+            step.update()
+        engine.close()
+    return torch.stack(received) * plan.expected_batch_size
+
+
+class _TwoLayers(nn.Module):
+    """Two layers side by side, so that one that is left out of the norm is missed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(_WIDTH, _WIDTH, bias=False)
+        self.second = nn.Linear(_WIDTH, _WIDTH, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Both outputs, added."""
+        outputs: Tensor = self.first(inputs) + self.second(inputs)
+        return outputs
+
+
+def _collate(examples: list[Any]) -> dict[str, Tensor]:
+    inputs = torch.eye(_WIDTH)[[each["number"] for each in examples]]
+    return {"inputs": inputs, "scales": torch.tensor([each["scale"] for each in examples])}
+
+
+def _losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    outputs: Tensor = model(batch["inputs"])
+    return outputs.sum(dim=1) * batch["scales"]

@@ -1,0 +1,97 @@
+"""What a run left behind: its ledger, its proof and its adapter."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from dpacc_accounting import LedgerRecord, read_ledger
+
+from dpacc.doctor.finding import Finding
+from dpacc.plan import PrivacyPlan
+
+
+def ledger_findings(*, folder: Path) -> list[Finding]:
+    """Is the ledger whole, does it hold the plan's steps once each, and is the run private?
+
+    Raises:
+        LedgerError: it is damaged or missing.
+    """
+    record = read_ledger(path=folder / "ledger.jsonl")
+    plan = PrivacyPlan.from_json(record.plan)
+    return [_steps(record, plan), _events(record, plan), _secrets(record), *_proof(folder, record)]
+
+
+def adapter_findings(*, folder: Path) -> list[Finding]:
+    """Were all adapters trained? LoRA's B starts at zero, and noise moves every element of it."""
+    path = folder / "adapter_model.safetensors"
+    if not path.exists():
+        return []
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)
+    broken = sorted(name for name, each in tensors.items() if not bool(each.isfinite().all()))
+    still = sorted(n for n, each in tensors.items() if "lora_B" in n and not bool(each.any()))
+    if broken:
+        words = f"{broken[0]} and {len(broken) - 1} more hold numbers that are not finite"
+    elif still:
+        words = f"{still[0]} and {len(still) - 1} more were never updated: replaced after prepare?"
+    else:
+        words = f"all {len(tensors)} tensors are finite, and every B has moved"
+    return [Finding(subject="adapter", healthy=not (broken or still), words=words)]
+
+
+def _steps(record: LedgerRecord, plan: PrivacyPlan) -> Finding:
+    steps = [release.step for release in record.releases]
+    twice = [step for step, count in Counter(steps).items() if count > 1]
+    missing = sorted(set(range(len(steps))) - set(steps))
+    if twice or missing:
+        words = f"steps {(twice + missing)[:3]} are charged twice or not at all"
+    elif record.torn:
+        words = "the last line was cut off by a crash; its step counts as charged when resumed"
+    else:
+        words = f"{len(steps)} of {plan.steps} planned steps, each charged once"
+    within = len(steps) <= plan.steps
+    if not within:
+        words = f"{len(steps)} steps are charged and only {plan.steps} were planned"
+    return Finding(
+        subject="ledger", healthy=bool(steps) and within and not (twice or missing), words=words
+    )
+
+
+def _events(record: LedgerRecord, plan: PrivacyPlan) -> Finding:
+    other = [r.step for r in record.releases if r.event != plan.step_event]
+    words = (
+        f"steps {other[:3]} are charged as something else than the plan's step"
+        if other
+        else "every charge is for the plan's own step"
+    )
+    return Finding(subject="charges", healthy=not other, words=words)
+
+
+def _secrets(record: LedgerRecord) -> Finding:
+    seeded = any(note.subject == "fixed-seed" for note in record.notes)
+    words = (
+        "sampling and noise came from a fixed seed: the run is NOT private"
+        if seeded
+        else "nothing says that sampling or noise could be predicted"
+    )
+    return Finding(subject="secret", healthy=not seeded, words=words)
+
+
+def _proof(folder: Path, record: LedgerRecord) -> list[Finding]:
+    path = folder / "privacy.json"
+    if not path.exists():
+        return []
+    try:
+        head = json.loads(path.read_text())["ledger"]["head"]
+    except (ValueError, KeyError, TypeError):
+        return [Finding(subject="proof", healthy=False, words="privacy.json is damaged")]
+    same = head == record.head
+    words = (
+        "privacy.json names the ledger's last line"
+        if same
+        else "privacy.json names another last line: the ledger was cut, replaced or continued"
+    )
+    return [Finding(subject="proof", healthy=same, words=words)]

@@ -1,0 +1,239 @@
+"""Rehearse a training script: run it with a seeded engine, look over its shoulder, and stop it.
+
+The script runs as it is, in this process, on its own data, but for three things: the engine's
+secret is seeded, its ledger and checkpoints go to a folder that is thrown away, and after a few
+logical steps the script is stopped. What it writes elsewhere is its own affair.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from dpacc import accumulation
+from dpacc.clipping import add_clipped
+from dpacc.doctor.finding import Finding
+from dpacc.doctor.statistics import noise_finding, sampling_finding
+from dpacc.engine import PrivacyEngine
+from dpacc.errors import ConfigurationError, DpaccError
+from dpacc.plan import PrivacyPlan
+from dpacc.release import Release
+from dpacc.sampling import PoissonSampler
+
+_MORE_DRAWS = 200
+_ROUNDING = 1e-4
+
+
+class _Enough(BaseException):
+    """Stops the script once enough was seen."""
+
+
+@dataclass
+class _Seen:
+    """What the engine did while the script ran."""
+
+    steps: int
+    engines: list[PrivacyEngine] = field(default_factory=list)
+    samplers: list[PoissonSampler] = field(default_factory=list)
+    noise: list[Tensor] = field(default_factory=list)
+    largest: float = 0.0
+    start: list[Tensor] = field(default_factory=list)
+
+
+def script_findings(*, script: Path, arguments: Sequence[str], steps: int) -> list[Finding]:
+    """Run `script` for `steps` logical steps and say what its engine did.
+
+    Raises:
+        ConfigurationError: it cannot be read, or it never took a step with a `PrivacyEngine`.
+    """
+    if not script.is_file():
+        raise ConfigurationError(f"{script}: no such script; give a .py file or a run's folder")
+    seen = _Seen(steps=steps)
+    try:
+        with tempfile.TemporaryDirectory() as folder, _watching(seen, Path(folder)):
+            _run(script, arguments)
+    except _Enough:
+        pass
+    except DpaccError as refusal:
+        if not seen.engines:
+            raise
+        return [Finding(subject="engine", healthy=False, words=f"it refused: {refusal}")]
+    if not seen.noise:
+        raise ConfigurationError(
+            f"{script} ended without a step of a PrivacyEngine, so there is nothing to examine"
+        )
+    return _findings(seen)
+
+
+def _run(script: Path, arguments: Sequence[str]) -> None:
+    # What the script prints is not what the examination says.
+    with mock.patch.object(sys, "argv", [str(script), *arguments]), redirect_stdout(sys.stderr):
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        except SystemExit as end:
+            if end.code:
+                raise ConfigurationError(
+                    f"{script} stopped with exit code {end.code}; run it alone to see why"
+                ) from None
+
+
+@contextmanager
+def _watching(seen: _Seen, folder: Path) -> Iterator[None]:
+    """Seed every engine that is made, and note what it draws, clips and releases."""
+    with ExitStack() as patches:
+        for owner, name, watched in (
+            (PrivacyEngine, "__init__", _seeded(seen, folder)),
+            (PoissonSampler, "draw", _noting_samplers(seen)),
+            (Release, "__call__", _noting_noise(seen)),
+            (accumulation, "add_clipped", _noting_norms(seen)),
+            (accumulation.ClippedSum, "require_bounded", _noting_second_pass(seen)),
+        ):
+            patches.enter_context(mock.patch.object(owner, name, watched))
+        yield
+
+
+def _seeded(seen: _Seen, folder: Path) -> Callable[..., None]:
+    honest = PrivacyEngine.__init__
+
+    def start(self: PrivacyEngine, *arguments: Any, **options: Any) -> None:
+        number = len(seen.engines)
+        options |= {"fixed_seed": number, "ledger": folder / f"ledger-{number}.jsonl"}
+        if options.get("checkpoints") is not None:
+            options["checkpoints"] = folder / f"checkpoints-{number}"
+        honest(self, *arguments, **options)
+        seen.engines.append(self)
+
+    return start
+
+
+def _noting_samplers(seen: _Seen) -> Callable[..., Any]:
+    honest = PoissonSampler.draw
+
+    def draw(self: PoissonSampler, *, step: int) -> Any:
+        if self not in seen.samplers:
+            seen.samplers.append(self)
+        return honest(self, step=step)
+
+    return draw
+
+
+def _noting_noise(seen: _Seen) -> Callable[..., None]:
+    honest = Release.__call__
+
+    def release(self: Release, index: int, clipped: Tensor) -> None:
+        if not seen.start:
+            seen.start = [p.detach().clone() for p in self._parameters]
+        clean = clipped.detach().clone()
+        if self._on_grid:
+            clean = self._from_grid(clean)
+        bound, update = self.bound.value, self._backend.update
+
+        def keep(parameters: Any, gradient: Tensor) -> None:
+            sums = gradient * self._plan.expected_batch_size
+            seen.noise.append((sums - clean[: self._width]).cpu() / bound)
+            update(parameters, gradient)
+
+        with mock.patch.object(self._backend, "update", keep):
+            honest(self, index, clipped)
+        if len(seen.noise) >= seen.steps:
+            raise _Enough
+
+    return release
+
+
+def _noting_norms(seen: _Seen) -> Callable[..., None]:
+    def add(*, rows: Tensor, **options: Any) -> None:
+        add_clipped(rows=rows, **options)
+        # Scaled in place by now: what each unit really weighs.
+        _note_largest(seen, rows.norm(dim=1))
+
+    return add
+
+
+def _noting_second_pass(seen: _Seen) -> Callable[..., None]:
+    honest = accumulation.ClippedSum.require_bounded
+
+    def require(self: accumulation.ClippedSum, sink: Any) -> None:
+        honest(self, sink)
+        _note_largest(seen, sink.squares.sqrt())
+
+    return require
+
+
+def _note_largest(seen: _Seen, norms: Tensor) -> None:
+    bound = seen.engines[-1]._release.bound.value
+    seen.largest = max([seen.largest, *(norms / bound).tolist()])
+
+
+# --- what was seen ------------------------------------------------------------------------
+
+
+def _findings(seen: _Seen) -> list[Finding]:
+    engine = seen.engines[-1]
+    plan = engine.plan
+    sampler = seen.samplers[-1]
+    draws = [sampler.draw(step=step) for step in range(_MORE_DRAWS)]
+    return [
+        Finding(
+            subject="coupling",
+            healthy=True,
+            words="no example's gradient depends on those beside it, by the engine's probe",
+        ),
+        sampling_finding(
+            draws=draws,
+            dataset_size=plan.dataset_size,
+            probability=plan.sampling_probability,
+        ),
+        _clip_finding(seen.largest),
+        _noise_of(seen, plan),
+        _coverage(seen, engine),
+        _books(seen, engine),
+    ]
+
+
+def _clip_finding(largest: float) -> Finding:
+    healthy = largest <= 1 + _ROUNDING
+    words = f"the largest share of one unit in a sum was {largest:.4f} of C"
+    return Finding(subject="clip", healthy=healthy, words=words)
+
+
+def _noise_of(seen: _Seen, plan: PrivacyPlan) -> Finding:
+    spread = plan.gradient_noise_multiplier
+    if not spread:
+        return Finding(subject="noise", healthy=False, words="the plan adds none: NOT private")
+    return noise_finding(
+        noise=torch.stack(seen.noise).numpy(),
+        standard_deviation=spread,
+        gaussian=plan.noise == "gaussian",
+    )
+
+
+def _coverage(seen: _Seen, engine: PrivacyEngine) -> Finding:
+    """All trainable parameters are the engine's, and the optimizer moved each of them."""
+    model = engine._model
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    held = {id(p): before for p, before in zip(engine._parameters, seen.start, strict=True)}
+    alien = [name for name, p in trainable.items() if id(p) not in held]
+    still = [n for n, p in trainable.items() if id(p) in held and p.equal(held[id(p)])]
+    if alien or still:
+        words = f"{(alien + still)[0]} is trainable and was not updated by the private gradient"
+    else:
+        words = f"all {len(trainable)} trainable tensors moved, and only by the private gradient"
+    return Finding(subject="coverage", healthy=not (alien or still), words=words)
+
+
+def _books(seen: _Seen, engine: PrivacyEngine) -> Finding:
+    charged = engine.steps_charged
+    healthy = charged == len(seen.noise)
+    words = f"{charged} steps charged for {len(seen.noise)} released"
+    return Finding(subject="ledger", healthy=healthy, words=words)

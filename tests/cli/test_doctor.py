@@ -1,0 +1,172 @@
+"""`dpacc doctor`: a run's folder, a plan, or a script on the operating table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dpacc_accounting import Gaussian, Ledger, read_ledger
+from safetensors.torch import save_file
+
+from dpacc import release
+from tests.cli.test_audit import PLAN
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from accelerate import Accelerator
+from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
+from tests.tiny_models import collate, examples, tiny_model
+
+data = examples([5, 9, 3, 7] * 10)
+plan = PrivacyPlan(dataset_size=40, expected_batch_size=10, steps=6, noise_multiplier=1.0,
+                   max_grad_norm=0.1, target_delta=1e-3, clipping=sys.argv[2])
+model = tiny_model("llama")
+adapters = [p for p in model.parameters() if p.requires_grad]
+optimizer = torch.optim.SGD(adapters, lr=float(sys.argv[3]))
+engine = PrivacyEngine(Accelerator(cpu=True), plan, ledger=sys.argv[1],
+                       per_example_gradients=sys.argv[4])
+model, optimizer = engine.prepare(model, optimizer)
+for step in engine.steps(data, collate):
+    for batch in step:
+        losses = causal_lm_losses(model, batch)
+        step.backward(losses / len(losses) if "mean" in sys.argv else losses)
+    step.update()
+print("finished")
+Path(sys.argv[1]).write_text("finished")
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run's folder."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with Ledger.open(path=folder / "ledger.jsonl", plan=PLAN.to_json()) as book:
+        for step in range(PLAN.steps):
+            book.charge(step=step, event=PLAN.step_event)
+    head = read_ledger(path=folder / "ledger.jsonl").head
+    (folder / "privacy.json").write_text(json.dumps({"ledger": {"head": head}}))
+    save_file(
+        {"q.lora_A": torch.ones(2), "q.lora_B": torch.ones(2)},
+        folder / "adapter_model.safetensors",
+    )
+    return folder
+
+
+def examined(dpacc: Any, *words: object) -> tuple[int, dict[str, bool]]:
+    outcome = dpacc("doctor", "--json", *words)
+    assert outcome.code in (0, 1), outcome.err
+    document = json.loads(outcome.out)
+    assert document["healthy"] is (outcome.code == 0)
+    return outcome.code, {each["subject"]: each["healthy"] for each in document["findings"]}
+
+
+def test_a_healthy_run(dpacc, run: Path) -> None:
+    """Ledger, charges, secret, proof, adapter, sampling, noise, sensitivity: all in plain words."""
+    outcome = dpacc("doctor", run)
+    assert outcome.code == 0
+    assert outcome.out.count("ok ") == 8
+    assert "healthy" in outcome.out
+    code, found = examined(dpacc, run)
+    assert code == 0
+    assert all(found.values())
+
+
+def test_a_plan_is_examined_too(dpacc, tmp_path: Path) -> None:
+    """Without a run, the engine alone."""
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN.to_json()))
+    code, found = examined(dpacc, tmp_path / "plan.json")
+    assert code == 0
+    assert [*found] == ["sampling", "noise", "sensitivity"]
+
+
+def test_what_is_wrong_in_a_folder_is_named(dpacc, run: Path) -> None:
+    """A replaced ledger, adapters that never moved, another event, a fixed seed."""
+    save_file(
+        {"q.lora_A": torch.ones(2), "q.lora_B": torch.zeros(2)},
+        run / "adapter_model.safetensors",
+    )
+    (run / "ledger.jsonl").unlink()
+    with Ledger.open(path=run / "ledger.jsonl", plan=PLAN.to_json()) as book:
+        book.note(subject="fixed-seed", text="sampling and noise came from the fixed seed 1")
+        book.charge(step=0, event=Gaussian(noise_multiplier=9.0))
+    code, found = examined(dpacc, run)
+    assert code == 1
+    ailing = {subject for subject, healthy in found.items() if not healthy}
+    assert ailing == {"charges", "secret", "proof", "adapter"}
+
+
+def test_a_broken_engine_makes_every_run_unhealthy(
+    dpacc, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is in order, and the engine beside it adds a tenth less noise than it charges."""
+    honest = release.standard_normals
+    monkeypatch.setattr(release, "standard_normals", lambda **words: 0.9 * honest(**words))
+    code, found = examined(dpacc, run)
+    assert code == 1
+    assert [subject for subject, healthy in found.items() if not healthy] == ["noise"]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """A training script that takes its ledger, clipping, learning rate and strategy as words."""
+    path = tmp_path / "train.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+@pytest.mark.parametrize("strategy", ["materialize", "ghost"])
+@pytest.mark.parametrize("clipping", ["flat", "adaptive"])
+def test_a_healthy_script_is_stopped_in_time(
+    dpacc, script: Path, tmp_path: Path, clipping: str, strategy: str
+) -> None:
+    """Three steps are watched; the script's own ledger is never written, nor its end reached."""
+    ledger = tmp_path / "ledger.jsonl"
+    code, found = examined(dpacc, script, ledger, clipping, "0.1", strategy)
+    assert code == 0, found
+    assert {*found} == {"coupling", "sampling", "clip", "noise", "coverage", "ledger"}
+    assert not ledger.exists()
+
+
+def test_a_script_that_couples_examples_is_unhealthy(dpacc, script: Path, tmp_path: Path) -> None:
+    """The engine's refusal becomes the finding."""
+    outcome = dpacc("doctor", script, tmp_path / "l.jsonl", "flat", "0.1", "materialize", "mean")
+    assert outcome.code == 1
+    assert "with the examples" in " ".join(outcome.out.split())
+
+
+def test_a_script_that_moves_nothing_or_leaks_is_unhealthy(
+    dpacc, script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A learning rate of zero leaves adapters where they were; half of the noise is seen."""
+    _, found = examined(dpacc, script, tmp_path / "l.jsonl", "flat", "0", "materialize")
+    assert [subject for subject, healthy in found.items() if not healthy] == ["coverage"]
+    honest = release.standard_normals
+    monkeypatch.setattr(release, "standard_normals", lambda **words: 0.5 * honest(**words))
+    _, found = examined(dpacc, script, tmp_path / "l.jsonl", "flat", "0.1", "materialize")
+    assert [subject for subject, healthy in found.items() if not healthy] == ["noise"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("print('hello')", "without a step"),
+        ("import sys; sys.exit(3)", "exit code 3"),
+    ],
+)
+def test_a_script_without_an_engine_is_refused(
+    dpacc, tmp_path: Path, text: str, message: str
+) -> None:
+    """One line that says why, and code 2; as for a file that is not there."""
+    path = tmp_path / "other.py"
+    path.write_text(text)
+    outcome = dpacc("doctor", path)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+    assert dpacc("doctor", tmp_path / "absent.py").code == 2
+    assert dpacc("doctor", tmp_path).code == 2

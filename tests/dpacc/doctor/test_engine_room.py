@@ -1,0 +1,84 @@
+"""The installed engine is healthy under every kind of plan, and each fault of it is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dpacc import accumulation, release
+from dpacc.doctor.engine_room import engine_findings
+from dpacc.plan import PrivacyPlan
+from dpacc.sampling import PoissonSampler
+
+
+def plan_of(**changes: Any) -> PrivacyPlan:
+    settings: dict[str, Any] = {
+        "dataset_size": 3000,
+        "expected_batch_size": 60,
+        "steps": 20,
+        "noise_multiplier": 0.7,
+        "max_grad_norm": 0.5,
+        "target_delta": 1e-5,
+    }
+    return PrivacyPlan(**settings | changes)
+
+
+def ailing(**changes: Any) -> set[str]:
+    return {each.subject for each in engine_findings(plan=plan_of(**changes)) if not each.healthy}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"clipping": "automatic"},
+        {"clipping": "per-layer"},
+        {"clipping": "adaptive"},
+        {"noise": "discrete_gaussian"},
+    ],
+    ids=str,
+)
+def test_the_engine_is_healthy(changes: Any) -> None:
+    """Sampling, noise and sensitivity are all examined, and are as they must be."""
+    findings = engine_findings(plan=plan_of(**changes))
+    assert [each.subject for each in findings] == ["sampling", "noise", "sensitivity"]
+    assert all(each.healthy for each in findings), findings
+
+
+def test_less_noise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two percent."""
+    honest = release.standard_normals
+    monkeypatch.setattr(release, "standard_normals", lambda **words: 0.98 * honest(**words))
+    assert ailing() == {"noise"}
+
+
+def test_a_weaker_clip_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One layer left out of the norm: the sum moves by more than C."""
+    honest = accumulation.clipping_scales
+
+    def forgetful(*, squares: Any, **words: Any) -> Any:
+        return honest(squares=squares[:, :1], **words).expand_as(squares)
+
+    monkeypatch.setattr(accumulation, "clipping_scales", forgetful)
+    assert ailing() == {"sensitivity"}
+
+
+def test_other_sampling_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws that forget every tenth example."""
+    honest = PoissonSampler.draw
+
+    def forgetful(self: PoissonSampler, *, step: int) -> Any:
+        drawn = honest(self, step=step)
+        return drawn[drawn % 10 != 0]
+
+    monkeypatch.setattr(PoissonSampler, "draw", forgetful)
+    assert ailing() == {"sampling"}
+
+
+def test_no_noise_is_not_private() -> None:
+    """σ = 0 is told in words."""
+    findings = engine_findings(plan=plan_of(noise_multiplier=0.0, allow_no_privacy=True))
+    (noise,) = (each for each in findings if each.subject == "noise")
+    assert not noise.healthy
+    assert "NOT private" in noise.words
