@@ -57,7 +57,8 @@ def attack(
         raise ConfigurationError("--members and --strangers belong together: give both or neither")
     if members is None and not secrets:
         raise ConfigurationError("nothing to attack: give --members and --strangers, or --secret")
-    from dpacc.audit.finished import FinishedAdapter
+    with options.training_stack():
+        from dpacc.audit.finished import FinishedAdapter
 
     known = {path: _texts(path, text_field, most) for path in (members, strangers) if path}
     with terminal.at_work("loading the adapter"):

@@ -66,9 +66,11 @@ def audit(
             raise ConfigurationError("--canaries is for plans; a file of scores has its own")
         found = judge_recorded(document=scores, epsilon=epsilon, delta=delta, confidence=confidence)
     if plot is not None:
-        from dpacc.audit.picture import draw_audit
+        with options.training_stack():
+            from dpacc.audit.picture import draw_audit
 
-        options.write_picture(path=plot, picture=draw_audit(audit=found))
+            picture = draw_audit(audit=found)
+        options.write_picture(path=plot, picture=picture)
     if as_json:
         terminal.show_json(found.to_json())
     else:
@@ -93,7 +95,8 @@ def _rehearsed(
     if epsilon is not None or delta is not None:
         raise ConfigurationError("a plan claims its own ε at its own δ; leave them out")
     plan = PrivacyPlan.from_json(read_source(path=source).plan)
-    from dpacc.audit.rehearsal import rehearse
+    with options.training_stack():
+        from dpacc.audit.rehearsal import rehearse
 
     return rehearse(
         plan=plan,

@@ -43,7 +43,8 @@ def doctor(run_or_script: Path, arguments: tuple[str, ...], steps: int, as_json:
     Exits with 1 where something is wrong.
     """
     if run_or_script.suffix == ".py":
-        from dpacc.doctor.script import script_findings
+        with options.training_stack():
+            from dpacc.doctor.script import script_findings
 
         findings = script_findings(script=run_or_script, arguments=arguments, steps=steps)
     else:
@@ -59,8 +60,9 @@ def doctor(run_or_script: Path, arguments: tuple[str, ...], steps: int, as_json:
 
 
 def _of_run(source: Path) -> list[Finding]:
-    from dpacc.doctor.engine_room import engine_findings
-    from dpacc.doctor.run_folder import adapter_findings, ledger_findings
+    with options.training_stack():
+        from dpacc.doctor.engine_room import engine_findings
+        from dpacc.doctor.run_folder import adapter_findings, ledger_findings
 
     left: list[Finding] = []
     if source.is_dir():

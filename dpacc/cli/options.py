@@ -1,6 +1,7 @@
 """Options and arguments that several commands share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,23 @@ delta: Decorator = click.option(
 plot: Decorator = click.option(
     "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a figure here (PNG)."
 )
+
+
+@contextmanager
+def training_stack() -> Iterator[None]:
+    """Where torch and its friends are loaded; they are an extra of this package.
+
+    Raises:
+        ConfigurationError: they are not installed.
+    """
+    from dpacc.errors import ConfigurationError
+
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        raise ConfigurationError(
+            f"this needs {missing.name}, which is not installed; pip install '.[train]'"
+        ) from None
 
 
 def write_picture(*, path: Path, picture: bytes) -> None:

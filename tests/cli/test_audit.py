@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,20 @@ def test_a_plan_keeps_its_own_epsilon(dpacc, tmp_path: Path) -> None:
     outcome = dpacc("audit", tmp_path / "plan.json", "--epsilon", "3")
     assert outcome.code == 2
     assert "its own ε" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["audit", "doctor"])
+def test_without_the_training_stack_the_remedy_is_told(
+    dpacc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """A light install judges scores; what needs torch says so in one line."""
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN.to_json()))
+    for name in [each for each in sys.modules if each.startswith(("dpacc.audit", "dpacc.doctor"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    outcome = dpacc(command, tmp_path / "plan.json")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "pip install" in outcome.err
+    if command == "audit":
+        assert dpacc("audit", scores_file(tmp_path, leak=0.0)).code == 0
