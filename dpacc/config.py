@@ -143,6 +143,11 @@ class TrainingConfig:
         default=None,
         at_least=1,
     )
+    cache_frozen_activations: bool = setting(
+        "Compute what the layers beneath lora_top_layers make of each example once, and keep it in "
+        "a nameless file until training ends: later epochs skip those layers.",
+        default=False,
+    )
 
     # --- the optimizer
     learning_rate: float = setting("AdamW's peak learning rate.", default=1e-3, above=0)

@@ -42,6 +42,7 @@ def train(config: TrainingConfig) -> None:
         pad_examples,
     )
     from dpacc.evaluation import held_out_perplexity
+    from dpacc.frozen_activations import Collate, FrozenActivations
     from dpacc.models import add_lora, load_base
     from dpacc.ranks import join_ranks, share_from_main
 
@@ -112,6 +113,18 @@ def train(config: TrainingConfig) -> None:
     model, optimizer = engine.prepare(model, optimizer, schedule)
     start = engine.resume() if config.resume else 0
 
+    collate_private: Collate = collate
+    examples = private
+    if config.cache_frozen_activations:
+        frozen = FrozenActivations(
+            model=model,
+            examples=private,
+            collate=collate,
+            accelerator=accelerator,
+            folder=folder,
+        )
+        examples, collate_private = frozen.examples, frozen.collate
+
     def measure(step: int, spent: float) -> Measurement:
         """Where the run stands; perplexity only when it is due."""
         every = config.evaluate_every or plan.steps
@@ -142,7 +155,7 @@ def train(config: TrainingConfig) -> None:
     course = [measure(start, engine.guarantee().epsilon if start else 0.0)]
     model.train()
     with progress:
-        for step in engine.steps(private, collate, units=units):
+        for step in engine.steps(examples, collate_private, units=units):
             for batch in step:
                 step.backward(causal_lm_losses(model, batch))
             step.update()

@@ -1,0 +1,128 @@
+"""Frozen layers run once an example: the same gradients, and no file left behind."""
+
+from functools import partial
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
+from dpacc.data import pad_examples
+from dpacc.errors import ConfigurationError
+from dpacc.frozen_activations import FrozenActivations
+from dpacc.models import add_lora
+from tests.tiny_models import tiny_base
+
+COLLATE = partial(pad_examples, pad_token_id=0)
+
+
+def _examples(count=12):
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.randint(3, 12, (count,), generator=generator).tolist()
+    ids = [torch.randint(1, 60, (n,), generator=generator).tolist() for n in lengths]
+    return [{"input_ids": each, "labels": each} for each in ids]
+
+
+def _trained(folder, *, cached, family="llama", steps=3):
+    torch.manual_seed(0)
+    model = add_lora(model=tiny_base(family), rank=2, alpha=4, top_layers=1).train()
+    adapters = [p for p in model.parameters() if p.requires_grad]
+    accelerator = Accelerator(cpu=True)
+    plan = PrivacyPlan(
+        dataset_size=12,
+        expected_batch_size=6,
+        steps=steps,
+        noise_multiplier=0.5,
+        max_grad_norm=1.0,
+        target_delta=1e-3,
+    )
+    engine = PrivacyEngine(accelerator, plan, ledger=folder / "ledger.jsonl", fixed_seed=7)
+    model, _ = engine.prepare(model, torch.optim.SGD(adapters, lr=0.1))
+    examples, collate, frozen = _examples(), COLLATE, None
+    if cached:
+        frozen = FrozenActivations(
+            model=model,
+            examples=examples,
+            collate=COLLATE,
+            accelerator=accelerator,
+            folder=folder,
+        )
+        examples, collate = frozen.examples, frozen.collate
+    states = 0
+    for step in engine.steps(examples, collate):
+        for batch in step:
+            states += "frozen_states" in batch
+            step.backward(causal_lm_losses(model, batch))
+        step.update()
+    engine.close()
+    if frozen is not None:
+        frozen.close()
+    return torch.cat([p.detach().flatten() for p in adapters]), states
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_adapters_come_out_the_same(tmp_path, family):
+    """Sampling, clipping and noise alike, cached activations give the adapters of a full run."""
+    whole, _ = _trained(tmp_path, cached=False, family=family)
+    (tmp_path / "cached").mkdir()
+    cached, batches_with_states = _trained(tmp_path / "cached", cached=True, family=family)
+    assert batches_with_states >= 3
+    assert torch.allclose(whole, cached, atol=1e-6)
+
+
+def test_no_file_stays(tmp_path):
+    """Private activations leave nothing in the folder, not even while they are in use."""
+    model = add_lora(model=tiny_base("llama"), rank=2, alpha=4, top_layers=1).train()
+    frozen = FrozenActivations(
+        model=model,
+        examples=_examples(),
+        collate=COLLATE,
+        accelerator=Accelerator(cpu=True),
+        folder=tmp_path,
+    )
+    assert frozen.collate(frozen.examples[:3])["frozen_states"].abs().sum() > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_examples_that_are_not_known_run_through_all_layers(tmp_path):
+    """A made-up example, even with the number of a real one, never gets that one's activations."""
+    model = add_lora(model=tiny_base("llama"), rank=2, alpha=4, top_layers=1).train()
+    frozen = FrozenActivations(
+        model=model,
+        examples=_examples(),
+        collate=COLLATE,
+        accelerator=Accelerator(cpu=True),
+        folder=tmp_path,
+    )
+    stranger = {"input_ids": [1, 2, 3], "labels": [1, 2, 3], "frozen_row": 1}
+    assert "frozen_states" not in frozen.collate([stranger])
+    assert "frozen_states" not in frozen.collate([frozen.examples[0], stranger])
+
+
+def test_what_changes_cannot_be_cached(tmp_path):
+    """Adapters in the lowest layer are refused, with what to set instead."""
+    model = add_lora(model=tiny_base("llama"), rank=2, alpha=4).train()
+    with pytest.raises(ConfigurationError, match="lora_top_layers"):
+        FrozenActivations(
+            model=model,
+            examples=_examples(),
+            collate=COLLATE,
+            accelerator=Accelerator(cpu=True),
+            folder=tmp_path,
+        )
+
+
+def test_dropout_beneath_is_refused(tmp_path):
+    """Layers that drop out at random never give the same activations twice."""
+    model = add_lora(model=tiny_base("gpt2"), rank=2, alpha=4, top_layers=1).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.1
+    with pytest.raises(ConfigurationError, match="as dropout does"):
+        FrozenActivations(
+            model=model,
+            examples=_examples(),
+            collate=COLLATE,
+            accelerator=Accelerator(cpu=True),
+            folder=tmp_path,
+        )
