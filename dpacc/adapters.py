@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpacc.gated_layers import keep_fewer_activations
 from dpacc.gradients import GradientBuffer, Layout
 from dpacc.heads import PerExampleEmbedding, PerExampleLayerNorm
 
@@ -97,6 +98,7 @@ def attach_gradient_buffer(model: nn.Module) -> GradientBuffer:
         if rule is not None:
             layer.__class__ = rule
         layer.gradient_buffer = buffer  # type: ignore[assignment]
+    keep_fewer_activations(model)
     _compute_in_the_base_dtype(model)
     _keep_quantized_layers_differentiable(model)
     return buffer
