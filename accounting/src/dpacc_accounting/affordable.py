@@ -92,7 +92,7 @@ def calibrate_epochs(
     """The most whole expected passes over the data that stay (ε, δ)-private.
 
     T = ⌈E · N / B⌉ for the largest integer E whose T is at most that of `calibrate_steps`; E is
-    `steps * batch_size // dataset_size` of the result. Arguments as in `calibrate_steps`.
+    `steps * batch_size // dataset_size` of the result. Arguments as in `calibrate_noise`.
 
     Raises:
         ValueError: as in `calibrate_steps`, or not even one epoch fits.
@@ -140,8 +140,8 @@ def calibrate_batch_size(
     """A batch size B that stays (ε, δ)-private where B + 1 does not, or N; B = q·N of the result.
 
     With `steps` fixed this is the largest. With `epochs` fixed, ⌈epochs · N / B⌉ falls by whole
-    steps, so that a larger B may fit again where its last step is saved. Other arguments as in
-    `calibrate_steps`.
+    steps, so that a larger B may fit again where its last step is saved. Arguments as in
+    `calibrate_noise`.
 
     Raises:
         ValueError: an argument is out of range, or batches of one unit exceed the budget.
@@ -182,7 +182,7 @@ def calibrate_epsilon(
     unit: str = "example",
     method: str = "pld",
 ) -> Calibration:
-    """The least certified ε of a training run at δ. Arguments as in `calibrate_steps`.
+    """The least certified ε of a training run at δ. Arguments as in `calibrate_noise`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -211,7 +211,7 @@ def calibrate_delta(
     unit: str = "example",
     method: str = "pld",
 ) -> Calibration:
-    """The least certified δ of a training run at ε >= 0. Arguments as in `calibrate_steps`.
+    """The least certified δ of a training run at ε >= 0. Arguments as in `calibrate_noise`.
 
     Raises:
         ValueError: an argument is out of range.

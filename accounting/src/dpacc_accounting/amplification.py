@@ -27,6 +27,12 @@ def without_amplification(*, event: Event) -> Event:
     of its events together, of which it runs one. In a batch that was cut, the unit stands where
     another would, and moves the sum by 2C: half the noise.
 
+    Args:
+        event: what is released about the same data.
+
+    Source: joint convexity of hockey-stick divergences over the samples, as in Balle, Barthe &
+    Gaboardi 2018 (arXiv 1807.01647).
+
     >>> from dpacc_accounting.events import Gaussian
     >>> step = PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=1.0))
     >>> without_amplification(event=Repeated(event=step, times=3))

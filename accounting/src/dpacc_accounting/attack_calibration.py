@@ -108,7 +108,7 @@ def calibrate_noise_to_detection(
     An (ε, δ) suffices if ``min(e^ε·α + δ, 1 − e^−ε·(1 − δ − α)) <= τ``, and one of them is also
     necessary: the least noise over them all is returned, with the guarantee that implies τ. The
     search over ε stops within about a thousandth of the least noise, above it. Other arguments as
-    in `calibrate_noise_to_advantage`.
+    in `calibrate_noise`.
 
     Args:
         true_positives: τ, the largest true-positive rate allowed, above α and below 1.

@@ -72,6 +72,9 @@ def attack_risk(
     Raises:
         ValueError: an argument is out of range, or `method` cannot price `event`.
 
+    Source: Dong, Roth & Su 2022 (arXiv 1905.02383) for errors at a rate of false positives;
+    Yeom et al. 2018 (arXiv 1709.01604) for the advantage.
+
     >>> from dpacc_accounting.events import Gaussian
     >>> risk = attack_risk(event=Gaussian(noise_multiplier=1.0))
     >>> round(risk.advantage, 4), round(risk.true_positives, 4), round(risk.error, 4)
@@ -98,6 +101,8 @@ def attack_advantage(
 ) -> float:
     """Most by which true positives can exceed false positives: total variation, `δ(0)`.
 
+    Arguments as in `attack_risk`.
+
     Source: Kulynych et al. 2024 (arXiv 2407.02191), proposition 3.1.
 
     >>> from dpacc_accounting.events import Gaussian
@@ -117,7 +122,7 @@ def true_positive_rate(
     """The largest true-positive rate at a false-positive rate α, from above.
 
     The least of `e^ε·α + δ(ε)` and `1 − e^−ε·(1 − δ(ε) − α)` over the ε searched, each of which
-    is a bound; `Φ(Φ⁻¹(α) + μ)` for unsampled Gaussians.
+    is a bound; `Φ(Φ⁻¹(α) + μ)` for unsampled Gaussians. Arguments as in `attack_risk`.
 
     Raises:
         ValueError: α is outside [0, 1], or `method` cannot price `event`.
@@ -141,6 +146,7 @@ def bayes_error(
     """Bayes risk: the least average error of any attack on a unit present with chance `prior`.
 
     ``m·(1 − δ(ln((1 − m)/m)))`` with m = min(π, 1 − π), the error without any release.
+    Arguments as in `attack_risk`.
 
     Raises:
         ValueError: π is outside [0, 1], or `method` cannot price `event`.
@@ -166,7 +172,7 @@ def positive_predictive_value(
     """The largest share of an attack's accusations that are right, at a false-positive rate α.
 
     ``π·τ / (π·τ + (1 − π)·α)`` with τ the `true_positive_rate` at α. At α = 0 it is 1 wherever
-    τ > 0: an attack that never accuses wrongly.
+    τ > 0: an attack that never accuses wrongly. Arguments as in `attack_risk`.
 
     Raises:
         ValueError: α or π is outside [0, 1], or `method` cannot price `event`.

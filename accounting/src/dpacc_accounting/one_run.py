@@ -144,8 +144,16 @@ def one_run_epsilon(*, guesses: Guesses, delta: float, confidence: float = 0.95)
     removing one canary yields a value of at most ε. The two bounds (`chance_of_guesses`,
     `refutes`) share the error probability evenly, and the better one is returned.
 
+    Args:
+        guesses: how many there were, and how many of them right.
+        delta: δ in [0, 1).
+        confidence: in (0, 1), over the canaries' coins.
+
     Raises:
         ValueError: δ or the confidence is out of range.
+
+    Source: Steinke, Nasr & Jagielski 2023 (arXiv 2305.08846); Mahloujifar, Melis & Chaudhuri 2024
+    (arXiv 2410.22235).
 
     >>> round(one_run_epsilon(guesses=Guesses(correct=98, made=100, canaries=1000), delta=1e-5), 2)
     2.57
@@ -168,7 +176,11 @@ def one_run_mu(*, guesses: Guesses, confidence: float = 0.95) -> float:
     """The largest μ for which the guesses rule out μ-Gaussian differential privacy; 0 if none.
 
     Much closer to the truth than `one_run_epsilon` where the claim is Gaussian, because the claim
-    says more. `gaussian_epsilon(mu=…, delta=…)` puts it beside an ε.
+    says more. `gaussian_epsilon(mu=…, delta=…)` puts it beside an ε. Arguments as in
+    `one_run_epsilon`.
+
+    Source: Mahloujifar, Melis & Chaudhuri 2024 (arXiv 2410.22235), with the trade-off function of
+    Dong, Roth & Su 2019 (arXiv 1905.02383).
 
     >>> round(one_run_mu(guesses=Guesses(correct=98, made=100, canaries=1000)), 2)
     0.97

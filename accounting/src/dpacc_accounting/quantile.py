@@ -17,11 +17,13 @@ import math
 
 
 def joint_noise_multiplier(*, sum_noise_multiplier: float, count_noise: float) -> float:
-    """σ of the sum and the count together; 0 where either has no noise.
+    """σ = (σ_g⁻² + (2σ_b)⁻²)^(−1/2) of the sum and the count together; 0 where either has no noise.
 
     Args:
         sum_noise_multiplier: σ_g >= 0, the noise on the clipped sum divided by C.
         count_noise: σ_b >= 0, the standard deviation of the noise on the count.
+
+    Source: Andrew et al. 2019 (arXiv 1905.03871), theorem 1.
 
     >>> round(joint_noise_multiplier(sum_noise_multiplier=5.0, count_noise=1.875), 12)
     3.0
@@ -40,6 +42,8 @@ def sum_noise_multiplier(*, joint_noise_multiplier: float, count_noise: float) -
 
     Raises:
         ValueError: σ_b is at most σ/2, where the count alone costs more than both may.
+
+    Source: as for `joint_noise_multiplier`.
 
     >>> round(sum_noise_multiplier(joint_noise_multiplier=3.0, count_noise=1.875), 12)
     5.0

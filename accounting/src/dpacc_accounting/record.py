@@ -84,6 +84,11 @@ def read_ledger(*, path: Path | str) -> LedgerRecord:
 
     Raises:
         LedgerError: no such file, or a line that is damaged, missing or out of order, by number.
+
+    >>> read_ledger(path="nowhere.jsonl")
+    Traceback (most recent call last):
+        ...
+    dpacc_accounting.record.LedgerError: cannot read ledger nowhere.jsonl: No such file or directory
     """
     path = Path(path)
     try:

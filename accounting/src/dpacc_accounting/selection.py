@@ -102,6 +102,8 @@ def runs_at(*, event: Selected, quantile: float) -> int:
     Raises:
         ValueError: the quantile is outside [0, 1).
 
+    Source: Papernot & Steinke 2022 (arXiv 2110.03620).
+
     >>> from dpacc_accounting import Gaussian
     >>> coin = Selected(event=Gaussian(noise_multiplier=1.0), mean_runs=2, shape=1)
     >>> runs_at(event=coin, quantile=0.4), runs_at(event=coin, quantile=0.6)

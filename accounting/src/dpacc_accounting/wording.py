@@ -72,6 +72,12 @@ def statement(
 
     Raises:
         ValueError: the plan lacks a setting, or holds one that these words do not fit.
+
+    >>> plan = {"dataset_size": 1000, "expected_batch_size": 100, "steps": 50, "max_grad_norm": 1.0,
+    ...         "noise_multiplier": 1.0, "target_delta": 1e-5, "unit": "example",
+    ...         "adjacency": "add-or-remove", "sampling": "poisson", "clipping": "flat"}
+    >>> print(statement(plan=plan).splitlines()[0])
+    # Privacy statement
     """
     guarantee, faults = what_holds(plan=plan, record=record, guarantee=guarantee)
     if guarantee is None:
