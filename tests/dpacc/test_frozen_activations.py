@@ -23,7 +23,8 @@ def _examples(count=12):
     return [{"input_ids": each, "labels": each} for each in ids]
 
 
-def _trained(folder, *, cached, family="llama", steps=3):
+def trained(folder, *, cached, family="llama", steps=3):
+    """Seeded adapters after a few steps, and how many batches came with activations."""
     torch.manual_seed(0)
     model = add_lora(model=tiny_base(family), rank=2, alpha=4, top_layers=1).train()
     adapters = [p for p in model.parameters() if p.requires_grad]
@@ -63,9 +64,9 @@ def _trained(folder, *, cached, family="llama", steps=3):
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_the_adapters_come_out_the_same(tmp_path, family):
     """Sampling, clipping and noise alike, cached activations give the adapters of a full run."""
-    whole, _ = _trained(tmp_path, cached=False, family=family)
+    whole, _ = trained(tmp_path, cached=False, family=family)
     (tmp_path / "cached").mkdir()
-    cached, batches_with_states = _trained(tmp_path / "cached", cached=True, family=family)
+    cached, batches_with_states = trained(tmp_path / "cached", cached=True, family=family)
     assert batches_with_states >= 3
     assert torch.allclose(whole, cached, atol=1e-6)
 

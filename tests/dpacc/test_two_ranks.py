@@ -12,6 +12,7 @@ import pytest
 import torch
 from dpacc_accounting import read_ledger
 
+from tests.dpacc.test_frozen_activations import trained
 from tests.dpacc.two_rank_program import SCENARIOS, run_scenarios
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,15 @@ def test_ranks_with_unequal_memory_cut_alike(seen: list[dict[str, Any]], tmp_pat
     alone = run_scenarios(tmp_path)["ragged"]
     for rank in seen:
         torch.testing.assert_close(rank["sums"]["uneven memory"], alone, rtol=1e-4, atol=1e-6)
+
+
+def test_ranks_share_the_activations_of_frozen_layers(
+    seen: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Each rank computes half of them, both use all; the adapters are those of one full run."""
+    alone, _ = trained(tmp_path, cached=False)
+    assert torch.equal(seen[0]["cached"], seen[1]["cached"])
+    torch.testing.assert_close(seen[0]["cached"], alone, rtol=1e-4, atol=1e-6)
 
 
 def test_only_the_first_rank_writes_the_ledger(folder: Path, seen: list[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from dpacc.errors import ConfigurationError, DpaccError
 from dpacc.plan import PrivacyPlan
 from tests.dpacc.test_engine import plan_for, prepared, received
+from tests.dpacc.test_frozen_activations import trained
 from tests.tiny_models import collate, examples
 
 SCENARIOS: dict[str, tuple[list[int], PrivacyPlan]] = {
@@ -79,6 +80,14 @@ def fresh_secret(folder: Path) -> torch.Tensor:
     return received(plan, examples(lengths), folder / "fresh.jsonl", seed=None)
 
 
+def cached(folder: Path) -> torch.Tensor:
+    """Adapters trained above activations that the ranks computed together."""
+    (folder / "cached").mkdir(exist_ok=True)
+    adapters, batches = trained(folder / "cached", cached=True)
+    assert batches > 0
+    return adapters
+
+
 def main() -> None:
     """Run everything and write what this rank saw."""
     folder, accelerator = Path(sys.argv[1]), Accelerator(cpu=True)
@@ -87,6 +96,7 @@ def main() -> None:
         "sums": run_scenarios(folder) | {"uneven memory": uneven_memory(folder, accelerator)},
         "fresh secret": fresh_secret(folder),
         "disagreement": disagreement(folder, accelerator),
+        "cached": cached(folder),
         "failed charge": failed_charge(folder, accelerator),
     }
     torch.save(seen, folder / f"rank-{accelerator.process_index}.pt")
