@@ -9,11 +9,12 @@ from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 
 from dpacc_accounting.bracketing import last_negative
+from dpacc_accounting.composition import Release
 from dpacc_accounting.events import Event, Gaussian, PoissonSampled, Repeated
 from dpacc_accounting.gaussian import gaussian_mu
 from dpacc_accounting.guarantee import Adjacency, Guarantee
 from dpacc_accounting.pricing import epsilon as price
-from dpacc_accounting.pricing import require_delta, searched_epsilon
+from dpacc_accounting.pricing import require_delta
 
 # Longer runs and other budgets are refused: nobody trains so, and doubles lose their digits.
 MOST_STEPS = 10**12
@@ -23,8 +24,10 @@ _DIGITS = 6
 # The search extrapolates once ln ε is this close, and aims this much below the target.
 _CLOSE = 2e-5
 _AIM = 2e-6
+# Before that it finds its way on smaller grids: so many points, until ln ε is so close.
+_APPROACHES = ((1 << 15, 0.1), (1 << 18, 0.01), (1 << 21, _CLOSE))
 # A final price above the target by more than this is not the search's own rounding.
-_NEAR_MISS = 1e-4
+_NEAR_MISS = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,8 @@ def calibrate_noise(
     Raises:
         ValueError: an argument is out of range; the message shows it and the remedy.
 
+    Source: Abadi et al. 2016 (arXiv 1607.00133) for the mechanism; pricing as in `epsilon`.
+
     >>> plan = calibrate_noise(dataset_size=67349, batch_size=256, epochs=3, epsilon=8.0,
     ...                        delta=1e-5)
     >>> plan.steps, round(plan.noise_multiplier, 4), plan.guarantee.epsilon <= 8.0
@@ -94,17 +99,36 @@ def calibrate_noise(
     def guarantee(sigma: float) -> Guarantee:
         return price(event=event(sigma), delta=delta, adjacency=adjacency, unit=unit, method=method)
 
-    def searched(sigma: float) -> float:
-        return searched_epsilon(event=event(sigma), delta=delta, adjacency=adjacency, method=method)
+    def whole(sigma: float) -> float:
+        return _log_ratio(guarantee(sigma).epsilon, epsilon)
 
-    start = _central_limit(rate, count, epsilon, delta, adjacency)
-    sigma = least_noise(searched, target=epsilon, start=start)
-    if guarantee(sigma).epsilon > epsilon * (1 + _NEAR_MISS):
+    def leading(points: int) -> Callable[[float], float]:
+        """The excess of the pair that is usually the worst, on a grid that need not resolve it."""
+        from dpacc_accounting.pld import leading_excess
+
+        return lambda sigma: leading_excess(
+            counts={Release(rate, sigma): count},
+            adjacency=adjacency,
+            epsilon=epsilon,
+            delta=delta,
+            points=points,
+        )
+
+    place = _central_limit(rate, count, epsilon, delta, adjacency)
+    for points, close in _APPROACHES if method == "pld" else ():
+        place = _approach(leading(points), place, close)
+    if method != "pld":
+        place = _approach(whole, place, _CLOSE)
+    sigma, slope = round_up(place[0]), place[1]
+    found, nudge = guarantee(sigma), 1e-7
+    if found.epsilon > epsilon * (1 + _NEAR_MISS):
         # Another dominating pair is the worse one here: search on the whole price.
-        sigma = least_noise(lambda s: guarantee(s).epsilon, target=epsilon, start=(sigma, 1.0))
-    nudge = 1e-7
-    while (found := guarantee(sigma)).epsilon > epsilon:
-        sigma, nudge = round_up(sigma * (1 + nudge)), 2 * nudge
+        sigma = round_up(_approach(whole, (sigma, 1.0), _CLOSE)[0])
+        found = guarantee(sigma)
+    while found.epsilon > epsilon:
+        needed = _log_ratio(found.epsilon, epsilon) / slope
+        sigma, nudge = round_up(sigma * (1 + max(needed, nudge))), 2 * nudge
+        found = guarantee(sigma)
     return Calibration(
         noise_multiplier=sigma,
         steps=count,
@@ -142,27 +166,38 @@ def least_noise(
     price_of: Callable[[float], float], *, target: float, start: tuple[float, float]
 ) -> float:
     """The least σ, rounded up, with `price_of(σ) <= target`; the price falls as σ grows."""
+    sigma, _ = _approach(lambda sigma: _log_ratio(price_of(sigma), target), start, _CLOSE)
+    return round_up(sigma)
 
-    def margin(sigma: float) -> float:
-        value = price_of(sigma)
-        return math.log(target) - math.log(max(value, 1e-300)) if value < math.inf else -math.inf
 
+def _log_ratio(price: float, target: float) -> float:
+    return math.log(max(price, 1e-300)) - math.log(target) if price < math.inf else math.inf
+
+
+def _approach(
+    excess_at: Callable[[float], float], start: tuple[float, float], close: float
+) -> tuple[float, float]:
+    """σ at which a falling excess is a little below 0, extrapolated from where it was `close`.
+
+    From σ and −d excess / d ln σ at the start to both at the end.
+    """
     sigma, slope = start
-    value = margin(sigma)
+    excess = excess_at(sigma)
     for _ in range(8):
-        if abs(value) < _CLOSE:
-            return round_up(sigma * math.exp((_AIM - value) / slope))
-        step = -value / slope
+        step = (excess + (_AIM if abs(excess) < close else 0.0)) / slope
         if not abs(step) < 1:
             break
-        before, value = value, margin(sigma := sigma * math.exp(step))
-        slope = (value - before) / step
-        if slope <= 0:
+        sigma *= math.exp(step)
+        if abs(excess) < close:
+            return sigma, slope
+        before, excess = excess, excess_at(sigma)
+        slope = (before - excess) / step
+        if not slope > 0:
             break
-    return round_up(_bracketed_noise(margin, start[0]))
+    return _bracketed_noise(lambda sigma: -excess_at(sigma), start[0], close), start[1]
 
 
-def _bracketed_noise(margin: Callable[[float], float], start: float) -> float:
+def _bracketed_noise(margin: Callable[[float], float], start: float, close: float) -> float:
     """The slow and safe search, for prices that bend or jump."""
     low = high = start
     factor = 1.05
@@ -172,7 +207,7 @@ def _bracketed_noise(margin: Callable[[float], float], start: float) -> float:
     else:
         while margin(low := high / factor) >= 0:
             high, factor = low, factor**2
-    return last_negative(function=margin, low=low, high=high, tolerance=_CLOSE)[1]
+    return last_negative(function=margin, low=low, high=high, tolerance=close)[1]
 
 
 def round_up(value: float) -> float:

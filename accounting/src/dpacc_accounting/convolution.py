@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 
 from dpacc_accounting.dots import Dots
 from dpacc_accounting.pairs import Array
-from dpacc_accounting.saddlepoint import Window
+from dpacc_accounting.saddlepoint import Window, log_kernel_peak
 
 _EPS = float(np.finfo(np.float64).eps)
 # Relative rounding error of one release's total mass, far above what is observed.
 _MASS_ERROR = 1e-14
 _LARGEST_EXPONENT = 690.0
+# A loss that moves more often than this in all needs care against cancellation in its moves, but
+# for the farthest, which happen no more than this often.
+_OFTEN, _RARE = 1e4, 1e2
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Composition:
         noise: bound on what rounding adds to or takes from the kernel's sum at `anchor`.
         wrapped: bound on what mass outside the window adds to it.
         beyond: bound on the P mass above the window, infinite losses included.
+        doubt: bound on the relative error that the roundings of each release's masses add up to.
     """
 
     losses: Array
@@ -49,20 +53,23 @@ class Composition:
     noise: float
     wrapped: float
     beyond: float
+    doubt: float
 
     def delta_above(self, epsilon: float) -> float:
         """A bound on δ(epsilon) from above."""
         if not self._resolves(epsilon):
             return 1.0
         blur = self.noise * math.exp(self.tilt * (self.anchor - epsilon))
-        return min(self._untilted(self._inside(epsilon)[0] + blur) + self.beyond, 1.0)
+        inside = self._untilted(self._inside(epsilon)[0] + blur)
+        return min(inside * math.exp(self.doubt) + self.beyond, 1.0)
 
     def delta_below(self, epsilon: float) -> float:
         """A bound on δ(epsilon) from below."""
         if not self._resolves(epsilon):
             return 0.0
         blur = (self.noise + self.wrapped) * math.exp(self.tilt * (self.anchor - epsilon))
-        return self._untilted(max(self._inside(epsilon)[0] - blur, 0.0))
+        inside = self._untilted(max(self._inside(epsilon)[0] - blur, 0.0))
+        return inside * math.exp(-self.doubt)
 
     def epsilon_near(self, *, delta: float, start: float) -> float:
         """Newton's estimate, in ln δ, of where δ(ε) = `delta`; not a bound."""
@@ -84,6 +91,11 @@ class Composition:
         _, slope = self._inside(epsilon)
         density = float(self.weights[low:high].mean()) / step if high > low else 0.0
         return density / slope if slope > 0 else 0.0
+
+    def relative_fall(self, epsilon: float) -> float:
+        """`−d ln δ / dε`; 0 where it is not resolved."""
+        total, slope = self._inside(epsilon) if self._resolves(epsilon) else (0.0, 0.0)
+        return slope / total if total > 0 else 0.0
 
     def _inside(self, epsilon: float) -> tuple[float, float]:
         """`Σ weights·(1 − e^(ε − loss))_+` and minus its derivative."""
@@ -113,7 +125,7 @@ def compose(*, laws: Sequence[Dots], times: Sequence[int], window: Window) -> Co
     blur = step * math.sqrt(sum(times)) / 2
     first = math.floor((window.low - shift - 6 * blur) / step)
     size = _fast_length(math.ceil((window.high - window.low + 12 * blur) / step) + 2)
-    tilted, noise = _convolve(laws, times, window.tilt, first, size)
+    tilted, blurs = _convolve(laws, times, window.tilt, first, size)
 
     def log_moment(tilt: float) -> float:
         return math.fsum(n * law.log_moment(tilt) for law, n in zip(laws, times, strict=True))
@@ -140,25 +152,30 @@ def compose(*, laws: Sequence[Dots], times: Sequence[int], window: Window) -> Co
         weights=tilted * np.exp(untilt),
         tilt=window.tilt,
         anchor=window.epsilon,
-        log_moment=moment + sum(times) * _MASS_ERROR,
-        noise=noise * _kernel_sum(window.tilt, step, size),
-        wrapped=outside * _kernel_peak(window.tilt),
+        log_moment=moment,
+        noise=_blurred_sum(blurs, window.tilt, step, size),
+        wrapped=outside * math.exp(log_kernel_peak(window.tilt)),
         beyond=_bounded_exp(above) + escaped,
+        doubt=sum(times) * _MASS_ERROR,
     )
 
 
 def _convolve(
     laws: Sequence[Dots], times: Sequence[int], tilt: float, first: int, size: int
-) -> tuple[Array, float]:
-    """The composed tilted law on `size` points from `first`, and a bound on its rounding error."""
-    offset, uncertain = 0, math.log2(size)
+) -> tuple[Array, tuple[float, float]]:
+    """The composed tilted law on `size` points from `first`, and bounds on its rounding error.
+
+    The first bound is that of any point, the second is Euclidean (Higham 2002, theorem 24.2).
+    """
+    offset = 0
+    uncertain = np.full(size // 2 + 1, math.log2(size))
     log_size = np.zeros(size // 2 + 1)
     losses = []
     for law, count in zip(laws, times, strict=True):
-        loss, spread, centre = _spectral_loss(law, tilt, size)
+        loss, error, centre = _spectral_loss(law, count, tilt, size)
         # Only a centred law keeps its phase small enough to be multiplied by the count.
         offset += count * centre
-        uncertain += count * spread
+        uncertain += count * error
         log_size += count * _log_abs_one_less(loss)
         losses.append(loss)
     alive = np.flatnonzero(log_size > -_LARGEST_EXPONENT)
@@ -167,27 +184,72 @@ def _convolve(
         angle += count * np.angle(1 - loss[alive])
     power = np.zeros(size // 2 + 1, dtype=np.complex128)
     power[alive] = np.exp(log_size[alive] + 1j * angle)
-    peak = 2 * float(np.abs(power[alive]).sum()) / size
+    errors = 4 * _EPS * uncertain[alive] * np.abs(power[alive])
+    largest = 2 * float(errors.sum()) / size
+    euclidean = math.sqrt(2 * float(errors @ errors) / size)
     composed = np.fft.irfft(power, size)
-    return np.roll(composed, (offset - first) % size), 4 * _EPS * uncertain * peak
+    return np.roll(composed, (offset - first) % size), (largest, euclidean)
 
 
-def _spectral_loss(law: Dots, tilt: float, size: int) -> tuple[NDArray[np.complex128], float, int]:
-    """1 − spectrum of the tilted law around its heaviest point; what is elsewhere; that point.
+def _spectral_loss(
+    law: Dots, count: int, tilt: float, size: int
+) -> tuple[NDArray[np.complex128], Array, int]:
+    """1 − spectrum of the tilted law around its heaviest point; its error in ulps; that point.
 
     Most releases change nothing and weigh one point: 1 − spectrum is then small, and keeps the
-    digits that the spectrum itself, near 1, would lose.
+    digits that the spectrum itself, near 1, would lose. What moves the loss often and not far is
+    summed by parts.
     """
     exponents = tilt * law.losses() - law.log_moment(tilt)
     tilted = law.masses * np.exp(np.minimum(exponents, _LARGEST_EXPONENT))
     centre = int(np.argmax(tilted))
-    start = -centre % size
-    wrapped = np.zeros(-(-(start + len(tilted)) // size) * size)
-    wrapped[start : start + len(tilted)] = tilted
-    wrapped[start + centre] = 0.0
-    elsewhere = wrapped.reshape(-1, size).sum(axis=0)
-    spread = float(elsewhere.sum())
-    return spread - np.fft.rfft(elsewhere), spread, law.first + centre
+    above, below = tilted[centre + 1 :], tilted[:centre][::-1]
+    often = count * float(above.sum() + below.sum()) > _OFTEN
+    near = max(_reach(side, _RARE / count) for side in (above, below)) if often else 0
+    far = tilted.copy()
+    far[max(centre - near, 0) : centre + near + 1] = 0.0
+    spread = float(far.sum())
+    loss = spread - np.fft.rfft(_wrapped(far, -centre, size))
+    error = np.full(len(loss), spread)
+    if near:
+        moved, uncertain = _often_moved(above[:near], below[:near], size)
+        loss += moved
+        error += uncertain
+    return loss, error, law.first + centre
+
+
+def _reach(side: Array, rare: float) -> int:
+    """How many points of `side` to take until what lies beyond weighs no more than `rare`."""
+    return int(np.count_nonzero(np.cumsum(side[::-1]) > rare))
+
+
+def _often_moved(above: Array, below: Array, size: int) -> tuple[NDArray[np.complex128], Array]:
+    """`Σ p_k (1 − e^(−ikω))` over k = ±1, ±2, ..., and its error in ulps: small where ω is.
+
+    A large power leaves low frequencies alone, at which these terms cancel. Summed by parts twice,
+    with z = e^(−iω), the upper side is `(1 − z)·Σ k·p_k − (1 − z)²·Σ_j c_j z^j`, where
+    `c_j = Σ_k (k − j − 1)_+·p_k`, and the lower one the same in 1/z.
+    """
+    tails = [np.cumsum(side[::-1])[::-1] for side in (above, below)]
+    moves = [float(side @ np.arange(1.0, len(side) + 1)) for side in (above, below)]
+    upper, lower = (np.cumsum(tail[:0:-1])[::-1] for tail in tails)
+    # (1 − 1/z)² = (1 − z)²/z²: the lower side begins two points below the upper one.
+    curve = np.concatenate([lower[::-1], np.zeros(1), upper])
+    bend = np.fft.rfft(_wrapped(curve, -len(lower) - 1, size))
+    half = np.pi * np.arange(len(bend)) / size
+    drop, turn = 2 * np.sin(half) ** 2, np.sin(2 * half)
+    moved = sum(moves) * drop + 1j * (moves[0] - moves[1]) * turn - (drop + 1j * turn) ** 2 * bend
+    # Cumulative sums gather the roundings of all their terms.
+    bent = 2 * drop * float(curve.sum()) * math.sqrt(len(curve))
+    return moved, sum(moves) * (drop + np.abs(turn)) + bent
+
+
+def _wrapped(values: Array, first: int, size: int) -> Array:
+    """`values`, of which the first belongs to point `first`, added up around a circle."""
+    start = first % size
+    padded = np.zeros(-(-(start + len(values)) // size) * size)
+    padded[start : start + len(values)] = values
+    return np.asarray(padded.reshape(-1, size).sum(axis=0))
 
 
 def _log_abs_one_less(loss: NDArray[np.complex128]) -> Array:
@@ -198,15 +260,13 @@ def _log_abs_one_less(loss: NDArray[np.complex128]) -> Array:
     return np.where(excess > -0.75, 0.5 * np.log1p(np.maximum(excess, -0.75)), far)
 
 
-def _kernel_sum(tilt: float, step: float, size: int) -> float:
-    """A bound on the sum over the grid of `e^(−λx)(1 − e^(−x))`, x > 0."""
+def _blurred_sum(blurs: tuple[float, float], tilt: float, step: float, size: int) -> float:
+    """A bound on what rounding moves the sum against the kernel `e^(−λx)(1 − e^(−x))`, x > 0."""
+    peak = math.exp(log_kernel_peak(tilt))
     area = 1 / (step * tilt * (tilt + 1)) if tilt else math.inf
-    return min(area + _kernel_peak(tilt), size)
-
-
-def _kernel_peak(tilt: float) -> float:
-    """The largest value of `e^(−λx)(1 − e^(−x))` over x > 0."""
-    return math.exp(tilt * math.log(tilt / (tilt + 1)) - math.log1p(tilt)) if tilt else 1.0
+    whole = min(area + peak, size * peak)
+    largest, euclidean = blurs
+    return min(largest * whole, euclidean * math.sqrt(peak * whole))
 
 
 def _bounded_exp(exponent: float) -> float:

@@ -59,27 +59,40 @@ def epsilon_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, delta
     return Bounds(min(low, cap), min(high, cap))
 
 
-def leading_epsilon(*, counts: Mapping[Release, int], adjacency: Adjacency, delta: float) -> float:
-    """The upper bound from the pair that is nearly always the worst: certified for it alone.
+def leading_excess(
+    *,
+    counts: Mapping[Release, int],
+    adjacency: Adjacency,
+    epsilon: float,
+    delta: float,
+    points: int,
+) -> float:
+    """`ln(ε at δ / epsilon)`, to first order, for the pair that is nearly always the worst.
 
     A search evaluates this, and `epsilon_bounds` only where it ends.
 
     Args:
         counts: how often each release is made.
         adjacency: which datasets are neighbours.
+        epsilon: the ε > 0 to compare with.
         delta: δ in (0, 1).
+        points: how large a grid may be: ε, from above, is the looser the smaller it is.
 
     >>> counts = {Release(0.01, 1.0): 1000}
-    >>> round(leading_epsilon(counts=counts, adjacency=Adjacency.ADD_OR_REMOVE, delta=1e-5), 2)
-    1.83
+    >>> excess = leading_excess(counts=counts, adjacency=Adjacency.ADD_OR_REMOVE, epsilon=1.8284,
+    ...                         delta=1e-5, points=10_000)
+    >>> abs(excess) < 1e-3
+    True
     """
     if participation(counts=counts) <= delta:
-        return 0.0
+        return -math.inf
     cap = gaussian_epsilon(mu=joint_mu(counts=counts, adjacency=adjacency), delta=delta)
+    known = math.log(max(cap, 1e-300) / epsilon)
     if _beyond_amplification(counts) or delta < SMALLEST_DELTA:
-        return epsilon_bounds(counts=counts, adjacency=adjacency, delta=delta).high
+        high = epsilon_bounds(counts=counts, adjacency=adjacency, delta=delta).high
+        return math.log(max(high, 1e-300) / epsilon)
     leader, *_ = _views(counts, adjacency)
-    return min(leader.epsilon_above(delta=delta)[0], cap)
+    return min(leader.excess(epsilon=epsilon, delta=delta, points=points), known)
 
 
 def delta_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, epsilon: float) -> Bounds:
@@ -146,6 +159,8 @@ def worst_epsilon(*, views: Sequence[View], delta: float) -> Bounds:
     """Bounds on the largest ε of `views` at `delta`."""
     leader, *others = sorted(views, key=lambda view: view.estimate(delta=delta), reverse=True)
     high, grid = leader.epsilon_above(delta=delta)
+    if high == math.inf:
+        return Bounds(0.0, high)
     low = leader.epsilon_below(delta=delta, high=high, grid=grid)
     for view in others:
         # One check shows that a view is no worse, on a grid that need not resolve its own ε.

@@ -82,6 +82,8 @@ def delta(
     Raises:
         ValueError: an argument is out of range, or `method` cannot price `event`.
 
+    Source: as for `epsilon`.
+
     >>> from dpacc_accounting import Gaussian
     >>> round(delta(event=Gaussian(noise_multiplier=1.0), epsilon=1.0).delta, 6)
     0.126937
@@ -232,24 +234,6 @@ def _delta_bound(
     from dpacc_accounting.pld import delta_bounds
 
     return delta_bounds(counts=counts, adjacency=adjacency, epsilon=epsilon).high
-
-
-def searched_epsilon(*, event: Event, delta: float, adjacency: Adjacency, method: str) -> float:
-    """ε for a root finder: as `epsilon`, but "pld" covers the usual worst pair only.
-
-    >>> from dpacc_accounting import Gaussian
-    >>> searched_epsilon(event=Gaussian(noise_multiplier=0.0), delta=1e-5,
-    ...                  adjacency=Adjacency.ADD_OR_REMOVE, method="pld")
-    inf
-    """
-    if pieces(event=event)[1]:
-        return _event_epsilon(event, adjacency, delta, _method_for(event, method))[1]
-    counts = releases(event=event)
-    if method != "pld" or any(release.noise_multiplier == 0 for release in counts):
-        return _epsilon_interval(counts, adjacency, delta, method)[1]
-    from dpacc_accounting.pld import leading_epsilon
-
-    return leading_epsilon(counts=counts, adjacency=adjacency, delta=delta)
 
 
 def _unsampled(counts: Mapping[Release, int]) -> bool:

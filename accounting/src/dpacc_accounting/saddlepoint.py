@@ -86,12 +86,15 @@ class Cumulants:
 
 
 def estimated_epsilon(*, cumulants: Cumulants, delta: float) -> float:
-    """ε at `delta`, the tilted law taken as normal."""
+    """ε at `delta`, the tilted law taken as normal; else, where that says 0, Chernoff's bound."""
     scale, log_delta = _scale(cumulants), math.log(delta)
     low = _lowest_tilt(scale)
-    if cumulants.log_delta(low) <= log_delta:
-        return 0.0
-    tilt = _rise(lambda t: log_delta - cumulants.log_delta(t), low=low, scale=scale)
+    if cumulants.log_delta(low) > log_delta:
+        tilt = _rise(lambda t: log_delta - cumulants.log_delta(t), low=low, scale=scale)
+        if (found := cumulants.at(tilt)[1]) > 0:
+            return found
+    # Losses that are rare but large are not nearly normal.
+    tilt = _rise(lambda t: cumulants.entropy(t) + log_delta, low=0.0, scale=scale)
     return max(cumulants.at(tilt)[1], 0.0)
 
 
@@ -110,28 +113,42 @@ def window_around(*, cumulants: Cumulants, epsilon: float, log_delta: float, til
     """The window that resolves a δ of e^`log_delta` at `epsilon`, under the law of `tilt`."""
     scale = _scale(cumulants)
     centre = cumulants.at(tilt)[0]
+    # What the tilted law weighs above ε, where rare large losses are most of δ, may be little.
+    rarity = centre - tilt * epsilon + log_kernel_peak(tilt) - log_delta
+    margin = min(max(LEFT_MARGIN, rarity + LEFT_MARGIN / 2), 2 * LEFT_MARGIN)
 
-    def gain(t: float) -> float:
-        return cumulants.entropy(t) + log_delta - RIGHT_MARGIN
+    def gain(away: float) -> float:
+        return cumulants.entropy(tilt + away) + log_delta - RIGHT_MARGIN
 
     def divergence(away: float) -> float:
         k, slope, _ = cumulants.at(tilt + away)
-        return centre - k + away * slope - LEFT_MARGIN
+        return centre - k + away * slope - margin
 
-    high_tilt = tilt if gain(tilt) >= 0 else _rise(gain, low=tilt, scale=scale)
+    high_tilt = tilt
+    if gain(0.0) < 0:
+        high_tilt += _rise(gain, low=0.0, scale=scale)
     low_tilt = tilt - _rise(lambda away: divergence(-away), low=0.0, scale=scale)
     wrap_tilt = tilt + _rise(divergence, low=0.0, scale=scale)
     low = min(cumulants.at(low_tilt)[1], epsilon)
-    length = max(cumulants.at(high_tilt)[1] - low, cumulants.at(wrap_tilt)[1] - epsilon)
+    high = max(cumulants.at(high_tilt)[1], epsilon)
     return Window(
         tilt=tilt,
         epsilon=epsilon,
         low=low,
-        high=low + max(length, 0.0),
+        high=max(high, low + cumulants.at(wrap_tilt)[1] - epsilon),
         low_tilt=low_tilt,
         high_tilt=high_tilt,
         wrap_tilt=wrap_tilt,
     )
+
+
+def log_kernel_peak(tilt: float) -> float:
+    """ln of the largest `e^(−λx)(1 − e^(−x))` over x > 0.
+
+    >>> log_kernel_peak(1.0) == math.log(0.25)
+    True
+    """
+    return tilt * math.log(tilt / (tilt + 1)) - math.log1p(tilt) if tilt else 0.0
 
 
 def _tilt_at(cumulants: Cumulants, epsilon: float) -> float:
@@ -142,7 +159,7 @@ def _tilt_at(cumulants: Cumulants, epsilon: float) -> float:
         return low
 
     def beyond(tilt: float) -> float:
-        if cumulants.log_delta(tilt) < LOG_DELTA_FLOOR:
+        if tilt > 0 and cumulants.log_delta(tilt) < LOG_DELTA_FLOOR:
             return math.inf
         return cumulants.at(tilt)[1] - epsilon
 
@@ -163,7 +180,7 @@ def _rise(function: Callable[[float], float], *, low: float, scale: float) -> fl
     step = scale
     while function(low + step) < 0 and step < 1e6 * (1 + scale):
         step *= 2
-    return last_negative(function=function, low=low, high=low + step, tolerance=0.02)[1]
+    return last_negative(function=function, low=low, high=low + step, tolerance=0.002)[1]
 
 
 def _quadrature(pair: Pair | Law, outside: float) -> tuple[Array, Array]:

@@ -33,6 +33,8 @@ from dpacc_accounting.saddlepoint import (
 GRID_TOLERANCE = 1e-4
 # More grid points than this are refused, and the grid is widened instead.
 LARGEST_GRID = 1 << 21
+# A grid that would need more points than these is fitted on as few first.
+_SKETCHES = (1 << 17, 1 << 19)
 # The estimate that a grid is fitted to is replaced this often when it was far off.
 _REFITS = 4
 
@@ -56,11 +58,19 @@ class Plan:
 
 @dataclass(frozen=True)
 class Grid:
-    """A plan, the window that it needs here, and the mass that each release may leave out."""
+    """A plan, the window that it needs here, and the mass that each release may leave out.
+
+    It is `cramped` where the plan's own step would have taken too many points.
+    """
 
     plan: Plan
     window: Window
     outside: float
+    cramped: bool
+
+    def too_coarse(self, steepness: float) -> bool:
+        """Whether the tail thins out much faster than planned for, and points are not lacking."""
+        return steepness > 2 * self.plan.steepness and not self.cramped
 
 
 @dataclass(frozen=True)
@@ -86,17 +96,44 @@ class View:
         cumulants = self._cumulants(delta)
         guess = estimated_epsilon(cumulants=cumulants, delta=delta)
         steepness = 0.0
-        for _ in range(_REFITS):
-            grid = self._fitted(cumulants, guess, delta, steepness)
-            law = self._above(grid)
-            high = _bracket(law, law.delta_above, delta=delta)[1]
-            if high in (0.0, math.inf):
+        for points in (*_SKETCHES, LARGEST_GRID):
+            for _ in range(_REFITS):
+                grid = self._fitted(cumulants, guess, delta, steepness, points)
+                law = self._above(grid)
+                high = _bracket(law, law.delta_above, delta=delta)[1]
+                if high in (0.0, math.inf):
+                    break
+                far = abs(high - guess) > 0.1 * high
+                steepness, guess = max(steepness, law.steepness(high)), high
+                if not (far or grid.too_coarse(steepness)):
+                    break
+            if not grid.cramped:
                 break
-            steepness = law.steepness(high)
-            if abs(high - guess) <= 0.1 * high and steepness <= 2 * grid.plan.steepness:
-                break
-            guess = high
         return high, grid
+
+    def excess(self, *, epsilon: float, delta: float, points: int) -> float:
+        """`ln(ε at δ / epsilon)` to first order, ε from above on a grid of at most `points`.
+
+        It is for a search, and depends on the pairs more smoothly than ε, which may be 0 or ∞.
+        """
+        single = self._single()
+        if single:
+            return math.log(max(single.epsilon(delta), 1e-300) / epsilon)
+        cumulants = self._cumulants(delta)
+        steepness = 0.0
+        for affordable in sorted({min(points, _SKETCHES[0]), points}):
+            for _ in range(_REFITS):
+                grid = self._fitted(cumulants, epsilon, delta, steepness, affordable)
+                law = self._above(grid)
+                steepness = max(steepness, law.steepness(epsilon))
+                if not grid.too_coarse(steepness):
+                    break
+            if not grid.cramped:
+                break
+        high, fall = law.delta_above(epsilon), law.relative_fall(epsilon)
+        if high >= 1 or not fall:
+            return math.inf if high > delta else -math.inf
+        return math.log(high / delta) / (fall * epsilon)
 
     def epsilon_below(self, *, delta: float, high: float, grid: Grid | None) -> float:
         """A lower bound on ε, on the grid of the upper bound `high`."""
@@ -132,7 +169,7 @@ class View:
         if like is None:
             raise ValueError("a composition needs a grid")
         delta = max(delta, math.exp(LOG_DELTA_FLOOR))
-        grid = self._grid(self._cumulants(delta), epsilon, delta, like.plan)
+        grid = self._grid(self._cumulants(delta), epsilon, delta, like.plan, LARGEST_GRID)
         return self._above(grid).delta_above(epsilon)
 
     def _single(self) -> Pair | None:
@@ -149,7 +186,12 @@ class View:
         return sum(n * _grids(pair) for pair, n in zip(self.pairs, self.times, strict=True))
 
     def _fitted(
-        self, cumulants: Cumulants, epsilon: float, delta: float, steepness: float = 0.0
+        self,
+        cumulants: Cumulants,
+        epsilon: float,
+        delta: float,
+        steepness: float,
+        points: int = LARGEST_GRID,
     ) -> Grid:
         """The grid whose excess variance, about T·h²/6, moves ε by `GRID_TOLERANCE`."""
         tilt = tilt_around(cumulants=cumulants, epsilon=epsilon)
@@ -157,16 +199,18 @@ class View:
         moved = GRID_TOLERANCE * max(epsilon, 0.1 * spread)
         steepness = max(steepness, 1 + tilt)
         step = math.sqrt(12 * moved / (self._releases() * steepness))
-        return self._grid(cumulants, epsilon, delta, Plan(step, tilt, steepness))
+        return self._grid(cumulants, epsilon, delta, Plan(step, tilt, steepness), points)
 
-    def _grid(self, cumulants: Cumulants, epsilon: float, delta: float, plan: Plan) -> Grid:
+    def _grid(
+        self, cumulants: Cumulants, epsilon: float, delta: float, plan: Plan, points: int
+    ) -> Grid:
         outside = self._outside(delta)
         window = window_around(
             cumulants=cumulants, epsilon=epsilon, log_delta=math.log(delta), tilt=plan.tilt
         )
         finest = (_width(pair, outside) / _most_points(pair) for pair in self.pairs)
-        step = max(plan.step, (window.high - window.low) / LARGEST_GRID, *finest)
-        return Grid(replace(plan, step=step), window, outside)
+        useful, least = max(plan.step, *finest), (window.high - window.low) / points
+        return Grid(replace(plan, step=max(useful, least)), window, outside, useful < least)
 
     def _above(self, grid: Grid) -> Composition:
         laws = [_above(p, grid) for p in self.pairs]
