@@ -2,6 +2,7 @@
 
 import random
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_what_a_batch_cannot_hold_is_priced_alone(monkeypatch: pytest.MonkeyPatc
         assert found == alone
 
 
-def _federation(clients: int) -> dict[str, object]:
+def _federation(clients: int) -> dict[str, Any]:
     draw = random.Random(3)
     return {
         "level": "example",
@@ -135,6 +136,25 @@ def test_ten_thousand_clients_take_seconds() -> None:
     found = price_federation(federation=federation)
     assert time.process_time() - start < 2.0
     assert len({price.server.epsilon for price in found.prices}) > 1900
+
+
+def test_hidden_coins_cost_no_more_than_seconds() -> None:
+    """A thousand different clients behind coins of their own take about 1 ms of processor time each.
+
+    Rare joins make losses that are rare and large; a coarser grid bounds them, still from above.
+    """
+    document = _federation(1000)
+    for k, client in enumerate(document["clients"]):
+        client["participation"] = 0.05 + 0.45 * k / 1000
+    federation = read_federation(document=document)
+    start = time.process_time()
+    found = price_federation(federation=federation)
+    assert time.process_time() - start < 4.0
+    parts = {client.name: client.schedule[0] for client in federation.clients}
+    rarest = [price for price in found.prices if parts[price.name].participation < 0.06]
+    for price in rarest[::4]:
+        exact = epsilon(event=parts[price.name].as_hidden, delta=federation.delta).epsilon
+        assert exact * (1 - 1e-3) <= price.released.epsilon <= exact * 1.1
 
 
 def test_equal_clients_share_the_work() -> None:

@@ -32,6 +32,8 @@ _MISSED = 0.1
 _NODES = 96
 _MOST_THREADS = 8
 _LARGEST_GRID = 1 << 14
+# A grid that would be larger is cut this many times more coarsely at most, and refused beyond.
+_COARSEST = 8.0
 _BATCH = 1 << 17
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -86,8 +88,7 @@ def _planned(
 ) -> Array:
     """Bounds on the grids that fit `plan`; NaN where there is none."""
     found = np.full(len(laws), np.nan)
-    step = _step(rows, plan)
-    sizes = _sizes(rows, plan, step, delta)
+    step, sizes = _sized(rows, plan, delta)
     usable = np.flatnonzero((plan.epsilon > 0) & np.isfinite(step) & (sizes > 0))
 
     def bound(batch: Places) -> None:
@@ -175,13 +176,17 @@ def _step(rows: Rows, plan: _Estimate) -> Array:
     return np.sqrt(12 * moved / (rows.total(rows.times) * (1 + plan.tilt)))
 
 
-def _sizes(rows: Rows, plan: _Estimate, step: Array, delta: float) -> Array:
-    """Grid points of the larger of a client's window and its releases; 0 where too many."""
+def _sized(rows: Rows, plan: _Estimate, delta: float) -> tuple[Array, Array]:
+    """Each client's step, and the grid points of the larger of its window and its releases.
+
+    0 points where they would be too many.
+    """
     low, high = rows.range_holding(_outside(rows, delta))
     reach = np.ptp(rows.loss(np.stack([low, high], axis=1)), axis=1)
-    single = np.maximum.reduceat(reach, rows.starts) / step
-    widest = np.maximum(single, _window(plan) / step)
-    return np.where(widest < _LARGEST_GRID, np.ceil(widest) + 3, 0)
+    width = np.maximum(np.maximum.reduceat(reach, rows.starts), _window(plan))
+    fitting, fits = _step(rows, plan), width / (_LARGEST_GRID - 1)
+    step = np.maximum(fitting, fits)
+    return step, np.where(fits < _COARSEST * fitting, np.ceil(width / step) + 3, 0)
 
 
 def _window(plan: _Estimate) -> Array:
