@@ -165,7 +165,9 @@ def main() -> None:
     ):
         print(f"  {code:45} {import_cost(code):7.0f}")
     print()
-    subprocess.run([sys.executable, str(Path(__file__).with_name("federation.py"))], check=True)
+    for script in ("federation.py", "extremes.py"):
+        subprocess.run([sys.executable, str(Path(__file__).with_name(script))], check=True)
+        print()
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def test_ten_thousand_clients_take_seconds() -> None:
 
 
 def test_hidden_coins_cost_no_more_than_seconds() -> None:
-    """A thousand different clients behind coins of their own take about 1 ms of processor time each.
+    """A thousand different clients behind coins of their own take a few ms at most each.
 
     Rare joins make losses that are rare and large; a coarser grid bounds them, still from above.
     """

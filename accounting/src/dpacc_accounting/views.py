@@ -150,15 +150,19 @@ class View:
             return Bounds(exact, exact), None
         cumulants = self._cumulants(1e-30)
         guess = math.exp(estimated_log_delta(cumulants=cumulants, epsilon=epsilon))
-        steepness = 0.0
-        for _ in range(_REFITS):
-            grid = self._fitted(cumulants, epsilon, guess, steepness)
-            law = self._above(grid)
-            high = law.delta_above(epsilon)
-            steepness = law.steepness(epsilon)
-            if 0.01 * guess <= high <= 100 * guess and steepness <= 2 * grid.plan.steepness:
+        steepness, least = 0.0, math.exp(LOG_DELTA_FLOOR)
+        for points in (*_SKETCHES, LARGEST_GRID):
+            for _ in range(_REFITS):
+                grid = self._fitted(cumulants, epsilon, guess, steepness, points)
+                law = self._above(grid)
+                high = law.delta_above(epsilon)
+                steepness = max(steepness, law.steepness(epsilon))
+                far = not 0.01 * guess <= high <= 100 * guess
+                if high <= least or not (far or grid.too_coarse(steepness)):
+                    break
+                guess = high
+            if high <= least or not grid.cramped:
                 break
-            guess = max(high, math.exp(LOG_DELTA_FLOOR))
         return Bounds(min(self._below(grid).delta_below(epsilon), high), high), grid
 
     def delta_above(self, *, epsilon: float, delta: float, like: Grid | None) -> float:

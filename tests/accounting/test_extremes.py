@@ -1,0 +1,70 @@
+"""The far corners of the parameter space neither hang nor fill the memory.
+
+`benchmarks/extremes.py` runs all of their 630 settings; here are a seeded few and the slowest one.
+"""
+
+import itertools
+import json
+import math
+import random
+import resource
+import subprocess
+import sys
+import time
+
+from dpacc_accounting import Adjacency, calibrate_epsilon, calibrate_noise
+
+SIZE = 10**8
+STEPS, DELTAS = (1, 1000, 10**7), (1e-12, 1e-5, 0.1)
+TO_CALIBRATE = [
+    {"batch_size": batch, "steps": steps, "delta": delta, "epsilon": epsilon}
+    for batch, steps, delta, epsilon in itertools.product(
+        (10, 10_000, 10**6, SIZE // 2, SIZE), STEPS, DELTAS, (0.01, 1.0, 1000.0)
+    )
+]
+TO_PRICE = [
+    {"batch_size": batch, "steps": steps, "delta": delta, "noise_multiplier": sigma}
+    for batch, steps, delta, sigma in itertools.product(
+        (10, 10_000, 10**6, SIZE // 2, SIZE), STEPS, DELTAS, (0.05, 0.3, 1.0, 100.0)
+    )
+]
+SLOWEST = {"batch_size": 10, "steps": 10**7, "delta": 1e-5, "epsilon": 0.01}
+
+
+def run_sample() -> None:
+    """Answer a seeded sample, and print its answers, its slowest time and the peak memory."""
+    draw, answers, slowest = random.Random(11), [], 0.0
+    some = [*draw.sample(TO_CALIBRATE, 7), SLOWEST, *draw.sample(TO_PRICE, 7)]
+    for setting in some:
+        ask = calibrate_noise if "epsilon" in setting else calibrate_epsilon
+        start = time.process_time()
+        try:
+            adjacency = draw.choice(list(Adjacency))
+            found = ask(dataset_size=SIZE, adjacency=adjacency, **setting).guarantee
+            answers.append([setting, found.epsilon, found.slack])
+        except ValueError as error:
+            answers.append([setting, str(error), None])
+        slowest = max(slowest, time.process_time() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"answers": answers, "slowest": slowest, "peak": peak}))
+
+
+def test_corners_are_answered_or_refused_in_seconds_and_under_a_gigabyte():
+    """Every corner gets a certified ε within its target, or one line with a remedy."""
+    code = f"import runpy; runpy.run_path({__file__!r})['run_sample']()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True
+    )
+    told = json.loads(done.stdout)
+    assert not done.stderr
+    assert len(told["answers"]) == 15
+    for setting, epsilon, slack in told["answers"]:
+        if isinstance(epsilon, str):
+            assert "choose delta below" in epsilon
+            assert "\n" not in epsilon
+        else:
+            assert 0 <= slack <= epsilon <= setting.get("epsilon", math.inf)
+            assert math.isfinite(epsilon)
+    assert sum(isinstance(answer[1], float) for answer in told["answers"]) >= 10
+    assert told["slowest"] < 20
+    assert told["peak"] < 1024
