@@ -60,9 +60,12 @@ def add_clipped(*, total: Tensor, rows: Tensor, scales: Tensor, layout: Layout) 
         layout: which columns belong to which slot.
     """
     left_out = scales[:, :1] == 0
+    some_left_out = bool(left_out.any())
     for slot in layout.slots.values():
         # Slot by slot, which stays in the cache; and not as a matrix product, which a global flag
         # may round to TF32 or bf16.
-        columns = rows[:, slot.offset : slot.end].masked_fill_(left_out, 0.0)
+        columns = rows[:, slot.offset : slot.end]
+        if some_left_out:
+            columns.masked_fill_(left_out, 0.0)
         columns.mul_(scales[:, slot.index : slot.index + 1])
         total[slot.offset : slot.end] += columns.sum(dim=0)

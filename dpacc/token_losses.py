@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 _TOKENS_PER_CHUNK = 32
 _TOKENS_PER_PRODUCT = 256
@@ -77,9 +76,12 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         losses = torch.empty(len(targets), dtype=torch.float32, device=states.device)
         wanted = ctx.needs_input_grad[0]
         gradients = torch.empty_like(states) if wanted else None
+        room = states.new_empty(min(len(targets), _TOKENS_PER_PRODUCT), len(weight))
         for start in range(0, len(targets), _TOKENS_PER_PRODUCT):
             rows = slice(start, start + _TOKENS_PER_PRODUCT)
-            logits = F.linear(states[rows], weight, bias)
+            logits = torch.mm(states[rows], weight.t(), out=room[: len(targets[rows])])
+            if bias is not None:
+                logits += bias
             losses[rows] = _losses_in_place(logits, targets[rows], want_gradients=wanted)
             if gradients is not None:
                 torch.mm(logits, weight, out=gradients[rows])
