@@ -12,6 +12,7 @@ from dpacc_accounting.pld import delta_bounds, epsilon_bounds
 from dpacc_accounting.rdp import rdp_epsilon
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 ADD = Adjacency.ADD_OR_REMOVE
 REPLACE = Adjacency.REPLACE_ONE
@@ -190,3 +191,25 @@ def test_delta_goes_back_to_epsilon(setting, adjacency):
     assert back.high <= setting["delta"] * 1.02
     if epsilon > 0:
         assert back.high >= setting["delta"] * 0.95
+
+
+@pytest.mark.parametrize("delta", [1e-12, 1e-5])
+def test_a_huge_price_is_that_of_its_worst_direction(delta):
+    """Half a dataset, ten million times, hardly noised: ε is near T/2σ² of half the steps.
+
+    Adding a unit costs at most T·ln 2 there, on whatever grid it is compared.
+    """
+    bounds = epsilon_bounds(counts={Release(0.5, 0.05): 10**7}, adjacency=ADD, delta=delta)
+    assert bounds.high == pytest.approx(10**7 * 0.5 / (2 * 0.05**2), rel=0.01)
+
+
+def test_losses_that_are_rare_but_large_are_priced_tightly():
+    """Of a unit that takes part with chance 1e-4 in all, δ = 1e-12 sees the tail of joining twice.
+
+    Two joins have chance 5e-9 and a normal loss of mean 2·(ln q + μ²/2) and variance 2μ², μ = 1/σ.
+    """
+    bounds = epsilon_bounds(counts={Release(1e-7, 0.025): 1000}, adjacency=ADD, delta=1e-12)
+    twice = math.comb(1000, 2) * 1e-14
+    place = 2 * (math.log(1e-7) + 40**2 / 2) + norm.isf(1e-12 / twice) * 40 * math.sqrt(2)
+    assert bounds.low > 0.999 * bounds.high
+    assert bounds.high == pytest.approx(place, rel=0.005)

@@ -24,6 +24,8 @@ _EPS = float(np.finfo(np.float64).eps)
 # Relative rounding error of one release's total mass, far above what is observed.
 _MASS_ERROR = 1e-14
 _LARGEST_EXPONENT = 690.0
+# A window of fewer points leaves no room for a Chernoff bound above it.
+_LEAST_POINTS = 256
 # A loss that moves more often than this in all needs care against cancellation in its moves, but
 # for the farthest, which happen no more than this often.
 _OFTEN, _RARE = 1e4, 1e2
@@ -124,7 +126,8 @@ def compose(*, laws: Sequence[Dots], times: Sequence[int], window: Window) -> Co
     # The grid blurs the sum by up to this standard deviation: no Chernoff bound may be sharper.
     blur = step * math.sqrt(sum(times)) / 2
     first = math.floor((window.low - shift - 6 * blur) / step)
-    size = _fast_length(math.ceil((window.high - window.low + 12 * blur) / step) + 2)
+    points = math.ceil((window.high - window.low + 12 * blur) / step) + 2
+    size = _fast_length(max(points, _LEAST_POINTS))
     tilted, blurs = _convolve(laws, times, window.tilt, first, size)
 
     def log_moment(tilt: float) -> float:

@@ -130,12 +130,12 @@ def window_around(*, cumulants: Cumulants, epsilon: float, log_delta: float, til
     low_tilt = tilt - _rise(lambda away: divergence(-away), low=0.0, scale=scale)
     wrap_tilt = tilt + _rise(divergence, low=0.0, scale=scale)
     low = min(cumulants.at(low_tilt)[1], epsilon)
-    high = max(cumulants.at(high_tilt)[1], epsilon)
+    length = max(cumulants.at(high_tilt)[1] - low, cumulants.at(wrap_tilt)[1] - epsilon)
     return Window(
         tilt=tilt,
         epsilon=epsilon,
         low=low,
-        high=max(high, low + cumulants.at(wrap_tilt)[1] - epsilon),
+        high=low + max(length, 0.0),
         low_tilt=low_tilt,
         high_tilt=high_tilt,
         wrap_tilt=wrap_tilt,
