@@ -4,8 +4,9 @@ import statistics
 import time
 
 import pytest
-from dpacc_accounting import Adjacency, calibrate_noise, epsilon
-from hypothesis import given, settings
+from dpacc_accounting import Adjacency, Composed, calibrate_noise, epsilon
+from dpacc_accounting.calibration import training
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 RUN = {"dataset_size": 67_349, "batch_size": 256, "epochs": 3, "epsilon": 8.0, "delta": 1e-5}
@@ -59,6 +60,49 @@ def test_the_noise_returned_is_private_and_barely_so(
     )
     looser = type(plan.event)(event=cheaper, times=plan.steps)
     assert epsilon(event=looser, delta=delta, adjacency=adjacency).epsilon > target * (1 - 1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.floats(-0.8, 2.0).map(math.exp),
+    st.integers(10, 2000),
+    st.integers(1, 5000),
+    st.floats(-18, -9).map(math.exp),
+    st.sampled_from(list(Adjacency)),
+)
+def test_the_price_of_some_noise_needs_that_noise(sigma, batch_size, steps, delta, adjacency):
+    """Calibrated to its own ε, a run gets its σ back, to a ten-thousandth, on the private side."""
+    event = training(rate=batch_size / 2000, noise_multiplier=sigma, steps=steps)
+    target = epsilon(event=event, delta=delta, adjacency=adjacency).epsilon
+    assume(target > 1e-3)
+    plan = calibrate_noise(
+        dataset_size=2000,
+        batch_size=batch_size,
+        steps=steps,
+        epsilon=target,
+        delta=delta,
+        adjacency=adjacency,
+    )
+    assert plan.guarantee.epsilon <= target
+    assert plan.noise_multiplier == pytest.approx(sigma, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["rdp", "pld"])
+@settings(max_examples=10, deadline=None)
+@given(
+    sigma=st.floats(-0.8, 2.0).map(math.exp),
+    rate=st.floats(-7, 0).map(math.exp),
+    first=st.integers(1, 500),
+    second=st.integers(1, 500),
+)
+def test_a_run_in_two_parts_costs_the_whole(method, sigma, rate, first, second):
+    """T₁ and then T₂ steps, composed, have exactly the price of T₁ + T₂ steps."""
+
+    def steps(count):
+        return training(rate=rate, noise_multiplier=sigma, steps=count)
+
+    parts = epsilon(event=Composed(events=(steps(first), steps(second))), delta=1e-6, method=method)
+    assert parts == epsilon(event=steps(first + second), delta=1e-6, method=method)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +170,21 @@ COMMON_RUNS = [
         (4096, 40, 2.0),
     )
 ]
+
+
+@pytest.mark.parametrize(("size", "batch", "epochs", "target", "delta"), COMMON_RUNS)
+def test_no_grid_however_fine_needs_less_noise_by_a_2000th(size, batch, epochs, target, delta):
+    """At 0.05% less noise even the certified lower bound on ε exceeds the target."""
+    plan = calibrate_noise(
+        dataset_size=size, batch_size=batch, epochs=epochs, epsilon=target, delta=delta
+    )
+    less = training(
+        rate=plan.sample_rate,
+        noise_multiplier=plan.noise_multiplier * (1 - 5e-4),
+        steps=plan.steps,
+    )
+    found = epsilon(event=less, delta=delta)
+    assert found.epsilon - found.slack > target
 
 
 def test_an_adjacency_may_be_given_by_its_name():
