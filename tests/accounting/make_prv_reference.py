@@ -13,8 +13,6 @@ import json
 import sys
 from pathlib import Path
 
-from prv_accountant import PoissonSubsampledGaussianMechanism, PRVAccountant
-
 OUTPUT = Path(__file__).with_name("prv_reference.json")
 # Sampling probability and steps: parts of an epoch to hundreds of epochs.
 RUNS = ((0.5, 20), (0.1, 100), (0.02, 2000), (256 / 67_349, 789), (0.001, 10_000))
@@ -23,6 +21,8 @@ EPSILON_ERROR = 0.01
 
 def interval(q: float, sigma: float, steps: int, delta: float) -> dict:
     """The setting, and the ε that it certainly has at least and at most."""
+    from prv_accountant import PoissonSubsampledGaussianMechanism, PRVAccountant
+
     step = PoissonSubsampledGaussianMechanism(sampling_probability=q, noise_multiplier=sigma)
     accountant = PRVAccountant(
         prvs=[step],
