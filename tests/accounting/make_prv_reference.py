@@ -1,6 +1,6 @@
 """Write prv_reference.json: the interval of ε that prv-accountant proves for training runs.
 
-    python -m venv prv && prv/bin/pip install prv-accountant==0.2.0 "setuptools<81"
+    python -m venv prv && prv/bin/pip install prv-accountant==0.2.0
     prv/bin/python tests/accounting/make_prv_reference.py
 
 takes a few minutes on one core; settings that it cannot discretise are left out. It needs an
