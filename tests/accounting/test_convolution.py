@@ -99,6 +99,7 @@ def test_an_often_moved_loss_agrees_with_the_binomial_law(places, chance, times)
         epsilon=epsilon,
         low=epsilon - 9 * deviation,
         high=epsilon + 9 * deviation,
+        clean_from=epsilon,
         low_tilt=tilt - 9 / deviation,
         high_tilt=tilt + 9 / deviation,
         wrap_tilt=tilt + 9 / deviation,
@@ -110,3 +111,29 @@ def test_an_often_moved_loss_agrees_with_the_binomial_law(places, chance, times)
     exact = float((binomial_masses(trials, chance, first, size) * gains).sum())
     assert composed.delta_below(epsilon) <= exact <= composed.delta_above(epsilon)
     assert composed.delta_above(epsilon) <= composed.delta_below(epsilon) * (1 + 1e-6)
+
+
+def test_below_what_is_clean_nothing_is_claimed_from_below():
+    """Large losses beyond the window return at its bottom, and count neither there nor above."""
+    places, chances = [0, 60, 100], [0.9, 0.05, 0.05]
+    masses = np.zeros(101)
+    masses[places] = chances
+    law = Dots(0.01, -0.05, 0, masses, 0.0)
+    plan = Window(
+        tilt=2.0,
+        epsilon=0.9,
+        low=-0.1,
+        high=0.6,
+        clean_from=0.85,
+        low_tilt=-100.0,
+        high_tilt=30.0,
+        wrap_tilt=30.0,
+    )
+    composed = compose(laws=[law], times=[3], window=plan)
+    assert composed.losses[-1] < 3 * law.losses()[-1]
+    sums = np.add.outer(np.add.outer(law.losses(), law.losses()), law.losses())
+    joint = np.multiply.outer(np.multiply.outer(masses, masses), masses)
+    for epsilon in (0.86, 0.9, 1.0):
+        exact = float((joint * np.maximum(-np.expm1(epsilon - sums), 0)).sum())
+        assert 0 < composed.delta_below(epsilon) <= exact <= composed.delta_above(epsilon)
+    assert composed.delta_below(0.84) == 0.0

@@ -23,6 +23,7 @@ from dpacc_accounting import (
 )
 from dpacc_accounting.composition import Release
 from dpacc_accounting.truncation import truncation_cases
+from scipy.optimize import brentq
 from scipy.stats import binom
 
 ADD, REPLACE = Adjacency
@@ -81,6 +82,31 @@ def test_no_data_lose_more_than_the_bound(others, q, most):
                 assert exact_delta(*pair, 1.5, at) <= bound[ADD].delta + 1e-9
             for pair in ((given, replaced), (replaced, given)):
                 assert exact_delta(*pair, 1.5, at) <= bound[REPLACE].delta + 1e-9
+
+
+@pytest.mark.parametrize("at", [1e-3, 1e-4, 1e-5, 1e-6])
+@pytest.mark.parametrize("most", [7, 9, 12])
+def test_rare_large_losses_are_priced_from_both_sides(most, at):
+    """ε lies where the two cases' divergences, by quadrature, meet δ; both bounds are next to it.
+
+    A full batch is rare and costs much: a first guess of ε is several times too large.
+    """
+    event = cut(q=0.02, most=most, size=200, sigma=1.5)
+    z = np.linspace(-15, 15, 300_001)
+
+    def exact(epsilon: float) -> float:
+        total = 0.0
+        for chance, case in truncation_cases(event=event):
+            q, sigma = case.probability, case.noise_multiplier
+            away, near = (np.exp(-0.5 * ((z - s) / sigma) ** 2) for s in (0.0, 1.0))
+            gain = np.maximum((1 - q) * away + q * near - math.exp(epsilon) * away, 0).sum()
+            total += chance * float(gain) * (z[1] - z[0]) / (sigma * math.sqrt(2 * math.pi))
+        return total
+
+    wanted = brentq(lambda e: exact(e) - at, 0.0, 5.0, xtol=1e-9)
+    found = epsilon(event=event, delta=at)
+    assert wanted - 1e-7 <= found.epsilon <= wanted * 1.001
+    assert found.epsilon - found.slack <= wanted + 1e-7
 
 
 def test_a_batch_that_is_always_full_has_this_price():

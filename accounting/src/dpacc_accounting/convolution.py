@@ -43,6 +43,7 @@ class Composition:
         log_moment: `ln E_P[e^(λ·loss)]` of the composed loss.
         noise: bound on what rounding adds to or takes from the kernel's sum at `anchor`.
         wrapped: bound on what mass outside the window adds to it.
+        clean_from: the least ε for which `wrapped` holds.
         beyond: bound on the P mass above the window, infinite losses included.
         doubt: bound on the relative error that the roundings of each release's masses add up to.
     """
@@ -54,6 +55,7 @@ class Composition:
     log_moment: float
     noise: float
     wrapped: float
+    clean_from: float
     beyond: float
     doubt: float
 
@@ -67,7 +69,7 @@ class Composition:
 
     def delta_below(self, epsilon: float) -> float:
         """A bound on δ(epsilon) from below."""
-        if not self._resolves(epsilon):
+        if epsilon < self.clean_from or not self._resolves(epsilon):
             return 0.0
         blur = (self.noise + self.wrapped) * math.exp(self.tilt * (self.anchor - epsilon))
         inside = self._untilted(max(self._inside(epsilon)[0] - blur, 0.0))
@@ -140,8 +142,8 @@ def compose(*, laws: Sequence[Dots], times: Sequence[int], window: Window) -> Co
     wrap_tilt = min(window.wrap_tilt, window.tilt + sharpest)
     low_tilt = max(window.low_tilt, window.tilt - sharpest)
     above = log_moment(high_tilt) - high_tilt * high
-    # What lies above the window returns at its bottom, and does no harm before it reaches ε.
-    harmful = high + window.epsilon - low
+    # What lies above the window returns at its bottom, and does no harm below `clean_from`.
+    harmful = high + window.clean_from - low
     around = log_moment(wrap_tilt) - (wrap_tilt - window.tilt) * harmful
     below = log_moment(low_tilt) - (low_tilt - window.tilt) * low
     outside = _bounded_exp(around - moment) + _bounded_exp(below - moment)
@@ -158,6 +160,7 @@ def compose(*, laws: Sequence[Dots], times: Sequence[int], window: Window) -> Co
         log_moment=moment,
         noise=_blurred_sum(blurs, window.tilt, step, size),
         wrapped=outside * math.exp(log_kernel_peak(window.tilt)),
+        clean_from=window.clean_from,
         beyond=_bounded_exp(above) + escaped,
         doubt=sum(times) * _MASS_ERROR,
     )

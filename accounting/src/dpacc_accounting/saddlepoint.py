@@ -22,6 +22,8 @@ from dpacc_accounting.pairs import Array, Pair
 # Mass that a window may leave out, as natural logarithms relative to δ and to the tilted law.
 RIGHT_MARGIN = 16.0
 LEFT_MARGIN = 18.0
+# How far below its ε, relative to what the window holds there, a window is still clean.
+_CLEAN = 0.15
 # Smallest δ that is resolved; a smaller one is reported as a bound of about this size.
 LOG_DELTA_FLOOR = math.log(1e-100)
 
@@ -35,6 +37,7 @@ class Window:
         epsilon: the ε of interest, where the tilted law is centred.
         low: left edge of the losses kept.
         high: right edge of the losses kept.
+        clean_from: the least ε which losses above `high`, that return at `low`, do not reach.
         low_tilt: the λ < tilt whose Chernoff bound is tight at `low`.
         high_tilt: the λ > tilt whose Chernoff bound is tight where P leaves a sliver of δ.
         wrap_tilt: the λ > tilt whose Chernoff bound is tight where the tilted law has ended.
@@ -44,6 +47,7 @@ class Window:
     epsilon: float
     low: float
     high: float
+    clean_from: float
     low_tilt: float
     high_tilt: float
     wrap_tilt: float
@@ -130,12 +134,14 @@ def window_around(*, cumulants: Cumulants, epsilon: float, log_delta: float, til
     low_tilt = tilt - _rise(lambda away: divergence(-away), low=0.0, scale=scale)
     wrap_tilt = tilt + _rise(divergence, low=0.0, scale=scale)
     low = min(cumulants.at(low_tilt)[1], epsilon)
-    length = max(cumulants.at(high_tilt)[1] - low, cumulants.at(wrap_tilt)[1] - epsilon)
+    clean_from = epsilon - _CLEAN * (epsilon - low)
+    length = max(cumulants.at(high_tilt)[1] - low, cumulants.at(wrap_tilt)[1] - clean_from)
     return Window(
         tilt=tilt,
         epsilon=epsilon,
         low=low,
         high=low + max(length, 0.0),
+        clean_from=clean_from,
         low_tilt=low_tilt,
         high_tilt=high_tilt,
         wrap_tilt=wrap_tilt,

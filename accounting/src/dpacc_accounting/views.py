@@ -36,7 +36,7 @@ LARGEST_GRID = 1 << 21
 # A grid that would need more points than these is fitted on as few first.
 _SKETCHES = (1 << 17, 1 << 19)
 # The estimate that a grid is fitted to is replaced this often when it was far off.
-_REFITS = 4
+_REFITS = 8
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class View:
                 high = _bracket(law, law.delta_above, delta=delta)[1]
                 if high in (0.0, math.inf):
                     break
-                far = abs(high - guess) > 0.1 * high
+                far = abs(high - guess) > 0.1 * high or high < grid.window.clean_from
                 steepness, guess = max(steepness, law.steepness(high)), high
                 if not (far or grid.too_coarse(steepness)):
                     break
