@@ -66,7 +66,9 @@ class DiracCanaries:
         self._loudness = loudness
         self._places = _choose_elements(model, canaries, seed)
         self._received = torch.zeros(canaries, dtype=torch.float64)
+        self._nested = 0
         optimizer.register_step_pre_hook(self._observe)
+        optimizer.register_step_post_hook(self._leave)
 
     def examples(
         self, *, included: Coins, like: Mapping[str, Any] | None = None
@@ -129,12 +131,21 @@ class DiracCanaries:
         return total * weights * self._loudness
 
     def _observe(self, *_: Any) -> None:
-        """Add what the optimizer is about to step with."""
+        """Add what the optimizer is about to step with.
+
+        Torch calls this anew where an optimizer's `step` calls that of the class it extends.
+        """
+        self._nested += 1
+        if self._nested > 1:
+            return
         for places in self._places:
             gradient = places.layer.weight.grad
             if gradient is not None:
                 elements = gradient.detach().cpu()[places.rows, places.columns]
                 self._received[places.canaries] += elements.double()
+
+    def _leave(self, *_: Any) -> None:
+        self._nested -= 1
 
 
 def _elements(places: Places, at: Tensor, which: Tensor, *, examples: int) -> Tensor:

@@ -59,6 +59,15 @@ def test_each_canary_adds_c_to_one_element(tmp_path: Path) -> None:
     assert int((optimizer.received[0] != 0).sum()) == included.sum()
 
 
+def test_an_optimizer_that_extends_another_is_observed_once(tmp_path: Path) -> None:
+    """Torch calls a hook for the optimizer's step and for the one that it extends alike."""
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    data = [dict(each, labels=[-100] * len(each["labels"])) for each in examples([4, 6])]
+    plan = noiseless(12, steps=1)
+    canaries, _ = trained(plan, np.ones(10, bool), tmp_path / "a.jsonl", data)
+    np.testing.assert_allclose(scores_of(canaries, plan), 1.0, atol=1e-5)
+
+
 def test_ordinary_examples_train_as_without_canaries(tmp_path: Path) -> None:
     """The sum over reviews is the same, but for the canaries' elements, and each is still C."""
     data = examples([7, 3, 12, 5])
