@@ -84,6 +84,15 @@ def most_rows_that_fit(*, width: int, device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
     else:
         free = psutil.virtual_memory().available
+    return rows_within(free=free, width=width)
+
+
+def rows_within(*, free: int, width: int) -> int:
+    """How many of them fill a quarter of `free` bytes.
+
+    >>> rows_within(free=64_000, width=1000)
+    4
+    """
     return int(free * _SHARE_OF_FREE_MEMORY) // (width * _FP32_BYTES)
 
 

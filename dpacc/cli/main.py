@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": "Check that what ran, or would run, is what was accounted.",
     "explain": "State in words what a ledger or a plan guarantees.",
     "merge": "Compose the ledgers of several runs on the same data.",
+    "plan": "Say what a run would need: memory, traffic, time, noise, launch.",
     "plot": "Draw what a ledger or a plan spends, or what an attacker could learn.",
     "spend": "Price what a ledger says was really released.",
     "verify": "Recompute a ledger's or a plan's ε with independent code.",

@@ -1,0 +1,138 @@
+"""What one device holds at the worst moment of a run, part by part, for each way to spread it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from dpacc.planning.skeleton import Skeleton
+from dpacc.planning.weightless_step import MicroBatchCost
+
+Placement = Literal["whole", "zero2", "zero3", "fsdp2"]
+PLACEMENTS: dict[Placement, str] = {
+    "whole": "plain",
+    "zero2": "ZeRO-1/2",
+    "zero3": "ZeRO-3",
+    "fsdp2": "FSDP2",
+}
+
+PROBE_EXAMPLES, PROBE_TOKENS = 3, 13
+"""The larger of the coupling probe's two made-up micro-batches."""
+
+RUNTIME_BYTES = {"processor": 550 * 2**20, "gpu": 2**30}
+"""Python, torch and their libraries: measured on a processor; on a GPU an allowance for the CUDA
+context, workspaces and fragments."""
+
+_ZERO3_MAX_LIVE = 10**9  # DeepSpeed's stage3_max_live_parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceMemory:
+    """The bytes of each part at the moment when they are most.
+
+    Attributes:
+        moment: "probe", "micro-batch" or "release".
+        parts: bytes by name; they sum to `peak`.
+    """
+
+    moment: str
+    parts: Mapping[str, int]
+
+    @property
+    def peak(self) -> int:
+        """All parts together."""
+        return sum(self.parts.values())
+
+
+def device_memory(
+    *,
+    skeleton: Skeleton,
+    step: MicroBatchCost,
+    probe: MicroBatchCost,
+    placement: Placement,
+    ranks: int,
+    on_processor: bool,
+) -> DeviceMemory:
+    """Memory of one device at the worst of three moments of a run.
+
+    With W = 4 bytes · trainable parameters: the coupling probe keeps three examples' gradients and
+    two copies of one; a micro-batch holds AdamW's 2W and the clipped sum; a release holds that sum
+    twice, and the noise. On a processor the noise is drawn ahead, into its own memory.
+
+    Args:
+        skeleton: the model.
+        step: the largest micro-batch, materialized or ghost.
+        probe: `PROBE_EXAMPLES` × `PROBE_TOKENS`, materialized.
+        placement: what is cut over the ranks.
+        ranks: how many there are.
+        on_processor: whether the device is the processor itself.
+    """
+    flat = 4 * skeleton.trainable
+    fixed = {
+        "runtime": RUNTIME_BYTES["processor" if on_processor else "gpu"],
+        **_model_parts(skeleton, placement, ranks),
+    }
+    optimizer = {"optimizer": _optimizer_bytes(flat, placement, ranks)}
+    noise = {"noise": flat if on_processor else 0}
+    kept = {"per-example gradients": step.gradients}
+    probing = max(probe.peak + flat, (3 + PROBE_EXAMPLES) * flat)
+    # The clipped sum, its reduced copy, and noise or gradient; AdamW's own work on a GPU.
+    releasing = (3 if on_processor else 5) * flat
+    moments = {
+        "probe": {"probe": probing, **noise},
+        "micro-batch": {
+            **optimizer,
+            "clipped sum": step.clipped_sum,
+            **noise,
+            **kept,
+            "activations": step.activations,
+            "logits and losses": step.losses,
+            "backward": step.peak
+            - step.clipped_sum
+            - step.gradients
+            - step.activations
+            - step.losses,
+        },
+        "release": {**optimizer, **kept, "clipped sum, noise and update": releasing},
+    }
+    worst = max(moments, key=lambda name: sum(moments[name].values()))
+    return DeviceMemory(moment=worst, parts={**fixed, **moments[worst]})
+
+
+def _model_parts(skeleton: Skeleton, placement: Placement, ranks: int) -> dict[str, int]:
+    base, flat = skeleton.base_bytes, 4 * skeleton.trainable
+    if placement in ("whole", "zero2") or ranks == 1:
+        return {"base": base, "adapters": flat}
+    if placement == "fsdp2":
+        gathered = skeleton.outside_bytes + 2 * skeleton.block_bytes
+        return {"base": base // ranks, "gathered": min(base, gathered), "adapters": flat}
+    live = min(base, _ZERO3_MAX_LIVE * skeleton.element_bytes)
+    return {"base": base // ranks, "gathered": live, "adapters": flat // ranks}
+
+
+def _optimizer_bytes(flat: int, placement: Placement, ranks: int) -> int:
+    """AdamW's two averages; DeepSpeed cuts them, with a copy of the adapters, over the ranks."""
+    if placement in ("whole", "fsdp2"):
+        return 2 * flat
+    return 3 * flat // ranks + flat
+
+
+def most_that_fits(*, peak: Callable[[int], int], limit: int, at_most: int) -> int:
+    """The largest number whose peak is within the limit; 0 if none, `at_most` if all.
+
+    `peak` must not fall; being almost a straight line, few of its values are asked for.
+
+    >>> most_that_fits(peak=lambda n: 100 + 7 * n, limit=200, at_most=1000)
+    14
+    """
+    if peak(1) > limit or at_most == 1:
+        return int(peak(1) <= limit)
+    first, second = peak(1), peak(min(at_most, 4))
+    slope = max(1, (second - first) // (min(at_most, 4) - 1))
+    low, high = 1, at_most + 1
+    while high - low > 1:
+        guess = low + (limit - peak(low)) // slope
+        guess = min(max(low + 1, guess), high - 1)
+        low, high = (guess, high) if peak(guess) <= limit else (low, guess)
+    return low

@@ -1,0 +1,127 @@
+"""One micro-batch of a model without weights: the engine's own code, on shapes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dpacc.accumulation import ClippedSum
+from dpacc.plan import PrivacyPlan
+from dpacc.planning.live_memory import LiveMemory, fused_attention
+from dpacc.planning.skeleton import Skeleton
+from dpacc.strategies import Ghost, Materialize
+from dpacc.token_losses import projected_cross_entropy, token_cross_entropy
+
+Strategy = Literal["materialize", "ghost"]
+_META = torch.device("meta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatchCost:
+    """What one micro-batch takes beside the model and its optimizer.
+
+    Attributes:
+        peak: the most bytes alive at once, the clipped sum and the gradients that are kept among
+            them.
+        activations: of that, what the forward left for the backward.
+        losses: of that, logits and losses.
+        gradients: of that, per-example gradients that are kept; none under ghost.
+        working: of that, what the backward works with.
+        clipped_sum: of that, the flat sum of a logical step.
+        operations: floating-point operations of all matrix products.
+    """
+
+    peak: int
+    activations: int
+    losses: int
+    gradients: int
+    working: int
+    clipped_sum: int
+    operations: int
+
+
+def cost_of_micro_batch(
+    *, skeleton: Skeleton, plan: PrivacyPlan, strategy: Strategy, examples: int, tokens: int
+) -> MicroBatchCost:
+    """Run `examples` × `tokens` forward, and backward through the engine's strategy, on shapes.
+
+    The model, its attention and its loss decide what is kept; nothing is assumed about them but
+    that attention is fused where it calls torch's, and that every token is learned.
+
+    Args:
+        skeleton: the model.
+        plan: how gradients are clipped and added.
+        strategy: one pass or two.
+        examples: privacy units of one example each.
+        tokens: padded tokens of each.
+    """
+    live = LiveMemory()
+    live.ignore(iter([*skeleton.model.parameters(), *skeleton.model.buffers()]))
+    with live, fused_attention(live):
+        with live.purpose("clipped sum"):
+            total = ClippedSum(
+                plan=plan, layout=skeleton.buffer.layout, max_grad_norm=1.0, device=_META
+            )
+        losses = _losses(skeleton.model, live, examples, tokens)
+        way = (Ghost if strategy == "ghost" else Materialize)(skeleton.buffer, _backward, _META)
+        with live.purpose("working"):
+            way.add(losses, None, total)
+    kept = 0 if strategy == "ghost" else 4 * examples * skeleton.trainable
+    return MicroBatchCost(
+        peak=live.peak,
+        activations=live.at_peak["activations"],
+        losses=live.at_peak["losses"],
+        gradients=kept,
+        working=live.at_peak["working"] - kept,
+        clipped_sum=live.at_peak["clipped sum"],
+        operations=live.operations,
+    )
+
+
+def _backward(loss: Tensor, keep_graph: bool) -> None:
+    loss.backward(retain_graph=keep_graph)  # type: ignore[no-untyped-call]
+
+
+def _losses(model: nn.Module, live: LiveMemory, examples: int, tokens: int) -> Tensor:
+    """Per-example losses as `causal_lm_losses` computes them where every token is learned."""
+    head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
+    with live.purpose("activations"):
+        inputs = _inputs(model, examples, tokens)
+        states = _states_before(model, head, inputs).flatten(0, 1).clone()
+    targets = torch.zeros(examples * tokens, dtype=torch.long, device=_META)
+    with live.purpose("losses"):
+        if isinstance(head, nn.Linear) and not any(p.requires_grad for p in head.parameters()):
+            losses = projected_cross_entropy(states, head.weight, head.bias, targets)
+        else:
+            losses = token_cross_entropy(head(states), targets)
+        return losses.view(examples, tokens).sum(dim=1) / tokens
+
+
+def _inputs(model: nn.Module, examples: int, tokens: int) -> dict[str, Tensor]:
+    """A padded batch: transformers looks into no mask of this shape, for it has no contents."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    known = inspect.signature(base.forward).parameters
+    ids = torch.zeros(examples, tokens, dtype=torch.long, device=_META)
+    mask = torch.ones(examples, 1, tokens, tokens, dtype=torch.bool, device=_META)
+    given = {"input_ids": ids, "attention_mask": mask, "position_ids": torch.zeros_like(ids)}
+    return {name: value for name, value in given.items() if name in known}
+
+
+def _states_before(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    seen: list[Tensor] = []
+
+    def keep_one(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor]:
+        seen.append(arguments[0])
+        return (arguments[0][:1, :1].detach(),)
+
+    hook = head.register_forward_pre_hook(keep_one)
+    try:
+        model(**inputs, use_cache=False)
+    finally:
+        hook.remove()
+    return seen.pop()
