@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dpacc.engine import PrivacyEngine as PrivacyEngine
+    from dpacc.drop_in import PrivacyEngine as PrivacyEngine
     from dpacc.losses import causal_lm_losses as causal_lm_losses
     from dpacc.plan import PrivacyPlan as PrivacyPlan
 
@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "PrivacyPlan": "dpacc.plan",
-    "PrivacyEngine": "dpacc.engine",
+    "PrivacyEngine": "dpacc.drop_in",
     "causal_lm_losses": "dpacc.losses",
 }
 

@@ -69,7 +69,8 @@ def refuse_raw_gradients(model: nn.Module) -> None:
         if parameter.grad is not None:
             raise PrivacyError(
                 f"an unclipped gradient reached {name}: its weight is used outside its layer "
-                "(as DoRA and weight tying do); make it frozen or use plain LoRA"
+                "(as DoRA, weight tying and penalties on weights do); make it frozen, use plain "
+                "LoRA, or leave the penalty to the optimizer's weight decay"
             )
 
 

@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from dpacc_accounting import Guarantee
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 
 import dpacc
 from dpacc import ranks
@@ -34,10 +33,10 @@ from dpacc.errors import BudgetExhausted, ConfigurationError
 from dpacc.fingerprints import code_fingerprint, data_fingerprint
 from dpacc.logical_step import Collate, LogicalStep, Unit
 from dpacc.plan import PrivacyPlan
-from dpacc.probe import CouplingProbe, made_up_examples
+from dpacc.probe import CouplingProbe, probe_examples_for
 from dpacc.randomness import SECRET_BYTES, RunSecret
 from dpacc.release import Release
-from dpacc.resumption import Resumption
+from dpacc.resumption import Resumption, Schedule
 from dpacc.sampling import PoissonSampler, group_by_unit
 from dpacc.strategies import (
     Ghost,
@@ -113,7 +112,7 @@ class PrivacyEngine:
         self,
         model: AnyModel,
         optimizer: AnyOptimizer,
-        scheduler: LRScheduler | None = None,
+        scheduler: Schedule | None = None,
     ) -> tuple[AnyModel, AnyOptimizer]:
         """Check, place and instrument the model; every rank starts from the same adapters.
 
@@ -206,7 +205,7 @@ class PrivacyEngine:
         if self._resumption is not None and self._books.steps_charged == 0:
             self._resumption.save(0)
         if probe_examples is None:
-            probe_examples = made_up_examples(model=self._model, like=dataset[0])
+            probe_examples = probe_examples_for(model=self._model, like=dataset[0], collate=collate)
         probe: CouplingProbe | None = CouplingProbe(model=self._model, examples=probe_examples)
         sampler = PoissonSampler(
             dataset_size=self.plan.dataset_size,

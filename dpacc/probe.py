@@ -9,7 +9,7 @@ read but the names and types of the dataset's fields.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,10 @@ _TOLERANCE_IN_HALF_PRECISION = 0.1
 _LARGEST_LABEL = 2
 
 
-def made_up_examples(*, model: nn.Module, like: Any) -> list[dict[str, Any]]:
-    """Three invented examples of different lengths with the fields and types of `like`.
+def made_up_examples(
+    *, model: nn.Module, like: Any, lengths: Sequence[int] = _LENGTHS
+) -> list[dict[str, Any]]:
+    """Invented examples of different `lengths` with the fields and types of `like`.
 
     Token ids are pseudo-random words of the model's vocabulary; labels are 0 or 1, which both a
     causal LM and a classifier accept.
@@ -46,8 +48,21 @@ def made_up_examples(*, model: nn.Module, like: Any) -> list[dict[str, Any]]:
             key: _made_up_field(key, value, length, vocabulary, generator)
             for key, value in like.items()
         }
-        for length in _LENGTHS
+        for length in lengths
     ]
+
+
+def probe_examples_for(
+    *, model: nn.Module, like: Any, collate: Callable[[list[Any]], Any]
+) -> list[dict[str, Any]]:
+    """Made-up examples that `collate` accepts: where it only stacks, all as long as `like`."""
+    examples = made_up_examples(model=model, like=like)
+    try:
+        collate(examples)
+    except (RuntimeError, TypeError, ValueError):
+        longest = max((len(value) for value in like.values() if np.ndim(value) == 1), default=1)
+        return made_up_examples(model=model, like=like, lengths=[longest] * len(_LENGTHS))
+    return examples
 
 
 def _made_up_field(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from accelerate import Accelerator
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
 
 from dpacc import ranks
 from dpacc.accumulation import AdaptiveBound
@@ -16,6 +15,19 @@ from dpacc.books import Books
 from dpacc.checkpoint import Checkpoint, Checkpoints, JournalEntry, adopt
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
+
+
+class Schedule(Protocol):
+    """What a resume needs of a learning-rate scheduler."""
+
+    def step(self) -> None:
+        """Go on by one update."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go back to where it stood."""
 
 
 class Resumption:
@@ -41,7 +53,7 @@ class Resumption:
         books: Books,
         plan: PrivacyPlan,
         adapters: Mapping[str, nn.Parameter],
-        scheduler: LRScheduler | None,
+        scheduler: Schedule | None,
         bound: AdaptiveBound,
     ) -> None:
         self._accelerator = accelerator

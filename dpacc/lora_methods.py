@@ -1,0 +1,42 @@
+"""Which of LoRA's two matrices learn under noise: both, or the upper one alone."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from dpacc.errors import ConfigurationError
+
+Method = Literal["lora", "ffa"]
+
+_LOWER = ("lora_A", "lora_embedding_A")
+
+
+def apply_method(model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> None:
+    """Freeze what `method` does not train, and take it out of the optimizer.
+
+    In s·B(Ax), "ffa" keeps A as it was drawn, so that the update is linear in what is learned and
+    noise on A never meets noise on B (FFA-LoRA, arXiv 2403.12313).
+
+    Raises:
+        ConfigurationError: an unknown method, or "ffa" for a model without LoRA adapters.
+    """
+    if method not in get_args(Method):
+        raise ConfigurationError(f"method={method!r} must be one of {', '.join(get_args(Method))}")
+    if method == "lora":
+        return
+    lower = [p for name, p in model.named_parameters() if _is_lower(name) and p.requires_grad]
+    if not lower:
+        raise ConfigurationError(
+            "method='ffa' trains the B of LoRA adapters and this model has none to train; add "
+            "them with peft.get_peft_model, or choose method='lora'"
+        )
+    frozen = {id(parameter.requires_grad_(False)) for parameter in lower}
+    for group in optimizer.param_groups:
+        group["params"] = [p for p in group["params"] if id(p) not in frozen]
+
+
+def _is_lower(name: str) -> bool:
+    return any(part in _LOWER for part in name.split("."))

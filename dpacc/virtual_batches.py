@@ -1,0 +1,158 @@
+"""Logical batches that a plain training loop sees as ordinary batches, cut to fit the memory.
+
+The loop calls `zero_grad`, a backward and `step` for each batch that the loader yields. Only the
+last batch of a logical one makes an update; which batch that is depends on the private draw, so
+nothing but the update may depend on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpacc.engine import PrivacyEngine
+from dpacc.errors import BudgetExhausted, PrivacyError
+from dpacc.logical_step import LogicalStep
+
+
+class Due(Enum):
+    """What the loop must do next, and in which words it is told so."""
+
+    BATCH = "take the next batch from the loader that make_private returned"
+    BACKWARD = "call loss.backward() on model(**batch).loss, once for each batch"
+    STEP = "call optimizer.step(), once after each loss.backward()"
+
+
+class Turns:
+    """Whose turn it is in a plain loop; every other order of calls is refused.
+
+    Gradients of several batches are added up inside, so a loop that leaves out a call, or makes
+    one twice, would count an example twice, leave one out, or update too often.
+    """
+
+    def __init__(self) -> None:
+        self._due = Due.BATCH
+        self._cleared = True
+        self._step: LogicalStep | None = None
+        self._batch: Mapping[str, Any] = {}
+
+    def hand_out(self, step: LogicalStep, batch: Any) -> None:
+        """The loader gives `batch`, of `step`, to the loop."""
+        self.require(Due.BATCH)
+        if not isinstance(batch, Mapping):
+            raise PrivacyError(
+                f"the loader's collate_fn returned a {type(batch).__name__}; it must return a "
+                "mapping of the model's inputs and labels, for model(**batch)"
+            )
+        self._step, self._batch, self._due = step, batch, Due.BACKWARD
+
+    def require_handed_out(self, inputs: Mapping[str, Any]) -> None:
+        """Refuse a training forward on anything else than the batch that was handed out."""
+        self.require(Due.BACKWARD)
+        switches = {name for name, value in inputs.items() if isinstance(value, bool)}
+        for name in self._batch.keys() | (inputs.keys() - switches):
+            if not _same(self._batch.get(name), inputs.get(name)):
+                raise PrivacyError(
+                    f"{name!r} is not that of the batch which the loader handed out; train on "
+                    "model(**batch) as it is, and evaluate with model.eval() and torch.no_grad()"
+                )
+
+    def backward(self, losses: Tensor) -> None:
+        """The loop calls the backward of `losses` [examples]."""
+        self.require(Due.BACKWARD)
+        if not self._cleared:
+            raise PrivacyError(
+                "optimizer.zero_grad() was not called after the last optimizer.step(); call both "
+                "for each batch. To train on larger batches, give the DataLoader a larger "
+                "batch_size: the loader cuts it, and max_physical_batch_size says how finely"
+            )
+        assert self._step is not None
+        self._step.backward(losses)
+        self._batch, self._due = {}, Due.STEP
+
+    def clear(self) -> None:
+        """The loop calls zero_grad."""
+        if self._due is Due.STEP:
+            raise PrivacyError(
+                "optimizer.zero_grad() between loss.backward() and optimizer.step() would leave "
+                "out examples that were drawn; call it before the backward"
+            )
+        self._cleared = True
+
+    def update(self) -> bool:
+        """The loop calls step; whether that updated the model."""
+        self.require(Due.STEP)
+        assert self._step is not None
+        self._due, self._cleared = Due.BATCH, False
+        if self._step.whole:
+            self._step.update()
+            return True
+        return False
+
+    def require(self, due: Due) -> None:
+        """Refuse to go on when it is not `due`'s turn."""
+        if self._due is not due:
+            raise PrivacyError(f"out of turn: {self._due.value}, before anything else")
+
+
+class VirtualBatches:
+    """The loader of a plain loop: one pass is one epoch of the plan's logical steps.
+
+    How many batches a pass yields depends on the draws and is as private as they are.
+
+    Args:
+        engine: samples the logical steps and counts those that were charged. After a resume the
+            first passes are shorter or empty, so that the program that was killed can be run
+            again as it is.
+        steps: the engine's, one after the other.
+        turns: what the loop must do next.
+    """
+
+    def __init__(
+        self, *, engine: PrivacyEngine, steps: Iterator[LogicalStep], turns: Turns
+    ) -> None:
+        self._engine = engine
+        self._steps = steps
+        self._turns = turns
+        self._passes = 0
+
+    def __len__(self) -> int:
+        """Logical steps in an epoch; a pass yields at least as many batches."""
+        plan = self._engine.plan
+        return -(-plan.dataset_size // plan.expected_batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of the next epoch, or what is left of it.
+
+        Raises:
+            BudgetExhausted: the plan has no further epoch.
+            PrivacyError: a logical batch was left before its update.
+        """
+        self._turns.require(Due.BATCH)
+        total = self._engine.plan.steps
+        if self._passes * len(self) >= total:
+            raise BudgetExhausted(
+                f"all {total} steps of the plan are taken; give make_private more epochs, "
+                "whose noise is then calibrated for them"
+            )
+        self._passes += 1
+        end = min(self._passes * len(self), total)
+        while self._engine.steps_charged < end:
+            # The engine refuses to go on when the step before was left without its update.
+            step = next(self._steps).never_empty()
+            for batch in step:
+                self._turns.hand_out(step, batch)
+                yield batch
+                self._turns.require(Due.BATCH)
+
+
+def _same(handed: Any, used: Any) -> bool:
+    if handed is used:
+        return True
+    if not (isinstance(handed, Tensor) and isinstance(used, Tensor)):
+        return False
+    return handed.shape == used.shape and torch.equal(handed, used.to(handed.device))
