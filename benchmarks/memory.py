@@ -3,8 +3,8 @@
     python benchmarks/memory.py
 
 Each case runs two private steps, the first with its coupling probe, in a process of its own, and
-reads the most memory it held since the model was there, less what it held before. Needs the model
-from `recipes/fetch_demo.py`. The last cases have a random NF4 base of four Llama-7B layers.
+reads the most memory that the process held once the model was there, libraries included. Needs the
+model from `recipes/fetch_demo.py`. The last cases have a random NF4 base of four Llama-7B layers.
 Large arrays are returned to the system as soon as they are freed (see seven_billion.py).
 """
 
@@ -16,7 +16,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ CASES: list[dict[str, Any]] = [
 
 
 def measure(case: dict[str, Any]) -> int:
-    """Bytes that two real steps held at most, beyond what the libraries hold."""
+    """Bytes that two real steps held at most."""
     import torch
     from accelerate import Accelerator
     from seven_billion import random_base
@@ -46,8 +45,6 @@ def measure(case: dict[str, Any]) -> int:
     from dpacc.models import add_lora, load_base
 
     accelerator = Accelerator(cpu=True)
-    _load_the_libraries(add_lora)
-    before = _held("VmRSS")
     if case["model"] == "nf4":
         base = random_base(shape="llama-7b", layers=LAYERS_OF_7B)
     else:
@@ -84,12 +81,11 @@ def measure(case: dict[str, Any]) -> int:
                 step.backward(causal_lm_losses(model, batch))
             step.update()
         engine.close()
-    print(f"the libraries held {before / 2**20:.0f} MiB")
-    return _held("VmHWM") - before
+    return _held("VmHWM")
 
 
 def estimate(case: dict[str, Any]) -> int:
-    """The same from shapes, without the libraries."""
+    """The same from shapes."""
     from seven_billion import SHAPES
 
     from dpacc.config import TrainingConfig
@@ -98,7 +94,6 @@ def estimate(case: dict[str, Any]) -> int:
     from dpacc.planning.memory import (
         PROBE_EXAMPLES,
         PROBE_TOKENS,
-        RUNTIME_BYTES,
         device_memory,
     )
     from dpacc.planning.skeleton import build_skeleton
@@ -149,17 +144,7 @@ def estimate(case: dict[str, Any]) -> int:
         ranks=1,
         on_processor=True,
     )
-    return memory.peak - RUNTIME_BYTES["processor"]
-
-
-def _load_the_libraries(add_lora: Callable[..., Any]) -> None:
-    """Adapt and run something tiny, so that what is loaded late is there before."""
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
-
-    shape = LlamaConfig(vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1)
-    model = add_lora(model=AutoModelForCausalLM.from_config(shape), rank=2, alpha=2)
-    model(input_ids=torch.zeros(1, 8, dtype=torch.long)).logits.sum().backward()
+    return memory.peak
 
 
 def _held(field: str) -> int:

@@ -1,4 +1,4 @@
-"""Draw what a run spent and what it bought: ε and held-out perplexity against steps."""
+"""Draw what a run spent and what it bought: ε and held-out quality against steps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from dpacc.config import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,24 +24,39 @@ _MOST_MARKERS = 40
 class Measurement:
     """Where a run stood after `step` steps.
 
-    `epsilon` is what it had spent; `perplexity` is that of the held-out data, None when it was not
-    measured then.
+    `epsilon` is what it had spent; `quality` is the `metric` of the held-out data, None when it was
+    not measured then.
     """
 
     step: int
     epsilon: float
-    perplexity: float | None = None
+    quality: float | None = None
+    metric: Metric = "perplexity"
+
+    @property
+    def shown(self) -> str:
+        """The quality in the digits that tell something.
+
+        >>> Measurement(step=1, epsilon=0.1, quality=0.8, metric="accuracy").shown
+        '80.0%'
+        """
+        value = math.nan if self.quality is None else self.quality
+        return f"{value:.1f}" if self.metric == "perplexity" else f"{value:.1%}"
 
 
 def draw_progress(
     *, measurements: Sequence[Measurement], target_epsilon: float | None, title: str
 ) -> bytes:
-    """Draw ε, with its budget, above held-out perplexity, where it was measured; return a PNG."""
+    """Draw ε, with its budget, above held-out quality, where it was measured; return a PNG."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     measurements = [each for each in measurements if math.isfinite(each.epsilon)]
-    measured = [each for each in measurements if math.isfinite(each.perplexity or math.inf)]
+    measured = [
+        each
+        for each in measurements
+        if math.isfinite(math.inf if each.quality is None else each.quality)
+    ]
     panels = 2 if measured else 1
     figure = Figure(
         figsize=(7.2, 2.9 * panels + 0.3),
@@ -50,7 +67,7 @@ def draw_progress(
     figure.suptitle(title, fontsize=13, color=_INK)
     _draw_spending(axes[0], measurements, target_epsilon)
     if measured:
-        _draw_perplexity(axes[1], measured)
+        _draw_quality(axes[1], measured)
     figure.align_ylabels()
     axes[-1].set_xlabel("logical steps", fontsize=11, color=_INK)
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
@@ -81,13 +98,13 @@ def _draw_spending(axes: Axes, measurements: Sequence[Measurement], target: floa
     _dress(axes, "privacy spent (ε)", _SPENT)
 
 
-def _draw_perplexity(axes: Axes, measured: Sequence[Measurement]) -> None:
-    steps, values = [m.step for m in measured], [float(m.perplexity or 0) for m in measured]
+def _draw_quality(axes: Axes, measured: Sequence[Measurement]) -> None:
+    steps, values = [m.step for m in measured], [float(m.quality or 0) for m in measured]
     _draw_line(axes, steps, values, _LEARNED)
     axes.margins(y=0.22)
     for position in {0, len(values) - 1}:
         axes.annotate(
-            f"{values[position]:.1f}",
+            measured[position].shown,
             (steps[position], values[position]),
             xytext=(0, 9),
             textcoords="offset points",
@@ -95,7 +112,7 @@ def _draw_perplexity(axes: Axes, measured: Sequence[Measurement]) -> None:
             fontsize=10,
             color=_LEARNED,
         )
-    _dress(axes, "held-out perplexity", _LEARNED)
+    _dress(axes, f"held-out {measured[0].metric}", _LEARNED)
 
 
 def _draw_line(axes: Axes, steps: Sequence[int], values: Sequence[float], colour: str) -> None:

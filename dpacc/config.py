@@ -16,9 +16,11 @@ Clipping = Literal["flat", "per-layer", "automatic", "adaptive"]
 PerExampleGradients = Literal["auto", "materialize", "ghost"]
 Noise = Literal["gaussian", "discrete_gaussian"]
 WireFormat = Literal["fp32", "bf16"]
+Task = Literal["causal-lm", "sequence-classification", "token-classification"]
+Metric = Literal["perplexity", "accuracy"]
 
 _USAGE = """\
-Differentially private LoRA fine-tuning of a causal language model.
+Differentially private LoRA fine-tuning of a language model.
 Settings come from --config FILE.yaml; each may be overridden here:"""
 
 
@@ -42,6 +44,12 @@ class TrainingConfig:
     )
     name: str = setting("Name of this run's folder.", default="run")
     output_dir: str = setting("Folder that holds the folders of all runs.", default="runs")
+
+    task: Task = setting(
+        "causal-lm learns text; sequence-classification the class of a text; token-classification "
+        "the class of each word.",
+        default="causal-lm",
+    )
 
     # --- the promise
     epsilon: float = setting(
@@ -107,6 +115,22 @@ class TrainingConfig:
     messages_field: str | None = setting(
         "Field that holds chat messages; the model's chat template formats them and only the "
         "assistant's turns are learned.",
+        default=None,
+    )
+    learn_end: bool = setting(
+        "Whether a text, or a completion, teaches that it ends.", default=True
+    )
+    label_field: str = setting(
+        "For classification, the field that holds a text's class, or the list of its words' "
+        "classes: names of labels, or their places in it from 0.",
+        default="label",
+    )
+    words_field: str = setting(
+        "For token-classification, the field that holds the list of words.", default="words"
+    )
+    labels: tuple[str, ...] | None = setting(
+        "For classification, the names of all classes. They are public: nothing is read off the "
+        "private data.",
         default=None,
     )
     unit_field: str | None = setting(
@@ -200,11 +224,17 @@ class TrainingConfig:
         check_limits(settings=self)
         _check_duration(self)
         _check_fields(self)
+        _check_labels(self)
         _check_name(self.name)
 
     def delta_for(self, *, dataset_size: int) -> float:
         """δ of a run on `dataset_size` examples: the one that was set, or N^-1.1."""
         return float(dataset_size**-1.1) if self.delta is None else self.delta
+
+    @property
+    def metric(self) -> Metric:
+        """What held-out data measures: how well text is foreseen, or classes are found."""
+        return "perplexity" if self.task == "causal-lm" else "accuracy"
 
 
 def load_config(*, arguments: Sequence[str]) -> TrainingConfig:
@@ -239,6 +269,26 @@ def _check_fields(config: TrainingConfig) -> None:
         raise ConfigurationError(
             f"messages_field={config.messages_field} and prompt_field={config.prompt_field}: "
             "give one of them"
+        )
+
+
+def _check_labels(config: TrainingConfig) -> None:
+    if config.task == "causal-lm":
+        if config.labels is not None:
+            raise ConfigurationError(
+                f"labels={','.join(config.labels)} with task=causal-lm, which has no classes: "
+                "set --task sequence-classification or token-classification, or leave labels out"
+            )
+        return
+    if config.labels is None or not 2 <= len(set(config.labels)) == len(config.labels):
+        raise ConfigurationError(
+            f"labels={config.labels} with task={config.task}: name at least two different classes "
+            "with --labels, such as --labels negative,positive"
+        )
+    if config.prompt_field is not None or config.messages_field is not None:
+        raise ConfigurationError(
+            f"task={config.task} reads text and labels: leave "
+            "prompt_field, completion_field and messages_field out"
         )
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 from dpacc.config import TrainingConfig
 from dpacc.errors import ConfigurationError
-from dpacc.supervision import IGNORED, Example, tokenize_examples
+from dpacc.labelling import class_complaint, tag_complaint, tokenize_classes, tokenize_tags
+from dpacc.supervision import IGNORED, Example, tokenize_examples, turn_complaint
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 FieldType = type | UnionType
+Complaint = Callable[[Record], str | None]
 
 _FILE_TYPES = (".jsonl", ".json", ".parquet", ".txt")
 
@@ -83,6 +86,7 @@ def read_records(
     fields: Mapping[str, FieldType],
     split: str = "train",
     subset: str | None = None,
+    complaint: Complaint | None = None,
 ) -> list[Record]:
     """Read the named fields of every record of a local file or a hub dataset.
 
@@ -92,6 +96,7 @@ def read_records(
         fields: the fields to keep and the type each must have.
         split: which split of a hub dataset.
         subset: which configuration of a hub dataset.
+        complaint: says what else is wrong with a record, without quoting it; None if nothing is.
 
     Raises:
         ConfigurationError: the source cannot be read, is malformed, or is empty.
@@ -102,7 +107,7 @@ def read_records(
     else:
         rows = _read_hub(source, split, subset)
         places = ((f"{source} ({split}), record {i}", row) for i, row in enumerate(rows, 1))
-    records = [_take_fields(record, fields, place) for place, record in places]
+    records = [_take_fields(record, fields, place, complaint) for place, record in places]
     if not records:
         raise ConfigurationError(f"{source} holds no examples: there is nothing to learn from")
     return records
@@ -142,18 +147,35 @@ def _padded(values: Any, width: int, padding: int) -> Any:
 def _load(
     source: str, split: str, *, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase
 ) -> list[Example]:
-    records = read_records(
-        source=source, fields=_fields(config), split=split, subset=config.data_subset
-    )
+    read = partial(read_records, source=source, split=split, subset=config.data_subset)
+    limits: dict[str, Any] = {"tokenizer": tokenizer, "max_length": config.max_length}
+    named: dict[str, Any] = {"label_field": config.label_field, "labels": config.labels or ()}
+    if config.task == "sequence-classification":
+        records = read(
+            fields={config.text_field: str, config.label_field: str | int},
+            complaint=partial(class_complaint, **named),
+        )
+        return tokenize_classes(records=records, text_field=config.text_field, **named, **limits)
+    if config.task == "token-classification":
+        named["words_field"] = config.words_field
+        records = read(
+            fields={config.words_field: list, config.label_field: list},
+            complaint=partial(tag_complaint, **named),
+        )
+        return tokenize_tags(records=records, **named, **limits)
     return tokenize_examples(
-        records=records,
-        tokenizer=tokenizer,
-        max_length=config.max_length,
+        records=read(fields=_fields(config), complaint=partial(_chat_complaint, config)),
         text_field=config.text_field,
         prompt_field=config.prompt_field,
         completion_field=config.completion_field,
         messages_field=config.messages_field,
+        learn_end=config.learn_end,
+        **limits,
     )
+
+
+def _chat_complaint(config: TrainingConfig, record: Record) -> str | None:
+    return None if config.messages_field is None else turn_complaint(record[config.messages_field])
 
 
 def _fields(config: TrainingConfig) -> dict[str, FieldType]:
@@ -232,19 +254,26 @@ def _read_text(path: Path) -> Placed:
                 yield f"{path}:{number}", {"text": line.rstrip("\n")}
 
 
-def _take_fields(record: Any, fields: Mapping[str, FieldType], place: str) -> Record:
+def _take_fields(
+    record: Any, fields: Mapping[str, FieldType], place: str, complaint: Complaint | None
+) -> Record:
     if not isinstance(record, Mapping):
         raise ConfigurationError(f"{place} is not an object with named fields")
     for name, wanted in fields.items():
         if name not in record:
             raise ConfigurationError(
-                f"{place} has no field {name!r}: name the field that every record has with "
-                "--text_field, --prompt_field and --completion_field, or --messages_field"
+                f"{place} has no field {name!r}: name the fields that every record has with "
+                "--text_field, --prompt_field and --completion_field, --messages_field, or "
+                "--words_field and --label_field"
             )
-        if not isinstance(record[name], wanted):
-            kind = "a list of messages" if wanted is list else "text"
+        if not isinstance(record[name], wanted) or isinstance(record[name], bool):
+            kind = {list: "a list", str: "text"}.get(wanted, "text or a whole number")  # type: ignore[call-overload]
             raise ConfigurationError(f"{place}: field {name!r} must be {kind}")
-    return {name: record[name] for name in fields}
+    taken = {name: record[name] for name in fields}
+    wrong = None if complaint is None else complaint(taken)
+    if wrong is not None:
+        raise ConfigurationError(f"{place}: {wrong}")
+    return taken
 
 
 # --- the hub ------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Held-out perplexity, as quickly and in as little memory as the training step allows."""
+"""Held-out quality, as quickly and in as little memory as the training step allows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from dpacc.errors import ConfigurationError
 from dpacc.losses import causal_lm_losses
 from dpacc.supervision import IGNORED, Example
 
+Collate = Callable[[list[Example]], dict[str, Tensor]]
+
 
 def held_out_perplexity(
     *,
     model: nn.Module,
     examples: Sequence[Example],
-    collate: Callable[[list[Example]], dict[str, Tensor]],
+    collate: Collate,
     max_tokens: int = 4096,
     accelerator: Accelerator | None = None,
 ) -> float:
@@ -44,6 +46,50 @@ def held_out_perplexity(
     Raises:
         ConfigurationError: no example has a token to predict.
     """
+    loss, tokens = _totals(_loss_and_tokens, model, examples, collate, max_tokens, accelerator)
+    if tokens == 0:
+        raise ConfigurationError("no held-out example has a token to predict: use longer ones")
+    return _exp(loss / tokens)
+
+
+def held_out_accuracy(
+    *,
+    model: nn.Module,
+    examples: Sequence[Example],
+    collate: Collate,
+    max_tokens: int = 4096,
+    accelerator: Accelerator | None = None,
+) -> float:
+    """The share of labels that a classifier finds: of texts, or of labelled tokens.
+
+    Args:
+        model: a sequence or token classifier; its mode is left as it was.
+        examples: with `labels`, a class or a list of them; −100 is not counted.
+        collate: makes a batch of a list of examples.
+        max_tokens: padded tokens in one micro-batch.
+        accelerator: shares the work over its ranks, as for `held_out_perplexity`.
+
+    Returns:
+        From 0 to 1.
+
+    Raises:
+        ConfigurationError: no example has a label.
+    """
+    right, labels = _totals(_right_and_labels, model, examples, collate, max_tokens, accelerator)
+    if labels == 0:
+        raise ConfigurationError("no held-out example has a label to predict: use longer ones")
+    return right / labels
+
+
+def _totals(
+    count: Callable[[nn.Module, dict[str, Tensor]], Tensor],
+    model: nn.Module,
+    examples: Sequence[Example],
+    collate: Collate,
+    max_tokens: int,
+    accelerator: Accelerator | None,
+) -> tuple[float, float]:
+    """What `count` says of each micro-batch, added up over all of them and all ranks."""
     ranks = accelerator.num_processes if accelerator else 1
     rank = accelerator.process_index if accelerator else 0
     device = accelerator.device if accelerator else next(model.parameters()).device
@@ -59,15 +105,22 @@ def held_out_perplexity(
         for positions in shares[rank]:
             # A rank with none left reads one again, for a sharded model is gathered by all ranks.
             batch = send_to_device(collate([examples[i] for i in positions or [0]]), device)
-            measured = _loss_and_tokens(model, batch)
+            measured = count(model, batch)
             total += measured if positions else 0.0
     if accelerator is not None:
         # float32 crosses: some accelerators know no float64.
         total = accelerator.reduce(total.float().to(device), reduction="sum").double().cpu()
-    loss, tokens = total.tolist()
-    if tokens == 0:
-        raise ConfigurationError("no held-out example has a token to predict: use longer ones")
-    return _exp(loss / tokens)
+    first, second = total.tolist()
+    return first, second
+
+
+def _right_and_labels(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """How many labels the model finds, and how many there are: [2] float64."""
+    labels = batch["labels"]
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    counted = labels != IGNORED
+    right = (model(**inputs).logits.argmax(dim=-1) == labels) & counted
+    return torch.stack([right.sum(), counted.sum()]).cpu().double()
 
 
 def _loss_and_tokens(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:

@@ -43,7 +43,7 @@ release it rests on.
 
 {quality}
 
-![Privacy spent and held-out perplexity against steps]({picture})
+![Privacy spent and held-out quality against steps]({picture})
 
 ## Training
 
@@ -53,12 +53,20 @@ release it rests on.
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import {family}
 
-base = AutoModelForCausalLM.from_pretrained("{base}")
+base = {family}.from_pretrained("{base}"{labels})
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 ```
 """
+
+
+_TASKS = {
+    "causal-lm": ("AutoModelForCausalLM", "text-generation"),
+    "sequence-classification": ("AutoModelForSequenceClassification", "text-classification"),
+    "token-classification": ("AutoModelForTokenClassification", "token-classification"),
+}
+"""Of each task: the class that loads its base, and the hub's word for it."""
 
 
 def write_card(
@@ -80,6 +88,8 @@ def write_card(
         front_matter=_front_matter(config),
         name=config.name,
         base=config.model,
+        family=_TASKS[config.task][0],
+        labels="" if config.labels is None else f", num_labels={len(config.labels)}",
         dpacc=version("dpacc"),
         statement=_one_level_down(statement.strip()),
         quality=_quality(measurements),
@@ -92,22 +102,26 @@ def _front_matter(config: TrainingConfig) -> str:
     fields = {
         "base_model": config.model,
         "library_name": "peft",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": _TASKS[config.task][1],
         "tags": ["lora", "differential-privacy", "dp-sgd", "dpacc"],
     }
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
 
 
 def _quality(measurements: Sequence[Measurement]) -> str:
-    measured = [each for each in measurements if math.isfinite(each.perplexity or math.inf)]
+    measured = [
+        each
+        for each in measurements
+        if math.isfinite(math.inf if each.quality is None else each.quality)
+    ]
     if not measured:
         return "No held-out data was given, so its quality was not measured."
     first, last = measured[0], measured[-1]
     rows = [
-        (f"before training (step {first.step})", f"{first.perplexity:.2f}"),
-        (f"after training (step {last.step})", f"{last.perplexity:.2f}"),
+        (f"before training (step {first.step})", first.shown),
+        (f"after training (step {last.step})", last.shown),
     ]
-    return _table(rows, header=("held-out perplexity", "")) + (
+    return _table(rows, header=(f"held-out {last.metric}", "")) + (
         "\n\nThe held-out data is not protected by the guarantee."
     )
 

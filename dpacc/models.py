@@ -13,6 +13,8 @@ import torch
 from huggingface_hub import model_info, try_to_load_from_cache
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -26,7 +28,7 @@ from transformers.utils.logging import (
 )
 
 from dpacc.blocks import transformer_blocks
-from dpacc.config import Precision, Quantization
+from dpacc.config import Precision, Quantization, Task
 from dpacc.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -37,6 +39,13 @@ _PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+_FAMILIES: dict[str, Any] = {
+    "causal-lm": AutoModelForCausalLM,
+    "sequence-classification": AutoModelForSequenceClassification,
+    "token-classification": AutoModelForTokenClassification,
+}
+_PEFT_TASKS = {"ForSequenceClassification": "SEQ_CLS", "ForTokenClassification": "TOKEN_CLS"}
 
 
 class Base(NamedTuple):
@@ -52,8 +61,11 @@ def load_base(
     quantization: Quantization = "none",
     dtype: Precision = "auto",
     device: torch.device | None = None,
+    task: Task = "causal-lm",
+    labels: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> Base:
-    """Load a causal language model, frozen, and its tokenizer, from a folder or the hub.
+    """Load a language model, frozen, and its tokenizer, from a folder or the hub.
 
     Args:
         model: folder, or id on the hub (`HF_HUB_OFFLINE` is honoured).
@@ -62,16 +74,20 @@ def load_base(
         dtype: what an unquantized base is held and computed in; `auto` takes what it was saved in.
         device: where a quantized base is put, for it cannot be moved later. An unquantized one
             stays on the CPU until Accelerate places it.
+        task: what the model's head is for.
+        labels: the names of a classification's classes.
+        seed: seeds a classification head that the folder does not hold, equal on every rank.
 
     Raises:
         ConfigurationError: the folder or id cannot be read, or lacks some of the weights.
     """
     source = _locate(model)
-    options = _loading_options(quantization, dtype, device)
+    options = _loading_options(quantization, dtype, device) | _naming(labels)
     try:
-        with _quiet_loading():
+        with _quiet_loading(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
             tokenizer = AutoTokenizer.from_pretrained(source)
-            base, report = AutoModelForCausalLM.from_pretrained(
+            base, report = _FAMILIES[task].from_pretrained(
                 source, output_loading_info=True, **options
             )
     except torch.OutOfMemoryError:
@@ -81,11 +97,14 @@ def load_base(
             f"model={model} cannot be read: {_first_line(error)} "
             "(it must be complete: config.json, weights and tokenizer)"
         ) from error
-    _refuse_missing_weights(model, report)
+    _refuse_missing_weights(model, base, report)
     base.requires_grad_(False)
     base.config.use_cache = False
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    # A causal model's class is read off the last token that is no padding.
+    if base.config.pad_token_id is None:
+        base.config.pad_token_id = tokenizer.pad_token_id
     return Base(base, tokenizer)
 
 
@@ -101,6 +120,8 @@ def add_lora(
     top_layers: int | None = None,
 ) -> PeftModel:
     """Put a fresh float32 LoRA adapter on the named linear layers of a frozen base.
+
+    A classification head is trained whole, and saved with the adapter.
 
     Args:
         model: the base; it is changed in place.
@@ -121,7 +142,7 @@ def add_lora(
 
     _refuse_unknown_targets(model, target_modules)
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=_peft_task(model),
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
@@ -208,16 +229,34 @@ def _first_line(error: Exception) -> str:
     return next((line for line in lines if line), type(error).__name__)
 
 
-def _refuse_missing_weights(model: str, report: dict[str, Any]) -> None:
-    missing = sorted(report["missing_keys"])
+def _naming(labels: Sequence[str] | None) -> dict[str, Any]:
+    if labels is None:
+        return {}
+    names = dict(enumerate(labels))
+    return {"id2label": names, "label2id": {name: place for place, name in names.items()}}
+
+
+def _refuse_missing_weights(model: str, base: PreTrainedModel, report: dict[str, Any]) -> None:
+    # A classification head lies outside the body, and is trained from scratch.
+    body = f"{base.base_model_prefix}."
+    new_head = not type(base).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+    missing = sorted(
+        name for name in report["missing_keys"] if name.startswith(body) or not new_head
+    )
     if missing:
         raise ConfigurationError(
             f"model={model} lacks {len(missing)} weights, {missing[0]} among them, which would be "
-            "random: it must be a complete causal language model"
+            "random: it must be a complete language model"
         )
 
 
 # --- adapters -----------------------------------------------------------------------------
+
+
+def _peft_task(model: PreTrainedModel) -> str:
+    """PEFT's word for the model's head, by which it saves a classification's with the adapter."""
+    name = type(model).__name__
+    return next((t for head, t in _PEFT_TASKS.items() if name.endswith(head)), "CAUSAL_LM")
 
 
 def _where(

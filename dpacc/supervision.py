@@ -15,7 +15,7 @@ from dpacc.errors import ConfigurationError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Example = dict[str, list[int]]
+Example = dict[str, Any]
 
 IGNORED = -100
 """The label of a token that is read but not learned."""
@@ -32,6 +32,7 @@ def tokenize_examples(
     prompt_field: str | None = None,
     completion_field: str | None = None,
     messages_field: str | None = None,
+    learn_end: bool = True,
 ) -> list[Example]:
     """Turn each record into `input_ids` and `labels`, at most `max_length` long.
 
@@ -47,6 +48,7 @@ def tokenize_examples(
         prompt_field: field that is read; needs `completion_field`.
         completion_field: field that is learned, joined to the prompt as it is.
         messages_field: field of chat messages, formatted by the tokenizer's chat template.
+        learn_end: whether a text or completion is followed by the end token.
 
     Raises:
         ConfigurationError: no chat template, or a record that it refuses.
@@ -59,34 +61,51 @@ def tokenize_examples(
         ]
     elif prompt_field is not None and completion_field is not None:
         examples = [
-            _pair(record[prompt_field], record[completion_field], tokenizer, max_length)
+            _pair(record[prompt_field], record[completion_field], tokenizer, max_length, learn_end)
             for record in records
         ]
     else:
-        examples = _plain([r[text_field] for r in records], tokenizer, max_length)
+        examples = _plain([r[text_field] for r in records], tokenizer, max_length, learn_end)
     return [_truncated(example, max_length, tokenizer) for example in examples]
 
 
+def turn_complaint(messages: Sequence[Any]) -> str | None:
+    """What is wrong with a chat's messages, in words that hold none of theirs; None if nothing.
+
+    >>> turn_complaint([{"role": "user"}])
+    'message 0 needs text in `role` and `content`'
+    """
+    for position, message in enumerate(messages):
+        fields = message if isinstance(message, Mapping) else {}
+        if not all(isinstance(fields.get(name), str) for name in ("role", "content")):
+            return f"message {position} needs text in `role` and `content`"
+    return None
+
+
 def _plain(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int, learn_end: bool
 ) -> list[Example]:
     """All of a text is learned, and that it ends."""
     tokens: list[list[int]] = []
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         batch = list(texts[start : start + _TEXTS_AT_ONCE])
         tokens += tokenizer(batch, truncation=True, max_length=max_length)["input_ids"]
-    ended = [_with_end(each, tokenizer) for each in tokens]
+    ended = [_with_end(each, tokenizer) if learn_end else each for each in tokens]
     return [{"input_ids": each, "labels": list(each)} for each in ended]
 
 
 def _pair(
-    prompt: str, completion: str, tokenizer: PreTrainedTokenizerBase, max_length: int
+    prompt: str,
+    completion: str,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    learn_end: bool,
 ) -> Example:
     """The prompt is read; the completion, and that it ends, is learned."""
     limits = {"truncation": True, "max_length": max_length}
     read = tokenizer(prompt, **limits)["input_ids"]
     said = tokenizer(completion, add_special_tokens=False, **limits)["input_ids"]
-    learned = _with_end(said, tokenizer)
+    learned = _with_end(said, tokenizer) if learn_end else said
     return {"input_ids": read + learned, "labels": [IGNORED] * len(read) + learned}
 
 
@@ -151,12 +170,9 @@ def _chat(
 
 
 def _require_turns(messages: Sequence[Any], number: int) -> None:
-    for position, message in enumerate(messages):
-        fields = message if isinstance(message, Mapping) else {}
-        if not all(isinstance(fields.get(name), str) for name in ("role", "content")):
-            raise ConfigurationError(
-                f"record {number}: message {position} needs text in `role` and `content`"
-            )
+    complaint = turn_complaint(messages)
+    if complaint is not None:
+        raise ConfigurationError(f"record {number}: {complaint}")
 
 
 def _span(

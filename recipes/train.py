@@ -1,4 +1,4 @@
-"""Fine-tune a causal language model on private text, with differential privacy.
+"""Fine-tune a language model on private text, with differential privacy.
 
     accelerate launch --config_file launch_configs/cpu.yaml recipes/train.py \\
         --config recipes/configs/smollm2_reviews.yaml
@@ -33,7 +33,7 @@ def train(config: TrainingConfig) -> None:
     import torch
     from dpacc_accounting import read_ledger, statement
 
-    from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
+    from dpacc import PrivacyEngine, PrivacyPlan
     from dpacc.artifacts import new_run_folder, save_run
     from dpacc.data import (
         load_held_out_examples,
@@ -41,7 +41,8 @@ def train(config: TrainingConfig) -> None:
         load_units,
         pad_examples,
     )
-    from dpacc.evaluation import held_out_perplexity
+    from dpacc.decoupled_losses import batch_losses_of
+    from dpacc.evaluation import held_out_accuracy, held_out_perplexity
     from dpacc.frozen_activations import Collate, FrozenActivations
     from dpacc.models import add_lora, load_base
     from dpacc.ranks import join_ranks, share_from_main
@@ -55,7 +56,11 @@ def train(config: TrainingConfig) -> None:
         quantization=config.quantization,
         dtype=config.dtype,
         device=accelerator.device,
+        task=config.task,
+        labels=config.labels,
+        seed=config.seed,
     )
+    losses_of = batch_losses_of(base.model)
     private = load_training_examples(config=config, tokenizer=base.tokenizer)
     units = load_units(config=config)
     held_out = load_held_out_examples(config=config, tokenizer=base.tokenizer)
@@ -125,20 +130,23 @@ def train(config: TrainingConfig) -> None:
         )
         examples, collate_private = frozen.examples, frozen.collate
 
+    held_out_quality = held_out_perplexity if config.task == "causal-lm" else held_out_accuracy
+
     def measure(step: int, spent: float) -> Measurement:
-        """Where the run stands; perplexity only when it is due."""
+        """Where the run stands; its quality only when that is due."""
         every = config.evaluate_every or plan.steps
         if not held_out or (step % every and start < step < plan.steps):
             return Measurement(step=step, epsilon=spent)
-        perplexity = held_out_perplexity(
+        quality = held_out_quality(
             model=model,
             examples=held_out,
             collate=collate,
             max_tokens=config.micro_batch_tokens,
             accelerator=accelerator,
         )
-        progress.note(f"step {step}: held-out perplexity {perplexity:.1f}")
-        return Measurement(step=step, epsilon=spent, perplexity=perplexity)
+        measured = Measurement(step=step, epsilon=spent, quality=quality, metric=config.metric)
+        progress.note(f"step {step}: held-out {measured.metric} {measured.shown}")
+        return measured
 
     progress = terminal.TrainingProgress(
         steps=plan.steps,
@@ -157,7 +165,7 @@ def train(config: TrainingConfig) -> None:
     with progress:
         for step in engine.steps(examples, collate_private, units=units):
             for batch in step:
-                step.backward(causal_lm_losses(model, batch))
+                step.backward(losses_of(model, batch))
             step.update()
             schedule.step()
             spent = engine.guarantee().epsilon
@@ -193,11 +201,11 @@ def train(config: TrainingConfig) -> None:
 
 
 def result_rows(course: Sequence[Measurement]) -> list[tuple[str, str]]:
-    """What training bought: held-out perplexity before and after, where it was measured."""
-    before, after = course[0].perplexity, course[-1].perplexity
-    if before is None or after is None:
+    """What training bought: held-out quality before and after, where it was measured."""
+    before, after = course[0], course[-1]
+    if before.quality is None or after.quality is None:
         return []
-    return [("held-out perplexity", f"{before:.1f} before, {after:.1f} after")]
+    return [(f"held-out {after.metric}", f"{before.shown} before, {after.shown} after")]
 
 
 def warm_up_then_decay(step: int, *, warmup: int, steps: int) -> float:

@@ -70,8 +70,8 @@ def save(folder, model, base_folder):
         statement="# Privacy statement\n\nIt holds.",
         ledger_head="abc123",
         measurements=[
-            Measurement(step=0, epsilon=0.0, perplexity=50.0),
-            Measurement(step=3, epsilon=0.3, perplexity=40.0),
+            Measurement(step=0, epsilon=0.0, quality=50.0),
+            Measurement(step=3, epsilon=0.3, quality=40.0),
         ],
     )
 

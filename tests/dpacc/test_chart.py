@@ -22,7 +22,7 @@ def draw(measurements, target=8.0):
 def test_perplexity_gets_a_panel_of_its_own():
     """With held-out data there are two panels, without there is one, at the same width."""
     spent = [Measurement(step=n, epsilon=float(n)) for n in range(3)]
-    learned = [Measurement(step=n, epsilon=float(n), perplexity=9.0 - n) for n in range(3)]
+    learned = [Measurement(step=n, epsilon=float(n), quality=9.0 - n) for n in range(3)]
     one, two = draw(spent), draw(learned)
     assert one.startswith(PNG)
     assert two.startswith(PNG)
@@ -41,9 +41,9 @@ def test_the_budget_is_drawn():
     [
         [],
         [Measurement(step=0, epsilon=0.0)],
-        [Measurement(step=0, epsilon=math.inf, perplexity=math.inf)],
-        [Measurement(step=0, epsilon=math.inf, perplexity=3.0)],
-        [Measurement(step=n, epsilon=0.1 * n, perplexity=5.0) for n in range(500)],
+        [Measurement(step=0, epsilon=math.inf, quality=math.inf)],
+        [Measurement(step=0, epsilon=math.inf, quality=3.0)],
+        [Measurement(step=n, epsilon=0.1 * n, quality=5.0) for n in range(500)],
     ],
 )
 @pytest.mark.parametrize("target", [None, 3.0])

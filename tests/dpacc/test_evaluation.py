@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from dpacc.data import pad_examples
 from dpacc.errors import ConfigurationError
-from dpacc.evaluation import held_out_perplexity
+from dpacc.evaluation import held_out_accuracy, held_out_perplexity
 from dpacc.supervision import IGNORED
 
 collate = partial(pad_examples, pad_token_id=0)
@@ -168,3 +168,29 @@ def test_a_hopeless_model_has_infinite_perplexity(examples):
     assert held_out_perplexity(
         model=Hopeless(), examples=examples, collate=collate
     ) == pytest.approx(math.inf)
+
+
+def test_accuracy_counts_labels_that_are_there():
+    """The share of labelled tokens, or of texts, whose likeliest class is theirs."""
+
+    class Knowing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, input_ids, attention_mask):
+            return SimpleNamespace(logits=torch.nn.functional.one_hot(input_ids % 3, 3).float())
+
+    tokens = [
+        {"input_ids": [0, 1, 2, 4], "labels": [0, 1, 1, -100]},
+        {"input_ids": [5], "labels": [2]},
+    ]
+    for max_tokens in (4, 100):
+        found = held_out_accuracy(
+            model=Knowing(), examples=tokens, collate=collate, max_tokens=max_tokens
+        )
+        assert found == 3 / 4
+    with pytest.raises(ConfigurationError, match="no held-out example has a label"):
+        held_out_accuracy(
+            model=Knowing(), examples=[{"input_ids": [1], "labels": [-100]}], collate=collate
+        )

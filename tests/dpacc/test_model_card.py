@@ -22,7 +22,7 @@ CONFIG = TrainingConfig(
 def card(*perplexities):
     """The card of a run with these perplexities, one a step."""
     measurements = [
-        Measurement(step=step, epsilon=float(step), perplexity=value)
+        Measurement(step=step, epsilon=float(step), quality=value)
         for step, value in enumerate(perplexities)
     ]
     return write_card(
@@ -50,8 +50,8 @@ def test_the_statement_is_in_it_word_for_word():
 def test_quality_is_told_before_and_after():
     """The first and the last measured perplexity, and nothing invented where there is none."""
     text = card(169.5, None, 107.25, None)
-    assert "| before training (step 0) | 169.50 |" in text
-    assert "| after training (step 2) | 107.25 |" in text
+    assert "| before training (step 0) | 169.5 |" in text
+    assert "| after training (step 2) | 107.2 |" in text
     assert "not measured" in card(None, None)
     assert "not measured" in card()
 
