@@ -10,16 +10,26 @@ if TYPE_CHECKING:
     from dpacc.drop_in import PrivacyEngine as PrivacyEngine
     from dpacc.losses import causal_lm_losses as causal_lm_losses
     from dpacc.plan import PrivacyPlan as PrivacyPlan
+    from dpacc.privacy_arguments import PrivacyArguments as PrivacyArguments
+    from dpacc.private_trainer import PrivateTrainer as PrivateTrainer
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "PrivacyPlan": "dpacc.plan",
     "PrivacyEngine": "dpacc.drop_in",
+    "PrivacyArguments": "dpacc.privacy_arguments",
+    "PrivateTrainer": "dpacc.private_trainer",
     "causal_lm_losses": "dpacc.losses",
 }
 
-__all__ = ["PrivacyEngine", "PrivacyPlan", "causal_lm_losses"]
+__all__ = [
+    "PrivacyArguments",
+    "PrivacyEngine",
+    "PrivacyPlan",
+    "PrivateTrainer",
+    "causal_lm_losses",
+]
 
 
 def __getattr__(name: str) -> Any:

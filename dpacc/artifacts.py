@@ -71,12 +71,9 @@ def save_run(
         ledger_head: hash of the ledger's last line, by which a shortened ledger is noticed.
         measurements: where the run stood, in order of steps.
     """
-    proof = {
-        "dpacc": version("dpacc"),
-        "guarantee": guarantee.to_json(),
-        "plan": plan.to_json(),
-        "ledger": {"file": "ledger.jsonl", "head": ledger_head},
-    }
+    proof = privacy_document(
+        plan=plan, guarantee=guarantee, ledger="ledger.jsonl", ledger_head=ledger_head
+    )
     picture = draw_progress(
         measurements=measurements, target_epsilon=plan.target_epsilon, title=config.name
     )
@@ -84,9 +81,23 @@ def save_run(
         config=config, statement=statement, measurements=measurements, picture=PICTURE
     )
     save_adapter(model=model, folder=folder)
-    write_file(path=folder / "privacy.json", content=_json(proof))
+    write_file(path=folder / "privacy.json", content=proof)
     write_file(path=folder / PICTURE, content=picture)
     write_file(path=folder / "README.md", content=card.encode())
+
+
+def privacy_document(
+    *, plan: PrivacyPlan, guarantee: Guarantee, ledger: str, ledger_head: str
+) -> bytes:
+    """`privacy.json`: the guarantee, and what it rests on, for machines."""
+    return _json(
+        {
+            "dpacc": version("dpacc"),
+            "guarantee": guarantee.to_json(),
+            "plan": plan.to_json(),
+            "ledger": {"file": ledger, "head": ledger_head},
+        }
+    )
 
 
 def save_adapter(*, model: PeftModel, folder: Path) -> None:

@@ -57,6 +57,10 @@ class Books:
         ranks.on_main_process(self._accelerator, lambda: self._write(index))
         self.steps_charged = index + 1
 
+    def note(self, *, subject: str, text: str) -> None:
+        """Write a fact beside the releases, on the main process; the ledger must be open."""
+        ranks.on_main_process(self._accelerator, lambda: self._note(subject, text))
+
     def close(self) -> None:
         """Let the next run open the ledger."""
         if self._ledger is not None:
@@ -78,7 +82,8 @@ class Books:
         self._ledger = Ledger.open(path=self.path, plan=self._plan.to_json())
         self.steps_charged = self._ledger.steps_charged
         if fixed_seed is not None:
-            self._ledger.note(
-                subject="fixed-seed",
-                text=f"sampling and noise came from the fixed seed {fixed_seed}",
-            )
+            self._note("fixed-seed", f"sampling and noise came from the fixed seed {fixed_seed}")
+
+    def _note(self, subject: str, text: str) -> None:
+        assert self._ledger is not None
+        self._ledger.note(subject=subject, text=text)

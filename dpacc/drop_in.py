@@ -8,29 +8,27 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from dpacc_accounting import Repeated, epsilon
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from dpacc import engine
-from dpacc.backends import Backend
+from dpacc.backends import Backend, refuse_cut_models
 from dpacc.decoupled_losses import LogitLosses, logit_losses_of
 from dpacc.errors import ConfigurationError
 from dpacc.lora_methods import Method, apply_method
 from dpacc.plain_loader import expected_batch_size_of, number_of_units
 from dpacc.plan import Clipping, Noise, PrivacyPlan
 from dpacc.private_loss import PrivateLoss
-from dpacc.private_optimizer import PrivateOptimizer, UpdateSchedule
+from dpacc.private_optimizer import PlainLoopOptimizer, UpdateSchedule
 from dpacc.strategies import PerExampleGradients
 from dpacc.virtual_batches import Turns, VirtualBatches
 from dpacc.wire import WireFormat
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
-Private = tuple[AnyModel, PrivateOptimizer, VirtualBatches]
+Private = tuple[AnyModel, PlainLoopOptimizer, VirtualBatches]
 
-_ONE_MODEL_A_RANK = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 _ANY_NUMBER_OF_TOKENS = 1 << 40
 
 
@@ -261,7 +259,7 @@ class PrivacyEngine(engine.PrivacyEngine):
             probe_examples=loop.get("probe_examples"),
         )
         loader = VirtualBatches(engine=self, steps=steps, turns=turns)
-        return placed.train(), PrivateOptimizer(inner, turns, schedule), loader
+        return placed.train(), PlainLoopOptimizer(inner, turns, schedule), loader
 
     def get_epsilon(self, delta: float) -> float:
         """ε at `delta` of the steps that the ledger holds, 0 before the first."""
@@ -282,7 +280,7 @@ class PrivacyEngine(engine.PrivacyEngine):
     def _begin(self, plan: PrivacyPlan, max_physical_batch_size: int | None) -> None:
         accelerator, ledger, settings = self._begin_with
         accelerator = accelerator or Accelerator()
-        _refuse_cut_models(accelerator)
+        refuse_cut_models(accelerator)
         if max_physical_batch_size is not None:
             settings = settings | _at_most(max_physical_batch_size)
         super().__init__(accelerator, plan, ledger=ledger, **settings)
@@ -316,12 +314,4 @@ def _require_a_name(plan: PrivacyPlan, units: Sequence[Hashable] | None) -> None
         raise ConfigurationError(
             f"unit={plan.unit!r} names what the guarantee is for: give units= (whose each example "
             "is) and unit= (such as 'patient') together, or neither"
-        )
-
-
-def _refuse_cut_models(accelerator: Accelerator) -> None:
-    if accelerator.distributed_type not in _ONE_MODEL_A_RANK:
-        raise ConfigurationError(
-            f"a plain loop cannot drive distributed_type={accelerator.distributed_type.value}, "
-            "which cuts the model over ranks; use engine.steps, as recipes/train.py does"
         )

@@ -258,6 +258,11 @@ class PrivacyEngine:
             raise ConfigurationError("to keep checkpoints, give the engine a folder for them")
         self._resumption.save(self._books.steps_charged)
 
+    def note(self, *, subject: str, text: str) -> None:
+        """Write into the ledger, and so into the statement, a fact that qualifies the guarantee."""
+        self._books.open(fixed_seed=self._secret.fixed_seed)
+        self._books.note(subject=subject, text=text)
+
     def whole_adapters(self) -> AbstractContextManager[None]:
         """While it lasts, adapters are whole on every rank, to be saved; all ranks must enter."""
         return self._backend.whole_adapters()

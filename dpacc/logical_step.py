@@ -25,6 +25,7 @@ class LogicalStep:
 
     Attributes:
         index: the step's number, from 0.
+        made_up: whether the micro-batch at hand was invented, for the probe or to fill a gap.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class LogicalStep:
         self._updated = False
         self._examples_due = 0
         self._take: Callable[[Tensor], None] | None = None
+        self.made_up = False
 
     def __iter__(self) -> Iterator[Any]:
         """This rank's micro-batches, collated and on its device.
@@ -134,14 +136,16 @@ class LogicalStep:
             owners = torch.repeat_interleave(sizes).to(losses.device)
             self._accumulate(losses, None if each_its_own else owners)
 
-        return self._hand_out(examples, accumulate)
+        return self._hand_out(examples, accumulate, made_up=False)
 
     def _hand_out_placeholder(self) -> Any:
         """A made-up micro-batch whose gradients are computed, as collectives need, and dropped."""
         return self._hand_out([self._placeholder], self._drop)
 
-    def _hand_out(self, examples: list[Any], take: Callable[[Tensor], None]) -> Any:
-        self._take, self._examples_due = take, len(examples)
+    def _hand_out(
+        self, examples: list[Any], take: Callable[[Tensor], None], *, made_up: bool = True
+    ) -> Any:
+        self._take, self._examples_due, self.made_up = take, len(examples), made_up
         return self._present(examples)
 
     def _require_backward_done(self) -> None:

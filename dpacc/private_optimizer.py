@@ -1,4 +1,4 @@
-"""The optimizer of a plain loop: its `step` updates when a logical batch is whole."""
+"""Optimizers whose `step` is the engine's: they update when a logical batch is whole."""
 
 from __future__ import annotations
 
@@ -53,18 +53,13 @@ class PrivateOptimizer(torch.optim.Optimizer):
 
     Args:
         optimizer: the one that was given; its groups and state are shared.
-        turns: what the loop must do next.
-        schedule: stepped after each update.
+        update: what `step` stands for: the end of a logical step.
     """
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, turns: Turns, schedule: UpdateSchedule | None
-    ) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, update: Callable[[], None]) -> None:
         # Optimizer's own constructor would make groups and state of its own.
         self._optimizer = optimizer
-        self._turns = turns
-        self._schedule = schedule
-        self._settings: list[Mapping[str, Any]] | None = None
+        self._update = update
 
     def __getattr__(self, name: str) -> Any:
         if name == "_optimizer":
@@ -72,27 +67,22 @@ class PrivateOptimizer(torch.optim.Optimizer):
         return getattr(self._optimizer, name)
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Reduce, charge, add noise and update, if the logical batch is whole; else nothing.
+        """Reduce, charge, add noise and update.
 
         Raises:
-            PrivacyError: out of turn, with a closure, or after a setting was changed.
+            PrivacyError: out of turn, with a closure, or beside gradients that were not clipped.
         """
         if closure is not None:
             raise PrivacyError("optimizer.step takes no closure: it would look at examples again")
-        self._require_settings_untouched()
         self._refuse_gradients()
-        if self._turns.update():
-            if self._schedule is not None:
-                self._schedule.step()
-            self._settings = _settings(self._optimizer)
+        self._update()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Say that a new batch begins; there are no gradients to clear."""
-        self._turns.clear()
+        """There are no gradients to clear."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refused: the engine clips and adds noise to what it knew from the beginning."""
-        raise PrivacyError("give the optimizer all its parameters before make_private")
+        raise PrivacyError("give the optimizer all its parameters before it is made private")
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's own."""
@@ -101,7 +91,6 @@ class PrivateOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Into the optimizer."""
         self._optimizer.load_state_dict(state_dict)
-        self._settings = None
 
     def _refuse_gradients(self) -> None:
         """The engine's own appear within an update and are gone after it."""
@@ -113,6 +102,40 @@ class PrivateOptimizer(torch.optim.Optimizer):
                         "else than model(**batch).loss had a backward, such as a penalty on the "
                         "weights, or .grad was set; leave it out (weight decay is the optimizer's)"
                     )
+
+
+class PlainLoopOptimizer(PrivateOptimizer):
+    """The optimizer of a plain loop: a step that ends no logical batch updates nothing.
+
+    Args:
+        optimizer: see [`PrivateOptimizer`][dpacc.private_optimizer.PrivateOptimizer].
+        turns: what the loop must do next.
+        schedule: stepped after each update.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, turns: Turns, schedule: UpdateSchedule | None
+    ) -> None:
+        super().__init__(optimizer, self._take_turn)
+        self._turns = turns
+        self._schedule = schedule
+        self._settings: list[Mapping[str, Any]] | None = None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Say that a new batch begins; there are no gradients to clear."""
+        self._turns.clear()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Into the optimizer."""
+        super().load_state_dict(state_dict)
+        self._settings = None
+
+    def _take_turn(self) -> None:
+        self._require_settings_untouched()
+        if self._turns.update():
+            if self._schedule is not None:
+                self._schedule.step()
+            self._settings = _settings(self._optimizer)
 
     def _require_settings_untouched(self) -> None:
         now = _settings(self._optimizer)

@@ -4,6 +4,7 @@ from dpacc.backends.contract import Backend as Backend
 from dpacc.backends.fsdp2 import Fsdp2 as Fsdp2
 from dpacc.backends.replicated import Replicated as Replicated
 from dpacc.backends.selection import backend_for as backend_for
+from dpacc.backends.selection import refuse_cut_models as refuse_cut_models
 from dpacc.backends.zero import Zero as Zero
 
-__all__ = ["Backend", "Fsdp2", "Replicated", "Zero", "backend_for"]
+__all__ = ["Backend", "Fsdp2", "Replicated", "Zero", "backend_for", "refuse_cut_models"]

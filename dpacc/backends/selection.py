@@ -38,6 +38,20 @@ def backend_for(accelerator: Accelerator) -> Backend:
     )
 
 
+def refuse_cut_models(accelerator: Accelerator) -> None:
+    """Refuse a launch that cuts the model over ranks, for loops that are not the engine's own.
+
+    Raises:
+        ConfigurationError: it does.
+    """
+    kind = accelerator.distributed_type
+    if kind not in _REPLICATED:
+        raise ConfigurationError(
+            f"distributed_type={kind.value} cuts the model over ranks, which only an open loop can "
+            "drive; use engine.steps, as recipes/train.py does"
+        )
+
+
 def _fsdp2(accelerator: Accelerator) -> Backend:
     if accelerator.mixed_precision != "no":
         raise ConfigurationError(
