@@ -17,6 +17,7 @@ PerExampleGradients = Literal["auto", "materialize", "ghost"]
 Noise = Literal["gaussian", "discrete_gaussian"]
 WireFormat = Literal["fp32", "bf16"]
 Task = Literal["causal-lm", "sequence-classification", "token-classification"]
+LoraMethod = Literal["lora", "rslora", "ffa"]
 Metric = Literal["perplexity", "accuracy"]
 
 _USAGE = """\
@@ -148,6 +149,11 @@ class TrainingConfig:
         "Arithmetic of the frozen base; auto takes what the model was saved in. Adapters are "
         "always float32.",
         default="auto",
+    )
+    lora_method: LoraMethod = setting(
+        "lora trains both factors; rslora too, scaled by lora_alpha / sqrt(lora_rank); ffa keeps A "
+        "as it was drawn and trains B, which noise harms less at high ranks.",
+        default="lora",
     )
     lora_rank: int = setting("Rank of the adapters.", default=8, at_least=1)
     lora_alpha: float = setting("Adapters are scaled by lora_alpha / lora_rank.", default=16.0)

@@ -27,15 +27,22 @@ def apply_method(model: nn.Module, optimizer: torch.optim.Optimizer, method: Met
         raise ConfigurationError(f"method={method!r} must be one of {', '.join(get_args(Method))}")
     if method == "lora":
         return
-    lower = [p for name, p in model.named_parameters() if _is_lower(name) and p.requires_grad]
-    if not lower:
+    frozen = {id(parameter) for parameter in freeze_lower(model)}
+    if not frozen:
         raise ConfigurationError(
             "method='ffa' trains the B of LoRA adapters and this model has none to train; add "
             "them with peft.get_peft_model, or choose method='lora'"
         )
-    frozen = {id(parameter.requires_grad_(False)) for parameter in lower}
     for group in optimizer.param_groups:
         group["params"] = [p for p in group["params"] if id(p) not in frozen]
+
+
+def freeze_lower(model: nn.Module) -> list[nn.Parameter]:
+    """Keep every trainable A as it was drawn; which they are."""
+    lower = [p for name, p in model.named_parameters() if _is_lower(name) and p.requires_grad]
+    for parameter in lower:
+        parameter.requires_grad_(False)
+    return lower
 
 
 def _is_lower(name: str) -> bool:

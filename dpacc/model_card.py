@@ -13,6 +13,7 @@ from dpacc.chart import Measurement
 from dpacc.config import TrainingConfig
 
 _SETTINGS = (
+    "lora_method",
     "lora_rank",
     "lora_alpha",
     "lora_dropout",

@@ -28,8 +28,9 @@ from transformers.utils.logging import (
 )
 
 from dpacc.blocks import transformer_blocks
-from dpacc.config import Precision, Quantization, Task
+from dpacc.config import LoraMethod, Precision, Quantization, Task
 from dpacc.errors import ConfigurationError
+from dpacc.lora_methods import freeze_lower
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -118,6 +119,7 @@ def add_lora(
     seed: int = 0,
     gradient_checkpointing: bool = False,
     top_layers: int | None = None,
+    method: LoraMethod = "lora",
 ) -> PeftModel:
     """Put a fresh float32 LoRA adapter on the named linear layers of a frozen base.
 
@@ -126,12 +128,14 @@ def add_lora(
     Args:
         model: the base; it is changed in place.
         rank: r of the update s·B·A.
-        alpha: s = alpha / rank.
+        alpha: s = alpha / rank, or alpha / sqrt(rank) for "rslora".
         dropout: dropout on the adapter's input.
         target_modules: last parts of layer names, such as `q_proj`, or `all-linear`.
         seed: seeds A's initial values, equal on every rank (B starts at zero).
         gradient_checkpointing: recompute activations in the backward pass.
         top_layers: adapt this many of the last transformer blocks only; no backward runs beneath.
+        method: "lora"; "rslora", whose scale suits high ranks (arXiv 2312.03732); or "ffa", which
+            trains B alone (arXiv 2403.12313).
 
     Raises:
         ConfigurationError: a name that no linear layer has, nothing left to train, or more top
@@ -146,6 +150,7 @@ def add_lora(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
+        use_rslora=method == "rslora",
         **_where(model, target_modules, top_layers),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
@@ -153,6 +158,8 @@ def add_lora(
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if method == "ffa":
+        freeze_lower(adapted)
     if gradient_checkpointing:
         _enable_checkpointing(model)
     return adapted

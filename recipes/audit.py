@@ -103,6 +103,7 @@ def audit(config: AuditConfig) -> int:
     pad = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
     model = add_lora(
         model=base.model,
+        method=config.lora_method,
         rank=config.lora_rank,
         alpha=config.lora_alpha,
         target_modules=config.lora_target_modules,

@@ -84,6 +84,7 @@ def train(config: TrainingConfig) -> None:
     # The model: a frozen base, trainable adapters.
     model = add_lora(
         model=base.model,
+        method=config.lora_method,
         rank=config.lora_rank,
         alpha=config.lora_alpha,
         dropout=config.lora_dropout,

@@ -76,6 +76,7 @@ def build_skeleton(*, config: TrainingConfig, architecture: PretrainedConfig) ->
     stored = _store_quantized(base, config.quantization)
     adapted = add_lora(
         model=base,
+        method=config.lora_method,
         rank=config.lora_rank,
         alpha=config.lora_alpha,
         dropout=config.lora_dropout,

@@ -21,6 +21,7 @@ from transformers import (
 
 from dpacc.errors import ConfigurationError
 from dpacc.models import add_lora, load_base
+from tests.tiny_models import tiny_base
 
 LLAMA = LlamaConfig(
     vocab_size=64,
@@ -331,3 +332,28 @@ def test_more_top_layers_than_there_are_are_refused():
     """The error shows both numbers."""
     with pytest.raises(ConfigurationError, match=r"lora_top_layers=3 exceeds the 2 layers"):
         add_lora(model=tiny_llama(), rank=2, alpha=4, top_layers=3)
+
+
+def test_rank_stabilised_adapters_are_scaled_by_the_root_of_the_rank():
+    """s is alpha/√r under rslora, and alpha/r otherwise; the same parameters learn."""
+    scales = {}
+    for method in ("lora", "rslora"):
+        model = add_lora(model=tiny_base("llama"), rank=4, alpha=8, method=method)
+        (layer, *_) = (m for m in model.modules() if hasattr(m, "scaling"))
+        scales[method] = layer.scaling["default"]
+    assert scales == {"lora": 2.0, "rslora": 4.0}
+
+
+def test_ffa_trains_b_alone():
+    """A is drawn as ever, held in float32 and frozen; half of the adapters' matrices learn."""
+    whole = add_lora(model=tiny_base("llama"), rank=4, alpha=8)
+    half = add_lora(model=tiny_base("llama"), rank=4, alpha=8, method="ffa")
+    learned = {name for name, p in half.named_parameters() if p.requires_grad}
+    both = {name for name, p in whole.named_parameters() if p.requires_grad}
+    assert learned == {name for name in both if "lora_B" in name}
+    assert 2 * len(learned) == len(both)
+    drawn = dict(whole.named_parameters())
+    for name, parameter in half.named_parameters():
+        if "lora_A" in name:
+            assert parameter.dtype == torch.float32
+            torch.testing.assert_close(parameter, drawn[name])
