@@ -41,11 +41,12 @@ _PRECISIONS = {
     "float16": torch.float16,
 }
 
-_FAMILIES: dict[str, Any] = {
+FAMILIES: dict[str, Any] = {
     "causal-lm": AutoModelForCausalLM,
     "sequence-classification": AutoModelForSequenceClassification,
     "token-classification": AutoModelForTokenClassification,
 }
+_NEW_HEADS = ("classifier", "score")
 _PEFT_TASKS = {"ForSequenceClassification": "SEQ_CLS", "ForTokenClassification": "TOKEN_CLS"}
 
 
@@ -88,7 +89,7 @@ def load_base(
         with _quiet_loading(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             tokenizer = AutoTokenizer.from_pretrained(source)
-            base, report = _FAMILIES[task].from_pretrained(
+            base, report = FAMILIES[task].from_pretrained(
                 source, output_loading_info=True, **options
             )
     except torch.OutOfMemoryError:
@@ -152,6 +153,8 @@ def add_lora(
         lora_dropout=dropout,
         use_rslora=method == "rslora",
         **_where(model, target_modules, top_layers),
+        # PEFT trains a classification head whole, and would adapt it too.
+        exclude_modules=None if _peft_task(model) == "CAUSAL_LM" else list(_NEW_HEADS),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
     adapted = _wrap(model, config, seed)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from dpacc.adapters import attach_gradient_buffer
@@ -19,7 +19,7 @@ from dpacc.blocks import transformer_blocks
 from dpacc.config import Quantization, TrainingConfig
 from dpacc.errors import ConfigurationError
 from dpacc.gradients import GradientBuffer
-from dpacc.models import add_lora
+from dpacc.models import FAMILIES, add_lora
 
 _PRECISIONS = {
     "float32": torch.float32,
@@ -56,20 +56,22 @@ def build_skeleton(*, config: TrainingConfig, architecture: PretrainedConfig) ->
     """Build base and adapters as the recipe would, without weights.
 
     Raises:
-        ConfigurationError: no causal language model has this architecture, or a setting does not
+        ConfigurationError: no model for the task has this architecture, or a setting does not
             fit it.
     """
     # As the recipe loads it: a quantized base computes in bfloat16 unless dtype says otherwise.
     saved_in = getattr(architecture, "dtype", None) or torch.float32
     otherwise = saved_in if config.quantization == "none" else torch.bfloat16
+    if config.labels is not None:
+        architecture.num_labels = len(config.labels)
     compute = _PRECISIONS.get(config.dtype, otherwise)
     try:
         with torch.device("meta"):
-            base = AutoModelForCausalLM.from_config(architecture, dtype=compute)
+            base = FAMILIES[config.task].from_config(architecture, dtype=compute)
     except ValueError as error:
         raise ConfigurationError(
-            f"model={config.model} ({architecture.model_type}) is no causal language model: "
-            "choose one that predicts the next token"
+            f"model={config.model} ({architecture.model_type}) has no form for "
+            f"task={config.task}: choose another model or task"
         ) from error
     base.requires_grad_(False)
     base.config.use_cache = False

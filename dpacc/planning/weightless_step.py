@@ -88,8 +88,15 @@ def _backward(loss: Tensor, keep_graph: bool) -> None:
 
 
 def _losses(model: nn.Module, live: LiveMemory, examples: int, tokens: int) -> Tensor:
-    """Per-example losses as `causal_lm_losses` computes them where every token is learned."""
-    head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
+    """Per-example losses as `causal_lm_losses` computes them where every token is learned.
+
+    A classifier's logits are few, and so are its losses.
+    """
+    head: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
+    if head is None:
+        with live.purpose("activations"):
+            logits: Tensor = model(**_inputs(model, examples, tokens)).logits
+        return logits.float().flatten(1).sum(dim=1)
     with live.purpose("activations"):
         inputs = _inputs(model, examples, tokens)
         states = _states_before(model, head, inputs).flatten(0, 1).clone()

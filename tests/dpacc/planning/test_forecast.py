@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from dpacc.accumulation import ClippedSum
 from dpacc.adapters import attach_gradient_buffer
-from dpacc.config import TrainingConfig, load_config
+from dpacc.config import Task, TrainingConfig, load_config
 from dpacc.losses import causal_lm_losses
-from dpacc.models import add_lora
+from dpacc.models import FAMILIES, add_lora
 from dpacc.plan import PrivacyPlan
 from dpacc.planning.architectures import KNOWN, read_architecture
 from dpacc.planning.forecast import Machine, forecast
@@ -242,3 +242,25 @@ def test_recommendations_name_files_that_exist() -> None:
         files.append(launch.file)
     assert len(set(files)) == 7
     assert recommend(gpus=8, fitting={"fsdp2"}, quantization="int8", config="c.yaml") is None
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "bert"])
+@pytest.mark.parametrize("task", ["sequence-classification", "token-classification"])
+def test_classifiers_are_planned_with_their_heads(tmp_path: Path, task: Task, family: str) -> None:
+    """What learns is what the recipe trains: adapters on every layer, and the new head whole."""
+    model = tiny_folder(tmp_path, family)
+    labels = ("other", "person", "place")
+    architecture = read_architecture(model=model)
+    planned = build_skeleton(
+        config=config_of(model, task=task, labels=labels, dtype="float32", lora_rank=2),
+        architecture=architecture,
+    )
+    cost = cost_of_micro_batch(skeleton=planned, plan=PLAN, strategy="ghost", examples=4, tokens=16)
+    base = FAMILIES[task].from_config(architecture)
+    base.requires_grad_(False)
+    real = add_lora(model=base, rank=2, alpha=4)
+    assert planned.trainable == sum(p.numel() for p in real.parameters() if p.requires_grad)
+    heads = [name for name, p in real.named_parameters() if "modules_to_save" in name]
+    assert heads
+    assert not [name for name in heads if "lora_" in name]
+    assert cost.peak > 0
