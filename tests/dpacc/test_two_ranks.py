@@ -71,6 +71,24 @@ def test_ranks_share_the_activations_of_frozen_layers(
     torch.testing.assert_close(seen[0]["cached"], alone, rtol=1e-4, atol=1e-6)
 
 
+def test_a_plain_loop_on_two_ranks_gets_what_one_rank_gets(
+    seen: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Also where nobody was drawn, or for one rank only: every rank's loop updates as often."""
+    alone = run_scenarios(tmp_path)["empty draws"]
+    assert torch.equal(seen[0]["plain loop"], seen[1]["plain loop"])
+    torch.testing.assert_close(seen[0]["plain loop"], alone, rtol=1e-4, atol=1e-6)
+
+
+def test_the_trainer_on_two_ranks_gets_what_one_rank_gets(
+    seen: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Also when it was stopped and resumed."""
+    alone = run_scenarios(tmp_path)["ragged"]
+    assert torch.equal(seen[0]["trainer"], seen[1]["trainer"])
+    torch.testing.assert_close(seen[0]["trainer"], alone, rtol=1e-4, atol=1e-6)
+
+
 def test_only_the_first_rank_writes_the_ledger(folder: Path, seen: list[dict[str, Any]]) -> None:
     """Two ranks charge each step once."""
     assert seen

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
 from accelerate import Accelerator
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainingArguments
 
+from dpacc import PrivacyArguments, PrivacyEngine, PrivateTrainer
 from dpacc.errors import ConfigurationError, DpaccError
 from dpacc.plan import PrivacyPlan
-from tests.dpacc.test_engine import plan_for, prepared, received
+from tests.dpacc.test_engine import RecordingOptimizer, plan_for, prepared, received
 from tests.dpacc.test_frozen_activations import trained
-from tests.tiny_models import collate, examples
+from tests.tiny_models import collate, examples, tiny_model
 
 SCENARIOS: dict[str, tuple[list[int], PrivacyPlan]] = {
     "ragged": ([7, 3, 12, 1, 9, 5, 5, 20, 2, 11], plan_for(10, expected_batch_size=6, steps=4)),
@@ -88,6 +92,73 @@ def cached(folder: Path) -> torch.Tensor:
     return adapters
 
 
+def plain_loop(folder: Path) -> torch.Tensor:
+    """The noised sums of "empty draws" from a plain loop, which updates after a backward."""
+    lengths, plan = SCENARIOS["empty draws"]
+    model = tiny_model("llama")
+    inner = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
+    engine = PrivacyEngine(ledger=folder / "plain.jsonl", fixed_seed=3)
+    model, optimizer, loader = engine.make_private_with_plan(
+        model=model,
+        optimizer=inner,
+        data_loader=DataLoader(examples(lengths), batch_size=1, collate_fn=collate),
+        plan=plan,
+    )
+    for batch in loader:
+        optimizer.zero_grad()
+        model(**batch).loss.backward()
+        optimizer.step()
+    engine.close()
+    return torch.stack(inner.received)
+
+
+def private_trainer(folder: Path) -> torch.Tensor:
+    """The noised sums of "ragged" from the Trainer, stopped after two steps and resumed."""
+    lengths, plan = SCENARIOS["ragged"]
+    received: list[torch.Tensor] = []
+    for stop, resume in ((2, None), (plan.steps, True)):
+        model = tiny_model("llama")
+        inner = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
+        trainer = PrivateTrainer(
+            model=model,
+            optimizers=(inner, None),
+            args=TrainingArguments(
+                output_dir=str(folder / "trainer"),
+                per_device_train_batch_size=1,
+                gradient_accumulation_steps=plan.expected_batch_size // 2,
+                max_steps=plan.steps,
+                save_strategy="steps",
+                save_steps=2,
+                report_to=[],
+                disable_tqdm=True,
+                use_cpu=True,
+                ddp_backend="gloo",
+            ),
+            train_dataset=examples(lengths),
+            data_collator=collate,
+            callbacks=[StopAfter(stop)],
+            privacy=PrivacyArguments(
+                noise_multiplier=plan.noise_multiplier,
+                max_grad_norm=plan.max_grad_norm,
+                target_delta=plan.target_delta,
+                fixed_seed=3,
+            ),
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        received += inner.received
+    return torch.stack(received) * plan.expected_batch_size
+
+
+class StopAfter(TrainerCallback):
+    """Ends a training after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = state.global_step >= self.steps
+
+
 def main() -> None:
     """Run everything and write what this rank saw."""
     folder, accelerator = Path(sys.argv[1]), Accelerator(cpu=True)
@@ -97,6 +168,8 @@ def main() -> None:
         "fresh secret": fresh_secret(folder),
         "disagreement": disagreement(folder, accelerator),
         "cached": cached(folder),
+        "plain loop": plain_loop(folder),
+        "trainer": private_trainer(folder),
         "failed charge": failed_charge(folder, accelerator),
     }
     torch.save(seen, folder / f"rank-{accelerator.process_index}.pt")
