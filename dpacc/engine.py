@@ -206,7 +206,11 @@ class PrivacyEngine:
             self._resumption.save(0)
         if probe_examples is None:
             probe_examples = probe_examples_for(model=self._model, like=dataset[0], collate=collate)
-        probe: CouplingProbe | None = CouplingProbe(model=self._model, examples=probe_examples)
+        probe: CouplingProbe | None = CouplingProbe(
+            model=self._model,
+            examples=probe_examples,
+            rounds=lambda: self._buffer.in_half_precision,
+        )
         sampler = PoissonSampler(
             dataset_size=self.plan.dataset_size,
             expected_batch_size=self.plan.expected_batch_size,

@@ -63,6 +63,9 @@ class GradientBuffer:
         layout: the slots.
         tokens_may_be_flattened: whether the model is known to hand some layers its tokens as
             [examples · tokens, features], example after example.
+
+    Attributes:
+        in_half_precision: whether gradients of the last backward came in 16 bits.
     """
 
     def __init__(self, layout: Layout, *, tokens_may_be_flattened: bool = False) -> None:
@@ -72,6 +75,7 @@ class GradientBuffer:
         self._examples = 0
         self._owners: Tensor | None = None
         self._touched = False
+        self.in_half_precision = False
 
     def open(self, *, examples: int, sink: Sink, owners: Tensor | None = None) -> None:
         """Accept the gradients of a backward over `examples` examples.
@@ -83,7 +87,7 @@ class GradientBuffer:
                 gradients are averaged. By default every example is its own unit.
         """
         self._sink, self._examples, self._owners = sink, examples, owners
-        self._touched = False
+        self._touched = self.in_half_precision = False
 
     def close(self) -> None:
         """Accept no more.
@@ -118,6 +122,7 @@ class GradientBuffer:
                 f"are {self._examples} losses; its inputs must be [examples, ...]"
             )
         self._touched = True
+        self.in_half_precision |= gradient.dtype != torch.float32
         block = gradient.reshape(self._examples, -1)
         self._sink.take(slot, block if self._owners is None else _averages(block, self._owners))
 

@@ -131,13 +131,21 @@ class CouplingProbe:
     Args:
         model: the prepared model; its dtype sets how closely gradients must agree.
         examples: at least two invented examples; the first is the one watched.
+        rounds: whether the gradients were computed in 16 bits, as under autocast.
     """
 
-    def __init__(self, *, model: nn.Module, examples: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        examples: Sequence[Any],
+        rounds: Callable[[], bool] = lambda: False,
+    ) -> None:
         if len(examples) < 2:
             raise PrivacyError("the coupling probe needs at least two probe_examples")
         self._model = model
         self._examples = list(examples)
+        self._rounds = rounds
         self._watched: list[Tensor] = []
 
     def rehearsals(self) -> Iterator[list[Any]]:
@@ -180,5 +188,5 @@ class CouplingProbe:
 
     @property
     def _tolerance(self) -> float:
-        half = any(p.dtype != torch.float32 for p in self._model.parameters())
+        half = self._rounds() or any(p.dtype != torch.float32 for p in self._model.parameters())
         return _TOLERANCE_IN_HALF_PRECISION if half else _TOLERANCE

@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from dpacc import PrivacyArguments, PrivateTrainer
-from dpacc.errors import ConfigurationError
+from dpacc.errors import ConfigurationError, PrivacyError
+from dpacc.losses import causal_lm_losses
 from tests.dpacc.test_engine import LENGTHS, RecordingOptimizer, received
 from tests.tiny_models import collate, examples, save_tiny_llama, tiny_base, tiny_model
 
@@ -142,8 +143,6 @@ def test_what_is_logged_without_noise_is_in_the_ledger_and_the_statement(tmp_pat
         num_train_epochs=1,
         save_strategy="epoch",
     )
-    from dpacc.losses import causal_lm_losses
-
     with torch.no_grad():
         expected = causal_lm_losses(run.model.train(), collate(PRIVATE)).mean()
     run.train()
@@ -208,6 +207,20 @@ def test_what_a_trainer_offers_still_works(tmp_path: Path) -> None:
     assert {n.split(".")[-3] for n, p in run.model.named_parameters() if p.requires_grad} == {
         "lora_B"
     }
+
+
+def test_bf16_autocast_is_allowed_and_coupling_is_still_seen(tmp_path: Path) -> None:
+    """Rounding to 16 bits depends on padding by a little; a mean over the batch by far more."""
+    run = trainer(tmp_path / "run", bf16=True, use_cpu=True, max_steps=2, eval_strategy="epoch")
+    assert run.train().global_step == 2
+
+    def coupled(model: Any, batch: Any) -> torch.Tensor:
+        losses = causal_lm_losses(model, batch)
+        return losses / len(losses)
+
+    run = trainer(tmp_path / "coupled", bf16=True, use_cpu=True, losses=coupled)
+    with pytest.raises(PrivacyError, match="beside it"):
+        run.train()
 
 
 def test_units_and_classifiers(tmp_path: Path) -> None:
