@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from functools import partial
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dpacc.config import TrainingConfig
 from dpacc.errors import ConfigurationError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 FieldType = type | UnionType
+Held = TypeVar("Held")
 Complaint = Callable[[Record], str | None]
 
 _FILE_TYPES = (".jsonl", ".json", ".parquet", ".txt")
@@ -76,8 +77,13 @@ def load_held_out_examples(
     examples = _load(
         config.held_out_data, config.held_out_split, config=config, tokenizer=tokenizer
     )
-    wanted = min(config.held_out_examples or len(examples), len(examples))
-    return random.Random(config.seed).sample(examples, wanted)
+    return chosen(examples, config=config)
+
+
+def chosen(held_out: Sequence[Held], *, config: TrainingConfig) -> list[Held]:
+    """The `held_out_examples` of all, the same ones for the same seed."""
+    wanted = min(config.held_out_examples or len(held_out), len(held_out))
+    return random.Random(config.seed).sample(held_out, wanted)
 
 
 def read_records(

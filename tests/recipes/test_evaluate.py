@@ -1,0 +1,111 @@
+"""The evaluation recipe: an adapter or its bare base, measured on held-out data."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dpacc.cli import terminal
+from tests.recipes.test_train import (  # noqa: F401
+    Train,
+    as_arguments,
+    material,
+    recipe,
+    settings,
+    train,
+)
+
+RECIPE = Path(__file__).parents[2] / "recipes/evaluate.py"
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> ModuleType:
+    """The recipe's own module, loaded from its file."""
+    spec = importlib.util.spec_from_file_location("evaluate_recipe", RECIPE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+def measured(
+    evaluation: ModuleType,
+    capsys: pytest.CaptureFixture[str],
+    values: dict[str, object],
+) -> dict[str, object]:
+    capsys.readouterr()
+    with terminal.one_line_errors():
+        evaluation.main(as_arguments(values | {"as_json": True}))
+    found: dict[str, object] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_an_adapter_is_measured_beside_its_base(
+    evaluation: ModuleType,
+    train: Train,  # noqa: F811
+    material: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Both perplexities are those on the run's card, and samples go on from beginnings."""
+    folder = train(learning_rate=0.1) / "tiny"
+    values = settings(material, tmp_path) | {"samples": 2, "sample_tokens": 4}
+    base = measured(evaluation, capsys, values)
+    adapted = measured(evaluation, capsys, values | {"adapter": folder})
+    card = (folder / "README.md").read_text()
+    assert f"{adapted['perplexity']:.1f}" in card
+    assert f"{base['perplexity']:.1f}" in card
+    assert adapted["perplexity"] != base["perplexity"]
+    assert isinstance(adapted["samples"], list)
+    assert len(adapted["samples"]) == 2
+
+
+def test_answers_and_classes_get_accuracy_and_f1(
+    evaluation: ModuleType,
+    material: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A few different completions are answers; a classifier's labels are classes."""
+    records = [
+        {"text": "film", "ask": "film", "say": " joy" if i % 2 else " dull"} for i in range(9)
+    ]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in records))
+    values = settings(material, tmp_path) | {"held_out_data": path, "samples": 0}
+    asked = {"prompt_field": "ask", "completion_field": "say", "held_out_examples": 8}
+    found = measured(evaluation, capsys, values | asked)
+    assert found["held-out examples"] == 8
+    assert round(float(str(found["accuracy"])) * 8, 9).is_integer()
+    assert {"F1 of dull", "F1 of joy", "macro F1"} < set(found)
+    classes = {"task": "sequence-classification", "label_field": "say", "labels": " joy, dull"}
+    path.write_text("".join(json.dumps(each | {"say": 0}) + "\n" for each in records))
+    found = measured(evaluation, capsys, values | classes)
+    assert {"accuracy", "macro F1"} < set(found)
+    assert "perplexity" not in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"held_out_data": "null"}, "--held_out_data"), ({"adapter": "nowhere"}, "holds no adapter")],
+)
+def test_what_cannot_be_measured_is_one_line(
+    evaluation: ModuleType,
+    material: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, object],
+    words: str,
+) -> None:
+    """Exit code 2, and what to do."""
+    with pytest.raises(SystemExit) as caught, terminal.one_line_errors():
+        evaluation.main(as_arguments(settings(material, tmp_path) | changes))
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
