@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from dpacc import release
 from tests.cli.test_audit import PLAN
+from tests.test_docs_loops import programs
 
 SCRIPT = """
 import sys
@@ -38,6 +39,13 @@ for step in engine.steps(data, collate):
     step.update()
 print("finished")
 Path(sys.argv[1]).write_text("finished")
+"""
+
+MATERIAL = """
+from tests.tiny_models import collate, examples, tiny_model
+
+model = tiny_model("llama")
+train, held_out = examples([7, 3, 12, 4, 9, 5] * 5), examples([5, 6], seed=8)
 """
 
 
@@ -131,6 +139,21 @@ def test_a_healthy_script_is_stopped_in_time(
     assert code == 0, found
     assert {*found} == {"coupling", "sampling", "clip", "noise", "coverage", "ledger"}
     assert not ledger.exists()
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["plain loop", "Trainer"])
+def test_loops_and_trainers_of_the_docs_are_healthy(
+    dpacc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Sampling, noise, clipping and coverage are seen from within the same engine."""
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "script.py"
+    program = programs("loops_and_trainers.md")[number]
+    script.write_text(MATERIAL + program)
+    code, found = examined(dpacc, script)
+    assert code == 0, found
+    assert {"sampling", "clip", "noise", "coverage", "ledger"} <= found.keys()
+    assert not (tmp_path / "run/ledger.jsonl").exists()
 
 
 def test_a_script_that_couples_examples_is_unhealthy(dpacc, script: Path, tmp_path: Path) -> None:
