@@ -8,15 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from dpacc_accounting import Repeated, epsilon, read_ledger
 from torch.utils.data import DataLoader, WeightedRandomSampler
-from transformers import default_data_collator
+from transformers import (
+    AutoTokenizer,
+    DataCollatorForLanguageModeling,
+    default_data_collator,
+)
 
 from dpacc import PrivacyEngine
 from dpacc.errors import BudgetExhausted, ConfigurationError, PrivacyError
 from dpacc.losses import classification_losses
 from tests.dpacc.test_engine import LENGTHS, RecordingOptimizer, plan_for, received
-from tests.tiny_models import collate, examples, tiny_model
+from tests.tiny_models import collate, examples, save_tiny_llama, tiny_model
 
 
 def loader_of(data: list[Any], *, batch_size: int = 5, **options: Any) -> DataLoader[Any]:
@@ -199,6 +204,37 @@ def test_a_stacking_collator_is_enough(tmp_path: Path) -> None:
         model=model,
         optimizer=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1),
         data_loader=DataLoader(data, batch_size=4, collate_fn=default_data_collator),
+        noise_multiplier=1.0,
+        target_delta=1e-3,
+        max_grad_norm=1.0,
+        epochs=1,
+    )
+    for batch in loader:
+        optimizer.zero_grad()
+        model(**batch).loss.backward()
+        optimizer.step()
+    assert engine.steps_charged == 2
+
+
+@pytest.mark.parametrize("as_tensors", [False, True])
+def test_hugging_faces_own_datasets_and_collators_fit(tmp_path: Path, as_tensors: bool) -> None:
+    """Tokenizer, Dataset and DataCollatorForLanguageModeling as in any tutorial."""
+    words = ["the", "film", "was", "good", "bad", "very", "a", "not", "and", "it"]
+    save_tiny_llama(tmp_path, words=words)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    texts = [" ".join(words[:length]) for length in (3, 5, 2, 9, 4, 7)]
+    data = Dataset.from_dict(dict(tokenizer(texts)))
+    model = tiny_model("llama")
+    engine = PrivacyEngine(ledger=tmp_path / "ledger.jsonl")
+    model, optimizer, loader = engine.make_private(
+        model=model,
+        optimizer=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1),
+        data_loader=DataLoader(
+            data.with_format("torch") if as_tensors else data,  # type: ignore[arg-type]
+            batch_size=3,
+            shuffle=True,
+            collate_fn=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        ),
         noise_multiplier=1.0,
         target_delta=1e-3,
         max_grad_norm=1.0,
