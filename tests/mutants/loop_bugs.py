@@ -1,7 +1,5 @@
 """Mistakes that a plain loop or a Trainer could make around a sound engine."""
 
-
-
 from __future__ import annotations
 
 from tests.mutants.bug import Bug
