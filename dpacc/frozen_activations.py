@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dpacc.blocks import first_trained_block, transformer_blocks
 from dpacc.errors import ConfigurationError
@@ -73,10 +74,7 @@ class FrozenActivations:
         self._starts = np.cumsum([0, *(len(each["input_ids"]) for each in examples)])
         self.examples = [{**each, _ROW: row} for row, each in enumerate(examples)]
         self._compute(accelerator, folder)
-        self._hooks = [
-            model.register_forward_pre_hook(self._take, with_kwargs=True),
-            model.register_forward_hook(self._forget, always_call=True),
-        ]
+        self._hooks = self._attached_to(model)
         for block in self._beneath:
             block.forward = self._skipping(block.forward)
 
@@ -89,6 +87,22 @@ class FrozenActivations:
             batch[_STATES] = self._padded(rows, batch["input_ids"].shape[1])
         return batch
 
+    def move_to(self, model: nn.Module) -> None:
+        """Serve another model on the same base, whose adapters begin at the same layer.
+
+        Raises:
+            ConfigurationError: the layers beneath its adapters are others.
+        """
+        beneath = list(transformer_blocks(model))[: first_trained_block(model)]
+        if [id(block) for block in beneath] != [id(block) for block in self._beneath]:
+            raise ConfigurationError(
+                "these activations are of other layers: put the adapters on as many top layers of "
+                "the same base, or compute them anew"
+            )
+        for hook in self._hooks:
+            hook.remove()
+        self._model, self._hooks = model, self._attached_to(model)
+
     def close(self) -> None:
         """Let the model run through all its layers again, and give up the file."""
         for hook in self._hooks:
@@ -96,6 +110,12 @@ class FrozenActivations:
         for block in self._beneath:
             del block.forward
         del self._states
+
+    def _attached_to(self, model: nn.Module) -> list[RemovableHandle]:
+        return [
+            model.register_forward_pre_hook(self._take, with_kwargs=True),
+            model.register_forward_hook(self._forget, always_call=True),
+        ]
 
     def _knows(self, example: Mapping[str, Any]) -> bool:
         row = example.get(_ROW, -1)

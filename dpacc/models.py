@@ -168,6 +168,22 @@ def add_lora(
     return adapted
 
 
+def load_adapter(*, model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Put the adapter of a finished run on its base.
+
+    Raises:
+        ConfigurationError: the folder holds no adapter.
+    """
+    with _quiet_loading():
+        from peft import PeftModel
+
+    if not (folder / "adapter_config.json").is_file():
+        raise ConfigurationError(
+            f"{folder} holds no adapter (adapter_config.json); give a run's folder"
+        )
+    return PeftModel.from_pretrained(model, str(folder))
+
+
 # --- loading ------------------------------------------------------------------------------
 
 

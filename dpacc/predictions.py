@@ -12,12 +12,19 @@ from torch import Tensor, nn
 
 from dpacc.audit.text_canaries import losses_of_texts
 from dpacc.batching import cut_into_micro_batches, starting_cost
+from dpacc.config import TrainingConfig
+from dpacc.data import chosen, read_records
 from dpacc.errors import ConfigurationError
-from dpacc.evaluation import evaluating
+from dpacc.evaluation import evaluating, held_out_perplexity
 from dpacc.supervision import IGNORED, Example, tokenize_examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+# More different completions than these are texts, not answers.
+_MOST_ANSWERS = 20
+# Words of a text that a sample goes on from.
+_BEGINNING = 6
 
 Collate = Callable[[list[Example]], dict[str, Tensor]]
 
@@ -130,6 +137,73 @@ def predict_answers(
         losses.append(torch.as_tensor(means) * tokens)
     places: list[int] = torch.stack(losses).argmin(dim=0).tolist()
     return places
+
+
+def held_out_figures(
+    *,
+    config: TrainingConfig,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    collate: Collate,
+) -> dict[str, float]:
+    """What the held-out data says of a model, by name: perplexity, accuracy, F1.
+
+    A causal model has an accuracy where the completions are a few different ones.
+
+    Args:
+        config: names the held-out data and the task.
+        model: with its adapter, if it has one.
+        tokenizer: the model's.
+        examples: the held-out examples.
+        collate: makes a batch of a list of examples.
+    """
+    measured: dict[str, Any] = {
+        "model": model,
+        "collate": collate,
+        "max_tokens": config.micro_batch_tokens,
+    }
+    if config.task != "causal-lm":
+        predicted, true = predict_classes(examples=examples, **measured)
+        return _figures(quality_of(predicted=predicted, true=true, labels=config.labels or ()))
+    found = {"perplexity": held_out_perplexity(examples=examples, **measured)}
+    prompts, completions = held_out_texts(config=config)
+    answers = sorted(set(completions))
+    if not 2 <= len(answers) <= _MOST_ANSWERS:
+        return found
+    predicted = predict_answers(
+        prompts=prompts,
+        answers=answers,
+        tokenizer=tokenizer,
+        max_length=config.max_length,
+        **measured,
+    )
+    true = [answers.index(each) for each in completions]
+    return found | _figures(quality_of(predicted=predicted, true=true, labels=answers))
+
+
+def held_out_texts(*, config: TrainingConfig) -> tuple[list[str], list[str]]:
+    """What is given to a causal model, and the completion of each, where there is one."""
+    if config.messages_field is not None:
+        return [], []
+    prompt, completion = config.prompt_field, config.completion_field
+    fields = [config.text_field] if prompt is None or completion is None else [prompt, completion]
+    held_out = read_records(
+        source=str(config.held_out_data),
+        fields=dict.fromkeys(fields, str),
+        split=config.held_out_split,
+        subset=config.data_subset,
+    )
+    records = chosen(held_out, config=config)
+    if len(fields) == 1:
+        beginnings = [record[fields[0]].split()[:_BEGINNING] for record in records]
+        return [" ".join(words) for words in beginnings], []
+    return [r[fields[0]] for r in records], [r[fields[1]] for r in records]
+
+
+def _figures(quality: Quality) -> dict[str, float]:
+    each = {f"F1 of {name.strip()}": f1 for name, f1 in quality.f1.items()}
+    return {"accuracy": quality.accuracy, "macro F1": quality.macro_f1, **each}
 
 
 def continue_texts(

@@ -16,21 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dpacc.cli import terminal
 from dpacc.config import TrainingConfig
-from dpacc.data import chosen, read_records
 from dpacc.errors import ConfigurationError
 from dpacc.settings import read_settings, setting
-
-if TYPE_CHECKING:
-    from dpacc.predictions import Quality
-
-# More different completions than these are texts, not answers.
-_MOST_ANSWERS = 20
-# Words of a text that a sample goes on from.
-_BEGINNING = 6
 
 _USAGE = "python recipes/evaluate.py --config FILE.yaml [--adapter FOLDER] [settings]"
 
@@ -67,12 +58,9 @@ def main(arguments: Sequence[str]) -> None:
 def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     """Every figure by its name."""
     # Imported here, so that a mistake in the settings is told at once.
-    from peft import PeftModel
-
     from dpacc.data import load_held_out_examples, pad_examples
-    from dpacc.evaluation import held_out_perplexity
-    from dpacc.models import load_base
-    from dpacc.predictions import continue_texts, predict_answers, predict_classes, quality_of
+    from dpacc.models import load_adapter, load_base
+    from dpacc.predictions import continue_texts, held_out_figures, held_out_texts
 
     base = load_base(
         model=config.model,
@@ -84,31 +72,16 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     )
     model = base.model
     if config.adapter is not None:
-        if not (Path(config.adapter) / "adapter_config.json").is_file():
-            raise ConfigurationError(f"{config.adapter} holds no adapter; give a run's folder")
-        model = PeftModel.from_pretrained(base.model, config.adapter)
+        model = load_adapter(model=model, folder=Path(config.adapter))
     held_out = load_held_out_examples(config=config, tokenizer=base.tokenizer)
     collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
-    measured = {"model": model, "collate": collate, "max_tokens": config.micro_batch_tokens}
     found: dict[str, Any] = {"held-out examples": len(held_out)}
-    if config.task != "causal-lm":
-        predicted, true = predict_classes(examples=held_out, **measured)
-        return found | figures(
-            quality_of(predicted=predicted, true=true, labels=config.labels or ())
-        )
-    found["perplexity"] = held_out_perplexity(examples=held_out, **measured)
-    prompts, completions = held_out_texts(config)
-    answers = sorted(set(completions))
-    if 2 <= len(answers) <= _MOST_ANSWERS:
-        predicted = predict_answers(
-            prompts=prompts,
-            answers=answers,
-            tokenizer=base.tokenizer,
-            max_length=config.max_length,
-            **measured,
-        )
-        true = [answers.index(each) for each in completions]
-        found |= figures(quality_of(predicted=predicted, true=true, labels=answers))
+    found |= held_out_figures(
+        config=config, model=model, tokenizer=base.tokenizer, examples=held_out, collate=collate
+    )
+    if config.task != "causal-lm" or not config.samples:
+        return found
+    prompts, _ = held_out_texts(config=config)
     given = prompts[: config.samples]
     written = continue_texts(
         model=model,
@@ -120,31 +93,6 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     samples = zip(given, written, strict=True)
     found["samples"] = [{"given": prompt, "written": text} for prompt, text in samples]
     return found
-
-
-def held_out_texts(config: EvaluationConfig) -> tuple[list[str], list[str]]:
-    """What is given to a causal model, and the completion of each, where there is one."""
-    if config.messages_field is not None:
-        return [], []
-    prompt, completion = config.prompt_field, config.completion_field
-    fields = [config.text_field] if prompt is None or completion is None else [prompt, completion]
-    held_out = read_records(
-        source=str(config.held_out_data),
-        fields=dict.fromkeys(fields, str),
-        split=config.held_out_split,
-        subset=config.data_subset,
-    )
-    records = chosen(held_out, config=config)
-    if len(fields) == 1:
-        beginnings = [record[fields[0]].split()[:_BEGINNING] for record in records]
-        return [" ".join(words) for words in beginnings], []
-    return [r[fields[0]] for r in records], [r[fields[1]] for r in records]
-
-
-def figures(quality: Quality) -> dict[str, float]:
-    """Accuracy and F1 by their names."""
-    each = {f"F1 of {name.strip()}": f1 for name, f1 in quality.f1.items()}
-    return {"accuracy": quality.accuracy, "macro F1": quality.macro_f1, **each}
 
 
 def _written(value: Any) -> str:

@@ -127,3 +127,27 @@ def test_dropout_beneath_is_refused(tmp_path):
             accelerator=Accelerator(cpu=True),
             folder=tmp_path,
         )
+
+
+def test_activations_serve_the_next_model_on_the_same_base(tmp_path):
+    """Another adapter of as many layers sees what it would have seen; one of more is refused."""
+    base = tiny_base("llama")
+    first = add_lora(model=base, rank=2, alpha=4, top_layers=1)
+    frozen = FrozenActivations(
+        model=first,
+        examples=_examples(),
+        collate=COLLATE,
+        accelerator=Accelerator(cpu=True),
+        folder=tmp_path,
+    )
+    second = add_lora(model=first.unload(), rank=3, alpha=4, top_layers=1, seed=5).eval()
+    frozen.move_to(second)
+    given = frozen.collate(frozen.examples[:4])
+    plain = {name: value for name, value in given.items() if name != "frozen_states"}
+    with torch.no_grad():
+        skipped = second(**given).logits
+        torch.testing.assert_close(skipped, second(**plain).logits)
+    third = add_lora(model=second.unload(), rank=2, alpha=4, top_layers=2)
+    with pytest.raises(ConfigurationError, match="as many top layers"):
+        frozen.move_to(third)
+    frozen.close()
