@@ -1,0 +1,49 @@
+"""Federated private LoRA on Flower: organisations share an adapter, never their records.
+
+Each client trains with this project's own engine, a ledger and a budget of its own; Flower carries
+the messages. Names are loaded on first use.
+"""
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dpacc.federated.client import DPLoRAClient as DPLoRAClient
+    from dpacc.federated.history import History as History
+    from dpacc.federated.server import FederatedServer as FederatedServer
+    from dpacc.federated.settings import DPSettings as DPSettings
+    from dpacc.federated.settings import LoraSettings as LoraSettings
+    from dpacc.federated.settings import PrivacyBudget as PrivacyBudget
+
+# Flower reads them when it is imported; what a hospital runs should not phone home.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+_HOMES = {
+    "DPLoRAClient": "dpacc.federated.client",
+    "DPSettings": "dpacc.federated.settings",
+    "FederatedServer": "dpacc.federated.server",
+    "History": "dpacc.federated.history",
+    "LoraSettings": "dpacc.federated.settings",
+    "PrivacyBudget": "dpacc.federated.settings",
+}
+
+__all__ = [
+    "DPLoRAClient",
+    "DPSettings",
+    "FederatedServer",
+    "History",
+    "LoraSettings",
+    "PrivacyBudget",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dpacc.federated' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,201 @@
+"""A client of the federation: answers Flower's training messages with private updates."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from dpacc.errors import BudgetExhausted, ConfigurationError, DpaccError
+from dpacc.federated.layout import Arrays, digest_of, from_record, to_record
+from dpacc.federated.local_training import LocalTraining
+from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
+
+SPENT = "budget spent: "
+"""How the refusal of a client begins that has nothing left to give."""
+
+
+_LOG = logging.getLogger(__name__)
+
+
+class RequestRefused(DpaccError):  # noqa: N818 - reads as what happened
+    """The server's own message is wrong, so that telling it why reveals nothing."""
+
+
+class DPLoRAClient:
+    """One organisation: its data, its budget, its ledger.
+
+    Only noised adapters leave it, after their steps were charged to its ledger; no loss, no count
+    of examples, and no text of an error that its data could have shaped. An update that was made
+    but perhaps never arrived is sent again as it was, without another charge.
+
+    Args:
+        client_id: how reports call it.
+        data_path: its examples, a local file.
+        lora_config: the adapter that all share.
+        dp_config: its own budget and training.
+        task: what is learned; a mapping of `TrainingConfig`'s fields about data.
+        model_name: its own copy of the model; by default what the server names.
+        folder: where its ledger and last update are kept.
+        fixed_seed: for tests; noted in the ledger.
+    """
+
+    def __init__(
+        self,
+        *,
+        client_id: str,
+        data_path: Path | str,
+        lora_config: LoraSettings,
+        dp_config: DPSettings,
+        task: dict[str, Any] | None = None,
+        model_name: str | None = None,
+        folder: Path | str | None = None,
+        fixed_seed: int | None = None,
+    ) -> None:
+        self.client_id = client_id
+        self.dp_config = dp_config
+        self.lora_config = lora_config
+        self.folder = Path(folder) if folder is not None else Path("federation") / client_id
+        self._data_path = str(data_path)
+        self._task = Task(fields=task or {})
+        self._model_name = model_name
+        self._fixed_seed = fixed_seed
+        self._training: LocalTraining | None = None
+
+    @property
+    def app(self) -> ClientApp:
+        """This client as Flower runs it, in process or on a SuperNode."""
+        app = ClientApp()
+
+        @app.train()
+        def train(message: Message, context: Context) -> Message:
+            del context
+            return self.answer(message)
+
+        return app
+
+    @property
+    def training(self) -> LocalTraining:
+        """The client's model and books, once it was first asked for a round."""
+        if self._training is None:
+            raise ConfigurationError(f"{self.client_id} was not asked for a round yet")
+        return self._training
+
+    def answer(self, message: Message) -> Message:
+        """One round's update, or why there is none."""
+        try:
+            return Message(self._update(message.content), reply_to=message)
+        except BudgetExhausted as spent:
+            return _refusal(f"{SPENT}{spent}", message)
+        except RequestRefused as refused:
+            return _refusal(str(refused), message)
+        except Exception as error:  # its text may say something about private records
+            _LOG.exception("client %s could not answer", self.client_id)
+            return _refusal(f"the client stopped with {type(error).__name__}", message)
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        if self._training is not None:
+            self._training.close()
+            self._training = None
+
+    def _update(self, content: RecordDict) -> RecordDict:
+        asked = content.config_records["config"]
+        training = self._begin(asked)
+        if asked["layout"] != training.layout:
+            raise RequestRefused(
+                "the adapters' layout differs from the server's: give both the same model and "
+                "lora settings"
+            )
+        start = _start(content, training)
+        request = _request(asked, start)
+        update = self._sent_before(request)
+        if update is None:
+            update = training.run_round(start)
+            self._keep(update, request)
+        return RecordDict(
+            {
+                "arrays": to_record(update),
+                "metrics": self._books(training),
+                "config": ConfigRecord({"client": self.client_id}),
+            }
+        )
+
+    def _begin(self, asked: ConfigRecord) -> LocalTraining:
+        if self._training is None:
+            model = self._model_name or str(asked["model"])
+            self._training = LocalTraining(
+                config=training_config(
+                    model=model,
+                    data_path=self._data_path,
+                    lora=self.lora_config,
+                    dp=self.dp_config,
+                    task=self._task,
+                ),
+                rounds=self.dp_config.most_rounds or int(_number(asked, "rounds")),
+                local_epochs=_number(asked, "local-epochs"),
+                folder=self.folder,
+                fixed_seed=self._fixed_seed,
+            )
+        return self._training
+
+    def _books(self, training: LocalTraining) -> MetricRecord:
+        """What accounting needs; all of it follows from public settings and counts of steps."""
+        spent = training.spent
+        return MetricRecord(
+            {
+                "epsilon": spent.epsilon,
+                "delta": spent.delta,
+                "epsilon-budget": self.dp_config.epsilon,
+                "noise-multiplier": training.plan.noise_multiplier,
+                "sampling-probability": training.plan.sampling_probability,
+                "steps-charged": training.steps_charged,
+            }
+        )
+
+    def _sent_before(self, request: str) -> Arrays | None:
+        path = self.folder / "last_update.safetensors"
+        if not path.exists():
+            return None
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("request") != request:
+                return None
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    def _keep(self, update: Arrays, request: str) -> None:
+        path = self.folder / "last_update.safetensors"
+        partial = path.with_suffix(".partial")
+        save_file(update, partial, metadata={"request": request})
+        partial.replace(path)
+
+
+def _start(content: RecordDict, training: LocalTraining) -> Arrays:
+    try:
+        return from_record(content.array_records["arrays"], like=training.initial)
+    except ConfigurationError as error:
+        raise RequestRefused(str(error)) from error
+
+
+def _request(asked: ConfigRecord, start: Arrays) -> str:
+    """What identifies a request: the run, the round, and the adapters it starts from."""
+    words = json.dumps([asked["run"], asked["server-round"], digest_of(start)])
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
+def _number(asked: ConfigRecord, name: str) -> float:
+    value = asked[name]
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        raise RequestRefused(f"the server asks for {name}={value!r}; it must be above 0")
+    return value
+
+
+def _refusal(reason: str, message: Message) -> Message:
+    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)

@@ -1,0 +1,145 @@
+"""What happened in each round, and the books that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from typing import Any
+
+from dpacc_accounting import FederatedGuarantee, price_federation, read_federation
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientBooks:
+    """What a client said of its own ledger when it sent an update.
+
+    Args:
+        epsilon: ε of all that it has charged.
+        delta: δ at which that holds.
+        epsilon_budget: the ε that it will never exceed.
+        noise_multiplier: σ of its steps.
+        sampling_probability: q of its steps.
+        steps_charged: how many steps its ledger holds.
+    """
+
+    epsilon: float
+    delta: float
+    epsilon_budget: float
+    noise_multiplier: float
+    sampling_probability: float
+    steps_charged: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundReport:
+    """One round, as the server saw it.
+
+    Args:
+        number: from 1.
+        asked: the clients that were asked.
+        survivors: the clients whose updates arrived whole.
+        failed: why the others gave none.
+        filtered: the survivors that robust aggregation left out, and why.
+        books: what each survivor's ledger holds.
+        quality: what the server measured on its own held-out data.
+        aggregation_error: how far the average strays from the mean of the clients' updates,
+            relative to it; 0 for exact rules.
+        bytes_received: of adapters.
+    """
+
+    number: int
+    asked: tuple[str, ...]
+    survivors: tuple[str, ...]
+    failed: Mapping[str, str]
+    filtered: Mapping[str, str]
+    books: Mapping[str, ClientBooks]
+    quality: Mapping[str, float]
+    aggregation_error: float = 0.0
+    bytes_received: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> RoundReport:
+        """Read what `to_json` wrote."""
+        books = {name: ClientBooks(**each) for name, each in document["books"].items()}
+        lists = {name: tuple(document[name]) for name in ("asked", "survivors")}
+        return cls(**{**document, **lists, "books": books})
+
+
+@dataclass(kw_only=True)
+class History:
+    """All rounds of a federation.
+
+    Args:
+        rounds: in order.
+        start_quality: what the server measured before the first.
+        unit: the privacy unit of every client.
+    """
+
+    rounds: list[RoundReport] = field(default_factory=list)
+    start_quality: Mapping[str, float] = field(default_factory=dict)
+    unit: str = "example"
+
+    def epsilons(self) -> dict[str, float]:
+        """Each client's ε, by its own ledger."""
+        return {name: books[-1].epsilon for name, books in self._books().items()}
+
+    def federation(self) -> dict[str, Any]:
+        """What `dpacc compose` reads, to price the run anew from what was really done.
+
+        Raises:
+            ValueError: no client ever took part.
+        """
+        books = self._books()
+        if not books:
+            raise ValueError("no client took part in any round, so there is nothing to price")
+        return {
+            "level": "example",
+            "delta": next(iter(books.values()))[0].delta,
+            "unit": self.unit,
+            "clients": [_client(name, known) for name, known in books.items()],
+        }
+
+    def guarantee(self) -> FederatedGuarantee:
+        """ε of every client, in the server's view and in that of the released models."""
+        return price_federation(federation=read_federation(document=self.federation()))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "rounds": [report.to_json() for report in self.rounds],
+            "start_quality": dict(self.start_quality),
+            "unit": self.unit,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> History:
+        """Read what `to_json` wrote."""
+        rounds = [RoundReport.from_json(each) for each in document["rounds"]]
+        return cls(rounds=rounds, start_quality=document["start_quality"], unit=document["unit"])
+
+    def _books(self) -> dict[str, list[ClientBooks]]:
+        found: dict[str, list[ClientBooks]] = {}
+        for report in self.rounds:
+            for name, books in report.books.items():
+                found.setdefault(name, []).append(books)
+        return found
+
+
+def _client(name: str, books: list[ClientBooks]) -> dict[str, Any]:
+    """One client's rounds, told by how many steps its ledger had grown each time."""
+    counts = [each.steps_charged for each in books]
+    grown = [after - before for before, after in zip([0, *counts], counts, strict=False)]
+    return {
+        "name": name,
+        "sampling_probability": books[0].sampling_probability,
+        "noise_multiplier": books[0].noise_multiplier,
+        "epsilon_budget": books[0].epsilon_budget,
+        "schedule": [
+            {"rounds": sum(1 for _ in same), "local_steps": steps} for steps, same in groupby(grown)
+        ],
+    }

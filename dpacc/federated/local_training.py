@@ -1,0 +1,147 @@
+"""A client's share of a round: private steps of the project's own engine, on its own books."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Hashable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from dpacc_accounting import Guarantee
+
+from dpacc.config import TrainingConfig
+from dpacc.data import load_training_examples, load_units, pad_examples
+from dpacc.decoupled_losses import batch_losses_of
+from dpacc.engine import PrivacyEngine
+from dpacc.errors import BudgetExhausted
+from dpacc.federated.layout import Arrays, layout_hash, load_arrays, trainable_arrays
+from dpacc.logical_step import LogicalStep
+from dpacc.models import add_lora, load_base
+from dpacc.plan import PrivacyPlan
+from dpacc.ranks import join_ranks
+
+
+class LocalTraining:
+    """One client's model, plan, ledger and optimizer, over all rounds.
+
+    The plan covers `rounds` rounds of `local_epochs` passes each, with the noise that keeps the
+    client's own budget. Each round takes the next of the plan's steps from the ledger's count, so
+    neither a restart nor a greedy server can make it spend more.
+
+    Args:
+        config: model, data and budget.
+        rounds: the most rounds that this client will join.
+        local_epochs: expected passes over its data in one round.
+        folder: where its ledger lives.
+        fixed_seed: for tests; noted in the ledger.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: TrainingConfig,
+        rounds: int,
+        local_epochs: float,
+        folder: Path,
+        fixed_seed: int | None = None,
+    ) -> None:
+        base = load_base(
+            model=config.model, task=config.task, labels=config.labels, seed=config.seed
+        )
+        self._examples = load_training_examples(config=config, tokenizer=base.tokenizer)
+        self._units = load_units(config=config)
+        self._collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
+        self._losses_of = batch_losses_of(base.model)
+        size = count_units(self._examples, self._units)
+        self.steps_per_round = math.ceil(local_epochs * size / config.expected_batch_size)
+        self.plan = PrivacyPlan.calibrate(
+            dataset_size=size,
+            expected_batch_size=config.expected_batch_size,
+            steps=rounds * self.steps_per_round,
+            target_epsilon=config.epsilon,
+            target_delta=config.delta_for(dataset_size=size),
+            max_grad_norm=config.max_grad_norm,
+            unit=config.unit_field or "example",
+        )
+        model = adapted_model(config, base.model)
+        adapters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(adapters, lr=config.learning_rate, weight_decay=0.0)
+        self._engine = PrivacyEngine(
+            local_accelerator(),
+            self.plan,
+            ledger=folder / "ledger.jsonl",
+            fixed_seed=fixed_seed,
+        )
+        self._model, _ = self._engine.prepare(model, optimizer)
+        self.layout = layout_hash(model)
+        self.initial = trainable_arrays(model)
+        self._steps: Iterator[LogicalStep] | None = None
+
+    def run_round(self, start: Arrays) -> Arrays:
+        """Train from `start` for one round; every step is charged before it is taken.
+
+        Raises:
+            BudgetExhausted: the plan holds no step any more.
+            LedgerError: a charge could not be written; nothing of the round may leave.
+        """
+        if self._steps is None:
+            self._steps = self._engine.steps(self._examples, self._collate, units=self._units)
+        load_arrays(self._model, start)
+        self._model.train()
+        taken = 0
+        try:
+            for step in itertools.islice(self._steps, self.steps_per_round):
+                for batch in step:
+                    step.backward(self._losses_of(self._model, batch))
+                step.update()
+                taken += 1
+        except BaseException:
+            self._steps = None  # the next request goes on where the ledger stands
+            raise
+        if taken == 0:
+            raise BudgetExhausted(
+                f"all {self.plan.steps} steps of the plan are spent; nothing more is given"
+            )
+        return trainable_arrays(self._model)
+
+    @property
+    def steps_charged(self) -> int:
+        """How many local steps the ledger holds."""
+        return self._engine.steps_charged
+
+    @property
+    def spent(self) -> Guarantee:
+        """What all charged steps promise."""
+        return self._engine.guarantee()
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        self._engine.close()
+
+
+def adapted_model(config: TrainingConfig, base: Any) -> torch.nn.Module:
+    """The shared adapter on a base, as server and clients all make it."""
+    adapted: torch.nn.Module = add_lora(
+        model=base,
+        method=config.lora_method,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        target_modules=config.lora_target_modules,
+        seed=config.seed,
+        top_layers=config.lora_top_layers,
+    )
+    return adapted
+
+
+def count_units(examples: Sequence[Any], units: Sequence[Hashable] | None) -> int:
+    """N, in privacy units."""
+    return len(examples) if units is None else len(set(units))
+
+
+def local_accelerator() -> Accelerator:
+    """A client is one process; several in one process share what Accelerate keeps of it."""
+    return join_ranks()

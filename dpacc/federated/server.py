@@ -1,0 +1,231 @@
+"""The federation's server: a thin hand on Flower's ServerApp and strategy."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Context, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from torch import nn
+
+from dpacc.errors import ConfigurationError
+from dpacc.federated.aggregation import AggregationName, aggregation_named
+from dpacc.federated.client import DPLoRAClient
+from dpacc.federated.grid import LocalGrid
+from dpacc.federated.history import History
+from dpacc.federated.layout import Arrays, layout_hash, load_arrays, to_record, trainable_arrays
+from dpacc.federated.settings import LoraSettings, PrivacyBudget, Task
+from dpacc.federated.strategy import FederatedLoRA
+from dpacc.models import add_lora, load_base
+
+Measure = Callable[[nn.Module], Mapping[str, float]]
+
+
+class FederatedServer:
+    """Coordinates a federation, in process or as the ServerApp of a deployed one.
+
+    Args:
+        model_name: folder or hub id of the base that all share.
+        num_clients: how many must be connected before the first round.
+        rounds: R.
+        privacy_budget: the most that any client may spend; updates of others are refused.
+        lora_config: the adapter that all share.
+        task: fields of `TrainingConfig` about data; of them, `task` and `labels` shape the model.
+        folder: where the state of the run is kept, from which a restarted server goes on.
+
+    ```python
+    server = FederatedServer(model_name="model", num_clients=2, rounds=5,
+                             privacy_budget=PrivacyBudget(epsilon=8.0, delta=1e-5))
+    history = server.train(clients=clients, local_epochs=1)
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        model_name: str,
+        num_clients: int,
+        rounds: int,
+        privacy_budget: PrivacyBudget,
+        lora_config: LoraSettings | None = None,
+        task: Mapping[str, Any] | None = None,
+        folder: Path | str = "federation/server",
+    ) -> None:
+        self._model_name = model_name
+        self._num_clients = num_clients
+        self._rounds = rounds
+        self._budget = privacy_budget
+        self._lora = lora_config or LoraSettings()
+        self._folder = Path(folder)
+        self._history = History()
+        self._run = secrets.token_hex(16)
+        shape = Task(fields=task or {})
+        base = load_base(
+            model=model_name, task=shape.kind, labels=shape.labels, seed=self._lora.seed
+        )
+        self.model: nn.Module = add_lora(
+            model=base.model,
+            method=self._lora.method,
+            rank=self._lora.rank,
+            alpha=self._lora.alpha,
+            target_modules=self._lora.target_modules,
+            seed=self._lora.seed,
+            top_layers=self._lora.top_layers,
+        )
+        self.tokenizer = base.tokenizer
+
+    def train(
+        self,
+        *,
+        clients: Sequence[DPLoRAClient],
+        aggregation: AggregationName = "ffa",
+        client_sampling_rate: float = 1.0,
+        local_epochs: float = 1.0,
+        measure: Measure | None = None,
+    ) -> History:
+        """Run all rounds in this process.
+
+        Args:
+            clients: who takes part.
+            aggregation: how adapters become one.
+            client_sampling_rate: the chance with which each client is asked in a round.
+            local_epochs: a client's expected passes over its data in one round.
+            measure: what to measure of the model after each round, on data of the server's own.
+
+        Raises:
+            ConfigurationError: settings that contradict each other, or another run's state.
+        """
+        if len(clients) != self._num_clients:
+            raise ConfigurationError(
+                f"num_clients={self._num_clients} and {len(clients)} clients given; "
+                "name as many as take part"
+            )
+        app = self.app(
+            aggregation=aggregation,
+            client_sampling_rate=client_sampling_rate,
+            local_epochs=local_epochs,
+            measure=measure,
+        )
+        grid = LocalGrid({node: client.app for node, client in enumerate(clients, start=1)})
+        context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
+        with _quiet_flower():
+            app(grid, context)
+        return self._history
+
+    def app(
+        self,
+        *,
+        aggregation: AggregationName = "ffa",
+        client_sampling_rate: float = 1.0,
+        local_epochs: float = 1.0,
+        measure: Measure | None = None,
+    ) -> ServerApp:
+        """The same run as a Flower ServerApp, for a deployed federation; see `train`."""
+        if not 0 < client_sampling_rate <= 1:
+            raise ConfigurationError(
+                f"client_sampling_rate={client_sampling_rate} must lie above 0 and be at most 1"
+            )
+        rule = aggregation_named(aggregation, lora_method=self._lora.method)
+        app = ServerApp()
+
+        @app.main()
+        def main(grid: Grid, context: Context) -> None:
+            del context
+            arrays = self._restore(aggregation)
+            if not self._history.rounds:
+                self._history.start_quality = self._measured(measure, arrays)
+                self._save(arrays, self._history, aggregation)
+            strategy = FederatedLoRA(
+                start=arrays,
+                aggregation=rule,
+                budget=self._budget,
+                clients=self._num_clients,
+                sampling_rate=client_sampling_rate,
+                history=self._history,
+                measure=lambda now: self._measured(measure, now),
+                after_round=lambda now, history: self._save(now, history, aggregation),
+            )
+            config = ConfigRecord(
+                {
+                    "run": self._run,
+                    "model": self._model_name,
+                    "layout": layout_hash(self.model),
+                    "rounds": self._rounds,
+                    "local-epochs": float(local_epochs),
+                }
+            )
+            strategy.start(
+                grid=grid,
+                initial_arrays=to_record(arrays),
+                num_rounds=self._rounds - len(self._history.rounds),
+                train_config=config,
+            )
+            load_arrays(self.model, strategy.arrays)
+
+        return app
+
+    @property
+    def history(self) -> History:
+        """All rounds so far."""
+        return self._history
+
+    def _measured(self, measure: Measure | None, arrays: Arrays) -> Mapping[str, float]:
+        if measure is None:
+            return {}
+        load_arrays(self.model, arrays)
+        return dict(measure(self.model))
+
+    def _save(self, arrays: Arrays, history: History, aggregation: str) -> None:
+        """Adapter and history in one file, which appears whole or not at all."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        known = {
+            "history": json.dumps(history.to_json()),
+            "run": self._run,
+            "agreed": self._agreed(aggregation),
+        }
+        partial = self._state.with_suffix(".partial")
+        save_file(arrays, partial, metadata=known)
+        partial.replace(self._state)
+
+    def _restore(self, aggregation: str) -> Arrays:
+        """Where the run stands: at its beginning, or after the last round that was kept."""
+        if not self._state.exists():
+            return trainable_arrays(self.model)
+        with safe_open(self._state, framework="numpy") as file:
+            known = file.metadata()
+            if known["agreed"] != self._agreed(aggregation):
+                raise ConfigurationError(
+                    f"{self._state} holds a federation with other settings; give this one a "
+                    "folder of its own"
+                )
+            self._run = known["run"]
+            self._history = History.from_json(json.loads(known["history"]))
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    def _agreed(self, aggregation: str) -> str:
+        words = [self._model_name, self._rounds, aggregation, layout_hash(self.model)]
+        return json.dumps(words)
+
+    @property
+    def _state(self) -> Path:
+        return self._folder / "state.safetensors"
+
+
+@contextmanager
+def _quiet_flower() -> Iterator[None]:
+    """The history tells what Flower's log would."""
+    log = logging.getLogger("flwr")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

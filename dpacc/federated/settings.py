@@ -1,0 +1,125 @@
+"""What a federation agrees on, and what each client decides for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dpacc.config import LoraMethod, TrainingConfig
+from dpacc.errors import ConfigurationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyBudget:
+    """The most that any client may spend, over all rounds.
+
+    Args:
+        epsilon: ε; a client may choose less.
+        delta: δ at which every client states its ε, so that they can be compared.
+
+    >>> PrivacyBudget(epsilon=8.0, delta=1e-5).epsilon
+    8.0
+    """
+
+    epsilon: float
+    delta: float
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0 or not 0 < self.delta < 1:
+            raise ConfigurationError(
+                f"epsilon={self.epsilon} and delta={self.delta}: a budget needs an epsilon above 0 "
+                "and a delta strictly between 0 and 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """The adapter that all share; server and clients must be given the same one.
+
+    Args:
+        rank: r.
+        alpha: the adapter is scaled by alpha / rank.
+        method: "ffa" keeps A as it was drawn and trains B alone, whose average is exact; "lora"
+            trains both factors.
+        target_modules: layers that get adapters, by the last part of their names.
+        top_layers: adapt this many of the last blocks only.
+        seed: seeds A and a new head's first values, which are public.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    method: LoraMethod = "ffa"
+    target_modules: tuple[str, ...] = ("all-linear",)
+    top_layers: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPSettings:
+    """One client's own privacy and training.
+
+    Args:
+        epsilon: ε_i, all that this client will ever spend in the federation.
+        delta: δ at which it is stated.
+        expected_batch_size: examples that a local step holds on average (Poisson sampling).
+        max_grad_norm: C, the clipping norm.
+        learning_rate: AdamW's, constant; its state stays with the client between rounds.
+        most_rounds: the rounds that noise is sized for; by default all of the federation's. A
+            client that is asked for more stops, because its budget is spent.
+        unit_field: the field that says whose an example is, for a privacy unit larger than one.
+    """
+
+    epsilon: float
+    delta: float
+    expected_batch_size: int
+    max_grad_norm: float = 1.0
+    learning_rate: float = 1e-3
+    most_rounds: int | None = None
+    unit_field: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is learned: fields of [`TrainingConfig`][dpacc.config.TrainingConfig] about data.
+
+    >>> Task(fields={"task": "sequence-classification", "labels": ("bad", "good")}).labels
+    ('bad', 'good')
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The names of the classes, if there are any."""
+        return self.fields.get("labels")
+
+    @property
+    def kind(self) -> Any:
+        """ "causal-lm" or a classification."""
+        return self.fields.get("task", "causal-lm")
+
+
+def training_config(
+    *, model: str, data_path: str, lora: LoraSettings, dp: DPSettings, task: Task
+) -> TrainingConfig:
+    """The same choices in the words of a run alone, by which data and adapters are made."""
+    return TrainingConfig(
+        model=model,
+        train_data=data_path,
+        epsilon=dp.epsilon,
+        delta=dp.delta,
+        expected_batch_size=dp.expected_batch_size,
+        steps=1,
+        warmup_steps=0,
+        max_grad_norm=dp.max_grad_norm,
+        learning_rate=dp.learning_rate,
+        unit_field=dp.unit_field,
+        lora_rank=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_method=lora.method,
+        lora_target_modules=lora.target_modules,
+        lora_top_layers=lora.top_layers,
+        seed=lora.seed,
+        **task.fields,
+    )

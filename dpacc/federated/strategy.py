@@ -1,0 +1,191 @@
+"""The federation as a Flower strategy: who is asked, what is accepted, how it becomes one."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy.strategy_utils import sample_nodes
+
+from dpacc.errors import ConfigurationError
+from dpacc.federated.aggregation import Aggregation
+from dpacc.federated.history import ClientBooks, History, RoundReport
+from dpacc.federated.layout import Arrays, from_record, to_record
+from dpacc.federated.settings import PrivacyBudget
+
+_BOOKS = {
+    "epsilon": "epsilon",
+    "delta": "delta",
+    "epsilon_budget": "epsilon-budget",
+    "noise_multiplier": "noise-multiplier",
+    "sampling_probability": "sampling-probability",
+    "steps_charged": "steps-charged",
+}
+
+
+class FederatedLoRA(FedAvg):
+    """Example-level private federation: every client's update is private before it arrives.
+
+    What the server does with it is post-processing. Clients are never asked to evaluate: what they
+    measured on private data would leave without noise.
+
+    Args:
+        start: the adapter before the first round.
+        aggregation: from updates to the next adapter.
+        budget: the most that a client may spend, and the δ that all share.
+        clients: how many must be connected before the first round.
+        sampling_rate: the chance with which each connected client is asked in a round, by a coin
+            of the operating system.
+        history: the rounds so far; this one goes on after them.
+        measure: what the server measures on data of its own.
+        after_round: keeps what a restart needs.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: Arrays,
+        aggregation: Aggregation,
+        budget: PrivacyBudget,
+        clients: int,
+        sampling_rate: float,
+        history: History,
+        measure: Callable[[Arrays], Mapping[str, float]],
+        after_round: Callable[[Arrays, History], None],
+    ) -> None:
+        super().__init__(min_available_nodes=clients)
+        self.arrays = start
+        self._aggregation = aggregation
+        self._budget = budget
+        self._sampling_rate = sampling_rate
+        self._history = history
+        self._measure = measure
+        self._after_round = after_round
+        self._names: dict[int, str] = {}
+        self._asked: list[int] = []
+        self._all_connected = False
+        self._coins = secrets.SystemRandom()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask each connected client with the same chance."""
+        del server_round, arrays
+        self._asked = [n for n in self._connected(grid) if self._coins.random() < self.rate]
+        config["server-round"] = len(self._history.rounds) + 1
+        record = self._request(config)
+        return self._construct_messages(record, self._asked, MessageType.TRAIN)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check every reply alone, aggregate those that hold, and report on all."""
+        del server_round
+        failed = {self._name(node): "no answer" for node in self._asked}
+        updates: dict[str, Arrays] = {}
+        books: dict[str, ClientBooks] = {}
+        received = 0
+        for reply in sorted(replies, key=lambda each: each.metadata.src_node_id):
+            node = reply.metadata.src_node_id
+            before = self._name(node)
+            try:
+                update, known = self._accept(reply)
+            except ConfigurationError as error:
+                failed[before] = str(error)
+                continue
+            failed.pop(before, None)
+            name = self._learn_name(node, str(reply.content.config_records["config"]["client"]))
+            updates[name], books[name] = update, known
+            received += sum(array.nbytes for array in update.values())
+        aggregate = self._aggregation(self.arrays, updates) if updates else None
+        if aggregate is not None:
+            self.arrays = aggregate.arrays
+        self._history.rounds.append(
+            RoundReport(
+                number=len(self._history.rounds) + 1,
+                asked=tuple(self._name(node) for node in self._asked),
+                survivors=tuple(updates),
+                failed=failed,
+                filtered={} if aggregate is None else aggregate.filtered,
+                books=books,
+                quality=self._measure(self.arrays),
+                aggregation_error=0.0 if aggregate is None else aggregate.error,
+                bytes_received=received,
+            )
+        )
+        self._after_round(self.arrays, self._history)
+        return to_record(self.arrays), None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Nobody is asked."""
+        del server_round, arrays, config, grid
+        return []
+
+    def summary(self) -> None:
+        """Flower's log needs no summary; the history tells everything."""
+
+    @property
+    def rate(self) -> float:
+        """The chance with which a client is asked."""
+        return self._sampling_rate
+
+    def _connected(self, grid: Grid) -> list[int]:
+        """All clients, once they have come; later whoever is still there."""
+        if self._all_connected:
+            return sorted(grid.get_node_ids())
+        _, connected = sample_nodes(grid, self.min_available_nodes, 0)
+        self._all_connected = True
+        return sorted(connected)
+
+    def _request(self, config: ConfigRecord) -> RecordDict:
+        return RecordDict({"arrays": to_record(self.arrays), "config": config})
+
+    def _accept(self, reply: Message) -> tuple[Arrays, ClientBooks]:
+        """The update and books of one reply.
+
+        Raises:
+            ConfigurationError: the client gave none, or not what was agreed.
+        """
+        if reply.has_error():
+            raise ConfigurationError(str(reply.error.reason))
+        records = reply.content
+        if set(records) != {"arrays", "metrics", "config"}:
+            raise ConfigurationError("the reply does not hold arrays, metrics and config")
+        books = _books(records.metric_records.get("metrics"))
+        if books.delta != self._budget.delta or books.epsilon_budget > self._budget.epsilon:
+            raise ConfigurationError(
+                f"the client keeps epsilon={books.epsilon_budget:g} at delta={books.delta:g}; this "
+                f"federation promises at most epsilon={self._budget.epsilon:g} at delta="
+                f"{self._budget.delta:g}"
+            )
+        arrays = records.array_records.get("arrays")
+        if arrays is None:
+            raise ConfigurationError("the reply holds no arrays")
+        return from_record(arrays, like=self.arrays), books
+
+    def _name(self, node: int) -> str:
+        return self._names.get(node, f"node {node}")
+
+    def _learn_name(self, node: int, said: str) -> str:
+        """What a client calls itself; two that say the same are told apart by their nodes."""
+        if node not in self._names:
+            taken = said in self._names.values()
+            self._names[node] = f"{said} (node {node})" if taken else said
+        return self._names[node]
+
+
+def _books(metrics: MetricRecord | None) -> ClientBooks:
+    try:
+        assert metrics is not None
+        said = {name: metrics[key] for name, key in _BOOKS.items()}
+        known = {name: float(value) for name, value in said.items()}  # type: ignore[arg-type]
+        assert all(math.isfinite(value) for value in known.values())
+        return ClientBooks(**{**known, "steps_charged": int(known["steps_charged"])})  # type: ignore[arg-type]
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError("the reply does not say what its ledger holds") from error
