@@ -130,7 +130,7 @@ def test_dropout_beneath_is_refused(tmp_path):
 
 
 def test_activations_serve_the_next_model_on_the_same_base(tmp_path):
-    """Another adapter of as many layers sees what it would have seen; one of more is refused."""
+    """Another adapter of as many layers sees what it would have seen; another base is refused."""
     base = tiny_base("llama")
     first = add_lora(model=base, rank=2, alpha=4, top_layers=1)
     frozen = FrozenActivations(
@@ -148,7 +148,7 @@ def test_activations_serve_the_next_model_on_the_same_base(tmp_path):
         real = plain["attention_mask"].bool()
         skipped, whole = second(**given).logits[real], second(**plain).logits[real]
     torch.testing.assert_close(skipped, whole)
-    third = add_lora(model=second.unload(), rank=2, alpha=4, top_layers=2)
+    third = add_lora(model=tiny_base("llama"), rank=2, alpha=4, top_layers=1)
     with pytest.raises(ConfigurationError, match="as many top layers"):
         frozen.move_to(third)
     frozen.close()
