@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
+from torch import nn
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.layout import Arrays
+from dpacc.federated.factors import Factors, Matrix, factors_of, no_corrections
+from dpacc.federated.layout import Arrays, trainable_arrays
 
-AggregationName = Literal["ffa"]
+AggregationName = Literal["ffa", "fedex", "stacking", "average"]
+CORRECTING = ("fedex", "stacking")
+"""Rules that change the base's weights, on every client."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,22 +65,99 @@ def ffa(start: Arrays, updates: Mapping[str, Arrays]) -> Aggregate:
     return Aggregate(arrays=mean_of(updates))
 
 
-_RULES: Mapping[str, Aggregation] = {"ffa": ffa}
+def plain_average(factors: Sequence[Factors]) -> Aggregation:
+    """The means of A and of B, whose product is not the mean of the products.
+
+    `error` is ‖s·B̄·Ā − mean(s·Bᵢ·Aᵢ)‖ / ‖mean(s·Bᵢ·Aᵢ)‖ over all layers, in Frobenius norm.
+    """
+
+    def aggregate(start: Arrays, updates: Mapping[str, Arrays]) -> Aggregate:
+        del start
+        arrays = mean_of(updates)
+        missed = total = 0.0
+        for layer in factors:
+            exact = _mean_product(layer, updates)
+            missed += float(np.square(layer.product(arrays) - exact).sum())
+            total += float(np.square(exact).sum())
+        return Aggregate(arrays=arrays, error=math.sqrt(missed / total) if total else 0.0)
+
+    return aggregate
 
 
-def aggregation_named(name: str, *, lora_method: str) -> Aggregation:
-    """The rule of that name.
+def fedex(factors: Sequence[Factors]) -> Aggregation:
+    """The means of A and of B, and what their product misses is added to the base.
+
+    W ← W + mean(s·Bᵢ·Aᵢ) − s·B̄·Ā, so that the model is the mean of the clients' models
+    (FedEx-LoRA, arXiv 2410.09432).
+    """
+
+    def aggregate(start: Arrays, updates: Mapping[str, Arrays]) -> Aggregate:
+        arrays = mean_of(updates)
+        for layer in factors:
+            missed = _mean_product(layer, updates) - layer.product(arrays)
+            arrays[layer.correction] = _grown(start, layer, missed)
+        return Aggregate(arrays=arrays)
+
+    return aggregate
+
+
+def stacking(factors: Sequence[Factors], *, drawn: Arrays) -> Aggregation:
+    """All clients' factors side by side, [B₁ … Bₙ]·[A₁; …; Aₙ]/n, folded into the base.
+
+    The adapter then starts over from A as it was `drawn` and B = 0 (FLoRA, arXiv 2409.05976).
+    """
+
+    def aggregate(start: Arrays, updates: Mapping[str, Arrays]) -> Aggregate:
+        arrays = mean_of(updates)
+        for layer in factors:
+            uppers = [each[layer.upper].astype(np.float64) for each in updates.values()]
+            lowers = [each[layer.lower].astype(np.float64) for each in updates.values()]
+            stacked = np.concatenate(uppers, axis=1) @ np.concatenate(lowers, axis=0)
+            arrays[layer.correction] = _grown(start, layer, layer.scale * stacked / len(updates))
+            arrays[layer.upper] = np.zeros_like(drawn[layer.upper])
+            arrays[layer.lower] = drawn[layer.lower].copy()
+        return Aggregate(arrays=arrays)
+
+    return aggregate
+
+
+def aggregation_named(name: str, *, model: nn.Module) -> tuple[Aggregation, Arrays]:
+    """The rule of that name, and the first adapter with the corrections that the rule needs.
 
     Raises:
         ConfigurationError: an unknown name, or one that the adapter's method contradicts.
     """
+    factors, first = factors_of(model), trainable_arrays(model)
+    both = any(layer.lower in first for layer in factors)
     if name not in get_args(AggregationName):
         raise ConfigurationError(
             f"aggregation={name!r} must be one of {', '.join(get_args(AggregationName))}"
         )
-    if name == "ffa" and lora_method != "ffa":
+    if name == "ffa" and both:
         raise ConfigurationError(
-            f"aggregation='ffa' with method={lora_method!r}: the mean of A and that of B do not "
-            "multiply to the mean of B·A; train with LoraSettings(method='ffa')"
+            "aggregation='ffa' with an adapter that trains A and B: the mean of A and that of B do "
+            "not multiply to the mean of B·A; train with LoraSettings(method='ffa'), or take "
+            "aggregation='fedex'"
         )
-    return _RULES[name]
+    if name != "ffa" and not both:
+        raise ConfigurationError(
+            f"aggregation={name!r} with LoraSettings(method='ffa'), whose average is exact as it "
+            "is: take aggregation='ffa', or train both factors with method='lora'"
+        )
+    if name in CORRECTING:
+        first |= no_corrections(model)
+    rules: Mapping[str, Callable[[], Aggregation]] = {
+        "ffa": lambda: ffa,
+        "average": lambda: plain_average(factors),
+        "fedex": lambda: fedex(factors),
+        "stacking": lambda: stacking(factors, drawn=dict(first)),
+    }
+    return rules[name](), first
+
+
+def _mean_product(layer: Factors, updates: Mapping[str, Arrays]) -> Matrix:
+    return np.asarray(np.mean([layer.product(each) for each in updates.values()], axis=0))
+
+
+def _grown(start: Arrays, layer: Factors, by: Matrix) -> npt.NDArray[np.float32]:
+    return np.asarray(start[layer.correction].astype(np.float64) + by, dtype=np.float32)

@@ -43,6 +43,8 @@ class DPLoRAClient:
         lora_config: the adapter that all share.
         dp_config: its own budget and training.
         task: what is learned; a mapping of `TrainingConfig`'s fields about data.
+        rank: its own r_i, below the shared adapter's r: it trains the first r_i columns of B beside
+            the first r_i rows of the shared A. By default r.
         model_name: its own copy of the model; by default what the server names.
         folder: where its ledger and last update are kept.
         fixed_seed: for tests; noted in the ledger.
@@ -56,6 +58,7 @@ class DPLoRAClient:
         lora_config: LoraSettings,
         dp_config: DPSettings,
         task: dict[str, Any] | None = None,
+        rank: int | None = None,
         model_name: str | None = None,
         folder: Path | str | None = None,
         fixed_seed: int | None = None,
@@ -66,6 +69,7 @@ class DPLoRAClient:
         self.folder = Path(folder) if folder is not None else Path("federation") / client_id
         self._data_path = str(data_path)
         self._task = Task(fields=task or {})
+        self._rank = rank
         self._model_name = model_name
         self._fixed_seed = fixed_seed
         self._training: LocalTraining | None = None
@@ -115,7 +119,7 @@ class DPLoRAClient:
                 "the adapters' layout differs from the server's: give both the same model and "
                 "lora settings"
             )
-        start = _start(content, training)
+        start = _start(content, training, corrected=bool(asked["corrected"]))
         request = _request(asked, start)
         update = self._sent_before(request)
         if update is None:
@@ -142,6 +146,7 @@ class DPLoRAClient:
                 ),
                 rounds=self.dp_config.most_rounds or int(_number(asked, "rounds")),
                 local_epochs=_number(asked, "local-epochs"),
+                rank=self._rank,
                 folder=self.folder,
                 fixed_seed=self._fixed_seed,
             )
@@ -177,9 +182,10 @@ class DPLoRAClient:
         partial.replace(path)
 
 
-def _start(content: RecordDict, training: LocalTraining) -> Arrays:
+def _start(content: RecordDict, training: LocalTraining, *, corrected: bool) -> Arrays:
     try:
-        return from_record(content.array_records["arrays"], like=training.initial)
+        like = training.shared | (training.corrections() if corrected else {})
+        return from_record(content.array_records["arrays"], like=like)
     except ConfigurationError as error:
         raise RequestRefused(str(error)) from error
 

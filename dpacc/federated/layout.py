@@ -31,7 +31,8 @@ def load_arrays(model: nn.Module, arrays: Mapping[str, npt.NDArray[np.float32]])
     """Overwrite the trainable parameters, in place; `arrays` has been checked."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with torch.no_grad():
-        for name, values in arrays.items():
+        for name in parameters.keys() & arrays.keys():
+            values = arrays[name]
             parameters[name].copy_(torch.from_numpy(np.asarray(values, dtype=np.float32)))
 
 

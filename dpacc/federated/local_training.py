@@ -18,9 +18,11 @@ from dpacc.data import load_training_examples, load_units, pad_examples
 from dpacc.decoupled_losses import batch_losses_of
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import BudgetExhausted
+from dpacc.federated.factors import CorrectedBase, no_corrections
 from dpacc.federated.layout import Arrays, layout_hash, load_arrays, trainable_arrays
+from dpacc.federated.ranks import NestedRanks, adapted_model, nested_model
 from dpacc.logical_step import LogicalStep
-from dpacc.models import add_lora, load_base
+from dpacc.models import load_base
 from dpacc.plan import PrivacyPlan
 from dpacc.ranks import join_ranks
 
@@ -37,6 +39,7 @@ class LocalTraining:
         rounds: the most rounds that this client will join.
         local_epochs: expected passes over its data in one round.
         folder: where its ledger lives.
+        rank: this client's own r_i, if it is below the shared adapter's.
         fixed_seed: for tests; noted in the ledger.
     """
 
@@ -47,6 +50,7 @@ class LocalTraining:
         rounds: int,
         local_epochs: float,
         folder: Path,
+        rank: int | None = None,
         fixed_seed: int | None = None,
     ) -> None:
         base = load_base(
@@ -67,7 +71,7 @@ class LocalTraining:
             max_grad_norm=config.max_grad_norm,
             unit=config.unit_field or "example",
         )
-        model = adapted_model(config, base.model)
+        model, self.layout, self._ranks = self._adapt(config, base.model, rank)
         adapters = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(adapters, lr=config.learning_rate, weight_decay=0.0)
         self._engine = PrivacyEngine(
@@ -77,8 +81,8 @@ class LocalTraining:
             fixed_seed=fixed_seed,
         )
         self._model, _ = self._engine.prepare(model, optimizer)
-        self.layout = layout_hash(model)
-        self.initial = trainable_arrays(model)
+        self._base = CorrectedBase(model)
+        self.shared = self._ranks.widen(trainable_arrays(model))
         self._steps: Iterator[LogicalStep] | None = None
 
     def run_round(self, start: Arrays) -> Arrays:
@@ -90,7 +94,8 @@ class LocalTraining:
         """
         if self._steps is None:
             self._steps = self._engine.steps(self._examples, self._collate, units=self._units)
-        load_arrays(self._model, start)
+        load_arrays(self._model, self._ranks.narrow(start))
+        self._base.apply(start)
         self._model.train()
         taken = 0
         try:
@@ -106,7 +111,25 @@ class LocalTraining:
             raise BudgetExhausted(
                 f"all {self.plan.steps} steps of the plan are spent; nothing more is given"
             )
-        return trainable_arrays(self._model)
+        return self._ranks.widen(trainable_arrays(self._model))
+
+    def corrections(self) -> Arrays:
+        """What the server may add to the base's weights: nothing yet."""
+        return no_corrections(self._model)
+
+    def _adapt(
+        self, config: TrainingConfig, base: Any, rank: int | None
+    ) -> tuple[torch.nn.Module, str, NestedRanks]:
+        """This client's model, the hash of the shared layout, and how the two fit."""
+        shared = adapted_model(config, base)
+        layout = layout_hash(shared)
+        if rank is None or rank == config.lora_rank:
+            return shared, layout, NestedRanks(rank=config.lora_rank, shared=config.lora_rank)
+        return (
+            nested_model(shared, config=config, rank=rank),
+            layout,
+            NestedRanks(rank=rank, shared=config.lora_rank),
+        )
 
     @property
     def steps_charged(self) -> int:
@@ -121,20 +144,6 @@ class LocalTraining:
     def close(self) -> None:
         """Let go of the ledger."""
         self._engine.close()
-
-
-def adapted_model(config: TrainingConfig, base: Any) -> torch.nn.Module:
-    """The shared adapter on a base, as server and clients all make it."""
-    adapted: torch.nn.Module = add_lora(
-        model=base,
-        method=config.lora_method,
-        rank=config.lora_rank,
-        alpha=config.lora_alpha,
-        target_modules=config.lora_target_modules,
-        seed=config.seed,
-        top_layers=config.lora_top_layers,
-    )
-    return adapted
 
 
 def count_units(examples: Sequence[Any], units: Sequence[Hashable] | None) -> int:

@@ -17,11 +17,12 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.aggregation import AggregationName, aggregation_named
+from dpacc.federated.aggregation import CORRECTING, AggregationName, aggregation_named
 from dpacc.federated.client import DPLoRAClient
+from dpacc.federated.factors import CorrectedBase
 from dpacc.federated.grid import LocalGrid
 from dpacc.federated.history import History
-from dpacc.federated.layout import Arrays, layout_hash, load_arrays, to_record, trainable_arrays
+from dpacc.federated.layout import Arrays, layout_hash, load_arrays, to_record
 from dpacc.federated.settings import LoraSettings, PrivacyBudget, Task
 from dpacc.federated.strategy import FederatedLoRA
 from dpacc.models import add_lora, load_base
@@ -133,13 +134,14 @@ class FederatedServer:
             raise ConfigurationError(
                 f"client_sampling_rate={client_sampling_rate} must lie above 0 and be at most 1"
             )
-        rule = aggregation_named(aggregation, lora_method=self._lora.method)
+        rule, first = aggregation_named(aggregation, model=self.model)
+        self._base = CorrectedBase(self.model)
         app = ServerApp()
 
         @app.main()
         def main(grid: Grid, context: Context) -> None:
             del context
-            arrays = self._restore(aggregation)
+            arrays = self._restore(aggregation, first)
             if not self._history.rounds:
                 self._history.start_quality = self._measured(measure, arrays)
                 self._save(arrays, self._history, aggregation)
@@ -160,6 +162,7 @@ class FederatedServer:
                     "layout": layout_hash(self.model),
                     "rounds": self._rounds,
                     "local-epochs": float(local_epochs),
+                    "corrected": aggregation in CORRECTING,
                 }
             )
             strategy.start(
@@ -168,7 +171,7 @@ class FederatedServer:
                 num_rounds=self._rounds - len(self._history.rounds),
                 train_config=config,
             )
-            load_arrays(self.model, strategy.arrays)
+            self._load(strategy.arrays)
 
         return app
 
@@ -177,10 +180,14 @@ class FederatedServer:
         """All rounds so far."""
         return self._history
 
+    def _load(self, arrays: Arrays) -> None:
+        load_arrays(self.model, arrays)
+        self._base.apply(arrays)
+
     def _measured(self, measure: Measure | None, arrays: Arrays) -> Mapping[str, float]:
         if measure is None:
             return {}
-        load_arrays(self.model, arrays)
+        self._load(arrays)
         return dict(measure(self.model))
 
     def _save(self, arrays: Arrays, history: History, aggregation: str) -> None:
@@ -195,10 +202,10 @@ class FederatedServer:
         save_file(arrays, partial, metadata=known)
         partial.replace(self._state)
 
-    def _restore(self, aggregation: str) -> Arrays:
+    def _restore(self, aggregation: str, first: Arrays) -> Arrays:
         """Where the run stands: at its beginning, or after the last round that was kept."""
         if not self._state.exists():
-            return trainable_arrays(self.model)
+            return first
         with safe_open(self._state, framework="numpy") as file:
             known = file.metadata()
             if known["agreed"] != self._agreed(aggregation):

@@ -13,6 +13,7 @@ from flwr.serverapp.strategy.strategy_utils import sample_nodes
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation import Aggregation
+from dpacc.federated.factors import CORRECTION
 from dpacc.federated.history import ClientBooks, History, RoundReport
 from dpacc.federated.layout import Arrays, from_record, to_record
 from dpacc.federated.settings import PrivacyBudget
@@ -167,7 +168,9 @@ class FederatedLoRA(FedAvg):
         arrays = records.array_records.get("arrays")
         if arrays is None:
             raise ConfigurationError("the reply holds no arrays")
-        return from_record(arrays, like=self.arrays), books
+        # Clients send adapters; corrections of the base are the server's alone.
+        adapter = {name: a for name, a in self.arrays.items() if not name.startswith(CORRECTION)}
+        return from_record(arrays, like=adapter), books
 
     def _name(self, node: int) -> str:
         return self._names.get(node, f"node {node}")

@@ -27,18 +27,7 @@ from dpacc.losses import causal_lm_losses
 from dpacc.models import add_lora, load_base
 from dpacc.plan import PrivacyPlan
 from dpacc.ranks import join_ranks
-from tests.dpacc.federated.federations import DELTA, LORA, client, server, tiny_folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_folder(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, model: Path) -> Path:
-    (tmp_path / "model").symlink_to(model)
-    return tmp_path
+from tests.dpacc.federated.federations import DELTA, LORA, client, server
 
 
 def trained_centrally(folder: Path, *, steps: int) -> dict[str, np.ndarray]:
@@ -281,12 +270,3 @@ def test_what_a_client_tells_of_an_error_quotes_none_of_its_data(folder: Path) -
     (folder / "data-1.jsonl").write_text('{"text": "secret diagnosis"}\n{"text": secret}\n')
     history = server(folder, num_clients=1, rounds=1).train(clients=[one])
     assert history.rounds[0].failed == {"node 1": "the client stopped with ConfigurationError"}
-
-
-def test_the_average_of_both_factors_under_the_name_of_an_exact_rule_is_refused(
-    folder: Path,
-) -> None:
-    """aggregation='ffa' needs an adapter whose A is frozen."""
-    both = LoraSettings(rank=2, method="lora", target_modules=LORA.target_modules)
-    with pytest.raises(ConfigurationError, match="LoraSettings"):
-        server(folder, lora_config=both).train(clients=[client(folder, 1), client(folder, 2)])
