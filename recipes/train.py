@@ -46,6 +46,7 @@ def train(config: TrainingConfig) -> None:
     from dpacc.frozen_activations import Collate, FrozenActivations
     from dpacc.models import add_lora, load_base
     from dpacc.ranks import join_ranks, share_from_main
+    from dpacc.schedule import warm_up_then_decay
 
     started = time.monotonic()
     accelerator = join_ranks()
@@ -207,13 +208,6 @@ def result_rows(course: Sequence[Measurement]) -> list[tuple[str, str]]:
     if before.quality is None or after.quality is None:
         return []
     return [(f"held-out {after.metric}", f"{before.shown} before, {after.shown} after")]
-
-
-def warm_up_then_decay(step: int, *, warmup: int, steps: int) -> float:
-    """The share of the peak learning rate at a step: linear up, then linear down to zero."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return max(0.0, (steps - step) / (steps - warmup))
 
 
 if __name__ == "__main__":

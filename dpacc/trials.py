@@ -1,0 +1,165 @@
+"""Private runs one after the other on one base and one set of examples, an adapter each."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dpacc.config import TrainingConfig
+from dpacc.data import load_held_out_examples, load_training_examples, pad_examples
+from dpacc.decoupled_losses import batch_losses_of
+from dpacc.engine import PrivacyEngine
+from dpacc.errors import ConfigurationError
+from dpacc.frozen_activations import FrozenActivations
+from dpacc.models import add_lora, load_base
+from dpacc.plan import PrivacyPlan
+from dpacc.predictions import held_out_figures
+from dpacc.ranks import join_ranks
+from dpacc.schedule import warm_up_then_decay
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+Adapter = dict[str, Tensor]
+
+
+class Bench:
+    """The base and the data, read once.
+
+    Args:
+        config: model, data and task, which all trials share.
+
+    Raises:
+        ConfigurationError: one of them cannot be read, or there are several ranks.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self._accelerator = join_ranks()
+        if self._accelerator.num_processes > 1:
+            raise ConfigurationError("trials run in one process; launch this without ranks")
+        self._base, self._tokenizer = load_base(
+            model=config.model,
+            quantization=config.quantization,
+            dtype=config.dtype,
+            device=self._accelerator.device,
+            task=config.task,
+            labels=config.labels,
+            seed=config.seed,
+        )
+        self._losses_of = batch_losses_of(self._base)
+        self._private = load_training_examples(config=config, tokenizer=self._tokenizer)
+        self._held_out = load_held_out_examples(config=config, tokenizer=self._tokenizer)
+        self._collate = partial(pad_examples, pad_token_id=int(self._tokenizer.pad_token_id))
+        self._frozen: FrozenActivations | None = None
+        self._model: PeftModel | None = None
+
+    def plan_of(self, *, config: TrainingConfig) -> PrivacyPlan:
+        """The plan of one run, with just enough noise for its own ε."""
+        return PrivacyPlan.calibrate(
+            dataset_size=len(self._private),
+            expected_batch_size=config.expected_batch_size,
+            epochs=config.epochs,
+            steps=config.steps,
+            target_epsilon=config.epsilon,
+            target_delta=config.delta_for(dataset_size=len(self._private)),
+            max_grad_norm=config.max_grad_norm,
+            clipping=config.clipping,
+            noise=config.noise,
+        )
+
+    def run(self, *, config: TrainingConfig, plan: PrivacyPlan) -> tuple[dict[str, float], Adapter]:
+        """Train a fresh adapter under `plan`; its figures on held-out data, and its weights.
+
+        The run's ledger ends with it: who releases anything of it charges that beforehand.
+
+        Args:
+            config: how to train.
+            plan: what one run releases.
+        """
+        model = self.adapted(config=config)
+        learned = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            learned, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, partial(warm_up_then_decay, warmup=config.warmup_steps, steps=plan.steps)
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            engine = PrivacyEngine(
+                self._accelerator,
+                plan,
+                ledger=Path(folder) / "ledger.jsonl",
+                micro_batch_tokens=config.micro_batch_tokens,
+                per_example_gradients=config.per_example_gradients,
+            )
+            prepared, optimizer = engine.prepare(model, optimizer, schedule)
+            examples, collate = self._examples_for(prepared, config)
+            prepared.train()
+            for step in engine.steps(examples, collate):
+                for batch in step:
+                    step.backward(self._losses_of(prepared, batch))
+                step.update()
+                schedule.step()
+            engine.close()
+        figures = held_out_figures(
+            config=config,
+            model=prepared,
+            tokenizer=self._tokenizer,
+            examples=self._held_out,
+            collate=self._collate,
+        )
+        return figures, {
+            name: p.detach().cpu().clone()
+            for name, p in model.named_parameters()
+            if p.requires_grad
+        }
+
+    def adapted(
+        self, *, config: TrainingConfig, adapter: Mapping[str, Tensor] | None = None
+    ) -> PeftModel:
+        """The base with a fresh adapter, or with the weights of one; the last one is taken off.
+
+        Args:
+            config: what kind of adapter.
+            adapter: what `run` returned.
+        """
+        base = self._base if self._model is None else self._model.unload()
+        base.requires_grad_(False)
+        self._model = add_lora(
+            model=base,
+            method=config.lora_method,
+            rank=config.lora_rank,
+            alpha=config.lora_alpha,
+            dropout=config.lora_dropout,
+            target_modules=config.lora_target_modules,
+            seed=config.seed,
+            gradient_checkpointing=config.gradient_checkpointing,
+            top_layers=config.lora_top_layers,
+        )
+        with torch.no_grad():
+            for name, weight in (adapter or {}).items():
+                self._model.get_parameter(name).copy_(weight)
+        return self._model
+
+    def _examples_for(self, model: torch.nn.Module, config: TrainingConfig) -> tuple[Any, Any]:
+        """The private examples; with activations that are kept from trial to trial if they may."""
+        if not config.cache_frozen_activations:
+            return self._private, self._collate
+        if self._frozen is None:
+            with tempfile.TemporaryDirectory() as folder:
+                self._frozen = FrozenActivations(
+                    model=model,
+                    examples=self._private,
+                    collate=self._collate,
+                    accelerator=self._accelerator,
+                    folder=Path(folder),
+                )
+        else:
+            self._frozen.move_to(model)
+        return self._frozen.examples, self._frozen.collate
