@@ -1,6 +1,6 @@
 """Try settings side by side, and keep the best: on private data within one budget.
 
-    python recipes/sweep.py --config recipes/configs/sweep_sentiment.yaml
+    python recipes/sweep.py --config recipes/configs/sweep/sentiment.yaml
 
 Each entry of `vary` names a setting and its values, as in "learning_rate=1e-3 3e-3". On private
 data, a secret random number of trials (geometric, `trials` on average) draw one combination each,
