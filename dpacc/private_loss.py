@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,7 +63,8 @@ class PrivateLoss:
                 "at True"
             )
         labels, self._labels = self._labels, None
-        loss = _gate(self._losses(outputs.logits, labels), self._turns.backward)
+        take = partial(self._turns.backward, batch_number=self._turns.batch_number)
+        loss = _gate(self._losses(outputs.logits, labels), take)
         # Made anew, so that outputs[0] is the loss as it is of the model's own.
         return type(outputs)(**{**outputs, "loss": loss})
 

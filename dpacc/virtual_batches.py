@@ -32,9 +32,13 @@ class Turns:
 
     Gradients of several batches are added up inside, so a loop that leaves out a call, or makes
     one twice, would count an example twice, leave one out, or update too often.
+
+    Attributes:
+        batch_number: how many batches were handed out.
     """
 
     def __init__(self) -> None:
+        self.batch_number = 0
         self._due = Due.BATCH
         self._cleared = True
         self._step: LogicalStep | None = None
@@ -49,6 +53,7 @@ class Turns:
                 "mapping of the model's inputs and labels, for model(**batch)"
             )
         self._step, self._batch, self._due = step, batch, Due.BACKWARD
+        self.batch_number += 1
 
     def require_handed_out(self, inputs: Mapping[str, Any]) -> None:
         """Refuse a training forward on anything else than the batch that was handed out."""
@@ -61,9 +66,14 @@ class Turns:
                     "model(**batch) as it is, and evaluate with model.eval() and torch.no_grad()"
                 )
 
-    def backward(self, losses: Tensor) -> None:
-        """The loop calls the backward of `losses` [examples]."""
+    def backward(self, losses: Tensor, *, batch_number: int) -> None:
+        """The loop calls the backward of `losses` [examples], of that batch."""
         self.require(Due.BACKWARD)
+        if batch_number != self.batch_number:
+            raise PrivacyError(
+                "this loss is of an earlier batch, whose examples need not be drawn now; go "
+                "backward before the loader hands out the next batch"
+            )
         if not self._cleared:
             raise PrivacyError(
                 "optimizer.zero_grad() was not called after the last optimizer.step(); call both "

@@ -366,6 +366,21 @@ def test_misuse_of_the_loop_is_refused_with_the_remedy(ledgers: Iterator[Path]) 
     assert run.inner.received == []
 
 
+def test_a_loss_of_an_earlier_batch_is_refused(ledgers: Iterator[Path]) -> None:
+    """A forward that was kept for later would put examples into a step they did not join."""
+    run = PlainRun(next(ledgers), max_physical_batch_size=1)
+    batches = iter(run.loader)
+    for _ in range(2):  # the probe's made-up ones
+        run.train_on(next(batches))
+    batch = next(batches)
+    kept = run.model(**batch).loss
+    run.train_on(batch)
+    next(batches)
+    run.optimizer.zero_grad()
+    with pytest.raises(PrivacyError, match="earlier batch"):
+        kept.backward()
+
+
 def test_a_batch_may_not_be_passed_over(ledgers: Iterator[Path]) -> None:
     """`continue` before the backward, or after it without a step, stops the loader."""
     for backward in (False, True):
