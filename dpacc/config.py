@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from dpacc.errors import ConfigurationError
 from dpacc.settings import check_limits, read_settings, setting
@@ -18,6 +18,7 @@ Noise = Literal["gaussian", "discrete_gaussian"]
 WireFormat = Literal["fp32", "bf16"]
 Task = Literal["causal-lm", "sequence-classification", "token-classification"]
 LoraMethod = Literal["lora", "rslora", "ffa"]
+Tracker = Literal["tensorboard", "wandb", "trackio"]
 Metric = Literal["perplexity", "accuracy"]
 
 _USAGE = """\
@@ -210,6 +211,14 @@ class TrainingConfig:
         default=None,
         at_least=1,
     )
+    trackers: tuple[str, ...] | None = setting(
+        "Where to log epsilon, learning rate and held-out quality: tensorboard, wandb, trackio.",
+        default=None,
+    )
+    log_non_private_metrics: bool = setting(
+        "Also log the training loss, which nothing protects; the ledger and the statement say so.",
+        default=False,
+    )
     checkpoint_every: int | None = setting(
         "Steps between checkpoints, from which --resume goes on; null keeps none.",
         default=None,
@@ -231,6 +240,7 @@ class TrainingConfig:
         _check_duration(self)
         _check_fields(self)
         _check_labels(self)
+        _check_trackers(self)
         _check_name(self.name)
 
     def delta_for(self, *, dataset_size: int) -> float:
@@ -295,6 +305,17 @@ def _check_labels(config: TrainingConfig) -> None:
         raise ConfigurationError(
             f"task={config.task} reads text and labels: leave "
             "prompt_field, completion_field and messages_field out"
+        )
+
+
+def _check_trackers(config: TrainingConfig) -> None:
+    known = get_args(Tracker)
+    for name in config.trackers or ():
+        if name not in known:
+            raise ConfigurationError(f"trackers={name} must be among {', '.join(known)}")
+    if config.log_non_private_metrics and not config.trackers:
+        raise ConfigurationError(
+            "log_non_private_metrics=true with no tracker to log to: name one with --trackers"
         )
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 import yaml
 
@@ -95,8 +96,15 @@ def write_card(
         statement=_one_level_down(statement.strip()),
         quality=_quality(measurements),
         picture=picture,
-        settings=_table([(name, _as_text(getattr(config, name))) for name in _SETTINGS]),
+        settings=_table(
+            [(name, _as_text(value)) for name, value in shown_settings(config).items()]
+        ),
     )
+
+
+def shown_settings(config: TrainingConfig) -> dict[str, Any]:
+    """How a run was told to train; what names private data stays out."""
+    return {name: getattr(config, name) for name in _SETTINGS}
 
 
 def _front_matter(config: TrainingConfig) -> str:

@@ -44,11 +44,14 @@ def train(config: TrainingConfig) -> None:
     from dpacc.decoupled_losses import batch_losses_of
     from dpacc.evaluation import held_out_accuracy, held_out_perplexity
     from dpacc.frozen_activations import Collate, FrozenActivations
+    from dpacc.model_card import shown_settings
     from dpacc.models import add_lora, load_base
     from dpacc.ranks import join_ranks, share_from_main
     from dpacc.schedule import warm_up_then_decay
+    from dpacc.trackers import NonPrivateLoss, require_trackers, start_trackers
 
     started = time.monotonic()
+    require_trackers(names=config.trackers or ())
     accelerator = join_ranks()
 
     # The data: private examples to learn from, public ones to measure on.
@@ -119,6 +122,19 @@ def train(config: TrainingConfig) -> None:
     )
     model, optimizer = engine.prepare(model, optimizer, schedule)
     start = engine.resume() if config.resume else 0
+    start_trackers(
+        accelerator=accelerator,
+        names=config.trackers or (),
+        folder=folder,
+        project="dpacc",
+        settings=shown_settings(config) | {"noise_multiplier": plan.noise_multiplier},
+    )
+    if config.log_non_private_metrics:
+        engine.note(
+            subject="non-private-metrics",
+            text="training losses, computed from private data without noise, were logged",
+        )
+    private_loss = NonPrivateLoss(accelerator)
 
     collate_private: Collate = collate
     examples = private
@@ -167,12 +183,20 @@ def train(config: TrainingConfig) -> None:
     with progress:
         for step in engine.steps(examples, collate_private, units=units):
             for batch in step:
-                step.backward(losses_of(model, batch))
+                losses = losses_of(model, batch)
+                step.backward(losses)
+                private_loss.add(losses)
             step.update()
             schedule.step()
             spent = engine.guarantee().epsilon
             progress.advance(epsilon=spent)
             course.append(measure(step.index + 1, spent))
+            figures = {"epsilon": spent, "learning_rate": schedule.get_last_lr()[0]}
+            if course[-1].quality is not None:
+                figures[f"held_out_{config.metric}"] = course[-1].quality
+            if config.log_non_private_metrics:
+                figures["non_private_loss"] = private_loss.mean()
+            accelerator.log(figures, step=step.index + 1)
             if config.checkpoint_every and (step.index + 1) % config.checkpoint_every == 0:
                 engine.checkpoint()
     engine.close()
