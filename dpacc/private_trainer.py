@@ -31,7 +31,12 @@ from dpacc.privacy_arguments import PrivacyArguments
 from dpacc.private_optimizer import PrivateOptimizer
 from dpacc.ranks import on_main_process, share_from_main
 from dpacc.trainer_documents import state_privacy
-from dpacc.trainer_refusals import refuse_options, refuse_other_checkpoints, refuse_own_losses
+from dpacc.trainer_refusals import (
+    refuse_options,
+    refuse_other_checkpoints,
+    refuse_own_losses,
+    refuse_private_steering,
+)
 
 _ANY_NUMBER_OF_TOKENS = 1 << 40
 _COMPUTED_WITHOUT_NOISE = frozenset({"loss", "grad_norm", "train_loss", "total_flos"})
@@ -120,6 +125,12 @@ class PrivateTrainer(Trainer):  # type: ignore[misc]
                 "this trainer has trained, and its budget is spent; make a new one, with a new "
                 "output_dir, whose budget adds to this one's"
             )
+        refuse_private_steering(
+            args=self.args,
+            privacy=self.privacy,
+            callbacks=self.callback_handler.callbacks,
+            scheduler=self.lr_scheduler,
+        )
         self._require_fresh_or_resumed(resume_from_checkpoint)
         try:
             return super().train(

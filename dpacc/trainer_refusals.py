@@ -22,6 +22,7 @@ _Bad = Callable[[Any], bool]
 _DEFAULT_MAX_GRAD_NORM = 1.0
 _FUSED_WITH_THE_BACKWARD = ("lomo", "layerwise")
 _FOLLOWING_A_METRIC = ("reduce_lr_on_plateau", "greedy")
+_CLASSES_FOLLOWING_A_METRIC = ("reducelronplateau", "greedylr")
 
 _OPTIONS: Mapping[str, tuple[_Bad, str]] = {
     "max_grad_norm": (
@@ -81,8 +82,6 @@ _ARGUMENTS: Mapping[str, str] = {
     "model_init": "makes a new model for each run on the same data; give model=",
 }
 
-_STEERED = "steers the training by evaluation metrics"
-
 
 def _is_one_of(choice: Any, parts: Sequence[str]) -> bool:
     """Whether an option, a string or an enumeration of strings, has one of `parts` in it."""
@@ -119,7 +118,12 @@ def refuse_options(
             f"one process drives {args.n_gpu} GPUs; start one process a GPU with accelerate launch"
         )
     _refuse_other_data(privacy, units, given)
-    _refuse_private_steering(args, privacy, given)
+    refuse_private_steering(
+        args=args,
+        privacy=privacy,
+        callbacks=given.get("callbacks") or [],
+        scheduler=(given.get("optimizers") or (None, None))[1],
+    )
 
 
 def refuse_own_losses(trainer: type) -> None:
@@ -159,6 +163,13 @@ def _refuse_other_data(
             f"train_dataset={type(train).__name__} has no length, and every example must have the "
             "same chance in every step; give a dataset with a length"
         )
+    evaluated = given.get("eval_dataset")
+    parts = list(evaluated.values()) if isinstance(evaluated, Mapping) else [evaluated]
+    if any(part is train for part in parts):
+        raise ConfigurationError(
+            "eval_dataset is the private train_dataset, whose metrics are not private; evaluate "
+            "on other data"
+        )
     if (units is None) != (privacy.unit == "example"):
         raise ConfigurationError(
             f"unit={privacy.unit!r} names what the guarantee is for: give units= (whose each "
@@ -166,16 +177,29 @@ def _refuse_other_data(
         )
 
 
-def _refuse_private_steering(
-    args: TrainingArguments, privacy: PrivacyArguments, given: Mapping[str, Any]
+def refuse_private_steering(
+    *,
+    args: TrainingArguments,
+    privacy: PrivacyArguments,
+    callbacks: Sequence[Any],
+    scheduler: Any,
 ) -> None:
-    evaluated = given.get("eval_dataset")
-    if evaluated is not None and evaluated is given.get("train_dataset"):
+    """Refuse a training that follows metrics of data nobody called public.
+
+    Args:
+        args: transformers' arguments.
+        privacy: the private ones.
+        callbacks: all of the trainer's, or their classes.
+        scheduler: of the learning rate, if there is one already.
+
+    Raises:
+        ConfigurationError: it does, or a learning rate follows any metric.
+    """
+    if _is_one_of(type(scheduler).__name__, _CLASSES_FOLLOWING_A_METRIC):
         raise ConfigurationError(
-            "eval_dataset is the private train_dataset, whose metrics are not private; evaluate "
-            "on other data"
+            f"{type(scheduler).__name__} follows a metric, which a resume cannot replay; give "
+            "optimizers= a scheduler that follows steps"
         )
-    callbacks = given.get("callbacks") or []
     steering = {
         "load_best_model_at_end=True": args.load_best_model_at_end,
         "save_strategy='best'": _is_one_of(args.save_strategy, ["best"]),
@@ -184,8 +208,9 @@ def _refuse_private_steering(
     for name, steers in steering.items():
         if steers and not privacy.eval_data_is_public:
             raise ConfigurationError(
-                f"{name} {_STEERED}, which is free only where that data is public: say so with "
-                "PrivacyArguments(eval_data_is_public=True), or leave it out"
+                f"{name} steers the training by evaluation metrics, which is free only where that "
+                "data is public: say so with PrivacyArguments(eval_data_is_public=True), or leave "
+                "it out"
             )
 
 

@@ -267,6 +267,7 @@ def test_units_and_classifiers(tmp_path: Path) -> None:
         ),
         ({"callbacks": [EarlyStoppingCallback()]}, "eval_data_is_public"),
         ({"eval_dataset": PRIVATE}, "private train_dataset"),
+        ({"eval_dataset": {"a": HELD_OUT, "b": PRIVATE}}, "private train_dataset"),
         ({"train_dataset": iter(PRIVATE)}, "length"),
         ({"train_dataset": None}, "length"),
         ({"units": [0] * 10}, r"PrivacyArguments\(unit"),
@@ -282,6 +283,19 @@ def test_what_would_break_the_guarantee_is_refused_by_name(
     """Before any training, with what to do instead; no ledger is begun."""
     with pytest.raises(ValueError, match=remedy):
         trainer(tmp_path / "run", **change)
+    assert not (tmp_path / "run/ledger.jsonl").exists()
+
+
+def test_steering_that_comes_later_is_refused_too(tmp_path: Path) -> None:
+    """A callback added after the trainer was made, or a scheduler of one's own that listens."""
+    run = trainer(tmp_path / "run")
+    run.add_callback(EarlyStoppingCallback())
+    with pytest.raises(ConfigurationError, match="eval_data_is_public"):
+        run.train()
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    with pytest.raises(ConfigurationError, match="follows a metric"):
+        trainer(tmp_path / "run", optimizers=(optimizer, plateau))
     assert not (tmp_path / "run/ledger.jsonl").exists()
 
 
