@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -166,6 +167,24 @@ def add_lora(
     if gradient_checkpointing:
         _enable_checkpointing(model)
     return adapted
+
+
+def base_named_by(*, adapter: Path) -> str:
+    """The base that an adapter's folder names.
+
+    Raises:
+        ConfigurationError: it holds no adapter, or names none.
+    """
+    try:
+        named = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        named = None
+    if not isinstance(named, str):
+        raise ConfigurationError(
+            f"{adapter} holds no adapter (adapter_config.json) that names its base; give a run's "
+            "folder, or name the base with --model"
+        )
+    return named
 
 
 def load_adapter(*, model: PreTrainedModel, folder: Path) -> PeftModel:
