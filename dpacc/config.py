@@ -1,5 +1,4 @@
 """What a training run is told: one flat, frozen, documented object, read before anything heavy."""
-# ruff: noqa: RUF009 - setting() is dataclasses.field()
 
 from __future__ import annotations
 
