@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dpacc.federated.client import DPLoRAClient as DPLoRAClient
+    from dpacc.federated.defence import Defence as Defence
     from dpacc.federated.history import History as History
     from dpacc.federated.server import FederatedServer as FederatedServer
     from dpacc.federated.settings import DPSettings as DPSettings
@@ -23,6 +24,7 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 _HOMES = {
     "DPLoRAClient": "dpacc.federated.client",
     "DPSettings": "dpacc.federated.settings",
+    "Defence": "dpacc.federated.defence",
     "FederatedServer": "dpacc.federated.server",
     "History": "dpacc.federated.history",
     "LoraSettings": "dpacc.federated.settings",
@@ -32,6 +34,7 @@ _HOMES = {
 __all__ = [
     "DPLoRAClient",
     "DPSettings",
+    "Defence",
     "FederatedServer",
     "History",
     "LoraSettings",

@@ -19,6 +19,7 @@ from torch import nn
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation import CORRECTING, AggregationName, aggregation_named
 from dpacc.federated.client import DPLoRAClient
+from dpacc.federated.defence import Defence, defended, require_fitting
 from dpacc.federated.factors import CorrectedBase
 from dpacc.federated.grid import LocalGrid
 from dpacc.federated.history import History
@@ -90,6 +91,7 @@ class FederatedServer:
         aggregation: AggregationName = "ffa",
         client_sampling_rate: float = 1.0,
         local_epochs: float = 1.0,
+        defence: Defence | None = None,
         measure: Measure | None = None,
     ) -> History:
         """Run all rounds in this process.
@@ -99,6 +101,7 @@ class FederatedServer:
             aggregation: how adapters become one.
             client_sampling_rate: the chance with which each client is asked in a round.
             local_epochs: a client's expected passes over its data in one round.
+            defence: what to do about hostile clients; by default nothing.
             measure: what to measure of the model after each round, on data of the server's own.
 
         Raises:
@@ -113,6 +116,7 @@ class FederatedServer:
             aggregation=aggregation,
             client_sampling_rate=client_sampling_rate,
             local_epochs=local_epochs,
+            defence=defence,
             measure=measure,
         )
         grid = LocalGrid({node: client.app for node, client in enumerate(clients, start=1)})
@@ -127,6 +131,7 @@ class FederatedServer:
         aggregation: AggregationName = "ffa",
         client_sampling_rate: float = 1.0,
         local_epochs: float = 1.0,
+        defence: Defence | None = None,
         measure: Measure | None = None,
     ) -> ServerApp:
         """The same run as a Flower ServerApp, for a deployed federation; see `train`."""
@@ -135,6 +140,9 @@ class FederatedServer:
                 f"client_sampling_rate={client_sampling_rate} must lie above 0 and be at most 1"
             )
         rule, first = aggregation_named(aggregation, model=self.model)
+        if defence is not None:
+            require_fitting(defence, aggregation=aggregation, clients=self._num_clients)
+            rule = defended(defence, rule)
         self._base = CorrectedBase(self.model)
         app = ServerApp()
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoModelForSequenceClassification
+
 from dpacc.federated.client import DPLoRAClient
 from dpacc.federated.server import FederatedServer
 from dpacc.federated.settings import DPSettings, LoraSettings, PrivacyBudget
-from tests.tiny_models import save_tiny_llama
+from tests.tiny_models import CONFIGURATIONS, save_tiny_llama
 
 WORDS = ["the", "film", "was", "good", "bad", "long", "short", "fine", "dull", "loud", "warm"]
 DELTA = 1e-3
@@ -62,3 +66,30 @@ def server(place: Path, **changes: Any) -> FederatedServer:
         "folder": place / "server",
     }
     return FederatedServer(**settings | changes)
+
+
+CLASSES = {"bad": ["bad", "dull"], "good": ["good", "fine"]}
+
+
+def classifier_folder(folder: Path) -> Path:
+    """A tiny random BERT with two classes and its tokenizer."""
+    model = folder / "classifier"
+    save_tiny_llama(model, words=WORDS)
+    torch.manual_seed(0)
+    configuration = copy.deepcopy(CONFIGURATIONS["bert"])
+    configuration.num_labels = 2
+    AutoModelForSequenceClassification.from_config(configuration).save_pretrained(model)
+    return model
+
+
+def opinions(path: Path, *, count: int, seed: int, flipped: bool = False) -> Path:
+    """Texts whose words decide their class."""
+    draw = random.Random(seed)
+    lines = []
+    for _ in range(count):
+        label = draw.choice(list(CLASSES))
+        words = [*draw.choices(CLASSES[label], k=3), *draw.choices(["the", "film", "was"], k=2)]
+        said = {"good": "bad", "bad": "good"}[label] if flipped else label
+        lines.append(json.dumps({"text": " ".join(words), "label": said}))
+    path.write_text("\n".join(lines))
+    return path
