@@ -1,0 +1,68 @@
+"""The recipes' page names recipes, files and settings that there are."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from dpacc.settings import read_settings
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs/recipes.md").read_text()
+COMMANDS = [shlex.split(line) for line in re.findall(r"^python (recipes/.*)$", PAGE, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+def test_every_command_is_read_by_its_recipe(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its configuration exists and its settings are accepted, up to where data would be read."""
+    script, *arguments = words
+    spec = importlib.util.spec_from_file_location(f"page_{Path(script).stem}", ROOT / script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    (kind,) = (
+        value
+        for name, value in vars(module).items()
+        if name.endswith("Config") and value.__module__ == spec.name
+    )
+    (tmp_path / "runs/smollm2-reviews").mkdir(parents=True)
+    (tmp_path / "runs/smollm2-reviews/adapter_config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    absolute = [str(ROOT / w) if w.startswith("recipes/") else w for w in arguments]
+    assert read_settings(kind=kind, arguments=absolute)
+
+
+def test_every_recipe_and_file_on_the_page_exists() -> None:
+    """And every recipe that trains or measures is on the page."""
+    named = set(re.findall(r"recipes/[\w/]+\.(?:py|yaml)", PAGE))
+    assert {name for name in named if not (ROOT / name).is_file()} == set()
+    preparations = {"fetch_demo.py", "sentiment_data.py"}
+    scripts = {path.name for path in (ROOT / "recipes").glob("*.py")} - preparations
+    assert {f"recipes/{name}" for name in scripts} <= named
+
+
+def test_every_setting_on_the_page_exists() -> None:
+    """What stands before a colon, or is said to be set, is a setting of some recipe."""
+    from dpacc.config import TrainingConfig
+
+    known = {field.name for field in fields(TrainingConfig)} | {"data_is_public", "trials"}
+    for name in (
+        "trackers",
+        "messages_field",
+        "learn_end",
+        "labels",
+        "lora_method",
+        "lora_top_layers",
+    ):
+        assert name in known
+        assert f"`{name}" in PAGE
