@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dpacc.federated.budgets import largest_budget as largest_budget
+    from dpacc.federated.budgets import read_budgets as read_budgets
     from dpacc.federated.client import DPLoRAClient as DPLoRAClient
     from dpacc.federated.defence import Defence as Defence
     from dpacc.federated.history import History as History
@@ -29,6 +31,8 @@ _HOMES = {
     "History": "dpacc.federated.history",
     "LoraSettings": "dpacc.federated.settings",
     "PrivacyBudget": "dpacc.federated.settings",
+    "largest_budget": "dpacc.federated.budgets",
+    "read_budgets": "dpacc.federated.budgets",
 }
 
 __all__ = [
@@ -39,6 +43,8 @@ __all__ = [
     "History",
     "LoraSettings",
     "PrivacyBudget",
+    "largest_budget",
+    "read_budgets",
 ]
 
 
