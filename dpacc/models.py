@@ -191,7 +191,7 @@ def load_adapter(*, model: PreTrainedModel, folder: Path) -> PeftModel:
     """Put the adapter of a finished run on its base.
 
     Raises:
-        ConfigurationError: the folder holds no adapter.
+        ConfigurationError: the folder holds no adapter, or a pickled one.
     """
     with _quiet_loading():
         from peft import PeftModel
@@ -199,6 +199,11 @@ def load_adapter(*, model: PreTrainedModel, folder: Path) -> PeftModel:
     if not (folder / "adapter_config.json").is_file():
         raise ConfigurationError(
             f"{folder} holds no adapter (adapter_config.json); give a run's folder"
+        )
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ConfigurationError(
+            f"{folder} holds no adapter_model.safetensors: nothing pickled is read; save the "
+            "adapter again with save_pretrained"
         )
     return PeftModel.from_pretrained(model, str(folder))
 
