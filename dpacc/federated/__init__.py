@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from dpacc.federated.budgets import largest_budget as largest_budget
     from dpacc.federated.budgets import read_budgets as read_budgets
     from dpacc.federated.client import DPLoRAClient as DPLoRAClient
+    from dpacc.federated.client_level import ClientPrivacy as ClientPrivacy
     from dpacc.federated.defence import Defence as Defence
     from dpacc.federated.history import History as History
+    from dpacc.federated.plain_client import TrustingClient as TrustingClient
     from dpacc.federated.server import FederatedServer as FederatedServer
     from dpacc.federated.settings import DPSettings as DPSettings
     from dpacc.federated.settings import LoraSettings as LoraSettings
@@ -24,6 +26,8 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 _HOMES = {
+    "ClientPrivacy": "dpacc.federated.client_level",
+    "TrustingClient": "dpacc.federated.plain_client",
     "DPLoRAClient": "dpacc.federated.client",
     "DPSettings": "dpacc.federated.settings",
     "Defence": "dpacc.federated.defence",
@@ -36,6 +40,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ClientPrivacy",
     "DPLoRAClient",
     "DPSettings",
     "Defence",
@@ -43,6 +48,7 @@ __all__ = [
     "History",
     "LoraSettings",
     "PrivacyBudget",
+    "TrustingClient",
     "largest_budget",
     "read_budgets",
 ]

@@ -98,12 +98,12 @@ class DPLoRAClient:
         try:
             return Message(self._update(message.content), reply_to=message)
         except BudgetExhausted as spent:
-            return _refusal(f"{SPENT}{spent}", message)
+            return refusal(f"{SPENT}{spent}", message)
         except RequestRefused as refused:
-            return _refusal(str(refused), message)
+            return refusal(str(refused), message)
         except Exception as error:  # its text may say something about private records
             _LOG.exception("client %s could not answer", self.client_id)
-            return _refusal(f"the client stopped with {type(error).__name__}", message)
+            return refusal(f"the client stopped with {type(error).__name__}", message)
 
     def close(self) -> None:
         """Let go of the ledger."""
@@ -119,7 +119,10 @@ class DPLoRAClient:
                 "the adapters' layout differs from the server's: give both the same model and "
                 "lora settings"
             )
-        start = _start(content, training, corrected=bool(asked["corrected"]))
+        if asked["privacy"] != "example":
+            raise RequestRefused("this client adds its own noise; the server wants updates without")
+        like = training.shared | (training.corrections() if asked["corrected"] else {})
+        start = read_start(content, like)
         request = _request(asked, start)
         update = self._sent_before(request)
         if update is None:
@@ -182,9 +185,13 @@ class DPLoRAClient:
         partial.replace(path)
 
 
-def _start(content: RecordDict, training: LocalTraining, *, corrected: bool) -> Arrays:
+def read_start(content: RecordDict, like: Arrays) -> Arrays:
+    """The adapter that the server sent.
+
+    Raises:
+        RequestRefused: it is not what was agreed.
+    """
     try:
-        like = training.shared | (training.corrections() if corrected else {})
         return from_record(content.array_records["arrays"], like=like)
     except ConfigurationError as error:
         raise RequestRefused(str(error)) from error
@@ -203,5 +210,6 @@ def _number(asked: ConfigRecord, name: str) -> float:
     return value
 
 
-def _refusal(reason: str, message: Message) -> Message:
+def refusal(reason: str, message: Message) -> Message:
+    """An answer without an update."""
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)

@@ -78,11 +78,14 @@ class History:
         rounds: in order.
         start_quality: what the server measured before the first.
         unit: the privacy unit of every client.
+        client_level: under client-level privacy, what `dpacc compose` reads. Who took part is then
+            a secret of the server's: publish the models, not the rounds.
     """
 
     rounds: list[RoundReport] = field(default_factory=list)
     start_quality: Mapping[str, float] = field(default_factory=dict)
     unit: str = "example"
+    client_level: Mapping[str, Any] | None = None
 
     def epsilons(self) -> dict[str, float]:
         """Each client's ε, by its own ledger."""
@@ -94,6 +97,8 @@ class History:
         Raises:
             ValueError: no client ever took part.
         """
+        if self.client_level is not None:
+            return dict(self.client_level)
         books = self._books()
         if not books:
             raise ValueError("no client took part in any round, so there is nothing to price")
@@ -114,13 +119,15 @@ class History:
             "rounds": [report.to_json() for report in self.rounds],
             "start_quality": dict(self.start_quality),
             "unit": self.unit,
+            "client_level": self.client_level,
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> History:
         """Read what `to_json` wrote."""
         rounds = [RoundReport.from_json(each) for each in document["rounds"]]
-        return cls(rounds=rounds, start_quality=document["start_quality"], unit=document["unit"])
+        known = {name: document[name] for name in ("start_quality", "unit", "client_level")}
+        return cls(rounds=rounds, **known)
 
     def _books(self) -> dict[str, list[ClientBooks]]:
         found: dict[str, list[ClientBooks]] = {}

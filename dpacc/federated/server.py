@@ -19,11 +19,13 @@ from torch import nn
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation import CORRECTING, AggregationName, aggregation_named
 from dpacc.federated.client import DPLoRAClient
+from dpacc.federated.client_level import CentralNoise, ClientPrivacy, require_central
 from dpacc.federated.defence import Defence, defended, require_fitting
 from dpacc.federated.factors import CorrectedBase
 from dpacc.federated.grid import LocalGrid
 from dpacc.federated.history import History
 from dpacc.federated.layout import Arrays, layout_hash, load_arrays, to_record
+from dpacc.federated.plain_client import TrustingClient
 from dpacc.federated.settings import LoraSettings, PrivacyBudget, Task
 from dpacc.federated.strategy import FederatedLoRA
 from dpacc.models import add_lora, load_base
@@ -38,7 +40,9 @@ class FederatedServer:
         model_name: folder or hub id of the base that all share.
         num_clients: how many must be connected before the first round.
         rounds: R.
-        privacy_budget: the most that any client may spend; updates of others are refused.
+        privacy_budget: example level: the most that any client may spend; updates of others are
+            refused.
+        client_privacy: client level: the noise that this server adds. Give one of the two.
         lora_config: the adapter that all share.
         task: fields of `TrainingConfig` about data; of them, `task` and `labels` shape the model.
         folder: where the state of the run is kept, from which a restarted server goes on.
@@ -56,7 +60,8 @@ class FederatedServer:
         model_name: str,
         num_clients: int,
         rounds: int,
-        privacy_budget: PrivacyBudget,
+        privacy_budget: PrivacyBudget | None = None,
+        client_privacy: ClientPrivacy | None = None,
         lora_config: LoraSettings | None = None,
         task: Mapping[str, Any] | None = None,
         folder: Path | str = "federation/server",
@@ -64,7 +69,13 @@ class FederatedServer:
         self._model_name = model_name
         self._num_clients = num_clients
         self._rounds = rounds
+        if (privacy_budget is None) == (client_privacy is None):
+            raise ConfigurationError(
+                "give privacy_budget, for clients that add their own noise, or client_privacy, for "
+                "a server that adds it: the two are never mixed"
+            )
         self._budget = privacy_budget
+        self._client_privacy = client_privacy
         self._lora = lora_config or LoraSettings()
         self._folder = Path(folder)
         self._history = History()
@@ -87,7 +98,7 @@ class FederatedServer:
     def train(
         self,
         *,
-        clients: Sequence[DPLoRAClient],
+        clients: Sequence[DPLoRAClient | TrustingClient],
         aggregation: AggregationName = "ffa",
         client_sampling_rate: float = 1.0,
         local_epochs: float = 1.0,
@@ -140,6 +151,8 @@ class FederatedServer:
                 f"client_sampling_rate={client_sampling_rate} must lie above 0 and be at most 1"
             )
         rule, first = aggregation_named(aggregation, model=self.model)
+        if self._client_privacy is not None:
+            require_central(aggregation=aggregation, defended=defence is not None)
         if defence is not None:
             require_fitting(defence, aggregation=aggregation, clients=self._num_clients)
             rule = defended(defence, rule)
@@ -153,15 +166,18 @@ class FederatedServer:
             if not self._history.rounds:
                 self._history.start_quality = self._measured(measure, arrays)
                 self._save(arrays, self._history, aggregation)
+            noise = self._central_noise(client_sampling_rate)
             strategy = FederatedLoRA(
                 start=arrays,
-                aggregation=rule,
+                aggregation=noise or rule,
                 budget=self._budget,
                 clients=self._num_clients,
                 sampling_rate=client_sampling_rate,
                 history=self._history,
                 measure=lambda now: self._measured(measure, now),
-                after_round=lambda now, history: self._save(now, history, aggregation),
+                after_round=lambda now, history: self._after_round(
+                    now, history, aggregation, noise, client_sampling_rate
+                ),
             )
             config = ConfigRecord(
                 {
@@ -171,6 +187,7 @@ class FederatedServer:
                     "rounds": self._rounds,
                     "local-epochs": float(local_epochs),
                     "corrected": aggregation in CORRECTING,
+                    "privacy": "example" if noise is None else "client",
                 }
             )
             strategy.start(
@@ -180,6 +197,8 @@ class FederatedServer:
                 train_config=config,
             )
             self._load(strategy.arrays)
+            if noise is not None:
+                noise.close()
 
         return app
 
@@ -187,6 +206,30 @@ class FederatedServer:
     def history(self) -> History:
         """All rounds so far."""
         return self._history
+
+    def _central_noise(self, sampling_rate: float) -> CentralNoise | None:
+        if self._client_privacy is None:
+            return None
+        return CentralNoise(
+            privacy=self._client_privacy,
+            clients=self._num_clients,
+            sampling_rate=sampling_rate,
+            ledger=self._folder / "ledger.jsonl",
+        )
+
+    def _after_round(
+        self,
+        arrays: Arrays,
+        history: History,
+        aggregation: str,
+        noise: CentralNoise | None,
+        sampling_rate: float,
+    ) -> None:
+        if noise is not None and self._client_privacy is not None:
+            history.client_level = self._client_privacy.federation(
+                sampling_rate=sampling_rate, rounds=noise.rounds_charged
+            )
+        self._save(arrays, history, aggregation)
 
     def _load(self, arrays: Arrays) -> None:
         load_arrays(self.model, arrays)
@@ -226,7 +269,8 @@ class FederatedServer:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
     def _agreed(self, aggregation: str) -> str:
-        words = [self._model_name, self._rounds, aggregation, layout_hash(self.model)]
+        layout = layout_hash(self.model)
+        words = [self._model_name, self._rounds, aggregation, layout, str(self._client_privacy)]
         return json.dumps(words)
 
     @property

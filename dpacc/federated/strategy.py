@@ -37,7 +37,8 @@ class FederatedLoRA(FedAvg):
     Args:
         start: the adapter before the first round.
         aggregation: from updates to the next adapter.
-        budget: the most that a client may spend, and the δ that all share.
+        budget: the most that a client may spend, and the δ that all share; None where the server
+            adds the noise, and clients keep no books.
         clients: how many must be connected before the first round.
         sampling_rate: the chance with which each connected client is asked in a round, by a coin
             of the operating system.
@@ -51,7 +52,7 @@ class FederatedLoRA(FedAvg):
         *,
         start: Arrays,
         aggregation: Aggregation,
-        budget: PrivacyBudget,
+        budget: PrivacyBudget | None,
         clients: int,
         sampling_rate: float,
         history: History,
@@ -100,9 +101,13 @@ class FederatedLoRA(FedAvg):
                 continue
             failed.pop(before, None)
             name = self._learn_name(node, str(reply.content.config_records["config"]["client"]))
-            updates[name], books[name] = update, known
+            updates[name] = update
+            if known is not None:
+                books[name] = known
             received += sum(array.nbytes for array in update.values())
-        aggregate = self._aggregation(self.arrays, updates) if updates else None
+        # Under client-level privacy an empty round is noised like any: it must not show.
+        due = bool(updates) or self._budget is None
+        aggregate = self._aggregation(self.arrays, updates) if due else None
         if aggregate is not None:
             self.arrays = aggregate.arrays
         self._history.rounds.append(
@@ -147,7 +152,7 @@ class FederatedLoRA(FedAvg):
     def _request(self, config: ConfigRecord) -> RecordDict:
         return RecordDict({"arrays": to_record(self.arrays), "config": config})
 
-    def _accept(self, reply: Message) -> tuple[Arrays, ClientBooks]:
+    def _accept(self, reply: Message) -> tuple[Arrays, ClientBooks | None]:
         """The update and books of one reply.
 
         Raises:
@@ -156,15 +161,11 @@ class FederatedLoRA(FedAvg):
         if reply.has_error():
             raise ConfigurationError(str(reply.error.reason))
         records = reply.content
-        if set(records) != {"arrays", "metrics", "config"}:
+        if not {"arrays", "config"} <= set(records) <= {"arrays", "metrics", "config"}:
             raise ConfigurationError("the reply does not hold arrays, metrics and config")
-        books = _books(records.metric_records.get("metrics"))
-        if books.delta != self._budget.delta or books.epsilon_budget > self._budget.epsilon:
-            raise ConfigurationError(
-                f"the client keeps epsilon={books.epsilon_budget:g} at delta={books.delta:g}; this "
-                f"federation promises at most epsilon={self._budget.epsilon:g} at delta="
-                f"{self._budget.delta:g}"
-            )
+        books = None
+        if self._budget is not None:
+            books = _books_within(self._budget, records.metric_records.get("metrics"))
         arrays = records.array_records.get("arrays")
         if arrays is None:
             raise ConfigurationError("the reply holds no arrays")
@@ -181,6 +182,16 @@ class FederatedLoRA(FedAvg):
             taken = said in self._names.values()
             self._names[node] = f"{said} (node {node})" if taken else said
         return self._names[node]
+
+
+def _books_within(budget: PrivacyBudget, metrics: MetricRecord | None) -> ClientBooks:
+    books = _books(metrics)
+    if books.delta != budget.delta or books.epsilon_budget > budget.epsilon:
+        raise ConfigurationError(
+            f"the client keeps epsilon={books.epsilon_budget:g} at delta={books.delta:g}; this "
+            f"federation promises at most epsilon={budget.epsilon:g} at delta={budget.delta:g}"
+        )
+    return books
 
 
 def _books(metrics: MetricRecord | None) -> ClientBooks:
