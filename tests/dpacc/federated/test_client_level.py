@@ -145,3 +145,22 @@ def test_what_central_noise_cannot_be_priced_with_is_refused(
     federation = server(folder, privacy_budget=None, client_privacy=privacy())
     with pytest.raises(ConfigurationError, match=remedy):
         federation.train(clients=[trusting(folder, 1), trusting(folder, 2)], **settings)
+
+
+def test_a_round_that_was_charged_and_not_kept_is_charged_again(folder: Path) -> None:
+    """A server that dies between release and state tells of three charges for its two rounds."""
+    clients = [trusting(folder, n) for n in (1, 2)]
+    settings: dict[str, Any] = {"privacy_budget": None, "client_privacy": privacy()}
+    dying = server(folder, **settings)
+
+    def die(model: Any) -> dict[str, float]:
+        if len(dying.history.rounds) == 1:
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        dying.train(clients=clients, measure=die)
+    history = server(folder, **settings).train(clients=clients)
+    assert len(history.rounds) == 2
+    assert history.federation()["rounds"] == 3
+    assert len(read_ledger(path=folder / "server" / "ledger.jsonl").releases) == 3
