@@ -178,3 +178,10 @@ def test_hidden_rounds_of_whole_data_are_one_gaussian() -> None:
     assert epsilon(event=part.as_hidden, delta=1e-5) == epsilon(
         event=Repeated(event=once, times=9), delta=1e-5
     )
+
+
+@pytest.mark.parametrize("field", ["noise_multiplier", "rounds", "delta"])
+def test_numbers_beyond_a_double_are_refused_by_name(field: str) -> None:
+    """A whole number may have any digits in YAML; what no double holds is no setting."""
+    with pytest.raises(FieldError, match=field):
+        read_federation(document=COHORT | {field: 10**400})

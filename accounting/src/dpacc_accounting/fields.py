@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar
@@ -10,6 +11,9 @@ from typing import Any, NoReturn, TypeVar
 Where = tuple[str | int, ...]
 Part = TypeVar("Part")
 _ABSENT: Any = object()
+# Larger whole numbers are no exact doubles, and larger numbers are no doubles at all.
+_LARGEST_COUNT = 2**53
+_LARGEST_NUMBER = sys.float_info.max
 
 
 class FieldError(ValueError):
@@ -98,7 +102,10 @@ class Fields:
             return value  # type: ignore[no-any-return]
         if isinstance(value, bool) or not isinstance(value, int | float):
             self.refuse(name, f"must be a number, not {value!r}")
-        if not (above < value < below and at_least <= value <= at_most and math.isfinite(value)):
+        within = above < value < below and at_least <= value <= at_most
+        if within and not abs(value) <= _LARGEST_NUMBER:
+            self.refuse(name, "must be a finite number that a double holds")
+        if not within:
             self.refuse(name, f"= {value!r} {_limits(above, at_least, at_most, below)}")
         return float(value)
 
@@ -109,6 +116,8 @@ class Fields:
             return value  # type: ignore[no-any-return]
         if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
             self.refuse(name, f"= {value!r} must be a whole number of at least {at_least}")
+        if value > _LARGEST_COUNT:
+            self.refuse(name, f"has {len(str(value))} digits and must be at most 2^53")
         return int(value)
 
     def flag(self, name: str, default: bool) -> bool:
