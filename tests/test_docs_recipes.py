@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
-import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from dpacc.settings import read_settings
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/recipes.md").read_text()
@@ -24,16 +23,11 @@ def test_every_command_is_read_by_its_recipe(
 ) -> None:
     """Its configuration exists and its settings are accepted, up to where data would be read."""
     script, *arguments = words
-    spec = importlib.util.spec_from_file_location(f"page_{Path(script).stem}", ROOT / script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
+    module = load_script(ROOT / script)
     (kind,) = (
         value
         for name, value in vars(module).items()
-        if name.endswith("Config") and value.__module__ == spec.name
+        if name.endswith("Config") and value.__module__ == module.__name__
     )
     (tmp_path / "runs/smollm2-reviews").mkdir(parents=True)
     (tmp_path / "runs/smollm2-reviews/adapter_config.json").write_text("{}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.scripts import load_script
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks/fuzz.py"
 
@@ -15,13 +16,7 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks/fuzz.py"
 @pytest.fixture(scope="module")
 def fuzz() -> ModuleType:
     """The script's own module, loaded from its file."""
-    spec = importlib.util.spec_from_file_location("fuzz", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 @pytest.mark.parametrize("target", ["configurations", "arguments", "data", "commands"])

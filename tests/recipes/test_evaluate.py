@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +17,7 @@ from tests.recipes.test_train import (  # noqa: F401
     settings,
     train,
 )
+from tests.scripts import load_script
 
 RECIPE = Path(__file__).parents[2] / "recipes/evaluate.py"
 
@@ -26,13 +25,7 @@ RECIPE = Path(__file__).parents[2] / "recipes/evaluate.py"
 @pytest.fixture(scope="module")
 def evaluation() -> ModuleType:
     """The recipe's own module, loaded from its file."""
-    spec = importlib.util.spec_from_file_location("evaluate_recipe", RECIPE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+    return load_script(RECIPE)
 
 
 def measured(

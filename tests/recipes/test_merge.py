@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from dpacc.cli import terminal
 from dpacc.models import load_base
 from tests.recipes.test_train import Train, as_arguments, material, recipe, train  # noqa: F401
+from tests.scripts import load_script
 
 RECIPE = Path(__file__).parents[2] / "recipes/merge.py"
 
@@ -22,13 +21,7 @@ RECIPE = Path(__file__).parents[2] / "recipes/merge.py"
 @pytest.fixture(scope="module")
 def merging() -> ModuleType:
     """The recipe's own module, loaded from its file."""
-    spec = importlib.util.spec_from_file_location("merge_recipe", RECIPE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+    return load_script(RECIPE)
 
 
 def test_the_merged_model_needs_no_adapter(

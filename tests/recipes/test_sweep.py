@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from dpacc.cli import terminal
 from tests.recipes.test_train import as_arguments, material, settings  # noqa: F401
+from tests.scripts import load_script
 
 RECIPE = Path(__file__).parents[2] / "recipes/sweep.py"
 
@@ -22,13 +21,7 @@ RECIPE = Path(__file__).parents[2] / "recipes/sweep.py"
 @pytest.fixture(scope="module")
 def sweep() -> ModuleType:
     """The recipe's own module, loaded from its file."""
-    spec = importlib.util.spec_from_file_location("sweep_recipe", RECIPE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+    return load_script(RECIPE)
 
 
 def values(material: Path, runs: Path, **changes: object) -> list[str]:  # noqa: F811

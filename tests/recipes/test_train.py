@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
 import os
 import subprocess
@@ -19,6 +18,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from dpacc.cli import terminal
+from tests.scripts import load_script
 from tests.tiny_models import save_tiny_llama
 
 ROOT = Path(__file__).parents[2]
@@ -66,12 +66,7 @@ def as_arguments(values: dict[str, object]) -> list[str]:
 @pytest.fixture(scope="module")
 def recipe() -> ModuleType:
     """The recipe's own module, loaded from its file."""
-    spec = importlib.util.spec_from_file_location("train_recipe", RECIPE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(RECIPE)
 
 
 Train = Callable[..., Path]
