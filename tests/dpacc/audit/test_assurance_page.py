@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs/assurance.md").read_text()
 def test_the_audit_of_another_trainer_refutes_its_claim(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The block runs as it stands, and half of the claimed noise is found out."""
+    """The block runs as it stands, and a third of the claimed noise is found out, by any coins."""
     (block,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     exec(compile(block, "assurance.md", "exec"), {})
     refuted, epsilon = capsys.readouterr().out.split()
