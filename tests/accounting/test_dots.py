@@ -39,6 +39,20 @@ def test_the_curve_lies_between_its_dots(pair, step, epsilon):
         assert delta(below, epsilon) - 1e-13 <= exact <= delta(above, epsilon) + 1e-13
 
 
+@pytest.mark.parametrize("step", [0.02, 0.1, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("pair", [*CASES, Pair(0.01, 0.0, 3.0), Pair(0.0, 0.2, 2.0)])
+def test_the_law_below_stays_below_within_every_cell(pair, step):
+    """Also in the outermost cells, where the lowered curve meets its asymptotes."""
+    below = dots_below(pair=pair, step=step, outside=1e-14)
+    checked = 0
+    for bottom in below.losses()[:-1][:: max(len(below.masses) // 100, 1)]:
+        for within in (0.05, 0.5, 0.95):
+            exact = pair.delta(float(bottom + within * step))
+            assert delta(below, float(bottom + within * step)) <= exact * (1 + 1e-9) + 1e-15
+            checked += exact > 0
+    assert checked > 0
+
+
 @pytest.mark.parametrize("pair", CASES[:-1])
 def test_the_dots_close_in_on_the_curve(pair):
     """Ten times finer dots are about a hundred times closer: the error is of second order."""

@@ -153,14 +153,14 @@ def test_a_hundred_thousand_releases(path: Path, monkeypatch: pytest.MonkeyPatch
         with Ledger.open(path=path, plan=PLAN) as ledger:
             for step in range(4, 100_001):
                 ledger.charge(step=step, event=LOUD)
-    start = time.perf_counter()
+    start = time.process_time()
     record = read_ledger(path=path)
     assert record.event == Composed(
         events=(Repeated(event=STEP, times=2), Repeated(event=LOUD, times=99_998))
     )
     with Ledger.open(path=path, plan=PLAN) as ledger:
         assert ledger.steps_charged == 100_000
-    assert time.perf_counter() - start < 6
+    assert time.process_time() - start < 12
 
 
 def _run(program: str, path: Path) -> str:

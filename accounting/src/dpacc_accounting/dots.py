@@ -131,9 +131,7 @@ def _shares(pair: Pair, bottoms: Array, edges: Array, step: float) -> tuple[Arra
     return numerator - right, right
 
 
-def lowered(
-    *, masses: Array, losses: Array, left: Array, right: Array, heavy_ends: bool = False
-) -> Array:
+def lowered(*, masses: Array, losses: Array, left: Array, right: Array) -> Array:
     """The grid law whose curve has been lowered below h, by about one gap a grid point.
 
     A chord lies below h once both its ends have dropped by the cell's gap. Towards either end of
@@ -147,19 +145,27 @@ def lowered(
     drop = np.maximum(np.append(gaps, 0.0), np.append(0.0, gaps))
     put, call = _heights(masses, losses, step)
     middle = int(np.clip(np.searchsorted(losses, -0.5 * step), 0, len(losses) - 1))
-    high, low = call[1:] - gaps, put[:-1] - gaps
-    # Where the ends of the law are heavy, a cell one end of which cannot drop is flattened whole.
-    top = (call < drop) | ((np.append(high, 0.0) if heavy_ends else np.append(0.0, high)) < 0)
-    first_top = int(np.append(np.flatnonzero(top[middle:]) + middle, len(drop))[0])
-    bottom = (put < drop) | ((np.append(0.0, low) if heavy_ends else np.append(low, 0.0)) < 0)
-    last_bottom = int(np.append(-1, np.flatnonzero(bottom[: middle + 1]))[-1])
-    drop[first_top:] = call[first_top:]
-    drop[: last_bottom + 1] = put[: last_bottom + 1]
+    top = int(np.append(np.flatnonzero((call < drop)[middle:]) + middle, len(drop))[0])
+    bottom = int(np.append(-1, np.flatnonzero((put < drop)[: middle + 1]))[-1])
+    if top - bottom < 2:
+        return np.zeros_like(masses)
+    drop[: bottom + 1] = put[: bottom + 1]
+    drop[top:] = call[top:]
+    # The chord that leads to an asymptote starts on the tangent at its other end, or below it:
+    # how far a cell's end lies above that tangent is its own share, in units of the curve.
+    growth, decay = math.expm1(step), -math.expm1(-step)
+    if bottom >= 0:
+        drop[bottom + 1] = min(max(drop[bottom + 1], growth * left[bottom]), put[bottom + 1])
+    if top < len(drop):
+        drop[top - 1] = min(max(drop[top - 1], decay * right[top - 1]), call[top - 1])
     rise = np.diff(drop, append=0.0)
-    bend = rise - math.exp(step) * np.append(0.0, rise[:-1])
-    lowered = masses - bend / math.expm1(step)
-    lowered[first_top + 1 :] = 0.0
-    lowered[: max(last_bottom, 0)] = 0.0
+    lowered = masses - (rise - math.exp(step) * np.append(0.0, rise[:-1])) / growth
+    lowered[: bottom + 1] = 0.0
+    lowered[top:] = 0.0
+    if bottom >= 0:
+        lowered[bottom] = (put - drop)[bottom + 1] / growth
+    if top < len(drop):
+        lowered[top] = (call - drop)[top - 1] / decay
     return _convex(lowered, step)
 
 

@@ -70,7 +70,7 @@ class Atoms:
         first, left, right = self._shares(step)
         masses = np.append(left, 0.0) + np.append(0.0, right)
         losses = step * (first + np.arange(float(len(masses))))
-        masses = lowered(masses=masses, losses=losses, left=left, right=right, heavy_ends=True)
+        masses = lowered(masses=masses, losses=losses, left=left, right=right)
         return Dots(step, 0.0, first, masses * (1 - _ROUNDING), 0.0)
 
     def _shares(self, step: float) -> tuple[int, Array, Array]:

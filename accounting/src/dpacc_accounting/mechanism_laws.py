@@ -119,7 +119,7 @@ def _cells(edges: Array, growth: Array, above: bool) -> Atoms:
     left = numerator - right
     masses = np.append(left, 0.0) + np.append(0.0, right)
     if not above:
-        masses = lowered(masses=masses, losses=edges, left=left, right=right, heavy_ends=True)
+        masses = lowered(masses=masses, losses=edges, left=left, right=right)
     return Atoms(edges, masses * (1 + (_TABLE_ERROR if above else -_TABLE_ERROR)), 0.0)
 
 
