@@ -15,6 +15,7 @@ from dpacc_accounting import read_ledger
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from tests.ranks import require_success
 from tests.tiny_models import save_tiny_llama
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +73,11 @@ def launch(name, folder):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
     command += [str(ROOT / f"launch_configs/{name}.yaml"), str(script), str(reports)]
     environment = clean_environment()
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=180)
+    require_success(
+        subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180
+        )
+    )
     return [json.loads(path.read_text()) for path in sorted(reports.iterdir())]
 
 
@@ -173,7 +178,7 @@ def test_the_recipe_runs_under_zero3(tmp_path):
         text=True,
         timeout=240,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    require_success(done)
     assert len(read_ledger(path=tmp_path / "run/ledger.jsonl").releases) == 2
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     adapted = PeftModel.from_pretrained(base, tmp_path / "run")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +9,8 @@ import pytest
 import torch
 
 from tests.dpacc.backend_program import BACKENDS, SCENARIOS, Scenario, train
+from tests.ranks import require_success, run_ranks
 
-ROOT = Path(__file__).parents[2]
 EVERY = [(backend, scenario) for backend in BACKENDS for scenario in SCENARIOS]
 NAMES = [f"{backend} {scenario.name}" for backend, scenario in EVERY]
 SHARDED = ("zero3", "fsdp2")
@@ -24,17 +21,7 @@ Seen = list[dict[str, Any]]
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     """What each of two ranks saw."""
     folder = tmp_path_factory.mktemp("backends")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    done = subprocess.run(
-        [*launch, "-m", "tests.dpacc.backend_program", str(folder)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    require_success(run_ranks("tests.dpacc.backend_program", folder, seconds=300))
     return [torch.load(folder / f"rank-{rank}.pt") for rank in range(2)]
 
 

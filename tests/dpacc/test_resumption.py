@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import torch
@@ -18,27 +16,12 @@ from dpacc.errors import ConfigurationError
 from tests.dpacc import resume_program
 from tests.dpacc.resume_program import DEATHS, STEPS
 from tests.dpacc.zero_resume_program import DEATHS_UNDER_ZERO
+from tests.ranks import require_success, run_ranks
 
-ROOT = Path(__file__).parents[2]
-
-
-def launched(module: str, *arguments: object, ranks: int) -> int:
-    launch = [sys.executable]
-    if ranks > 1:
-        launch += ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone"]
-    finished = subprocess.run(
-        [*launch, "-m", f"tests.dpacc.{module}", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
-        capture_output=True,
-        timeout=200,
-        check=False,
-    )
-    return finished.returncode
-
-
-def run_in_a_process(folder: Path, *death: object, ranks: int = 1, backend: str = "plain") -> int:
-    return launched("resume_program", folder, backend, *death, ranks=ranks)
+def run_in_a_process(
+    folder: Path, *death: object, ranks: int = 1, backend: str = "plain"
+) -> CompletedProcess[str]:
+    return run_ranks("tests.dpacc.resume_program", folder, backend, *death, ranks=ranks)
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:
@@ -72,7 +55,7 @@ def test_a_killed_run_resumes_and_ends_where_it_would_have(
     uninterrupted: dict[str, torch.Tensor],
 ) -> None:
     """At every stage of a step and of a checkpoint: at most the charged step in flight is lost."""
-    assert run_in_a_process(tmp_path, place, call) == 9
+    assert run_in_a_process(tmp_path, place, call).returncode == 9
     resume_program.run(tmp_path)
     releases = read_ledger(path=tmp_path / "ledger.jsonl").releases
     assert [release.step for release in releases] == list(range(STEPS))
@@ -83,9 +66,9 @@ def test_a_killed_run_resumes_and_ends_where_it_would_have(
 
 def test_two_ranks_resume(tmp_path: Path, uninterrupted: dict[str, torch.Tensor]) -> None:
     """Both die between journal and update; resumed under FSDP2, they end where one would."""
-    assert run_in_a_process(tmp_path, "before the update", 5, ranks=2) != 0
+    assert run_in_a_process(tmp_path, "before the update", 5, ranks=2).returncode != 0
     assert not (tmp_path / "final.safetensors").exists()
-    assert run_in_a_process(tmp_path, ranks=2, backend="fsdp2") == 0
+    require_success(run_in_a_process(tmp_path, ranks=2, backend="fsdp2"))
     by_two = final(tmp_path)
     for name, tensor in by_two.items():
         torch.testing.assert_close(tensor, uninterrupted[name], rtol=1e-3, atol=1e-5)
@@ -98,7 +81,7 @@ def test_two_ranks_resume(tmp_path: Path, uninterrupted: dict[str, torch.Tensor]
 def zero(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folders of runs under each ZeRO stage that stopped short and were resumed."""
     folder = tmp_path_factory.mktemp("zero")
-    assert launched("zero_resume_program", folder, ranks=2) == 0
+    require_success(run_ranks("tests.dpacc.zero_resume_program", folder))
     return folder
 
 

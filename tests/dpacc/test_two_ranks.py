@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +11,14 @@ from dpacc_accounting import read_ledger
 
 from tests.dpacc.test_frozen_activations import trained
 from tests.dpacc.two_rank_program import SCENARIOS, run_scenarios
-
-ROOT = Path(__file__).parents[2]
+from tests.ranks import require_success, run_ranks
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of one two-rank run of the program."""
     folder = tmp_path_factory.mktemp("two_ranks")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    subprocess.run(
-        [*launch, "-m", "tests.dpacc.two_rank_program", str(folder)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        check=True,
-        timeout=240,
-    )
+    require_success(run_ranks("tests.dpacc.two_rank_program", folder))
     return folder
 
 

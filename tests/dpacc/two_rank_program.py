@@ -173,6 +173,7 @@ def main() -> None:
         "failed charge": failed_charge(folder, accelerator),
     }
     torch.save(seen, folder / f"rank-{accelerator.process_index}.pt")
+    accelerator.wait_for_everyone()  # a rank that closes its sockets early could fail the other
     accelerator.end_training()
 
 
