@@ -18,6 +18,7 @@ from tests.dpacc.resume_program import DEATHS, STEPS
 from tests.dpacc.zero_resume_program import DEATHS_UNDER_ZERO
 from tests.ranks import require_success, run_ranks
 
+
 def run_in_a_process(
     folder: Path, *death: object, ranks: int = 1, backend: str = "plain"
 ) -> CompletedProcess[str]:
