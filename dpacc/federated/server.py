@@ -144,8 +144,20 @@ class FederatedServer:
         local_epochs: float = 1.0,
         defence: Defence | None = None,
         measure: Measure | None = None,
+        round_timeout: float = 3600.0,
+        connect_timeout: float = 600.0,
     ) -> ServerApp:
-        """The same run as a Flower ServerApp, for a deployed federation; see `train`."""
+        """The same run as a Flower ServerApp, for a deployed federation; see `train`.
+
+        Args:
+            aggregation: as in `train`, like the four that follow.
+            client_sampling_rate: see there.
+            local_epochs: see there.
+            defence: see there.
+            measure: see there.
+            round_timeout: seconds after which a round goes on without who has not answered.
+            connect_timeout: seconds that clients have to connect in, before the first round.
+        """
         if not 0 < client_sampling_rate <= 1:
             raise ConfigurationError(
                 f"client_sampling_rate={client_sampling_rate} must lie above 0 and be at most 1"
@@ -174,6 +186,7 @@ class FederatedServer:
                 clients=self._num_clients,
                 sampling_rate=client_sampling_rate,
                 history=self._history,
+                connect_timeout=connect_timeout,
                 measure=lambda now: self._measured(measure, now),
                 after_round=lambda now, history: self._after_round(
                     now, history, aggregation, noise, client_sampling_rate
@@ -194,6 +207,7 @@ class FederatedServer:
                 grid=grid,
                 initial_arrays=to_record(arrays),
                 num_rounds=self._rounds - len(self._history.rounds),
+                timeout=round_timeout,
                 train_config=config,
             )
             self._load(strategy.arrays)

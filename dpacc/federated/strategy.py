@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping
+from logging import INFO
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
-from flwr.serverapp.strategy.strategy_utils import sample_nodes
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation import Aggregation
@@ -43,6 +45,7 @@ class FederatedLoRA(FedAvg):
         sampling_rate: the chance with which each connected client is asked in a round, by a coin
             of the operating system.
         history: the rounds so far; this one goes on after them.
+        connect_timeout: seconds that clients have to connect in.
         measure: what the server measures on data of its own.
         after_round: keeps what a restart needs.
     """
@@ -56,6 +59,7 @@ class FederatedLoRA(FedAvg):
         clients: int,
         sampling_rate: float,
         history: History,
+        connect_timeout: float,
         measure: Callable[[Arrays], Mapping[str, float]],
         after_round: Callable[[Arrays, History], None],
     ) -> None:
@@ -65,10 +69,12 @@ class FederatedLoRA(FedAvg):
         self._budget = budget
         self._sampling_rate = sampling_rate
         self._history = history
+        self._connect_timeout = connect_timeout
         self._measure = measure
         self._after_round = after_round
         self._names: dict[int, str] = {}
         self._asked: list[int] = []
+        self._sent: list[Message] = []
         self._all_connected = False
         self._coins = secrets.SystemRandom()
 
@@ -80,7 +86,8 @@ class FederatedLoRA(FedAvg):
         self._asked = [n for n in self._connected(grid) if self._coins.random() < self.rate]
         config["server-round"] = len(self._history.rounds) + 1
         record = self._request(config)
-        return self._construct_messages(record, self._asked, MessageType.TRAIN)
+        self._sent = list(self._construct_messages(record, self._asked, MessageType.TRAIN))
+        return self._sent
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -91,8 +98,7 @@ class FederatedLoRA(FedAvg):
         updates: dict[str, Arrays] = {}
         books: dict[str, ClientBooks] = {}
         received = 0
-        for reply in sorted(replies, key=lambda each: each.metadata.src_node_id):
-            node = reply.metadata.src_node_id
+        for node, reply in self._by_node(replies):
             before = self._name(node)
             try:
                 update, known = self._accept(reply)
@@ -124,6 +130,8 @@ class FederatedLoRA(FedAvg):
             )
         )
         self._after_round(self.arrays, self._history)
+        if self._budget is not None:  # else who took part is a secret
+            log(INFO, "answered: %s; failed: %s", ", ".join(updates) or "nobody", failed)
         return to_record(self.arrays), None
 
     def configure_evaluate(
@@ -143,11 +151,32 @@ class FederatedLoRA(FedAvg):
 
     def _connected(self, grid: Grid) -> list[int]:
         """All clients, once they have come; later whoever is still there."""
-        if self._all_connected:
-            return sorted(grid.get_node_ids())
-        _, connected = sample_nodes(grid, self.min_available_nodes, 0)
-        self._all_connected = True
-        return sorted(connected)
+        if not self._all_connected:
+            self._wait_for_all(grid)
+            self._all_connected = True
+        return sorted(grid.get_node_ids())
+
+    def _wait_for_all(self, grid: Grid) -> None:
+        """A run that was begun before goes on without those that have not come in time."""
+        deadline = time.monotonic() + self._connect_timeout
+        while (come := len(list(grid.get_node_ids()))) < self.min_available_nodes:
+            if time.monotonic() < deadline:
+                time.sleep(1)
+            elif come and self._history.rounds:
+                return
+            else:
+                raise ConfigurationError(
+                    f"{come} of {self.min_available_nodes} clients connected within "
+                    f"{self._connect_timeout:g} s; start the others, or name fewer"
+                )
+
+    def _by_node(self, replies: Iterable[Message]) -> list[tuple[int, Message]]:
+        """Each reply with the node that was asked: for a dead one, Flower's link answers."""
+        asked = {each.metadata.message_id: each.metadata.dst_node_id for each in self._sent}
+        known = [(asked.get(each.metadata.reply_to_message_id), each) for each in replies]
+        return sorted(
+            ((node, each) for node, each in known if node is not None), key=lambda pair: pair[0]
+        )
 
     def _request(self, config: ConfigRecord) -> RecordDict:
         return RecordDict({"arrays": to_record(self.arrays), "config": config})
