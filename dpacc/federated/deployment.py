@@ -1,0 +1,213 @@
+"""What a deployed federation is told: the run by its server, each client by its own operator."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+from flwr.app import Message
+from flwr.app.user_config import UserConfig
+
+from dpacc.config import LoraMethod
+from dpacc.config import Task as TaskName
+from dpacc.errors import ConfigurationError
+from dpacc.federated.aggregation import AggregationName
+from dpacc.federated.client import DPLoRAClient, refusal
+from dpacc.federated.server import FederatedServer
+from dpacc.federated.settings import DPSettings, LoraSettings, PrivacyBudget
+from dpacc.settings import check_limits, read_settings, setting
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Settings = TypeVar("Settings", bound=DataclassInstance)
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What all agree on, from the app's `[tool.flwr.app.config]` and `flwr run --run-config`."""
+
+    model: str = setting("Folder of the base that all share, or its id on the hub.")
+    num_clients: int = setting("Clients that must be connected before the first round.", at_least=1)
+    rounds: int = setting("R.", at_least=1)
+    epsilon: float = setting("The most that any client may spend.", above=0)
+    delta: float = setting("At which every client states its epsilon.", above=0, below=1)
+    aggregation: AggregationName = setting("How adapters become one.", default="ffa")
+    client_sampling_rate: float = setting(
+        "The chance with which each client is asked in a round.", default=1.0, above=0, at_most=1
+    )
+    local_epochs: float = setting(
+        "A client's expected passes over its data in one round.", default=1.0, above=0
+    )
+    round_timeout: float = setting(
+        "Seconds after which a round goes on without who has not answered.",
+        default=3600.0,
+        above=0,
+    )
+    connect_timeout: float = setting(
+        "Seconds that clients have to connect in.", default=600.0, above=0
+    )
+    folder: str = setting("Where the server keeps its state and results.", default="federation")
+    lora_rank: int = setting("Rank of the shared adapter.", default=8, at_least=1)
+    lora_alpha: float = setting("The adapter is scaled by lora_alpha / lora_rank.", default=16.0)
+    lora_method: LoraMethod = setting("ffa trains B alone; lora both factors.", default="ffa")
+    lora_target_modules: tuple[str, ...] = setting(
+        "Layers that get adapters, by the last part of their names.", default=("all-linear",)
+    )
+    lora_top_layers: int | None = setting(
+        "Adapt this many of the last blocks only.", default=None, at_least=1
+    )
+    seed: int = setting("Seeds A and a new head, which are public.", default=0, at_least=0)
+    task: TaskName = setting("Text, or classes of texts or words.", default="causal-lm")
+    labels: tuple[str, ...] | None = setting("Names of all classes.", default=None)
+    max_length: int = setting("Tokens kept of each example.", default=512, at_least=2)
+
+    def __post_init__(self) -> None:
+        check_limits(settings=self)
+
+    @property
+    def budget(self) -> PrivacyBudget:
+        """The most that any client may spend."""
+        return PrivacyBudget(epsilon=self.epsilon, delta=self.delta)
+
+    @property
+    def lora(self) -> LoraSettings:
+        """The adapter that all share."""
+        return LoraSettings(
+            rank=self.lora_rank,
+            alpha=self.lora_alpha,
+            method=self.lora_method,
+            target_modules=self.lora_target_modules,
+            top_layers=self.lora_top_layers,
+            seed=self.seed,
+        )
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What is learned, in the words of a `task`."""
+        return {"task": self.task, "labels": self.labels, "max_length": self.max_length}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """What one client decides for itself, from `flower-supernode --node-config`."""
+
+    client_id: str = setting("How reports call it.")
+    data_path: str = setting("Its examples, a local file.")
+    folder: str = setting("Where its ledger and last update are kept.")
+    epsilon: float = setting("All that it will ever spend in the federation.", above=0)
+    delta: float = setting("At which that is stated; all agree on it.", above=0, below=1)
+    expected_batch_size: int = setting("Examples a local step holds on average.", at_least=1)
+    max_grad_norm: float = setting("C, the clipping norm.", default=1.0, above=0)
+    learning_rate: float = setting("AdamW's.", default=1e-3, above=0)
+    most_rounds: int | None = setting(
+        "The rounds that noise is sized for; null takes the server's word.",
+        default=None,
+        at_least=1,
+    )
+    model: str | None = setting("Its own copy of the model.", default=None)
+    rank: int | None = setting("Its own rank, below the shared one.", default=None, at_least=1)
+    unit_field: str | None = setting("Field that says whose an example is.", default=None)
+    text_field: str = setting("Field that holds the text.", default="text")
+    label_field: str = setting("Field that holds the class.", default="label")
+    prompt_field: str | None = setting("Field that holds a prompt.", default=None)
+    completion_field: str | None = setting("Field that holds its completion.", default=None)
+
+    def __post_init__(self) -> None:
+        check_limits(settings=self)
+
+    @property
+    def privacy(self) -> DPSettings:
+        """Its own budget and training."""
+        return DPSettings(
+            epsilon=self.epsilon,
+            delta=self.delta,
+            expected_batch_size=self.expected_batch_size,
+            max_grad_norm=self.max_grad_norm,
+            learning_rate=self.learning_rate,
+            most_rounds=self.most_rounds,
+            unit_field=self.unit_field,
+        )
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Where its examples' parts are, in the words of a `task`."""
+        return {
+            "text_field": self.text_field,
+            "label_field": self.label_field,
+            "prompt_field": self.prompt_field,
+            "completion_field": self.completion_field,
+        }
+
+
+def read_config(kind: type[Settings], config: UserConfig) -> Settings:
+    """Read what Flower was given, naming what is unknown, missing or senseless.
+
+    >>> read_config(RunSettings, {"model": "m", "num-clients": 2, "rounds": 5, "epsilon": 8.0,
+    ...                           "delta": 1e-5, "lora-target-modules": "q_proj,v_proj"}).lora.rank
+    8
+
+    Raises:
+        ConfigurationError: in one line.
+    """
+    if "config" in config:
+        # `read_settings` would open the file that it names; Flower's own files are enough.
+        raise ConfigurationError("unknown setting config: write settings where Flower reads them")
+    return read_settings(kind=kind, arguments=[f"--{n}={v}" for n, v in config.items()])
+
+
+def client_of(*, node_config: UserConfig, run_config: UserConfig) -> DPLoRAClient:
+    """The client that this node is, in a run with these settings.
+
+    Raises:
+        ConfigurationError: a setting that is unknown, missing or senseless.
+    """
+    node = read_config(NodeSettings, node_config)
+    run = read_config(RunSettings, run_config)
+    return DPLoRAClient(
+        client_id=node.client_id,
+        data_path=node.data_path,
+        lora_config=run.lora,
+        dp_config=node.privacy,
+        task=run.learned | node.fields,
+        rank=node.rank,
+        model_name=node.model,
+        folder=node.folder,
+    )
+
+
+def write_results(server: FederatedServer, *, folder: Path | str) -> None:
+    """Write what a finished run leaves: `adapter/`, `history.json`, and, for `dpacc compose`,
+    `rounds.yaml`.
+    """
+    place = Path(folder)
+    adapted: Any = server.model
+    adapted.save_pretrained(place / "adapter")
+    history = server.history
+    (place / "history.json").write_text(json.dumps(history.to_json(), indent=2))
+    if history.epsilons() or history.client_level is not None:
+        (place / "rounds.yaml").write_text(yaml.safe_dump(history.federation()))
+
+
+def answer_once(make: Callable[[], DPLoRAClient], message: Message) -> Message:
+    """Make the client, let it answer, and let go of its ledger.
+
+    A SuperNode starts a process for each message, and would send the text of any exception to the
+    server: here it stays in the node's own log.
+    """
+    try:
+        client = make()
+    except Exception as error:
+        _LOG.exception("this node cannot be a client")
+        return refusal(f"the client stopped with {type(error).__name__}", message)
+    try:
+        return client.answer(message)
+    finally:
+        client.close()

@@ -1,0 +1,18 @@
+"""One organisation's side: its SuperNode starts this for every message of the server's."""
+
+from __future__ import annotations
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from dpacc.federated.deployment import answer_once, client_of
+
+app = ClientApp()
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """One round's private update, charged to this client's ledger before it leaves."""
+    return answer_once(
+        lambda: client_of(node_config=context.node_config, run_config=context.run_config), message
+    )
