@@ -20,6 +20,7 @@ from dpacc.engine import PrivacyEngine
 from dpacc.errors import BudgetExhausted
 from dpacc.federated.factors import CorrectedBase, no_corrections
 from dpacc.federated.layout import Arrays, layout_hash, load_arrays, trainable_arrays
+from dpacc.federated.optimizer_memory import OptimizerMemory
 from dpacc.federated.ranks import NestedRanks, adapted_model, nested_model
 from dpacc.logical_step import LogicalStep
 from dpacc.models import load_base
@@ -38,7 +39,7 @@ class LocalTraining:
         config: model, data and budget.
         rounds: the most rounds that this client will join.
         local_epochs: expected passes over its data in one round.
-        folder: where its ledger lives.
+        folder: where its ledger lives, and AdamW's state between rounds.
         rank: this client's own r_i, if it is below the shared adapter's.
         fixed_seed: for tests; noted in the ledger.
     """
@@ -81,6 +82,8 @@ class LocalTraining:
             fixed_seed=fixed_seed,
         )
         self._model, _ = self._engine.prepare(model, optimizer)
+        self._memory = OptimizerMemory(optimizer, folder / "optimizer.safetensors")
+        self._memory.restore()
         self._base = CorrectedBase(model)
         self.shared = self._ranks.widen(trainable_arrays(model))
         self._steps: Iterator[LogicalStep] | None = None
@@ -111,6 +114,7 @@ class LocalTraining:
             raise BudgetExhausted(
                 f"all {self.plan.steps} steps of the plan are spent; nothing more is given"
             )
+        self._memory.keep()
         return self._ranks.widen(trainable_arrays(self._model))
 
     def corrections(self) -> Arrays:

@@ -82,8 +82,10 @@ class Deployment:
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         (self.folder / f"{name}.toml").write_text("\n".join(lines))
         started = (
-            "import flwr.common.constant as flower;"
-            f"flower.HEARTBEAT_DEFAULT_INTERVAL = {_HEARTBEAT};"
+            "from flwr.supercore import heartbeat as sent;"
+            "from flwr.supernode import fleet_http_connection as promised;"
+            "sent.HEARTBEAT_DEFAULT_INTERVAL = promised.HEARTBEAT_DEFAULT_INTERVAL"
+            f" = {_HEARTBEAT};"
             "from dpacc.federated.supernode import main; main()"
         )
         return self.start(

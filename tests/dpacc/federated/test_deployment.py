@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from dpacc_accounting import read_ledger
@@ -28,6 +29,7 @@ from dpacc.federated.deployment import (
 )
 from dpacc.federated.grid import LocalGrid
 from dpacc.federated.history import History
+from dpacc.federated.layout import trainable_arrays
 from dpacc.federated.server import FederatedServer
 from tests.dpacc.federated.federations import DELTA, client, server, texts
 
@@ -110,6 +112,23 @@ def test_the_shipped_client_trains_and_lets_go_of_its_ledger(folder: Path) -> No
     assert History.from_json(kept).epsilons() == run.history.epsilons()
     (priced,) = yaml.safe_load((folder / "server/rounds.yaml").read_text())["clients"]
     assert priced["name"] == "north"
+
+
+def test_a_process_for_each_round_trains_as_one_for_all(folder: Path) -> None:
+    """AdamW's state survives between rounds: bit for bit, new clients end where one client does."""
+    lasting = server(folder, num_clients=1, folder=folder / "lasting")
+    lasting.train(clients=[client(folder, 1, folder=folder / "lasting-1")])
+    again = server(folder, num_clients=1, folder=folder / "again")
+
+    class Processes(LocalGrid):
+        def _ask(self, node_id: int, message: Message) -> Message:
+            return answer_once(lambda: client(folder, 1, folder=folder / "again-1"), message)
+
+    run_with(again, Processes({1: client(folder, 1).app}))
+    assert len(again.history.rounds) == 2
+    for name, values in trainable_arrays(lasting.model).items():
+        assert np.abs(values).max() > 0 or "lora_A" in name
+        assert np.array_equal(values, trainable_arrays(again.model)[name])
 
 
 def test_a_node_that_cannot_be_a_client_says_only_so(tmp_path: Path) -> None:
