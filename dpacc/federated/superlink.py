@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import dpacc.federated  # noqa: F401 - sets what Flower reads when it is imported
+from dpacc.federated.flower_programs import refuse_arguments, require_checked_flower
 
 NODES = "/v1/fleet/"
 """Where nodes connect: every request there is signed by a registered key."""
@@ -46,6 +47,7 @@ class NodesOnly:
 
 def main() -> None:
     """Start the SuperLink with Flower's own arguments, after those that privacy needs."""
+    require_checked_flower()
     # Who connects is read off the connection, or off a proxy on this machine, and no one else.
     os.environ["FORWARDED_ALLOW_IPS"] = "127.0.0.1"
     sys.argv[1:] = superlink_arguments(sys.argv[1:])
@@ -72,11 +74,7 @@ def superlink_arguments(given: Sequence[str]) -> list[str]:
     Raises:
         SystemExit: one of the arguments would turn them off.
     """
-    for argument in given:
-        name = argument.partition("=")[0]
-        # argparse takes any unambiguous beginning for the whole.
-        if len(name) > len("--") and any(each.startswith(name) for each in _FORBIDDEN):
-            sys.exit(f"{name} would leave the federation open; start flower-superlink for tests")
+    refuse_arguments(given, forbidden=_FORBIDDEN, program="flower-superlink")
     return [*_ALWAYS, "--port", _PORT, *given]
 
 

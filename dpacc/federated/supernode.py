@@ -17,6 +17,7 @@ from typing import Any
 
 import dpacc.federated  # noqa: F401 - sets what Flower reads when it is imported
 from dpacc.errors import ConfigurationError
+from dpacc.federated.flower_programs import refuse_arguments, require_checked_flower
 
 _FORBIDDEN = ("--insecure", "--allow-runtime-dependency-installation")
 _KEY = "--auth-supernode-private-key"
@@ -29,6 +30,7 @@ Connect = Callable[..., AbstractContextManager[Any]]
 
 def main() -> None:
     """Start the SuperNode with Flower's own arguments, after `--app FOLDER`."""
+    require_checked_flower()
     folder, sys.argv[1:] = supernode_arguments(sys.argv[1:])
     from flwr.cli.build import build_fab_from_disk
     from flwr.supernode import start_client_internal
@@ -73,11 +75,7 @@ def supernode_arguments(given: Sequence[str]) -> tuple[Path, list[str]]:
     rest = list(given)
     if len(rest) < 2 or rest[0] != "--app":
         sys.exit("begin with --app FOLDER: the app that this node may run, once it was read")
-    for argument in rest[2:]:
-        name = argument.partition("=")[0]
-        # argparse takes any unambiguous beginning for the whole.
-        if len(name) > len("--") and any(each.startswith(name) for each in _FORBIDDEN):
-            sys.exit(f"{name} would leave this node open; start flower-supernode for tests")
+    refuse_arguments(rest[2:], forbidden=_FORBIDDEN, program="flower-supernode")
     if not any(argument.partition("=")[0] == _KEY for argument in rest):
         sys.exit(f"give {_KEY} FILE, whose public half the server has registered")
     return Path(rest[1]), rest[2:]

@@ -10,6 +10,7 @@ from flwr.proto.fleet_pb2 import PullMessagesRequest  # type: ignore[import-unty
 from flwr.superlink.main import create_app
 from starlette.testclient import TestClient
 
+from dpacc.federated import flower_programs, superlink, supernode
 from dpacc.federated.superlink import NodesOnly, superlink_arguments
 
 PROTOBUF = {"content-type": "application/protobuf", "accept": "application/protobuf"}
@@ -81,3 +82,11 @@ def test_node_authentication_is_always_on() -> None:
         "--host",
         "::",
     ]
+
+
+def test_a_flower_that_was_not_read_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both guards stand in Flower's inside, so another version might go around them."""
+    for start in (superlink.main, supernode.main):
+        monkeypatch.setattr(flower_programs, "version", lambda name: "1.42.0")
+        with pytest.raises(SystemExit, match=r"flwr 1\.42\.0 was not checked"):
+            start()

@@ -92,9 +92,9 @@ def test_a_file_that_is_named_twice_is_refused() -> None:
     [
         ([], "begin with --app"),
         (["--app", "app"], "give --auth-supernode-private-key"),
-        (["--app", "app", *KEY, "--insecure"], "would leave this node open"),
-        (["--app", "app", *KEY, "--insec"], "would leave this node open"),
-        (["--app", "app", *KEY, "--allow-runtime-dep"], "would leave this node open"),
+        (["--app", "app", *KEY, "--insecure"], "would leave the federation open"),
+        (["--app", "app", *KEY, "--insec"], "would leave the federation open"),
+        (["--app", "app", *KEY, "--allow-runtime-dep"], "would leave the federation open"),
     ],
 )
 def test_a_node_without_an_app_a_key_or_tls_does_not_start(given: list[str], reason: str) -> None:
