@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,13 +62,18 @@ def run_config(folder: Path) -> str:
 def test_a_deployed_federation_outlives_one_of_its_nodes(deployment: Deployment) -> None:
     """Two registered nodes train a round over TLS; one is killed, the other finishes alone.
 
-    A node whose key was never registered is refused, and so is a caller without the authority's
-    certificate. What the nodes know of their data is nowhere in what the SuperLink wrote.
+    A node whose key was never registered is refused, and so are a caller without the authority's
+    certificate and commands from another machine. What the nodes know of their data is nowhere in
+    what the SuperLink wrote.
     """
     folder = deployment.folder
     deployment.start_link()
-    with pytest.raises(httpx.ConnectError):
-        httpx.post(f"https://127.0.0.1:{deployment.port}/v1/fleet/pull-messages")
+    command = f"https://127.0.0.1:{deployment.port}/v1/control/start-run"
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        httpx.post(command)
+    authority = ssl.create_default_context(cafile=folder / "ca.crt")
+    elsewhere = {"X-Forwarded-For": "192.0.2.7"}
+    assert httpx.post(command, headers=elsewhere, verify=authority).status_code == 403
     for name in ("north", "south"):
         deployment.register(name)
     write_node_key(folder / "stranger.key")
