@@ -12,8 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from dpacc.chart import Measurement, draw_progress
-from dpacc.checkpoint import write_durably
+from dpacc.checkpoint import cannot_write, write_durably
 from dpacc.config import TrainingConfig
 from dpacc.errors import ConfigurationError
 from dpacc.model_card import write_card
@@ -109,6 +111,8 @@ def save_adapter(*, model: PeftModel, folder: Path) -> None:
         model.save_pretrained(scratch, save_embedding_layers=False)
         for file in scratch.iterdir():
             file.replace(folder / file.name)
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -116,8 +120,11 @@ def save_adapter(*, model: PeftModel, folder: Path) -> None:
 def write_file(*, path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all."""
     scratch = path.with_name(f".{path.name}.partial")
-    write_durably(scratch, content)
-    scratch.replace(path)
+    try:
+        write_durably(scratch, content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _first_free(parent: Path, name: str) -> Path:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dpacc.errors import ConfigurationError
+from dpacc.errors import ConfigurationError, DpaccError
 
 _FACTS, _TENSORS, _PARTS = "checkpoint.json", "tensors.safetensors", ".parts"
 
@@ -72,10 +72,10 @@ class Checkpoints:
             Its checksum.
         """
         tensors: dict[str, Tensor] = {}
-        header = json.dumps(_outline(state, tensors)).encode() + b"\n"
+        header = _as_json(_outline(state, tensors)) + b"\n"
         content = header + save(tensors)
         write_durably(self._folder / _PARTS / _part_name(rank), content)
-        return hashlib.sha256(content).hexdigest()
+        return _checksum(content)
 
     def part(self, checkpoint: Checkpoint, *, rank: int) -> Any:
         """What `rank` kept for itself when `checkpoint` was saved.
@@ -86,8 +86,7 @@ class Checkpoints:
         path = self._path(checkpoint.step) / _part_name(rank)
         try:
             content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() != checkpoint.parts[rank]:
-                raise ValueError("its checksum does not match")
+            _require_checksum(content, checkpoint.parts[rank])
             outline, _, packed = content.partition(b"\n")
             return _fill(json.loads(outline), load(packed))
         except (OSError, ValueError, SafetensorError) as error:
@@ -118,16 +117,17 @@ class Checkpoints:
             "step": step,
             "facts": dict(facts),
             "state": outline,
-            "sha256": hashlib.sha256(packed).hexdigest(),
+            "sha256": _checksum(packed),
             "parts": list(parts),
         }
+        described = {"description": description, "sha256": _checksum(_as_json(description))}
         partial = self._folder / ".partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(mode=0o700)
         write_durably(partial / _TENSORS, packed)
         for rank in range(len(parts)):
             self._take_in_part(rank, partial)
-        write_durably(partial / _FACTS, json.dumps(description).encode())
+        write_durably(partial / _FACTS, _as_json(described))
         final = self._path(step)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
@@ -137,8 +137,8 @@ class Checkpoints:
     def journal(self, entry: JournalEntry) -> None:
         """Keep a released step's private gradient until the next checkpoint."""
         packed = save({"gradient": entry.gradient.cpu().contiguous()})
-        digest = hashlib.sha256(packed).hexdigest()
-        header = json.dumps({"bound": entry.bound, "sha256": digest}).encode() + b"\n"
+        digest = _checksum(_as_json(entry.bound) + packed)
+        header = _as_json({"bound": entry.bound, "sha256": digest}) + b"\n"
         partial = self._journal / ".partial"
         write_durably(partial, header + packed)
         partial.rename(self._journal / f"{entry.step:08d}")
@@ -161,10 +161,11 @@ class Checkpoints:
                 f"{self._folder} holds no checkpoint to resume from; start a new run"
             )
         try:
-            description = json.loads((found[-1] / _FACTS).read_bytes())
+            described = json.loads((found[-1] / _FACTS).read_bytes())
+            description = described["description"]
             packed = (found[-1] / _TENSORS).read_bytes()
-            if hashlib.sha256(packed).hexdigest() != description["sha256"]:
-                raise ValueError("its checksum does not match")
+            _require_checksum(_as_json(description), described["sha256"])
+            _require_checksum(packed, description["sha256"])
             state = _fill(description["state"], load(packed))
             return Checkpoint(
                 step=description["step"],
@@ -210,13 +211,42 @@ def _part_name(rank: int) -> str:
     return f"rank-{rank:05d}.safetensors"
 
 
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _require_checksum(content: bytes, expected: str) -> None:
+    if _checksum(content) != expected:
+        raise ValueError("its checksum does not match")
+
+
+def _as_json(document: Any) -> bytes:
+    return json.dumps(document).encode()
+
+
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read, and wait until it is on the disk."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a file that only its owner may read, and wait until it is on the disk.
+
+    Raises:
+        DpaccError: the disk refuses.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError | SafetensorError) -> DpaccError:
+    """What to say when the disk refuses; nothing of a run is lost by it."""
+    reason = getattr(error, "strerror", None) or error
+    return DpaccError(
+        f"cannot write {path}: {reason}; what was released stays charged; free the disk and "
+        "resume the run"
+    )
 
 
 def sync_folder(folder: Path) -> None:
@@ -232,8 +262,7 @@ def _read_entry(path: Path, step: int) -> JournalEntry:
     header, _, packed = path.read_bytes().partition(b"\n")
     try:
         facts = json.loads(header)
-        if hashlib.sha256(packed).hexdigest() != facts["sha256"]:
-            raise ValueError("its checksum does not match")
+        _require_checksum(_as_json(facts["bound"]) + packed, facts["sha256"])
         gradient = load(packed)["gradient"]
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ConfigurationError(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 from dpacc_accounting.guarantee import rounded_up
+from dpacc_accounting.record import LedgerError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -104,7 +105,7 @@ def one_line_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (DpaccError, ValueError, OSError) as refusal:
+    except (DpaccError, LedgerError, ValueError, OSError) as refusal:
         rank = f"[rank {os.environ['RANK']}] " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
         complain(f"{rank}{refusal}")
         sys.exit(2)
