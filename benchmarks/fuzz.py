@@ -210,7 +210,7 @@ def read_examples(folder: Path, draw: random.Random) -> None:
 def run_a_command(folder: Path, draw: random.Random) -> None:
     """An accounting command, its files or its arguments broken."""
     ledger, rounds = folder / "ledger.jsonl", folder / "rounds.yaml"
-    _write_ledger(ledger)
+    write_ledger(ledger)
     rounds.write_text(draw.choice(ROUNDS))
     command = draw.choice([*WORDS])
     words = WORDS[command]
@@ -233,7 +233,8 @@ TARGETS = {
 }
 
 
-def _write_ledger(path: Path) -> None:
+def write_ledger(path: Path) -> None:
+    """A ledger of three charged steps."""
     plan = PrivacyPlan(
         dataset_size=1000,
         expected_batch_size=50,
@@ -255,12 +256,19 @@ def _write_ledger(path: Path) -> None:
 def try_input(*, target: str, seed: int) -> tuple[str, Finding | None]:
     """What became of one input: "taken", "refused", or a finding."""
     draw = random.Random(f"{target}/{seed}")
+    return judge(target=target, seed=seed, read=lambda folder: TARGETS[target](folder, draw))
+
+
+def judge(
+    *, target: str, read: Callable[[Path], None], seed: int = 0
+) -> tuple[str, Finding | None]:
+    """What became of what `read` reads in a folder of its own."""
     out, err = io.StringIO(), io.StringIO()
     with tempfile.TemporaryDirectory() as name, _within_a_minute():
         folder = Path(name)
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                TARGETS[target](folder, draw)
+                read(folder)
             code: object = 0
         except SystemExit as end:
             code = end.code or 0

@@ -15,6 +15,7 @@ RESUMPTION = "tests/dpacc/test_resumption.py"
 RANKS = "tests/dpacc/test_ranks.py"
 LEDGER = "tests/accounting/test_ledger_endurance.py"
 SERVER = "tests/dpacc/federated/test_server.py"
+TORN = "tests/dpacc/federated/test_torn_files.py"
 CENTRAL = "tests/dpacc/federated/test_client_level.py"
 
 
@@ -175,6 +176,18 @@ FAULTS = (
         "nothing leaves it; the others' round goes on",
         SERVER,
         "test_nothing_leaves_a_client_whose_ledger_cannot_be_written",
+    ),
+    Fault(
+        "torn state of the server",
+        "refused by name; it does not begin again",
+        TORN,
+        "test_a_torn_state_of_the_server_is_refused_by_name",
+    ),
+    Fault(
+        "torn answer of a client",
+        "made anew, and charged anew",
+        TORN,
+        "test_an_answer_that_was_torn_is_made_anew_and_charged_anew",
     ),
     Fault(
         "a client restarts",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import BEGIN, END, FAULTS, PAGE, Fault, table
+from tests.mutants.bugs import BUGS
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,3 +28,10 @@ def test_the_published_table_is_that_of_the_faults() -> None:
     """`python -m tests.faults` wrote it, and each fault has a name of its own."""
     assert PAGE.read_text().split(BEGIN)[1].split(END)[0].strip() == table().strip()
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+
+
+def test_the_page_begins_with_the_same_numbers() -> None:
+    """Its first table counts the bugs and the faults that stand below it."""
+    summary = PAGE.read_text().split("## Audits")[0]
+    assert f"| {len(BUGS)} of {len(BUGS)} caught |" in summary
+    assert f"| {len(FAULTS)} of {len(FAULTS)} survived" in summary

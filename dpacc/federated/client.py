@@ -11,7 +11,7 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dpacc.errors import BudgetExhausted, ConfigurationError, DpaccError
@@ -173,10 +173,13 @@ class DPLoRAClient:
         path = self.folder / "last_update.safetensors"
         if not path.exists():
             return None
-        with safe_open(path, framework="numpy") as file:
-            if (file.metadata() or {}).get("request") != request:
-                return None
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(path, framework="numpy") as file:
+                if (file.metadata() or {}).get("request") != request:
+                    return None
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError:  # torn: the update is made anew, and charged anew
+            return None
 
     def _keep(self, update: Arrays, request: str) -> None:
         path = self.folder / "last_update.safetensors"

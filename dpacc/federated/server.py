@@ -12,7 +12,7 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import nn
 
@@ -271,7 +271,7 @@ class FederatedServer:
         """Where the run stands: at its beginning, or after the last round that was kept."""
         if not self._state.exists():
             return first
-        with safe_open(self._state, framework="numpy") as file:
+        with _whole(self._state) as file:
             known = file.metadata()
             if known["agreed"] != self._agreed(aggregation):
                 raise ConfigurationError(
@@ -290,6 +290,19 @@ class FederatedServer:
     @property
     def _state(self) -> Path:
         return self._folder / "state.safetensors"
+
+
+@contextmanager
+def _whole(state: Path) -> Iterator[Any]:
+    """The file of a kept state, or one line when it is torn."""
+    try:
+        with safe_open(state, framework="numpy") as file:
+            yield file
+    except SafetensorError as error:
+        raise ConfigurationError(
+            f"{state} is damaged ({error}); restore it from a copy, or start a new federation in "
+            "a folder of its own"
+        ) from None
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def test_fresh_secrets_differ_and_stay_hidden() -> None:
 
 
 def test_the_stream_is_aes_256_in_counter_mode() -> None:
-    """NIST SP 800-38A, F.5.5: from the vector's counter on, our words turn its text to its cipher."""
+    """NIST SP 800-38A, F.5.5: from its counter on, our words turn its plaintext to its cipher."""
     key = "603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4"
     counter = 0xF0F1F2F3F4F5F6F7F8F9FAFBFCFDFEFF
     plain = (

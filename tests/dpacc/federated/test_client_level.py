@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,19 @@ def test_a_round_that_was_charged_and_not_kept_is_charged_again(folder: Path) ->
     assert len(history.rounds) == 2
     assert history.federation()["rounds"] == 3
     assert len(read_ledger(path=folder / "server" / "ledger.jsonl").releases) == 3
+
+
+def test_a_round_that_nobody_joined_looks_like_any_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all coins say no, the adapter moves by noise, and the round is charged."""
+    federation = server(folder, rounds=1, privacy_budget=None, client_privacy=privacy())
+    before = trainable_arrays(federation.model)
+    monkeypatch.setattr(secrets.SystemRandom, "random", lambda self: 1.0)
+    history = federation.train(
+        clients=[trusting(folder, n) for n in (1, 2)], client_sampling_rate=0.5
+    )
+    assert history.rounds[0].asked == ()
+    after = trainable_arrays(federation.model)
+    assert all(not np.array_equal(before[name], after[name]) for name in before)
+    assert len(read_ledger(path=folder / "server" / "ledger.jsonl").releases) == 1

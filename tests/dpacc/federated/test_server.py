@@ -270,3 +270,26 @@ def test_what_a_client_tells_of_an_error_quotes_none_of_its_data(folder: Path) -
     (folder / "data-1.jsonl").write_text('{"text": "secret diagnosis"}\n{"text": secret}\n')
     history = server(folder, num_clients=1, rounds=1).train(clients=[one])
     assert history.rounds[0].failed == {"node 1": "the client stopped with ConfigurationError"}
+
+
+def test_a_client_tells_what_its_ledger_holds_and_nothing_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the adapter: a name and six numbers, all of which follow from public settings."""
+    one, answers = client(folder, 1), []
+    answer = one.answer
+    monkeypatch.setattr(one, "answer", lambda asked: answers.append(answer(asked)) or answers[-1])
+    server(folder, num_clients=1, rounds=1).train(clients=[one])
+    (told,) = [each.content for each in answers]
+    assert set(told) == {"arrays", "metrics", "config"}
+    assert set(told["arrays"]) == set(trainable_arrays(one.training._model))
+    assert dict(told["config"]) == {"client": "site-1"}
+    plan = one.training.plan
+    assert dict(told["metrics"]) == {
+        "epsilon": plan.guarantee(steps=3).epsilon,
+        "delta": DELTA,
+        "epsilon-budget": 20.0,
+        "noise-multiplier": plan.noise_multiplier,
+        "sampling-probability": 4 / 12,
+        "steps-charged": 3,
+    }
