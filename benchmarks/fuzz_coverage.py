@@ -139,7 +139,7 @@ def beginnings(target: str) -> list[bytes]:
     records = "".join(json.dumps(record) + "\n" for record in fuzz.RECORDS).encode()
     starts: dict[str, list[bytes]] = {
         "configurations": [fuzz.CONFIG.encode()],
-        "arguments": [b"--steps=3\n--lora_rank\n4\n--labels=a,b\n--task=causal-lm"],
+        "arguments": [b"--steps=3\n--lora_rank\n4\n--task=causal-lm\n--seed=1"],
         "data": [b"\0" + records, b"\1" + json.dumps(fuzz.RECORDS).encode(), b"\2a film\na joy\n"],
         "rounds files": [block.encode() for block in fuzz.ROUNDS],
         "budgets": [BUDGETS.encode()],

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from dpacc.artifacts import new_run_folder, save_adapter, save_run, write_file
 from dpacc.chart import Measurement
 from dpacc.config import TrainingConfig
-from dpacc.errors import ConfigurationError
+from dpacc.errors import ConfigurationError, DpaccError
 from dpacc.models import add_lora
 from dpacc.plan import PrivacyPlan
 
@@ -155,7 +155,7 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path, model, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(model, "save_pretrained", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DpaccError, match=r"disk full; .* free the disk"):
         save_adapter(model=model, folder=tmp_path)
     assert not (tmp_path / "adapter_config.json").exists()
     assert not (tmp_path / ".adapter.partial").exists()
