@@ -44,10 +44,10 @@ def moved(by: float) -> Arrays:
 
 def test_the_release_is_the_clipped_sum_over_a_fixed_number(tmp_path: Path) -> None:
     """With almost no noise: Σ Δᵢ·min(1, C/‖Δᵢ‖) over p·n, however many took part."""
-    release = noise(tmp_path, rate=0.5, noise_multiplier=1e-9)
+    release = noise(tmp_path, rate=0.75, noise_multiplier=1e-9)
     found = flat(release(START, {"a": moved(0.01), "b": moved(-7.0)}).arrays) - flat(START)
     length = np.sqrt(10)
-    expected = (0.01 - 0.5 / length) / (4 * 0.5)
+    expected = (0.01 - 0.5 / length) / (4 * 0.75)
     assert np.allclose(found, expected, atol=1e-6)
 
 
