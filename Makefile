@@ -27,8 +27,12 @@ check: .venv/dev
 	$(BIN)/mypy
 
 bench: .venv/dev
+	$(PIP) opacus==1.6.0 dp-lora==0.1.0
+	$(BIN)/python recipes/fetch_demo.py
 	$(BIN)/python benchmarks/accounting.py
 	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/real_text.py
+	$(BIN)/python benchmarks/two_ranks.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -31,8 +31,7 @@ def causal_lm_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     Returns:
         [examples] fp32.
     """
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    targets = _next_token_targets(batch["labels"])
+    inputs, targets = _without_the_last_token(batch)
     supervised = targets != IGNORED
     token_losses = _losses_at(model, inputs, supervised, targets[supervised])
     dense = torch.zeros(targets.shape, dtype=torch.float32, device=token_losses.device)
@@ -47,9 +46,19 @@ def classification_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tens
     return F.cross_entropy(logits.float(), batch["labels"], reduction="none")
 
 
-def _next_token_targets(labels: Tensor) -> Tensor:
-    """labels shifted left by one: what each position should predict; the last predicts nothing."""
-    return F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+def _without_the_last_token(batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+    """The inputs, and what each of their positions should predict, [examples, tokens].
+
+    The last position predicts nothing, and in a causal LM no other sees it, so it is not computed,
+    unless an input's shape leaves open which part of it is the last token's.
+    """
+    labels = batch["labels"]
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    wide = {name: value for name, value in inputs.items() if value.ndim > 1}
+    by_token = all(value.shape[:2] == labels.shape for value in wide.values())
+    if labels.shape[1] < 2 or not by_token:
+        return inputs, F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    return inputs | {name: value[:, :-1] for name, value in wide.items()}, labels[:, 1:]
 
 
 def _losses_at(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from dpacc.errors import BudgetExhausted, ConfigurationError, PrivacyError
 from dpacc.gradients import KeptRows
 from dpacc.losses import causal_lm_losses
 from dpacc.plan import PrivacyPlan
+from dpacc.release import Release
 from tests.tiny_models import collate, examples, tiny_base, tiny_model, with_lora
 
 LENGTHS = [7, 3, 12, 1, 9, 5, 5, 20, 2, 11]
@@ -110,6 +112,30 @@ def test_the_cut_into_micro_batches_does_not_change_the_sum(ledgers: Iterator[Pa
     for tokens in (1, 24, 60):
         cut = received(plan, data, next(ledgers), micro_batch_tokens=tokens)
         torch.testing.assert_close(cut, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_noise_is_drawn_while_the_backward_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its draw is under way in a thread of its own before the first backward, and the only one."""
+    under_way, threads = threading.Event(), []
+    draw = Release._draw
+
+    def watched(release: Release, index: int) -> Any:
+        threads.append(threading.current_thread().name)
+        under_way.set()
+        return draw(release, index)
+
+    monkeypatch.setattr(Release, "_draw", watched)
+    engine, model, optimizer = prepared(plan_for(2, steps=1), tmp_path / "ledger.jsonl")
+    for step in engine.steps(examples([4, 6]), collate):
+        for batch in step:
+            assert under_way.wait(timeout=60)
+            step.backward(causal_lm_losses(model, batch))
+        step.update()
+    engine.close()
+    assert len(optimizer.received) == len(threads) == 1
+    assert threads[0].startswith("noise")
 
 
 def test_the_sum_is_that_of_clipped_gradients(ledgers: Iterator[Path]) -> None:

@@ -31,6 +31,45 @@ def test_a_loss_does_not_depend_on_its_neighbours() -> None:
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
+class Watched(torch.nn.Module):
+    """Remembers the widths of what a causal LM was given."""
+
+    def __init__(self, base: torch.nn.Module) -> None:
+        super().__init__()
+        self.base = base
+        self.widths: set[int] = set()
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.base.get_output_embeddings()
+
+    def forward(self, **inputs: torch.Tensor) -> object:
+        self.widths = {value.shape[1] for name, value in inputs.items() if name != "use_cache"}
+        return self.base(**inputs)
+
+
+def test_the_last_token_is_not_computed() -> None:
+    """It predicts nothing and no other sees it, so losses are those of the whole batch.
+
+    Where an input's shape does not say which part is the last token's, nothing is left out.
+    """
+    model, data = Watched(tiny_base("llama").eval()), examples([4, 11, 11])
+    batch = collate(data)
+    losses = causal_lm_losses(model, batch)
+    assert model.widths == {10}
+    logits = model(**{k: v for k, v in batch.items() if k != "labels"}).logits[:, :-1]
+    each = F.cross_entropy(logits.transpose(1, 2), batch["labels"][:, 1:], reduction="none")
+    whole = each.sum(dim=1) / (batch["labels"][:, 1:] != -100).sum(dim=1)
+    torch.testing.assert_close(losses, whole)
+    square = (
+        torch.ones(3, 1, 11, 11, dtype=torch.bool).tril()
+        & batch["attention_mask"].bool()[:, None, None]
+    )
+    torch.testing.assert_close(
+        causal_lm_losses(model, batch | {"attention_mask": square}), losses, rtol=1e-4, atol=1e-5
+    )
+    assert 11 in model.widths
+
+
 def test_masked_tokens_are_neither_counted_nor_averaged_over() -> None:
     """A masked prompt changes the mean to that of the completion alone."""
     model, (example,) = tiny_base("llama").eval(), examples([10])
