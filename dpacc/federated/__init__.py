@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dpacc.federated.budgets import read_budgets as read_budgets
     from dpacc.federated.client import DPLoRAClient as DPLoRAClient
     from dpacc.federated.client_level import ClientPrivacy as ClientPrivacy
+    from dpacc.federated.compression import Compression as Compression
     from dpacc.federated.defence import Defence as Defence
     from dpacc.federated.history import History as History
     from dpacc.federated.plain_client import TrustingClient as TrustingClient
@@ -28,6 +29,7 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 _HOMES = {
     "ClientPrivacy": "dpacc.federated.client_level",
     "TrustingClient": "dpacc.federated.plain_client",
+    "Compression": "dpacc.federated.compression",
     "DPLoRAClient": "dpacc.federated.client",
     "DPSettings": "dpacc.federated.settings",
     "Defence": "dpacc.federated.defence",
@@ -41,6 +43,7 @@ _HOMES = {
 
 __all__ = [
     "ClientPrivacy",
+    "Compression",
     "DPLoRAClient",
     "DPSettings",
     "Defence",

@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dpacc.errors import BudgetExhausted, ConfigurationError, DpaccError
-from dpacc.federated.layout import Arrays, digest_of, from_record, to_record
+from dpacc.federated.layout import Arrays, digest_of, from_record
 from dpacc.federated.local_training import LocalTraining
+from dpacc.federated.packing import Packing
 from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
 
 SPENT = "budget spent: "
@@ -123,6 +124,7 @@ class DPLoRAClient:
             raise RequestRefused("this client adds its own noise; the server wants updates without")
         like = training.shared | (training.corrections() if asked["corrected"] else {})
         start = read_start(content, like)
+        packing = read_packing(asked)
         request = _request(asked, start)
         update = self._sent_before(request)
         if update is None:
@@ -130,9 +132,13 @@ class DPLoRAClient:
             self._keep(update, request)
         return RecordDict(
             {
-                "arrays": to_record(update),
+                "arrays": packing.pack(
+                    training.ranks.narrow(update),
+                    start=training.ranks.narrow(start),
+                    client=self.client_id,
+                ),
                 "metrics": self._books(training),
-                "config": ConfigRecord({"client": self.client_id}),
+                "config": ConfigRecord({"client": self.client_id, "rank": training.ranks.rank}),
             }
         )
 
@@ -197,6 +203,18 @@ def read_start(content: RecordDict, like: Arrays) -> Arrays:
     try:
         return from_record(content.array_records["arrays"], like=like)
     except ConfigurationError as error:
+        raise RequestRefused(str(error)) from error
+
+
+def read_packing(asked: ConfigRecord) -> Packing:
+    """How the server wants updates to be sent.
+
+    Raises:
+        RequestRefused: in a way that is not known here.
+    """
+    try:
+        return Packing.asked(asked)
+    except (ConfigurationError, ValueError) as error:
         raise RequestRefused(str(error)) from error
 
 

@@ -45,7 +45,8 @@ class RoundReport:
         quality: what the server measured on its own held-out data.
         aggregation_error: how far the average strays from the mean of the clients' updates,
             relative to it; 0 for exact rules.
-        bytes_received: of adapters.
+        bytes_sent: of messages to clients, as they are serialised.
+        bytes_received: and back.
     """
 
     number: int
@@ -56,6 +57,7 @@ class RoundReport:
     books: Mapping[str, ClientBooks]
     quality: Mapping[str, float]
     aggregation_error: float = 0.0
+    bytes_sent: int = 0
     bytes_received: int = 0
 
     def to_json(self) -> dict[str, Any]:

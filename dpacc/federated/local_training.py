@@ -72,7 +72,7 @@ class LocalTraining:
             max_grad_norm=config.max_grad_norm,
             unit=config.unit_field or "example",
         )
-        model, self.layout, self._ranks = self._adapt(config, base.model, rank)
+        model, self.layout, self.ranks = self._adapt(config, base.model, rank)
         adapters = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(adapters, lr=config.learning_rate, weight_decay=0.0)
         self._engine = PrivacyEngine(
@@ -85,7 +85,7 @@ class LocalTraining:
         self._memory = OptimizerMemory(optimizer, folder / "optimizer.safetensors")
         self._memory.restore()
         self._base = CorrectedBase(model)
-        self.shared = self._ranks.widen(trainable_arrays(model))
+        self.shared = self.ranks.widen(trainable_arrays(model))
         self._steps: Iterator[LogicalStep] | None = None
 
     def run_round(self, start: Arrays) -> Arrays:
@@ -97,7 +97,7 @@ class LocalTraining:
         """
         if self._steps is None:
             self._steps = self._engine.steps(self._examples, self._collate, units=self._units)
-        load_arrays(self._model, self._ranks.narrow(start))
+        load_arrays(self._model, self.ranks.narrow(start))
         self._base.apply(start)
         self._model.train()
         taken = 0
@@ -115,7 +115,7 @@ class LocalTraining:
                 f"all {self.plan.steps} steps of the plan are spent; nothing more is given"
             )
         self._memory.keep()
-        return self._ranks.widen(trainable_arrays(self._model))
+        return self.ranks.widen(trainable_arrays(self._model))
 
     def corrections(self) -> Arrays:
         """What the server may add to the base's weights: nothing yet."""

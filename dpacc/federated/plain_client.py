@@ -9,8 +9,7 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from dpacc.federated.client import RequestRefused, read_start, refusal
-from dpacc.federated.layout import to_record
+from dpacc.federated.client import RequestRefused, read_packing, read_start, refusal
 from dpacc.federated.plain_training import PlainTraining
 from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
 
@@ -85,9 +84,10 @@ class TrustingClient:
         training = self._begin(asked)
         if asked["layout"] != training.layout:
             raise RequestRefused("the adapters' layout differs from the server's")
-        update = training.run_round(read_start(content, training.shared))
-        named = ConfigRecord({"client": self.client_id})
-        return RecordDict({"arrays": to_record(update), "config": named})
+        start = read_start(content, training.shared)
+        packing = read_packing(asked)
+        arrays = packing.pack(training.run_round(start), start=start, client=self.client_id)
+        return RecordDict({"arrays": arrays, "config": ConfigRecord({"client": self.client_id})})
 
     def _begin(self, asked: ConfigRecord) -> PlainTraining:
         if self._training is None:

@@ -51,6 +51,15 @@ class NestedRanks:
         }
 
 
+def rank_of(arrays: Mapping[str, npt.NDArray[np.float32]]) -> int:
+    """r, by the columns of the first B.
+
+    >>> rank_of({"q.lora_B.default.weight": np.zeros((4, 2), np.float32)})
+    2
+    """
+    return next((values.shape[1] for name, values in arrays.items() if _UPPER in name), 1)
+
+
 def adapted_model(config: TrainingConfig, base: Any) -> nn.Module:
     """The shared adapter on a base, as server and clients all make it."""
     return cast(nn.Module, _adapter(config, base, rank=config.lora_rank, alpha=config.lora_alpha))

@@ -20,11 +20,13 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation import CORRECTING, AggregationName, aggregation_named
 from dpacc.federated.client import DPLoRAClient
 from dpacc.federated.client_level import CentralNoise, ClientPrivacy, require_central
+from dpacc.federated.compression import Compression
 from dpacc.federated.defence import Defence, defended, require_fitting
 from dpacc.federated.factors import CorrectedBase
 from dpacc.federated.grid import LocalGrid
 from dpacc.federated.history import History
 from dpacc.federated.layout import Arrays, layout_hash, load_arrays, to_record
+from dpacc.federated.packing import require_packable
 from dpacc.federated.plain_client import TrustingClient
 from dpacc.federated.settings import LoraSettings, PrivacyBudget, Task
 from dpacc.federated.strategy import FederatedLoRA
@@ -104,6 +106,7 @@ class FederatedServer:
         local_epochs: float = 1.0,
         defence: Defence | None = None,
         measure: Measure | None = None,
+        compression: Compression | None = None,
     ) -> History:
         """Run all rounds in this process.
 
@@ -114,6 +117,7 @@ class FederatedServer:
             local_epochs: a client's expected passes over its data in one round.
             defence: what to do about hostile clients; by default nothing.
             measure: what to measure of the model after each round, on data of the server's own.
+            compression: of what clients send; by default none.
 
         Raises:
             ConfigurationError: settings that contradict each other, or another run's state.
@@ -129,6 +133,7 @@ class FederatedServer:
             local_epochs=local_epochs,
             defence=defence,
             measure=measure,
+            compression=compression,
         )
         grid = LocalGrid({node: client.app for node, client in enumerate(clients, start=1)})
         context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
@@ -146,6 +151,7 @@ class FederatedServer:
         measure: Measure | None = None,
         round_timeout: float = 3600.0,
         connect_timeout: float = 600.0,
+        compression: Compression | None = None,
     ) -> ServerApp:
         """The same run as a Flower ServerApp, for a deployed federation; see `train`.
 
@@ -163,6 +169,7 @@ class FederatedServer:
                 f"client_sampling_rate={client_sampling_rate} must lie above 0 and be at most 1"
             )
         rule, first = aggregation_named(aggregation, model=self.model)
+        require_packable(compression, aggregation=aggregation)
         if self._client_privacy is not None:
             require_central(aggregation=aggregation, defended=defence is not None)
         if defence is not None:
@@ -201,6 +208,7 @@ class FederatedServer:
                     "local-epochs": float(local_epochs),
                     "corrected": aggregation in CORRECTING,
                     "privacy": "example" if noise is None else "client",
+                    **({} if compression is None else {"compression": compression.words}),
                 }
             )
             strategy.start(

@@ -17,7 +17,9 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation import Aggregation
 from dpacc.federated.factors import CORRECTION
 from dpacc.federated.history import ClientBooks, History, RoundReport
-from dpacc.federated.layout import Arrays, from_record, to_record
+from dpacc.federated.layout import Arrays, to_record
+from dpacc.federated.packing import Packing, rank_said, wire_bytes
+from dpacc.federated.ranks import NestedRanks, rank_of
 from dpacc.federated.settings import PrivacyBudget
 
 _BOOKS = {
@@ -85,8 +87,10 @@ class FederatedLoRA(FedAvg):
         del server_round, arrays
         self._asked = [n for n in self._connected(grid) if self._coins.random() < self.rate]
         config["server-round"] = len(self._history.rounds) + 1
+        self._packing = Packing.asked(config)
         record = self._request(config)
         self._sent = list(self._construct_messages(record, self._asked, MessageType.TRAIN))
+        self._bytes_sent = sum(wire_bytes(message) for message in self._sent[:1]) * len(self._sent)
         return self._sent
 
     def aggregate_train(
@@ -100,6 +104,7 @@ class FederatedLoRA(FedAvg):
         received = 0
         for node, reply in self._by_node(replies):
             before = self._name(node)
+            received += wire_bytes(reply)
             try:
                 update, known = self._accept(reply)
             except ConfigurationError as error:
@@ -110,7 +115,6 @@ class FederatedLoRA(FedAvg):
             updates[name] = update
             if known is not None:
                 books[name] = known
-            received += sum(array.nbytes for array in update.values())
         # Under client-level privacy an empty round is noised like any: it must not show.
         due = bool(updates) or self._budget is None
         aggregate = self._aggregation(self.arrays, updates) if due else None
@@ -126,6 +130,7 @@ class FederatedLoRA(FedAvg):
                 books=books,
                 quality=self._measure(self.arrays),
                 aggregation_error=0.0 if aggregate is None else aggregate.error,
+                bytes_sent=self._bytes_sent,
                 bytes_received=received,
             )
         )
@@ -198,9 +203,18 @@ class FederatedLoRA(FedAvg):
         arrays = records.array_records.get("arrays")
         if arrays is None:
             raise ConfigurationError("the reply holds no arrays")
+        return self._unpacked(arrays, records.config_records["config"]), books
+
+    def _unpacked(self, arrays: ArrayRecord, said: ConfigRecord) -> Arrays:
+        """A client's update at the shared rank, of whatever rank and size it came."""
         # Clients send adapters; corrections of the base are the server's alone.
         adapter = {name: a for name, a in self.arrays.items() if not name.startswith(CORRECTION)}
-        return from_record(arrays, like=adapter), books
+        shared = rank_of(adapter)
+        ranks = NestedRanks(rank=rank_said(said, shared=shared), shared=shared)
+        update = self._packing.unpack(
+            arrays, start=ranks.narrow(adapter), client=str(said.get("client"))
+        )
+        return ranks.widen(update)
 
     def _name(self, node: int) -> str:
         return self._names.get(node, f"node {node}")
