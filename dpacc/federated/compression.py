@@ -96,6 +96,8 @@ class Compression:
         """
         try:
             return cls(**json.loads(words))
+        except ConfigurationError:
+            raise
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigurationError("the compression asked for is unknown") from error
 

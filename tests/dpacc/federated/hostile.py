@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 
 from dpacc.federated.client import DPLoRAClient
 
@@ -39,4 +39,53 @@ class HostileClient(DPLoRAClient):
             for name, array in arrays.items()
         }
         honest.content["arrays"] = ArrayRecord(twisted)
+        return honest
+
+
+Spoil = Callable[[RecordDict], None]
+
+
+def _array(name: str, values: np.ndarray) -> Spoil:
+    def spoil(reply: RecordDict) -> None:
+        reply.array_records["arrays"][name] = Array(values)
+
+    return spoil
+
+
+def _said(name: str, value: Any) -> Spoil:
+    def spoil(reply: RecordDict) -> None:
+        reply.config_records["config"][name] = value
+
+    return spoil
+
+
+def _unreadable(reply: RecordDict) -> None:
+    bad = Array(dtype="int8", shape=(1,), stype="numpy.ndarray", data=b"\x80\x04.")
+    reply.array_records["arrays"]["codes"] = bad
+
+
+SPOILS: dict[str, Spoil] = {
+    "codes too short": _array("codes", np.zeros(1, np.int8)),
+    "an array more": _array("places", np.zeros(1, np.uint8)),
+    "scales not finite": _array("scales", np.full(1, np.nan, np.float32)),
+    "unreadable codes": _unreadable,
+    "a rank too high": _said("rank", 10**6),
+    "no rank": _said("rank", 0),
+    "a rank in words": _said("rank", "two"),
+    "another's rank": _said("rank", 1),
+}
+"""What a client may do to a reply that holds a compressed update of 8 bits."""
+
+
+class HostileCompressor(DPLoRAClient):
+    """Trains and compresses as others do, then spoils the reply."""
+
+    def __init__(self, *, spoil: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._spoil = SPOILS[spoil]
+
+    def answer(self, message: Message) -> Message:
+        """An honest answer, spoiled."""
+        honest = super().answer(message)
+        self._spoil(honest.content)
         return honest
