@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
-from dpacc.errors import ConfigurationError
-from dpacc.federated.factors import Factors, Matrix, factors_of, no_corrections
-from dpacc.federated.layout import Arrays, trainable_arrays
+from dpacc.federated.factors import Factors, Matrix
+from dpacc.federated.layout import Arrays
 
-AggregationName = Literal["ffa", "fedex", "stacking", "average"]
-CORRECTING = ("fedex", "stacking")
+AggregationName = Literal["ffa", "fedex", "stacking", "fedask", "average"]
+CORRECTING = ("fedex", "stacking", "fedask")
 """Rules that change the base's weights, on every client."""
 
 
@@ -119,40 +117,6 @@ def stacking(factors: Sequence[Factors], *, drawn: Arrays) -> Aggregation:
         return Aggregate(arrays=arrays)
 
     return aggregate
-
-
-def aggregation_named(name: str, *, model: nn.Module) -> tuple[Aggregation, Arrays]:
-    """The rule of that name, and the first adapter with the corrections that the rule needs.
-
-    Raises:
-        ConfigurationError: an unknown name, or one that the adapter's method contradicts.
-    """
-    factors, first = factors_of(model), trainable_arrays(model)
-    both = any(layer.lower in first for layer in factors)
-    if name not in get_args(AggregationName):
-        raise ConfigurationError(
-            f"aggregation={name!r} must be one of {', '.join(get_args(AggregationName))}"
-        )
-    if name == "ffa" and both:
-        raise ConfigurationError(
-            "aggregation='ffa' with an adapter that trains A and B: the mean of A and that of B do "
-            "not multiply to the mean of B·A; train with LoraSettings(method='ffa'), or take "
-            "aggregation='fedex'"
-        )
-    if name != "ffa" and not both:
-        raise ConfigurationError(
-            f"aggregation={name!r} with LoraSettings(method='ffa'), whose average is exact as it "
-            "is: take aggregation='ffa', or train both factors with method='lora'"
-        )
-    if name in CORRECTING:
-        first |= no_corrections(model)
-    rules: Mapping[str, Callable[[], Aggregation]] = {
-        "ffa": lambda: ffa,
-        "average": lambda: plain_average(factors),
-        "fedex": lambda: fedex(factors),
-        "stacking": lambda: stacking(factors, drawn=dict(first)),
-    }
-    return rules[name](), first
 
 
 def _mean_product(layer: Factors, updates: Mapping[str, Arrays]) -> Matrix:

@@ -8,17 +8,27 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import (
+    ConfigRecord,
+    Context,
+    Error,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dpacc.errors import BudgetExhausted, ConfigurationError, DpaccError
-from dpacc.federated.layout import Arrays, digest_of, from_record
+from dpacc.federated.layout import Arrays, digest_of, from_record, to_record
 from dpacc.federated.local_training import LocalTraining
 from dpacc.federated.packing import Packing
 from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
+from dpacc.federated.sketch_messages import answer_second, read_sketching
+from dpacc.federated.sketches import Sketching
 
 SPENT = "budget spent: "
 """How the refusal of a client begins that has nothing left to give."""
@@ -74,6 +84,7 @@ class DPLoRAClient:
         self._model_name = model_name
         self._fixed_seed = fixed_seed
         self._training: LocalTraining | None = None
+        self._sketched: tuple[Sketching, Arrays] | None = None
 
     @property
     def app(self) -> ClientApp:
@@ -81,6 +92,7 @@ class DPLoRAClient:
         app = ClientApp()
 
         @app.train()
+        @app.query()
         def train(message: Message, context: Context) -> Message:
             del context
             return self.answer(message)
@@ -95,9 +107,14 @@ class DPLoRAClient:
         return self._training
 
     def answer(self, message: Message) -> Message:
-        """One round's update, or why there is none."""
+        """One round's update, the second part of it where a rule asks twice, or why there is none.
+
+        The second part is computed from the same noised update, so it costs nothing.
+        """
+        second = message.metadata.message_type == MessageType.QUERY
+        work = self._second if second else self._update
         try:
-            return Message(self._update(message.content), reply_to=message)
+            return Message(work(message.content), reply_to=message)
         except BudgetExhausted as spent:
             return refusal(f"{SPENT}{spent}", message)
         except RequestRefused as refused:
@@ -124,23 +141,34 @@ class DPLoRAClient:
             raise RequestRefused("this client adds its own noise; the server wants updates without")
         like = training.shared | (training.corrections() if asked["corrected"] else {})
         start = read_start(content, like)
-        packing = read_packing(asked)
+        packing, sketching = read_packing(asked), read_sketches(asked, training)
         request = _request(asked, start)
         update = self._sent_before(request)
         if update is None:
             update = training.run_round(start)
             self._keep(update, request)
+        if sketching is None:
+            narrow = training.ranks.narrow
+            arrays = packing.pack(narrow(update), start=narrow(start), client=self.client_id)
+        else:
+            arrays = to_record(sketching.first(update))
+            self._sketched = sketching, update
         return RecordDict(
             {
-                "arrays": packing.pack(
-                    training.ranks.narrow(update),
-                    start=training.ranks.narrow(start),
-                    client=self.client_id,
-                ),
+                "arrays": arrays,
                 "metrics": self._books(training),
                 "config": ConfigRecord({"client": self.client_id, "rank": training.ranks.rank}),
             }
         )
+
+    def _second(self, content: RecordDict) -> RecordDict:
+        if self._sketched is None:
+            raise RequestRefused("a second question, and no sketch was sent")
+        sketching, update = self._sketched
+        try:
+            return answer_second(content, sketching=sketching, update=update)
+        except ConfigurationError as error:
+            raise RequestRefused(str(error)) from error
 
     def _begin(self, asked: ConfigRecord) -> LocalTraining:
         if self._training is None:
@@ -214,6 +242,18 @@ def read_packing(asked: ConfigRecord) -> Packing:
     """
     try:
         return Packing.asked(asked)
+    except (ConfigurationError, ValueError) as error:
+        raise RequestRefused(str(error)) from error
+
+
+def read_sketches(asked: ConfigRecord, training: LocalTraining) -> Sketching | None:
+    """The sketches that the server wants instead of an update, if any.
+
+    Raises:
+        RequestRefused: their size is senseless.
+    """
+    try:
+        return read_sketching(asked, training.factors)
     except (ConfigurationError, ValueError) as error:
         raise RequestRefused(str(error)) from error
 

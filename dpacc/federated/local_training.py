@@ -18,7 +18,7 @@ from dpacc.data import load_training_examples, load_units, pad_examples
 from dpacc.decoupled_losses import batch_losses_of
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import BudgetExhausted
-from dpacc.federated.factors import CorrectedBase, no_corrections
+from dpacc.federated.factors import CorrectedBase, Factors, factors_of, no_corrections
 from dpacc.federated.layout import Arrays, layout_hash, load_arrays, trainable_arrays
 from dpacc.federated.optimizer_memory import OptimizerMemory
 from dpacc.federated.ranks import NestedRanks, adapted_model, nested_model
@@ -116,6 +116,11 @@ class LocalTraining:
             )
         self._memory.keep()
         return self.ranks.widen(trainable_arrays(self._model))
+
+    @property
+    def factors(self) -> tuple[Factors, ...]:
+        """The adapted layers."""
+        return factors_of(self._model)
 
     def corrections(self) -> Arrays:
         """What the server may add to the base's weights: nothing yet."""

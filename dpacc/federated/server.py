@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.aggregation import CORRECTING, AggregationName, aggregation_named
+from dpacc.federated.aggregation import CORRECTING, AggregationName
 from dpacc.federated.client import DPLoRAClient
 from dpacc.federated.client_level import CentralNoise, ClientPrivacy, require_central
 from dpacc.federated.compression import Compression
@@ -28,8 +28,10 @@ from dpacc.federated.history import History
 from dpacc.federated.layout import Arrays, layout_hash, load_arrays, to_record
 from dpacc.federated.packing import require_packable
 from dpacc.federated.plain_client import TrustingClient
+from dpacc.federated.rules import aggregation_named
 from dpacc.federated.settings import LoraSettings, PrivacyBudget, Task
-from dpacc.federated.strategy import FederatedLoRA
+from dpacc.federated.sketch_messages import SKETCH
+from dpacc.federated.two_stages import require_sketchable, strategy_for
 from dpacc.models import add_lora, load_base
 
 Measure = Callable[[nn.Module], Mapping[str, float]]
@@ -107,6 +109,7 @@ class FederatedServer:
         defence: Defence | None = None,
         measure: Measure | None = None,
         compression: Compression | None = None,
+        sketch_size: int | None = None,
     ) -> History:
         """Run all rounds in this process.
 
@@ -118,6 +121,8 @@ class FederatedServer:
             defence: what to do about hostile clients; by default nothing.
             measure: what to measure of the model after each round, on data of the server's own.
             compression: of what clients send; by default none.
+            sketch_size: for "fedask", the rank of the mean that is caught for certain; by default
+                num_clients · rank, which is exact.
 
         Raises:
             ConfigurationError: settings that contradict each other, or another run's state.
@@ -134,6 +139,7 @@ class FederatedServer:
             defence=defence,
             measure=measure,
             compression=compression,
+            sketch_size=sketch_size,
         )
         grid = LocalGrid({node: client.app for node, client in enumerate(clients, start=1)})
         context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
@@ -152,6 +158,7 @@ class FederatedServer:
         round_timeout: float = 3600.0,
         connect_timeout: float = 600.0,
         compression: Compression | None = None,
+        sketch_size: int | None = None,
     ) -> ServerApp:
         """The same run as a Flower ServerApp, for a deployed federation; see `train`.
 
@@ -170,6 +177,10 @@ class FederatedServer:
             )
         rule, first = aggregation_named(aggregation, model=self.model)
         require_packable(compression, aggregation=aggregation)
+        if aggregation == "fedask" and sketch_size is None:
+            sketch_size = self._num_clients * self._lora.rank
+        require_sketchable(sketch_size, aggregation=aggregation, defended=defence is not None)
+        strategy_of = strategy_for(sketch_size, model=self.model, drawn=first)
         if self._client_privacy is not None:
             require_central(aggregation=aggregation, defended=defence is not None)
         if defence is not None:
@@ -186,7 +197,7 @@ class FederatedServer:
                 self._history.start_quality = self._measured(measure, arrays)
                 self._save(arrays, self._history, aggregation)
             noise = self._central_noise(client_sampling_rate)
-            strategy = FederatedLoRA(
+            strategy = strategy_of(
                 start=arrays,
                 aggregation=noise or rule,
                 budget=self._budget,
@@ -209,6 +220,7 @@ class FederatedServer:
                     "corrected": aggregation in CORRECTING,
                     "privacy": "example" if noise is None else "client",
                     **({} if compression is None else {"compression": compression.words}),
+                    **({} if sketch_size is None else {SKETCH: sketch_size}),
                 }
             )
             strategy.start(

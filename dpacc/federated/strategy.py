@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.aggregation import Aggregation
+from dpacc.federated.aggregation import Aggregate, Aggregation
 from dpacc.federated.factors import CORRECTION
 from dpacc.federated.history import ClientBooks, History, RoundReport
 from dpacc.federated.layout import Arrays, to_record
@@ -101,10 +101,10 @@ class FederatedLoRA(FedAvg):
         failed = {self._name(node): "no answer" for node in self._asked}
         updates: dict[str, Arrays] = {}
         books: dict[str, ClientBooks] = {}
-        received = 0
+        self._received = 0
         for node, reply in self._by_node(replies):
             before = self._name(node)
-            received += wire_bytes(reply)
+            self._received += wire_bytes(reply)
             try:
                 update, known = self._accept(reply)
             except ConfigurationError as error:
@@ -117,7 +117,7 @@ class FederatedLoRA(FedAvg):
                 books[name] = known
         # Under client-level privacy an empty round is noised like any: it must not show.
         due = bool(updates) or self._budget is None
-        aggregate = self._aggregation(self.arrays, updates) if due else None
+        aggregate = self._aggregate(updates) if due else None
         if aggregate is not None:
             self.arrays = aggregate.arrays
         self._history.rounds.append(
@@ -131,7 +131,7 @@ class FederatedLoRA(FedAvg):
                 quality=self._measure(self.arrays),
                 aggregation_error=0.0 if aggregate is None else aggregate.error,
                 bytes_sent=self._bytes_sent,
-                bytes_received=received,
+                bytes_received=self._received,
             )
         )
         self._after_round(self.arrays, self._history)
@@ -204,6 +204,9 @@ class FederatedLoRA(FedAvg):
         if arrays is None:
             raise ConfigurationError("the reply holds no arrays")
         return self._unpacked(arrays, records.config_records["config"]), books
+
+    def _aggregate(self, updates: Mapping[str, Arrays]) -> Aggregate:
+        return self._aggregation(self.arrays, updates)
 
     def _unpacked(self, arrays: ArrayRecord, said: ConfigRecord) -> Arrays:
         """A client's update at the shared rank, of whatever rank and size it came."""

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.aggregation import aggregation_named
 from dpacc.federated.factors import CORRECTION, CorrectedBase, Factors, factors_of
 from dpacc.federated.layout import Arrays, load_arrays
+from dpacc.federated.rules import aggregation_named
 from dpacc.federated.settings import LoraSettings
 from tests.dpacc.federated.federations import LORA, client, server
 from tests.tiny_models import tiny_model
@@ -43,7 +43,7 @@ def change_of_weight(layer: Factors, arrays: Arrays, model: torch.nn.Module) -> 
     return product + arrays.get(layer.correction, np.zeros_like(product))
 
 
-@pytest.mark.parametrize("rule", ["ffa", "fedex", "stacking"])
+@pytest.mark.parametrize("rule", ["ffa", "fedex", "stacking", "fedask"])
 def test_exact_rules_give_the_mean_of_the_clients_weights(rule: str) -> None:
     """Over two rounds, every layer changes by the float64 mean of the clients' changes."""
     model = tiny_model("llama")
@@ -58,7 +58,7 @@ def test_exact_rules_give_the_mean_of_the_clients_weights(rule: str) -> None:
             expected = before + np.mean(changes, axis=0)
             error = np.abs(change_of_weight(layer, found.arrays, model) - expected).max()
             assert error <= 1e-6 * np.abs(expected).max()
-        assert found.error == 0.0
+        assert found.error < 1e-5 if rule == "fedask" else found.error == 0.0
         now = found.arrays
 
 
@@ -124,7 +124,7 @@ def test_a_rule_that_the_adapter_contradicts_is_refused(
         aggregation_named(rule, model=model if method == "lora" else frozen_lower(model))
 
 
-@pytest.mark.parametrize("rule", ["fedex", "stacking"])
+@pytest.mark.parametrize("rule", ["fedex", "stacking", "fedask"])
 def test_a_federation_of_both_factors_is_exact_on_every_client(folder: Path, rule: str) -> None:
     """After two private rounds the server's logits are those of the mean of the clients' models."""
     clients = [client(folder, n, lora_config=BOTH) for n in (1, 2)]

@@ -1,0 +1,105 @@
+"""The strategy of FedASK, which asks a second question each round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+from torch import nn
+
+from dpacc.errors import ConfigurationError
+from dpacc.federated.aggregation import Aggregate
+from dpacc.federated.factors import CORRECTION, Factors, factors_of
+from dpacc.federated.layout import Arrays, from_record, to_record
+from dpacc.federated.packing import wire_bytes
+from dpacc.federated.sketch_messages import read_second, read_sketching
+from dpacc.federated.sketches import Sketching
+from dpacc.federated.strategy import FederatedLoRA
+
+_SECONDS = 3600.0
+"""For the second answer; as long as Flower waits for the first."""
+
+
+class SketchingLoRA(FederatedLoRA):
+    """Asks twice a round: for sketches, then for what each client's product is in their basis.
+
+    A client that answers only once is left out of the mean, and reported as filtered.
+
+    Args:
+        factors: the adapted layers.
+        others: as [`FederatedLoRA`][dpacc.federated.strategy.FederatedLoRA] takes them.
+    """
+
+    def __init__(self, *, factors: tuple[Factors, ...], drawn: Arrays, **others: Any) -> None:
+        super().__init__(**others)
+        self._factors = factors
+        self._drawn = drawn
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask each connected client with the same chance, for its sketches."""
+        messages = super().configure_train(server_round, arrays, config, grid)
+        sketching = read_sketching(config, self._factors)
+        assert sketching is not None
+        self._grid, self._config, self._sketching = grid, config, sketching
+        return messages
+
+    def _unpacked(self, arrays: ArrayRecord, said: ConfigRecord) -> Arrays:
+        del said
+        adapter = {name: a for name, a in self.arrays.items() if not name.startswith(CORRECTION)}
+        return from_record(arrays, like=self._sketching.first_like(adapter))
+
+    def _aggregate(self, updates: Mapping[str, Arrays]) -> Aggregate:
+        return self._sketching.aggregate(
+            self.arrays, updates, lambda bases: self._ask(bases, set(updates)), drawn=self._drawn
+        )
+
+    def _ask(self, bases: Arrays, names: set[str]) -> Mapping[str, Arrays]:
+        """The second answers that hold, by client."""
+        nodes = {node: name for node, name in self._names.items() if name in names}
+        record = RecordDict({"arrays": to_record(bases), "config": self._config})
+        messages = list(self._construct_messages(record, [*nodes], MessageType.QUERY))
+        self._bytes_sent += sum(wire_bytes(message) for message in messages)
+        answers: dict[str, Arrays] = {}
+        for reply in self._grid.send_and_receive(messages, timeout=_SECONDS):
+            self._received += wire_bytes(reply)
+            try:
+                answer = read_second(reply, self._sketching)
+            except ConfigurationError:
+                continue
+            answers[nodes[reply.metadata.src_node_id]] = answer
+        return answers
+
+
+def strategy_for(
+    sketch_size: int | None, *, model: nn.Module, drawn: Arrays
+) -> Callable[..., FederatedLoRA]:
+    """The strategy of one question a round, or with a sketch that of two."""
+    if sketch_size is None:
+        return FederatedLoRA
+    return partial(SketchingLoRA, factors=factors_of(model), drawn=drawn)
+
+
+def require_sketchable(sketch_size: int | None, *, aggregation: str, defended: bool) -> None:
+    """Refuse sketches that the rest of the federation contradicts.
+
+    Raises:
+        ConfigurationError: with the reason and the remedy.
+    """
+    if aggregation != "fedask":
+        if sketch_size is not None:
+            raise ConfigurationError(
+                f"sketch_size={sketch_size} with aggregation={aggregation!r}, which sends no "
+                "sketches; take aggregation='fedask', or leave sketch_size out"
+            )
+        return
+    Sketching(factors=(), size=sketch_size)  # type: ignore[arg-type]  # checked there
+    if defended:
+        raise ConfigurationError(
+            "aggregation='fedask' with a defence: the server is sent sketches, of which norms and "
+            "distances say little; take aggregation='fedex', or leave the defence out"
+        )
