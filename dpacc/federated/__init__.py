@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dpacc.federated.defence import Defence as Defence
     from dpacc.federated.history import History as History
     from dpacc.federated.plain_client import TrustingClient as TrustingClient
+    from dpacc.federated.rank_choice import PrivateRank as PrivateRank
+    from dpacc.federated.rank_choice import PublicRank as PublicRank
     from dpacc.federated.server import FederatedServer as FederatedServer
     from dpacc.federated.settings import DPSettings as DPSettings
     from dpacc.federated.settings import LoraSettings as LoraSettings
@@ -37,6 +39,8 @@ _HOMES = {
     "History": "dpacc.federated.history",
     "LoraSettings": "dpacc.federated.settings",
     "PrivacyBudget": "dpacc.federated.settings",
+    "PrivateRank": "dpacc.federated.rank_choice",
+    "PublicRank": "dpacc.federated.rank_choice",
     "largest_budget": "dpacc.federated.budgets",
     "read_budgets": "dpacc.federated.budgets",
 }
@@ -51,6 +55,8 @@ __all__ = [
     "History",
     "LoraSettings",
     "PrivacyBudget",
+    "PrivateRank",
+    "PublicRank",
     "TrustingClient",
     "largest_budget",
     "read_budgets",

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flwr.app import (
     ConfigRecord,
@@ -25,7 +25,9 @@ from safetensors.numpy import save_file
 from dpacc.errors import BudgetExhausted, ConfigurationError, DpaccError
 from dpacc.federated.layout import Arrays, digest_of, from_record, to_record
 from dpacc.federated.local_training import LocalTraining
+from dpacc.federated.own_rank import OwnRank
 from dpacc.federated.packing import Packing
+from dpacc.federated.rank_choice import PrivateRank, PublicRank
 from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
 from dpacc.federated.sketch_messages import answer_second, read_sketching
 from dpacc.federated.sketches import Sketching
@@ -55,7 +57,9 @@ class DPLoRAClient:
         dp_config: its own budget and training.
         task: what is learned; a mapping of `TrainingConfig`'s fields about data.
         rank: its own r_i, below the shared adapter's r: it trains the first r_i columns of B beside
-            the first r_i rows of the shared A. By default r.
+            the first r_i rows of the shared A. By default r. A `PublicRank` fits it to memory and
+            bandwidth; a `PrivateRank` chooses it from the data for a part of this client's ε;
+            "adaptive" is one of 5% of it.
         model_name: its own copy of the model; by default what the server names.
         folder: where its ledger and last update are kept.
         fixed_seed: for tests; noted in the ledger.
@@ -69,7 +73,7 @@ class DPLoRAClient:
         lora_config: LoraSettings,
         dp_config: DPSettings,
         task: dict[str, Any] | None = None,
-        rank: int | None = None,
+        rank: int | PublicRank | PrivateRank | Literal["adaptive"] | None = None,
         model_name: str | None = None,
         folder: Path | str | None = None,
         fixed_seed: int | None = None,
@@ -80,7 +84,9 @@ class DPLoRAClient:
         self.folder = Path(folder) if folder is not None else Path("federation") / client_id
         self._data_path = str(data_path)
         self._task = Task(fields=task or {})
-        self._rank = rank
+        self._own_rank = OwnRank(
+            rank, lora=lora_config, dp=dp_config, folder=self.folder, fixed_seed=fixed_seed
+        )
         self._model_name = model_name
         self._fixed_seed = fixed_seed
         self._training: LocalTraining | None = None
@@ -131,7 +137,8 @@ class DPLoRAClient:
 
     def _update(self, content: RecordDict) -> RecordDict:
         asked = content.config_records["config"]
-        training = self._begin(asked)
+        packing = read_packing(asked)
+        training = self._begin(asked, packing)
         if asked["layout"] != training.layout:
             raise RequestRefused(
                 "the adapters' layout differs from the server's: give both the same model and "
@@ -141,10 +148,13 @@ class DPLoRAClient:
             raise RequestRefused("this client adds its own noise; the server wants updates without")
         like = training.shared | (training.corrections() if asked["corrected"] else {})
         start = read_start(content, like)
-        packing, sketching = read_packing(asked), read_sketches(asked, training)
+        sketching = read_sketches(asked, training)
         request = _request(asked, start)
         update = self._sent_before(request)
         if update is None:
+            if self._own_rank.settle(training, start):
+                self.close()
+                training = self._begin(asked, packing)
             update = training.run_round(start)
             self._keep(update, request)
         if sketching is None:
@@ -170,7 +180,7 @@ class DPLoRAClient:
         except ConfigurationError as error:
             raise RequestRefused(str(error)) from error
 
-    def _begin(self, asked: ConfigRecord) -> LocalTraining:
+    def _begin(self, asked: ConfigRecord, packing: Packing) -> LocalTraining:
         if self._training is None:
             model = self._model_name or str(asked["model"])
             self._training = LocalTraining(
@@ -183,7 +193,9 @@ class DPLoRAClient:
                 ),
                 rounds=self.dp_config.most_rounds or int(_number(asked, "rounds")),
                 local_epochs=_number(asked, "local-epochs"),
-                rank=self._rank,
+                rank=self._own_rank.now,
+                compression=packing.compression,
+                set_aside=self._own_rank.set_aside,
                 folder=self.folder,
                 fixed_seed=self._fixed_seed,
             )
@@ -191,7 +203,7 @@ class DPLoRAClient:
 
     def _books(self, training: LocalTraining) -> MetricRecord:
         """What accounting needs; all of it follows from public settings and counts of steps."""
-        spent = training.spent
+        spent = self._own_rank.spent(training)
         return MetricRecord(
             {
                 "epsilon": spent.epsilon,
@@ -200,6 +212,7 @@ class DPLoRAClient:
                 "noise-multiplier": training.plan.noise_multiplier,
                 "sampling-probability": training.plan.sampling_probability,
                 "steps-charged": training.steps_charged,
+                "choice-epsilon": self._own_rank.charged,
             }
         )
 

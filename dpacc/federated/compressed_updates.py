@@ -89,8 +89,8 @@ def to_integers(
         ConfigurationError: the compression is not summable.
     """
     require_summable(compression)
-    values = compression.gain(len(vector)) * vector[_places(vector, compression, coins)]
-    values = values.astype(np.float64)
+    places = _places(vector, compression, coins)
+    values = compression.gain(len(vector)) * vector[places].astype(np.float64)
     return _rounded(values, _scales(vector, compression), compression, coins)
 
 

@@ -21,6 +21,7 @@ class ClientBooks:
         noise_multiplier: σ of its steps.
         sampling_probability: q of its steps.
         steps_charged: how many steps its ledger holds.
+        choice_epsilon: ε of a rank that it chose from its data, within `epsilon`; 0 for none.
     """
 
     epsilon: float
@@ -29,6 +30,7 @@ class ClientBooks:
     noise_multiplier: float
     sampling_probability: float
     steps_charged: int
+    choice_epsilon: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +150,7 @@ def _client(name: str, books: list[ClientBooks]) -> dict[str, Any]:
         "sampling_probability": books[0].sampling_probability,
         "noise_multiplier": books[0].noise_multiplier,
         "epsilon_budget": books[0].epsilon_budget,
+        **({"choices": [books[-1].choice_epsilon]} if books[-1].choice_epsilon else {}),
         "schedule": [
             {"rounds": sum(1 for _ in same), "local_steps": steps} for steps, same in groupby(grown)
         ],

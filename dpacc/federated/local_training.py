@@ -9,8 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from dpacc_accounting import Guarantee
 
 from dpacc.config import TrainingConfig
@@ -18,14 +21,18 @@ from dpacc.data import load_training_examples, load_units, pad_examples
 from dpacc.decoupled_losses import batch_losses_of
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import BudgetExhausted
+from dpacc.federated.compression import Compression
 from dpacc.federated.factors import CorrectedBase, Factors, factors_of, no_corrections
 from dpacc.federated.layout import Arrays, layout_hash, load_arrays, trainable_arrays
 from dpacc.federated.optimizer_memory import OptimizerMemory
+from dpacc.federated.rank_choice import PublicRank
 from dpacc.federated.ranks import NestedRanks, adapted_model, nested_model
 from dpacc.logical_step import LogicalStep
 from dpacc.models import load_base
 from dpacc.plan import PrivacyPlan
+from dpacc.randomness import RunSecret
 from dpacc.ranks import join_ranks
+from dpacc.sampling import PoissonSampler, group_by_unit
 
 
 class LocalTraining:
@@ -40,7 +47,9 @@ class LocalTraining:
         rounds: the most rounds that this client will join.
         local_epochs: expected passes over its data in one round.
         folder: where its ledger lives, and AdamW's state between rounds.
-        rank: this client's own r_i, if it is below the shared adapter's.
+        rank: this client's own r_i, if it is below the shared adapter's, or what it must fit.
+        compression: of what is sent, by which a rank may be chosen.
+        set_aside: ε of the client's budget that is spent elsewhere.
         fixed_seed: for tests; noted in the ledger.
     """
 
@@ -51,7 +60,9 @@ class LocalTraining:
         rounds: int,
         local_epochs: float,
         folder: Path,
-        rank: int | None = None,
+        rank: int | PublicRank | None = None,
+        compression: Compression | None = None,
+        set_aside: float = 0.0,
         fixed_seed: int | None = None,
     ) -> None:
         base = load_base(
@@ -67,12 +78,12 @@ class LocalTraining:
             dataset_size=size,
             expected_batch_size=config.expected_batch_size,
             steps=rounds * self.steps_per_round,
-            target_epsilon=config.epsilon,
+            target_epsilon=config.epsilon - set_aside,
             target_delta=config.delta_for(dataset_size=size),
             max_grad_norm=config.max_grad_norm,
             unit=config.unit_field or "example",
         )
-        model, self.layout, self.ranks = self._adapt(config, base.model, rank)
+        model, self.layout, self.ranks = self._adapt(config, base.model, rank, compression)
         adapters = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(adapters, lr=config.learning_rate, weight_decay=0.0)
         self._engine = PrivacyEngine(
@@ -82,7 +93,7 @@ class LocalTraining:
             fixed_seed=fixed_seed,
         )
         self._model, _ = self._engine.prepare(model, optimizer)
-        self._memory = OptimizerMemory(optimizer, folder / "optimizer.safetensors")
+        self._memory = OptimizerMemory(optimizer, folder / self._optimizer_file)
         self._memory.restore()
         self._base = CorrectedBase(model)
         self.shared = self.ranks.widen(trainable_arrays(model))
@@ -122,16 +133,62 @@ class LocalTraining:
         """The adapted layers."""
         return factors_of(self._model)
 
+    def unit_losses(
+        self, start: Arrays, *, ranks: Sequence[int], voters: int, secret: RunSecret
+    ) -> dict[int, npt.NDArray[np.float64]]:
+        """Each drawn unit's mean loss with the first columns of B alone, for each of the ranks.
+
+        Every example is computed alone, so that no other changes a digit of it. Private: nothing
+        of this may leave the client.
+
+        Args:
+            start: the adapter.
+            ranks: how many columns; 0 for none.
+            voters: how many units are drawn, on average.
+            secret: keys the draw.
+        """
+        members = group_by_unit(units=self._units or range(len(self._examples)))
+        expected = min(voters, len(members))
+        sampler = PoissonSampler(
+            dataset_size=len(members), expected_batch_size=expected, secret=secret
+        )
+        drawn = [members[int(unit)] for unit in sampler.draw(step=0)]
+        self._base.apply(start)
+        self._model.eval()
+        found = {}
+        for rank in ranks:
+            columns = NestedRanks(rank=rank, shared=self.ranks.rank)
+            load_arrays(self._model, columns.widen(columns.narrow(start)))
+            means = [np.mean([self._loss(at) for at in unit]) for unit in drawn]
+            found[rank] = np.array(means, dtype=np.float64)
+        return found
+
+    def _loss(self, at: int) -> float:
+        batch = send_to_device(self._collate([self._examples[at]]), self._engine.accelerator.device)
+        with torch.no_grad():
+            return float(self._losses_of(self._model, batch)[0])
+
     def corrections(self) -> Arrays:
         """What the server may add to the base's weights: nothing yet."""
         return no_corrections(self._model)
 
     def _adapt(
-        self, config: TrainingConfig, base: Any, rank: int | None
+        self,
+        config: TrainingConfig,
+        base: Any,
+        rank: int | PublicRank | None,
+        compression: Compression | None,
     ) -> tuple[torch.nn.Module, str, NestedRanks]:
         """This client's model, the hash of the shared layout, and how the two fit."""
         shared = adapted_model(config, base)
         layout = layout_hash(shared)
+        if isinstance(rank, PublicRank):
+            outputs = sum(layer.outputs for layer in factors_of(shared))
+            trained = sum(p.numel() for p in shared.parameters() if p.requires_grad)
+            others = trained - config.lora_rank * outputs
+            rank = rank.largest(
+                shared=config.lora_rank, outputs=outputs, others=others, compression=compression
+            )
         if rank is None or rank == config.lora_rank:
             return shared, layout, NestedRanks(rank=config.lora_rank, shared=config.lora_rank)
         return (
@@ -139,6 +196,16 @@ class LocalTraining:
             layout,
             NestedRanks(rank=rank, shared=config.lora_rank),
         )
+
+    def note(self, *, subject: str, text: str) -> None:
+        """Write into the ledger what qualifies its guarantee."""
+        self._engine.note(subject=subject, text=text)
+
+    @property
+    def _optimizer_file(self) -> str:
+        """One for each rank: a client that changes its own starts AdamW anew."""
+        own = self.ranks.rank < self.ranks.shared
+        return f"optimizer_rank_{self.ranks.rank}.safetensors" if own else "optimizer.safetensors"
 
     @property
     def steps_charged(self) -> int:

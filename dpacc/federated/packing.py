@@ -117,7 +117,7 @@ def rank_said(config: Mapping[str, Any], *, shared: int) -> int:
 
 def wire_bytes(message: Message) -> int:
     """The size of a message as it is serialised."""
-    return message_to_proto(message).ByteSize()
+    return int(message_to_proto(message).ByteSize())
 
 
 def _read_all(record: ArrayRecord) -> Sent:

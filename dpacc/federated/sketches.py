@@ -142,7 +142,8 @@ class Sketching:
         for layer in self.factors:
             basis = bases[_basis(layer)].astype(np.float64)
             # In fp32 Q is not quite orthonormal; the mean's part in its span is exact this way.
-            inner = np.linalg.solve(basis.T @ basis, projections[_projection(layer)])
+            projected = projections[_projection(layer)].astype(np.float64)
+            inner: Matrix = np.asarray(np.linalg.solve(basis.T @ basis, projected))
             arrays |= _refactored(layer, basis, inner, start=start, drawn=drawn)
             probed = sketches[_sketch(layer)][:, self.columns(layer) :].astype(np.float64)
             probes = self._directions(layer)[:, self.columns(layer) :]

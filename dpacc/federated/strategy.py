@@ -29,6 +29,7 @@ _BOOKS = {
     "noise_multiplier": "noise-multiplier",
     "sampling_probability": "sampling-probability",
     "steps_charged": "steps-charged",
+    "choice_epsilon": "choice-epsilon",
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from dpacc_accounting import (
     Composed,
+    ExponentialMechanism,
     FederatedGuarantee,
     Gaussian,
     PoissonSampled,
@@ -52,6 +53,25 @@ def _steps(client: dict[str, Any]) -> Repeated:
 
 
 # --- example level
+
+
+def test_choices_from_data_are_counted_in_both_views() -> None:
+    """An exponential mechanism of range 0.5 beside the steps, with and without hidden coins."""
+    for participation in (1.0, 0.5):
+        client = NORTH | {"participation": participation}
+        (plain,), (chosen,) = (_examples(client | more).prices for more in ({}, {"choices": [0.5]}))
+        event = Composed(events=(_steps(NORTH), ExponentialMechanism(epsilon=0.5)))
+        assert chosen.server == epsilon(event=event, delta=DELTA)
+        for view in ("server", "released"):
+            more = getattr(chosen, view).epsilon - getattr(plain, view).epsilon
+            assert 0 < more <= 0.5
+
+
+def test_choices_that_cost_nothing_or_anything_are_refused() -> None:
+    """By their place, with what was found."""
+    for choices in (0.5, [0], [-1], [math.inf], [True], ["0.5"]):
+        with pytest.raises(ValueError, match="choices"):
+            _examples(NORTH | {"choices": choices})
 
 
 def test_each_client_pays_for_the_rounds_that_it_joined() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dpacc_accounting.events import Composed, Event
+from dpacc_accounting.events import Composed, Event, ExponentialMechanism
 from dpacc_accounting.guarantee import Guarantee
 from dpacc_accounting.hidden import hidden_epsilons
 from dpacc_accounting.many import epsilons
@@ -141,11 +141,19 @@ def price_federation(*, federation: Federation) -> FederatedGuarantee:
 
 def _example_level(federation: ExampleFederation) -> FederatedGuarantee:
     rounds = {client.name: client.schedule for client in federation.clients}
+    chosen: dict[str, tuple[Event, ...]] = {
+        client.name: tuple(ExponentialMechanism(epsilon=each) for each in client.choices)
+        for client in federation.clients
+    }
     for names in federation.overlaps:
         rounds[_together(names)] = tuple(part for name in names for part in rounds[name])
-    joined = {name: _composed([r.as_joined for r in parts]) for name, parts in rounds.items()}
+        chosen[_together(names)] = tuple(each for name in names for each in chosen[name])
+    joined = {
+        name: _composed([*(r.as_joined for r in parts), *chosen[name]])
+        for name, parts in rounds.items()
+    }
     server = _priced(joined, federation)
-    released = _released(rounds, joined, server, federation)
+    released = _released(rounds, chosen, joined, server, federation)
     prices = {
         name: Price(name=name, server=server[name], released=released[name]) for name in rounds
     }
@@ -162,15 +170,20 @@ def _example_level(federation: ExampleFederation) -> FederatedGuarantee:
 
 def _released(
     rounds: Mapping[str, tuple[LocalRounds, ...]],
+    chosen: Mapping[str, tuple[Event, ...]],
     joined: Mapping[str, Event],
     server: Mapping[str, Guarantee],
     federation: ExampleFederation,
 ) -> dict[str, Guarantee]:
     """The released view, never worse than the server's, from which the models are computed."""
-    hidden = {name: _composed([part.as_hidden for part in parts]) for name, parts in rounds.items()}
+    hidden = {
+        name: _composed([*(part.as_hidden for part in parts), *chosen[name]])
+        for name, parts in rounds.items()
+    }
     # A schedule without coins is what the server sees: its price is known.
     events = {name: event for name, event in hidden.items() if event != joined[name]}
-    found = _bounded(events, rounds, federation)
+    # The quick bounds know of rounds alone.
+    found = _bounded({n: e for n, e in events.items() if not chosen[n]}, rounds, federation)
     found |= _priced({n: e for n, e in events.items() if n not in found}, federation)
     return {
         name: min(found.get(name, known), known, key=lambda guarantee: guarantee.epsilon)

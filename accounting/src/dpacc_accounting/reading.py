@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +26,7 @@ _PHASE = (
     "noise_multiplier",
     "participation",
 )
-_CLIENT = ("name", "count", "epsilon_budget", "schedule", *_PHASE)
+_CLIENT = ("name", "count", "epsilon_budget", "schedule", "choices", *_PHASE)
 _EXAMPLE_LEVEL = (*STATED, "defaults", "clients", "overlaps")
 
 
@@ -86,7 +87,19 @@ def _client(
         epsilon_budget=budget,
         calibrated=solve,
         schedule=_schedule(fields, noise),
+        choices=_choices(fields),
     )
+
+
+def _choices(fields: Fields) -> tuple[float, ...]:
+    given = fields.raw("choices", ())
+    if not isinstance(given, list | tuple):
+        fields.refuse("choices", f"must be a list of numbers above 0, not {given!r}")
+    for each in given:
+        real = isinstance(each, int | float) and not isinstance(each, bool)
+        if not (real and 0 < each < math.inf):
+            fields.refuse("choices", f"hold {each!r}, which is no finite number above 0")
+    return tuple(float(each) for each in given)
 
 
 def _inherited(item: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,8 @@ class Client:
         count: how many clients this describes.
         epsilon_budget: the ε that this client agreed to spend, if it named one.
         calibrated: whether σ was solved for from `epsilon_budget`.
+        choices: ε of each choice that it made from its data by an exponential mechanism, such as
+            that of its own rank; both views count them.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Client:
     count: int = 1
     epsilon_budget: float | None = None
     calibrated: bool = False
+    choices: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
