@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -84,8 +84,21 @@ class Compression:
     @property
     def words(self) -> str:
         """As one line of JSON, which `from_words` reads."""
+        return json.dumps(self.to_json())
+
+    @property
+    def code(self) -> str:
+        """As it is written in Python.
+
+        >>> Compression(bits=8).code
+        'Compression(bits=8)'
+        """
+        return f"Compression({', '.join(f'{k}={v!r}' for k, v in self.to_json().items())})"
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that are not as they are by default."""
         default = {"keep": 1.0, "selection": "largest", "limit": None}
-        return json.dumps({k: v for k, v in asdict(self).items() if default.get(k, ...) != v})
+        return {k: v for k, v in asdict(self).items() if default.get(k, ...) != v}
 
     @classmethod
     def from_words(cls, words: str) -> Self:
