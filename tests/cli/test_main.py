@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
+
+import click
 
 import dpacc as package
 from dpacc.cli.main import COMMANDS
@@ -71,9 +74,22 @@ def test_unknown_words_are_one_line(dpacc) -> None:
 
 
 def test_every_command_speaks_json() -> None:
-    """Each command has --json, for scripts, and says in its help what it takes."""
+    """Each command, in a group or not, has --json for scripts, and says in its help what it takes."""
+    for command in _leaves():
+        options = {option for each in command.params for option in each.opts}
+        assert "--json" in options, command.name
+        assert command.help is not None
+        assert len(command.help.splitlines()[0]) > 20
+
+
+def _leaves() -> Iterator[click.Command]:
+    """Every command that does something, those of groups included."""
     for name in COMMANDS:
         command = getattr(import_module(f"dpacc.cli.{name}"), name)
-        options = {option for each in command.params for option in each.opts}
-        assert "--json" in options, name
-        assert len(command.help.splitlines()[0]) > 20
+        if not isinstance(command, click.Group):
+            yield command
+            continue
+        context = click.Context(command)
+        members = [command.get_command(context, each) for each in command.list_commands(context)]
+        assert members
+        yield from (each for each in members if each is not None)
