@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dpacc_accounting import read_ledger
 from flwr.app import ConfigRecord, Message
 
 from dpacc.errors import ConfigurationError
+from dpacc.federated.client_level import ClientPrivacy
 from dpacc.federated.compressed_updates import error_bound
 from dpacc.federated.compression import Compression
 from dpacc.federated.grid import LocalGrid
@@ -19,6 +21,7 @@ from dpacc.federated.ranks import NestedRanks
 from dpacc.federated.settings import LoraSettings
 from tests.dpacc.federated.federations import LORA, client, server
 from tests.dpacc.federated.hostile import SPOILS, HostileCompressor
+from tests.dpacc.federated.test_client_level import trusting
 
 WIDE = LoraSettings(rank=16, target_modules=LORA.target_modules)
 EIGHT = Compression(bits=8)
@@ -177,6 +180,23 @@ def test_what_cannot_be_compressed_is_refused_at_configuration() -> None:
         require_packable(Compression(bits=8), aggregation="ffa", secure=True)
     with pytest.raises(ConfigurationError, match="sketches"):
         require_packable(Compression(bits=8), aggregation="fedask")
+
+
+def test_a_trusted_server_clips_what_it_decodes(folder: Path) -> None:
+    """Client level: trusting clients' updates arrive in 8 bits, and one round is charged."""
+    federation = server(
+        folder,
+        rounds=1,
+        privacy_budget=None,
+        client_privacy=ClientPrivacy(noise_multiplier=1e-3, clipping_norm=0.01, delta=1e-5),
+    )
+    before = flat(trainable_arrays(federation.model))
+    history = federation.train(clients=[trusting(folder, n) for n in (1, 2)], compression=EIGHT)
+    assert history.rounds[0].failed == {}
+    assert history.rounds[0].bytes_received < history.rounds[0].bytes_sent / 1.5
+    moved = float(np.linalg.norm(flat(trainable_arrays(federation.model)) - before))
+    assert 0 < moved <= 0.0105
+    assert len(read_ledger(path=folder / "server" / "ledger.jsonl").releases) == 1
 
 
 def test_a_round_is_known_by_its_run_and_number() -> None:
