@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,7 +90,6 @@ class DPLoRAClient:
         self._model_name = model_name
         self._fixed_seed = fixed_seed
         self._training: LocalTraining | None = None
-        self._sketched: tuple[Sketching, Arrays] | None = None
 
     @property
     def app(self) -> ClientApp:
@@ -162,7 +161,6 @@ class DPLoRAClient:
             arrays = packing.pack(narrow(update), start=narrow(start), client=self.client_id)
         else:
             arrays = to_record(sketching.first(update))
-            self._sketched = sketching, update
         return RecordDict(
             {
                 "arrays": arrays,
@@ -172,9 +170,14 @@ class DPLoRAClient:
         )
 
     def _second(self, content: RecordDict) -> RecordDict:
-        if self._sketched is None:
-            raise RequestRefused("a second question, and no sketch was sent")
-        sketching, update = self._sketched
+        asked = content.config_records["config"]
+        update = self._kept(lambda request: request.startswith(_round_of(asked)))
+        if update is None:
+            raise RequestRefused("a second question about a round that was not answered")
+        training = self._begin(asked, read_packing(asked))
+        sketching = read_sketches(asked, training)
+        if sketching is None:
+            raise RequestRefused("a second question, and no sketch was asked for")
         try:
             return answer_second(content, sketching=sketching, update=update)
         except ConfigurationError as error:
@@ -217,12 +220,16 @@ class DPLoRAClient:
         )
 
     def _sent_before(self, request: str) -> Arrays | None:
+        return self._kept(lambda kept: kept == request)
+
+    def _kept(self, fits: Callable[[str], bool]) -> Arrays | None:
+        """The last update, if it answered a request that fits."""
         path = self.folder / "last_update.safetensors"
         if not path.exists():
             return None
         try:
             with safe_open(path, framework="numpy") as file:
-                if (file.metadata() or {}).get("request") != request:
+                if not fits((file.metadata() or {}).get("request", "")):
                     return None
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError:  # torn: the update is made anew, and charged anew
@@ -271,10 +278,14 @@ def read_sketches(asked: ConfigRecord, training: LocalTraining) -> Sketching | N
         raise RequestRefused(str(error)) from error
 
 
+def _round_of(asked: ConfigRecord) -> str:
+    """How the name of every request of this run and round begins."""
+    return json.dumps([asked["run"], asked["server-round"]]) + " "
+
+
 def _request(asked: ConfigRecord, start: Arrays) -> str:
     """What identifies a request: the run, the round, and the adapters it starts from."""
-    words = json.dumps([asked["run"], asked["server-round"], digest_of(start)])
-    return hashlib.sha256(words.encode()).hexdigest()
+    return _round_of(asked) + digest_of(start)
 
 
 def _number(asked: ConfigRecord, name: str) -> float:

@@ -163,11 +163,13 @@ class FederatedServer:
         """The same run as a Flower ServerApp, for a deployed federation; see `train`.
 
         Args:
-            aggregation: as in `train`, like the four that follow.
+            aggregation: as in `train`, like all up to round_timeout.
             client_sampling_rate: see there.
             local_epochs: see there.
             defence: see there.
             measure: see there.
+            compression: see there.
+            sketch_size: see there.
             round_timeout: seconds after which a round goes on without who has not answered.
             connect_timeout: seconds that clients have to connect in, before the first round.
         """
@@ -180,7 +182,9 @@ class FederatedServer:
         if aggregation == "fedask" and sketch_size is None:
             sketch_size = self._num_clients * self._lora.rank
         require_sketchable(sketch_size, aggregation=aggregation, defended=defence is not None)
-        strategy_of = strategy_for(sketch_size, model=self.model, drawn=first)
+        strategy_of = strategy_for(
+            sketch_size, model=self.model, drawn=first, seconds=round_timeout
+        )
         if self._client_privacy is not None:
             require_central(aggregation=aggregation, defended=defence is not None)
         if defence is not None:

@@ -19,9 +19,6 @@ from dpacc.federated.sketch_messages import read_second, read_sketching
 from dpacc.federated.sketches import Sketching
 from dpacc.federated.strategy import FederatedLoRA
 
-_SECONDS = 3600.0
-"""For the second answer; as long as Flower waits for the first."""
-
 
 class SketchingLoRA(FederatedLoRA):
     """Asks twice a round: for sketches, then for what each client's product is in their basis.
@@ -30,13 +27,18 @@ class SketchingLoRA(FederatedLoRA):
 
     Args:
         factors: the adapted layers.
+        drawn: the adapter before any training.
+        seconds: after which a round goes on without a second answer.
         others: as [`FederatedLoRA`][dpacc.federated.strategy.FederatedLoRA] takes them.
     """
 
-    def __init__(self, *, factors: tuple[Factors, ...], drawn: Arrays, **others: Any) -> None:
+    def __init__(
+        self, *, factors: tuple[Factors, ...], drawn: Arrays, seconds: float, **others: Any
+    ) -> None:
         super().__init__(**others)
         self._factors = factors
         self._drawn = drawn
+        self._seconds = seconds
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -65,7 +67,7 @@ class SketchingLoRA(FederatedLoRA):
         messages = list(self._construct_messages(record, [*nodes], MessageType.QUERY))
         self._bytes_sent += sum(wire_bytes(message) for message in messages)
         answers: dict[str, Arrays] = {}
-        for reply in self._grid.send_and_receive(messages, timeout=_SECONDS):
+        for reply in self._grid.send_and_receive(messages, timeout=self._seconds):
             self._received += wire_bytes(reply)
             try:
                 answer = read_second(reply, self._sketching)
@@ -76,12 +78,12 @@ class SketchingLoRA(FederatedLoRA):
 
 
 def strategy_for(
-    sketch_size: int | None, *, model: nn.Module, drawn: Arrays
+    sketch_size: int | None, *, model: nn.Module, drawn: Arrays, seconds: float
 ) -> Callable[..., FederatedLoRA]:
     """The strategy of one question a round, or with a sketch that of two."""
     if sketch_size is None:
         return FederatedLoRA
-    return partial(SketchingLoRA, factors=factors_of(model), drawn=drawn)
+    return partial(SketchingLoRA, factors=factors_of(model), drawn=drawn, seconds=seconds)
 
 
 def require_sketchable(sketch_size: int | None, *, aggregation: str, defended: bool) -> None:

@@ -275,7 +275,7 @@ def test_what_a_client_tells_of_an_error_quotes_none_of_its_data(folder: Path) -
 def test_a_client_tells_what_its_ledger_holds_and_nothing_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside the adapter: a name and six numbers, all of which follow from public settings."""
+    """Beside the adapter: a name, its rank and seven numbers, all of which follow from public settings."""
     one, answers = client(folder, 1), []
     answer = one.answer
     monkeypatch.setattr(one, "answer", lambda asked: answers.append(answer(asked)) or answers[-1])
@@ -283,7 +283,7 @@ def test_a_client_tells_what_its_ledger_holds_and_nothing_else(
     (told,) = [each.content for each in answers]
     assert set(told) == {"arrays", "metrics", "config"}
     assert set(told["arrays"]) == set(trainable_arrays(one.training._model))
-    assert dict(told["config"]) == {"client": "site-1"}
+    assert dict(told["config"]) == {"client": "site-1", "rank": 2}
     plan = one.training.plan
     assert dict(told["metrics"]) == {
         "epsilon": plan.guarantee(steps=3).epsilon,
@@ -292,4 +292,5 @@ def test_a_client_tells_what_its_ledger_holds_and_nothing_else(
         "noise-multiplier": plan.noise_multiplier,
         "sampling-probability": 4 / 12,
         "steps-charged": 3,
+        "choice-epsilon": 0.0,
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dpacc_accounting import read_ledger
 from flwr.app import Array, ArrayRecord, Message, MessageType, RecordDict
 
 from dpacc.errors import ConfigurationError
@@ -17,6 +18,7 @@ from dpacc.federated.defence import Defence
 from dpacc.federated.factors import Factors, factors_of
 from dpacc.federated.layout import Arrays
 from dpacc.federated.rules import aggregation_named
+from dpacc.federated.sketch_messages import read_sketching
 from dpacc.federated.sketches import OVERSAMPLING, PROBES, Sketching
 from tests.dpacc.federated.federations import client, server
 from tests.dpacc.federated.test_aggregation import BOTH, effective_weight
@@ -156,7 +158,8 @@ def dies(message: Message, one: DPLoRAClient) -> Message:
 
 
 def sends_nothing_finite(message: Message, one: DPLoRAClient) -> Message:
-    sketching, _ = one._sketched  # type: ignore[misc]
+    sketching = read_sketching(message.content.config_records["config"], one.training.factors)
+    assert sketching is not None
     arrays = {n: Array(np.full_like(a, np.nan)) for n, a in sketching.second_like().items()}
     return Message(RecordDict({"arrays": ArrayRecord(arrays)}), reply_to=message)
 
@@ -196,15 +199,33 @@ def test_a_second_question_costs_nothing_and_answers_for_its_own_round_alone(fol
     assert one.training.steps_charged == 3
     question = seen[0]
     question.content.config_records["config"]["server-round"] = 2
-    assert "another round" in DPLoRAClient.answer(one, question).error.reason
+    assert "was not answered" in DPLoRAClient.answer(one, question).error.reason
     question.content.config_records["config"]["server-round"] = 1
     bases = question.content.array_records["arrays"]
     name = next(iter(bases))
     bases[name] = Array(np.full_like(bases[name].numpy(), np.inf))
     assert "not finite" in DPLoRAClient.answer(one, question).error.reason
+    one.close()
+    asked_again = client(folder, 1, lora_config=BOTH)
+    assert "not finite" in asked_again.answer(question).error.reason
+    assert asked_again.training.steps_charged == 0
     stranger = client(folder, 2, lora_config=BOTH)
-    assert "no sketch was sent" in stranger.answer(question).error.reason
-    assert one.training.steps_charged == 3
+    assert "was not answered" in stranger.answer(question).error.reason
+    assert len(read_ledger(path=folder / "site-1" / "ledger.jsonl").releases) == 3
+
+
+def test_a_new_process_answers_the_second_question(folder: Path) -> None:
+    """A client that restarts between the questions answers from the update on its disk."""
+    clients = [client(folder, n, lora_config=BOTH) for n in (1, 2)]
+
+    def restart(message: Message, one: DPLoRAClient) -> Message:
+        one.close()
+        return client(folder, 1, lora_config=BOTH).answer(message)
+
+    at_second(restart, clients[0])
+    _, history = trained(folder, clients)
+    assert history.rounds[0].filtered == {}
+    assert history.rounds[0].aggregation_error < 1e-5
 
 
 def test_a_small_sketch_trains_and_reports_its_error(folder: Path) -> None:
