@@ -74,7 +74,7 @@ def test_unknown_words_are_one_line(dpacc) -> None:
 
 
 def test_every_command_speaks_json() -> None:
-    """Each command, also of a group, has --json for scripts, and says in its help what it takes."""
+    """Each command, also of a group, has --json for scripts, and its help says what it takes."""
     for command in _leaves():
         options = {option for each in command.params for option in each.opts}
         assert "--json" in options, command.name
