@@ -275,7 +275,7 @@ def test_what_a_client_tells_of_an_error_quotes_none_of_its_data(folder: Path) -
 def test_a_client_tells_what_its_ledger_holds_and_nothing_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside the adapter: a name, its rank and seven numbers, all of which follow from public settings."""
+    """Beside the adapter: a name, a rank and seven numbers, all following from public settings."""
     one, answers = client(folder, 1), []
     answer = one.answer
     monkeypatch.setattr(one, "answer", lambda asked: answers.append(answer(asked)) or answers[-1])
