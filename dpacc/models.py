@@ -32,6 +32,7 @@ from dpacc.blocks import transformer_blocks
 from dpacc.config import LoraMethod, Precision, Quantization, Task
 from dpacc.errors import ConfigurationError
 from dpacc.lora_methods import freeze_lower
+from dpacc.pooling import pool_by_mean, pools_by_mean
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -70,6 +71,8 @@ def load_base(
 ) -> Base:
     """Load a language model, frozen, and its tokenizer, from a folder or the hub.
 
+    A text classifier on a sentence encoder reads the mean of its tokens, if that says so.
+
     Args:
         model: folder, or id on the hub (`HF_HUB_OFFLINE` is honoured).
         quantization: `nf4` stores the base in 4 bits with doubly quantized scales, `int8` in 8;
@@ -101,6 +104,8 @@ def load_base(
             "(it must be complete: config.json, weights and tokenizer)"
         ) from error
     _refuse_missing_weights(model, base, report)
+    if task == "sequence-classification" and pools_by_mean(source):
+        pool_by_mean(base)
     base.requires_grad_(False)
     base.config.use_cache = False
     if tokenizer.pad_token_id is None:
