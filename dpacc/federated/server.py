@@ -23,7 +23,7 @@ from dpacc.federated.client_level import CentralNoise, ClientPrivacy, require_ce
 from dpacc.federated.defence import Defence, defended, require_fitting
 from dpacc.federated.factors import CorrectedBase
 from dpacc.federated.grid import LocalGrid
-from dpacc.federated.history import History
+from dpacc.federated.history import History, RoundReport
 from dpacc.federated.layout import Arrays, layout_hash, load_arrays, to_record
 from dpacc.federated.plain_client import TrustingClient
 from dpacc.federated.settings import LoraSettings, PrivacyBudget, Task
@@ -104,6 +104,7 @@ class FederatedServer:
         local_epochs: float = 1.0,
         defence: Defence | None = None,
         measure: Measure | None = None,
+        on_round: Callable[[RoundReport], None] | None = None,
     ) -> History:
         """Run all rounds in this process.
 
@@ -114,6 +115,7 @@ class FederatedServer:
             local_epochs: a client's expected passes over its data in one round.
             defence: what to do about hostile clients; by default nothing.
             measure: what to measure of the model after each round, on data of the server's own.
+            on_round: is told of each round once its state is kept.
 
         Raises:
             ConfigurationError: settings that contradict each other, or another run's state.
@@ -129,6 +131,7 @@ class FederatedServer:
             local_epochs=local_epochs,
             defence=defence,
             measure=measure,
+            on_round=on_round,
         )
         grid = LocalGrid({node: client.app for node, client in enumerate(clients, start=1)})
         context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
@@ -144,17 +147,19 @@ class FederatedServer:
         local_epochs: float = 1.0,
         defence: Defence | None = None,
         measure: Measure | None = None,
+        on_round: Callable[[RoundReport], None] | None = None,
         round_timeout: float = 3600.0,
         connect_timeout: float = 600.0,
     ) -> ServerApp:
         """The same run as a Flower ServerApp, for a deployed federation; see `train`.
 
         Args:
-            aggregation: as in `train`, like the four that follow.
+            aggregation: as in `train`, like the five that follow.
             client_sampling_rate: see there.
             local_epochs: see there.
             defence: see there.
             measure: see there.
+            on_round: see there.
             round_timeout: seconds after which a round goes on without who has not answered.
             connect_timeout: seconds that clients have to connect in, before the first round.
         """
@@ -189,7 +194,7 @@ class FederatedServer:
                 connect_timeout=connect_timeout,
                 measure=lambda now: self._measured(measure, now),
                 after_round=lambda now, history: self._after_round(
-                    now, history, aggregation, noise, client_sampling_rate
+                    now, history, aggregation, noise, client_sampling_rate, on_round
                 ),
             )
             config = ConfigRecord(
@@ -238,12 +243,15 @@ class FederatedServer:
         aggregation: str,
         noise: CentralNoise | None,
         sampling_rate: float,
+        on_round: Callable[[RoundReport], None] | None,
     ) -> None:
         if noise is not None and self._client_privacy is not None:
             history.client_level = self._client_privacy.federation(
                 sampling_rate=sampling_rate, rounds=noise.rounds_charged
             )
         self._save(arrays, history, aggregation)
+        if on_round is not None:
+            on_round(history.rounds[-1])
 
     def _load(self, arrays: Arrays) -> None:
         load_arrays(self.model, arrays)
