@@ -90,7 +90,7 @@ def load_base(
     source = _locate(model)
     options = _loading_options(quantization, dtype, device) | _naming(labels)
     try:
-        with _quiet_loading(), torch.random.fork_rng(devices=[]):
+        with quiet_loading(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             tokenizer = AutoTokenizer.from_pretrained(source)
             base, report = FAMILIES[task].from_pretrained(
@@ -148,7 +148,7 @@ def add_lora(
         ConfigurationError: a name that no linear layer has, nothing left to train, or more top
             layers than there are.
     """
-    with _quiet_loading():  # PEFT imports bitsandbytes, which advertises a kernel
+    with quiet_loading():  # PEFT imports bitsandbytes, which advertises a kernel
         from peft import LoraConfig
 
     _refuse_unknown_targets(model, target_modules)
@@ -198,7 +198,7 @@ def load_adapter(*, model: PreTrainedModel, folder: Path) -> PeftModel:
     Raises:
         ConfigurationError: the folder holds no adapter, or a pickled one.
     """
-    with _quiet_loading():
+    with quiet_loading():
         from peft import PeftModel
 
     if not (folder / "adapter_config.json").is_file():
@@ -236,7 +236,7 @@ def _loading_options(
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Keep the loaders' bars and warnings off a terminal that belongs to the recipe."""
     level, had_bars = logging.root.manager.disable, is_progress_bar_enabled()
     logging.disable(logging.WARNING)
