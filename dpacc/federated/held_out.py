@@ -43,11 +43,6 @@ class HeldOut:
             file.stem.removeprefix(_PREFIX): _read(file, tokenizer, task) for file in files
         }
 
-    @property
-    def kinds(self) -> list[str]:
-        """The kinds of text, by name."""
-        return list(self._examples)
-
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Balanced accuracy on each kind, from 0 to 1."""
         return {

@@ -12,7 +12,6 @@ from dpacc_accounting import read_ledger
 
 from dpacc.cli import terminal
 from dpacc.cli.main import dpacc
-from dpacc.federated.held_out import balanced_accuracy
 from tests.dpacc.federated.federations import classifier_folder, opinions
 from tests.scripts import load_script
 
@@ -124,13 +123,6 @@ def test_a_mistake_is_one_line(
     assert caught.value.code == 2
     assert words in capsys.readouterr().err
     assert not list(tmp_path.rglob("ledger.jsonl"))
-
-
-def test_balanced_accuracy_cannot_be_had_by_guessing() -> None:
-    """However rare a class is, saying the other always finds half."""
-    assert balanced_accuracy([1] * 10, [1] * 9 + [0]) == 0.5
-    assert balanced_accuracy([0, 1, 1, 0], [0, 0, 1, 1]) == 0.5
-    assert balanced_accuracy([0, 1], [0, 1]) == 1.0
 
 
 def test_the_shipped_budgets_are_for_the_clients_that_are_fetched(federate: ModuleType) -> None:
