@@ -180,8 +180,9 @@ def train_together(
         client.close()
     if not history.epsilons():
         raise ConfigurationError(f"no client took part: {dict(history.rounds[-1].failed)}")
-    server.model.save_pretrained(folder / "adapter")
-    return history, held_out(server.model)
+    model: Any = server.model
+    model.save_pretrained(folder / "adapter")
+    return history, held_out(model)
 
 
 def train_alone(

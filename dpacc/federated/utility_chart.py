@@ -86,7 +86,7 @@ def _draw_rounds(axes: Axes, history: History, pooled: float) -> None:
         fontsize=10,
         color=_FEDERATED,
     )
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.set_title("Federated, mean of all kinds", fontsize=12, color=_INK, loc="left")
     _dress(axes, x="rounds", y="held-out balanced accuracy, %")
 
