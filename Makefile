@@ -1,4 +1,5 @@
 # make train   a private fine-tune of a real language model, from nothing
+# make federate   six clients share a classifier, none its texts
 # make test    everything the tests need, then the tests
 # make check   lint and types
 # make bench   side by side with other tools
@@ -9,13 +10,18 @@ PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 CORES = $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 MANIFESTS := pyproject.toml accounting/pyproject.toml constraints.txt
 
-.PHONY: train test check bench clean
+.PHONY: train federate test check bench clean
 
 # Accelerate would choose a number of threads itself, and say so in three lines.
 train: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),$(CORES))
 train: .venv/train
 	$(BIN)/python recipes/fetch_demo.py
 	$(BIN)/accelerate launch --quiet --config_file launch_configs/cpu.yaml recipes/train.py --config recipes/configs/smollm2_reviews.yaml
+
+federate: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),$(CORES))
+federate: .venv/federate
+	$(BIN)/python recipes/fetch_federation.py
+	$(BIN)/python recipes/federate.py --config recipes/configs/federation/sentiment.yaml
 
 test: .venv/dev
 	$(BIN)/python recipes/fetch_demo.py
@@ -41,9 +47,13 @@ bench: .venv/dev
 	$(PIP) -e ./accounting -e ".[train]"
 	touch $@
 
+.venv/federate: .venv/bin/python $(MANIFESTS)
+	$(PIP) -e ./accounting -e ".[train,federated]"
+	touch $@ .venv/train
+
 .venv/dev: .venv/bin/python $(MANIFESTS)
 	$(PIP) -e ./accounting -e ".[dev]"
-	touch $@ .venv/train
+	touch $@ .venv/train .venv/federate
 
 clean:
 	rm -rf .venv data runs

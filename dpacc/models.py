@@ -32,6 +32,7 @@ from dpacc.blocks import transformer_blocks
 from dpacc.config import LoraMethod, Precision, Quantization, Task
 from dpacc.errors import ConfigurationError
 from dpacc.lora_methods import freeze_lower
+from dpacc.pooling import pool_by_mean, pools_by_mean
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -70,6 +71,8 @@ def load_base(
 ) -> Base:
     """Load a language model, frozen, and its tokenizer, from a folder or the hub.
 
+    A text classifier on a sentence encoder reads the mean of its tokens, if that says so.
+
     Args:
         model: folder, or id on the hub (`HF_HUB_OFFLINE` is honoured).
         quantization: `nf4` stores the base in 4 bits with doubly quantized scales, `int8` in 8;
@@ -87,7 +90,7 @@ def load_base(
     source = _locate(model)
     options = _loading_options(quantization, dtype, device) | _naming(labels)
     try:
-        with _quiet_loading(), torch.random.fork_rng(devices=[]):
+        with quiet_loading(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             tokenizer = AutoTokenizer.from_pretrained(source)
             base, report = FAMILIES[task].from_pretrained(
@@ -101,6 +104,8 @@ def load_base(
             "(it must be complete: config.json, weights and tokenizer)"
         ) from error
     _refuse_missing_weights(model, base, report)
+    if task == "sequence-classification" and pools_by_mean(source):
+        pool_by_mean(base)
     base.requires_grad_(False)
     base.config.use_cache = False
     if tokenizer.pad_token_id is None:
@@ -143,7 +148,7 @@ def add_lora(
         ConfigurationError: a name that no linear layer has, nothing left to train, or more top
             layers than there are.
     """
-    with _quiet_loading():  # PEFT imports bitsandbytes, which advertises a kernel
+    with quiet_loading():  # PEFT imports bitsandbytes, which advertises a kernel
         from peft import LoraConfig
 
     _refuse_unknown_targets(model, target_modules)
@@ -193,7 +198,7 @@ def load_adapter(*, model: PreTrainedModel, folder: Path) -> PeftModel:
     Raises:
         ConfigurationError: the folder holds no adapter, or a pickled one.
     """
-    with _quiet_loading():
+    with quiet_loading():
         from peft import PeftModel
 
     if not (folder / "adapter_config.json").is_file():
@@ -231,7 +236,7 @@ def _loading_options(
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Keep the loaders' bars and warnings off a terminal that belongs to the recipe."""
     level, had_bars = logging.root.manager.disable, is_progress_bar_enabled()
     logging.disable(logging.WARNING)

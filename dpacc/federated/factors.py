@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.layout import Arrays
+from dpacc.models import quiet_loading
+
+with quiet_loading():  # PEFT imports bitsandbytes, which advertises a kernel
+    from peft.tuners.lora import LoraLayer
 
 CORRECTION = "correction/"
 """How the names of arrays begin that are added to a base's weights."""

@@ -27,6 +27,7 @@ from dpacc.federated.layout import Arrays, layout_hash, load_arrays, trainable_a
 from dpacc.federated.optimizer_memory import OptimizerMemory
 from dpacc.federated.rank_choice import PublicRank
 from dpacc.federated.ranks import NestedRanks, adapted_model, nested_model
+from dpacc.frozen_activations import Collate, FrozenActivations
 from dpacc.logical_step import LogicalStep
 from dpacc.models import load_base
 from dpacc.plan import PrivacyPlan
@@ -68,9 +69,11 @@ class LocalTraining:
         base = load_base(
             model=config.model, task=config.task, labels=config.labels, seed=config.seed
         )
-        self._examples = load_training_examples(config=config, tokenizer=base.tokenizer)
+        self._examples: Sequence[Any] = load_training_examples(
+            config=config, tokenizer=base.tokenizer
+        )
         self._units = load_units(config=config)
-        self._collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
+        self._collate: Collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
         self._losses_of = batch_losses_of(base.model)
         size = count_units(self._examples, self._units)
         self.steps_per_round = math.ceil(local_epochs * size / config.expected_batch_size)
@@ -95,6 +98,9 @@ class LocalTraining:
         self._model, _ = self._engine.prepare(model, optimizer)
         self._memory = OptimizerMemory(optimizer, folder / self._optimizer_file)
         self._memory.restore()
+        self._frozen: FrozenActivations | None = None
+        if config.cache_frozen_activations:
+            self._skip_frozen_layers(folder)
         self._base = CorrectedBase(model)
         self.shared = self.ranks.widen(trainable_arrays(model))
         self._steps: Iterator[LogicalStep] | None = None
@@ -207,6 +213,18 @@ class LocalTraining:
         own = self.ranks.rank < self.ranks.shared
         return f"optimizer_rank_{self.ranks.rank}.safetensors" if own else "optimizer.safetensors"
 
+    def _skip_frozen_layers(self, folder: Path) -> None:
+        """Compute once what the layers beneath the adapters make of this client's examples."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._frozen = FrozenActivations(
+            model=self._model,
+            examples=self._examples,
+            collate=self._collate,
+            accelerator=local_accelerator(),
+            folder=folder,
+        )
+        self._examples, self._collate = self._frozen.examples, self._frozen.collate
+
     @property
     def steps_charged(self) -> int:
         """How many local steps the ledger holds."""
@@ -218,8 +236,10 @@ class LocalTraining:
         return self._engine.guarantee()
 
     def close(self) -> None:
-        """Let go of the ledger."""
+        """Let go of the ledger, and of the activations that were kept."""
         self._engine.close()
+        if self._frozen is not None:
+            self._frozen.close()
 
 
 def count_units(examples: Sequence[Any], units: Sequence[Hashable] | None) -> int:

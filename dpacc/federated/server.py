@@ -24,7 +24,7 @@ from dpacc.federated.compression import Compression
 from dpacc.federated.defence import Defence, defended, require_fitting
 from dpacc.federated.factors import CorrectedBase
 from dpacc.federated.grid import LocalGrid
-from dpacc.federated.history import History
+from dpacc.federated.history import History, RoundReport
 from dpacc.federated.layout import Arrays, layout_hash, load_arrays, to_record
 from dpacc.federated.packing import require_packable
 from dpacc.federated.plain_client import TrustingClient
@@ -110,6 +110,7 @@ class FederatedServer:
         measure: Measure | None = None,
         compression: Compression | None = None,
         sketch_size: int | None = None,
+        on_round: Callable[[RoundReport], None] | None = None,
     ) -> History:
         """Run all rounds in this process.
 
@@ -123,6 +124,7 @@ class FederatedServer:
             compression: of what clients send; by default none.
             sketch_size: for "fedask", the rank of the mean that is caught for certain; by default
                 num_clients · rank, which is exact.
+            on_round: is told of each round once its state is kept.
 
         Raises:
             ConfigurationError: settings that contradict each other, or another run's state.
@@ -140,6 +142,7 @@ class FederatedServer:
             measure=measure,
             compression=compression,
             sketch_size=sketch_size,
+            on_round=on_round,
         )
         grid = LocalGrid({node: client.app for node, client in enumerate(clients, start=1)})
         context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
@@ -155,6 +158,7 @@ class FederatedServer:
         local_epochs: float = 1.0,
         defence: Defence | None = None,
         measure: Measure | None = None,
+        on_round: Callable[[RoundReport], None] | None = None,
         round_timeout: float = 3600.0,
         connect_timeout: float = 600.0,
         compression: Compression | None = None,
@@ -170,6 +174,7 @@ class FederatedServer:
             measure: see there.
             compression: see there.
             sketch_size: see there.
+            on_round: see there.
             round_timeout: seconds after which a round goes on without who has not answered.
             connect_timeout: seconds that clients have to connect in, before the first round.
         """
@@ -211,7 +216,7 @@ class FederatedServer:
                 connect_timeout=connect_timeout,
                 measure=lambda now: self._measured(measure, now),
                 after_round=lambda now, history: self._after_round(
-                    now, history, aggregation, noise, client_sampling_rate
+                    now, history, aggregation, noise, client_sampling_rate, on_round
                 ),
             )
             config = ConfigRecord(
@@ -262,12 +267,15 @@ class FederatedServer:
         aggregation: str,
         noise: CentralNoise | None,
         sampling_rate: float,
+        on_round: Callable[[RoundReport], None] | None,
     ) -> None:
         if noise is not None and self._client_privacy is not None:
             history.client_level = self._client_privacy.federation(
                 sampling_rate=sampling_rate, rounds=noise.rounds_charged
             )
         self._save(arrays, history, aggregation)
+        if on_round is not None:
+            on_round(history.rounds[-1])
 
     def _load(self, arrays: Arrays) -> None:
         load_arrays(self.model, arrays)

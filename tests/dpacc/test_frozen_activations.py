@@ -7,11 +7,12 @@ import torch
 from accelerate import Accelerator
 
 from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
+from dpacc.blocks import first_trained_block
 from dpacc.data import pad_examples
 from dpacc.errors import ConfigurationError
 from dpacc.frozen_activations import FrozenActivations
 from dpacc.models import add_lora
-from tests.tiny_models import tiny_base
+from tests.tiny_models import tiny_base, with_lora
 
 COLLATE = partial(pad_examples, pad_token_id=0)
 
@@ -152,3 +153,13 @@ def test_activations_serve_the_next_model_on_the_same_base(tmp_path):
     with pytest.raises(ConfigurationError, match="as many top layers"):
         frozen.move_to(third)
     frozen.close()
+
+
+def test_a_trained_head_lies_beyond_every_block():
+    """A classifier's head may learn; what is trained in the body outside the blocks is refused."""
+    model = with_lora(tiny_base("bert"), "bert", layers_to_transform=[1])
+    assert any("classifier" in n and p.requires_grad for n, p in model.named_parameters())
+    assert first_trained_block(model) == 1
+    model.base_model.model.bert.pooler.dense.weight.requires_grad_(True)
+    with pytest.raises(ConfigurationError, match=r"pooler\.dense\.weight is trained"):
+        first_trained_block(model)

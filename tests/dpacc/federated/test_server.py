@@ -21,13 +21,21 @@ from dpacc.data import load_training_examples, pad_examples
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError
 from dpacc.federated.client import SPENT
+from dpacc.federated.history import RoundReport
 from dpacc.federated.layout import layout_hash, trainable_arrays
 from dpacc.federated.settings import LoraSettings, PrivacyBudget
 from dpacc.losses import causal_lm_losses
 from dpacc.models import add_lora, load_base
 from dpacc.plan import PrivacyPlan
 from dpacc.ranks import join_ranks
-from tests.dpacc.federated.federations import DELTA, LORA, client, server
+from tests.dpacc.federated.federations import (
+    DELTA,
+    LORA,
+    classifier_folder,
+    client,
+    opinions,
+    server,
+)
 
 
 def trained_centrally(folder: Path, *, steps: int) -> dict[str, np.ndarray]:
@@ -294,3 +302,38 @@ def test_a_client_tells_what_its_ledger_holds_and_nothing_else(
         "steps-charged": 3,
         "choice-epsilon": 0.0,
     }
+
+
+def test_clients_may_skip_the_layers_beneath_the_adapters(folder: Path) -> None:
+    """With activations computed once, two rounds leave the same adapter and the same head."""
+    model = str(classifier_folder(folder))
+    lora = LoraSettings(rank=2, target_modules=("query", "dense"), top_layers=1)
+    task = {"task": "sequence-classification", "labels": ("bad", "good"), "max_length": 16}
+    left = []
+    for place in ("whole", "cached"):
+        (folder / place).mkdir()
+        data = opinions(folder / place / "data.jsonl", count=12, seed=1)
+        cached = {"cache_frozen_activations": place == "cached"}
+        only = client(folder / place, 1, lora_config=lora, data_path=data, task=task | cached)
+        federation = server(
+            folder / place, model_name=model, lora_config=lora, num_clients=1, task=task
+        )
+        federation.train(clients=[only])
+        left.append(trainable_arrays(federation.model))
+        only.close()
+        assert not any("frozen" in path.name for path in only.folder.iterdir())
+    whole, cached_too = left
+    assert any(np.abs(values).max() > 0 for name, values in whole.items() if "lora_B" in name)
+    assert all(np.allclose(whole[name], cached_too[name], atol=1e-6) for name in whole)
+
+
+def test_rounds_are_told_as_they_are_kept(folder: Path) -> None:
+    """Whoever watches hears of each round after it is on disk."""
+    heard = []
+
+    def hear(report: RoundReport) -> None:
+        assert (folder / "server/state.safetensors").exists()
+        heard.append((report.number, report.survivors))
+
+    server(folder).train(clients=[client(folder, n) for n in (1, 2)], on_round=hear)
+    assert heard == [(1, ("site-1", "site-2")), (2, ("site-1", "site-2"))]

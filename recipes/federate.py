@@ -1,0 +1,317 @@
+"""Train one classifier at several organisations, none of which shows its texts to anybody.
+
+    python recipes/fetch_federation.py
+    python recipes/federate.py --config recipes/configs/federation/sentiment.yaml
+
+Each client that the budgets' file names trains on `<client>.jsonl` with noise of its own, under its
+own ε and on its own ledger; the server averages what they send, and measures on the
+`held_out_<kind>.jsonl` beside them. A client called `news-east` holds news. All of it runs in this
+process, but nothing except serialised messages passes between them. Afterwards each client trains
+alone, and one trains on everything, to compare. Copy this file and edit it.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from dpacc_accounting.guarantee import rounded_up
+
+from dpacc.cli import terminal
+from dpacc.errors import ConfigurationError
+from dpacc.settings import check_limits, read_settings, setting
+
+if TYPE_CHECKING:
+    from dpacc.federated import DPSettings, History
+    from dpacc.federated.history import RoundReport
+
+_USAGE = "python recipes/federate.py --config FILE.yaml [settings]"
+
+Quality = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationConfig:
+    """Every choice of a federation that is no client's own."""
+
+    model: str = setting("Folder of a model to classify with, or its id on the hub.")
+    data: str = setting("Folder with <client>.jsonl and held_out_<kind>.jsonl.")
+    budgets: str = setting("YAML of each client's privacy and training.")
+    labels: tuple[str, ...] = setting("The names of all classes.")
+    label_field: str = setting("Field that holds a text's class.", default="label")
+    max_length: int = setting("Tokens kept of each text.", default=128, at_least=2)
+    name: str = setting("Name of this run's folder.", default="federation")
+    output_dir: str = setting("Folder that holds the folders of all runs.", default="runs")
+    rounds: int = setting("How often the clients' adapters become one.", default=5, at_least=1)
+    local_epochs: float = setting(
+        "Expected passes over its data that a client makes in one round.", default=1.0, above=0
+    )
+    client_sampling_rate: float = setting(
+        "The chance with which each client is asked in a round.", default=1.0, above=0, at_most=1
+    )
+    defence: Literal["none", "krum", "multi-krum", "bulyan", "median", "trimmed-mean"] = setting(
+        "Against hostile clients. All but none also leave out outliers.", default="none"
+    )
+    attackers: int = setting("How many clients may be hostile.", default=0, at_least=0)
+    lora_rank: int = setting("Rank of the adapters.", default=8, at_least=1)
+    lora_alpha: float = setting("Adapters are scaled by lora_alpha / lora_rank.", default=16.0)
+    lora_target_modules: tuple[str, ...] = setting(
+        "Layers that get adapters, by the last part of their names.", default=("all-linear",)
+    )
+    lora_top_layers: int = setting(
+        "Adapt this many of the last blocks; what lies beneath them is computed once.",
+        default=1,
+        at_least=1,
+    )
+    compare: bool = setting("Whether to train alone and on everything, too.", default=True)
+    seed: int = setting("Seeds the frozen A and the head, which are public.", default=0)
+
+    def __post_init__(self) -> None:
+        check_limits(settings=self)
+
+    @property
+    def task(self) -> dict[str, Any]:
+        """What server and clients are told of the task."""
+        return {
+            "task": "sequence-classification",
+            "labels": self.labels,
+            "label_field": self.label_field,
+            "max_length": self.max_length,
+        }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the settings, run the federation, and show what came of it."""
+    config = read_settings(kind=FederationConfig, arguments=arguments, usage=_USAGE)
+    started = time.monotonic()
+    from dpacc.artifacts import new_run_folder
+    from dpacc.federated import read_budgets
+
+    budgets = read_budgets(path=config.budgets)
+    for name in budgets:
+        if not (Path(config.data) / f"{name}.jsonl").is_file():
+            raise ConfigurationError(
+                f"{config.data} has no {name}.jsonl for the client {name} of {config.budgets}: run "
+                "`python recipes/fetch_federation.py`, or name another folder with --data"
+            )
+    folder = new_run_folder(output_dir=config.output_dir, name=config.name)
+    terminal.say(f"{len(budgets)} clients, {config.rounds} rounds, run folder {folder}")
+    history, together = train_together(config, budgets, folder, on_round=show_round)
+    write_rounds(folder / "rounds.yaml", history)
+    if config.compare:
+        alone = train_alone(config, budgets, folder)
+        pooled = train_pooled(config, budgets, folder)
+        show_comparison(alone, together, pooled)
+        draw_figure(folder / "privacy_utility.png", history, alone, together, pooled)
+    show_result(history, folder, seconds=time.monotonic() - started)
+
+
+# --- three ways to train --------------------------------------------------------------------
+
+
+def train_together(
+    config: FederationConfig,
+    budgets: Mapping[str, DPSettings],
+    folder: Path,
+    *,
+    data: Path | None = None,
+    on_round: Callable[[RoundReport], None] | None = None,
+) -> tuple[History, Quality]:
+    """A federation of these clients, and what its model finds; measured each round if watched."""
+    from dpacc.federated import (
+        Defence,
+        DPLoRAClient,
+        FederatedServer,
+        LoraSettings,
+        largest_budget,
+    )
+    from dpacc.federated.held_out import HeldOut
+
+    # What all agree on: an adapter whose A is drawn from a public seed and frozen.
+    lora = LoraSettings(
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        method="ffa",
+        target_modules=config.lora_target_modules,
+        top_layers=config.lora_top_layers,
+        seed=config.seed,
+    )
+    # The clients: each with data, budget and ledger of its own.
+    clients = [
+        DPLoRAClient(
+            client_id=name,
+            data_path=(data or Path(config.data)) / f"{name}.jsonl",
+            lora_config=lora,
+            dp_config=own,
+            task=config.task | {"cache_frozen_activations": True},
+            folder=folder / name,
+        )
+        for name, own in budgets.items()
+    ]
+    # The server: it averages B and the head, and measures on examples of its own.
+    server = FederatedServer(
+        model_name=config.model,
+        num_clients=len(clients),
+        rounds=config.rounds,
+        privacy_budget=largest_budget(budgets),
+        lora_config=lora,
+        task=config.task,
+        folder=folder / "server",
+    )
+    defence = Defence(rule=config.defence, attackers=config.attackers)
+    held_out = HeldOut(folder=config.data, tokenizer=server.tokenizer, task=config.task)
+    history = server.train(
+        clients=clients,
+        aggregation="ffa",
+        client_sampling_rate=config.client_sampling_rate,
+        local_epochs=config.local_epochs,
+        defence=None if config.defence == "none" else defence,
+        measure=held_out if on_round else None,
+        on_round=on_round,
+    )
+    for client in clients:
+        client.close()
+    if not history.epsilons():
+        raise ConfigurationError(f"no client took part: {dict(history.rounds[-1].failed)}")
+    model: Any = server.model
+    model.save_pretrained(folder / "adapter")
+    return history, held_out(model)
+
+
+def train_alone(
+    config: FederationConfig, budgets: Mapping[str, DPSettings], folder: Path
+) -> dict[str, Quality]:
+    """Each client as a federation of its own, with the same ε and as many steps."""
+    found = {}
+    for name, own in budgets.items():
+        terminal.say(f"{name} alone")
+        _, found[name] = train_together(config, {name: own}, folder / "alone" / name)
+    return found
+
+
+def train_pooled(
+    config: FederationConfig, budgets: Mapping[str, DPSettings], folder: Path
+) -> Quality:
+    """One client that holds everything, in batches as large as all others' together.
+
+    The strictest client's ε must then hold for all.
+    """
+    terminal.say("everything in one place")
+    first = next(iter(budgets.values()))
+    everything = replace(
+        first,
+        epsilon=min(own.epsilon for own in budgets.values()),
+        expected_batch_size=sum(own.expected_batch_size for own in budgets.values()),
+    )
+    with tempfile.TemporaryDirectory() as data:
+        texts = [(Path(config.data) / f"{name}.jsonl").read_text("utf-8") for name in budgets]
+        (Path(data) / "everything.jsonl").write_text("\n".join(texts), "utf-8")
+        _, found = train_together(
+            config, {"everything": everything}, folder / "pooled", data=Path(data)
+        )
+    return found
+
+
+# --- what is shown --------------------------------------------------------------------------
+
+
+def show_round(report: RoundReport) -> None:
+    """Who took part in a round, what each has spent, and what the average finds."""
+    found = ", ".join(f"{kind} {share:.1%}" for kind, share in report.quality.items())
+    title = (
+        f"Round {report.number}: {len(report.asked)} clients asked, {len(report.survivors)} "
+        f"survived, {len(report.filtered)} filtered\nheld-out balanced accuracy: {found}"
+    )
+    rows = [
+        [
+            name,
+            rounded_up(books.epsilon, digits=4),
+            f"{books.epsilon_budget:g}",
+            str(books.steps_charged),
+            f"filtered: {report.filtered[name]}" if name in report.filtered else "averaged",
+        ]
+        for name, books in report.books.items()
+    ]
+    rows += [[name, "", "", "", reason] for name, reason in report.failed.items()]
+    columns = ["client", "ε spent", "of", "steps", "update"]
+    terminal.show_table(title=title, columns=columns, rows=rows)
+
+
+def show_comparison(alone: Mapping[str, Quality], together: Quality, pooled: Quality) -> None:
+    """Each kind's held-out balanced accuracy, by who trained on what."""
+    rows = []
+    for kind in together:
+        own = [found[kind] for name, found in alone.items() if kind_of(name) == kind]
+        others = [found[kind] for name, found in alone.items() if kind_of(name) != kind]
+        rows.append([mean(own), mean(others), together[kind], pooled[kind]])
+    rows.append([mean([row[at] for row in rows]) for at in range(4)])
+    terminal.show_table(
+        title="Held-out balanced accuracy (guessing finds 50%)",
+        columns=["kind", "alone, this kind", "alone, other kinds", "federated", "in one place"],
+        rows=[
+            [name, *(f"{share:.1%}" for share in row)]
+            for name, row in zip([*together, "mean"], rows, strict=True)
+        ],
+    )
+
+
+def show_result(history: History, folder: Path, *, seconds: float) -> None:
+    """What is promised to whom, priced anew from what was done."""
+    worst = history.guarantee().worst_server.server
+    facts = [
+        ("largest ε of a client", f"{rounded_up(worst.epsilon, digits=6)} at δ = {worst.delta:g}"),
+        ("privacy unit", f"{worst.unit}, {worst.adjacency}"),
+        ("ledgers", str(folder / "<client>" / "ledger.jsonl")),
+        ("priced again by", f"dpacc compose {folder / 'rounds.yaml'}"),
+        ("wall time", f"{seconds:.0f} s"),
+        ("saved in", str(folder)),
+    ]
+    terminal.show_facts(title="Private federation", facts=facts)
+
+
+def draw_figure(
+    path: Path,
+    history: History,
+    alone: Mapping[str, Quality],
+    together: Quality,
+    pooled: Quality,
+) -> None:
+    """What each client's ε bought, alone and together."""
+    from dpacc.federated.utility_chart import ClientUtility, draw_utility
+
+    clients = [
+        ClientUtility(
+            name=name,
+            epsilon=epsilon,
+            alone=alone[name][kind_of(name)],
+            federated=together[kind_of(name)],
+        )
+        for name, epsilon in history.epsilons().items()
+    ]
+    path.write_bytes(draw_utility(history=history, clients=clients, pooled=pooled))
+
+
+def write_rounds(path: Path, history: History) -> None:
+    """What `dpacc compose` reads."""
+    path.write_text(yaml.safe_dump(history.federation(), sort_keys=False), "utf-8")
+
+
+def kind_of(client: str) -> str:
+    """The kind of text that a client holds, by its name.
+
+    >>> kind_of("news-east")
+    'news'
+    """
+    return client.partition("-")[0]
+
+
+if __name__ == "__main__":
+    with terminal.one_line_errors():
+        main(sys.argv[1:])

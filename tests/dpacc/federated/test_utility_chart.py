@@ -1,0 +1,42 @@
+"""The picture of a federation shows every client, and no ε smaller than it is."""
+
+from __future__ import annotations
+
+import pytest
+from matplotlib.axes import Axes
+
+from dpacc.federated.history import History, RoundReport
+from dpacc.federated.utility_chart import ClientUtility, draw_utility
+
+
+def test_every_client_is_drawn_with_an_epsilon_that_is_not_flattered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clients stand in the order of ε, which is rounded up; the result is a PNG."""
+    ticks: list[str] = []
+    drawn = Axes.set_xticks
+
+    def remember(self: Axes, places: object, labels: list[str] | None = None) -> object:
+        ticks.extend(labels or [])
+        return drawn(self, places, labels)
+
+    monkeypatch.setattr(Axes, "set_xticks", remember)
+    history = History(start_quality={"news": 0.5})
+    history.rounds.append(
+        RoundReport(
+            number=1,
+            asked=("a", "b"),
+            survivors=("a", "b"),
+            failed={},
+            filtered={},
+            books={},
+            quality={"news": 0.7},
+        )
+    )
+    clients = [
+        ClientUtility(name="b", epsilon=7.9999, alone=0.6, federated=0.7),
+        ClientUtility(name="a", epsilon=1.0401, alone=0.6, federated=0.7),
+    ]
+    picture = draw_utility(history=history, clients=clients, pooled={"news": 0.75})
+    assert picture.startswith(b"\x89PNG")
+    assert ticks == ["ε = 1.1\na", "ε = 8\nb"]

@@ -1,0 +1,139 @@
+"""The federation's recipe: private rounds, a ledger a client, and an honest comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from dpacc_accounting import read_ledger
+
+from dpacc.cli import terminal
+from dpacc.cli.main import dpacc
+from tests.dpacc.federated.federations import classifier_folder, opinions
+from tests.scripts import load_script
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = {"films-east": 20.0, "films-west": 50.0, "books": 20.0}
+
+
+@pytest.fixture(scope="module")
+def federate() -> ModuleType:
+    """The recipe's own module, loaded from its file."""
+    return load_script(ROOT / "recipes/federate.py")
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT, three clients' files, two kinds of held-out text, and budgets."""
+    folder = tmp_path_factory.mktemp("federation")
+    classifier_folder(folder)
+    (folder / "data").mkdir()
+    for seed, name in enumerate([*CLIENTS, "held_out_films", "held_out_books"]):
+        opinions(folder / f"data/{name}.jsonl", count=16, seed=seed)
+    budgets = {
+        "delta": 1e-3,
+        "defaults": {"expected_batch_size": 8},
+        "clients": {name: {"epsilon": epsilon} for name, epsilon in CLIENTS.items()},
+    }
+    (folder / "budgets.yaml").write_text(yaml.safe_dump(budgets))
+    return folder
+
+
+def arguments(material: Path, runs: Path, **changes: object) -> list[str]:
+    settings: dict[str, object] = {
+        "model": material / "classifier",
+        "data": material / "data",
+        "budgets": material / "budgets.yaml",
+        "labels": "bad,good",
+        "max_length": 16,
+        "output_dir": runs,
+        "rounds": 2,
+        "lora_rank": 2,
+        "lora_target_modules": "query,dense",
+    }
+    return [f"--{name}={value}" for name, value in {**settings, **changes}.items()]
+
+
+def test_a_federation_is_compared_with_training_alone_and_pooled(
+    federate: ModuleType, material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each round is shown, each ledger keeps its client's ε, and `compose` prices the same."""
+    federate.main(arguments(material, tmp_path))
+    folder = tmp_path / "federation"
+    out = capsys.readouterr().out
+    assert "Round 2: 3 clients asked, 3 survived, 0 filtered" in out
+    assert "guessing finds 50%" in out
+    for name, epsilon in CLIENTS.items():
+        for place in (folder / name, folder / "alone" / name / name):
+            record = read_ledger(path=place / "ledger.jsonl")
+            assert len(record.releases) == 4
+            assert record.plan["target_epsilon"] == epsilon
+        assert name in out
+    pooled = read_ledger(path=folder / "pooled/everything/ledger.jsonl").plan
+    assert (pooled["dataset_size"], pooled["target_epsilon"]) == (48, 20.0)
+    assert pooled["expected_batch_size"] == 24
+    assert (folder / "privacy_utility.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "adapter/adapter_model.safetensors").is_file()
+    priced = CliRunner().invoke(dpacc, ["compose", str(folder / "rounds.yaml")])
+    assert priced.exit_code == 0
+    assert "films-west" in priced.output
+
+
+def test_without_comparison_there_is_the_federation_alone(
+    federate: ModuleType, material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a defence may filter: nobody trains alone, nothing is drawn."""
+    federate.main(
+        arguments(material, tmp_path, compare="false", rounds=1, defence="median", attackers=1)
+    )
+    folder = tmp_path / "federation"
+    assert {path.name for path in folder.iterdir()} == {
+        *CLIENTS,
+        "server",
+        "adapter",
+        "rounds.yaml",
+    }
+    assert "largest ε of a client" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"budgets": "nowhere.yaml"}, "nowhere.yaml cannot be read"),
+        ({"data": "nowhere"}, "nowhere has no books.jsonl"),
+        ({"defence": "bulyan", "attackers": 1}, "7"),
+        ({"rounds": 0}, "at least 1"),
+        ({"round": 3}, "did you mean rounds?"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    federate: ModuleType,
+    material: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, object],
+    words: str,
+) -> None:
+    """Exit code 2, what is wrong, and no client has spent anything."""
+    with pytest.raises(SystemExit) as caught, terminal.one_line_errors():
+        federate.main(arguments(material, tmp_path, **changes))
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.rglob("ledger.jsonl"))
+
+
+def test_the_shipped_budgets_are_for_the_clients_that_are_fetched(federate: ModuleType) -> None:
+    """Every client of the configuration has a file, and every file a client."""
+    from dpacc.federated import read_budgets
+    from dpacc.settings import read_settings
+
+    path = ROOT / "recipes/configs/federation/sentiment.yaml"
+    config = read_settings(kind=federate.FederationConfig, arguments=["--config", str(path)])
+    budgets = read_budgets(path=ROOT / config.budgets)
+    fetch = (ROOT / "recipes/fetch_federation.py").read_text()
+    assert len(budgets) == 6
+    assert all(f'"{name}"' in fetch for name in budgets)
+    assert {federate.kind_of(name) for name in budgets} == {"movies", "products", "news", "tweets"}
