@@ -96,7 +96,7 @@ class FixedPoint:
 
     def values(self, total: Integers) -> Doubles:
         """What a sum of whole numbers stands for, without error."""
-        return total * self.spacing
+        return np.asarray(total * self.spacing, dtype=np.float64)
 
 
 def residues(whole: Integers) -> Residues:

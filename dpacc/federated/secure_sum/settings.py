@@ -55,6 +55,11 @@ class SecureSum:
                 f"threshold={self.threshold} with protocol='pairwise', whose masks cancel only if "
                 f"all {self.clients} answer; leave the threshold out, or take protocol='secagg'"
             )
+        if self.protocol == "ckks" and self.colluding:
+            raise ConfigurationError(
+                "colluding with protocol='ckks': a server that works together with the client that "
+                "holds the key reads every update; take protocol='secagg'"
+            )
         if not self.clients + self.colluding < 2 * self.fewest <= 2 * self.clients:
             least = (self.clients + self.colluding) // 2 + 1
             raise ConfigurationError(

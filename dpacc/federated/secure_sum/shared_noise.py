@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dpacc_accounting import Gaussian, Ledger, read_ledger
+from dpacc_accounting import Event, Gaussian, Ledger, read_ledger
 
 from dpacc.discrete_noise import LARGEST_SCALE, discrete_gaussians
 from dpacc.errors import ConfigurationError
@@ -191,7 +191,7 @@ class SharedNoiseBooks:
         """What `dpacc compose` reads, from the ledger alone."""
         settings = self.noise.settings
         counts = range(settings.fewest, settings.clients + 1)
-        known = {self.noise.event(survivors=count): count for count in counts}
+        known: dict[Event, int] = {self.noise.event(survivors=count): count for count in counts}
         releases = read_ledger(path=self._ledger.path).releases
         return self.noise.federation(survivors=[known[each.event] for each in releases])
 

@@ -14,6 +14,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 from flwr.app import ConfigRecord
+from flwr.app.typing import ConfigRecordValues
 
 from dpacc.federated.client import RequestRefused
 from dpacc.federated.secure_sum.fixed_point import Integers
@@ -25,7 +26,7 @@ KEYS, SHARES, TRAIN, OPEN = "secure_sum_keys", "secure_sum_shares", "train", "se
 """Flower's actions: the three queries of a sum, and the training between them."""
 
 Asked: TypeAlias = Mapping[str, object]
-Told: TypeAlias = dict[str, str | bytes | list[str] | list[bytes]]
+Told: TypeAlias = dict[str, ConfigRecordValues]
 Wire: TypeAlias = npt.NDArray[np.uint32] | npt.NDArray[np.uint8]
 
 

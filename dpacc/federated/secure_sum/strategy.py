@@ -78,7 +78,8 @@ class SecureFederatedLoRA(FederatedLoRA):
         """Add what arrived, open the sum, and move the adapter by its mean."""
         del server_round
         refused = {} if self._talk is None else self._talk.refused
-        failed = {self._name(node): refused.get(node, "no answer") for node in self._asked}
+        why = self._stopped or "no answer"
+        failed = {self._name(node): refused.get(node, why) for node in self._asked}
         names: list[str] = []
         books: dict[str, ClientBooks] = {}
         received = 0
@@ -110,9 +111,7 @@ class SecureFederatedLoRA(FederatedLoRA):
 
     def _invitation(self, node: int, told: Told, config: ConfigRecord) -> Message:
         assert self._talk is not None
-        content = RecordDict(
-            {**self._request(config), RECORD: self._talk.record(told)}  # type: ignore[dict-item]
-        )
+        content = RecordDict({**self._request(config), RECORD: self._talk.record(told)})
         return Message(content, dst_node_id=node, message_type=MessageType.TRAIN)
 
     def _take(self, node: int, reply: Message) -> tuple[int, ClientBooks | None]:

@@ -45,10 +45,10 @@ class MaskedSum:
         """
         offers = self._talk.query(KEYS, {node: {"agreed": agreed} for node in nodes})
         for node, offer in offers.items():
-            keys = offer.get("mask-key"), offer.get("seal-key")
-            if isinstance(keys[0], bytes) and isinstance(keys[1], bytes):
-                self._nodes[str(node)] = node
-                self._masks[str(node)], self._seals[str(node)] = keys
+            mask_key, seal_key = offer.get("mask-key"), offer.get("seal-key")
+            if isinstance(mask_key, bytes) and isinstance(seal_key, bytes):
+                name = str(node)
+                self._nodes[name], self._masks[name], self._seals[name] = node, mask_key, seal_key
         self._require(len(self._masks), "offered keys")
         roster: Told = {
             "nodes": list(self._masks),
