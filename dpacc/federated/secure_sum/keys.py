@@ -1,14 +1,13 @@
-"""Keys of one sum: agreed by pairs, shared out among all, and stretched into masks.
+"""Keys of one sum: agreed by pairs, and stretched into masks.
 
 Each sum has fresh X25519 keys. What two clients agree on goes through HKDF-SHA256, bound to the
 sum, the pair and the purpose; a mask is the AES-256-CTR stream of such a key, read as 32-bit
-words, which are uniform modulo 2³². Shares are Shamir's, by Flower's implementation.
+words, which are uniform modulo 2³².
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -16,19 +15,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
 
-from dpacc.errors import DpaccError
 from dpacc.federated.secure_sum.fixed_point import Residues
+from dpacc.federated.secure_sum.shamir import SharesDisagree
 from dpacc.randomness import KeyedStream
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 _WORD_BYTES = 8
-
-
-class SharesDisagree(DpaccError):  # noqa: N818 - reads as what happened
-    """Shares do not combine to the secret that was committed to."""
 
 
 def new_key() -> bytes:
@@ -81,23 +75,3 @@ def unsealed(box: bytes, *, key: bytes, about: str) -> bytes:
         return AESGCM(key).decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], about.encode())
     except (InvalidTag, ValueError) as error:
         raise SharesDisagree("a sealed share was changed on its way") from error
-
-
-def shares(secret: bytes, *, threshold: int, count: int) -> list[bytes]:
-    """Shares of which any `threshold` yield the secret, and fewer nothing (Shamir 1979)."""
-    return create_shares(secret, threshold, count)
-
-
-def combined(found: Sequence[bytes], *, threshold: int) -> bytes:
-    """The secret of which these are shares; whoever calls compares it with what was committed.
-
-    Raises:
-        SharesDisagree: they are no shares of one secret.
-    """
-    try:
-        secret = combine_shares(list(found)[:threshold])
-    except (ValueError, IndexError) as error:
-        raise SharesDisagree("the shares are not of one secret") from error
-    if len(secret) != KEY_BYTES:
-        raise SharesDisagree("the shares are not of one key")
-    return secret

@@ -14,16 +14,15 @@ from typing import cast
 from dpacc.federated.client import RequestRefused
 from dpacc.federated.secure_sum.fixed_point import Integers, Residues, residues
 from dpacc.federated.secure_sum.keys import (
-    SharesDisagree,
     agreed_key,
     derived,
     mask,
     new_key,
     public_key,
     sealed,
-    shares,
     unsealed,
 )
+from dpacc.federated.secure_sum.shamir import SharesDisagree, shares
 from dpacc.federated.secure_sum.stages import (
     KEYS,
     OPEN,

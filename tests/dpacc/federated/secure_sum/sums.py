@@ -16,9 +16,9 @@ from dpacc.federated.grid import LocalGrid
 from dpacc.federated.history import History, RoundReport
 from dpacc.federated.layout import Arrays, flat, to_record
 from dpacc.federated.secure_sum.client import SecureClient
-from dpacc.federated.secure_sum.keys import combined
 from dpacc.federated.secure_sum.masking import add_pair_mask, pair_mask, self_mask
 from dpacc.federated.secure_sum.settings import SecureSum
+from dpacc.federated.secure_sum.shamir import combined
 from dpacc.federated.secure_sum.shared_noise import SharedNoiseBooks
 from dpacc.federated.secure_sum.stages import KEYS, OPEN, RECORD, SHARES
 from dpacc.federated.secure_sum.strategy import SecureFederatedLoRA

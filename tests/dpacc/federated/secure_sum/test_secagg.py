@@ -15,9 +15,10 @@ from scipy import stats
 
 from dpacc.federated.client import RequestRefused
 from dpacc.federated.secure_sum.fixed_point import FixedPoint, residues, signed
-from dpacc.federated.secure_sum.keys import SharesDisagree, combined, new_key, public_key
+from dpacc.federated.secure_sum.keys import new_key, public_key
 from dpacc.federated.secure_sum.masking import SECAGG, pair_mask
 from dpacc.federated.secure_sum.settings import SecureSum
+from dpacc.federated.secure_sum.shamir import SharesDisagree, combined
 from dpacc.federated.secure_sum.stages import KEYS, OPEN, SHARES, Seat, Told
 from tests.dpacc.federated.secure_sum.sums import STAGES, Federation, updates
 
