@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dpacc.federated.defence import Defence as Defence
     from dpacc.federated.history import History as History
     from dpacc.federated.plain_client import TrustingClient as TrustingClient
+    from dpacc.federated.secure_sum.client import SecureClient as SecureClient
+    from dpacc.federated.secure_sum.settings import SecureSum as SecureSum
     from dpacc.federated.server import FederatedServer as FederatedServer
     from dpacc.federated.settings import DPSettings as DPSettings
     from dpacc.federated.settings import LoraSettings as LoraSettings
@@ -35,6 +37,8 @@ _HOMES = {
     "History": "dpacc.federated.history",
     "LoraSettings": "dpacc.federated.settings",
     "PrivacyBudget": "dpacc.federated.settings",
+    "SecureClient": "dpacc.federated.secure_sum.client",
+    "SecureSum": "dpacc.federated.secure_sum.settings",
     "largest_budget": "dpacc.federated.budgets",
     "read_budgets": "dpacc.federated.budgets",
 }
@@ -48,6 +52,8 @@ __all__ = [
     "History",
     "LoraSettings",
     "PrivacyBudget",
+    "SecureClient",
+    "SecureSum",
     "TrustingClient",
     "largest_budget",
     "read_budgets",

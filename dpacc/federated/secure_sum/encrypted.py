@@ -8,7 +8,7 @@ import numpy as np
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.secure_sum.fixed_point import Integers
-from dpacc.federated.secure_sum.homomorphic import added, library, unpacked
+from dpacc.federated.secure_sum.homomorphic import EncryptedTotal, library, unpacked
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.stages import KEYS, OPEN, SHARES, Told, Wire
 from dpacc.federated.secure_sum.talk import SumNotOpened, Talk
@@ -29,10 +29,9 @@ class EncryptedSum:
         self._talk = talk
         self._count = count
         self._holder: int | None = None
-        self._public = b""
         self._there: set[int] = set()
         self._arrived: set[int] = set()
-        self._total: list[bytes] = []
+        self._total: EncryptedTotal | None = None
 
     def invite(self, nodes: Sequence[int], agreed: str) -> dict[int, Told]:
         """Have the first client that answers make a key; its public half for all.
@@ -47,7 +46,7 @@ class EncryptedSum:
         public = None if key is None else key.get("public")
         if not isinstance(public, bytes):
             raise SumNotOpened("the client that was to hold the key made none")
-        self._public, self._there = public, set(here)
+        self._total, self._there = EncryptedTotal(public=public), set(here)
         return {node: {"public": public} for node in here}
 
     def take(self, node: int, numbers: Wire) -> None:
@@ -58,10 +57,9 @@ class EncryptedSum:
         """
         if node not in self._there - self._arrived or numbers.dtype != np.uint8:
             raise ConfigurationError("encrypted numbers that this sum does not expect")
-        boxes = unpacked(numbers)
+        assert self._total is not None
         try:
-            sums = [self._total, boxes] if self._total else [boxes]
-            self._total = added(sums, public=self._public)
+            self._total.add(unpacked(numbers))
         except Exception as error:  # whoever sent them chose the bytes
             raise ConfigurationError("encrypted numbers that cannot be added") from error
         self._arrived.add(node)
@@ -89,7 +87,8 @@ class EncryptedSum:
         """
         self.require_openable()
         assert self._holder is not None
-        asked: Told = {"ciphertexts": self._total}
+        assert self._total is not None
+        asked: Told = {"ciphertexts": self._total.boxes()}
         answer = self._talk.query(OPEN, {self._holder: asked}).get(self._holder)
         numbers = None if answer is None else answer.get("numbers")
         if answer is None or not isinstance(numbers, bytes):

@@ -65,18 +65,33 @@ def encrypted(whole: Integers, *, public: bytes) -> list[bytes]:
     ]
 
 
-def added(boxes: Sequence[Sequence[bytes]], *, public: bytes) -> list[bytes]:
-    """Ciphertexts of the sums."""
-    tenseal = library()
-    context = tenseal.context_from(public)
-    totals = []
-    for column in zip(*boxes, strict=True):
-        vectors = [tenseal.ckks_vector_from(context, box) for box in column]
-        total = vectors[0]
-        for each in vectors[1:]:
-            total += each
-        totals.append(total.serialize())
-    return totals
+class EncryptedTotal:
+    """A sum of ciphertexts, by whoever cannot read them.
+
+    Args:
+        public: the key-holder's.
+    """
+
+    def __init__(self, *, public: bytes) -> None:
+        self._context = library().context_from(public)
+        self._vectors: list[Any] = []
+
+    def add(self, boxes: Sequence[bytes]) -> None:
+        """Add one client's ciphertexts, all or none.
+
+        Raises:
+            ValueError: they are not as many as others sent, or none at all.
+        """
+        read = [library().ckks_vector_from(self._context, box) for box in boxes]
+        if not self._vectors:
+            self._vectors = read
+            return
+        pairs = zip(self._vectors, read, strict=True)
+        self._vectors = [total + each for total, each in pairs]
+
+    def boxes(self) -> list[bytes]:
+        """Ciphertexts of the sums."""
+        return [vector.serialize() for vector in self._vectors]
 
 
 def packed(boxes: Sequence[bytes]) -> Wire:

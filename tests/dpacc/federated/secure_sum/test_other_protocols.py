@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord
@@ -10,7 +13,7 @@ from dpacc.federated.client import RequestRefused
 from dpacc.federated.secure_sum import homomorphic
 from dpacc.federated.secure_sum.fixed_point import FixedPoint
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
-from dpacc.federated.secure_sum.stages import KEYS, OPEN, SHARES, TRAIN, Seat
+from dpacc.federated.secure_sum.stages import KEYS, OPEN, SHARES, Seat
 from tests.dpacc.federated.secure_sum.sums import STAGES, Federation, updates
 
 PAIRWISE = SecureSum(clients=4, protocol="pairwise")
@@ -94,8 +97,28 @@ def test_the_key_holder_opens_one_sum_of_enough_clients() -> None:
     told = {"session": "s", "public": public}
     side.require(told, seat)
     side.protect(np.arange(5), told, seat)
-    two = homomorphic.added([box, box], public=public)
+    two = homomorphic.EncryptedTotal(public=public)
+    two.add(box)
+    two.add(box)
     with pytest.raises(RequestRefused, match="one of 2 clients; it opens for 3"):
-        side.queries[OPEN]({"session": "s", "ciphertexts": two}, seat)
+        side.queries[OPEN]({"session": "s", "ciphertexts": two.boxes()}, seat)
     assert not list(seat.state)
-    assert TRAIN == "train"
+
+
+def test_ciphertexts_that_do_not_fit_are_left_out() -> None:
+    """Bytes that are no ciphertext, or too few: that client failed, the others are added."""
+    pytest.importorskip("tenseal")
+    given = updates(4)
+    federation = Federation(given, CKKS)
+    honest = homomorphic.CKKS.protect
+    bad = iter([b"no ciphertext"])
+
+    def protect(whole: Any, asked: Any, seat: Seat) -> Any:
+        wire = honest(whole, asked, seat)
+        return homomorphic.packed([next(bad)]) if seat.node == "3" else wire
+
+    for each in federation.clients:
+        each._side = replace(homomorphic.CKKS, protect=protect)
+    report = federation.round()
+    assert report.failed == {"node 3": "encrypted numbers that cannot be added"}
+    assert np.array_equal(federation.moved, exact_mean([given[0], given[1], given[3]]))
