@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, Context, Message
+from flwr.clientapp import ClientApp
+from flwr.common.serde import context_from_proto, context_to_proto
+from flwr.proto.message_pb2 import Context as ProtoContext
 
 from dpacc.federated.client import RequestRefused
 from dpacc.federated.secure_sum import homomorphic
+from dpacc.federated.secure_sum.client import SecureClient
 from dpacc.federated.secure_sum.fixed_point import FixedPoint
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.secure_sum.stages import KEYS, OPEN, SHARES, Seat
-from tests.dpacc.federated.secure_sum.sums import STAGES, Federation, updates
+from tests.dpacc.federated.secure_sum.sums import STAGES, Federation, Fixed, updates
 
 PAIRWISE = SecureSum(clients=4, protocol="pairwise")
 CKKS = SecureSum(clients=4, threshold=3, protocol="ckks")
@@ -122,3 +126,30 @@ def test_ciphertexts_that_do_not_fit_are_left_out() -> None:
     report = federation.round()
     assert report.failed == {"node 3": "encrypted numbers that cannot be added"}
     assert np.array_equal(federation.moved, exact_mean([given[0], given[1], given[3]]))
+
+
+@pytest.mark.parametrize("protocol", ["secagg", "pairwise", "ckks"])
+def test_a_process_for_every_message_adds_up_as_one(protocol: ProtocolName) -> None:
+    """As SuperNodes run clients: between messages only Flower's context lives, as bytes."""
+    if protocol == "ckks":
+        pytest.importorskip("tenseal")
+    given = updates(4)
+    settings = SecureSum(clients=4, protocol=protocol)
+    federation = Federation(given, settings)
+
+    def anew(fixed: Fixed) -> ClientApp:
+        def answer(message: Message, context: Context) -> Message:
+            read = context_from_proto(
+                ProtoContext.FromString(context_to_proto(context).SerializeToString())
+            )
+            reply = SecureClient(client=fixed, secure_sum=settings).app(message, read)
+            context.state = read.state
+            return reply
+
+        return answer  # type: ignore[return-value]
+
+    federation.grid._apps = {n: anew(each) for n, each in enumerate(federation.fixed, start=1)}
+    federation.round()
+    assert np.array_equal(federation.moved, exact_mean(given))
+    kept = [each.state.config_records["secure-sum"] for each in federation.grid._contexts.values()]
+    assert [list(state) for state in kept] == [[]] * 4
