@@ -89,6 +89,7 @@ def one_sum(settings: SecureSum, *, numbers: int, lost: int) -> list[str]:
         clients=settings.clients,
         sampling_rate=1.0,
         history=History(),
+        connect_timeout=60.0,
         measure=lambda arrays: {},
         after_round=lambda arrays, history: None,
     )

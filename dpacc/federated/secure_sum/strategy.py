@@ -69,8 +69,9 @@ class SecureFederatedLoRA(FederatedLoRA):
             invited = self._sum.invite(self._asked, self._agreed)
         except SumNotOpened as stopped:
             self._stopped = str(stopped)
-            return []
-        return [self._invitation(node, told, config) for node, told in invited.items()]
+            invited = {}
+        self._sent = [self._invitation(node, told, config) for node, told in invited.items()]
+        return self._sent
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -83,10 +84,7 @@ class SecureFederatedLoRA(FederatedLoRA):
         names: list[str] = []
         books: dict[str, ClientBooks] = {}
         received = 0
-        for reply in sorted(replies, key=lambda each: each.metadata.src_node_id):
-            node = reply.metadata.src_node_id
-            if node not in self._asked:  # for a client that is gone, Flower's link answers
-                continue
+        for node, reply in self._by_node(replies):
             before = self._name(node)
             try:
                 size, known = self._take(node, reply)

@@ -107,6 +107,7 @@ class Federation:
             clients=len(updates),
             sampling_rate=1.0,
             history=self.history,
+            connect_timeout=60.0,
             measure=lambda arrays: {},
             after_round=lambda arrays, history: None,
         )
