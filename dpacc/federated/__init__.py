@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dpacc.federated.plain_client import TrustingClient as TrustingClient
     from dpacc.federated.rank_choice import PrivateRank as PrivateRank
     from dpacc.federated.rank_choice import PublicRank as PublicRank
+    from dpacc.federated.secure_sum.client import SecureClient as SecureClient
+    from dpacc.federated.secure_sum.settings import SecureSum as SecureSum
     from dpacc.federated.server import FederatedServer as FederatedServer
     from dpacc.federated.settings import DPSettings as DPSettings
     from dpacc.federated.settings import LoraSettings as LoraSettings
@@ -41,6 +43,8 @@ _HOMES = {
     "PrivacyBudget": "dpacc.federated.settings",
     "PrivateRank": "dpacc.federated.rank_choice",
     "PublicRank": "dpacc.federated.rank_choice",
+    "SecureClient": "dpacc.federated.secure_sum.client",
+    "SecureSum": "dpacc.federated.secure_sum.settings",
     "largest_budget": "dpacc.federated.budgets",
     "read_budgets": "dpacc.federated.budgets",
 }
@@ -57,6 +61,8 @@ __all__ = [
     "PrivacyBudget",
     "PrivateRank",
     "PublicRank",
+    "SecureClient",
+    "SecureSum",
     "TrustingClient",
     "largest_budget",
     "read_budgets",

@@ -81,6 +81,7 @@ class CentralNoise:
         secret: RunSecret | None = None,
     ) -> None:
         self._privacy = privacy
+        self._sampling_rate = sampling_rate
         self._denominator = clients * sampling_rate
         self._secret = secret or RunSecret.generate()
         noise = Gaussian(noise_multiplier=privacy.noise_multiplier)
@@ -110,6 +111,12 @@ class CentralNoise:
     def rounds_charged(self) -> int:
         """How many rounds the server's ledger holds."""
         return self._ledger.steps_charged
+
+    def federation(self) -> dict[str, Any]:
+        """What `dpacc compose` reads, from the rounds that the ledger holds."""
+        return self._privacy.federation(
+            sampling_rate=self._sampling_rate, rounds=self.rounds_charged
+        )
 
     def close(self) -> None:
         """Let go of the ledger."""

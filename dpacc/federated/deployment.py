@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
-from flwr.app import Message
+from flwr.app import Context, Message
 from flwr.app.user_config import UserConfig
 
 from dpacc.config import LoraMethod
@@ -18,6 +18,8 @@ from dpacc.config import Task as TaskName
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation import AggregationName
 from dpacc.federated.client import DPLoRAClient, refusal
+from dpacc.federated.secure_sum.client import SecureClient
+from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.server import FederatedServer
 from dpacc.federated.settings import DPSettings, LoraSettings, PrivacyBudget
 from dpacc.settings import check_limits, read_settings, setting
@@ -54,6 +56,12 @@ class RunSettings:
     connect_timeout: float = setting(
         "Seconds that clients have to connect in.", default=600.0, above=0
     )
+    secure_threshold: int | None = setting(
+        "The server sees sums of at least so many updates; null shows it each.",
+        default=None,
+        at_least=2,
+    )
+    secure_protocol: ProtocolName = setting("How such a sum is shut.", default="secagg")
     folder: str = setting("Where the server keeps its state and results.", default="federation")
     lora_rank: int = setting("Rank of the shared adapter.", default=8, at_least=1)
     lora_alpha: float = setting("The adapter is scaled by lora_alpha / lora_rank.", default=16.0)
@@ -76,6 +84,14 @@ class RunSettings:
     def budget(self) -> PrivacyBudget:
         """The most that any client may spend."""
         return PrivacyBudget(epsilon=self.epsilon, delta=self.delta)
+
+    def secure_sum(self, threshold: int | None) -> SecureSum | None:
+        """The sum that whoever insists on this threshold takes part in."""
+        if threshold is None:
+            return None
+        return SecureSum(
+            clients=self.num_clients, threshold=threshold, protocol=self.secure_protocol
+        )
 
     @property
     def lora(self) -> LoraSettings:
@@ -111,6 +127,11 @@ class NodeSettings:
         "The rounds that noise is sized for; null takes the server's word.",
         default=None,
         at_least=1,
+    )
+    secure_threshold: int | None = setting(
+        "Its updates leave inside sums of at least so many; null sends each alone.",
+        default=None,
+        at_least=2,
     )
     model: str | None = setting("Its own copy of the model.", default=None)
     rank: int | None = setting("Its own rank, below the shared one.", default=None, at_least=1)
@@ -163,7 +184,7 @@ def read_config(kind: type[Settings], config: UserConfig) -> Settings:
     return read_settings(kind=kind, arguments=[f"--{n}={v}" for n, v in config.items()])
 
 
-def client_of(*, node_config: UserConfig, run_config: UserConfig) -> DPLoRAClient:
+def client_of(*, node_config: UserConfig, run_config: UserConfig) -> DPLoRAClient | SecureClient:
     """The client that this node is, in a run with these settings.
 
     Raises:
@@ -171,7 +192,7 @@ def client_of(*, node_config: UserConfig, run_config: UserConfig) -> DPLoRAClien
     """
     node = read_config(NodeSettings, node_config)
     run = read_config(RunSettings, run_config)
-    return DPLoRAClient(
+    client = DPLoRAClient(
         client_id=node.client_id,
         data_path=node.data_path,
         lora_config=run.lora,
@@ -181,6 +202,8 @@ def client_of(*, node_config: UserConfig, run_config: UserConfig) -> DPLoRAClien
         model_name=node.model,
         folder=node.folder,
     )
+    settings = run.secure_sum(node.secure_threshold)
+    return client if settings is None else SecureClient(client=client, secure_sum=settings)
 
 
 def write_results(server: FederatedServer, *, folder: Path | str) -> None:
@@ -196,7 +219,9 @@ def write_results(server: FederatedServer, *, folder: Path | str) -> None:
         (place / "rounds.yaml").write_text(yaml.safe_dump(history.federation()))
 
 
-def answer_once(make: Callable[[], DPLoRAClient], message: Message) -> Message:
+def answer_once(
+    make: Callable[[], DPLoRAClient | SecureClient], message: Message, context: Context
+) -> Message:
     """Make the client, let it answer, and let go of its ledger.
 
     A SuperNode starts a process for each message, and would send the text of any exception to the
@@ -208,6 +233,8 @@ def answer_once(make: Callable[[], DPLoRAClient], message: Message) -> Message:
         _LOG.exception("this node cannot be a client")
         return refusal(f"the client stopped with {type(error).__name__}", message)
     try:
-        return client.answer(message)
+        return client.app(message, context)
+    except ValueError:  # Flower's, for a stage of secure sums
+        return refusal("this client sends its updates alone; leave secure-threshold out", message)
     finally:
         client.close()

@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,17 @@ from dpacc.federated.defence import Defence, defended, require_fitting
 from dpacc.federated.factors import CorrectedBase
 from dpacc.federated.grid import LocalGrid
 from dpacc.federated.history import History, RoundReport
-from dpacc.federated.layout import Arrays, layout_hash, load_arrays, to_record
+from dpacc.federated.layout import Arrays, flat, layout_hash, load_arrays, to_record
 from dpacc.federated.packing import require_packable
 from dpacc.federated.plain_client import TrustingClient
 from dpacc.federated.rules import aggregation_named
+from dpacc.federated.secure_sum.client import SecureClient
+from dpacc.federated.secure_sum.settings import SecureSum, require_summable
+from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseBooks
+from dpacc.federated.secure_sum.strategy import SecureFederatedLoRA
 from dpacc.federated.settings import LoraSettings, PrivacyBudget, Task
 from dpacc.federated.sketch_messages import SKETCH
+from dpacc.federated.strategy import FederatedLoRA
 from dpacc.federated.two_stages import require_sketchable, strategy_for
 from dpacc.models import add_lora, load_base
 
@@ -46,7 +52,9 @@ class FederatedServer:
         rounds: R.
         privacy_budget: example level: the most that any client may spend; updates of others are
             refused.
-        client_privacy: client level: the noise that this server adds. Give one of the two.
+        client_privacy: client level: the noise that this server adds, or with `secure_sum` the
+            clients. Give one of the two.
+        secure_sum: how updates are added up so that this server sees the sum alone.
         lora_config: the adapter that all share.
         task: fields of `TrainingConfig` about data; of them, `task` and `labels` shape the model.
         folder: where the state of the run is kept, from which a restarted server goes on.
@@ -66,6 +74,7 @@ class FederatedServer:
         rounds: int,
         privacy_budget: PrivacyBudget | None = None,
         client_privacy: ClientPrivacy | None = None,
+        secure_sum: SecureSum | None = None,
         lora_config: LoraSettings | None = None,
         task: Mapping[str, Any] | None = None,
         folder: Path | str = "federation/server",
@@ -80,6 +89,7 @@ class FederatedServer:
             )
         self._budget = privacy_budget
         self._client_privacy = client_privacy
+        self._secure_sum = secure_sum
         self._lora = lora_config or LoraSettings()
         self._folder = Path(folder)
         self._history = History()
@@ -102,7 +112,7 @@ class FederatedServer:
     def train(
         self,
         *,
-        clients: Sequence[DPLoRAClient | TrustingClient],
+        clients: Sequence[DPLoRAClient | TrustingClient | SecureClient],
         aggregation: AggregationName = "ffa",
         client_sampling_rate: float = 1.0,
         local_epochs: float = 1.0,
@@ -190,7 +200,17 @@ class FederatedServer:
         strategy_of = strategy_for(
             sketch_size, model=self.model, drawn=first, seconds=round_timeout
         )
-        if self._client_privacy is not None:
+        if self._secure_sum is not None:
+            require_summable(
+                settings=self._secure_sum,
+                clients=self._num_clients,
+                aggregation=aggregation,
+                defended=defence is not None,
+                sampled=client_sampling_rate < 1,
+                client_level=self._client_privacy is not None,
+                compressed=compression is not None,
+            )
+        elif self._client_privacy is not None:
             require_central(aggregation=aggregation, defended=defence is not None)
         if defence is not None:
             require_fitting(defence, aggregation=aggregation, clients=self._num_clients)
@@ -205,10 +225,10 @@ class FederatedServer:
             if not self._history.rounds:
                 self._history.start_quality = self._measured(measure, arrays)
                 self._save(arrays, self._history, aggregation)
-            noise = self._central_noise(client_sampling_rate)
-            strategy = strategy_of(
+            noise = self._noise(client_sampling_rate, arrays)
+            strategy = (self._secured(noise) or strategy_of)(
                 start=arrays,
-                aggregation=noise or rule,
+                aggregation=noise if isinstance(noise, CentralNoise) else rule,
                 budget=self._budget,
                 clients=self._num_clients,
                 sampling_rate=client_sampling_rate,
@@ -216,7 +236,7 @@ class FederatedServer:
                 connect_timeout=connect_timeout,
                 measure=lambda now: self._measured(measure, now),
                 after_round=lambda now, history: self._after_round(
-                    now, history, aggregation, noise, client_sampling_rate, on_round
+                    now, history, aggregation, noise, on_round
                 ),
             )
             config = ConfigRecord(
@@ -250,14 +270,38 @@ class FederatedServer:
         """All rounds so far."""
         return self._history
 
-    def _central_noise(self, sampling_rate: float) -> CentralNoise | None:
+    def _noise(
+        self, sampling_rate: float, arrays: Arrays
+    ) -> CentralNoise | SharedNoiseBooks | None:
+        """What the server's ledger is for: noise of its own, or that of a sum's survivors."""
         if self._client_privacy is None:
             return None
+        ledger = self._folder / "ledger.jsonl"
+        if self._secure_sum is not None:
+            shared = SharedNoise(
+                privacy=self._client_privacy,
+                settings=self._secure_sum,
+                dimension=flat(arrays).size,
+            )
+            return SharedNoiseBooks(noise=shared, path=ledger)
         return CentralNoise(
             privacy=self._client_privacy,
             clients=self._num_clients,
             sampling_rate=sampling_rate,
-            ledger=self._folder / "ledger.jsonl",
+            ledger=ledger,
+        )
+
+    def _secured(
+        self, noise: CentralNoise | SharedNoiseBooks | None
+    ) -> Callable[..., FederatedLoRA] | None:
+        """The strategy that sees the sum of a round's updates alone, where that was asked for."""
+        if self._secure_sum is None:
+            return None
+        return partial(
+            SecureFederatedLoRA,
+            secure_sum=self._secure_sum,
+            privacy=self._client_privacy,
+            books=noise if isinstance(noise, SharedNoiseBooks) else None,
         )
 
     def _after_round(
@@ -265,14 +309,11 @@ class FederatedServer:
         arrays: Arrays,
         history: History,
         aggregation: str,
-        noise: CentralNoise | None,
-        sampling_rate: float,
+        noise: CentralNoise | SharedNoiseBooks | None,
         on_round: Callable[[RoundReport], None] | None,
     ) -> None:
-        if noise is not None and self._client_privacy is not None:
-            history.client_level = self._client_privacy.federation(
-                sampling_rate=sampling_rate, rounds=noise.rounds_charged
-            )
+        if noise is not None:
+            history.client_level = noise.federation()
         self._save(arrays, history, aggregation)
         if on_round is not None:
             on_round(history.rounds[-1])
@@ -317,7 +358,7 @@ class FederatedServer:
     def _agreed(self, aggregation: str) -> str:
         layout = layout_hash(self.model)
         words = [self._model_name, self._rounds, aggregation, layout, str(self._client_privacy)]
-        return json.dumps(words)
+        return json.dumps([*words, str(self._secure_sum)])
 
     @property
     def _state(self) -> Path:

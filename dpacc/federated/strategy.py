@@ -121,23 +121,13 @@ class FederatedLoRA(FedAvg):
         aggregate = self._aggregate(updates) if due else None
         if aggregate is not None:
             self.arrays = aggregate.arrays
-        self._history.rounds.append(
-            RoundReport(
-                number=len(self._history.rounds) + 1,
-                asked=tuple(self._name(node) for node in self._asked),
-                survivors=tuple(updates),
-                failed=failed,
-                filtered={} if aggregate is None else aggregate.filtered,
-                books=books,
-                quality=self._measure(self.arrays),
-                aggregation_error=0.0 if aggregate is None else aggregate.error,
-                bytes_sent=self._bytes_sent,
-                bytes_received=self._received,
-            )
+        self._report(
+            survivors=tuple(updates),
+            failed=failed,
+            filtered={} if aggregate is None else aggregate.filtered,
+            books=books,
+            error=0.0 if aggregate is None else aggregate.error,
         )
-        self._after_round(self.arrays, self._history)
-        if self._budget is not None:  # else who took part is a secret
-            log(INFO, "answered: %s; failed: %s", ", ".join(updates) or "nobody", failed)
         return to_record(self.arrays), None
 
     def configure_evaluate(
@@ -154,6 +144,35 @@ class FederatedLoRA(FedAvg):
     def rate(self) -> float:
         """The chance with which a client is asked."""
         return self._sampling_rate
+
+    def _report(
+        self,
+        *,
+        survivors: Iterable[str],
+        failed: Mapping[str, str],
+        books: Mapping[str, ClientBooks],
+        filtered: Mapping[str, str] | None = None,
+        error: float = 0.0,
+    ) -> None:
+        """Measure the adapter as it is now, and write the round down."""
+        survivors = tuple(survivors)
+        self._history.rounds.append(
+            RoundReport(
+                number=len(self._history.rounds) + 1,
+                asked=tuple(self._name(node) for node in self._asked),
+                survivors=survivors,
+                failed=failed,
+                filtered=filtered or {},
+                books=books,
+                quality=self._measure(self.arrays),
+                aggregation_error=error,
+                bytes_sent=self._bytes_sent,
+                bytes_received=self._received,
+            )
+        )
+        self._after_round(self.arrays, self._history)
+        if self._budget is not None:  # else who took part is a secret
+            log(INFO, "answered: %s; failed: %s", ", ".join(survivors) or "nobody", failed)
 
     def _connected(self, grid: Grid) -> list[int]:
         """All clients, once they have come; later whoever is still there."""
@@ -193,6 +212,16 @@ class FederatedLoRA(FedAvg):
         Raises:
             ConfigurationError: the client gave none, or not what was agreed.
         """
+        records, books = self._checked(reply)
+        said = records.config_records["config"]
+        return self._unpacked(records.array_records["arrays"], said), books
+
+    def _checked(self, reply: Message) -> tuple[RecordDict, ClientBooks | None]:
+        """The records of one reply, which are the agreed ones, and the client's books.
+
+        Raises:
+            ConfigurationError: the client gave none, or not what was agreed.
+        """
         if reply.has_error():
             raise ConfigurationError(str(reply.error.reason))
         records = reply.content
@@ -201,10 +230,9 @@ class FederatedLoRA(FedAvg):
         books = None
         if self._budget is not None:
             books = _books_within(self._budget, records.metric_records.get("metrics"))
-        arrays = records.array_records.get("arrays")
-        if arrays is None:
+        if "arrays" not in records.array_records:
             raise ConfigurationError("the reply holds no arrays")
-        return self._unpacked(arrays, records.config_records["config"]), books
+        return records, books
 
     def _aggregate(self, updates: Mapping[str, Arrays]) -> Aggregate:
         return self._aggregation(self.arrays, updates)

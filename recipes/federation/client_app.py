@@ -6,13 +6,21 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from dpacc.federated.deployment import answer_once, client_of
+from dpacc.federated.secure_sum.stages import KEYS, OPEN, SHARES
 
 app = ClientApp()
 
 
 @app.train()
-def train(message: Message, context: Context) -> Message:
-    """One round's private update, charged to this client's ledger before it leaves."""
+@app.query(KEYS)
+@app.query(SHARES)
+@app.query(OPEN)
+def answer(message: Message, context: Context) -> Message:
+    """One round's private update, charged to this client's ledger before it leaves, and the stages
+    of the sum that hides it, if there is one.
+    """
     return answer_once(
-        lambda: client_of(node_config=context.node_config, run_config=context.run_config), message
+        lambda: client_of(node_config=context.node_config, run_config=context.run_config),
+        message,
+        context,
     )

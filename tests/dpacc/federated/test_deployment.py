@@ -100,7 +100,9 @@ def test_the_shipped_client_trains_and_lets_go_of_its_ledger(folder: Path) -> No
     class Processes(LocalGrid):
         def _ask(self, node_id: int, message: Message) -> Message:
             return answer_once(
-                lambda: client_of(node_config=node(folder), run_config=RUN | {"rounds": 2}), message
+                lambda: client_of(node_config=node(folder), run_config=RUN | {"rounds": 2}),
+                message,
+                self._contexts[node_id],
             )
 
     run_with(run, Processes({1: client(folder, 1).app}))
@@ -122,7 +124,11 @@ def test_a_process_for_each_round_trains_as_one_for_all(folder: Path) -> None:
 
     class Processes(LocalGrid):
         def _ask(self, node_id: int, message: Message) -> Message:
-            return answer_once(lambda: client(folder, 1, folder=folder / "again-1"), message)
+            return answer_once(
+                lambda: client(folder, 1, folder=folder / "again-1"),
+                message,
+                self._contexts[node_id],
+            )
 
     run_with(again, Processes({1: client(folder, 1).app}))
     assert len(again.history.rounds) == 2
@@ -136,8 +142,36 @@ def test_a_node_that_cannot_be_a_client_says_only_so(tmp_path: Path) -> None:
     secret = node(tmp_path, **{"unit-field": "patient", "most-rounds": -1})
     asked = Message(RecordDict(), dst_node_id=1, message_type="train")
     asked.metadata.__dict__["_message_id"] = "1"
-    answer = answer_once(lambda: client_of(node_config=secret, run_config=RUN), asked)
+    memory = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+    answer = answer_once(lambda: client_of(node_config=secret, run_config=RUN), asked, memory)
     assert answer.error.reason == "the client stopped with ConfigurationError"
+
+
+@pytest.mark.parametrize("wanted", [3, 2, None])
+def test_shipped_clients_add_up_in_secret(folder: Path, wanted: int | None) -> None:
+    """A node that insists on sums takes part in those with its threshold, and no node without."""
+    run_config = RUN | {"num-clients": 3, "rounds": 1, "secure-threshold": 3}
+    shared = read_config(RunSettings, run_config)
+    run = server(folder, num_clients=3, rounds=1, secure_sum=shared.secure_sum(3))
+    change = {} if wanted is None else {"secure-threshold": wanted}
+
+    class Processes(LocalGrid):
+        def _ask(self, node_id: int, message: Message) -> Message:
+            own = {"client-id": f"site-{node_id}", "folder": str(folder / f"site-{node_id}")}
+            return answer_once(
+                lambda: client_of(node_config=node(folder, **change) | own, run_config=run_config),
+                message,
+                self._contexts[node_id],
+            )
+
+    run_with(run, Processes(dict.fromkeys((1, 2, 3), client(folder, 1).app)))
+    (report,) = run.history.rounds
+    if wanted == 3:
+        assert report.survivors == ("site-1", "site-2", "site-3")
+    else:
+        assert report.survivors == ()
+        reason = "sends its updates alone" if wanted is None else "differs from this client's"
+        assert all(reason in why for why in report.failed.values())
 
 
 class Unreachable(LocalGrid):

@@ -1,0 +1,107 @@
+"""The server's side of "ckks": it adds what it cannot read, and asks the key-holder for the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dpacc.errors import ConfigurationError
+from dpacc.federated.secure_sum.fixed_point import Integers
+from dpacc.federated.secure_sum.homomorphic import EncryptedTotal, library, unpacked
+from dpacc.federated.secure_sum.settings import SecureSum
+from dpacc.federated.secure_sum.stages import KEYS, OPEN, SHARES, Told, Wire
+from dpacc.federated.secure_sum.talk import SumNotOpened, Talk
+
+
+class EncryptedSum:
+    """One sum, as the server conducts it.
+
+    Args:
+        settings: the threshold.
+        talk: this sum's queries.
+        count: how many numbers each client adds.
+    """
+
+    def __init__(self, *, settings: SecureSum, talk: Talk, count: int) -> None:
+        library()
+        self._settings = settings
+        self._talk = talk
+        self._count = count
+        self._holder: int | None = None
+        self._there: set[int] = set()
+        self._arrived: set[int] = set()
+        self._total: EncryptedTotal | None = None
+
+    def invite(self, nodes: Sequence[int], agreed: str) -> dict[int, Told]:
+        """Have the first client that answers make a key; its public half for all.
+
+        Raises:
+            SumNotOpened: fewer than the threshold are there, or the key-holder is not.
+        """
+        here = self._talk.query(KEYS, {node: {"agreed": agreed} for node in nodes})
+        self._require(len(here), "answered")
+        self._holder = min(here)
+        key = self._talk.query(SHARES, {self._holder: {}}).get(self._holder)
+        public = None if key is None else key.get("public")
+        if not isinstance(public, bytes):
+            raise SumNotOpened("the client that was to hold the key made none")
+        self._total, self._there = EncryptedTotal(public=public), set(here)
+        return {node: {"public": public} for node in here}
+
+    def take(self, node: int, numbers: Wire) -> None:
+        """Add one client's encrypted numbers.
+
+        Raises:
+            ConfigurationError: they are not of the agreed form, or not expected.
+        """
+        if node not in self._there - self._arrived or numbers.dtype != np.uint8:
+            raise ConfigurationError("encrypted numbers that this sum does not expect")
+        assert self._total is not None
+        try:
+            self._total.add(unpacked(numbers))
+        except Exception as error:  # whoever sent them chose the bytes
+            raise ConfigurationError("encrypted numbers that cannot be added") from error
+        self._arrived.add(node)
+
+    @property
+    def arrived(self) -> int:
+        """How many clients' numbers are in the sum."""
+        return len(self._arrived)
+
+    def require_openable(self) -> None:
+        """Stop before anything is charged if the sum cannot be opened.
+
+        Raises:
+            SumNotOpened: too few clients' numbers arrived, or the key-holder is gone.
+        """
+        self._require(self.arrived, "sent encrypted numbers")
+        if self._holder not in self._arrived:
+            raise SumNotOpened("the client that holds the key did not answer; the sum stays shut")
+
+    def open(self) -> Integers:
+        """The exact sum of the numbers that arrived.
+
+        Raises:
+            SumNotOpened: the key-holder refused or is gone.
+        """
+        self.require_openable()
+        assert self._holder is not None
+        assert self._total is not None
+        asked: Told = {"ciphertexts": self._total.boxes()}
+        answer = self._talk.query(OPEN, {self._holder: asked}).get(self._holder)
+        numbers = None if answer is None else answer.get("numbers")
+        if answer is None or not isinstance(numbers, bytes):
+            raise SumNotOpened(
+                self._talk.refused.get(self._holder, "the client that holds the key is gone")
+            )
+        whole = np.frombuffer(numbers, dtype="<i8").astype(np.int64)
+        if len(whole) != self._count or answer.get("clients") != str(self.arrived):
+            raise SumNotOpened("the key-holder opened a sum of other numbers than were sent")
+        return whole
+
+    def _require(self, count: int, did: str) -> None:
+        if count < self._settings.fewest:
+            raise SumNotOpened(
+                f"{count} clients {did}; a secure sum opens for {self._settings.fewest} or more"
+            )

@@ -1,0 +1,77 @@
+"""Keys of one sum: agreed by pairs, and stretched into masks.
+
+Each sum has fresh X25519 keys. What two clients agree on goes through HKDF-SHA256, bound to the
+sum, the pair and the purpose; a mask is the AES-256-CTR stream of such a key, read as 32-bit
+words, which are uniform modulo 2³².
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from dpacc.federated.secure_sum.fixed_point import Residues
+from dpacc.federated.secure_sum.shamir import SharesDisagree
+from dpacc.randomness import KeyedStream
+
+KEY_BYTES = 32
+_NONCE_BYTES = 12
+_WORD_BYTES = 8
+
+
+def new_key() -> bytes:
+    """A private key, or a seed, of 256 bits from the operating system."""
+    return os.urandom(KEY_BYTES)
+
+
+def public_key(private: bytes) -> bytes:
+    """The X25519 public key of a private one."""
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def agreed_key(*, private: bytes, public: bytes, purpose: str) -> bytes:
+    """HKDF-SHA256 of the X25519 agreement of two keys, for one purpose (RFC 5869, 7748).
+
+    Raises:
+        ValueError: `public` is no key, or one with which nothing secret can be agreed.
+    """
+    secret = X25519PrivateKey.from_private_bytes(private).exchange(
+        X25519PublicKey.from_public_bytes(public)
+    )
+    return derived(secret, purpose=purpose)
+
+
+def derived(secret: bytes, *, purpose: str) -> bytes:
+    """256 bits that depend on the secret and on what they are for."""
+    info = f"dpacc secure sum/{purpose}".encode()
+    return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret)
+
+
+def mask(key: bytes, *, count: int) -> Residues:
+    """`count` words, uniform modulo 2³² to whoever lacks the key."""
+    words = KeyedStream(key).words(start=0, count=-(-count * 4 // _WORD_BYTES))
+    return words.view(np.uint32)[:count]
+
+
+def sealed(plain: bytes, *, key: bytes, about: str) -> bytes:
+    """AES-256-GCM under a fresh nonce, bound to what it is about."""
+    nonce = os.urandom(_NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, plain, about.encode())
+
+
+def unsealed(box: bytes, *, key: bytes, about: str) -> bytes:
+    """What was sealed.
+
+    Raises:
+        SharesDisagree: it was changed, or is about something else.
+    """
+    try:
+        return AESGCM(key).decrypt(box[:_NONCE_BYTES], box[_NONCE_BYTES:], about.encode())
+    except (InvalidTag, ValueError) as error:
+        raise SharesDisagree("a sealed share was changed on its way") from error

@@ -1,0 +1,232 @@
+"""A client's side of "secagg" and "pairwise": masks that cancel in the sum.
+
+Client i sends xᵢ + PRG(bᵢ) + Σ_{j>i} PRG(sᵢⱼ) − Σ_{j<i} PRG(sᵢⱼ) modulo 2³², sᵢⱼ being agreed by
+the pair and bᵢ its own (Bonawitz et al. 2017, doi 10.1145/3133956.3133982). Of bᵢ, and of the key
+behind its sᵢⱼ, every client holds a share: of each client's two secrets the server may learn one,
+bᵢ if its numbers arrived, the key if they did not. "pairwise" has no bᵢ and no shares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import cast
+
+from dpacc.federated.client import RequestRefused
+from dpacc.federated.secure_sum.fixed_point import Integers, Residues, residues
+from dpacc.federated.secure_sum.keys import (
+    agreed_key,
+    derived,
+    mask,
+    new_key,
+    public_key,
+    sealed,
+    unsealed,
+)
+from dpacc.federated.secure_sum.shamir import SharesDisagree, shares
+from dpacc.federated.secure_sum.stages import (
+    KEYS,
+    OPEN,
+    SHARES,
+    TRAIN,
+    Asked,
+    ClientSide,
+    Seat,
+    Told,
+    paired,
+    several,
+)
+
+
+def pair_mask(
+    *, private: bytes, public: bytes, session: str, pair: set[str], count: int
+) -> Residues:
+    """PRG(sᵢⱼ), the same for both of a pair."""
+    purpose = "/".join(["pair mask", session, *sorted(pair)])
+    return mask(agreed_key(private=private, public=public, purpose=purpose), count=count)
+
+
+def self_mask(*, seed: bytes, session: str, count: int) -> Residues:
+    """PRG(bᵢ)."""
+    return mask(derived(seed, purpose=f"self mask/{session}"), count=count)
+
+
+def add_pair_mask(total: Residues, drawn: Residues, *, node: str, peer: str) -> None:
+    """Add to a node's numbers what they hold of a pair's mask; the peer's hold the opposite."""
+    if node < peer:
+        total += drawn
+    else:
+        total -= drawn
+
+
+def offer_keys(asked: Asked, seat: Seat) -> Told:
+    """Two public keys: one for masks, one under which shares travel."""
+    del asked
+    masks, seals = new_key(), new_key()
+    seat.state.update({"mask-private": masks, "seal-private": seals})
+    seat.then(SHARES if seat.settings.protocol == "secagg" else TRAIN)
+    return {"mask-key": public_key(masks), "seal-key": public_key(seals)}
+
+
+def hand_out_shares(asked: Asked, seat: Seat) -> Told:
+    """For every other client, sealed: a share of the own seed and one of the masks' key.
+
+    Raises:
+        RequestRefused: too few or too many clients, or keys that do not fit.
+    """
+    seat.turn(SHARES, asked)
+    nodes = _take_roster(asked, seat)
+    seed, count = new_key(), len(nodes)
+    of_seed = shares(seed, threshold=seat.settings.fewest, count=count)
+    of_key = shares(_kept(seat, "mask-private"), threshold=seat.settings.fewest, count=count)
+    boxes = {
+        peer: sealed(one + two, key=_seal_key(seat, peer), about=_about(seat, seat.node, peer))
+        for peer, one, two in zip(nodes, of_seed, of_key, strict=True)
+        if peer != seat.node
+    }
+    own = nodes.index(seat.node)
+    seat.state.update({"seed": seed, "own-share": of_seed[own] + of_key[own]})
+    seat.then(TRAIN)
+    return {
+        "nodes": list(boxes),
+        "sealed": list(boxes.values()),
+        "seed-digest": hashlib.sha256(seed).digest(),
+    }
+
+
+def take_shares(asked: Asked, seat: Seat) -> None:
+    """Keep the shares of all that handed theirs out, before anything is trained.
+
+    Raises:
+        RequestRefused: they are too few, or a share is not what its owner sealed for this client.
+    """
+    seat.turn(TRAIN, asked)
+    boxes = paired(asked, "sources", "sealed")
+    if not set(boxes) <= set(_roster(seat)) - {seat.node}:
+        raise RequestRefused("the server forwards shares of clients that it did not name before")
+    _require_enough(seat, len(boxes) + 1)
+    held = {seat.node: _kept(seat, "own-share")}
+    try:
+        for peer, box in boxes.items():
+            about = _about(seat, peer, seat.node)
+            held[peer] = unsealed(box, key=_seal_key(seat, peer), about=about)
+    except SharesDisagree as error:
+        raise RequestRefused(str(error)) from error
+    seat.state.update({"present": list(held), "held": list(held.values())})
+
+
+def masked(whole: Integers, asked: Asked, seat: Seat) -> Residues:
+    """The numbers under every mask."""
+    del asked
+    total, present = residues(whole), cast(list[str], seat.state["present"])
+    for peer in set(present) - {seat.node}:
+        drawn = pair_mask(
+            private=_kept(seat, "mask-private"),
+            public=_roster(seat)[peer],
+            session=seat.session,
+            pair={seat.node, peer},
+            count=len(total),
+        )
+        add_pair_mask(total, drawn, node=seat.node, peer=peer)
+    if seat.settings.protocol == "pairwise":
+        seat.forget()
+        return total
+    total += self_mask(seed=_kept(seat, "seed"), session=seat.session, count=len(total))
+    seat.then(OPEN)
+    return total
+
+
+def give_shares(asked: Asked, seat: Seat) -> Told:
+    """Of each client one share: of its seed if its numbers arrived, of its key if they did not.
+
+    Raises:
+        RequestRefused: a client is on both lists, or none, or too few numbers arrived. Nothing is
+            given, then or later.
+    """
+    seat.turn(OPEN, asked)
+    present = cast(list[str], seat.state["present"])
+    held = dict(zip(present, cast(list[bytes], seat.state["held"]), strict=True))
+    seat.forget()
+    arrived, dropped = several(asked, "arrived", str), several(asked, "dropped", str)
+    if len({*arrived, *dropped}) != len(arrived) + len(dropped):
+        raise RequestRefused(
+            "the server asks for both secrets of a client, which together unmask its update"
+        )
+    if {*arrived, *dropped} != set(held) or seat.node not in arrived:
+        raise RequestRefused("the server's list of survivors is not one of this sum's clients")
+    _require_enough(seat, len(arrived))
+    half = {node: len(box) // 2 for node, box in held.items()}
+    given = {node: held[node][: half[node]] for node in arrived}
+    given |= {node: held[node][half[node] :] for node in dropped}
+    return {"nodes": list(given), "shares": list(given.values())}
+
+
+def take_pairs(asked: Asked, seat: Seat) -> None:
+    """Keep everybody's keys; without shares, all must take part.
+
+    Raises:
+        RequestRefused: somebody is missing, or keys do not fit.
+    """
+    seat.turn(TRAIN, asked)
+    seat.state["present"] = _take_roster(asked, seat)
+
+
+def _take_roster(asked: Asked, seat: Seat) -> list[str]:
+    """All clients that offered keys, which are as many as agreed, and all different."""
+    masks, seals = paired(asked, "nodes", "mask-keys"), paired(asked, "nodes", "seal-keys")
+    keys = [*masks.values(), *seals.values()]
+    own = public_key(_kept(seat, "mask-private")), public_key(_kept(seat, "seal-private"))
+    if len(set(keys)) != len(keys) or (masks.get(seat.node), seals.get(seat.node)) != own:
+        raise RequestRefused("the server's list of keys repeats one, or lacks this client's own")
+    if len(masks) > seat.settings.clients:
+        raise RequestRefused(
+            f"the server names {len(masks)} clients; this sum is for {seat.settings.clients}"
+        )
+    _require_enough(seat, len(masks))
+    nodes = sorted(masks)
+    seat.state.update(
+        {
+            "nodes": nodes,
+            "mask-keys": [masks[node] for node in nodes],
+            "seal-keys": [seals[node] for node in nodes],
+        }
+    )
+    return nodes
+
+
+def _require_enough(seat: Seat, count: int) -> None:
+    if count < seat.settings.fewest:
+        raise RequestRefused(
+            f"{count} clients are left of a secure sum that needs {seat.settings.fewest} or more"
+        )
+
+
+def _roster(seat: Seat, keys: str = "mask-keys") -> dict[str, bytes]:
+    nodes = cast(list[str], seat.state["nodes"])
+    return dict(zip(nodes, cast(list[bytes], seat.state[keys]), strict=True))
+
+
+def _seal_key(seat: Seat, peer: str) -> bytes:
+    try:
+        return agreed_key(
+            private=_kept(seat, "seal-private"),
+            public=_roster(seat, "seal-keys")[peer],
+            purpose="/".join(["seal", seat.session, *sorted({seat.node, peer})]),
+        )
+    except ValueError as error:
+        raise RequestRefused(f"the key of client {peer} is none") from error
+
+
+def _about(seat: Seat, source: str, destination: str) -> str:
+    return "/".join([seat.session, source, destination])
+
+
+def _kept(seat: Seat, name: str) -> bytes:
+    return cast(bytes, seat.state[name])
+
+
+SECAGG = ClientSide(
+    queries={KEYS: offer_keys, SHARES: hand_out_shares, OPEN: give_shares},
+    require=take_shares,
+    protect=masked,
+)
+PAIRWISE = ClientSide(queries={KEYS: offer_keys}, require=take_pairs, protect=masked)

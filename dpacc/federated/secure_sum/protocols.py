@@ -1,0 +1,53 @@
+"""One name, several protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from dpacc.federated.secure_sum.fixed_point import Integers
+from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
+from dpacc.federated.secure_sum.stages import ClientSide, Told, Wire
+from dpacc.federated.secure_sum.talk import Talk
+
+
+class Conducted(Protocol):
+    """One sum, as a server conducts it, whatever the protocol."""
+
+    def invite(self, nodes: Sequence[int], agreed: str) -> dict[int, Told]:
+        """Everything before training: what each client that is still there needs for it."""
+
+    def take(self, node: int, numbers: Wire) -> None:
+        """Add one client's protected numbers."""
+
+    @property
+    def arrived(self) -> int:
+        """How many clients' numbers are in the sum."""
+
+    def require_openable(self) -> None:
+        """Stop before anything is charged if the sum cannot be opened."""
+
+    def open(self) -> Integers:
+        """The exact sum of the numbers that arrived."""
+
+
+def client_side(name: ProtocolName) -> ClientSide:
+    """How a client answers in the protocol of that name."""
+    if name == "ckks":
+        from dpacc.federated.secure_sum.homomorphic import CKKS
+
+        return CKKS
+    from dpacc.federated.secure_sum.masking import PAIRWISE, SECAGG
+
+    return SECAGG if name == "secagg" else PAIRWISE
+
+
+def conducted(*, settings: SecureSum, talk: Talk, count: int) -> Conducted:
+    """A new sum of `count` numbers."""
+    if settings.protocol == "ckks":
+        from dpacc.federated.secure_sum.encrypted import EncryptedSum
+
+        return EncryptedSum(settings=settings, talk=talk, count=count)
+    from dpacc.federated.secure_sum.unmasking import MaskedSum
+
+    return MaskedSum(settings=settings, talk=talk, count=count)

@@ -1,0 +1,132 @@
+"""What a secure sum agrees on, and what is refused before anybody is asked."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
+
+from dpacc.errors import ConfigurationError
+from dpacc.federated.client_level import ClientPrivacy
+
+ProtocolName = Literal["secagg", "pairwise", "ckks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecureSum:
+    """How the sum of all updates reaches the server without any one of them.
+
+    Server and clients must be given the same one: a client refuses a server that asks otherwise.
+
+    Args:
+        protocol: "secagg", masks whose seeds are shared so that clients may drop out; "pairwise",
+            masks alone, which open only if all answer; "ckks", homomorphic encryption (needs the
+            extra `homomorphic`).
+        clients: n, all that take part.
+        threshold: t, the fewest whose sum is ever opened; by default all. It must exceed
+            (n + colluding)/2, or a server could tell some clients that one of them is gone, tell
+            others that it is there, and collect both of its secrets.
+        colluding: how many clients may work together with the server.
+        reach: example level: the most that one number of an update may move in a round; clients
+            refuse to send more. Client level has the clipping norm instead.
+
+    >>> SecureSum(clients=5, threshold=4, colluding=1).honest
+    3
+    """
+
+    clients: int
+    threshold: int | None = None
+    colluding: int = 0
+    protocol: ProtocolName = "secagg"
+    reach: float = 8.0
+
+    def __post_init__(self) -> None:
+        if self.protocol not in get_args(ProtocolName):
+            raise ConfigurationError(
+                f"protocol={self.protocol!r} must be one of {', '.join(get_args(ProtocolName))}"
+            )
+        if self.colluding < 0 or not (math.isfinite(self.reach) and self.reach > 0):
+            raise ConfigurationError(
+                f"colluding={self.colluding} must be at least 0, and reach={self.reach} above 0"
+            )
+        if self.protocol == "pairwise" and self.fewest != self.clients:
+            raise ConfigurationError(
+                f"threshold={self.threshold} with protocol='pairwise', whose masks cancel only if "
+                f"all {self.clients} answer; leave the threshold out, or take protocol='secagg'"
+            )
+        if self.protocol == "ckks" and self.colluding:
+            raise ConfigurationError(
+                "colluding with protocol='ckks': a server that works together with the client that "
+                "holds the key reads every update; take protocol='secagg'"
+            )
+        if not self.clients + self.colluding < 2 * self.fewest <= 2 * self.clients:
+            least = (self.clients + self.colluding) // 2 + 1
+            raise ConfigurationError(
+                f"threshold={self.fewest} of clients={self.clients} with colluding="
+                f"{self.colluding}: a server could collect both secrets of one client by telling "
+                f"others different things; take {least} to {self.clients}"
+            )
+        if self.honest < 2:
+            raise ConfigurationError(
+                f"threshold={self.fewest} with colluding={self.colluding} could open the sum of "
+                "one honest client, which hides nothing; raise the threshold"
+            )
+
+    @property
+    def fewest(self) -> int:
+        """t."""
+        return self.clients if self.threshold is None else self.threshold
+
+    @property
+    def honest(self) -> int:
+        """h = t − colluding, the honest clients that are in every sum that is opened."""
+        return self.fewest - self.colluding
+
+    def agreed(self, privacy: ClientPrivacy | None) -> str:
+        """What server and clients compare before the first key is made."""
+        noise = None if privacy is None else asdict(privacy)
+        return json.dumps([asdict(self), noise], sort_keys=True)
+
+
+def require_summable(
+    *,
+    settings: SecureSum,
+    clients: int,
+    aggregation: str,
+    defended: bool,
+    sampled: bool,
+    client_level: bool,
+    compressed: bool,
+) -> None:
+    """Refuse what a server cannot do that sees the sum alone.
+
+    Raises:
+        ConfigurationError: with the reason and the remedy.
+    """
+    if settings.clients != clients:
+        raise ConfigurationError(
+            f"secure_sum is for clients={settings.clients} and num_clients={clients}; give both "
+            "the same number"
+        )
+    if defended:
+        raise ConfigurationError(
+            "secure_sum with a defence: Krum, medians and outlier tests look at single updates, "
+            "which secure aggregation hides; leave one of them out"
+        )
+    if aggregation != "ffa":
+        raise ConfigurationError(
+            f"secure_sum with aggregation={aggregation!r}, which needs every client's product of "
+            "factors; a sum yields the mean of B alone: take aggregation='ffa'"
+        )
+    if compressed:
+        raise ConfigurationError(
+            "secure_sum with compression: masked numbers are as wide as the sum, whatever lies "
+            "under them; leave one of them out"
+        )
+    if sampled and client_level:
+        raise ConfigurationError(
+            "client_sampling_rate below 1 with client_privacy and secure_sum: whether a sum opens "
+            "would depend on who was drawn, which no amplification by sampling covers; ask all "
+            "clients, and let noise be sized for that"
+        )

@@ -1,0 +1,119 @@
+"""What passes between server and clients in one sum, and in which order.
+
+A client keeps what it needs between two messages in Flower's context, which a SuperNode holds in
+memory. Every sum has a session of its own; a message of another session, or out of order, is
+refused, and each stage is answered once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import ConfigRecord
+from flwr.app.typing import ConfigRecordValues
+
+from dpacc.federated.client import RequestRefused
+from dpacc.federated.secure_sum.fixed_point import Integers
+from dpacc.federated.secure_sum.settings import SecureSum
+
+RECORD = "secure-sum"
+"""The name of the record that carries a stage, and of the client's state."""
+KEYS, SHARES, TRAIN, OPEN = "secure_sum_keys", "secure_sum_shares", "train", "secure_sum_open"
+"""Flower's actions: the three queries of a sum, and the training between them."""
+
+Asked: TypeAlias = Mapping[str, object]
+Told: TypeAlias = dict[str, ConfigRecordValues]
+Wire: TypeAlias = npt.NDArray[np.uint32] | npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seat:
+    """One client's place in one sum.
+
+    Args:
+        node: its own number.
+        settings: what it was told to expect, by its owner.
+        state: what it remembers between messages; changed in place.
+    """
+
+    node: str
+    settings: SecureSum
+    state: ConfigRecord
+
+    @property
+    def session(self) -> str:
+        """The sum that it takes part in."""
+        return str(self.state["session"])
+
+    def turn(self, stage: str, asked: Asked) -> None:
+        """Take this stage, which comes next in this session and never again.
+
+        Raises:
+            RequestRefused: it does not come next.
+        """
+        if self.state.get("next") != stage or self.state["session"] != asked.get("session"):
+            raise RequestRefused(
+                f"the server asks for {stage!r} of a secure sum out of its order; begin a new sum"
+            )
+        self.state["next"] = ""
+
+    def then(self, stage: str) -> None:
+        """Expect this stage."""
+        self.state["next"] = stage
+
+    def forget(self) -> None:
+        """Drop every key and share."""
+        self.state.clear()
+
+
+Answer: TypeAlias = Callable[[Asked, Seat], Told]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSide:
+    """How a client answers in one protocol.
+
+    Args:
+        queries: the stages beside training.
+        require: refuses a training request of which no protected sum could come.
+        protect: from whole numbers to what leaves.
+    """
+
+    queries: Mapping[str, Answer]
+    require: Callable[[Asked, Seat], None]
+    protect: Callable[[Integers, Asked, Seat], Wire]
+
+
+_Item = TypeVar("_Item", str, bytes)
+
+
+def text(asked: Asked, name: str) -> str:
+    """A field that must be a string."""
+    value = asked.get(name)
+    if not isinstance(value, str):
+        raise RequestRefused(f"the server's secure sum lacks {name!r}")
+    return value
+
+
+def several(asked: Asked, name: str, kind: type[_Item]) -> list[_Item]:
+    """A field that must be a list of strings, or of bytes."""
+    value = asked.get(name)
+    if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
+        raise RequestRefused(f"the server's secure sum lacks {name!r}")
+    return list(value)
+
+
+def paired(asked: Asked, names: str, values: str) -> dict[str, bytes]:
+    """Bytes by node, from two lists.
+
+    Raises:
+        RequestRefused: they are no such lists, or name a node twice.
+    """
+    nodes, each = several(asked, names, str), several(asked, values, bytes)
+    if len(nodes) != len(each) or len(set(nodes)) != len(nodes):
+        raise RequestRefused(f"the server's secure sum holds {names!r} that do not fit {values!r}")
+    return dict(zip(nodes, each, strict=True))
