@@ -22,7 +22,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,18 +72,19 @@ class FetchError(Exception):
 def main() -> int:
     """Fetch what is missing; return the exit code."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    missing = [
-        (name, make)
-        for name, make in ((REVIEWS, make_reviews), (MODEL, make_model))
-        if not (DATA / name).is_dir()
-    ]
+    return fetch_missing({REVIEWS: make_reviews, MODEL: make_model})
+
+
+def fetch_missing(makers: Mapping[str, Callable[[Path], None]]) -> int:
+    """Make the folders of `data/` that are not there; return the exit code."""
+    missing = [name for name in makers if not (DATA / name).is_dir()]
     if not missing:
-        print(f"already there: {DATA / MODEL} and {DATA / REVIEWS}")
+        print("already there: " + " and ".join(str(DATA / name) for name in makers))
         return 0
     try:
-        for name, make in missing:
+        for name in missing:
             with finished_folder(DATA / name) as folder:
-                make(folder)
+                makers[name](folder)
             print(f"{name}: ready in {DATA / name}", flush=True)
     except (FetchError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

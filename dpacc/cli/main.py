@@ -2,16 +2,15 @@
 
 import os
 import sys
-from importlib import import_module
 from typing import NoReturn
 
 import click
 from dpacc_accounting.record import LedgerError
 
 from dpacc import __version__
+from dpacc.cli.lazy_commands import LazyCommands
 from dpacc.errors import DpaccError
 
-# Said here rather than in the commands, so that `dpacc --help` loads none of them.
 COMMANDS = {
     "attack": "Attack a finished adapter: membership inference and exposure.",
     "audit": "Test a claimed ε with canaries, against the engine or any trainer.",
@@ -28,23 +27,10 @@ COMMANDS = {
 }
 
 
-class _LazyCommands(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = getattr(import_module(f"dpacc.cli.{cmd_name}"), cmd_name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(COMMANDS.items()))
-
-
 @click.group(
-    cls=_LazyCommands,
+    cls=LazyCommands,
+    summaries=COMMANDS,
+    rooms="dpacc.cli.",
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
