@@ -1,0 +1,40 @@
+"""A group of commands, none of which is loaded before it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import click
+
+
+class LazyCommands(click.Group):
+    """Finds the command `name` in the module whose name begins with `rooms` and ends with it.
+
+    Args:
+        summaries: each command's line in the help, said here so that none is loaded for it.
+        rooms: such as "dpacc.cli." or "dpacc.cli.federate_".
+        **group: what `click.Group` takes.
+    """
+
+    def __init__(self, *, summaries: Mapping[str, str], rooms: str, **group: Any) -> None:
+        super().__init__(**group)
+        self._summaries = summaries
+        self._rooms = rooms
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names, in order."""
+        return sorted(self._summaries)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One command, loaded now."""
+        if cmd_name not in self._summaries:
+            return None
+        command: click.Command = getattr(import_module(f"{self._rooms}{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The summaries, without loading anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(self._summaries.items()))
