@@ -50,7 +50,7 @@ class Packing:
             return to_record(update)
         before = {name: start[name] for name in update}
         difference = (flat(update) - flat(before)).astype(np.float32)
-        coins = self._coins(client)
+        coins = self.coins(client)
         sent = compress(difference, compression=self.compression, coins=coins)
         return ArrayRecord({name: Array(values) for name, values in sent.items()})
 
@@ -67,7 +67,7 @@ class Packing:
             _read_all(record),
             compression=self.compression,
             count=len(before),
-            coins=self._coins(client),
+            coins=self.coins(client),
         )
         with np.errstate(over="ignore"):
             update = unflat(before + moved, like=start)
@@ -75,7 +75,8 @@ class Packing:
             raise ConfigurationError("the update holds numbers that are not finite")
         return update
 
-    def _coins(self, client: str) -> PublicCoins:
+    def coins(self, client: str) -> PublicCoins:
+        """The chance in one client's compression of this round."""
         return PublicCoins(run=self.run, number=self.number, client=client)
 
 

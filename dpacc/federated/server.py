@@ -193,7 +193,7 @@ class FederatedServer:
                 f"client_sampling_rate={client_sampling_rate} must lie above 0 and be at most 1"
             )
         rule, first = aggregation_named(aggregation, model=self.model)
-        require_packable(compression, aggregation=aggregation)
+        require_packable(compression, aggregation=aggregation, secure=self._secure_sum is not None)
         if aggregation == "fedask" and sketch_size is None:
             sketch_size = self._num_clients * self._lora.rank
         require_sketchable(sketch_size, aggregation=aggregation, defended=defence is not None)

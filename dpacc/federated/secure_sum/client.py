@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +18,8 @@ from dpacc.federated.client_level import ClientPrivacy
 from dpacc.federated.layout import flat, from_record
 from dpacc.federated.packing import rank_said
 from dpacc.federated.ranks import NestedRanks, rank_of
-from dpacc.federated.secure_sum.fixed_point import Doubles, FixedPoint, Integers, OutOfRange
+from dpacc.federated.secure_sum.addends import Addends
+from dpacc.federated.secure_sum.fixed_point import Doubles, Integers, OutOfRange
 from dpacc.federated.secure_sum.protocols import client_side
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseBooks
@@ -42,7 +45,8 @@ class SecureClient:
     Args:
         client: what trains: a `DPLoRAClient`, whose updates are private already and are hidden
             besides, or with `privacy` a `TrustingClient`, which then need trust nobody.
-        secure_sum: what its owner agreed to; a server that asks otherwise is refused.
+        secure_sum: what its owner agreed to; a server that asks otherwise is refused. Without
+            `privacy` the server may ask for compressed updates, if their codes can be added.
         privacy: client level: the clipping norm, and the noise of which this client adds a share.
         most_rounds: client level: in how many sums it will ever be; needed with `privacy`.
         folder: client level: where its own ledger is kept.
@@ -149,22 +153,33 @@ class SecureClient:
         level = "example" if self._noise is None else "client"
         if message.content.config_records["config"]["privacy"] != level:
             raise RequestRefused(f"this client takes part in {level}-level federations alone")
+        addends = self._addends(message)
         self._side.require(asked, seat)
         if self._noise is not None:
             self._noise.require_rounds_left()
-        reply = self._client.answer(message)
+        reply = self._client.answer(_uncompressed(message))
         if reply.has_error():
             return reply
-        sent = self._side.protect(self._whole(_moved(message, reply)), asked, seat)
+        whole = self._whole(_moved(message, reply), addends)
+        sent = self._side.protect(whole, asked, replace(seat, words=addends.words))
         kept = {name: r for name, r in reply.content.items() if name in ("config", "metrics")}
         arrays = ArrayRecord({RECORD: to_wire(sent)})
         return Message(RecordDict({**kept, "arrays": arrays}), reply_to=message)
 
-    def _whole(self, moved: Doubles) -> Integers:
+    def _addends(self, message: Message) -> Addends:
+        try:
+            return Addends.asked(
+                message.content.config_records["config"],
+                settings=self._settings,
+                client_level=self._noise is not None,
+            )
+        except (ConfigurationError, ValueError) as error:
+            raise RequestRefused(str(error)) from error
+
+    def _whole(self, moved: Doubles, addends: Addends) -> Integers:
         if self._noise is not None:
             return self._noise.add(moved)
-        grid = FixedPoint.fitting(clients=self._settings.clients, reach=self._settings.reach)
-        return grid.rounded(moved)
+        return addends.whole(moved, client=self.client_id)
 
     def _seat(self, context: Context) -> Seat:
         state = context.state.config_records.get(RECORD)
@@ -237,6 +252,15 @@ def _asked(message: Message) -> Asked:
     if asked is None:
         raise RequestRefused("this client's updates leave only inside a secure sum; use secure_sum")
     return asked
+
+
+def _uncompressed(message: Message) -> Message:
+    """The same request for an update as it is, of which codes are made afterwards."""
+    content, config = message.content, message.content.config_records["config"]
+    plain = ConfigRecord({name: said for name, said in config.items() if name != "compression"})
+    request = copy(message)
+    request.content = RecordDict({**content, "config": plain})
+    return request
 
 
 def _moved(message: Message, reply: Message) -> Doubles:

@@ -2,7 +2,8 @@
 
 A number becomes the nearest multiple of 2⁻ᶠ, and whole numbers are added modulo 2³². f is the
 largest for which no sum of all clients can wrap around, so the decoded sum is that of the encoded
-numbers, without any error.
+numbers, without any error. Codes of compressed updates are whole numbers already; they are added
+modulo the smallest of 2⁸, 2¹⁶ and 2³² around which no sum of theirs can wrap.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dpacc.errors import DpaccError
 
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-Residues = npt.NDArray[np.uint32]
+Residues = npt.NDArray[np.unsignedinteger[Any]]
 
 LARGEST_SUM = (1 << 31) - 1
 _MOST_FRACTION_BITS = 26
@@ -25,6 +26,44 @@ _MOST_FRACTION_BITS = 26
 
 class OutOfRange(DpaccError):  # noqa: N818 - reads as what happened
     """A number is too large for its place in the sum; nothing was sent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """The words in which masked numbers cross, w bits each.
+
+    Args:
+        bits: w.
+        terms: what this client was told of the codes in them; empty for whole updates. Masks
+            depend on it: those of clients that were told different things do not cancel.
+    """
+
+    bits: int = 32
+    terms: str = ""
+
+    @classmethod
+    def fitting(cls, *, most: int, terms: str = "") -> Words:
+        """The narrowest for sums of at most `most` in size: most < 2ʷ⁻¹.
+
+        Raises:
+            OutOfRange: 32 bits are too few.
+
+        >>> [Words.fitting(most=m).bits for m in (127, 128, 32767, 32768)]
+        [8, 16, 16, 32]
+        """
+        for bits in (8, 16, 32):
+            if most < 1 << (bits - 1):
+                return cls(bits=bits, terms=terms)
+        raise OutOfRange(f"sums of up to {most} do not fit in 32 bits; lower clients")
+
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
+        """The unsigned type of one word."""
+        return np.dtype(f"uint{self.bits}")
+
+
+WHOLE = Words()
+"""Of whole updates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,15 +138,15 @@ class FixedPoint:
         return np.asarray(total * self.spacing, dtype=np.float64)
 
 
-def residues(whole: Integers) -> Residues:
-    """Whole numbers modulo 2³²."""
-    return (whole & 0xFFFFFFFF).astype(np.uint32)
+def residues(whole: Integers, *, words: Words = WHOLE) -> Residues:
+    """Whole numbers modulo 2ʷ."""
+    return (whole & ((1 << words.bits) - 1)).astype(words.dtype)
 
 
 def signed(total: Residues) -> Integers:
-    """The whole numbers in [−2³¹, 2³¹) that are `total` modulo 2³².
+    """The whole numbers in [−2ʷ⁻¹, 2ʷ⁻¹) that are `total` modulo 2ʷ, w being its type's bits.
 
     >>> signed(residues(np.array([-5, 7]))).tolist()
     [-5, 7]
     """
-    return total.view(np.int32).astype(np.int64)
+    return total.view(f"int{8 * total.itemsize}").astype(np.int64)

@@ -1,22 +1,21 @@
 """Keys of one sum: agreed by pairs, and stretched into masks.
 
 Each sum has fresh X25519 keys. What two clients agree on goes through HKDF-SHA256, bound to the
-sum, the pair and the purpose; a mask is the AES-256-CTR stream of such a key, read as 32-bit
-words, which are uniform modulo 2³².
+sum, the pair and the purpose; a mask is the AES-256-CTR stream of such a key, read as words of w
+bits, which are uniform modulo 2ʷ.
 """
 
 from __future__ import annotations
 
 import os
 
-import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from dpacc.federated.secure_sum.fixed_point import Residues
+from dpacc.federated.secure_sum.fixed_point import WHOLE, Residues, Words
 from dpacc.federated.secure_sum.shamir import SharesDisagree
 from dpacc.randomness import KeyedStream
 
@@ -53,10 +52,10 @@ def derived(secret: bytes, *, purpose: str) -> bytes:
     return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret)
 
 
-def mask(key: bytes, *, count: int) -> Residues:
-    """`count` words, uniform modulo 2³² to whoever lacks the key."""
-    words = KeyedStream(key).words(start=0, count=-(-count * 4 // _WORD_BYTES))
-    return words.view(np.uint32)[:count]
+def mask(key: bytes, *, count: int, words: Words = WHOLE) -> Residues:
+    """`count` words, uniform modulo 2ʷ to whoever lacks the key."""
+    drawn = -(-count * words.dtype.itemsize // _WORD_BYTES)
+    return KeyedStream(key).words(start=0, count=drawn).view(words.dtype)[:count]
 
 
 def sealed(plain: bytes, *, key: bytes, about: str) -> bytes:

@@ -1,6 +1,6 @@
 """A client's side of "secagg" and "pairwise": masks that cancel in the sum.
 
-Client i sends xᵢ + PRG(bᵢ) + Σ_{j>i} PRG(sᵢⱼ) − Σ_{j<i} PRG(sᵢⱼ) modulo 2³², sᵢⱼ being agreed by
+Client i sends xᵢ + PRG(bᵢ) + Σ_{j>i} PRG(sᵢⱼ) − Σ_{j<i} PRG(sᵢⱼ) modulo 2ʷ, sᵢⱼ being agreed by
 the pair and bᵢ its own (Bonawitz et al. 2017, doi 10.1145/3133956.3133982). Of bᵢ, and of the key
 behind its sᵢⱼ, every client holds a share: of each client's two secrets the server may learn one,
 bᵢ if its numbers arrived, the key if they did not. "pairwise" has no bᵢ and no shares.
@@ -9,10 +9,11 @@ bᵢ if its numbers arrived, the key if they did not. "pairwise" has no bᵢ and
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import cast
 
 from dpacc.federated.client import RequestRefused
-from dpacc.federated.secure_sum.fixed_point import Integers, Residues, residues
+from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words, residues
 from dpacc.federated.secure_sum.keys import (
     agreed_key,
     derived,
@@ -38,16 +39,31 @@ from dpacc.federated.secure_sum.stages import (
 
 
 def pair_mask(
-    *, private: bytes, public: bytes, session: str, pair: set[str], count: int
+    *,
+    private: bytes,
+    public: bytes,
+    session: str,
+    pair: set[str],
+    count: int,
+    words: Words = WHOLE,
 ) -> Residues:
-    """PRG(sᵢⱼ), the same for both of a pair."""
-    purpose = "/".join(["pair mask", session, *sorted(pair)])
-    return mask(agreed_key(private=private, public=public, purpose=purpose), count=count)
+    """PRG(sᵢⱼ), the same for both of a pair that were told the same."""
+    purpose = _purpose("pair mask", session, *sorted(pair), words=words)
+    key = agreed_key(private=private, public=public, purpose=purpose)
+    return mask(key, count=count, words=words)
 
 
-def self_mask(*, seed: bytes, session: str, count: int) -> Residues:
+def self_mask(*, seed: bytes, session: str, count: int, words: Words = WHOLE) -> Residues:
     """PRG(bᵢ)."""
-    return mask(derived(seed, purpose=f"self mask/{session}"), count=count)
+    key = derived(seed, purpose=_purpose("self mask", session, words=words))
+    return mask(key, count=count, words=words)
+
+
+def _purpose(*parts: str, words: Words) -> str:
+    """Codes are masked for their width and terms too, in JSON, which no other purpose begins."""
+    if words == WHOLE:
+        return "/".join(parts)
+    return json.dumps([*parts, words.bits, words.terms])
 
 
 def add_pair_mask(total: Residues, drawn: Residues, *, node: str, peer: str) -> None:
@@ -117,7 +133,8 @@ def take_shares(asked: Asked, seat: Seat) -> None:
 def masked(whole: Integers, asked: Asked, seat: Seat) -> Residues:
     """The numbers under every mask."""
     del asked
-    total, present = residues(whole), cast(list[str], seat.state["present"])
+    total = residues(whole, words=seat.words)
+    present = cast(list[str], seat.state["present"])
     for peer in set(present) - {seat.node}:
         drawn = pair_mask(
             private=_kept(seat, "mask-private"),
@@ -125,12 +142,14 @@ def masked(whole: Integers, asked: Asked, seat: Seat) -> Residues:
             session=seat.session,
             pair={seat.node, peer},
             count=len(total),
+            words=seat.words,
         )
         add_pair_mask(total, drawn, node=seat.node, peer=peer)
     if seat.settings.protocol == "pairwise":
         seat.forget()
         return total
-    total += self_mask(seed=_kept(seat, "seed"), session=seat.session, count=len(total))
+    seed = _kept(seat, "seed")
+    total += self_mask(seed=seed, session=seat.session, count=len(total), words=seat.words)
     seat.then(OPEN)
     return total
 

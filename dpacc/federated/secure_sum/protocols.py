@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from dpacc.federated.secure_sum.fixed_point import Integers
+from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Words
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.secure_sum.stages import ClientSide, Told, Wire
 from dpacc.federated.secure_sum.talk import Talk
@@ -42,12 +42,12 @@ def client_side(name: ProtocolName) -> ClientSide:
     return SECAGG if name == "secagg" else PAIRWISE
 
 
-def conducted(*, settings: SecureSum, talk: Talk, count: int) -> Conducted:
-    """A new sum of `count` numbers."""
+def conducted(*, settings: SecureSum, talk: Talk, count: int, words: Words = WHOLE) -> Conducted:
+    """A new sum of `count` numbers, which cross in these words where they are masked."""
     if settings.protocol == "ckks":
         from dpacc.federated.secure_sum.encrypted import EncryptedSum
 
         return EncryptedSum(settings=settings, talk=talk, count=count)
     from dpacc.federated.secure_sum.unmasking import MaskedSum
 
-    return MaskedSum(settings=settings, talk=talk, count=count)
+    return MaskedSum(settings=settings, talk=talk, count=count, words=words)

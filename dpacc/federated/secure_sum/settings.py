@@ -120,13 +120,29 @@ def require_summable(
             "factors; a sum yields the mean of B alone: take aggregation='ffa'"
         )
     if compressed:
-        raise ConfigurationError(
-            "secure_sum with compression: masked numbers are as wide as the sum, whatever lies "
-            "under them; leave one of them out"
-        )
+        require_maskable_codes(settings=settings, client_level=client_level)
     if sampled and client_level:
         raise ConfigurationError(
             "client_sampling_rate below 1 with client_privacy and secure_sum: whether a sum opens "
             "would depend on who was drawn, which no amplification by sampling covers; ask all "
             "clients, and let noise be sized for that"
+        )
+
+
+def require_maskable_codes(*, settings: SecureSum, client_level: bool) -> None:
+    """Refuse compression where codes would save nothing or break the noise.
+
+    Raises:
+        ConfigurationError: with the reason and the remedy.
+    """
+    if client_level:
+        raise ConfigurationError(
+            "secure_sum with client_privacy and compression: the clients' noise is sized for "
+            "every number on the sum's own grid, and would be cut with the codes; leave the "
+            "compression out"
+        )
+    if settings.protocol == "ckks":
+        raise ConfigurationError(
+            "compression with protocol='ckks', whose encrypted numbers are as wide whatever lies "
+            "in them; take protocol='secagg', or leave the compression out"
         )

@@ -17,7 +17,7 @@ from flwr.app import ConfigRecord
 from flwr.app.typing import ConfigRecordValues
 
 from dpacc.federated.client import RequestRefused
-from dpacc.federated.secure_sum.fixed_point import Integers
+from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words
 from dpacc.federated.secure_sum.settings import SecureSum
 
 RECORD = "secure-sum"
@@ -27,7 +27,7 @@ KEYS, SHARES, TRAIN, OPEN = "secure_sum_keys", "secure_sum_shares", "train", "se
 
 Asked: TypeAlias = Mapping[str, object]
 Told: TypeAlias = dict[str, ConfigRecordValues]
-Wire: TypeAlias = npt.NDArray[np.uint32] | npt.NDArray[np.uint8]
+Wire: TypeAlias = Residues | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +38,13 @@ class Seat:
         node: its own number.
         settings: what it was told to expect, by its owner.
         state: what it remembers between messages; changed in place.
+        words: in which its masked numbers leave.
     """
 
     node: str
     settings: SecureSum
     state: ConfigRecord
+    words: Words = WHOLE
 
     @property
     def session(self) -> str:

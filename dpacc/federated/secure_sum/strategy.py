@@ -14,7 +14,8 @@ from dpacc.federated.client_level import ClientPrivacy
 from dpacc.federated.history import ClientBooks
 from dpacc.federated.layout import Arrays, flat, to_record, unflat
 from dpacc.federated.packing import wire_bytes
-from dpacc.federated.secure_sum.fixed_point import FixedPoint
+from dpacc.federated.secure_sum.addends import Addends
+from dpacc.federated.secure_sum.fixed_point import Doubles, Integers
 from dpacc.federated.secure_sum.protocols import Conducted, conducted
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shared_noise import SharedNoiseBooks
@@ -62,8 +63,12 @@ class SecureFederatedLoRA(FederatedLoRA):
         """Exchange keys with all that are asked, then ask those that are still there to train."""
         super().configure_train(server_round, arrays, config, grid)
         self._talk = Talk(grid=grid, session=secrets.token_hex(16), timeout=QUERY_TIMEOUT)
+        self._addends = Addends(settings=self._settings, packing=self._packing)
         self._sum = conducted(
-            settings=self._settings, talk=self._talk, count=flat(self.arrays).size
+            settings=self._settings,
+            talk=self._talk,
+            count=self._addends.count(flat(self.arrays).size),
+            words=self._addends.words,
         )
         self._stopped = ""
         try:
@@ -130,17 +135,19 @@ class SecureFederatedLoRA(FederatedLoRA):
         if self._stopped:
             raise SumNotOpened(self._stopped)
         self._sum.require_openable()
-        count = self._sum.arrived
+        count, before = self._sum.arrived, flat(self.arrays)
         if self._shared_books is not None:
             self._shared_books.charge(survivors=count)
             moved = self._shared_books.noise.values(self._sum.open()) / self._settings.clients
         else:
-            moved = self._grid.values(self._sum.open()) / count
-        return unflat(flat(self.arrays) + moved, like=self.arrays)
+            moved = self._mean(self._sum.open(), clients=count, numbers=before.size)
+        return unflat(before + moved, like=self.arrays)
 
-    @property
-    def _grid(self) -> FixedPoint:
-        return FixedPoint.fitting(clients=self._settings.clients, reach=self._settings.reach)
+    def _mean(self, total: Integers, *, clients: int, numbers: int) -> Doubles:
+        try:
+            return self._addends.mean(total, clients=clients, numbers=numbers)
+        except ConfigurationError as error:  # whoever sent codes too large chose them
+            raise SumNotOpened(f"the sum is not one of codes: {error}") from error
 
 
 def _wire(records: RecordDict) -> Wire:

@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import ConfigRecord
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.secure_sum.fixed_point import Integers, Residues, signed
+from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words, signed
 from dpacc.federated.secure_sum.keys import public_key
 from dpacc.federated.secure_sum.masking import add_pair_mask, pair_mask, self_mask
 from dpacc.federated.secure_sum.settings import SecureSum
@@ -26,17 +26,21 @@ class MaskedSum:
         settings: protocol and threshold.
         talk: this sum's queries.
         count: how many numbers each client adds.
+        words: in which they cross.
     """
 
-    def __init__(self, *, settings: SecureSum, talk: Talk, count: int) -> None:
+    def __init__(
+        self, *, settings: SecureSum, talk: Talk, count: int, words: Words = WHOLE
+    ) -> None:
         self._settings = settings
         self._talk = talk
+        self._words = words
         self._masks: dict[str, bytes] = {}
         self._seals: dict[str, bytes] = {}
         self._digests: dict[str, bytes] = {}
         self._nodes: dict[str, int] = {}
         self._arrived: list[str] = []
-        self._total: Residues = np.zeros(count, dtype=np.uint32)
+        self._total: Residues = np.zeros(count, dtype=words.dtype)
 
     def invite(self, nodes: Sequence[int], agreed: str) -> dict[int, Told]:
         """Everything before training: what each client that is still there needs for it.
@@ -68,10 +72,10 @@ class MaskedSum:
         name = str(node)
         if name not in self._nodes or name in self._arrived:
             raise ConfigurationError("masked numbers of a client that this sum does not expect")
-        if numbers.dtype != np.uint32 or numbers.shape != self._total.shape:
+        if numbers.dtype != self._words.dtype or numbers.shape != self._total.shape:
             raise ConfigurationError(
                 f"masked numbers have shape {numbers.shape} and type {numbers.dtype}; agreed are "
-                f"{self._total.shape} and uint32"
+                f"{self._total.shape} and {self._words.dtype}"
             )
         self._total += numbers
         self._arrived.append(name)
@@ -141,7 +145,7 @@ class MaskedSum:
         return shares if set(shares) == set(self._nodes) else {}
 
     def _unmask(self, found: Mapping[str, Sequence[bytes]]) -> None:
-        session, count = self._talk.session, len(self._total)
+        session, count, words = self._talk.session, len(self._total), self._words
         try:
             secrets = {
                 owner: combined(each, threshold=self._settings.fewest)
@@ -152,7 +156,7 @@ class MaskedSum:
         for name in self._arrived:
             if hashlib.sha256(secrets[name]).digest() != self._digests[name]:
                 raise SumNotOpened("the sum is not opened: shares of a seed are not what was said")
-            self._total -= self_mask(seed=secrets[name], session=session, count=count)
+            self._total -= self_mask(seed=secrets[name], session=session, count=count, words=words)
         for gone in self._dropped:
             if public_key(secrets[gone]) != self._masks[gone]:
                 raise SumNotOpened("the sum is not opened: shares of a key are not what was said")
@@ -163,6 +167,7 @@ class MaskedSum:
                     session=session,
                     pair={gone, peer},
                     count=count,
+                    words=words,
                 )
                 # With the gone one's own numbers these would have cancelled.
                 add_pair_mask(self._total, drawn, node=gone, peer=peer)

@@ -12,10 +12,12 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from dpacc.federated.client_level import ClientPrivacy
+from dpacc.federated.compression import Compression
 from dpacc.federated.grid import LocalGrid
 from dpacc.federated.history import History, RoundReport
 from dpacc.federated.layout import Arrays, flat, to_record
 from dpacc.federated.secure_sum.client import SecureClient
+from dpacc.federated.secure_sum.fixed_point import Words
 from dpacc.federated.secure_sum.masking import add_pair_mask, pair_mask, self_mask
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import combined
@@ -34,9 +36,11 @@ class Fixed:
         self.client_id = client_id
         self.moved = moved
         self.asked = 0
+        self.config: dict[str, Any] = {}
 
     def answer(self, message: Message) -> Message:
         self.asked += 1
+        self.config = dict(message.content.config_records["config"])
         start = message.content.array_records["arrays"]["B"].numpy()
         update = {"B": (start + self.moved).astype(np.float32)}
         named = ConfigRecord({"client": self.client_id})
@@ -78,6 +82,7 @@ class Federation:
         privacy: ClientPrivacy | None = None,
         books: SharedNoiseBooks | None = None,
         folder: Path | None = None,
+        compression: Compression | None = None,
         **client: Any,
     ) -> None:
         self.fixed = [Fixed(f"site-{n}", update) for n, update in enumerate(updates, start=1)]
@@ -96,6 +101,7 @@ class Federation:
         self.history = History()
         self.start: Arrays = {"B": np.zeros(len(updates[0]), np.float32)}
         self.settings = settings
+        self.asking = {} if compression is None else {"compression": compression.words}
         self.level = "example" if privacy is None else "client"
         self.strategy = SecureFederatedLoRA(
             secure_sum=settings,
@@ -118,7 +124,7 @@ class Federation:
             grid=self.grid,
             initial_arrays=to_record(self.start),
             num_rounds=1,
-            train_config=ConfigRecord({"run": "a run", "privacy": self.level}),
+            train_config=ConfigRecord({"run": "a run", "privacy": self.level, **self.asking}),
         )
         return self.history.rounds[-1]
 
@@ -150,7 +156,7 @@ class Federation:
     def without_self_mask(self, node: int) -> np.ndarray:
         """What such a server makes of one client's numbers, once it knows its seed."""
         sent, seed = self.masked()[node], self.learned()[node]
-        return sent - self_mask(seed=seed, session=self.session, count=len(sent))
+        return sent - self_mask(seed=seed, session=self.session, count=len(sent), words=self.words)
 
     def without_pair_masks(self, node: int) -> np.ndarray:
         """What it makes of numbers that came too late, once it knows their client's key."""
@@ -159,7 +165,12 @@ class Federation:
             if peer != node:
                 pair = {str(node), str(peer)}
                 drawn = pair_mask(
-                    private=key, public=public, session=self.session, pair=pair, count=len(sent)
+                    private=key,
+                    public=public,
+                    session=self.session,
+                    pair=pair,
+                    count=len(sent),
+                    words=self.words,
                 )
                 add_pair_mask(sent, -drawn, node=str(node), peer=str(peer))
         return sent
@@ -171,6 +182,11 @@ class Federation:
             for stage, node, reply in self.grid.seen
             if stage == STAGES[0]
         }
+
+    @property
+    def words(self) -> Words:
+        """In which the last sum's masked numbers crossed."""
+        return self.strategy._addends.words
 
     @property
     def session(self) -> str:

@@ -11,6 +11,7 @@ from dpacc.federated.secure_sum.fixed_point import FixedPoint, OutOfRange
 from dpacc.federated.secure_sum.settings import SecureSum, require_summable
 
 FIVE = SecureSum(clients=5, threshold=3)
+CKKS = SecureSum(clients=5, protocol="ckks")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,8 @@ def test_exactly_the_majorities_are_accepted(n: int) -> None:
         ({"aggregation": "fedex"}, "take aggregation='ffa'"),
         ({"aggregation": "average"}, "take aggregation='ffa'"),
         ({"sampled": True, "client_level": True}, "no amplification by sampling covers"),
-        ({"compressed": True}, "as wide as the sum"),
+        ({"compressed": True, "client_level": True}, "sized for every number"),
+        ({"compressed": True, "settings": CKKS}, "as wide whatever lies"),
     ],
 )
 def test_what_a_sum_alone_cannot_do_is_refused(wrong: dict[str, Any], reason: str) -> None:
@@ -72,7 +74,7 @@ def test_what_a_sum_alone_cannot_do_is_refused(wrong: dict[str, Any], reason: st
         "compressed": False,
     }
     require_summable(**fitting)
-    require_summable(**fitting | {"sampled": True})
+    require_summable(**fitting | {"sampled": True, "compressed": True})
     with pytest.raises(ConfigurationError, match=reason):
         require_summable(**fitting | wrong)
 
