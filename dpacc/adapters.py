@@ -105,10 +105,14 @@ def attach_gradient_buffer(model: nn.Module) -> GradientBuffer:
 
 
 def _compute_in_the_base_dtype(model: nn.Module) -> None:
-    """Stop PEFT from casting whole activations to the adapters' fp32; the layer casts weights."""
+    """Stop PEFT from casting whole activations to the adapters' fp32; the layer casts weights.
+
+    A layer with a frozen factor, as in FFA-LoRA, cannot: that factor is a plain linear layer.
+    """
     for module in model.modules():
         if hasattr(module, "cast_input_dtype_enabled"):
-            module.cast_input_dtype_enabled = False  # type: ignore[assignment]
+            factors = [p for name, p in module.named_parameters() if "lora_" in name]
+            module.cast_input_dtype_enabled = not all(p.requires_grad for p in factors)  # type: ignore[assignment]
 
 
 def _keep_quantized_layers_differentiable(model: nn.Module) -> None:

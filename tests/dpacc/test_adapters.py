@@ -217,3 +217,20 @@ def test_names_and_state_are_unchanged() -> None:
     layers = [layer for _, layer in trainable_layers(model)]
     assert layers
     assert all(type(layer) is PerExampleLinear for layer in layers)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_frozen_factor_works_on_a_base_of_any_precision(dtype: torch.dtype) -> None:
+    """Where A stays as it was drawn, B's gradients are what autograd says, one example a time."""
+    from dpacc.models import add_lora
+
+    def half_trained() -> nn.Module:
+        base = tiny_base("llama").to(dtype).requires_grad_(False)
+        return add_lora(model=base, rank=2, alpha=4, method="ffa")
+
+    data = examples(LENGTHS)
+    found = one_pass_gradients(half_trained(), "llama", data)
+    expected = loop_gradients(half_trained(), "llama", data)
+    assert expected.abs().max() > 0
+    closeness = 1e-5 if dtype == torch.float32 else 0.05
+    assert (found - expected).norm() <= closeness * expected.norm()
