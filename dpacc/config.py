@@ -182,7 +182,16 @@ class TrainingConfig:
     # --- the optimizer
     learning_rate: float = setting("AdamW's peak learning rate.", default=1e-3, above=0)
     warmup_steps: int = setting(
-        "Steps of linear warm-up; a linear decay to zero follows.", default=0, at_least=0
+        "Steps of linear warm-up; a linear decay to zero follows, or with average_iterates none.",
+        default=0,
+        at_least=0,
+    )
+    average_iterates: float = setting(
+        "Share of the steps, the last ones, whose adapters are averaged in the end, which costs no "
+        "privacy and cancels noise; 0 keeps the last adapter.",
+        default=0.0,
+        at_least=0,
+        at_most=1,
     )
     weight_decay: float = setting("AdamW's weight decay.", default=0.0, at_least=0)
 

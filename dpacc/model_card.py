@@ -24,6 +24,7 @@ _SETTINGS = (
     "dtype",
     "learning_rate",
     "warmup_steps",
+    "average_iterates",
     "weight_decay",
     "max_length",
     "seed",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from dpacc.averaging import average_of
 from dpacc.config import TrainingConfig
 from dpacc.data import load_held_out_examples, load_training_examples, pad_examples
 from dpacc.decoupled_losses import batch_losses_of
@@ -21,7 +22,7 @@ from dpacc.models import add_lora, load_base
 from dpacc.plan import PrivacyPlan
 from dpacc.predictions import held_out_figures
 from dpacc.ranks import join_ranks
-from dpacc.schedule import warm_up_then_decay
+from dpacc.schedule import schedule_for
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -88,7 +89,16 @@ class Bench:
             learned, lr=config.learning_rate, weight_decay=config.weight_decay
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, partial(warm_up_then_decay, warmup=config.warmup_steps, steps=plan.steps)
+            optimizer,
+            schedule_for(
+                warmup=config.warmup_steps, steps=plan.steps, holds=config.average_iterates > 0
+            ),
+        )
+        average = average_of(
+            optimizer,
+            steps=plan.steps,
+            share=config.average_iterates,
+            accelerator=self._accelerator,
         )
         with tempfile.TemporaryDirectory() as folder:
             engine = PrivacyEngine(
@@ -107,6 +117,8 @@ class Bench:
                 step.update()
                 schedule.step()
             engine.close()
+        if average is not None:
+            average.put_in_place()
         figures = held_out_figures(
             config=config,
             model=prepared,

@@ -35,6 +35,7 @@ _WITHOUT_EFFECT = (
     "lora_dropout",
     "lora_top_layers",
     "warmup_steps",
+    "average_iterates",
     "weight_decay",
     "per_example_gradients",
     "gradient_checkpointing",

@@ -35,6 +35,7 @@ def train(config: TrainingConfig) -> None:
 
     from dpacc import PrivacyEngine, PrivacyPlan
     from dpacc.artifacts import new_run_folder, save_run
+    from dpacc.averaging import average_of
     from dpacc.data import (
         load_held_out_examples,
         load_training_examples,
@@ -47,7 +48,7 @@ def train(config: TrainingConfig) -> None:
     from dpacc.model_card import shown_settings
     from dpacc.models import add_lora, load_base
     from dpacc.ranks import join_ranks, share_from_main
-    from dpacc.schedule import warm_up_then_decay
+    from dpacc.schedule import schedule_for
     from dpacc.trackers import NonPrivateLoss, require_trackers, start_trackers
 
     started = time.monotonic()
@@ -103,7 +104,14 @@ def train(config: TrainingConfig) -> None:
         adapters, lr=config.learning_rate, weight_decay=config.weight_decay
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, partial(warm_up_then_decay, warmup=config.warmup_steps, steps=plan.steps)
+        optimizer,
+        schedule_for(
+            warmup=config.warmup_steps, steps=plan.steps, holds=config.average_iterates > 0
+        ),
+    )
+
+    average = average_of(
+        optimizer, steps=plan.steps, share=config.average_iterates, accelerator=accelerator
     )
 
     folder = Path(config.resume) if config.resume else None
@@ -188,6 +196,8 @@ def train(config: TrainingConfig) -> None:
                 private_loss.add(losses)
             step.update()
             schedule.step()
+            if average is not None and step.index + 1 == plan.steps:
+                average.put_in_place()
             spent = engine.guarantee().epsilon
             progress.advance(epsilon=spent)
             course.append(measure(step.index + 1, spent))

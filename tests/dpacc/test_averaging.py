@@ -1,0 +1,88 @@
+"""The mean of the last iterates is exactly that, also over a checkpoint."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from dpacc.averaging import IterateAverage, average_of
+from dpacc.errors import ConfigurationError
+
+
+def steps_of(optimizer: torch.optim.Optimizer, weight: nn.Parameter, steps: range) -> list[float]:
+    """Take steps with gradients of their own; where each led."""
+    seen = []
+    for step in steps:
+        weight.grad = torch.tensor([(step % 3 - 1.5) * (step + 1)])
+        optimizer.step()
+        seen.append(weight.item())
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("share", "averaged"), [(0.5, 5), (1.0, 10), (0.05, 1), (0.25, 3), (0.9, 9)]
+)
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_the_last_iterates_are_averaged(
+    kind: type[torch.optim.Optimizer], share: float, averaged: int
+) -> None:
+    """Of T = 10 steps the last ceil(share · T) count, with the same weight each."""
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = kind([weight], lr=0.1)  # type: ignore[call-arg]
+    average = IterateAverage(optimizer, steps=10, share=share)
+    seen = steps_of(optimizer, weight, range(10))
+    assert len(set(seen)) == 10
+    average.put_in_place()
+    assert weight.item() == pytest.approx(sum(seen[-averaged:]) / averaged)
+
+
+def test_the_iterates_themselves_are_as_without_it() -> None:
+    """Adding up changes no step: it is post-processing."""
+    plain, watched = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    without = torch.optim.AdamW([plain], lr=0.1)
+    with_it = torch.optim.AdamW([watched], lr=0.1)
+    IterateAverage(with_it, steps=6, share=1.0)
+    assert steps_of(without, plain, range(6)) == steps_of(with_it, watched, range(6))
+
+
+def test_a_resumed_run_averages_what_came_before() -> None:
+    """The sums travel in the optimizer's state, as checkpoints keep it."""
+    whole = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.AdamW([whole], lr=0.1)
+    uninterrupted = IterateAverage(optimizer, steps=8, share=0.75)
+    steps_of(optimizer, whole, range(8))
+    uninterrupted.put_in_place()
+
+    first = nn.Parameter(torch.ones(1))
+    before = torch.optim.AdamW([first], lr=0.1)
+    IterateAverage(before, steps=8, share=0.75)
+    steps_of(before, first, range(5))
+    second = nn.Parameter(first.detach().clone())
+    after = torch.optim.AdamW([second], lr=0.1)
+    resumed = IterateAverage(after, steps=8, share=0.75)
+    after.load_state_dict(before.state_dict())
+    steps_of(after, second, range(5, 8))
+    resumed.put_in_place()
+    assert second.item() == whole.item() != 1.0
+
+
+def test_without_steps_nothing_changes() -> None:
+    """A run that took no step in the averaged share keeps its last adapter."""
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    average = IterateAverage(optimizer, steps=8, share=0.5)
+    last = steps_of(optimizer, weight, range(3))[-1]
+    average.put_in_place()
+    assert weight.item() == last
+
+
+def test_an_optimizer_cut_over_ranks_is_refused() -> None:
+    """Under DeepSpeed no rank sees whole parameters step; the remedy is named."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    launch = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=object()))
+    with pytest.raises(ConfigurationError, match=r"set it to 0, or launch with .*ddp\.yaml"):
+        average_of(optimizer, steps=4, share=0.5, accelerator=launch)  # type: ignore[arg-type]
+    assert average_of(optimizer, steps=4, share=0.0, accelerator=launch) is None  # type: ignore[arg-type]
