@@ -18,6 +18,7 @@ WireFormat = Literal["fp32", "bf16"]
 Task = Literal["causal-lm", "sequence-classification", "token-classification"]
 LoraMethod = Literal["lora", "rslora", "ffa"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
+OptimizerName = Literal["adamw", "sgd"]
 Metric = Literal["perplexity", "accuracy"]
 
 _USAGE = """\
@@ -180,7 +181,12 @@ class TrainingConfig:
     )
 
     # --- the optimizer
-    learning_rate: float = setting("AdamW's peak learning rate.", default=1e-3, above=0)
+    optimizer: OptimizerName = setting(
+        "adamw, or sgd with momentum 0.9, which noise harms less and whose learning rates are "
+        "about a hundred times larger.",
+        default="adamw",
+    )
+    learning_rate: float = setting("Peak learning rate.", default=1e-3, above=0)
     warmup_steps: int = setting(
         "Steps of linear warm-up; a linear decay to zero follows, or with average_iterates none.",
         default=0,
@@ -193,7 +199,7 @@ class TrainingConfig:
         at_least=0,
         at_most=1,
     )
-    weight_decay: float = setting("AdamW's weight decay.", default=0.0, at_least=0)
+    weight_decay: float = setting("The optimizer's weight decay.", default=0.0, at_least=0)
 
     # --- the machine
     micro_batch_tokens: int = setting(

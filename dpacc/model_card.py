@@ -22,6 +22,7 @@ _SETTINGS = (
     "lora_top_layers",
     "quantization",
     "dtype",
+    "optimizer",
     "learning_rate",
     "warmup_steps",
     "average_iterates",

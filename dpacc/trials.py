@@ -19,6 +19,7 @@ from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError
 from dpacc.frozen_activations import FrozenActivations
 from dpacc.models import add_lora, load_base
+from dpacc.optimizers import optimizer_for
 from dpacc.plan import PrivacyPlan
 from dpacc.predictions import held_out_figures
 from dpacc.ranks import join_ranks
@@ -85,9 +86,7 @@ class Bench:
         """
         model = self.adapted(config=config)
         learned = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            learned, lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        optimizer = optimizer_for(learned, config=config)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             schedule_for(

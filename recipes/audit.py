@@ -36,6 +36,7 @@ _WITHOUT_EFFECT = (
     "lora_top_layers",
     "warmup_steps",
     "average_iterates",
+    "optimizer",
     "weight_decay",
     "per_example_gradients",
     "gradient_checkpointing",

@@ -47,6 +47,7 @@ def train(config: TrainingConfig) -> None:
     from dpacc.frozen_activations import Collate, FrozenActivations
     from dpacc.model_card import shown_settings
     from dpacc.models import add_lora, load_base
+    from dpacc.optimizers import optimizer_for
     from dpacc.ranks import join_ranks, share_from_main
     from dpacc.schedule import schedule_for
     from dpacc.trackers import NonPrivateLoss, require_trackers, start_trackers
@@ -100,9 +101,7 @@ def train(config: TrainingConfig) -> None:
     )
     adapters = [p for p in model.parameters() if p.requires_grad]
     trainable = sum(p.numel() for p in adapters)
-    optimizer = torch.optim.AdamW(
-        adapters, lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimizer = optimizer_for(adapters, config=config)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         schedule_for(

@@ -15,6 +15,7 @@ import pytest
 import torch
 from dpacc_accounting import read_ledger
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from dpacc.cli import terminal
@@ -183,6 +184,29 @@ def test_ghost_passes_and_every_clipping_rule_train(clipping: str, train: Train)
     """The slower, leaner strategy and the other rules are one setting away."""
     folder = train(per_example_gradients="ghost", clipping=clipping) / "tiny"
     assert len(read_ledger(path=folder / "ledger.jsonl").releases) == 4
+
+
+def test_the_last_adapters_are_averaged(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With average_iterates 0.5 a run of four steps saves the mean of its last two adapters."""
+    from dpacc.backends.replicated import Replicated
+
+    update = Replicated.update
+    seen: list[list[torch.Tensor]] = []
+
+    def watched(
+        self: Replicated, parameters: list[torch.nn.Parameter], gradient: torch.Tensor
+    ) -> None:
+        update(self, parameters, gradient)
+        seen.append([p.detach().clone() for p in parameters])
+
+    monkeypatch.setattr(Replicated, "update", watched)
+    folder = train(average_iterates=0.5) / "tiny"
+    saved = load_file(folder / "adapter_model.safetensors").values()
+    means = [(third + fourth) / 2 for third, fourth in zip(seen[2], seen[3], strict=True)]
+    assert len(seen) == 4
+    assert len(means) == len(saved)
+    for mean in means:
+        assert any(t.shape == mean.shape and torch.allclose(t, mean) for t in saved)
 
 
 def test_a_killed_run_is_resumed(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:

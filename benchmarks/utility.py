@@ -1,0 +1,187 @@
+"""Accuracy per epsilon: dpacc and Opacus on prompted sentiment, and what helps.
+
+    python recipes/fetch_demo.py && python recipes/sentiment_data.py
+    python benchmarks/utility.py main
+
+`main` first tries three learning rates of each tool at each epsilon on sentences that are neither
+learned nor held out, then trains the best with three seeds and looks at the held-out sentences.
+`levers` changes one thing at a time, `ranks` rank and method, on the former sentences. Each result
+is on disk as soon as it is there, and a later call goes on. The sentences are public: nothing is
+charged for choosing. Needs `pip install opacus==1.6.0`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from upper_layers import load_sentences, measure, parts, upper_layers
+from utility_contenders import Run, train
+from utility_plans import EPSILONS, METHODS, RANKS, RATES, SEEDS, TOOLS, cell, levers, ranks
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "runs/utility"
+
+Result = dict[str, Any]
+
+
+class Bench:
+    """The top layers and the sentences, read once; results that are there are not computed again.
+
+    Args:
+        layers: how many of the top layers are adapted.
+        folder: holds the results, and what the frozen layers make of the sentences.
+    """
+
+    def __init__(self, *, layers: int, folder: Path) -> None:
+        self._sentences = load_sentences(layers=layers, folder=folder)
+        self._base = upper_layers(layers=layers)
+        self._learned, self._validation, self._held_out = parts()
+        self._path = folder / "results.jsonl"
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        self._known: list[Result] = [json.loads(line) for line in lines]
+
+    def result(self, run: Run, *, held_out: bool) -> Result:
+        """Accuracy, loss and the sentences that were told wrongly."""
+        asked = {"run": asdict(run), "held_out": held_out}
+        for known in self._known:
+            if {name: known[name] for name in asked} == asked:
+                return known
+        started = time.monotonic()
+        learned = self._sentences.only(self._learned)
+        model = train(run, base=self._base, sentences=self._sentences, rows=learned)
+        result = asked | self._measured(model, held_out=held_out)
+        result["seconds"] = round(time.monotonic() - started, 1)
+        self._base = model.unload()
+        self._base.requires_grad_(False)
+        self._known.append(result)
+        with self._path.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+        return result
+
+    def untrained(self, *, held_out: bool) -> Result:
+        """The base as it is."""
+        return self._measured(self._base, held_out=held_out)
+
+    def _measured(self, model: Any, *, held_out: bool) -> Result:
+        rows = self._sentences.only(self._held_out if held_out else self._validation)
+        right, loss = measure(model=model, sentences=self._sentences, rows=rows)
+        wrong = [at for at, correct in enumerate(right) if not correct]
+        return {"accuracy": sum(right) / len(right), "loss": loss, "wrong": wrong}
+
+
+def best_rate(bench: Bench, tool: str, epsilon: float | None) -> float:
+    """The learning rate of the tool's three that does best on the validation sentences."""
+    found = {
+        rate: bench.result(cell(tool, epsilon, rate), held_out=False)["accuracy"] for rate in RATES
+    }
+    return max(found, key=lambda rate: found[rate])
+
+
+@click.group()
+@click.option("--folder", default=str(FOLDER), show_default=True, help="Where results are kept.")
+@click.option("--layers", default=1, show_default=True, help="How many top layers are adapted.")
+@click.pass_context
+def main(context: click.Context, folder: str, layers: int) -> None:
+    """Compare accuracy per epsilon."""
+    torch.set_num_threads(1)
+    context.obj = Bench(layers=layers, folder=Path(folder))
+
+
+@main.command("main")
+@click.pass_obj
+def main_cells(bench: Bench) -> None:
+    """Both tools at every epsilon, three seeds each, on the held-out sentences."""
+    untrained = bench.untrained(held_out=True)
+    print(f"untrained: {_shown([untrained])}")
+    for epsilon in EPSILONS:
+        found = {}
+        for tool in TOOLS:
+            rate = best_rate(bench, tool, epsilon)
+            runs = [cell(tool, epsilon, rate, seed) for seed in SEEDS]
+            found[tool] = [bench.result(run, held_out=True) for run in runs]
+            gain = _difference(found[tool], [untrained])
+            print(f"ε {epsilon or '∞'} {tool}, rate {rate:g}: {_shown(found[tool])}; gain {gain}")
+        print(f"ε {epsilon or '∞'} difference: {_difference(found['dpacc'], found['Opacus'])}")
+
+
+@main.command("levers")
+@click.pass_obj
+def one_lever_each(bench: Bench) -> None:
+    """The cell of dpacc at ε = 1, with one thing changed, on the validation sentences."""
+    print(f"untrained: {_shown([bench.untrained(held_out=False)])}")
+    for name, run in levers(best_rate(bench, "dpacc", 1.0)).items():
+        print(f"{name}: {_shown([bench.result(run, held_out=False)])}", flush=True)
+
+
+@main.command("ranks")
+@click.option("--picture", type=click.Path(path_type=Path), help="Where to draw the figure.")
+@click.pass_obj
+def rank_by_method(bench: Bench, picture: Path | None) -> None:
+    """Every rank of LoRA and FFA-LoRA at ε = 8, on the validation sentences."""
+    runs = ranks(best_rate(bench, "dpacc", 8.0))
+    found = {key: bench.result(run, held_out=False) for key, run in runs.items()}
+    for method in METHODS:
+        row = [_shown([found[method, rank]]) for rank in RANKS]
+        print(f"{method}: " + " | ".join(row))
+    if picture is not None:
+        _draw(found, picture)
+
+
+def _shown(results: Sequence[Result]) -> str:
+    """Mean accuracy and loss, with their standard deviation over seeds."""
+    figures = [
+        (np.mean(values), np.std(values, ddof=1) if len(values) > 1 else None)
+        for values in ([100 * r["accuracy"] for r in results], [r["loss"] for r in results])
+    ]
+    (accuracy, spread), (loss, other) = figures
+    if spread is None or other is None:
+        return f"{accuracy:.1f}%, loss {loss:.3f}"
+    return f"{accuracy:.1f} ± {spread:.1f}%, loss {loss:.3f} ± {other:.3f}"
+
+
+def _difference(ours: Sequence[Result], theirs: Sequence[Result], sentences: int = 998) -> str:
+    """Points of accuracy, with the standard error over sentences, which both saw."""
+    gains = _right(ours, sentences) - _right(theirs, sentences)
+    error = gains.std(ddof=1) / np.sqrt(sentences)
+    return f"{100 * gains.mean():+.1f} ± {100 * error:.1f} points"
+
+
+def _right(results: Sequence[Result], sentences: int) -> np.ndarray:
+    """How often each sentence was told rightly over the seeds, [sentences]."""
+    right = np.ones((len(results), sentences))
+    for row, result in zip(right, results, strict=True):
+        row[result["wrong"]] = 0
+    mean: np.ndarray = right.mean(axis=0)
+    return mean
+
+
+def _draw(found: dict[tuple[str, int], Result], path: Path) -> None:
+    """Accuracy against rank, a line for each method."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    words = {"lora": "LoRA: A and B learn", "ffa": "FFA-LoRA: B alone learns"}
+    for method, colour in zip(METHODS, ("#0072B2", "#D55E00"), strict=True):
+        values = [100 * found[method, rank]["accuracy"] for rank in RANKS]
+        axes.plot(RANKS, values, color=colour, linewidth=2, marker="o", label=words[method])
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(RANKS, [str(rank) for rank in RANKS])
+    axes.set_xlabel("rank", fontsize=11, color="#333333")
+    axes.set_ylabel("accuracy at ε = 8, %", fontsize=11, color="#333333")
+    axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=10)
+    figure.savefig(path, format="png", facecolor="white")
+
+
+if __name__ == "__main__":
+    main()

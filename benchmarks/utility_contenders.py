@@ -1,0 +1,177 @@
+"""One run of each tool on the same top layers, adapters, sentences and gradient evaluations."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from upper_layers import Row, Sentences, word_losses
+
+from dpacc.schedule import warm_up_then_decay
+
+PHYSICAL_BATCH = 64
+
+Tool = Literal["dpacc", "Opacus"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one run is told; without `epsilon` it has no noise."""
+
+    tool: Tool
+    epsilon: float | None
+    batch: int
+    steps: int
+    learning_rate: float
+    seed: int = 0
+    method: str = "lora"
+    rank: int = 8
+    alpha: float = 16.0
+    lift: float = 1.0
+    clipping: str = "flat"
+    max_grad_norm: float = 1.0
+    decays: bool = False
+    average: float = 0.0
+    momentum: float = 0.0
+
+
+def train(run: Run, *, base: Any, sentences: Sentences, rows: list[Row]) -> Any:
+    """`base` with an adapter that learned `rows` in one run; `unload()` takes it off again."""
+    from dpacc.models import add_lora
+
+    adapted = add_lora(
+        model=base,
+        rank=run.rank,
+        alpha=run.alpha,
+        method=run.method,  # type: ignore[arg-type]
+        seed=run.seed,
+    ).train()
+    _CONTENDERS[run.tool](run, adapted, sentences, rows)
+    return adapted
+
+
+def delta(rows: list[Row]) -> float:
+    """N^-1.1."""
+    return float(len(rows) ** -1.1)
+
+
+def _dpacc(run: Run, model: nn.Module, sentences: Sentences, rows: list[Row]) -> None:
+    """The recipe's loop; a fixed seed makes it repeatable, for these sentences are public."""
+    from accelerate import Accelerator
+
+    from dpacc import PrivacyEngine
+    from dpacc.averaging import IterateAverage
+
+    optimizer = _adamw(run, model)
+    average = None
+    if run.average:
+        average = IterateAverage(optimizer, steps=run.steps, share=run.average)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_share, run=run))
+    with tempfile.TemporaryDirectory() as folder:
+        engine = PrivacyEngine(
+            Accelerator(cpu=True),
+            _plan(run, rows),
+            ledger=Path(folder) / "ledger.jsonl",
+            per_example_gradients="materialize",
+            fixed_seed=run.seed,
+        )
+        prepared, optimizer = engine.prepare(model, optimizer, schedule)
+        for step in engine.steps(rows, sentences.collate):
+            for batch in step:
+                step.backward(word_losses(prepared, batch))
+            step.update()
+            schedule.step()
+        engine.close()
+    if average is not None:
+        average.put_in_place()
+
+
+def _plan(run: Run, rows: list[Row]) -> Any:
+    from dpacc import PrivacyPlan
+
+    shared: dict[str, Any] = {
+        "dataset_size": len(rows),
+        "expected_batch_size": run.batch,
+        "steps": run.steps,
+        "target_delta": delta(rows),
+        "max_grad_norm": run.max_grad_norm,
+        "clipping": run.clipping,
+    }
+    if run.epsilon is None:
+        return PrivacyPlan(noise_multiplier=0.0, allow_no_privacy=True, **shared)
+    return PrivacyPlan.calibrate(target_epsilon=run.epsilon, **shared)
+
+
+def _opacus(run: Run, model: nn.Module, sentences: Sentences, rows: list[Row]) -> None:
+    """Opacus as its documentation shows it, with its own Poisson loader and PRV accountant."""
+    from opacus import PrivacyEngine
+    from opacus.utils.batch_memory_manager import BatchMemoryManager
+    from torch.utils.data import DataLoader
+
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    torch.manual_seed(run.seed)
+    shared: dict[str, Any] = {
+        "module": model,
+        "optimizer": _adamw(run, model),
+        "data_loader": DataLoader(rows, batch_size=run.batch, collate_fn=sentences.collate),  # type: ignore[arg-type]
+        "max_grad_norm": run.max_grad_norm,
+    }
+    engine = PrivacyEngine()
+    if run.epsilon is None:
+        private, optimizer, loader = engine.make_private(noise_multiplier=0.0, **shared)
+    else:
+        private, optimizer, loader = engine.make_private_with_epsilon(
+            target_epsilon=run.epsilon,
+            target_delta=delta(rows),
+            epochs=run.batch * run.steps / len(rows),
+            **shared,
+        )
+    taken = 0
+    while taken < run.steps:
+        with BatchMemoryManager(
+            data_loader=loader, max_physical_batch_size=PHYSICAL_BATCH, optimizer=optimizer
+        ) as batches:
+            for batch in batches:
+                for group in optimizer.param_groups:
+                    group["lr"] = run.learning_rate * _share(taken, run=run)
+                if len(batch["word"]):
+                    word_losses(private, batch).mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                taken += not optimizer._is_last_step_skipped
+                if taken == run.steps:
+                    break
+    private.remove_hooks()
+
+
+def _adamw(run: Run, model: nn.Module) -> torch.optim.AdamW:
+    """AdamW; B learns `lift` times as fast as A."""
+    learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    upper = [p for name, p in learned if "lora_B" in name]
+    lower = [p for name, p in learned if "lora_B" not in name]
+    groups = [{"params": lower}, {"params": upper, "lr": run.learning_rate * run.lift}]
+    kept = [group for group in groups if group["params"]]
+    if run.momentum:
+        return torch.optim.SGD(kept, lr=run.learning_rate, momentum=run.momentum)
+    return torch.optim.AdamW(kept, lr=run.learning_rate, weight_decay=0.0)
+
+
+def _share(step: int, *, run: Run) -> float:
+    if run.decays:
+        return warm_up_then_decay(step, warmup=0, steps=run.steps)
+    return 1.0
+
+
+_CONTENDERS: dict[str, Callable[[Run, nn.Module, Sentences, list[Row]], None]] = {
+    "dpacc": _dpacc,
+    "Opacus": _opacus,
+}

@@ -1,0 +1,68 @@
+"""Which runs each table of `utility.py` is made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from utility_contenders import Run
+
+EPSILONS = (1.0, 8.0, None)
+"""None is a run without noise and clipping."""
+
+SEEDS = (0, 1, 2)
+
+TOOLS = {
+    "dpacc": Run(
+        tool="dpacc",
+        epsilon=None,
+        batch=128,
+        steps=128,
+        learning_rate=3e-3,
+        average=0.5,
+    ),
+    "Opacus": Run(tool="Opacus", epsilon=None, batch=64, steps=256, learning_rate=3e-3),
+}
+"""The same 16,384 gradient evaluations, two passes over 8,192 sentences."""
+
+RATES = (1e-3, 3e-3, 1e-2)
+
+RANKS = (2, 4, 8, 16, 32)
+METHODS = ("lora", "ffa")
+
+_NO_CLIPPING = 1e6
+
+
+def cell(tool: str, epsilon: float | None, rate: float, seed: int = 0) -> Run:
+    """One run of a main cell."""
+    run = replace(TOOLS[tool], epsilon=epsilon, learning_rate=rate, seed=seed)
+    return run if epsilon is not None else replace(run, max_grad_norm=_NO_CLIPPING)
+
+
+def ranks(rate: float) -> dict[tuple[str, int], Run]:
+    """Every rank of both methods at ε = 8; alpha grows with the rank, so that the scale stays 2."""
+    return {
+        (method, rank): replace(
+            cell("dpacc", 8.0, rate), method=method, rank=rank, alpha=2.0 * rank
+        )
+        for method in METHODS
+        for rank in RANKS
+    }
+
+
+def levers(rate: float) -> dict[str, Run]:
+    """The cell at ε = 1, and the same with one thing changed."""
+    base = cell("dpacc", 1.0, rate)
+    adamw = replace(base, momentum=0.0, learning_rate=3e-3)
+    return {
+        "as in the main cells": base,
+        "without averaging": replace(base, average=0.0),
+        "without averaging, decaying rate": replace(base, average=0.0, decays=True),
+        "AdamW": adamw,
+        "batches of 128, 128 steps": replace(base, batch=128, steps=128),
+        "batches of 2048, 8 steps": replace(base, batch=2048, steps=8),
+        "clipping norm 1": replace(base, max_grad_norm=1.0),
+        "automatic clipping": replace(base, clipping="automatic", max_grad_norm=1.0),
+        "FFA, rank 16": replace(base, method="ffa", rank=16, alpha=32.0),
+        "B learns 4 times as fast (LoRA+)": replace(base, lift=4.0),
+        "alpha 32": replace(base, alpha=32.0),
+    }
