@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ def optimizer_for(
     >>> type(optimizer_for([nn.Parameter(torch.zeros(1))], config=config)).__name__
     'SGD'
     """
-    shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=MOMENTUM, **shared)
     return torch.optim.AdamW(parameters, **shared)
