@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,17 @@ def tensorboard_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def wandb_history(folder: Path) -> list[dict[str, str]]:
+def wandb_history(folder: Path, *, rows: int) -> list[dict[str, str]]:
+    """What a process of its own has written down, once it has written enough."""
+    for _ in range(300):
+        found = [row for row in wandb_rows(folder) if "epsilon" in row]
+        if len(found) >= rows:
+            break
+        time.sleep(0.1)
+    return found
+
+
+def wandb_rows(folder: Path) -> list[dict[str, str]]:
     (file,) = folder.rglob("run-*.wandb")
     rows = []
     for data in records_of_log(file.read_bytes()):
@@ -44,12 +55,14 @@ def records_of_log(log: bytes) -> Iterator[bytes]:
     """Of a log of records in blocks of 32 KiB: each part has a checksum, a length and a kind."""
     place, record, header = 7, b"", struct.Struct("<IHB")
     while place + header.size <= len(log):
-        rest = -place % 2**15
+        rest = 2**15 - place % 2**15
         if rest < header.size:
             place += rest
             continue
         _, length, kind = header.unpack_from(log, place)
         place += header.size
+        if place + length > len(log):  # it is still being written
+            return
         record += log[place : place + length]
         place += length
         if kind in (1, 4):  # whole, or the last part
@@ -95,7 +108,7 @@ def test_private_figures_reach_wandb_offline(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     folder = train(trackers="wandb") / "tiny"
-    rows = [row for row in wandb_history(folder) if "epsilon" in row]
+    rows = wandb_history(folder, rows=4)
     assert [int(row["_step"]) for row in rows] == [1, 2, 3, 4]
     assert 0 < float(rows[-1]["epsilon"]) <= 8
     assert not any("loss" in name for row in rows for name in row)
