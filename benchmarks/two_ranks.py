@@ -1,4 +1,4 @@
-"""How much faster two ranks are than one: SmolLM2 on real text, one thread a rank.
+"""How much faster two ranks are than one: SmolLM2 on real text, one core a rank.
 
     python benchmarks/two_ranks.py --logical-batches 5
 
@@ -29,6 +29,7 @@ def work(rank: int, ranks: int, port: int, pipe: Connection) -> None:
         "LOCAL_WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",  # unset, Accelerate would give a lone rank every core
     }
     if ranks == 1:
         del os.environ["WORLD_SIZE"]
@@ -36,6 +37,8 @@ def work(rank: int, ranks: int, port: int, pipe: Connection) -> None:
     from real_text_contenders import dpacc
 
     torch.set_num_threads(1)
+    if not torch.cuda.is_available():  # the noise, too, is drawn on the rank's own core
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
 
     def turn(examples: int) -> None:
         if torch.cuda.is_available():

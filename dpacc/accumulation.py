@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -45,18 +46,18 @@ class ClippedSum:
             device=device,
         )
 
-    def add_rows(self, rows: Tensor, squares: Tensor) -> None:
-        """Clip and add whole gradients, [units, width] fp32, which are scaled in place.
+    def add_kept(self, blocks: Mapping[int, Tensor], squares: Tensor) -> None:
+        """Clip and add whole gradients, which are used up.
 
         Args:
-            rows: the gradients.
+            blocks: the gradients, [units, slot size] fp32 by the slot's index.
             squares: [units, slots], their squared norms.
         """
         scales = self.scales(squares)
         if self._grid is not None:
-            self._add_on_grid(rows, scales)
+            self._add_on_grid(blocks, scales)
             return
-        add_clipped(total=self._gradients, rows=rows, scales=scales, layout=self._layout)
+        add_clipped(total=self._gradients, blocks=blocks, scales=scales, layout=self._layout)
 
     def scales(self, squares: Tensor) -> Tensor:
         """The clipping factors, [units, slots]; the units are counted, so call it once for each."""
@@ -85,10 +86,11 @@ class ClippedSum:
                 "deterministic with torch.use_deterministic_algorithms(True)"
             )
 
-    def _add_on_grid(self, rows: Tensor, scales: Tensor) -> None:
+    def _add_on_grid(self, blocks: Mapping[int, Tensor], scales: Tensor) -> None:
         sink = self.sink(scales)
         for slot in self._layout.slots.values():
-            sink.take(slot, rows[:, slot.offset : slot.end])
+            if slot.index in blocks:
+                sink.take(slot, blocks[slot.index])
         self.require_bounded(sink)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -48,24 +49,28 @@ def clipping_scales(*, squares: Tensor, max_grad_norm: float, clipping: Clipping
     return torch.where(finite, scales, 0.0).expand_as(squares)
 
 
-def add_clipped(*, total: Tensor, rows: Tensor, scales: Tensor, layout: Layout) -> None:
+def add_clipped(
+    *, total: Tensor, blocks: Mapping[int, Tensor], scales: Tensor, layout: Layout
+) -> None:
     """Add Σ scale·gradient over the units of one micro-batch to `total`, [width] fp32.
 
-    A unit whose scale is zero is left out by emptying its row, for 0·NaN would poison the sum.
+    A unit whose scale is zero is left out by emptying its gradients, for 0·NaN would poison the sum.
 
     Args:
         total: [width] fp32, added to in place.
-        rows: [units, width] fp32, scaled in place.
+        blocks: [units, slot size] fp32 by the slot's index, scaled in place.
         scales: [units, slots].
         layout: which columns belong to which slot.
     """
     left_out = scales[:, :1] == 0
     some_left_out = bool(left_out.any())
     for slot in layout.slots.values():
+        if slot.index not in blocks:
+            continue
         # Slot by slot, which stays in the cache; and not as a matrix product, which a global flag
         # may round to TF32 or bf16.
-        columns = rows[:, slot.offset : slot.end]
+        block = blocks[slot.index]
         if some_left_out:
-            columns.masked_fill_(left_out, 0.0)
-        columns.mul_(scales[:, slot.index : slot.index + 1])
-        total[slot.offset : slot.end] += columns.sum(dim=0)
+            block.masked_fill_(left_out, 0.0)
+        block.mul_(scales[:, slot.index : slot.index + 1])
+        total[slot.offset : slot.end] += block.sum(dim=0)

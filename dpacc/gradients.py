@@ -53,7 +53,7 @@ class Sink(Protocol):
     """Takes one slot's gradients, [units, slot size], of one backward."""
 
     def take(self, slot: Slot, block: Tensor) -> None:
-        """Use the block now; it is gone afterwards."""
+        """Use the block, which is the sink's own from now on."""
 
 
 class GradientBuffer:
@@ -134,48 +134,45 @@ def _averages(block: Tensor, owners: Tensor) -> Tensor:
     return sums.index_add_(0, owners, block.float()) / counts.unsqueeze(1)
 
 
-class KeptRows:
-    """Keeps every unit's whole gradient, [units, width] fp32, and its squared norms.
+class KeptGradients:
+    """Keeps every unit's gradients, one block a slot, and measures them.
 
-    A layer that is used twice in one forward writes twice, and the two add up. The memory is
-    reused from one micro-batch to the next; nothing of its contents is.
+    A block comes into memory that the activations of layers above it have just left, and nothing
+    is copied. A layer that is used twice in one forward writes twice, and the two add up.
+
+    Args:
+        layout: the slots.
+        units: how many privacy units the backward is over.
+        device: where the gradients are.
 
     Attributes:
+        blocks: [units, slot size] fp32 by the slot's index; a layer that took no part has none.
         squares: [units, slots], ‖gradient‖² of exactly what is kept.
     """
 
-    def __init__(self, layout: Layout, *, device: torch.device) -> None:
+    def __init__(self, layout: Layout, *, units: int, device: torch.device) -> None:
         self._layout = layout
-        self._memory = torch.empty(0, layout.width, dtype=torch.float32, device=device)
-        self._units = 0
-        self._written: set[int] = set()
-        self.squares = torch.empty(0)
-
-    def expect(self, units: int) -> None:
-        """Make room for the next backward."""
-        if self._memory.shape[0] < units:
-            self._memory = self._memory.new_empty(units, self._layout.width)
-        self._units = units
-        self._written.clear()
-        self.squares = torch.zeros(units, len(self._layout.slots), device=self._memory.device)
+        self.blocks: dict[int, Tensor] = {}
+        self.squares = torch.zeros(units, len(layout.slots), device=device)
 
     def take(self, slot: Slot, block: Tensor) -> None:
-        """Store the block, or add it to what the same backward stored before, and measure it."""
-        columns = self._memory[: self._units, slot.offset : slot.end]
-        if slot.index in self._written:
-            columns.add_(block)
+        """Keep the block, or add it to what the same backward kept before, and measure it."""
+        if slot.index in self.blocks:
+            kept = self.blocks[slot.index].add_(block)
         else:
-            columns.copy_(block)
-            self._written.add(slot.index)
-        # Here and not in a second pass over all rows: the block is still in the cache.
-        self.squares[:, slot.index] = columns.square().sum(dim=1)
+            kept = self.blocks[slot.index] = block.float()
+        # Here and not in a second pass over all of them: the block is still in the cache.
+        self.squares[:, slot.index] = kept.square().sum(dim=1)
 
     def rows(self) -> Tensor:
-        """The gradients, valid until `expect`; layers that took no part are zero."""
-        rows = self._memory[: self._units]
+        """The gradients side by side, [units, width]; zero for layers that took no part.
+
+        The blocks are used up.
+        """
+        rows = self.squares.new_zeros(len(self.squares), self._layout.width)
         for slot in self._layout.slots.values():
-            if slot.index not in self._written:
-                rows[:, slot.offset : slot.end] = 0
+            if slot.index in self.blocks:
+                rows[:, slot.offset : slot.end] = self.blocks.pop(slot.index)
         return rows
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dpacc.accumulation import ClippedSum
-from dpacc.gradients import GradientBuffer, KeptRows, SquaredNorms
+from dpacc.gradients import GradientBuffer, KeptGradients, SquaredNorms
 
 PerExampleGradients = Literal["auto", "materialize", "ghost"]
 
@@ -32,23 +32,33 @@ class Strategy(Protocol):
 class Materialize:
     """One backward that keeps every unit's gradient, then clips: as fast as not being private."""
 
-    def __init__(self, buffer: GradientBuffer, backward: Backward, device: torch.device) -> None:
+    def __init__(
+        self,
+        buffer: GradientBuffer,
+        backward: Backward,
+        device: torch.device,
+        keep: type[KeptGradients] = KeptGradients,
+    ) -> None:
         self._buffer = buffer
         self._backward = backward
-        self._kept = KeptRows(buffer.layout, device=device)
+        self._device = device
+        self._keep = keep
 
     def rows(self, losses: Tensor, owners: Tensor | None = None) -> Tensor:
-        """Every unit's gradient, [units, width] fp32, valid until the next call."""
-        self._kept.expect(_units(losses, owners))
-        self._buffer.open(examples=len(losses), sink=self._kept, owners=owners)
-        self._backward(losses.sum(), False)
-        self._buffer.close()
-        return self._kept.rows()
+        """Every unit's gradient, [units, width] fp32."""
+        return self._kept(losses, owners).rows()
 
     def add(self, losses: Tensor, owners: Tensor | None, into: ClippedSum) -> None:
         """Keep, measure, scale and add."""
-        rows = self.rows(losses, owners)
-        into.add_rows(rows, self._kept.squares)
+        kept = self._kept(losses, owners)
+        into.add_kept(kept.blocks, kept.squares)
+
+    def _kept(self, losses: Tensor, owners: Tensor | None) -> KeptGradients:
+        kept = self._keep(self._buffer.layout, units=_units(losses, owners), device=self._device)
+        self._buffer.open(examples=len(losses), sink=kept, owners=owners)
+        self._backward(losses.sum(), False)
+        self._buffer.close()
+        return kept
 
 
 class Ghost:

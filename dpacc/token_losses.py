@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_TOKENS_PER_CHUNK = 32
 _TOKENS_PER_PRODUCT = 256
+_TOKENS_IN_CACHE = 8
 
 
 def token_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -96,25 +96,28 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
 
 
 def _losses_in_place(logits: Tensor, targets: Tensor, *, want_gradients: bool) -> Tensor:
-    """The tokens' losses; on request `logits` becomes softmax(logits) − onehot(targets)."""
+    """The tokens' losses; on request `logits` becomes softmax(logits) − onehot(targets).
+
+    log Σ exp(z) is max z − log max softmax(z), whose logarithm is never of a small number.
+    """
     losses = torch.empty(len(targets), dtype=torch.float32, device=logits.device)
     for rows, scratch in _chunks(logits):
-        scratch.copy_(logits[rows])
         chosen = targets[rows, None]
-        largest = scratch.amax(dim=1, keepdim=True)
-        at_target = scratch.gather(1, chosen) - largest
-        sums = scratch.sub_(largest).exp_().sum(dim=1, keepdim=True)
-        losses[rows] = (sums.log() - at_target).squeeze(1)
+        largest = logits[rows].amax(dim=1, keepdim=True).float()
+        at_target = logits[rows].gather(1, chosen).float()
+        torch.softmax(logits[rows], dim=1, dtype=torch.float32, out=scratch)
+        normalisers = largest - scratch.amax(dim=1, keepdim=True).log()
+        losses[rows] = (normalisers - at_target).squeeze(1)
         if want_gradients:
-            scratch.div_(sums).scatter_add_(1, chosen, -torch.ones_like(sums))
-            logits[rows] = scratch
+            logits[rows] = scratch.scatter_add_(1, chosen, scratch.new_full(chosen.shape, -1.0))
     return losses
 
 
 def _chunks(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Runs of rows, each with the same fp32 scratch buffer of their shape."""
     tokens, vocabulary = logits.shape
-    scratch = logits.new_empty(min(tokens, _TOKENS_PER_CHUNK), vocabulary, dtype=torch.float32)
-    for start in range(0, tokens, _TOKENS_PER_CHUNK):
-        stop = min(start + _TOKENS_PER_CHUNK, tokens)
+    most = _TOKENS_IN_CACHE if logits.device.type == "cpu" else _TOKENS_PER_PRODUCT
+    scratch = logits.new_empty(min(tokens, most), vocabulary, dtype=torch.float32)
+    for start in range(0, tokens, most):
+        stop = min(start + most, tokens)
         yield slice(start, stop), scratch[: stop - start]

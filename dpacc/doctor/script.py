@@ -10,7 +10,7 @@ from __future__ import annotations
 import runpy
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,10 +152,11 @@ def _noting_noise(seen: _Seen) -> Callable[..., None]:
 
 
 def _noting_norms(seen: _Seen) -> Callable[..., None]:
-    def add(*, rows: Tensor, **options: Any) -> None:
-        add_clipped(rows=rows, **options)
+    def add(*, blocks: Mapping[int, Tensor], **options: Any) -> None:
+        add_clipped(blocks=blocks, **options)
         # Scaled in place by now: what each unit really weighs.
-        _note_largest(seen, rows.norm(dim=1))
+        squares = [block.square().sum(dim=1) for block in blocks.values()]
+        _note_largest(seen, torch.stack(squares).sum(dim=0).sqrt())
 
     return add
 

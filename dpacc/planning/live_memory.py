@@ -56,6 +56,14 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self._purpose = before
 
+    def rename(self, tensor: Tensor, name: str) -> None:
+        """A tensor that is alive is from now on for this purpose."""
+        key = tensor.untyped_storage()._cdata
+        purpose, size = self._born[key]
+        self._born[key] = (name, size)
+        self._alive[purpose] -= size
+        self._alive[name] += size
+
     def ignore(self, tensors: Iterator[Tensor]) -> None:
         """Do not count what is there already."""
         for tensor in tensors:

@@ -75,7 +75,6 @@ def device_memory(
     }
     optimizer = {"optimizer": _optimizer_bytes(flat, placement, ranks)}
     noise = {"noise": flat if on_processor else 0}
-    kept = {"per-example gradients": step.gradients}
     probing = max(probe.peak + flat, (3 + PROBE_EXAMPLES) * flat)
     # The clipped sum, its reduced copy, and noise or gradient; AdamW's own work on a GPU.
     releasing = (3 if on_processor else 5) * flat
@@ -85,7 +84,7 @@ def device_memory(
             **optimizer,
             "clipped sum": step.clipped_sum,
             **noise,
-            **kept,
+            "per-example gradients": step.gradients,
             "activations": step.activations,
             "logits and losses": step.losses,
             "backward": step.peak
@@ -94,7 +93,7 @@ def device_memory(
             - step.activations
             - step.losses,
         },
-        "release": {**optimizer, **kept, "clipped sum, noise and update": releasing},
+        "release": {**optimizer, "clipped sum, noise and update": releasing},
     }
     worst = max(moments, key=lambda name: sum(moments[name].values()))
     return DeviceMemory(moment=worst, parts={**fixed, **moments[worst]})

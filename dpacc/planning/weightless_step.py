@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dpacc.accumulation import ClippedSum
+from dpacc.gradients import GradientBuffer, KeptGradients, Slot
 from dpacc.plan import PrivacyPlan
 from dpacc.planning.live_memory import LiveMemory, fused_attention
 from dpacc.planning.skeleton import Skeleton
@@ -68,19 +69,30 @@ def cost_of_micro_batch(
                 plan=plan, layout=skeleton.buffer.layout, max_grad_norm=1.0, device=_META
             )
         losses = _losses(skeleton.model, live, examples, tokens)
-        way = (Ghost if strategy == "ghost" else Materialize)(skeleton.buffer, _backward, _META)
+        way = _strategy(strategy, skeleton.buffer, live)
         with live.purpose("working"):
             way.add(losses, None, total)
-    kept = 0 if strategy == "ghost" else 4 * examples * skeleton.trainable
     return MicroBatchCost(
         peak=live.peak,
         activations=live.at_peak["activations"],
         losses=live.at_peak["losses"],
-        gradients=kept,
-        working=live.at_peak["working"] - kept,
+        gradients=live.at_peak["gradients"],
+        working=live.at_peak["working"],
         clipped_sum=live.at_peak["clipped sum"],
         operations=live.operations,
     )
+
+
+def _strategy(asked: Strategy, buffer: GradientBuffer, live: LiveMemory) -> Ghost | Materialize:
+    if asked == "ghost":
+        return Ghost(buffer, _backward, _META)
+
+    class Counted(KeptGradients):
+        def take(self, slot: Slot, block: Tensor) -> None:
+            super().take(slot, block)
+            live.rename(self.blocks[slot.index], "gradients")
+
+    return Materialize(buffer, _backward, _META, keep=Counted)
 
 
 def _backward(loss: Tensor, keep_graph: bool) -> None:

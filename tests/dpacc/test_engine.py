@@ -18,7 +18,7 @@ from scipy import stats
 
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import BudgetExhausted, ConfigurationError, PrivacyError
-from dpacc.gradients import KeptRows
+from dpacc.gradients import KeptGradients
 from dpacc.losses import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.release import Release
@@ -430,14 +430,14 @@ def test_a_ghost_run_keeps_no_gradient_after_the_probe(
     ledgers: Iterator[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The probe keeps whole gradients, on made-up examples; none is left for the real ones."""
-    kept: list[weakref.ref[KeptRows]] = []
-    original = KeptRows.__init__
+    kept: list[weakref.ref[KeptGradients]] = []
+    original = KeptGradients.__init__
 
-    def watched(self: KeptRows, *arguments: Any, **named: Any) -> None:
+    def watched(self: KeptGradients, *arguments: Any, **named: Any) -> None:
         kept.append(weakref.ref(self))
         original(self, *arguments, **named)
 
-    monkeypatch.setattr(KeptRows, "__init__", watched)
+    monkeypatch.setattr(KeptGradients, "__init__", watched)
     model = tiny_model("llama")
     trainable = [p for p in model.parameters() if p.requires_grad]
     engine = PrivacyEngine(
