@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpacc.lean_layers import keep_fewer_activations
 from dpacc.gradients import GradientBuffer, Layout
 from dpacc.heads import PerExampleEmbedding, PerExampleLayerNorm
+from dpacc.lean_layers import keep_fewer_activations
 
 
 class PerExampleLinear(nn.Linear):

@@ -54,7 +54,7 @@ def add_clipped(
 ) -> None:
     """Add Σ scale·gradient over the units of one micro-batch to `total`, [width] fp32.
 
-    A unit whose scale is zero is left out by emptying its gradients, for 0·NaN would poison the sum.
+    A unit whose scale is zero is left out: its gradients are emptied, for 0·NaN is NaN.
 
     Args:
         total: [width] fp32, added to in place.
