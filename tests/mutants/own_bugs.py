@@ -154,8 +154,8 @@ OWN_BUGS = (
         (
             Patch(
                 "dpacc.gradients",
-                "self.squares[:, slot.index] = columns.square().sum(dim=1)",
-                "self.squares[:, slot.index] = columns.bfloat16().square().sum(dim=1)",
+                "self.squares[:, slot.index] = kept.square().sum(dim=1)",
+                "self.squares[:, slot.index] = kept.bfloat16().square().sum(dim=1)",
             ),
         ),
         (
@@ -166,7 +166,7 @@ OWN_BUGS = (
     Bug(
         "shared gradients overwritten",
         "a layer that is used twice keeps the gradient of one use only",
-        (Patch("dpacc.gradients", "columns.add_(block)", "columns.copy_(block)"),),
+        (Patch("dpacc.gradients", "].add_(block)", "].copy_(block)"),),
         (
             f"{DPACC}/test_adapters.py::test_a_layer_used_twice_adds_up",
             f"{DPACC}/test_heads.py::test_a_tied_embedding_and_head_add_up",
