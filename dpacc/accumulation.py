@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dpacc.clipping import add_clipped, clipping_scales
 from dpacc.errors import PrivacyError
-from dpacc.gradients import Layout, ScaledSum
+from dpacc.gradients import Layout, ScaledSum, Slot
 from dpacc.grid import COUNT_POINTS, SENSITIVITY, Grid, SumOnGrid
 from dpacc.plan import PrivacyPlan
 
@@ -46,18 +46,18 @@ class ClippedSum:
             device=device,
         )
 
-    def add_kept(self, blocks: Mapping[int, Tensor], squares: Tensor) -> None:
+    def add_kept(self, blocks: Mapping[Slot, Tensor], squares: Tensor) -> None:
         """Clip and add whole gradients, which are used up.
 
         Args:
-            blocks: the gradients, [units, slot size] fp32 by the slot's index.
+            blocks: the gradients, [units, slot size] fp32 of each slot.
             squares: [units, slots], their squared norms.
         """
         scales = self.scales(squares)
         if self._grid is not None:
             self._add_on_grid(blocks, scales)
             return
-        add_clipped(total=self._gradients, blocks=blocks, scales=scales, layout=self._layout)
+        add_clipped(total=self._gradients, blocks=blocks, scales=scales)
 
     def scales(self, squares: Tensor) -> Tensor:
         """The clipping factors, [units, slots]; the units are counted, so call it once for each."""
@@ -86,11 +86,10 @@ class ClippedSum:
                 "deterministic with torch.use_deterministic_algorithms(True)"
             )
 
-    def _add_on_grid(self, blocks: Mapping[int, Tensor], scales: Tensor) -> None:
+    def _add_on_grid(self, blocks: Mapping[Slot, Tensor], scales: Tensor) -> None:
         sink = self.sink(scales)
-        for slot in self._layout.slots.values():
-            if slot.index in blocks:
-                sink.take(slot, blocks[slot.index])
+        for slot, block in blocks.items():
+            sink.take(slot, block)
         self.require_bounded(sink)
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dpacc.gradients import Layout
+from dpacc.gradients import Slot
 from dpacc.plan import Clipping
 
 AUTOMATIC_STABILITY = 0.01
@@ -49,27 +49,21 @@ def clipping_scales(*, squares: Tensor, max_grad_norm: float, clipping: Clipping
     return torch.where(finite, scales, 0.0).expand_as(squares)
 
 
-def add_clipped(
-    *, total: Tensor, blocks: Mapping[int, Tensor], scales: Tensor, layout: Layout
-) -> None:
+def add_clipped(*, total: Tensor, blocks: Mapping[Slot, Tensor], scales: Tensor) -> None:
     """Add Σ scale·gradient over the units of one micro-batch to `total`, [width] fp32.
 
     A unit whose scale is zero is left out: its gradients are emptied, for 0·NaN is NaN.
 
     Args:
         total: [width] fp32, added to in place.
-        blocks: [units, slot size] fp32 by the slot's index, scaled in place.
+        blocks: [units, slot size] fp32 of each slot, scaled in place.
         scales: [units, slots].
-        layout: which columns belong to which slot.
     """
     left_out = scales[:, :1] == 0
     some_left_out = bool(left_out.any())
-    for slot in layout.slots.values():
-        if slot.index not in blocks:
-            continue
+    for slot, block in blocks.items():
         # Slot by slot, which stays in the cache; and not as a matrix product, which a global flag
         # may round to TF32 or bf16.
-        block = blocks[slot.index]
         if some_left_out:
             block.masked_fill_(left_out, 0.0)
         block.mul_(scales[:, slot.index : slot.index + 1])

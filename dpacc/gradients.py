@@ -146,21 +146,21 @@ class KeptGradients:
         device: where the gradients are.
 
     Attributes:
-        blocks: [units, slot size] fp32 by the slot's index; a layer that took no part has none.
+        blocks: [units, slot size] fp32 of each slot; a layer that took no part has none.
         squares: [units, slots], ‖gradient‖² of exactly what is kept.
     """
 
     def __init__(self, layout: Layout, *, units: int, device: torch.device) -> None:
         self._layout = layout
-        self.blocks: dict[int, Tensor] = {}
+        self.blocks: dict[Slot, Tensor] = {}
         self.squares = torch.zeros(units, len(layout.slots), device=device)
 
     def take(self, slot: Slot, block: Tensor) -> None:
         """Keep the block, or add it to what the same backward kept before, and measure it."""
-        if slot.index in self.blocks:
-            kept = self.blocks[slot.index].add_(block)
+        if slot in self.blocks:
+            kept = self.blocks[slot].add_(block)
         else:
-            kept = self.blocks[slot.index] = block.float()
+            kept = self.blocks[slot] = block.float()
         # Here and not in a second pass over all of them: the block is still in the cache.
         self.squares[:, slot.index] = kept.square().sum(dim=1)
 
@@ -170,9 +170,9 @@ class KeptGradients:
         The blocks are used up.
         """
         rows = self.squares.new_zeros(len(self.squares), self._layout.width)
-        for slot in self._layout.slots.values():
-            if slot.index in self.blocks:
-                rows[:, slot.offset : slot.end] = self.blocks.pop(slot.index)
+        while self.blocks:
+            slot, block = self.blocks.popitem()
+            rows[:, slot.offset : slot.end] = block
         return rows
 
 

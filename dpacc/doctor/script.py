@@ -26,6 +26,7 @@ from dpacc.doctor.finding import Finding
 from dpacc.doctor.statistics import noise_finding, sampling_finding
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError, DpaccError
+from dpacc.gradients import Slot
 from dpacc.plan import PrivacyPlan
 from dpacc.release import Release
 from dpacc.sampling import PoissonSampler
@@ -152,7 +153,7 @@ def _noting_noise(seen: _Seen) -> Callable[..., None]:
 
 
 def _noting_norms(seen: _Seen) -> Callable[..., None]:
-    def add(*, blocks: Mapping[int, Tensor], **options: Any) -> None:
+    def add(*, blocks: Mapping[Slot, Tensor], **options: Any) -> None:
         add_clipped(blocks=blocks, **options)
         # Scaled in place by now: what each unit really weighs.
         squares = [block.square().sum(dim=1) for block in blocks.values()]

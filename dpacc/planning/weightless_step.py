@@ -90,7 +90,7 @@ def _strategy(asked: Strategy, buffer: GradientBuffer, live: LiveMemory) -> Ghos
     class Counted(KeptGradients):
         def take(self, slot: Slot, block: Tensor) -> None:
             super().take(slot, block)
-            live.rename(self.blocks[slot.index], "gradients")
+            live.rename(self.blocks[slot], "gradients")
 
     return Materialize(buffer, _backward, _META, keep=Counted)
 

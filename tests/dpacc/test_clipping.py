@@ -23,8 +23,8 @@ def clipped_sum(rows: torch.Tensor, bound: float, clipping: str) -> torch.Tensor
     squares = torch.stack(parts, dim=1)
     scales = clipping_scales(squares=squares, max_grad_norm=bound, clipping=clipping)
     total = torch.zeros(rows.shape[1], dtype=rows.dtype)
-    blocks = {slot.index: rows[:, slot.offset : slot.end].clone() for slot in slots}
-    add_clipped(total=total, blocks=blocks, scales=scales, layout=LAYOUT)
+    blocks = {slot: rows[:, slot.offset : slot.end].clone() for slot in slots}
+    add_clipped(total=total, blocks=blocks, scales=scales)
     return total
 
 

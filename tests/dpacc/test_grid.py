@@ -34,7 +34,8 @@ def clipped(rows: torch.Tensor, **changes: Any) -> torch.Tensor:
     plan = discrete(10, **changes)
     total = ClippedSum(plan=plan, layout=LAYOUT, max_grad_norm=plan.max_grad_norm, device=CPU)
     squares = torch.stack([rows[:, :300].square().sum(1), rows[:, 300:].square().sum(1)], dim=1)
-    total.add_kept({0: rows[:, :300].clone(), 1: rows[:, 300:].clone()}, squares)
+    slots = LAYOUT.slots.values()
+    total.add_kept({slot: rows[:, slot.offset : slot.end].clone() for slot in slots}, squares)
     return total.total
 
 

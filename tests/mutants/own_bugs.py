@@ -15,12 +15,10 @@ OWN_BUGS = (
         (
             Patch(
                 "dpacc.accumulation",
-                "        add_clipped(total=self._gradients, blocks=blocks, scales=scales, layout=self._layout)\n",
+                "        add_clipped(total=self._gradients, blocks=blocks, scales=scales)\n",
                 "        summed = torch.zeros_like(self._gradients)\n"
-                "        for slot in self._layout.slots.values():\n"
-                "            if slot.index in blocks:\n"
-                "                columns = blocks[slot.index].nan_to_num().sum(dim=0)\n"
-                "                summed[slot.offset : slot.end] = columns\n"
+                "        for slot, block in blocks.items():\n"
+                "            summed[slot.offset : slot.end] = block.nan_to_num().sum(dim=0)\n"
                 "        most = self._bound * len(scales)\n"
                 "        self._gradients.add_(summed * min(1.0, most / float(summed.norm() + 1e-9)))\n",
             ),
