@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from types import MethodType
 from typing import Any
 
@@ -96,7 +97,8 @@ def keep_fewer_activations(model: nn.Module) -> int:
     """
     changed = 0
     for module in model.modules():
-        leaner = _LEANER.get(_source(module))
+        forward = module.forward
+        leaner = _LEANER.get(_source(getattr(forward, "__func__", forward)))
         trained = any(p.requires_grad for p in module.parameters(recurse=False))
         if leaner is not None and not trained:
             module.forward = MethodType(leaner, module)
@@ -104,9 +106,10 @@ def keep_fewer_activations(model: nn.Module) -> int:
     return changed
 
 
-def _source(layer: nn.Module) -> str:
+@cache
+def _source(forward: Callable[..., Any]) -> str:
     try:
-        source = inspect.getsource(layer.forward)
+        source = inspect.getsource(forward)
     except (OSError, TypeError):  # nothing to compare with
         return ""
     lines = (line.strip() for line in source.splitlines())
