@@ -29,14 +29,13 @@ def work(rank: int, ranks: int, port: int, pipe: Connection) -> None:
         "LOCAL_WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",  # unset, Accelerate would give a lone rank every core
+        "OMP_NUM_THREADS": "1",  # else Accelerate gives a lone rank every core
     }
     if ranks == 1:
         del os.environ["WORLD_SIZE"]
     import torch
     from real_text_contenders import dpacc
 
-    torch.set_num_threads(1)
     if not torch.cuda.is_available():  # the noise, too, is drawn on the rank's own core
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
 
