@@ -56,9 +56,10 @@ def device_memory(
 ) -> DeviceMemory:
     """Memory of one device at the worst of three moments of a run.
 
-    With W = 4 bytes · trainable parameters: the coupling probe keeps three examples' gradients and
-    two copies of one; a micro-batch holds AdamW's 2W and the clipped sum; a release holds that sum
-    twice, and the noise. On a processor the noise is drawn ahead, into its own memory.
+    With W = 4 bytes · trainable parameters: the coupling probe puts three examples' gradients
+    side by side, and holds one more; a micro-batch holds AdamW's 2W and the clipped sum; a release
+    holds that sum twice, and the noise. On a processor the noise is drawn ahead, into its own
+    memory.
 
     Args:
         skeleton: the model.
@@ -75,7 +76,7 @@ def device_memory(
     }
     optimizer = {"optimizer": _optimizer_bytes(flat, placement, ranks)}
     noise = {"noise": flat if on_processor else 0}
-    probing = max(probe.peak + flat, (3 + PROBE_EXAMPLES) * flat)
+    probing = max(probe.peak + flat, (2 * PROBE_EXAMPLES + 1) * flat)
     # The clipped sum, its reduced copy, and noise or gradient; AdamW's own work on a GPU.
     releasing = (3 if on_processor else 5) * flat
     moments = {
