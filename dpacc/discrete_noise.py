@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -33,7 +34,7 @@ Words = npt.NDArray[np.uint64]
 
 
 def discrete_gaussians(
-    *, secret: RunSecret, step: int, purpose: str, scale: int, count: int
+    *, secret: RunSecret, step: int, purpose: str, scale: int, count: int, threads: int = 1
 ) -> Integers:
     """`count` independent integers k with chance ∝ e^(−k²/2σ²), for one logical step.
 
@@ -46,6 +47,7 @@ def discrete_gaussians(
         purpose: what they are for; each purpose has draws of its own.
         scale: σ, a whole number.
         count: how many.
+        threads: how many cores draw; no effect on the result.
 
     Raises:
         ValueError: σ is not a whole number in [1, 2⁴⁴].
@@ -61,9 +63,14 @@ def discrete_gaussians(
     if not 1 <= scale <= LARGEST_SCALE:
         raise ValueError(f"scale={scale} is not a whole number in [1, {LARGEST_SCALE}]")
     drawn = np.empty(count, dtype=np.int64)
-    for chunk, start in enumerate(range(0, count, _CHUNK)):
+
+    def draw(chunk: int) -> None:
         source = _Source(secret=secret, step=step, purpose=f"{purpose}/{chunk}")
+        start = chunk * _CHUNK
         drawn[start : start + _CHUNK] = _draw_chunk(source, scale)[: count - start]
+
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        list(pool.map(draw, range(-(-count // _CHUNK))))
     return drawn
 
 

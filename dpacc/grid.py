@@ -55,8 +55,12 @@ def whole_scale(*, multiplier: float, sensitivity: int) -> int:
     return isqrt(variance - 1) + 1
 
 
-def grid_noise(*, plan: PrivacyPlan, secret: RunSecret, step: int, width: int) -> Integers:
+def grid_noise(
+    *, plan: PrivacyPlan, secret: RunSecret, step: int, width: int, threads: int = 1
+) -> Integers:
     """Discrete Gaussian noise for a sum of `width` columns, and for its count below C, if any.
+
+    `threads` cores draw it, with no effect on the result.
 
     Returns:
         [width] or [width + 1], in grid points.
@@ -67,7 +71,7 @@ def grid_noise(*, plan: PrivacyPlan, secret: RunSecret, step: int, width: int) -
         if scale == 0:
             return np.zeros(count, dtype=np.int64)
         return discrete_gaussians(
-            secret=secret, step=step, purpose=purpose, scale=scale, count=count
+            secret=secret, step=step, purpose=purpose, scale=scale, count=count, threads=threads
         )
 
     gradients = drawn("noise", plan.gradient_noise_multiplier, SENSITIVITY, width)

@@ -50,6 +50,18 @@ def join_ranks(*, patience_seconds: float = _PATIENCE_SECONDS) -> Accelerator:
     return accelerator
 
 
+def idle_cores(accelerator: Accelerator) -> int:
+    """How many cores a rank may use beside its model's work: on a processor one, which it shares.
+
+    On GPUs the machine's cores are divided among its ranks, up to four for each: more would
+    contend with the thread that feeds the GPU.
+    """
+    if accelerator.device.type == "cpu":
+        return 1
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+    return max(1, min(4, (os.cpu_count() or 1) // ranks_here))
+
+
 def _settle_deepspeed(*, on_gpu: bool) -> None:
     """Keep its progress reports off the recipe's terminal, and a compiler out of a start on CPU."""
     try:

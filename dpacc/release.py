@@ -88,10 +88,17 @@ class Release:
         self._backend.update(self._parameters, gradient)
 
     def _draw(self, index: int) -> npt.NDArray[Any]:
+        threads = ranks.idle_cores(self._accelerator)
         if self._on_grid:
-            return grid_noise(plan=self._plan, secret=self._secret, step=index, width=self._width)
+            return grid_noise(
+                plan=self._plan,
+                secret=self._secret,
+                step=index,
+                width=self._width,
+                threads=threads,
+            )
         count = self._width + (self._plan.clipping == "adaptive")
-        return standard_normals(secret=self._secret, step=index, count=count)
+        return standard_normals(secret=self._secret, step=index, count=count, threads=threads)
 
     def _noise(self, index: int) -> Tensor:
         """N(0, (σ_g·C)²) for every element of the sum, and N(0, σ_b²) for the count, if any.

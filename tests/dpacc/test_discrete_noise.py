@@ -89,3 +89,12 @@ def test_scales_that_cannot_be_drawn_are_refused(scale: int) -> None:
     """No noise, and more than doubles can propose, are named."""
     with pytest.raises(ValueError, match=f"scale={scale}"):
         drawn(scale, 1)
+
+
+def test_any_number_of_threads_draws_the_same_noise() -> None:
+    """Each chunk has words and digits of its own, so it does not matter who draws it."""
+    count = 3 * discrete_noise._CHUNK + 5
+    together = discrete_gaussians(
+        secret=SECRET, step=2, purpose="noise", scale=10, count=count, threads=3
+    )
+    assert np.array_equal(together, drawn(10, count, step=2))

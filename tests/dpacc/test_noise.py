@@ -37,6 +37,14 @@ def test_element_i_depends_on_the_key_the_step_and_i_alone() -> None:
         assert np.array_equal(standard_normals(secret=SECRET, step=3, count=count), long[:count])
 
 
+def test_any_number_of_threads_draws_the_same_noise() -> None:
+    """Cores share the chunks out among themselves, and no element depends on who drew it."""
+    alone = standard_normals(secret=SECRET, step=3, count=1_000_001)
+    assert np.array_equal(
+        standard_normals(secret=SECRET, step=3, count=1_000_001, threads=5), alone
+    )
+
+
 def test_steps_and_secrets_give_independent_noise() -> None:
     """Noise of another step or another secret is uncorrelated with this one."""
     count = 100_000

@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from dpacc_accounting import read_ledger
 
 from dpacc.fingerprints import code_fingerprint, data_fingerprint
+from dpacc.ranks import idle_cores
 from tests.dpacc.failing_ranks_program import FAILS_AT, GONE, PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -118,3 +120,17 @@ def test_the_data_fingerprint_tells_other_data(other: list[dict[str, object]]) -
 def test_objects_of_unknown_kinds_do_not_make_ranks_disagree() -> None:
     """An object's text may hold its address, which differs from rank to rank."""
     assert data_fingerprint([object()]) == data_fingerprint([object()])
+
+
+@pytest.mark.parametrize(
+    ("device", "ranks_here", "cores"),
+    [("cpu", "1", 1), ("cuda", "1", 4), ("cuda", "4", 3), ("cuda", "24", 1)],
+)
+def test_idle_cores_are_shared_among_a_machines_ranks(
+    device: str, ranks_here: str, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve cores: the model has them on a processor, and on GPUs each rank has its share."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks_here)
+    accelerator = SimpleNamespace(device=torch.device(device), num_processes=1)
+    assert idle_cores(accelerator) == cores  # type: ignore[arg-type]
