@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpacc.gradients import GradientBuffer, Layout
+from dpacc.gradients import GradientBuffer, Layout, Slot
 from dpacc.heads import PerExampleEmbedding, PerExampleLayerNorm
 from dpacc.lean_layers import keep_fewer_activations
+from dpacc.lean_lora import add_in_place
 
 
 class PerExampleLinear(nn.Linear):
@@ -30,12 +31,23 @@ class PerExampleLinear(nn.Linear):
 
     gradient_buffer: GradientBuffer
 
-    def forward(self, input: Tensor) -> Tensor:
-        """The layer's output, [examples, ..., out_features]."""
-        output: Tensor = _PerExampleLinear.apply(  # type: ignore[no-untyped-call]
-            input, self.weight, self.bias, self.gradient_buffer
+    def forward(self, input: Tensor, onto: Tensor | None = None, scale: float = 1.0) -> Tensor:
+        """The layer's output, [examples, ..., out_features].
+
+        Args:
+            input: [examples, ..., in_features].
+            onto: added to, in place, and returned: onto + scale·(xWᵀ), for a layer without bias.
+            scale: of what is added.
+        """
+        if onto is None:
+            output: Tensor = _PerExampleLinear.apply(  # type: ignore[no-untyped-call]
+                input, self.weight, self.bias, self.gradient_buffer
+            )
+            return output
+        total: Tensor = _PerExampleSum.apply(  # type: ignore[no-untyped-call]
+            onto, input.to(onto.dtype), self.weight, scale, self.gradient_buffer
         )
-        return output
+        return total
 
 
 class _PerExampleLinear(torch.autograd.Function):
@@ -54,15 +66,48 @@ class _PerExampleLinear(torch.autograd.Function):
         input, weight = ctx.saved_tensors
         buffer: GradientBuffer = ctx.buffer
         weight_slot, bias_slot = (buffer.layout.slots.get(key) for key in ctx.parameters)
-        tokens = buffer.by_example(gradient)
         if weight_slot is not None:
-            inputs = buffer.by_example(input.to(gradient.dtype))
-            buffer.write(weight_slot, torch.bmm(tokens.transpose(1, 2), inputs))
+            _write_products(buffer, weight_slot, gradient, input.to(gradient.dtype))
         if bias_slot is not None:
+            tokens = buffer.by_example(gradient)
             buffer.write(bias_slot, tokens.sum(dim=1, dtype=torch.float32))
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
         return (gradient @ weight.to(gradient.dtype)).to(input.dtype), None, None, None
+
+
+class _PerExampleSum(torch.autograd.Function):
+    """y + s·xWᵀ, in y's place; s meets the few numbers of x, never the many of y."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, onto: Tensor, input: Tensor, weight: Tensor, scale: float, buffer: GradientBuffer
+    ) -> Tensor:
+        ctx.mark_dirty(onto)
+        ctx.buffer, ctx.parameter, ctx.scale = buffer, id(weight), scale
+        ctx.save_for_backward(input, weight)
+        onto.view(-1, onto.shape[-1]).addmm_(
+            input.reshape(-1, input.shape[-1]), weight.to(input.dtype).t(), alpha=scale
+        )
+        return onto
+
+    @staticmethod
+    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = output_gradients
+        input, weight = ctx.saved_tensors
+        slot = ctx.buffer.layout.slots.get(ctx.parameter)
+        if slot is not None:
+            _write_products(ctx.buffer, slot, gradient, input * ctx.scale)
+        of_input = None
+        if ctx.needs_input_grad[1]:
+            of_input = (gradient @ weight.to(gradient.dtype)) * ctx.scale
+        return gradient, of_input, None, None, None
+
+
+def _write_products(buffer: GradientBuffer, slot: Slot, gradient: Tensor, input: Tensor) -> None:
+    """gᵢᵀxᵢ of every example."""
+    tokens, inputs = buffer.by_example(gradient), buffer.by_example(input)
+    buffer.write(slot, torch.bmm(tokens.transpose(1, 2), inputs))
 
 
 _FLATTEN_TOKENS = {"opt"}
@@ -101,6 +146,7 @@ def attach_gradient_buffer(model: nn.Module) -> GradientBuffer:
     keep_fewer_activations(model)
     _compute_in_the_base_dtype(model)
     _keep_quantized_layers_differentiable(model)
+    add_in_place(model, upper=PerExampleLinear)
     return buffer
 
 
