@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, Protocol
 
 import psutil
 import torch
 from torch import Tensor
+from torch.utils import deterministic
 
 from dpacc.accumulation import ClippedSum
+from dpacc.errors import PrivacyError
 from dpacc.gradients import GradientBuffer, KeptGradients, SquaredNorms
 
 PerExampleGradients = Literal["auto", "materialize", "ghost"]
@@ -73,9 +77,30 @@ class Ghost:
         self._buffer = buffer
         self._backward = backward
         self._device = device
+        if device.type == "cuda":
+            # Its attention, which torch prefers on some GPUs, has no repeatable backward.
+            torch.backends.cuda.enable_cudnn_sdp(False)
+            # Without it torch refuses matrix products that are asked to be repeatable.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
     def add(self, losses: Tensor, owners: Tensor | None, into: ClippedSum) -> None:
-        """Measure, then scale and add."""
+        """Measure, then scale and add.
+
+        Raises:
+            PrivacyError: the second backward cannot be, or was not, what the first one was.
+        """
+        try:
+            with repeatable(self._device):
+                self._add(losses, owners, into)
+        except RuntimeError as error:
+            if "deterministic" not in str(error):
+                raise
+            raise PrivacyError(
+                f"a second backward cannot repeat the first here ({error}); choose "
+                "per_example_gradients='materialize'"
+            ) from error
+
+    def _add(self, losses: Tensor, owners: Tensor | None, into: ClippedSum) -> None:
         units, loss = _units(losses, owners), losses.sum()
         norms = SquaredNorms(self._buffer.layout, units=units, device=self._device)
         self._buffer.open(examples=len(losses), sink=norms, owners=owners)
@@ -86,6 +111,28 @@ class Ghost:
         self._backward(loss, False)
         self._buffer.close()
         into.require_bounded(sink)
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """While it lasts, a GPU's backward gives the same numbers each time; a processor's always does.
+
+    Attention adds up its gradients in whatever order blocks finish. It obeys torch's strict mode
+    alone, which raises RuntimeError for an operation that has no repeatable form.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warns)
+        deterministic.fill_uninitialized_memory = fills
 
 
 def most_rows_that_fit(*, width: int, device: torch.device) -> int:

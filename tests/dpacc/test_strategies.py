@@ -13,7 +13,14 @@ from dpacc.adapters import attach_gradient_buffer
 from dpacc.errors import PrivacyError
 from dpacc.gradients import GradientBuffer
 from dpacc.plan import PrivacyPlan
-from dpacc.strategies import Ghost, Materialize, Strategy, choose, most_rows_that_fit
+from dpacc.strategies import (
+    Ghost,
+    Materialize,
+    Strategy,
+    choose,
+    most_rows_that_fit,
+    repeatable,
+)
 from tests.dpacc.test_adapters import backward, loop_gradients
 from tests.dpacc.test_engine import noiseless
 from tests.tiny_models import collate, examples, losses_of, tiny_model
@@ -113,3 +120,35 @@ def test_auto_keeps_gradients_where_a_handful_fit() -> None:
     assert choose("auto", rows_that_fit=7) == "ghost"
     rows = most_rows_that_fit(width=1000, device=CPU)
     assert most_rows_that_fit(width=10**12, device=CPU) < 1 <= rows
+
+
+def test_two_passes_on_a_gpu_are_asked_to_be_the_same() -> None:
+    """What torch was told before is restored; on a processor it is not told anything."""
+    assert not torch.are_deterministic_algorithms_enabled()
+    with repeatable(CPU):
+        assert not torch.are_deterministic_algorithms_enabled()
+    with repeatable(torch.device("cuda")):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
+
+
+def test_what_cannot_be_repeated_is_refused_with_the_remedy() -> None:
+    """Torch's refusal becomes the engine's; another error stays what it is."""
+    model = tiny_model("llama")
+    buffer = attach_gradient_buffer(model)
+    total = empty_sum(buffer, noiseless(3))
+    refusals = {
+        "foo does not have a deterministic implementation": PrivacyError,
+        "out of order": RuntimeError,
+    }
+    for message, kind in refusals.items():
+
+        def failing(loss: torch.Tensor, keep: bool, message: str = message) -> None:
+            raise RuntimeError(message)
+
+        with pytest.raises(kind, match=message) as told:
+            Ghost(buffer, failing, CPU).add(torch.ones(3), None, total)
+        assert type(told.value) is kind
