@@ -59,13 +59,12 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def start(name: str, threads: int, dtype: str) -> Connection | str:
-    """Start a contender, which trains on one logical batch first; its pipe, or why it cannot."""
+def start(name: str, threads: int, dtype: str) -> Connection:
+    """Start a contender, which runs once untimed and then says "ready", or why it cannot run."""
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     context.Process(target=work, args=(name, threads, dtype, there), daemon=True).start()
-    answer = here.recv()
-    return here if answer == "ready" else answer
+    return here
 
 
 @click.command()
@@ -79,7 +78,8 @@ def main(logical_batches: int, threads: int, dtype: str, only: str) -> None:
 
     names = [name for name in CONTENDERS if not only or name in only.split(";")]
     pipes = {name: start(name, threads, dtype) for name in names}
-    running = {name: pipe for name, pipe in pipes.items() if isinstance(pipe, Connection)}
+    answers = {name: pipe.recv() for name, pipe in pipes.items()}
+    running = {name: pipe for name, pipe in pipes.items() if answers[name] == "ready"}
     results: dict[str, list[Row]] = {name: [] for name in running}
     for _ in range(logical_batches):
         for name, pipe in running.items():
@@ -92,8 +92,8 @@ def main(logical_batches: int, threads: int, dtype: str, only: str) -> None:
     print(f"256 examples, median of {logical_batches}, {threads} thread(s) each, {dtype}")
     for name, rows in results.items():
         print(f"{name:22}{_row(rows, results)}")
-    for name, why in pipes.items():
-        if isinstance(why, str):
+    for name, why in answers.items():
+        if name not in running:
             print(f"{name:22}did not run: {why}")
 
 

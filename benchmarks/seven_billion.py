@@ -1,12 +1,18 @@
-"""One private logical step on a base of seven billion parameters, on a processor: time and memory.
+"""Private logical steps on a base of seven billion parameters: time and memory.
 
     python benchmarks/seven_billion.py --shape llama-7b
+    python benchmarks/seven_billion.py --tokens 512 --examples 16 --micro-batch-tokens 4096 \\
+        --steps 6 --strategy materialize --no-checkpointing     # on a GPU
 
-The base has the published shape of Llama-2-7B or GPT-J-6B, random weights, and is stored in NF4
-with doubly quantized scales, one layer after another, so that it is never whole in 16 bits. The
-step is the real one: coupling probe, sampling, two-pass ghost clipping, ledger, noise, AdamW.
-Large arrays are returned to the system as soon as they are freed: the script starts itself again
-with glibc told so, whose own threshold grows until a layer's worth stays behind for every layer.
+On the GPU if there is one, else on the processor. `--tool PEFT` trains the same without privacy,
+`--tool Opacus` with Opacus' hooks. The base has the published shape of Llama-2-7B or GPT-J-6B,
+random weights, and is stored in NF4 with doubly quantized scales, one layer after another, so that
+it is never whole in 16 bits. dpacc's step is the real one: coupling probe, sampling, clipping,
+ledger, noise, AdamW.
+
+On a processor, large arrays are returned to the system as soon as they are freed: the script
+starts itself again with glibc told so, whose own threshold grows until a layer's worth stays
+behind for every layer.
 """
 
 from __future__ import annotations
@@ -14,9 +20,13 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
+import statistics
 import sys
 import tempfile
 import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +34,7 @@ import bitsandbytes as bnb
 import click
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GPTJConfig, LlamaConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
@@ -44,6 +54,7 @@ SHAPES: dict[str, Any] = {
     ),
     "gptj-6b": GPTJConfig(vocab_size=50400, n_embd=4096, n_layer=28, n_head=16, rotary_dim=64),
 }
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 NF4 = BitsAndBytesConfig(
     load_in_4bit=True,
     bnb_4bit_quant_type="nf4",
@@ -79,16 +90,17 @@ def _fill(module: nn.Module) -> None:
         if parameter is None:
             continue
         if isinstance(module, bnb.nn.Linear4bit) and name == "weight":
-            drawn = torch.empty(module.out_features, module.in_features).normal_(std=0.02)
+            shape = module.out_features, module.in_features
+            drawn = torch.empty(shape, device=DEVICE).normal_(std=0.02)
             module.weight = bnb.nn.Params4bit(
                 drawn.to(torch.bfloat16),
                 requires_grad=False,
                 quant_type="nf4",
                 compress_statistics=True,
                 module=module,
-            ).to("cpu")
+            ).to(DEVICE)
             continue
-        value = torch.empty(parameter.shape, dtype=torch.bfloat16)
+        value = torch.empty(parameter.shape, dtype=torch.bfloat16, device=DEVICE)
         is_scale = name == "weight" and parameter.ndim == 1
         value = torch.ones_like(value) if is_scale else value.normal_(std=0.02)
         module._parameters[name] = nn.Parameter(value, requires_grad=False)
@@ -102,68 +114,164 @@ def _restore_buffers(model: nn.Module, config: Any, names: set[str]) -> None:
     for name in names:
         owner, _, leaf = name.rpartition(".")
         one_layer = ".".join("0" if part.isdigit() else part for part in name.split("."))
-        setattr(model.get_submodule(owner), leaf, computed[one_layer].clone())
+        setattr(model.get_submodule(owner), leaf, computed[one_layer].to(DEVICE))
 
 
-@click.command()
-@click.option("--shape", type=click.Choice(list(SHAPES)), default="llama-7b", show_default=True)
-@click.option("--examples", default=8, show_default=True, help="Examples in the logical batch.")
-@click.option("--tokens", default=64, show_default=True, help="Tokens of each example.")
-@click.option("--rank", default=16, show_default=True, help="Rank of the adapters.")
-@click.option("--strategy", type=click.Choice(["ghost", "materialize"]), default="ghost")
-@click.option("--micro-batch-tokens", default=512, show_default=True)
-@click.option("--layers", type=int, help="Fewer layers, to try the script.")
-def main(
-    shape: str,
-    examples: int,
-    tokens: int,
-    rank: int,
-    strategy: PerExampleGradients,
-    micro_batch_tokens: int,
-    layers: int | None,
-) -> None:
-    """Build the base, train two logical steps, and print what they took."""
-    started = time.monotonic()
-    model = random_base(shape=shape, layers=layers)
-    parameters = sum(_count(p) for p in model.parameters())
-    print(f"{shape}: {parameters / 1e9:.2f} billion parameters, built in {_since(started)}")
-    print(f"peak so far {_peak():.2f} GiB")
-    model = add_lora(model=model, rank=rank, alpha=2 * rank, gradient_checkpointing=True)
-    trainable = [p for p in model.parameters() if p.requires_grad]
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What every tool trains on: `examples` sequences of `tokens` random tokens, `steps` times."""
+
+    examples: int
+    tokens: int
+    steps: int
+    strategy: PerExampleGradients
+    micro_batch_tokens: int
+
+    def rows(self, vocabulary: int) -> list[list[int]]:
+        """The sequences."""
+        rows: list[list[int]] = torch.randint(vocabulary, (self.examples, self.tokens)).tolist()
+        return rows
+
+    def batches(self, vocabulary: int) -> list[dict[str, Tensor]]:
+        """The micro-batches of a step, for the tools that do not cut it themselves."""
+        at_once = self.micro_batch_tokens // self.tokens
+        parts = torch.tensor(self.rows(vocabulary), device=DEVICE).split(at_once)
+        return [{"input_ids": ids, "labels": ids} for ids in parts]
+
+
+def private(model: Any, work: Work) -> Iterator[None]:
+    """dpacc: a step at each turn."""
     plan = PrivacyPlan(
-        dataset_size=examples,
-        expected_batch_size=examples,
-        steps=2,
+        dataset_size=work.examples,
+        expected_batch_size=work.examples,
+        steps=work.steps,
         noise_multiplier=1.0,
         max_grad_norm=1.0,
         target_delta=1e-5,
     )
-    optimizer = torch.optim.AdamW(trainable, lr=1e-4)
-    before = [_digest(p) for p in trainable]
+    optimizer = torch.optim.AdamW(trainable(model), lr=1e-4)
     with tempfile.TemporaryDirectory() as folder:
         engine = PrivacyEngine(
-            Accelerator(cpu=True),
+            Accelerator(cpu=DEVICE.type == "cpu"),
             plan,
             ledger=Path(folder) / "ledger.jsonl",
-            per_example_gradients=strategy,
-            micro_batch_tokens=micro_batch_tokens,
+            per_example_gradients=work.strategy,
+            micro_batch_tokens=work.micro_batch_tokens,
         )
         model, optimizer = engine.prepare(model, optimizer)
-        vocabulary = model.config.vocab_size
-        rows = torch.randint(vocabulary, (examples, tokens)).tolist()
-        data = [{"input_ids": ids, "attention_mask": [1] * tokens, "labels": ids} for ids in rows]
-        asked = time.monotonic()
+        data = [{"input_ids": ids, "labels": ids} for ids in work.rows(model.config.vocab_size)]
         for step in engine.steps(data, lambda batch: pad_examples(batch, pad_token_id=0)):
             for batch in step:
                 step.backward(causal_lm_losses(model, batch))
             step.update()
-            print(f"step {step.index}: {_since(asked)}, peak so far {_peak():.2f} GiB")
-            asked = time.monotonic()
+            yield
         engine.close()
-    moved = sum(_digest(p) != old for p, old in zip(trainable, before, strict=True))
-    print(f"{sum(p.numel() for p in trainable):,} trainable parameters")
-    print(f"{moved} of {len(trainable)} adapter matrices moved; {strategy}, rank {rank}, ", end="")
-    print(f"{examples} examples of {tokens} tokens")
+
+
+def non_private(model: Any, work: Work) -> Iterator[None]:
+    """PEFT and AdamW without privacy."""
+    optimizer = torch.optim.AdamW(trainable(model), lr=1e-4)
+    batches = work.batches(model.config.vocab_size)
+    for _ in range(work.steps):
+        for batch in batches:
+            (model(**batch).loss / len(batches)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        yield
+
+
+def opacus(model: Any, work: Work) -> Iterator[None]:
+    """Opacus' hooks, each micro-batch's gradients clipped and added up before the noise."""
+    from opacus import PrivacyEngine as OpacusEngine
+    from torch.utils.data import DataLoader
+
+    warnings.filterwarnings("ignore")
+    private, optimizer, _ = OpacusEngine().make_private(
+        module=model,
+        optimizer=torch.optim.AdamW(trainable(model), lr=1e-4),
+        data_loader=DataLoader(range(work.examples), batch_size=work.examples),  # type: ignore[arg-type]
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        poisson_sampling=False,
+    )
+    criterion = nn.CrossEntropyLoss(reduction="none")
+    batches = work.batches(model.config.vocab_size)
+    for _ in range(work.steps):
+        for place, batch in enumerate(batches, start=1):
+            logits = private(input_ids=batch["input_ids"]).logits[:, :-1]
+            losses = criterion(logits.transpose(1, 2), batch["labels"][:, 1:])
+            losses.mean(dim=1).mean().backward()
+            optimizer.signal_skip_step(do_skip=place < len(batches))
+            optimizer.step()
+            optimizer.zero_grad()
+        yield
+
+
+TOOLS: dict[str, Callable[[Any, Work], Iterator[None]]] = {
+    "dpacc": private,
+    "PEFT": non_private,
+    "Opacus": opacus,
+}
+
+
+@click.command()
+@click.option("--shape", type=click.Choice(list(SHAPES)), default="llama-7b", show_default=True)
+@click.option("--tool", type=click.Choice(list(TOOLS)), default="dpacc", show_default=True)
+@click.option("--examples", default=8, show_default=True, help="Examples in the logical batch.")
+@click.option("--tokens", default=64, show_default=True, help="Tokens of each example.")
+@click.option("--steps", default=2, show_default=True, help="Logical steps.")
+@click.option("--rank", default=16, show_default=True, help="Rank of the adapters.")
+@click.option("--strategy", type=click.Choice(["ghost", "materialize"]), default="ghost")
+@click.option("--checkpointing/--no-checkpointing", default=True, show_default=True)
+@click.option("--micro-batch-tokens", default=512, show_default=True)
+@click.option("--layers", type=int, help="Fewer layers, to try the script.")
+def main(
+    shape: str,
+    tool: str,
+    examples: int,
+    tokens: int,
+    steps: int,
+    rank: int,
+    strategy: PerExampleGradients,
+    checkpointing: bool,
+    micro_batch_tokens: int,
+    layers: int | None,
+) -> None:
+    """Build the base, train some logical steps, and print what they took."""
+    started = time.monotonic()
+    base = random_base(shape=shape, layers=layers)
+    parameters = sum(_count(p) for p in base.parameters())
+    print(f"{shape}: {parameters / 1e9:.2f} billion parameters, built in {_since(started)}")
+    print(f"peak so far {_peak():.2f} GiB")
+    adapted = add_lora(model=base, rank=rank, alpha=2 * rank, gradient_checkpointing=checkpointing)
+    model = adapted.to(DEVICE).train()
+    adapters = trainable(model)
+    before = [_digest(p) for p in adapters]
+    work = Work(
+        examples=examples,
+        tokens=tokens,
+        steps=steps,
+        strategy=strategy,
+        micro_batch_tokens=micro_batch_tokens,
+    )
+    seconds, asked = [], time.monotonic()
+    for step, _ in enumerate(TOOLS[tool](model, work)):
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.monotonic() - asked)
+        print(f"step {step}: {seconds[-1]:.2f} s, peak so far {_peak():.2f} GiB", flush=True)
+        asked = time.monotonic()
+    later = statistics.median(seconds[1:])
+    moved = sum(_digest(p) != old for p, old in zip(adapters, before, strict=True))
+    print(f"{sum(p.numel() for p in adapters):,} trainable parameters")
+    print(f"{moved} of {len(adapters)} adapter matrices moved; {strategy}, rank {rank}, ", end="")
+    print(f"{examples} examples of {tokens} tokens, checkpointing {checkpointing}")
+    print(f"{tool}: {later:.2f} s a step after the first, {examples * tokens / later:.0f} tokens/s")
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The adapters' parameters."""
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 def return_freed_memory() -> None:
@@ -179,7 +287,7 @@ def _count(parameter: nn.Parameter) -> int:
 
 
 def _digest(parameter: nn.Parameter) -> bytes:
-    return hashlib.sha256(parameter.detach().numpy().data).digest()
+    return hashlib.sha256(parameter.detach().cpu().numpy().data).digest()
 
 
 def _since(start: float) -> str:
@@ -187,6 +295,8 @@ def _since(start: float) -> str:
 
 
 def _peak() -> float:
+    if DEVICE.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

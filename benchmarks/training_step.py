@@ -59,13 +59,12 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def start(name: str, threads: int) -> Connection | str:
-    """Start a contender; its pipe, or why it cannot run."""
+def start(name: str, threads: int) -> Connection:
+    """Start a contender, which runs once untimed and then says "ready", or why it cannot run."""
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     context.Process(target=work, args=(name, threads, there), daemon=True).start()
-    answer = here.recv()
-    return here if answer == "ready" else answer
+    return here
 
 
 @click.command()
@@ -78,7 +77,8 @@ def main(repeats: int, threads: int, only: str) -> None:
 
     names = [name for name in CONTENDERS if not only or name in only.split(",")]
     pipes = {name: start(name, threads) for name in names}
-    running = {name: pipe for name, pipe in pipes.items() if isinstance(pipe, Connection)}
+    answers = {name: pipe.recv() for name, pipe in pipes.items()}
+    running = {name: pipe for name, pipe in pipes.items() if answers[name] == "ready"}
     results: dict[str, list[tuple[float, float, float]]] = {name: [] for name in running}
     for _ in range(repeats):
         for name, pipe in running.items():
@@ -88,8 +88,8 @@ def main(repeats: int, threads: int, only: str) -> None:
     print(f"One step, median of {repeats}, {threads} thread(s) each")
     for name, rows in results.items():
         print(f"{name:18}{_row(rows, results.get(floor, rows))}")
-    for name, why in pipes.items():
-        if isinstance(why, str):
+    for name, why in answers.items():
+        if name not in running:
             print(f"{name:18}did not run: {why}")
 
 
