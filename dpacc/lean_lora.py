@@ -60,6 +60,7 @@ def _plain_adapter(layer: Any, x: Tensor, upper: type[nn.Module]) -> str | None:
     if len(active) != 1 or active[0] in getattr(layer, "lora_variant", ()):
         return None
     matrix = layer.lora_B[active[0]]
+    kind: type = type(matrix)
     casts = layer.cast_input_dtype_enabled and x.dtype != layer.lora_A[active[0]].weight.dtype
-    plain = type(matrix) is upper and matrix.bias is None and not casts
+    plain = kind is upper and matrix.bias is None and not casts
     return active[0] if plain else None
