@@ -22,6 +22,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_ro
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 MODEL = DATA / "smollm2-135m-instruct"
+DTYPE = "float32"
 WORDS = (" negative", " positive")
 PARTS = ("train", "held_out")
 VALIDATION = 1376
@@ -64,10 +65,10 @@ class LastPosition(LlamaDecoderLayer):
 
 
 def upper_layers(*, layers: int) -> PreTrainedModel:
-    """The top `layers` of SmolLM2 in bf16, frozen, from `inputs_embeds` to the label words."""
+    """The top `layers` of SmolLM2, frozen, from `inputs_embeds` to the label words."""
     from dpacc.models import load_base
 
-    model = load_base(model=str(MODEL), dtype="bfloat16").model
+    model = load_base(model=str(MODEL), dtype=DTYPE).model
     kept = model.model.layers[-layers:]
     kept[-1].__class__ = LastPosition
     model.model.layers = kept
@@ -208,11 +209,11 @@ def _states_beneath(layers: int, rows: Sequence[Row], starts: np.ndarray) -> Ten
     """What enters the top `layers` for each token of each row, [tokens, hidden]."""
     from dpacc.models import load_base
 
-    model = load_base(model=str(MODEL), dtype="bfloat16").model.eval().model
+    model = load_base(model=str(MODEL), dtype=DTYPE).model.eval().model
     model.layers = model.layers[:-layers]
     model.norm = nn.Identity()
     model.config.num_hidden_layers = len(model.layers)
-    states = torch.empty(int(starts[-1]), model.config.hidden_size, dtype=torch.bfloat16)
+    states = torch.empty(int(starts[-1]), model.config.hidden_size, dtype=getattr(torch, DTYPE))
     order = sorted(range(len(rows)), key=lambda at: len(rows[at]["input_ids"]))
     for places in _runs(order, rows):
         ids = [torch.tensor(rows[at]["input_ids"]) for at in places]

@@ -54,7 +54,7 @@ def add_in_place(model: nn.Module, *, upper: type[nn.Module]) -> int:
 
 def _plain_adapter(layer: Any, x: Tensor, upper: type[nn.Module]) -> str | None:
     """The one adapter that `layer` applies to `x`, if it is as LoRA was first described."""
-    if layer.disable_adapters or layer.merged or torch.is_autocast_enabled(x.device.type):
+    if layer.disable_adapters or layer.merged or _autocasts(x.device.type):
         return None
     active = [name for name in layer.active_adapters if name in layer.lora_A]
     if len(active) != 1 or active[0] in getattr(layer, "lora_variant", ()):
@@ -64,3 +64,8 @@ def _plain_adapter(layer: Any, x: Tensor, upper: type[nn.Module]) -> str | None:
     casts = layer.cast_input_dtype_enabled and x.dtype != layer.lora_A[active[0]].weight.dtype
     plain = kind is upper and matrix.bias is None and not casts
     return active[0] if plain else None
+
+
+def _autocasts(device: str) -> bool:
+    """Whether operations on that kind of device choose their dtypes themselves now."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
