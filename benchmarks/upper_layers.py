@@ -110,6 +110,10 @@ class Sentences:
             "word": torch.tensor([r["word"] for r in rows]),
         }
 
+    def inputs(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """A batch without its words."""
+        return {name: value for name, value in self.collate(rows).items() if name != "word"}
+
     def only(self, places: Sequence[int]) -> list[Row]:
         """Some of the rows."""
         return [self.rows[place] for place in places]
@@ -164,20 +168,31 @@ def load_sentences(*, layers: int, folder: Path) -> Sentences:
 
     The first call for a number of `layers` takes some minutes, and leaves its states in `folder`.
     """
-    from transformers import AutoTokenizer
+    records = [record for part in PARTS for record in _records(part)]
+    return _beneath(
+        layers=layers,
+        prompts=[record["prompt"] for record in records],
+        words=[WORDS.index(record["completion"]) for record in records],
+        path=folder / f"states-beneath-{layers}.pt",
+    )
 
-    tokenizer = AutoTokenizer.from_pretrained(str(MODEL))
-    rows = []
-    for record in [record for part in PARTS for record in _records(part)]:
-        ids = tokenizer(record["prompt"])["input_ids"]
-        word = WORDS.index(record["completion"])
-        rows.append({"row": len(rows), "input_ids": ids, "word": word})
-    starts = np.cumsum([0, *(len(row["input_ids"]) for row in rows)])
-    path = folder / f"states-beneath-{layers}.pt"
+
+def load_written(*, layers: int, folder: Path, count: int = 64) -> Sentences:
+    """Prompts around texts that the base writes itself after "Review:", which no one's data shaped.
+
+    Their words are made up. The first call leaves texts and states in `folder`.
+    """
+    path = folder / "written.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        torch.save(_states_beneath(layers, rows, starts), path)
-    return Sentences(rows=rows, states=torch.load(path), starts=starts)
+        path.write_text(json.dumps(_write(count)))
+    prompts = [f"Review: {text}\nSentiment:" for text in json.loads(path.read_text())]
+    return _beneath(
+        layers=layers,
+        prompts=prompts,
+        words=[0] * len(prompts),
+        path=folder / f"written-beneath-{layers}.pt",
+    )
 
 
 def parts() -> tuple[list[int], list[int], list[int]]:
@@ -202,6 +217,42 @@ def _tokens_of_words() -> list[int]:
 def _records(part: str) -> list[dict[str, str]]:
     lines = (DATA / f"movie_sentiment/{part}.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def _beneath(*, layers: int, prompts: Sequence[str], words: Sequence[int], path: Path) -> Sentences:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(MODEL))
+    rows = [
+        {"row": place, "input_ids": tokenizer(prompt)["input_ids"], "word": word}
+        for place, (prompt, word) in enumerate(zip(prompts, words, strict=True))
+    ]
+    starts = np.cumsum([0, *(len(row["input_ids"]) for row in rows)])
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(_states_beneath(layers, rows, starts), path)
+    return Sentences(rows=rows, states=torch.load(path), starts=starts)
+
+
+@torch.no_grad()
+def _write(count: int) -> list[str]:
+    """First lines that the base continues "Review:" with."""
+    from dpacc.models import load_base
+
+    base = load_base(model=str(MODEL), dtype=DTYPE)
+    torch.manual_seed(0)
+    ids = base.tokenizer("Review:", return_tensors="pt")["input_ids"].repeat(count, 1)
+    written = base.model.eval().generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=28,
+        do_sample=True,
+        top_k=0,
+        use_cache=True,
+        pad_token_id=base.tokenizer.pad_token_id,
+    )
+    texts = base.tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
+    return [text.strip().split("\n")[0] for text in texts if text.strip()]
 
 
 @torch.no_grad()

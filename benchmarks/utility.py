@@ -22,7 +22,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from upper_layers import load_sentences, measure, parts, upper_layers
+from upper_layers import load_sentences, load_written, measure, parts, upper_layers
 from utility_contenders import Run, train
 from utility_plans import EPSILONS, METHODS, RANKS, RATES, SEEDS, TOOLS, cell, levers, ranks
 
@@ -42,6 +42,7 @@ class Bench:
 
     def __init__(self, *, layers: int, folder: Path) -> None:
         self._sentences = load_sentences(layers=layers, folder=folder)
+        self._written = load_written(layers=layers, folder=folder)
         self._base = upper_layers(layers=layers)
         self._learned, self._validation, self._held_out = parts()
         self._path = folder / "results.jsonl"
@@ -56,7 +57,13 @@ class Bench:
                 return known
         started = time.monotonic()
         learned = self._sentences.only(self._learned)
-        model = train(run, base=self._base, sentences=self._sentences, rows=learned)
+        model = train(
+            run,
+            base=self._base,
+            sentences=self._sentences,
+            rows=learned,
+            written=self._written,
+        )
         result = asked | self._measured(model, held_out=held_out)
         result["seconds"] = round(time.monotonic() - started, 1)
         self._base = model.unload()
@@ -99,22 +106,23 @@ def main(context: click.Context, folder: str, layers: int) -> None:
 
 
 @main.command("main")
+@click.option("--tool", "tools", multiple=True, help="Only these; by default all.")
 @click.pass_obj
-def main_cells(bench: Bench) -> None:
+def main_cells(bench: Bench, tools: tuple[str, ...]) -> None:
     """Both tools at every epsilon, three seeds each, on the held-out sentences."""
     untrained = bench.untrained(held_out=True)
     print(f"untrained: {_shown([untrained])}")
     for epsilon in EPSILONS:
         found = {}
-        for tool in TOOLS:
+        for tool in tools or TOOLS:
             rate = best_rate(bench, tool, epsilon)
             runs = [cell(tool, epsilon, rate, seed) for seed in SEEDS]
             found[tool] = [bench.result(run, held_out=True) for run in runs]
             gain = _difference(found[tool], [untrained])
             print(f"ε {epsilon or '∞'} {tool}, rate {rate:g}: {_shown(found[tool])}; gain {gain}")
-        for tool in ("dpacc", "dpacc, SGD"):
+        for tool in [tool for tool in found if "dpacc" in tool and "Opacus" in found]:
             ahead = _difference(found[tool], found["Opacus"])
-            print(f"ε {epsilon or '∞'} {tool} ahead of Opacus by {ahead}")
+            print(f"ε {epsilon or '∞'} {tool} ahead of Opacus by {ahead}", flush=True)
 
 
 @main.command("levers")
@@ -122,7 +130,7 @@ def main_cells(bench: Bench) -> None:
 def one_lever_each(bench: Bench) -> None:
     """The cell of dpacc at ε = 1, with one thing changed, on the validation sentences."""
     print(f"untrained: {_shown([bench.untrained(held_out=False)])}")
-    for name, run in levers(best_rate(bench, "dpacc", 1.0)).items():
+    for name, run in levers(best_rate(bench, "dpacc, plain LoRA", 1.0)).items():
         print(f"{name}: {_shown([bench.result(run, held_out=False)])}", flush=True)
 
 
@@ -131,7 +139,7 @@ def one_lever_each(bench: Bench) -> None:
 @click.pass_obj
 def rank_by_method(bench: Bench, picture: Path | None) -> None:
     """Every rank of LoRA and FFA-LoRA at ε = 8, on the validation sentences."""
-    runs = ranks(best_rate(bench, "dpacc", 8.0))
+    runs = ranks(best_rate(bench, "dpacc, plain LoRA", 8.0))
     found = {key: bench.result(run, held_out=False) for key, run in runs.items()}
     for method in METHODS:
         row = [_shown([found[method, rank]]) for rank in RANKS]

@@ -43,9 +43,13 @@ class Run:
     momentum: float = 0.0
 
 
-def train(run: Run, *, base: Any, sentences: Sentences, rows: list[Row]) -> Any:
-    """`base` with an adapter that learned `rows` in one run; `unload()` takes it off again."""
+def train(run: Run, *, base: Any, sentences: Sentences, rows: list[Row], written: Sentences) -> Any:
+    """`base` with an adapter that learned `rows` in one run; `unload()` takes it off again.
+
+    `written` is public: what the base wrote itself.
+    """
     from dpacc.models import add_lora
+    from dpacc.whitening import whiten
 
     adapted = add_lora(
         model=base,
@@ -54,6 +58,8 @@ def train(run: Run, *, base: Any, sentences: Sentences, rows: list[Row]) -> Any:
         method=run.method,  # type: ignore[arg-type]
         seed=run.seed,
     ).train()
+    if run.method == "whitened":
+        whiten(model=adapted, public_examples=written.rows, collate=written.inputs)
     _CONTENDERS[run.tool](run, adapted, sentences, rows)
     return adapted
 

@@ -15,27 +15,29 @@ TOOLS = {
     "dpacc": Run(
         tool="dpacc",
         epsilon=None,
+        method="whitened",
+        max_grad_norm=3.0,
+        batch=512,
+        steps=32,
+        learning_rate=3e-3,
+        average=0.5,
+    ),
+    "dpacc, plain LoRA": Run(
+        tool="dpacc",
+        epsilon=None,
         batch=128,
         steps=128,
         learning_rate=3e-3,
         average=0.5,
     ),
-    "dpacc, SGD": Run(
-        tool="dpacc",
-        epsilon=None,
-        batch=512,
-        steps=32,
-        learning_rate=0.1,
-        momentum=0.9,
-        max_grad_norm=5.0,
-        average=0.5,
-    ),
     "Opacus": Run(tool="Opacus", epsilon=None, batch=64, steps=256, learning_rate=3e-3),
+    "Opacus, large batches": Run(
+        tool="Opacus", epsilon=None, batch=512, steps=32, learning_rate=3e-3
+    ),
 }
 """The same 16,384 gradient evaluations, two passes over 8,192 sentences."""
 
-_ADAMW = (1e-3, 3e-3, 1e-2)
-RATES = {"dpacc": _ADAMW, "dpacc, SGD": (0.1,), "Opacus": _ADAMW}
+RATES = dict.fromkeys(TOOLS, (1e-3, 3e-3, 1e-2))
 
 RANKS = (2, 4, 8, 16, 32)
 METHODS = ("lora", "ffa")
@@ -53,7 +55,11 @@ def ranks(rate: float) -> dict[tuple[str, int], Run]:
     """Every rank of both methods at ε = 8, in a quarter of the steps; alpha is twice the rank."""
     return {
         (method, rank): replace(
-            cell("dpacc", 8.0, rate), steps=32, method=method, rank=rank, alpha=2.0 * rank
+            cell("dpacc, plain LoRA", 8.0, rate),
+            steps=32,
+            method=method,
+            rank=rank,
+            alpha=2.0 * rank,
         )
         for method in METHODS
         for rank in RANKS
@@ -62,7 +68,7 @@ def ranks(rate: float) -> dict[tuple[str, int], Run]:
 
 def levers(rate: float) -> dict[str, Run]:
     """The cell at ε = 1, and the same with one thing changed."""
-    base = cell("dpacc", 1.0, rate)
+    base = cell("dpacc, plain LoRA", 1.0, rate)
     return {
         "as in the main cells": base,
         "without averaging": replace(base, average=0.0),

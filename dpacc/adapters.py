@@ -20,6 +20,7 @@ from dpacc.gradients import GradientBuffer, Layout, Slot
 from dpacc.heads import PerExampleEmbedding, PerExampleLayerNorm
 from dpacc.lean_layers import keep_fewer_activations
 from dpacc.lean_lora import add_in_place
+from dpacc.whitening import WhitenedLinear
 
 
 class PerExampleLinear(nn.Linear):
@@ -117,6 +118,7 @@ PER_EXAMPLE_RULES: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: PerExampleLinear,
     nn.Embedding: PerExampleEmbedding,
     nn.LayerNorm: PerExampleLayerNorm,
+    WhitenedLinear: WhitenedLinear,
 }
 """Layer types that may be trained, and the class that yields their per-example gradients."""
 

@@ -16,7 +16,7 @@ PerExampleGradients = Literal["auto", "materialize", "ghost"]
 Noise = Literal["gaussian", "discrete_gaussian"]
 WireFormat = Literal["fp32", "bf16"]
 Task = Literal["causal-lm", "sequence-classification", "token-classification"]
-LoraMethod = Literal["lora", "rslora", "ffa"]
+LoraMethod = Literal["lora", "rslora", "ffa", "whitened"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 OptimizerName = Literal["adamw", "sgd"]
 Metric = Literal["perplexity", "accuracy"]
@@ -153,7 +153,8 @@ class TrainingConfig:
     )
     lora_method: LoraMethod = setting(
         "lora trains both factors; rslora too, scaled by lora_alpha / sqrt(lora_rank); ffa keeps A "
-        "as it was drawn and trains B, which noise harms less at high ranks.",
+        "as it was drawn and trains B, which noise harms less at high ranks; whitened fixes B and "
+        "trains A on inputs whose main directions, found on held_out_data, weigh alike.",
         default="lora",
     )
     lora_rank: int = setting("Rank of the adapters.", default=8, at_least=1)
@@ -256,6 +257,7 @@ class TrainingConfig:
         _check_labels(self)
         _check_trackers(self)
         _check_name(self.name)
+        _check_whitening(self)
 
     def delta_for(self, *, dataset_size: int) -> float:
         """δ of a run on `dataset_size` examples: the one that was set, or N^-1.1."""
@@ -337,4 +339,12 @@ def _check_name(name: str) -> None:
     if name in ("", ".", "..") or "/" in name or "\\" in name:
         raise ConfigurationError(
             f"name={name!r} must be a plain folder name; output_dir says where it goes"
+        )
+
+
+def _check_whitening(config: TrainingConfig) -> None:
+    if config.lora_method == "whitened" and config.held_out_data is None:
+        raise ConfigurationError(
+            "lora_method=whitened finds its directions on public examples: name some with "
+            "--held_out_data, or choose --lora_method lora"
         )

@@ -33,6 +33,7 @@ from dpacc.config import LoraMethod, Precision, Quantization, Task
 from dpacc.errors import ConfigurationError
 from dpacc.lora_methods import freeze_lower
 from dpacc.pooling import pool_by_mean, pools_by_mean
+from dpacc.whitening import fix_upper
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -141,8 +142,9 @@ def add_lora(
         seed: seeds A's initial values, equal on every rank (B starts at zero).
         gradient_checkpointing: recompute activations in the backward pass.
         top_layers: adapt this many of the last transformer blocks only; no backward runs beneath.
-        method: "lora"; "rslora", whose scale suits high ranks (arXiv 2312.03732); or "ffa", which
-            trains B alone (arXiv 2403.12313).
+        method: "lora"; "rslora", whose scale suits high ranks (arXiv 2312.03732); "ffa", which
+            trains B alone (arXiv 2403.12313); or "whitened", which trains A alone
+            ([`whiten`][dpacc.whitening.whiten] it before training).
 
     Raises:
         ConfigurationError: a name that no linear layer has, nothing left to train, or more top
@@ -169,6 +171,8 @@ def add_lora(
             parameter.data = parameter.data.float()
     if method == "ffa":
         freeze_lower(adapted)
+    if method == "whitened":
+        fix_upper(adapted, seed=seed)
     if gradient_checkpointing:
         _enable_checkpointing(model)
     return adapted

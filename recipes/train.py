@@ -51,6 +51,7 @@ def train(config: TrainingConfig) -> None:
     from dpacc.ranks import join_ranks, share_from_main
     from dpacc.schedule import schedule_for
     from dpacc.trackers import NonPrivateLoss, require_trackers, start_trackers
+    from dpacc.whitening import whiten
 
     started = time.monotonic()
     require_trackers(names=config.trackers or ())
@@ -99,6 +100,8 @@ def train(config: TrainingConfig) -> None:
         gradient_checkpointing=config.gradient_checkpointing,
         top_layers=config.lora_top_layers,
     )
+    if config.lora_method == "whitened":
+        whiten(model=model, public_examples=held_out, collate=collate)
     adapters = [p for p in model.parameters() if p.requires_grad]
     trainable = sum(p.numel() for p in adapters)
     optimizer = optimizer_for(adapters, config=config)

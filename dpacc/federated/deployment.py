@@ -13,7 +13,6 @@ import yaml
 from flwr.app import Context, Message
 from flwr.app.user_config import UserConfig
 
-from dpacc.config import LoraMethod
 from dpacc.config import Task as TaskName
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation import AggregationName
@@ -21,7 +20,7 @@ from dpacc.federated.client import DPLoRAClient, refusal
 from dpacc.federated.secure_sum.client import SecureClient
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.server import FederatedServer
-from dpacc.federated.settings import DPSettings, LoraSettings, PrivacyBudget
+from dpacc.federated.settings import DPSettings, LoraSettings, PrivacyBudget, SharedMethod
 from dpacc.settings import check_limits, read_settings, setting
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class RunSettings:
     folder: str = setting("Where the server keeps its state and results.", default="federation")
     lora_rank: int = setting("Rank of the shared adapter.", default=8, at_least=1)
     lora_alpha: float = setting("The adapter is scaled by lora_alpha / lora_rank.", default=16.0)
-    lora_method: LoraMethod = setting("ffa trains B alone; lora both factors.", default="ffa")
+    lora_method: SharedMethod = setting("ffa trains B alone; lora both factors.", default="ffa")
     lora_target_modules: tuple[str, ...] = setting(
         "Layers that get adapters, by the last part of their names.", default=("all-linear",)
     )

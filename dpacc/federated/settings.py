@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from dpacc.config import LoraMethod, TrainingConfig
+from dpacc.config import TrainingConfig
 from dpacc.errors import ConfigurationError
+
+SharedMethod = Literal["lora", "rslora", "ffa"]
+"""Methods under which clients' adapters can be averaged: they have the same coordinates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ class LoraSettings:
 
     rank: int = 8
     alpha: float = 16.0
-    method: LoraMethod = "ffa"
+    method: SharedMethod = "ffa"
     target_modules: tuple[str, ...] = ("all-linear",)
     top_layers: int | None = None
     seed: int = 0

@@ -357,3 +357,17 @@ def test_ffa_trains_b_alone():
         if "lora_A" in name:
             assert parameter.dtype == torch.float32
             torch.testing.assert_close(parameter, drawn[name])
+
+
+def test_whitened_adapters_train_a_alone():
+    """B is orthonormal and fixed, A zero: the model starts as its base."""
+    model = add_lora(model=tiny_base("llama"), rank=4, alpha=8, method="whitened")
+    learned = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert learned
+    assert all("lora_A" in name for name in learned)
+    uppers = [p for name, p in model.named_parameters() if "lora_B" in name]
+    assert len(uppers) == len(learned)
+    for matrix in uppers:
+        torch.testing.assert_close(matrix.T @ matrix, torch.eye(4))
+    ids = torch.arange(3, 9)[None]
+    assert torch.equal(model(ids).logits, tiny_base("llama")(ids).logits)

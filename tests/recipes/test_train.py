@@ -232,6 +232,49 @@ def test_a_killed_run_is_resumed(train: Train, monkeypatch: pytest.MonkeyPatch) 
     assert (folder / "adapter_model.safetensors").exists()
 
 
+def test_a_killed_run_averages_what_an_uninterrupted_one_would(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dying amid the averaged steps, the third and fourth, changes nothing in their mean."""
+    from dpacc.backends.replicated import Replicated
+
+    update = Replicated.update
+    seen: list[list[torch.Tensor]] = []
+    dies = [True]
+
+    def watched(
+        self: Replicated, parameters: list[torch.nn.Parameter], gradient: torch.Tensor
+    ) -> None:
+        if len(seen) == 3 and dies.pop():
+            raise KeyboardInterrupt
+        update(self, parameters, gradient)
+        seen.append([p.detach().clone() for p in parameters])
+
+    monkeypatch.setattr(Replicated, "update", watched)
+    with pytest.raises(KeyboardInterrupt):
+        train(average_iterates=0.5, checkpoint_every=3)
+    gc.collect()  # the interrupted engine lets go of its ledger
+    folder = train(average_iterates=0.5, checkpoint_every=3, resume="tiny") / "tiny"
+    assert len(seen) == 4
+    means = [(third + fourth) / 2 for third, fourth in zip(seen[2], seen[3], strict=True)]
+    saved = load_file(folder / "adapter_model.safetensors").values()
+    for mean in means:
+        assert any(t.shape == mean.shape and torch.allclose(t, mean) for t in saved)
+
+
+def test_a_whitened_run_leaves_an_ordinary_adapter(train: Train, material: Path) -> None:
+    """A is trained, B stays orthonormal, and plain PEFT reads both."""
+    folder = train(lora_method="whitened") / "tiny"
+    base = AutoModelForCausalLM.from_pretrained(material / "model")
+    loaded = dict(PeftModel.from_pretrained(base, folder).named_parameters())
+    lower = [p for name, p in loaded.items() if "lora_A" in name]
+    upper = [p for name, p in loaded.items() if "lora_B" in name]
+    assert len(lower) == len(upper) == 4
+    assert all(p.abs().sum() > 0 for p in lower)
+    for matrix in upper:
+        torch.testing.assert_close(matrix.T @ matrix, torch.eye(matrix.shape[1]))
+
+
 MISTAKES = {
     "epsilon": ("0", "epsilon=0"),
     "delta": ("1.5", "delta=1.5"),
