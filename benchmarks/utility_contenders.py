@@ -19,7 +19,7 @@ from dpacc.schedule import warm_up_then_decay
 
 PHYSICAL_BATCH = 64
 
-Tool = Literal["dpacc", "Opacus"]
+Tool = Literal["dpacc", "Opacus", "dp-lora"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +159,39 @@ def _opacus(run: Run, model: nn.Module, sentences: Sentences, rows: list[Row]) -
     private.remove_hooks()
 
 
+def _dp_lora(run: Run, model: nn.Module, sentences: Sentences, rows: list[Row]) -> None:
+    """dp-lora's vanilla method with its own Poisson loader and accountant; only adapters learn."""
+    from dp_lora import DPLoRAEngine
+    from torch.utils.data import DataLoader
+
+    if run.epsilon is None:
+        raise ValueError("dp-lora is compared under privacy only")
+    warnings.filterwarnings("ignore")
+    torch.manual_seed(run.seed)
+    engine = DPLoRAEngine()
+    private, optimizer, loader = engine.make_private_with_epsilon(
+        model=model,
+        optimizer=_adamw(run, model),
+        data_loader=DataLoader(rows, batch_size=run.batch, collate_fn=sentences.collate),  # type: ignore[arg-type]
+        target_epsilon=run.epsilon,
+        target_delta=delta(rows),
+        epochs=run.batch * run.steps // len(rows),
+        max_grad_norm=run.max_grad_norm,
+        method="vanilla",
+    )
+    taken = 0
+    while taken < run.steps:
+        for batch in loader:
+            optimizer.zero_grad()
+            word_losses(private, batch).sum().backward()
+            optimizer.step(engine.grad_sample_module.get_per_sample_grads())
+            engine.grad_sample_module.clear_per_sample_grads()
+            taken += 1
+            if taken == run.steps:
+                break
+    engine.grad_sample_module.remove_hooks()
+
+
 def _adamw(run: Run, model: nn.Module) -> torch.optim.AdamW:
     """AdamW; B learns `lift` times as fast as A."""
     learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -180,4 +213,5 @@ def _share(step: int, *, run: Run) -> float:
 _CONTENDERS: dict[str, Callable[[Run, nn.Module, Sentences, list[Row]], None]] = {
     "dpacc": _dpacc,
     "Opacus": _opacus,
+    "dp-lora": _dp_lora,
 }

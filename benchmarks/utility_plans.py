@@ -11,17 +11,19 @@ EPSILONS = (1.0, 8.0, None)
 
 SEEDS = (0, 1, 2)
 
+_WHITENED = Run(
+    tool="dpacc",
+    epsilon=None,
+    method="whitened",
+    batch=512,
+    steps=32,
+    learning_rate=3e-3,
+    average=0.5,
+)
+
 TOOLS = {
-    "dpacc": Run(
-        tool="dpacc",
-        epsilon=None,
-        method="whitened",
-        max_grad_norm=3.0,
-        batch=512,
-        steps=32,
-        learning_rate=3e-3,
-        average=0.5,
-    ),
+    "dpacc": _WHITENED,
+    "dpacc, C = 3": replace(_WHITENED, max_grad_norm=3.0),
     "dpacc, plain LoRA": Run(
         tool="dpacc",
         epsilon=None,
@@ -34,6 +36,7 @@ TOOLS = {
     "Opacus, large batches": Run(
         tool="Opacus", epsilon=None, batch=512, steps=32, learning_rate=3e-3
     ),
+    "dp-lora": Run(tool="dp-lora", epsilon=None, batch=64, steps=256, learning_rate=3e-3),
 }
 """The same 16,384 gradient evaluations, two passes over 8,192 sentences."""
 

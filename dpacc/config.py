@@ -147,8 +147,8 @@ class TrainingConfig:
         "Storage of the frozen base: none, nf4 (4 bits) or int8.", default="none"
     )
     dtype: Precision = setting(
-        "Arithmetic of the frozen base; auto takes what the model was saved in. Adapters are "
-        "always float32.",
+        "Arithmetic of the frozen base; auto takes what the model was saved in, or float32 on a "
+        "processor without 16-bit arithmetic. Adapters are always float32.",
         default="auto",
     )
     lora_method: LoraMethod = setting(

@@ -33,16 +33,11 @@ from dpacc.config import LoraMethod, Precision, Quantization, Task
 from dpacc.errors import ConfigurationError
 from dpacc.lora_methods import freeze_lower
 from dpacc.pooling import pool_by_mean, pools_by_mean
+from dpacc.precision import precision_for
 from dpacc.whitening import fix_upper
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
-
-_PRECISIONS = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 FAMILIES: dict[str, Any] = {
     "causal-lm": AutoModelForCausalLM,
@@ -78,9 +73,10 @@ def load_base(
         model: folder, or id on the hub (`HF_HUB_OFFLINE` is honoured).
         quantization: `nf4` stores the base in 4 bits with doubly quantized scales, `int8` in 8;
             both compute in bfloat16 unless `dtype` says otherwise.
-        dtype: what an unquantized base is held and computed in; `auto` takes what it was saved in.
-        device: where a quantized base is put, for it cannot be moved later. An unquantized one
-            stays on the CPU until Accelerate places it.
+        dtype: what an unquantized base is held and computed in; `auto` takes what it was saved in,
+            or float32 on a processor without 16-bit arithmetic.
+        device: where the base will be. A quantized one is put there at once, for it cannot be
+            moved later; an unquantized one when Accelerate places it.
         task: what the model's head is for.
         labels: the names of a classification's classes.
         seed: seeds a classification head that the folder does not hold, equal on every rank.
@@ -224,8 +220,8 @@ def _loading_options(
     quantization: Quantization, dtype: Precision, device: torch.device | None
 ) -> dict[str, Any]:
     if quantization == "none":
-        return {"dtype": _PRECISIONS.get(dtype, "auto")}
-    compute = _PRECISIONS.get(dtype, torch.bfloat16)
+        return {"dtype": precision_for(dtype, device=device, otherwise=None) or "auto"}
+    compute = precision_for(dtype, device=device, otherwise=torch.bfloat16)
     storage = {
         "nf4": BitsAndBytesConfig(
             load_in_4bit=True,
