@@ -21,7 +21,7 @@ from transformers import (
 
 from dpacc.errors import ConfigurationError
 from dpacc.models import add_lora, load_base
-from dpacc.precision import precision_for
+from dpacc.precision import computes_in_16_bits, precision_for
 from tests.tiny_models import tiny_base
 
 LLAMA = LlamaConfig(
@@ -83,8 +83,9 @@ def test_a_base_is_frozen_and_keeps_no_cache(folder):
         ("float32", torch.float32),
     ],
 )
-def test_a_base_is_held_in_the_asked_precision(folder, dtype, held_in):
-    """`auto` takes what was saved; a name takes that."""
+def test_a_base_is_held_in_the_asked_precision(folder, dtype, held_in, monkeypatch):
+    """`auto` takes what was saved, where that is arithmetic; a name takes that."""
+    monkeypatch.setattr("dpacc.precision.computes_in_16_bits", lambda device: True)
     base = load_base(model=str(folder), dtype=dtype)
     assert {parameter.dtype for parameter in base.model.parameters()} == {held_in}
 
@@ -107,8 +108,9 @@ def test_a_quantized_base_runs_near_the_original(folder, quantization, layer):
     assert torch.nn.functional.cosine_similarity(got, wanted, dim=-1).min() > 0.9
 
 
-def test_nf4_quantizes_its_scales_too(folder):
+def test_nf4_quantizes_its_scales_too(folder, monkeypatch):
     """Double quantization is on, and arithmetic is bfloat16 unless another dtype is asked for."""
+    monkeypatch.setattr("dpacc.precision.computes_in_16_bits", lambda device: True)
     for dtype, computed_in in [("auto", torch.bfloat16), ("float32", torch.float32)]:
         model = load_base(model=str(folder), quantization="nf4", dtype=dtype).model
         weight = model.model.layers[0].self_attn.q_proj.weight
@@ -388,4 +390,5 @@ def test_auto_computes_in_what_the_device_is_good_at(
 ):
     """A processor that only emulates 16 bits computes in 32, unless it is told otherwise."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    assert computes_in_16_bits(torch.device(device)) is (supported or device == "cuda")
     assert precision_for(dtype, device=torch.device(device), otherwise=None) == expected

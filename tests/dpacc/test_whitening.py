@@ -10,7 +10,9 @@ import torch
 from accelerate import Accelerator
 from peft import PeftModel
 from torch import nn
+from torch.utils.data import DataLoader
 
+from dpacc import PrivacyEngine as DropInEngine
 from dpacc.adapters import attach_gradient_buffer
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError
@@ -19,7 +21,7 @@ from dpacc.models import add_lora
 from dpacc.strategies import Materialize
 from dpacc.whitening import WhitenedLinear, whiten
 from tests.dpacc.test_adapters import backward
-from tests.dpacc.test_engine import noiseless
+from tests.dpacc.test_engine import noiseless, plan_for
 from tests.tiny_models import collate, examples, tiny_base
 
 CPU = torch.device("cpu")
@@ -183,3 +185,24 @@ def test_what_cannot_be_whitened_is_refused_with_the_remedy() -> None:
     plain = add_lora(model=tiny_base("llama"), rank=3, alpha=6)
     with pytest.raises(ConfigurationError, match="lora_method=whitened"):
         whiten(model=plain, public_examples=PUBLIC, collate=collate)
+
+
+def test_a_plain_loop_trains_whitened_adapters(tmp_path: Path) -> None:
+    """Behind make_private too, A alone moves, and what is saved holds it."""
+    model = whitened(moved=False)
+    adapters = [p for p in model.parameters() if p.requires_grad]
+    engine = DropInEngine(ledger=tmp_path / "ledger.jsonl", fixed_seed=3)
+    private, optimizer, loader = engine.make_private_with_plan(
+        model=model,
+        optimizer=torch.optim.SGD(adapters, lr=1.0),
+        data_loader=DataLoader(PRIVATE, batch_size=3, collate_fn=collate),  # type: ignore[arg-type]
+        plan=plan_for(len(PRIVATE), expected_batch_size=3, steps=2),
+    )
+    for batch in loader:
+        optimizer.zero_grad()
+        private(**batch).loss.backward()
+        optimizer.step()
+    engine.close()
+    saved = {n: v for n, v in model.state_dict().items() if "lora_A" in n}
+    assert len(saved) == len(adapters)
+    assert all(value.abs().max() > 0 for value in saved.values())
