@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, localcontext
 
 import numpy as np
 import numpy.typing as npt
 
-from dpacc.randomness import KeyedStream, RunSecret
+from dpacc.randomness import KeyedStream, RunSecret, draw_in_chunks
 
 LARGEST_SCALE = 1 << 44
 """Above it doubles leave too much in doubt."""
@@ -69,8 +68,7 @@ def discrete_gaussians(
         start = chunk * _CHUNK
         drawn[start : start + _CHUNK] = _draw_chunk(source, scale)[: count - start]
 
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        list(pool.map(draw, range(-(-count // _CHUNK))))
+    draw_in_chunks(draw, range(-(-count // _CHUNK)), threads=threads)
     return drawn
 
 

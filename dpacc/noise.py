@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import numpy.typing as npt
 
-from dpacc.randomness import KeyedStream, RunSecret
+from dpacc.randomness import KeyedStream, RunSecret, draw_in_chunks
 
 _CHUNK = 1 << 18
 _UNIT = 2.0**-53
@@ -39,8 +37,7 @@ def standard_normals(
         stop = min(start + _CHUNK, len(normals))
         normals[start:stop] = _box_muller(stream, start, stop - start)
 
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        list(pool.map(draw, range(0, len(normals), _CHUNK)))
+    draw_in_chunks(draw, range(0, len(normals), _CHUNK), threads=threads)
     return normals[:count]
 
 

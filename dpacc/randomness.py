@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
 import numpy as np
@@ -81,3 +83,14 @@ class KeyedStream:
         counter = first_block.to_bytes(_BLOCK_BYTES, "big")
         encryptor = Cipher(algorithms.AES256(self._key), modes.CTR(counter)).encryptor()
         return np.frombuffer(encryptor.update(bytes(8 * count)), dtype="<u8")
+
+
+def draw_in_chunks(draw: Callable[[int], None], chunks: Iterable[int], *, threads: int) -> None:
+    """Call `draw` for every chunk, on that many threads; chunks need each other in no way."""
+    if threads == 1:
+        for chunk in chunks:
+            draw(chunk)
+        return
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        for _ in pool.map(draw, chunks):  # which passes errors on
+            pass

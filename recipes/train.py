@@ -132,6 +132,8 @@ def train(config: TrainingConfig) -> None:
     )
     model, optimizer = engine.prepare(model, optimizer, schedule)
     start = engine.resume() if config.resume else 0
+    if average is not None and start == plan.steps:
+        average.put_in_place()
     start_trackers(
         accelerator=accelerator,
         names=config.trackers or (),

@@ -68,7 +68,10 @@ def test_the_interval_is_narrow():
 
 
 def test_the_reference_is_what_dp_accounting_says():
-    """A few reference values, computed afresh by the installed dp-accounting, are as recorded."""
+    """A few reference values, computed afresh by the installed dp-accounting, are as recorded.
+
+    But for its Fourier transforms, which round otherwise on other processors.
+    """
     from dp_accounting.pld import privacy_loss_distribution
 
     logging.disable(logging.WARNING)
@@ -83,7 +86,7 @@ def test_the_reference_is_what_dp_accounting_says():
         )
         whole = once.self_compose(setting["times"]) if setting["times"] > 1 else once
         assert whole.get_epsilon_for_delta(setting["delta"]) == pytest.approx(
-            setting["pessimistic"], rel=1e-9
+            setting["pessimistic"], rel=1e-8
         )
 
 

@@ -1,7 +1,5 @@
 """Mistakes that other tools really made."""
 
-# ruff: noqa: E501 - excerpts of source stay on their lines
-
 from __future__ import annotations
 
 from tests.mutants.bug import Bug
@@ -217,9 +215,9 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.adapters",
-                "            buffer.write(weight_slot, torch.bmm(tokens.transpose(1, 2), inputs))\n",
-                "            buffer.write(weight_slot, torch.bmm(tokens.transpose(1, 2), inputs))\n"
-                "            buffer.write(weight_slot, torch.bmm(tokens.transpose(1, 2), inputs))\n",
+                "    buffer.write(slot, torch.bmm(tokens.transpose(1, 2), inputs))\n",
+                "    buffer.write(slot, torch.bmm(tokens.transpose(1, 2), inputs))\n"
+                "    buffer.write(slot, torch.bmm(tokens.transpose(1, 2), inputs))\n",
             ),
         ),
         (

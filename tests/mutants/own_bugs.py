@@ -81,8 +81,8 @@ OWN_BUGS = (
         (
             Patch(
                 "dpacc.release",
-                "standard_normals(secret=self._secret, step=index, count=count)",
-                "standard_normals(secret=self._secret, step=index // 2, count=count)",
+                "standard_normals(secret=self._secret, step=index, count=count, threads=threads)",
+                "standard_normals(secret=self._secret, step=index // 2, count=count, threads=threads)",
             ),
         ),
         (
