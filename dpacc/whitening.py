@@ -149,7 +149,7 @@ def fix_upper(model: nn.Module, *, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for layer in model.modules():
         for adapter, lower in dict(getattr(layer, "lora_A", {})).items():
-            upper = layer.lora_B[adapter]  # type: ignore[union-attr, index]
+            upper: Any = layer.lora_B[adapter]  # type: ignore[index]
             upper.weight.requires_grad_(False)
             with torch.no_grad():
                 upper.weight.copy_(_orthonormal(upper.weight, generator))
@@ -163,7 +163,7 @@ def _orthonormal(like: Tensor, generator: torch.Generator) -> Tensor:
         return like
     rows, columns = like.shape
     drawn = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
-    orthonormal = torch.linalg.qr(drawn).Q
+    orthonormal: Tensor = torch.linalg.qr(drawn).Q
     return orthonormal if rows >= columns else orthonormal.T
 
 
