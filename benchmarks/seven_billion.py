@@ -34,6 +34,7 @@ import bitsandbytes as bnb
 import click
 import torch
 from accelerate import Accelerator
+from contenders import trainable
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GPTJConfig, LlamaConfig
@@ -267,11 +268,6 @@ def main(
     print(f"{moved} of {len(adapters)} adapter matrices moved; {strategy}, rank {rank}, ", end="")
     print(f"{examples} examples of {tokens} tokens, checkpointing {checkpointing}")
     print(f"{tool}: {later:.2f} s a step after the first, {examples * tokens / later:.0f} tokens/s")
-
-
-def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """The adapters' parameters."""
-    return [p for p in model.parameters() if p.requires_grad]
 
 
 def return_freed_memory() -> None:
