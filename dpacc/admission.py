@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,10 +18,11 @@ def admit_model(model: nn.Module) -> None:
     Raises:
         ConfigurationError: nothing is trainable.
         PrivacyError: a trainable parameter without a per-example rule, a layer that mixes
-            examples, or an auxiliary loss that does.
+            examples, as BatchNorm and int8 with outliers do, or an auxiliary loss that does.
     """
     _require_trainable(model)
     _refuse_batch_norm(model)
+    _refuse_outliers_of_a_whole_batch(model)
     _refuse_router_losses(model)
     _require_per_example_rules(model)
     _refuse_half_precision_parameters(model)
@@ -87,6 +89,17 @@ def _refuse_batch_norm(model: nn.Module) -> None:
             raise PrivacyError(
                 f"{name} is a {type(module).__name__}, which mixes the examples of a batch; "
                 "replace it by GroupNorm or LayerNorm"
+            )
+
+
+def _refuse_outliers_of_a_whole_batch(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        state: Any = getattr(module, "state", None)
+        if type(state).__name__ == "MatmulLtState" and state.threshold > 0:
+            raise PrivacyError(
+                f"{name} is an int8 layer with threshold={state.threshold}: an outlier in one "
+                "example changes how the others of its batch are computed; load the base with "
+                "llm_int8_threshold=0.0 in its BitsAndBytesConfig or its config.json"
             )
 
 

@@ -229,7 +229,8 @@ def _loading_options(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=compute,
         ),
-        "int8": BitsAndBytesConfig(load_in_8bit=True),
+        # Columns with outliers, computed in 16 bits, would be sought over all examples at once.
+        "int8": BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0),
     }[quantization]
     place = {"": device or torch.device("cpu")}
     return {"dtype": compute, "quantization_config": storage, "device_map": place}

@@ -113,13 +113,18 @@ def tiny_model(family: str, *, rank: int = 3, seed: int = 0) -> torch.nn.Module:
 
 
 def with_lora(
-    base: torch.nn.Module, family: str, *, rank: int = 3, **options: Any
+    base: torch.nn.Module,
+    family: str,
+    *,
+    rank: int = 3,
+    targets: str | Sequence[str] | None = None,
+    **options: Any,
 ) -> torch.nn.Module:
     """Wrap `base` in PEFT LoRA with random B."""
     configuration = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
-        target_modules=TARGETS[family],
+        target_modules=TARGETS[family] if targets is None else targets,
         task_type="SEQ_CLS" if family in CLASSIFIERS else "CAUSAL_LM",
         fan_in_fan_out=family == "gpt2",
         **options,

@@ -124,21 +124,28 @@ def quantized(base: nn.Module) -> nn.Module:
     """`base` with its linear layers (but the head) in NF4, double-quantized, fp32 compute."""
     import bitsandbytes as bnb
 
+    options = {"compute_dtype": torch.float32, "quant_type": "nf4", "compress_statistics": True}
+    base.is_loaded_in_4bit = True
+    return _stored_as(bnb.nn.Linear4bit, base, **options)
+
+
+def in_int8(base: nn.Module) -> nn.Module:
+    """`base` with its linear layers (but the head) in int8."""
+    import bitsandbytes as bnb
+
+    base.is_loaded_in_8bit = True
+    return _stored_as(bnb.nn.Linear8bitLt, base, has_fp16_weights=False)
+
+
+def _stored_as(kind: type[nn.Linear], base: nn.Module, **options: Any) -> nn.Module:
     for name, module in list(base.named_modules()):
         if type(module) is not nn.Linear or name == "lm_head":
             continue
-        layer = bnb.nn.Linear4bit(
-            module.in_features,
-            module.out_features,
-            bias=module.bias is not None,
-            compute_dtype=torch.float32,
-            quant_type="nf4",
-            compress_statistics=True,
-        )
+        bias = module.bias is not None
+        layer = kind(module.in_features, module.out_features, bias=bias, **options)
         layer.load_state_dict(module.state_dict())
         parent = base.get_submodule(name.rpartition(".")[0])
         setattr(parent, name.rpartition(".")[2], layer.to("cpu"))
-    base.is_loaded_in_4bit = True
     return base
 
 

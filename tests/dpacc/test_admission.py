@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from bitsandbytes.nn import Linear8bitLt
 from torch import nn
+from torch.utils.data import DataLoader
 
+from dpacc import drop_in
 from dpacc.adapters import attach_gradient_buffer
 from dpacc.admission import (
     admit_model,
@@ -20,7 +23,7 @@ from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError, PrivacyError
 from dpacc.plan import PrivacyPlan
 from tests.dpacc.test_adapters import materialize
-from tests.tiny_models import tiny_base, tiny_model
+from tests.tiny_models import collate, examples, tiny_base, tiny_model, with_lora
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -135,6 +138,56 @@ def test_a_weight_used_outside_its_layer_is_caught() -> None:
     gradients.rows(layer(torch.ones(2, 3)).sum(dim=1) + layer.weight.square().sum())
     with pytest.raises(PrivacyError, match="an unclipped gradient reached weight"):
         refuse_raw_gradients(layer)
+
+
+def int8_layer(*, threshold: float) -> nn.Module:
+    """A linear layer in int8, as a loaded base holds it."""
+    torch.manual_seed(0)
+    layer = Linear8bitLt(32, 16, has_fp16_weights=False, threshold=threshold)
+    return layer.to("cpu").requires_grad_(False).eval()
+
+
+@pytest.mark.parametrize("threshold", [0.0, 6.0])
+def test_an_int8_layer_couples_examples_only_where_it_looks_for_outliers(threshold: float) -> None:
+    """A column with an outlier in one example is computed in 16 bits for its neighbours too."""
+    layer = int8_layer(threshold=threshold)
+    alone = torch.randn(1, 4, 32)
+    loud = torch.cat([alone, alone.index_fill(2, torch.arange(0, 32, 3), 50.0)])
+    with torch.no_grad():
+        beside, by_itself = layer(loud)[0], layer(alone)[0]
+    assert torch.equal(beside, by_itself) is (threshold == 0)
+
+
+def with_int8_projection(*, threshold: float) -> nn.Module:
+    """A tiny Llama with adapters, one of whose frozen projections is in int8."""
+    base = tiny_base("llama").requires_grad_(False)
+    base.model.layers[1].self_attn.k_proj = int8_layer(threshold=threshold)
+    return with_lora(base, "llama", targets=["k_proj", "v_proj"])
+
+
+def test_an_int8_base_that_looks_for_outliers_is_refused() -> None:
+    """The layer is named, also beneath an adapter, with what to load it with."""
+    with pytest.raises(PrivacyError, match=r"1\.self_attn\.k_proj\S* .* threshold=6\.0") as told:
+        admit_model(with_int8_projection(threshold=6.0))
+    assert "llm_int8_threshold=0.0" in str(told.value)
+    assert "\n" not in str(told.value)
+    admit_model(with_int8_projection(threshold=0.0))
+
+
+def test_a_plain_loop_refuses_it_too(tmp_path: Path) -> None:
+    """make_private goes through the same admission, before anything is charged."""
+    model, ledger = with_int8_projection(threshold=6.0), tmp_path / "ledger.jsonl"
+    with pytest.raises(PrivacyError, match="llm_int8_threshold"):
+        drop_in.PrivacyEngine(ledger=ledger).make_private(
+            model=model,
+            optimizer=torch.optim.SGD(trainable(model), lr=0.1),
+            data_loader=DataLoader(examples([3] * 8), batch_size=2, collate_fn=collate),
+            noise_multiplier=1.0,
+            target_delta=1e-3,
+            max_grad_norm=1.0,
+            epochs=1,
+        )
+    assert not ledger.exists()
 
 
 def test_fp16_loss_scaling_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

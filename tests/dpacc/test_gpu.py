@@ -17,18 +17,21 @@ from transformers import AutoModelForCausalLM
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import PrivacyError
 from dpacc.strategies import most_rows_that_fit
-from tests.dpacc.test_adapters import quantized
+from tests.dpacc.test_adapters import in_int8, quantized
+from tests.dpacc.test_admission import int8_layer
 from tests.dpacc.test_engine import LENGTHS, plan_for
 from tests.tiny_models import CONFIGURATIONS, collate, examples, losses_of, tiny_base, with_lora
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 FAMILIES = list(CONFIGURATIONS)
-BASES = ["fp32", "bf16", "NF4"]
+BASES = ["fp32", "bf16", "NF4", "int8"]
 ROUNDING = 1e-5
 """Of adapters that three steps at learning rate 1, C = 1, have moved."""
 ROUNDING_IN_16_BITS = 5e-3
-"""Of the largest element, after one step: the two strategies may choose other attention kernels."""
+"""Of the largest element, after one step: the two strategies may choose other attention kernels,
+and what enters an int8 layer is rounded to 16 bits and then to eight.
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +49,8 @@ def model_for(family: str, base: str = "fp32", *, checkpointing: bool = False) -
         made.bfloat16()
     if base == "NF4":
         made = quantized(made)
+    if base == "int8":
+        made = in_int8(made)
     if checkpointing:
         made.gradient_checkpointing_enable({"use_reentrant": False})
         made.enable_input_require_grads()
@@ -111,7 +116,7 @@ def test_ghost_is_materialize_on_a_gpu(base: str, checkpointing: bool, tmp_path:
         )
         for strategy in ("materialize", "ghost")
     )
-    allowed = ROUNDING_IN_16_BITS * one.abs().max() if base == "bf16" else ROUNDING
+    allowed = ROUNDING_IN_16_BITS * one.abs().max() if base in ("bf16", "int8") else ROUNDING
     assert (one - two).abs().max() < allowed
 
 
@@ -154,6 +159,14 @@ def test_an_nf4_base_trains_as_on_the_processor(tmp_path: Path) -> None:
         trained(device, model_for("llama", "NF4"), tmp_path / device) for device in ("cuda", "cpu")
     )
     assert (on_gpu - on_cpu).abs().max() < ROUNDING
+
+
+def test_an_int8_layer_computes_each_example_by_itself_on_a_gpu() -> None:
+    """Training takes the path there that would look for outliers over all examples at once."""
+    layer = int8_layer(threshold=0.0).to("cuda").train()
+    alone = torch.randn(1, 4, 32, device="cuda")
+    loud = torch.cat([alone, 50 * alone])
+    assert (layer(loud)[0] - layer(alone)[0]).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("clipping", ["automatic", "per-layer", "adaptive"])

@@ -120,6 +120,18 @@ def test_nf4_quantizes_its_scales_too(folder, monkeypatch):
         assert settings.bnb_4bit_compute_dtype == computed_in
 
 
+def test_an_int8_base_computes_each_example_by_itself(folder):
+    """No layer looks for outliers, which it would over all examples of a micro-batch at once."""
+    model = load_base(model=str(folder), quantization="int8").model.eval()
+    layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear8bitLt)]
+    assert layers
+    assert {layer.state.threshold for layer in layers} == {0.0}
+    alone = torch.randn(1, 5, 64, dtype=torch.bfloat16)
+    loud = torch.cat([alone, 50 * alone])
+    with torch.no_grad():
+        assert all(torch.equal(layer(loud)[:1], layer(alone)) for layer in layers)
+
+
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_loading_is_silent(folder, quantization, capfd):
     """No bar, no warning: the terminal belongs to the recipe."""

@@ -186,6 +186,22 @@ OWN_BUGS = (
         ),
     ),
     Bug(
+        "outliers of a whole batch",
+        "an int8 base looks for outliers over all examples of a micro-batch, and is admitted",
+        (
+            Patch("dpacc.models", "load_in_8bit=True, llm_int8_threshold=0.0", "load_in_8bit=True"),
+            Patch(
+                "dpacc.admission",
+                '"MatmulLtState" and state.threshold > 0',
+                '"MatmulLtState" and state.threshold < 0',
+            ),
+        ),
+        (
+            f"{DPACC}/test_models.py::test_an_int8_base_computes_each_example_by_itself",
+            f"{DPACC}/test_admission.py::test_an_int8_base_that_looks_for_outliers_is_refused",
+        ),
+    ),
+    Bug(
         "sampled twice as often",
         "examples join with probability 2q",
         (
