@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +23,11 @@ from dpacc.plan import PrivacyPlan
 from dpacc.predictions import held_out_figures
 from dpacc.ranks import join_ranks
 from dpacc.schedule import schedule_for
+from dpacc.whitening import whiten
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 Adapter = dict[str, Tensor]
 
@@ -125,22 +126,24 @@ class Bench:
             examples=self._held_out,
             collate=self._collate,
         )
-        return figures, {
-            name: p.detach().cpu().clone()
-            for name, p in model.named_parameters()
-            if p.requires_grad
-        }
+        return figures, _saved(model)
 
-    def adapted(
-        self, *, config: TrainingConfig, adapter: Mapping[str, Tensor] | None = None
-    ) -> PeftModel:
+    def adapted(self, *, config: TrainingConfig, adapter: Adapter | None = None) -> PeftModel:
         """The base with a fresh adapter, or with the weights of one; the last one is taken off.
+
+        A fresh whitened adapter is whitened with the held-out examples, which are public.
 
         Args:
             config: what kind of adapter.
             adapter: what `run` returned.
+
+        Raises:
+            ConfigurationError: the base cannot have such an adapter.
         """
-        base = self._base if self._model is None else self._model.unload()
+        if self._model is not None:
+            self._base = _taken_off(self._model)
+            self._model = None
+        base = self._base
         base.requires_grad_(False)
         self._model = add_lora(
             model=base,
@@ -153,9 +156,10 @@ class Bench:
             gradient_checkpointing=config.gradient_checkpointing,
             top_layers=config.lora_top_layers,
         )
-        with torch.no_grad():
-            for name, weight in (adapter or {}).items():
-                self._model.get_parameter(name).copy_(weight)
+        if adapter is not None:
+            _load(self._model, adapter)
+        elif config.lora_method == "whitened":
+            whiten(model=self._model, public_examples=self._held_out, collate=self._collate)
         return self._model
 
     def _examples_for(self, model: torch.nn.Module, config: TrainingConfig) -> tuple[Any, Any]:
@@ -174,3 +178,35 @@ class Bench:
         else:
             self._frozen.move_to(model)
         return self._frozen.examples, self._frozen.collate
+
+
+def _saved(model: PeftModel) -> Adapter:
+    """Adapter and head as a run's folder holds them; of a whitened adapter, what P makes of it."""
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: weight.detach().cpu().clone() for name, weight in state.items()}
+
+
+def _load(model: PeftModel, adapter: Adapter) -> None:
+    from peft import set_peft_model_state_dict
+
+    set_peft_model_state_dict(model, adapter)
+
+
+def _taken_off(model: PeftModel) -> PreTrainedModel:
+    """The base as it was: PEFT would leave a trained head on it, for the next trial to go on from.
+
+    A search is priced for trials that are independent of each other.
+    """
+    from peft.utils.other import ModulesToSaveWrapper
+
+    heads = {
+        name: each.original_module
+        for name, each in model.get_base_model().named_modules()
+        if isinstance(each, ModulesToSaveWrapper)
+    }
+    base: PreTrainedModel = model.unload()
+    for name, head in heads.items():
+        base.set_submodule(name, head)
+    return base
