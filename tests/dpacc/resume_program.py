@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +32,13 @@ PLAN = PrivacyPlan(
 )
 
 PLACES: dict[str, tuple[Any, str, str]] = {
+    "before the reduction": (ranks, "sum_over_ranks", ""),
     "before the charge": (Books, "charge", ""),
     "before the journal": (Checkpoints, "journal", ""),
     "before the journal's entry has its name": (Path, "rename", "journal/"),
     "before the update": (torch.optim.AdamW, "step", ""),
+    "amid the update": (import_module("torch.optim.adam"), "adam", ""),
+    "between update and schedule": (torch.optim.lr_scheduler.LambdaLR, "step", ""),
     "before a rank keeps its part": (Checkpoints, "keep_part", ""),
     "before a checkpoint": (Checkpoints, "save", ""),
     "amid a checkpoint": (checkpoint, "write_durably", "checkpoint.json"),
@@ -46,11 +48,14 @@ PLACES: dict[str, tuple[Any, str, str]] = {
 """The function, and what its arguments must mention to be counted."""
 
 DEATHS = [
+    ("before the reduction", 5, False),
     ("before the charge", 5, False),
     ("before the journal", 5, True),
     ("before the journal's entry has its name", 5, True),
     ("before the update", 5, False),
     ("before the update", 1, False),
+    ("amid the update", 10, False),
+    ("between update and schedule", 6, False),
     ("before a rank keeps its part", 2, False),
     ("before a checkpoint", 2, False),
     ("amid a checkpoint", 2, False),
@@ -58,7 +63,11 @@ DEATHS = [
     ("before a checkpoint has its name", 2, False),
     ("after a checkpoint, before the old is dropped", 2, False),
 ]
-"""Which call dies, and whether the step in flight was charged but not yet journalled."""
+"""Which call dies, and whether the step in flight was charged but not yet journalled.
+
+An update calls AdamW's own function for LoRA's A, then for its B; a schedule's first step is its
+making.
+"""
 
 
 def die_at(place: str, call: int, die: Callable[[], None]) -> Callable[[], None]:
@@ -78,11 +87,20 @@ def die_at(place: str, call: int, die: Callable[[], None]) -> Callable[[], None]
     return lambda: setattr(owner, name, original)
 
 
+def groups_of(model: torch.nn.Module) -> list[dict[str, Any]]:
+    """LoRA's A and its B as groups of their own, which an optimizer updates one after another."""
+    adapters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return [
+        {"params": [p for name, p in adapters.items() if factor in name]}
+        for factor in ("lora_A", "lora_B")
+    ]
+
+
 def run(folder: Path, backend: str = "plain") -> None:
     """Train, resuming if the folder was started before; leave the adapters in `final`."""
     accelerator, explicit = join(backend)
     model = tiny_model("llama")
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    optimizer = torch.optim.AdamW(groups_of(model), lr=1e-2)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 / (1 + step))
     started_before = ranks.share_from_main((folder / "ledger.jsonl").exists())
     engine = PrivacyEngine(
@@ -110,11 +128,3 @@ def run(folder: Path, backend: str = "plain") -> None:
         adapters = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     if accelerator.is_main_process:
         save_file(adapters, folder / "final.safetensors")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) > 3:
-        die_at(sys.argv[3], int(sys.argv[4]), lambda: os._exit(9))
-    run(Path(sys.argv[1]), sys.argv[2])
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()

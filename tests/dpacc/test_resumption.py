@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 import torch
@@ -14,15 +14,9 @@ from safetensors.torch import load_file
 from dpacc.checkpoint import Checkpoints, JournalEntry
 from dpacc.errors import ConfigurationError
 from tests.dpacc import resume_program
+from tests.dpacc.kills_program import KILLS, Kill
 from tests.dpacc.resume_program import DEATHS, STEPS
-from tests.dpacc.zero_resume_program import DEATHS_UNDER_ZERO
 from tests.ranks import require_success, run_ranks
-
-
-def run_in_a_process(
-    folder: Path, *death: object, ranks: int = 1, backend: str = "plain"
-) -> CompletedProcess[str]:
-    return run_ranks("tests.dpacc.resume_program", folder, backend, *death, ranks=ranks)
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:
@@ -37,76 +31,53 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.T
     return final(folder)
 
 
-# Only ranks under ZeRO have parts. More ranks, DeepSpeed and the other deaths: benchmarks/kills.py.
-ELSEWHERE = [
-    ("before a rank keeps its part", 2),
-    ("before the update", 1),
-    ("before a checkpoint", 2),
-    ("before a checkpoint has its name", 2),
-]
-HERE = [death for death in DEATHS if death[:2] not in ELSEWHERE]
-
-
-@pytest.mark.parametrize(("place", "call", "loses_a_step"), HERE)
-def test_a_killed_run_resumes_and_ends_where_it_would_have(
-    place: str,
-    call: int,
-    loses_a_step: bool,
-    tmp_path: Path,
-    uninterrupted: dict[str, torch.Tensor],
-) -> None:
-    """At every stage of a step and of a checkpoint: at most the charged step in flight is lost."""
-    assert run_in_a_process(tmp_path, place, call).returncode == 9
-    resume_program.run(tmp_path)
-    releases = read_ledger(path=tmp_path / "ledger.jsonl").releases
-    assert [release.step for release in releases] == list(range(STEPS))
-    resumed = final(tmp_path)
-    same = all(torch.equal(resumed[name], uninterrupted[name]) for name in uninterrupted)
-    assert same is not loses_a_step
-
-
-def test_two_ranks_resume(tmp_path: Path, uninterrupted: dict[str, torch.Tensor]) -> None:
-    """Both die between journal and update; resumed under FSDP2, they end where one would."""
-    assert run_in_a_process(tmp_path, "before the update", 5, ranks=2).returncode != 0
-    assert not (tmp_path / "final.safetensors").exists()
-    require_success(run_in_a_process(tmp_path, ranks=2, backend="fsdp2"))
-    by_two = final(tmp_path)
-    for name, tensor in by_two.items():
-        torch.testing.assert_close(tensor, uninterrupted[name], rtol=1e-3, atol=1e-5)
-    resume_program.run(tmp_path)  # what two ranks have kept, one can take over
-    by_one = final(tmp_path)
-    assert all(torch.equal(by_one[name], by_two[name]) for name in by_two)
-
-
 @pytest.fixture(scope="module")
-def zero(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folders of runs under each ZeRO stage that stopped short and were resumed."""
-    folder = tmp_path_factory.mktemp("zero")
-    require_success(run_ranks("tests.dpacc.zero_resume_program", folder))
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of runs that were killed and resumed, by the name of each kill."""
+    folder = tmp_path_factory.mktemp("killed")
+    require_success(run_ranks("tests.dpacc.kills_program", folder, ranks=1))
     return folder
 
 
-@pytest.mark.parametrize("backend", list(DEATHS_UNDER_ZERO))
-def test_zero_resumes_from_each_ranks_part(
-    backend: str, zero: Path, uninterrupted: dict[str, torch.Tensor]
+@pytest.mark.parametrize("kill", KILLS, ids=[kill.name for kill in KILLS])
+def test_a_killed_run_resumes_and_ends_where_it_would_have(
+    kill: Kill, killed: Path, uninterrupted: dict[str, torch.Tensor]
 ) -> None:
-    """Two ranks, each with its part of AdamW's state, end where one whole rank would.
-
-    But for ZeRO-2, stopped between charge and journal: its step is lost and stays charged.
-    """
-    releases = read_ledger(path=zero / backend / "ledger.jsonl").releases
+    """At every stage of a step and of a checkpoint: at most the charged step in flight is lost."""
+    statuses = json.loads((killed / "statuses.json").read_text())[kill.name]
+    assert -signal.SIGKILL in statuses["killed"]
+    assert statuses["resumed"] == [0] * kill.ranks
+    releases = read_ledger(path=killed / kill.name / "ledger.jsonl").releases
     assert [release.step for release in releases] == list(range(STEPS))
-    resumed = final(zero / backend)
+    resumed = final(killed / kill.name)
     worst = max(float((resumed[name] - uninterrupted[name]).abs().max()) for name in uninterrupted)
-    assert worst > 1e-3 if DEATHS_UNDER_ZERO[backend][0] == "before the journal" else worst < 1e-5
-    kept = sorted(path.name for path in (zero / backend / "checkpoints").glob("step-*/rank-*"))
+    if (kill.place, kill.call, True) in DEATHS:
+        assert worst > 1e-3
+    else:
+        assert worst <= (1e-5 if kill.ranks > 1 else 0)
+
+
+def test_what_two_ranks_have_kept_one_can_take_over(killed: Path) -> None:
+    """Killed as two ranks, resumed under FSDP2, and taken over by one: the same adapters."""
+    (folder,) = (killed / kill.name for kill in KILLS if kill.resumes_under == "fsdp2")
+    by_two = final(folder)
+    (folder / "final.safetensors").unlink()
+    resume_program.run(folder)
+    by_one = final(folder)
+    assert all(torch.equal(by_one[name], by_two[name]) for name in by_two)
+
+
+@pytest.mark.parametrize("kill", [kill for kill in KILLS if kill.backend.startswith("zero")])
+def test_zero_keeps_a_part_of_each_rank(kill: Kill, killed: Path) -> None:
+    """Two ranks, each with its part of AdamW's state."""
+    kept = sorted(path.name for path in (killed / kill.name / "checkpoints").glob("step-*/rank-*"))
     assert kept == ["rank-00000.safetensors", "rank-00001.safetensors"]
 
 
-def test_a_checkpoint_that_is_cut_otherwise_is_refused(zero: Path) -> None:
+def test_a_checkpoint_that_is_cut_otherwise_is_refused(killed: Path) -> None:
     """ZeRO-2's parts are not ZeRO-3's: every rank is told what differs, and how to resume."""
     for rank in range(2):
-        told = (zero / f"refusal-{rank}").read_text()
+        told = (killed / f"refusal-{rank}").read_text()
         assert "cut by ZeRO-2 over 2 ranks, and this launch's cut by ZeRO-3 over 2 ranks" in told
 
 
