@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dpacc.averaging import average_of
+from dpacc.blocks import first_trained_block
 from dpacc.config import TrainingConfig
 from dpacc.data import load_held_out_examples, load_training_examples, pad_examples
 from dpacc.decoupled_losses import batch_losses_of
@@ -61,6 +63,28 @@ class Bench:
         self._collate = partial(pad_examples, pad_token_id=int(self._tokenizer.pad_token_id))
         self._frozen: FrozenActivations | None = None
         self._model: PeftModel | None = None
+
+    def require_adapters(self, configs: Sequence[TrainingConfig]) -> None:
+        """See that every trial can have its adapter; nothing is trained, or read of the examples.
+
+        Args:
+            configs: all that may be run.
+
+        Raises:
+            ConfigurationError: an adapter that the base cannot have, or activations to be kept
+                beneath different layers.
+        """
+        beneath = set()
+        for config in configs:
+            model = self._freshly_adapted(config)
+            if config.cache_frozen_activations:
+                beneath.add(first_trained_block(model))
+        if len(beneath) > 1:
+            raise ConfigurationError(
+                "cache_frozen_activations keeps what one layer is given, and these trials begin to "
+                f"learn in layers {', '.join(map(str, sorted(beneath)))}: leave it out, or run a "
+                "sweep for each"
+            )
 
     def plan_of(self, *, config: TrainingConfig) -> PrivacyPlan:
         """The plan of one run, with just enough noise for its own ε."""
@@ -140,6 +164,14 @@ class Bench:
         Raises:
             ConfigurationError: the base cannot have such an adapter.
         """
+        model = self._freshly_adapted(config)
+        if adapter is not None:
+            _load(model, adapter)
+        elif config.lora_method == "whitened":
+            whiten(model=model, public_examples=self._held_out, collate=self._collate)
+        return model
+
+    def _freshly_adapted(self, config: TrainingConfig) -> PeftModel:
         if self._model is not None:
             self._base = _taken_off(self._model)
             self._model = None
@@ -156,10 +188,6 @@ class Bench:
             gradient_checkpointing=config.gradient_checkpointing,
             top_layers=config.lora_top_layers,
         )
-        if adapter is not None:
-            _load(self._model, adapter)
-        elif config.lora_method == "whitened":
-            whiten(model=self._model, public_examples=self._held_out, collate=self._collate)
         return self._model
 
     def _examples_for(self, model: torch.nn.Module, config: TrainingConfig) -> tuple[Any, Any]:

@@ -6,17 +6,19 @@ Each entry of `vary` names a setting and its values, as in "learning_rate=1e-3 3
 data, a secret random number of trials (geometric, `trials` on average) draw one combination each,
 only the best on held-out data is kept, and the noise is such that the whole search is private
 within ε and δ. How long it takes tells how many trials there were: let nobody watch. With
-`data_is_public` every combination is run and reported; a search that was stopped goes on.
+`data_is_public` every combination is run and reported, and drawn with `--picture`; a search that
+was stopped goes on.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,20 @@ from dpacc.errors import ConfigurationError
 from dpacc.settings import read_settings, setting
 
 _USAGE = "python recipes/sweep.py --config FILE.yaml [settings]"
-# What a trial's guarantee depends on is the same in all trials of a private search.
-_OF_THE_PLAN = ("epsilon", "delta", "expected_batch_size", "epochs", "steps", "noise", "unit_field")
-# What the data and the base depend on is read once.
-_READ_ONCE = ("model", "train_data", "held_out_data", "task", "max_length", "dtype", "quantization")
+# Base and data are read once, so that these can differ from trial to trial, and no others.
+_OF_A_TRIAL = (
+    *("lora_method", "lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules"),
+    *("lora_top_layers", "cache_frozen_activations", "gradient_checkpointing", "seed"),
+    *("optimizer", "learning_rate", "warmup_steps", "average_iterates", "weight_decay"),
+    *("micro_batch_tokens", "per_example_gradients"),
+)
+# One plan, which the ledger names before the first trial, is that of a whole private search.
+_OF_THE_PLAN = (
+    *("epsilon", "delta", "expected_batch_size", "epochs", "steps"),
+    *("max_grad_norm", "clipping", "noise"),
+)
+# Whatever these are, a trial is the same.
+_OF_THE_SWEEP = ("name", "output_dir", "vary", "trials", "data_is_public", "picture")
 
 Cell = dict[str, str]
 
@@ -44,6 +56,12 @@ class SweepConfig(TrainingConfig):
         "Whether nobody's privacy depends on which settings win: all are run and shown.",
         default=False,
     )
+    picture: str | None = setting(
+        "File for a picture (PNG) of what held-out data says: along the axis the first setting of "
+        "vary, a line for each value of the second, a panel for each of the others. null draws "
+        "none.",
+        default=None,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,14 +69,27 @@ class SweepConfig(TrainingConfig):
             raise ConfigurationError("nothing to compare trials on: name it with --held_out_data")
         if self.unit_field is not None:
             raise ConfigurationError("a sweep's unit is the example; leave unit_field out")
+        if self.picture is not None and not self.data_is_public:
+            raise ConfigurationError(
+                "picture shows every trial and a private search shows the best: leave it out, or "
+                "set --data_is_public true if it is"
+            )
         for name in self.cells()[0]:
-            if name in _READ_ONCE:
-                raise ConfigurationError(f"{name} cannot be varied: run a sweep for each")
-            if name in _OF_THE_PLAN and not self.data_is_public:
-                raise ConfigurationError(
-                    f"{name} cannot be varied in a private search, which has one budget; leave it "
-                    "out of vary, or set --data_is_public true if it is"
-                )
+            self._require_variable(name)
+
+    def _require_variable(self, name: str) -> None:
+        known = name in {field.name for field in fields(self)}
+        once = known and name not in (*_OF_A_TRIAL, *_OF_THE_PLAN)
+        if once or (name == "lora_top_layers" and self.cache_frozen_activations):
+            raise ConfigurationError(
+                f"{name} cannot be varied{'' if once else ' with cache_frozen_activations'}, for "
+                "what depends on it is read once: run a sweep for each"
+            )
+        if name in _OF_THE_PLAN and not self.data_is_public:
+            raise ConfigurationError(
+                f"{name} cannot be varied in a private search, which has one plan: leave it "
+                "out of vary, or set --data_is_public true if it is"
+            )
 
     def cells(self) -> list[Cell]:
         """Every combination of the varied settings."""
@@ -99,6 +130,7 @@ def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepCon
     from dpacc.trials import Bench
 
     bench = Bench(config)
+    bench.require_adapters([settings for _, settings in options])
     search = PrivateSearch.calibrate(plan=bench.plan_of(config=config), mean_trials=config.trials)
     folder = new_run_folder(output_dir=config.output_dir, name=config.name)
     # The whole search is charged before its first trial, and so is one that never ends.
@@ -143,41 +175,89 @@ def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepCon
 
 def _search_public_data(config: SweepConfig, options: list[tuple[Cell, SweepConfig]]) -> None:
     """Every combination once, each result on disk as soon as it is there."""
+    from dpacc.artifacts import write_file
     from dpacc.trials import Bench
 
     folder = Path(config.output_dir) / config.name
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "results.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    known = [json.loads(line) for line in lines]
+    written = _read_results(path)
+    known = {_identity(each["configuration"]): each for each in written if "configuration" in each}
+    missing = [each for each in options if _identity(_configuration(each[1])) not in known]
     bench = Bench(config)
-    for cell, settings in terminal.tracked(options, message="trials"):
-        if any(result["settings"] == cell for result in known):
-            continue
+    bench.require_adapters([settings for _, settings in missing])
+    plans = [bench.plan_of(config=settings) for _, settings in missing]
+    planned = list(zip(missing, plans, strict=True))
+    for (cell, settings), plan in terminal.tracked(planned, message="trials"):
         started = time.monotonic()
-        plan = bench.plan_of(config=settings)
         figures, _ = bench.run(config=settings, plan=plan)
         spent = {"epsilon": plan.guarantee().epsilon, "noise_multiplier": plan.noise_multiplier}
-        result = {"settings": cell, **figures, **spent, "seconds": time.monotonic() - started}
-        known.append(result)
-        with path.open("a") as file:
-            file.write(json.dumps(result) + "\n")
-    shown = [name for name in ("accuracy", "macro F1", "perplexity") if name in known[0]]
-    names = list(known[0]["settings"])
-    ranked = sorted(known, key=_merit, reverse=True)
-    rows = [
-        [*result["settings"].values(), *(f"{result[name]:.4g}" for name in shown)]
-        for result in ranked
-    ]
+        result: dict[str, Any] = {
+            "settings": cell,
+            **figures,
+            **spent,
+            "seconds": time.monotonic() - started,
+        }
+        result["configuration"] = _configuration(settings)
+        known[_identity(result["configuration"])] = result
+        written.append(result)
+        lines = "".join(json.dumps(each) + "\n" for each in written)
+        write_file(path=path, content=lines.encode())
+    found = [(cell, known[_identity(_configuration(settings))]) for cell, settings in options]
+    _show(config, found)
+    others = len(written) - len(found)
+    terminal.say(f"results in {path}" + (f", with {others} of other settings" if others else ""))
+
+
+def _show(config: SweepConfig, found: list[tuple[Cell, dict[str, Any]]]) -> None:
+    """The trials of this sweep as a table, the best first, and as a picture."""
+    metrics = [name for name in ("accuracy", "macro F1", "perplexity") if name in found[0][1]]
+    ranked = sorted(found, key=lambda each: _merit(each[1]), reverse=True)
     terminal.show_table(
-        title=f"{len(rows)} trials, best first", columns=[*names, *shown], rows=rows
+        title=f"{len(found)} trials, best first",
+        columns=[*found[0][0], *metrics],
+        rows=[
+            [*cell.values(), *(f"{result[name]:.4g}" for name in metrics)]
+            for cell, result in ranked
+        ],
     )
-    terminal.say(f"results in {path}")
+    if config.picture is not None:
+        from dpacc.artifacts import write_file
+        from dpacc.trials_chart import draw_trials
+
+        picture = draw_trials(
+            trials=[{**cell, metrics[0]: result[metrics[0]]} for cell, result in found],
+            varied=list(found[0][0]),
+            metric=metrics[0],
+        )
+        write_file(path=Path(config.picture), content=picture)
+        terminal.say(f"picture in {config.picture}")
+
+
+def _read_results(path: Path) -> list[dict[str, Any]]:
+    """What earlier launches found, whatever their settings were."""
+    try:
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
+    except ValueError:
+        raise ConfigurationError(
+            f"{path} is damaged: move it away, or choose another --name"
+        ) from None
+
+
+def _configuration(settings: SweepConfig) -> dict[str, Any]:
+    """All that a trial's result depends on."""
+    return {name: each for name, each in asdict(settings).items() if name not in _OF_THE_SWEEP}
+
+
+def _identity(configuration: dict[str, Any]) -> str:
+    return json.dumps(configuration, sort_keys=True)
 
 
 def _merit(figures: dict[str, Any]) -> float:
-    """Larger is better."""
-    return float(figures.get("accuracy", -figures.get("perplexity", 0.0)))
+    """Larger is better; what is no number at all is worst."""
+    merit = float(figures.get("accuracy", -figures.get("perplexity", 0.0)))
+    return -math.inf if math.isnan(merit) else merit
 
 
 if __name__ == "__main__":
