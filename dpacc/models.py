@@ -84,6 +84,9 @@ def load_base(
     Raises:
         ConfigurationError: the folder or id cannot be read, or lacks some of the weights.
     """
+    if quantization == "int8":
+        # Each of its layers would warn, in each forward, that it rounds its input.
+        logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)
     source = _locate(model)
     options = _loading_options(quantization, dtype, device) | _naming(labels)
     try:

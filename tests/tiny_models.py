@@ -130,12 +130,17 @@ def with_lora(
         **options,
     )
     model = get_peft_model(base, configuration)
+    set_upper_factors(model)
+    return model.train()
+
+
+def set_upper_factors(model: torch.nn.Module) -> None:
+    """Fill B, which starts at zero, with random numbers."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model.train()
 
 
 def examples(

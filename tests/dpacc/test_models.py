@@ -21,7 +21,6 @@ from transformers import (
 
 from dpacc.errors import ConfigurationError
 from dpacc.models import add_lora, load_base
-from dpacc.precision import computes_in_16_bits, precision_for
 from tests.tiny_models import tiny_base
 
 LLAMA = LlamaConfig(
@@ -140,6 +139,13 @@ def test_loading_is_silent(folder, quantization, capfd):
     printed = capfd.readouterr()
     assert printed.out == printed.err == ""
     assert logging.root.manager.disable == level
+
+
+def test_an_int8_base_says_nothing_as_it_computes(folder, caplog):
+    """bitsandbytes would warn in every layer of every forward that it rounds to eight bits."""
+    with torch.no_grad():
+        load_base(model=str(folder), quantization="int8").model.eval()(TOKENS)
+    assert not caplog.records
 
 
 def refusal(model):
@@ -386,21 +392,3 @@ def test_whitened_adapters_train_a_alone():
         torch.testing.assert_close(matrix.T @ matrix, torch.eye(4))
     ids = torch.arange(3, 9)[None]
     assert torch.equal(model(ids).logits, tiny_base("llama")(ids).logits)
-
-
-@pytest.mark.parametrize(
-    ("supported", "device", "dtype", "expected"),
-    [
-        (True, "cpu", "auto", None),
-        (False, "cpu", "auto", torch.float32),
-        (False, "cuda", "auto", None),
-        (False, "cpu", "bfloat16", torch.bfloat16),
-    ],
-)
-def test_auto_computes_in_what_the_device_is_good_at(
-    supported, device, dtype, expected, monkeypatch
-):
-    """A processor that only emulates 16 bits computes in 32, unless it is told otherwise."""
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
-    assert computes_in_16_bits(torch.device(device)) is (supported or device == "cuda")
-    assert precision_for(dtype, device=torch.device(device), otherwise=None) == expected
