@@ -119,7 +119,7 @@ class GradientBuffer:
         if gradient.shape[0] != self._examples:
             raise PrivacyError(
                 f"{slot.name} saw inputs whose first dimension is {gradient.shape[0]} while there "
-                f"are {self._examples} losses; its inputs must be [examples, ...]"
+                f"are {self._examples} losses; freeze it, or give it inputs [examples, ...]"
             )
         self._touched = True
         self.in_half_precision |= gradient.dtype != torch.float32

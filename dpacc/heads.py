@@ -82,12 +82,14 @@ class _PerExampleAffine(torch.autograd.Function):
         buffer: GradientBuffer = ctx.buffer
         weight_slot, bias_slot = (buffer.layout.slots.get(key) for key in ctx.parameters)
         if weight_slot is not None:
-            buffer.write(weight_slot, _per_example_sum(gradient.float() * input.float(), weight))
+            products = buffer.by_example(gradient.float() * input.float())
+            buffer.write(weight_slot, _sum_over_tokens(products, weight))
         if bias_slot is not None:
-            buffer.write(bias_slot, _per_example_sum(gradient.float(), weight))
+            tokens = buffer.by_example(gradient.float())
+            buffer.write(bias_slot, _sum_over_tokens(tokens, weight))
         return gradient * weight.to(gradient.dtype), None, None, None
 
 
-def _per_example_sum(values: Tensor, like: Tensor) -> Tensor:
+def _sum_over_tokens(values: Tensor, like: Tensor) -> Tensor:
     """Sum over every dimension between the first and those of `like`."""
     return values.reshape(values.shape[0], -1, *like.shape).sum(dim=1)

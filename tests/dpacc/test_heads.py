@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from dpacc.adapters import attach_gradient_buffer
 from dpacc.admission import admit_model
-from tests.dpacc.test_adapters import loop_gradients, materialize, one_pass_gradients
-from tests.tiny_models import examples, tiny_base, tiny_model
+from dpacc.errors import PrivacyError
+from dpacc.models import load_adapter
+from dpacc.strategies import Ghost, Materialize, Strategy
+from tests.dpacc.test_adapters import (
+    backward,
+    loop_gradients,
+    materialize,
+    one_pass_gradients,
+    quantized,
+)
+from tests.dpacc.test_engine import noiseless
+from tests.dpacc.test_models_storages import clipped_sum
+from tests.dpacc.test_strategies import CPU, empty_sum
+from tests.tiny_models import collate, examples, losses_of, tiny_base, tiny_model, with_lora
 
 
 def by_loop(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
@@ -88,3 +102,78 @@ def test_a_tied_embedding_and_head_add_up() -> None:
     expected = loop_gradients(model, "gpt2", data)
     actual = one_pass_gradients(model, "gpt2", data)
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
+
+
+SAVED = {
+    "llama": ["lm_head", "embed_tokens"],
+    "llama on NF4": ["lm_head", "embed_tokens"],
+    "mistral": ["lm_head"],
+    "qwen2": ["embed_tokens"],
+    "gptj": ["lm_head", "ln_f", "wte"],
+    "gpt2": ["wte", "ln_f", "ln_1"],
+    "gpt_neox": ["lm_head", "final_layer_norm", "embed_in"],
+    "opt": ["embed_tokens", "self_attn_layer_norm", "final_layer_norm"],
+    "opt on NF4": ["final_layer_norm"],
+    "bert": ["classifier", "LayerNorm", "word_embeddings"],
+    "roberta": ["classifier", "LayerNorm", "word_embeddings"],
+}
+"""Heads, embeddings and norms that PEFT's modules_to_save trains whole, beside the adapters."""
+
+
+def base_of(name: str) -> nn.Module:
+    base = tiny_base(name.split()[0])
+    return quantized(base) if name.endswith("NF4") else base
+
+
+def with_saved_modules(name: str) -> nn.Module:
+    return with_lora(base_of(name), name.split()[0], modules_to_save=list(SAVED[name]))
+
+
+@pytest.mark.parametrize("name", list(SAVED))
+def test_modules_to_save_train_by_the_example_and_come_back(name: str, tmp_path: Path) -> None:
+    """By either strategy the clipped sum is a loop's; the folder that is saved is what was run."""
+    family = name.split()[0]
+    data = examples([7, 3, 12], family=family)
+    model = with_saved_modules(name)
+    wrapped = {n.split(".modules_to_save")[0] for n, _ in model.named_parameters() if "_save." in n}
+    assert {n.rpartition(".")[2] for n in wrapped} == set(SAVED[name])
+    expected = clipped_sum(loop_gradients(model, family, data), bound=0.05)
+    for kind in (Materialize, Ghost):
+        model = with_saved_modules(name)
+        total = _sum_by(kind, model, family, data)
+        torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+        model.save_pretrained(tmp_path)
+        again = load_adapter(model=base_of(name), folder=tmp_path).eval()
+        batch = {k: v for k, v in collate(data).items() if k != "labels"}
+        wanted, plain = model.eval()(**batch).logits, base_of(name).eval()(**batch).logits
+        torch.testing.assert_close(again(**batch).logits, wanted)
+        assert (wanted - plain).abs().max() > 0.01
+
+
+def _sum_by(
+    kind: type[Strategy], model: nn.Module, family: str, data: list[object]
+) -> torch.Tensor:
+    admit_model(model)
+    buffer = attach_gradient_buffer(model)
+    total = empty_sum(buffer, noiseless(len(data), max_grad_norm=0.05))
+    kind(buffer, backward, CPU).add(losses_of(family)(model, collate(data)), None, total)
+    return total.total
+
+
+def test_a_norm_without_a_rule_is_refused_in_modules_to_save() -> None:
+    """Llama's has no shift and is no LayerNorm: the copy that would be trained is named."""
+    model = with_lora(tiny_base("llama"), "llama", modules_to_save=["norm"])
+    with pytest.raises(PrivacyError, match=r"norm\.modules_to_save.* LlamaRMSNorm; freeze it"):
+        admit_model(model)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_embeddings_that_examples_share_are_refused(family: str) -> None:
+    """A position is looked up once for all examples, so nobody can tell whose gradient it is."""
+    model = with_lora(tiny_base(family), family, modules_to_save=["wpe", "position_embeddings"])
+    with pytest.raises(PrivacyError, match=r"(wpe|position_embeddings)\S* saw .* freeze it"):
+        one_pass_gradients(model, family, examples([7, 3, 12], family=family))
