@@ -32,7 +32,7 @@ from dpacc.blocks import transformer_blocks
 from dpacc.config import LoraMethod, Precision, Quantization, Task
 from dpacc.errors import ConfigurationError
 from dpacc.lora_methods import freeze_lower
-from dpacc.pooling import pool_by_mean, pools_by_mean
+from dpacc.pooling import pool_by_mean, pools_by_mean, takes_mean
 from dpacc.precision import precision_for
 from dpacc.whitening import fix_upper
 
@@ -103,9 +103,9 @@ def load_base(
             f"model={model} cannot be read: {_first_line(error)} "
             "(it must be complete: config.json, weights and tokenizer)"
         ) from error
-    _refuse_missing_weights(model, base, report)
     if task == "sequence-classification" and pools_by_mean(source):
         pool_by_mean(base)
+    _refuse_missing_weights(model, base, report)
     base.requires_grad_(False)
     base.config.use_cache = False
     if tokenizer.pad_token_id is None:
@@ -199,7 +199,7 @@ def load_adapter(*, model: PreTrainedModel, folder: Path) -> PeftModel:
     """Put the adapter of a finished run on its base.
 
     Raises:
-        ConfigurationError: the folder holds no adapter, or a pickled one.
+        ConfigurationError: the folder holds no adapter, a pickled one, or that of another base.
     """
     with quiet_loading():
         from peft import PeftModel
@@ -213,7 +213,13 @@ def load_adapter(*, model: PreTrainedModel, folder: Path) -> PeftModel:
             f"{folder} holds no adapter_model.safetensors: nothing pickled is read; save the "
             "adapter again with save_pretrained"
         )
-    return PeftModel.from_pretrained(model, str(folder))
+    try:
+        return PeftModel.from_pretrained(model, str(folder))
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"{folder} holds an adapter of another base, or a head of other classes: name those "
+            f"that it was trained with (--model, --labels); {_last_line(error)}"
+        ) from error
 
 
 # --- loading ------------------------------------------------------------------------------
@@ -288,6 +294,10 @@ def _first_line(error: Exception) -> str:
     return next((line for line in lines if line), type(error).__name__)
 
 
+def _last_line(error: Exception) -> str:
+    return str(error).strip().rpartition("\n")[2].strip()
+
+
 def _naming(labels: Sequence[str] | None) -> dict[str, Any]:
     if labels is None:
         return {}
@@ -299,8 +309,12 @@ def _refuse_missing_weights(model: str, base: PreTrainedModel, report: dict[str,
     # A classification head lies outside the body, and is trained from scratch.
     body = f"{base.base_model_prefix}."
     new_head = not type(base).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+    # A pooler that the mean of tokens replaced is not missed.
+    replaced = f"{body}pooler." if takes_mean(base) else None
     missing = sorted(
-        name for name in report["missing_keys"] if name.startswith(body) or not new_head
+        name
+        for name in report["missing_keys"]
+        if (name.startswith(body) or not new_head) and not (replaced and name.startswith(replaced))
     )
     if missing:
         raise ConfigurationError(

@@ -39,6 +39,18 @@ class MeanPooling(nn.Module):
         self._mask = named.get("attention_mask", arguments[1] if len(arguments) > 1 else None)
 
 
+def takes_mean(model: PreTrainedModel) -> bool:
+    """Whether a classifier reads the mean of its text's tokens."""
+    return isinstance(getattr(model.base_model, "pooler", None), MeanPooling)
+
+
+def say_mean(folder: Path) -> None:
+    """Let a model's folder say that its texts are the mean of their tokens."""
+    path = folder / _SAID_IN
+    path.parent.mkdir()
+    path.write_text(json.dumps({"pooling_mode_mean_tokens": True}), encoding="utf-8")
+
+
 def pools_by_mean(source: str) -> bool:
     """Whether a model's folder, or hub id, says that its texts are the mean of their tokens.
 

@@ -41,7 +41,7 @@ def draw_trials(
         fixed = dict(zip(others, panel, strict=True))
         shown = [each for each in trials if all(each[n] == v for n, v in fixed.items())]
         _draw_lines(axes, shown, axis=axis, by=by, metric=metric)
-        title = ", ".join(f"{_spoken(name)} {value}" for name, value in fixed.items())
+        title = ", ".join(f"{_spoken(name)} = {value}" for name, value in fixed.items())
         axes.set_title(title, fontsize=12, color=_INK, loc="left")
         _dress(axes, x=_spoken(axis), y=_named(metric) if axes is drawn[0] else "")
     if by:
@@ -66,7 +66,7 @@ def _draw_lines(
             marker=_MARKS[at % len(_MARKS)],
             linewidth=2,
             markersize=6,
-            label=f"{_spoken(by[0])} {chosen}" if by else None,
+            label=f"{_spoken(by[0])} = {chosen}" if by else None,
         )
     if _spans(places):
         axes.set_xscale("log")

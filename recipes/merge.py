@@ -9,6 +9,7 @@ owner/name` uploads the folder as well; nothing is uploaded otherwise.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,21 @@ from dpacc.settings import check_limits, read_settings, setting
 _USAGE = "python recipes/merge.py --adapter FOLDER --output FOLDER [--push_to_hub owner/name]"
 # What says how private the model is goes with it.
 _STATEMENT = ("README.md", "privacy.json", "ledger.jsonl", "privacy_utility.png")
+_READS_MEAN = (
+    "it reads the mean of a text's tokens, where plain transformers would put a random layer "
+    "on the first one"
+)
+# PEFT's words for a base's head.
+_TASKS: dict[str, Task] = {
+    "CAUSAL_LM": "causal-lm",
+    "SEQ_CLS": "sequence-classification",
+    "TOKEN_CLS": "token-classification",
+}
+_FAMILIES: dict[Task, str] = {
+    "causal-lm": "AutoModelForCausalLM",
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +50,9 @@ class MergeConfig:
     model: str | None = setting(
         "The base. null takes the one that the adapter names.", default=None
     )
-    task: Task = setting("What the model's head is for.", default="causal-lm")
-    labels: tuple[str, ...] | None = setting("A classification's classes.", default=None)
+    labels: tuple[str, ...] | None = setting(
+        "A classification's classes, as in training. null takes the base's.", default=None
+    )
     dtype: Precision = setting("Of the merged weights; auto takes the base's.", default="auto")
     push_to_hub: str | None = setting(
         "Repository on the hub, made private if it is new. null uploads nothing.", default=None
@@ -52,22 +69,27 @@ class MergeConfig:
 def main(arguments: Sequence[str]) -> None:
     """Read the settings, merge, and say where the model is."""
     config = read_settings(kind=MergeConfig, arguments=arguments, usage=_USAGE)
-    merge(config)
-    terminal.show_facts(title="Merged", facts=[("saved in", config.output)])
+    facts = [("saved in", config.output)]
+    if merge(config):
+        facts.append(("to load", f"dpacc.models.load_base: {_READS_MEAN}"))
+    terminal.show_facts(title="Merged", facts=facts)
 
 
-def merge(config: MergeConfig) -> None:
-    """The adapter's update added to the base's weights: W + s·B·A."""
+def merge(config: MergeConfig) -> bool:
+    """The adapter's update added to the base's weights, W + s·B·A; whether dpacc must load it."""
     # Imported here, so that a mistake in the settings is told at once.
     from dpacc.models import base_named_by, load_adapter, load_base
+    from dpacc.pooling import say_mean, takes_mean
 
     adapter = Path(config.adapter)
+    task = task_of(adapter)
     base = load_base(
         model=config.model or base_named_by(adapter=adapter),
         dtype=config.dtype,
-        task=config.task,
+        task=task,
         labels=config.labels,
     )
+    averages = takes_mean(base.model)
     merged = load_adapter(model=base.model, folder=adapter).merge_and_unload(safe_merge=True)
     merged.config.use_cache = True
     # It takes its name once it is whole.
@@ -80,6 +102,12 @@ def merge(config: MergeConfig) -> None:
         for name in _STATEMENT:
             if (adapter / name).is_file():
                 shutil.copyfile(adapter / name, scratch / name)
+        if averages:
+            say_mean(scratch)
+        if (scratch / "README.md").is_file():
+            card = (scratch / "README.md").read_text(encoding="utf-8")
+            told = merged_card(card, task=task, averages=averages)
+            (scratch / "README.md").write_text(told, encoding="utf-8")
         scratch.rename(output)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -89,6 +117,52 @@ def merge(config: MergeConfig) -> None:
         hub = HfApi()
         hub.create_repo(config.push_to_hub, private=True, exist_ok=True)
         hub.upload_folder(repo_id=config.push_to_hub, folder_path=output)
+    return averages
+
+
+def task_of(adapter: Path) -> Task:
+    """What the head of an adapter's base is for.
+
+    Raises:
+        ConfigurationError: something that dpacc trains no adapters for.
+    """
+    kind = json.loads((adapter / "adapter_config.json").read_text()).get("task_type")
+    if kind not in _TASKS:
+        raise ConfigurationError(
+            f"{adapter} holds an adapter with task_type={kind}; choose one that dpacc trained "
+            f"({', '.join(_TASKS)})"
+        )
+    return _TASKS[kind]
+
+
+def merged_card(card: str, *, task: Task, averages: bool) -> str:
+    """An adapter's card, which goes with the merged model, with how that is loaded."""
+    statement, _, _ = card.replace("library_name: peft", "library_name: transformers").partition(
+        "\n## Use\n"
+    )
+    folder = "path/to/this/folder"
+    if averages:
+        loading = f"""\
+from dpacc.models import load_base
+
+model, tokenizer = load_base(model="{folder}", task="{task}")
+"""
+    else:
+        loading = f"""\
+from transformers import {_FAMILIES[task]}
+
+model = {_FAMILIES[task]}.from_pretrained("{folder}")
+"""
+    warning = f"\nLoad it with dpacc: {_READS_MEAN}.\n" if averages else ""
+    return f"""{statement.rstrip()}
+
+## Use
+
+The adapter is merged into its base: this folder holds a whole model.
+{warning}
+```python
+{loading}```
+"""
 
 
 if __name__ == "__main__":

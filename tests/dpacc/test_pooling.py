@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from dpacc.errors import ConfigurationError
 from dpacc.federated.layout import trainable_arrays
 from dpacc.models import add_lora, load_base
-from dpacc.pooling import MeanPooling, pools_by_mean
+from dpacc.pooling import MeanPooling, pools_by_mean, say_mean, takes_mean
 from tests.dpacc.federated.federations import classifier_folder
 
 
@@ -56,3 +58,18 @@ def test_pooling_has_nothing_to_train_or_to_save(encoder: Path) -> None:
     names = trainable_arrays(adapted)
     assert len(names) == 3
     assert not any("pooler" in name for name in names)
+
+
+def test_a_pooler_that_nobody_reads_is_not_missed(encoder: Path) -> None:
+    """A folder without its weights loads where the mean replaces it, and is refused elsewhere."""
+    weights = load_file(encoder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if "pooler" not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, encoder / "model.safetensors", metadata={"format": "pt"})
+    assert takes_mean(load_base(model=str(encoder), task="sequence-classification").model)
+    (encoder / "1_Pooling/config.json").unlink()
+    with pytest.raises(ConfigurationError, match="pooler"):
+        load_base(model=str(encoder), task="sequence-classification")
+    (encoder / "1_Pooling").rmdir()
+    say_mean(encoder)
+    assert pools_by_mean(str(encoder))

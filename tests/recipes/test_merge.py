@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from dpacc.cli import terminal
-from dpacc.models import load_base
+from dpacc.config import Task
+from dpacc.models import load_adapter, load_base
+from tests.dpacc.federated.federations import classifier_folder, opinions
 from tests.recipes.test_train import Train, as_arguments, material, recipe, train  # noqa: F401
 from tests.scripts import load_script
 
@@ -42,9 +46,93 @@ def test_the_merged_model_needs_no_adapter(
     torch.testing.assert_close(merged(tokens).logits, adapted)
     assert not torch.allclose(bare, adapted)
     assert tokenizer("the film")["input_ids"]
-    for name in ("privacy.json", "ledger.jsonl", "README.md"):
+    for name in ("privacy.json", "ledger.jsonl"):
         assert (output / name).read_bytes() == (folder / name).read_bytes()
+    (said,) = re.findall(r"## Privacy.*?(?=\n## )", (folder / "README.md").read_text(), re.DOTALL)
+    card = (output / "README.md").read_text()
+    assert said in card
+    assert "AutoModelForCausalLM.from_pretrained" in card
+    assert "peft" not in card.lower().replace("needs no peft", "")
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+@pytest.fixture
+def classified(
+    train: Train,  # noqa: F811
+    tmp_path: Path,
+) -> Callable[..., tuple[Path, Path]]:
+    """Train a tiny encoder to tell two classes; its folder, and the run's."""
+
+    def run(*, by_mean: bool, **changes: object) -> tuple[Path, Path]:
+        model = classifier_folder(tmp_path)
+        if by_mean:
+            (model / "1_Pooling").mkdir()
+            (model / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}')
+        data = opinions(tmp_path / "opinions.jsonl", count=40, seed=0)
+        shared = {"train_data": data, "held_out_data": data, "labels": "bad,good"}
+        shared |= {"task": "sequence-classification", "lora_target_modules": "query,value"}
+        runs = train(**shared | {"model": model, "learning_rate": 0.1} | changes)
+        return model, runs / "tiny"
+
+    return run
+
+
+@pytest.mark.parametrize("by_mean", [False, True])
+def test_a_merged_classifier_answers_as_it_did(
+    merging: ModuleType,
+    classified: Callable[..., tuple[Path, Path]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    by_mean: bool,
+) -> None:
+    """Head and pooling are in the folder; a mean, which transformers cannot say, is told."""
+    model, folder = classified(by_mean=by_mean)
+    output = tmp_path / "merged"
+    capsys.readouterr()
+    merging.main(as_arguments({"adapter": folder, "output": output, "labels": "bad,good"}))
+    ids, mask = torch.tensor([[5, 6, 7, 8], [9, 7, 0, 0]]), torch.tensor([[1] * 4, [1, 1, 0, 0]])
+    task: Task = "sequence-classification"
+    base = load_base(model=str(model), task=task, labels=("bad", "good")).model
+    adapted = load_adapter(model=base, folder=folder).eval()(input_ids=ids, attention_mask=mask)
+    merged = load_base(model=str(output), task=task).model.eval()
+    found = merged(input_ids=ids, attention_mask=mask)
+    torch.testing.assert_close(found.logits, adapted.logits)
+    assert merged.config.id2label == {0: "bad", 1: "good"}
+    plain = AutoModelForSequenceClassification.from_pretrained(output).eval()
+    same = torch.allclose(plain(input_ids=ids, attention_mask=mask).logits, adapted.logits)
+    told = [" ".join(capsys.readouterr().out.split()), (output / "README.md").read_text()]
+    assert same is not by_mean
+    assert [("load_base" in each) for each in told] == [by_mean, by_mean]
+
+
+def test_a_head_of_other_classes_is_one_line(
+    merging: ModuleType,
+    classified: Callable[..., tuple[Path, Path]],
+    material: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A head for three classes does not fit a base that makes two, until they are named."""
+    told = {"labels": "bad,good,mixed", "lora_target_modules": "q_proj"}
+    _, folder = classified(by_mean=False, model=material / "model", **told)
+    output = tmp_path / "merged"
+    with pytest.raises(SystemExit) as caught, terminal.one_line_errors():
+        merging.main(as_arguments({"adapter": folder, "output": output}))
+    assert caught.value.code == 2
+    assert "--labels" in capsys.readouterr().err
+    assert not output.exists()
+    merging.main(as_arguments({"adapter": folder, "output": output, "labels": "bad,good,mixed"}))
+    assert output.is_dir()
+
+
+def test_an_adapter_for_something_else_is_refused(
+    merging: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the head is for is read off the adapter, never guessed."""
+    (tmp_path / "adapter_config.json").write_text('{"task_type": "QUESTION_ANS"}')
+    with pytest.raises(SystemExit), terminal.one_line_errors():
+        merging.main(as_arguments({"adapter": tmp_path, "output": tmp_path / "new"}))
+    assert "task_type=QUESTION_ANS" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", ["adapter", "output"])
