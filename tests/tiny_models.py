@@ -95,6 +95,19 @@ TARGETS = {
     "roberta": ["query", "value"],
 }
 
+ATTENTION = {
+    "llama": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "mistral": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "qwen2": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "gptj": ["q_proj", "k_proj", "v_proj", "out_proj"],
+    "gpt2": ["attn.c_attn", "attn.c_proj"],
+    "gpt_neox": ["query_key_value", "attention.dense"],
+    "opt": ["q_proj", "k_proj", "v_proj", "out_proj"],
+    "bert": ["query", "key", "value", "attention.output.dense"],
+    "roberta": ["query", "key", "value", "attention.output.dense"],
+}
+"""The attention's projections, all of them and no other layer."""
+
 CLASSIFIERS = ("bert", "roberta")
 
 

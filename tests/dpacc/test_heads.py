@@ -9,13 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from dpacc.adapters import attach_gradient_buffer
 from dpacc.admission import admit_model
 from dpacc.errors import PrivacyError
 from dpacc.models import load_adapter
-from dpacc.strategies import Ghost, Materialize, Strategy
+from dpacc.strategies import Ghost, Materialize
 from tests.dpacc.test_adapters import (
-    backward,
     loop_gradients,
     materialize,
     one_pass_gradients,
@@ -23,8 +21,8 @@ from tests.dpacc.test_adapters import (
 )
 from tests.dpacc.test_engine import noiseless
 from tests.dpacc.test_models_storages import clipped_sum
-from tests.dpacc.test_strategies import CPU, empty_sum
-from tests.tiny_models import collate, examples, losses_of, tiny_base, tiny_model, with_lora
+from tests.dpacc.test_strategies import sum_of
+from tests.tiny_models import collate, examples, tiny_base, tiny_model, with_lora
 
 
 def by_loop(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
@@ -140,7 +138,9 @@ def test_modules_to_save_train_by_the_example_and_come_back(name: str, tmp_path:
     expected = clipped_sum(loop_gradients(model, family, data), bound=0.05)
     for kind in (Materialize, Ghost):
         model = with_saved_modules(name)
-        total = _sum_by(kind, model, family, data)
+        admit_model(model)
+        plan = noiseless(len(data), max_grad_norm=0.05)
+        total = sum_of(model, kind, family, plan, data)
         torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-6)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -152,16 +152,6 @@ def test_modules_to_save_train_by_the_example_and_come_back(name: str, tmp_path:
         wanted, plain = model.eval()(**batch).logits, base_of(name).eval()(**batch).logits
         torch.testing.assert_close(again(**batch).logits, wanted)
         assert (wanted - plain).abs().max() > 0.01
-
-
-def _sum_by(
-    kind: type[Strategy], model: nn.Module, family: str, data: list[object]
-) -> torch.Tensor:
-    admit_model(model)
-    buffer = attach_gradient_buffer(model)
-    total = empty_sum(buffer, noiseless(len(data), max_grad_norm=0.05))
-    kind(buffer, backward, CPU).add(losses_of(family)(model, collate(data)), None, total)
-    return total.total
 
 
 def test_a_norm_without_a_rule_is_refused_in_modules_to_save() -> None:

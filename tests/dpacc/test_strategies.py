@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from dpacc.accumulation import ClippedSum
 from dpacc.adapters import attach_gradient_buffer
 from dpacc.errors import PrivacyError
 from dpacc.gradients import GradientBuffer
+from dpacc.models import add_lora
 from dpacc.plan import PrivacyPlan
 from dpacc.strategies import (
     Ghost,
@@ -23,7 +25,18 @@ from dpacc.strategies import (
 )
 from tests.dpacc.test_adapters import backward, loop_gradients
 from tests.dpacc.test_engine import noiseless
-from tests.tiny_models import collate, examples, losses_of, tiny_model
+from tests.tiny_models import (
+    ATTENTION,
+    CLASSIFIERS,
+    CONFIGURATIONS,
+    collate,
+    examples,
+    losses_of,
+    set_upper_factors,
+    tiny_base,
+    tiny_model,
+    with_lora,
+)
 
 CPU = torch.device("cpu")
 RULES = ["flat", "automatic", "per-layer", "adaptive"]
@@ -37,7 +50,18 @@ def empty_sum(buffer: GradientBuffer, plan: PrivacyPlan) -> ClippedSum:
 def sums(
     kind: type[Strategy], family: str, plan: PrivacyPlan, data: list[Any], owners: Any = None
 ) -> torch.Tensor:
-    model = tiny_model(family)
+    return sum_of(tiny_model(family), kind, family, plan, data, owners)
+
+
+def sum_of(
+    model: nn.Module,
+    kind: type[Strategy],
+    family: str,
+    plan: PrivacyPlan,
+    data: list[Any],
+    owners: Any = None,
+) -> torch.Tensor:
+    """The clipped sum of one micro-batch."""
     buffer = attach_gradient_buffer(model)
     total = empty_sum(buffer, plan)
     kind(buffer, backward, CPU).add(losses_of(family)(model, collate(data)), owners, total)
@@ -53,6 +77,64 @@ def test_ghost_equals_materialize(family: str, clipping: str) -> None:
     kept = sums(Materialize, family, plan, data)
     assert kept.norm() > 0
     torch.testing.assert_close(sums(Ghost, family, plan, data), kept, rtol=1e-5, atol=1e-8)
+
+
+LINEAR_LAYERS = {
+    "llama": (4, 7),
+    "mistral": (4, 7),
+    "qwen2": (4, 7),
+    "gptj": (4, 6),
+    "gpt2": (2, 4),
+    "gpt_neox": (2, 4),
+    "opt": (4, 6),
+    "bert": (4, 6),
+    "roberta": (4, 6),
+}
+"""Of one block: in its attention, and in all of it."""
+BLOCKS = 2
+
+
+@pytest.mark.parametrize("where", ["attention", "all-linear"])
+@pytest.mark.parametrize("family", list(CONFIGURATIONS))
+def test_every_family_sums_what_a_loop_clips(family: str, where: str) -> None:
+    """Adapters on all the attention, and on every linear layer, by either strategy."""
+    targets = ATTENTION[family] if where == "attention" else "all-linear"
+    head = ["classifier"] if family in CLASSIFIERS else None
+
+    def adapted() -> nn.Module:
+        base = tiny_base(family)
+        return with_lora(base, family, targets=targets, exclude_modules=head)
+
+    in_block = LINEAR_LAYERS[family][where == "all-linear"]
+    lower = [name for name, _ in adapted().named_parameters() if "lora_A" in name]
+    in_blocks = [name for name in lower if any(part.isdigit() for part in name.split("."))]
+    assert len(in_blocks) == BLOCKS * in_block
+    assert len(lower) - len(in_blocks) == (family == "bert" and where == "all-linear")  # its pooler
+    assert_sums_equal_the_loop(adapted, family)
+
+
+@pytest.mark.parametrize("method", ["rslora", "ffa"])
+def test_other_kinds_of_lora_sum_what_a_loop_clips(method: str) -> None:
+    """A scale of α/√r, and a fixed A, by either strategy."""
+
+    def adapted() -> nn.Module:
+        base = tiny_base("llama").requires_grad_(False)
+        model = add_lora(model=base, rank=4, alpha=8, method=method)  # type: ignore[arg-type]
+        set_upper_factors(model)
+        return model.train()
+
+    assert_sums_equal_the_loop(adapted, "llama")
+
+
+def assert_sums_equal_the_loop(adapted: Callable[[], nn.Module], family: str) -> None:
+    data = examples([7, 3, 12, 2], family=family)
+    rows = loop_gradients(adapted(), family, data)
+    plan = noiseless(len(data), max_grad_norm=float(rows.norm(dim=1).median()))
+    norms = rows.norm(dim=1, keepdim=True)
+    expected = (rows * (plan.max_grad_norm / norms).clamp(max=1)).sum(dim=0)
+    for kind in (Materialize, Ghost):
+        total = sum_of(adapted(), kind, family, plan, data)
+        assert (total - expected).norm() < 5e-6 * expected.norm()
 
 
 @pytest.mark.parametrize("kind", [Materialize, Ghost])
