@@ -1,4 +1,4 @@
-"""What a finished run leaves in its folder: the adapter, the proof, the card and the picture.
+"""What a run leaves in a folder: the adapter, the proof, the card and the picture.
 
 Nothing here is computed from private data without noise. Each file appears whole or not at all.
 """
@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpacc_accounting import read_ledger, statement
 from safetensors import SafetensorError
 
 from dpacc.chart import Measurement, draw_progress
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from dpacc.plan import PrivacyPlan
 
 PICTURE = "privacy_utility.png"
+_HEADING = "# Privacy statement"
 
 
 def new_run_folder(*, output_dir: str | Path, name: str) -> Path:
@@ -100,6 +102,29 @@ def privacy_document(
             "ledger": {"file": ledger, "head": ledger_head},
         }
     )
+
+
+def state_privacy(*, folder: Path, plan: PrivacyPlan, ledger: Path) -> None:
+    """Write `privacy.json`, and the statement at the end of the model card in `folder`.
+
+    Both speak of the releases up to now, on which whatever lies there rests.
+
+    Args:
+        folder: where adapters were saved.
+        plan: what was promised.
+        ledger: what was released.
+    """
+    record = read_ledger(path=ledger)
+    guarantee = plan.guarantee(steps=len(record.releases))
+    document = privacy_document(
+        plan=plan, guarantee=guarantee, ledger=ledger.name, ledger_head=record.head
+    )
+    write_file(path=folder / "privacy.json", content=document)
+    card = folder / "README.md"
+    words = card.read_text() if card.exists() else ""
+    kept = words.partition(f"\n{_HEADING}")[0].rstrip()
+    claim = statement(plan=record.plan, record=record, guarantee=guarantee)
+    write_file(path=card, content=f"{kept}\n\n{claim}\n".lstrip().encode())
 
 
 def save_adapter(*, model: PeftModel, folder: Path) -> None:

@@ -47,7 +47,9 @@ class IterateAverage:
         self._optimizer = optimizer
         # Rounded first: 0.9 * 10 is a little more than 9.
         self._before = steps - math.ceil(round(share * steps, 9))
-        optimizer.register_step_post_hook(self._add)
+        self._depth = 0
+        optimizer.register_step_pre_hook(self._enter)
+        optimizer.register_step_post_hook(self._leave)
 
     @torch.no_grad()
     def put_in_place(self) -> None:
@@ -57,8 +59,17 @@ class IterateAverage:
             if averaged > 0:
                 parameter.copy_(state[_SUM] / averaged)
 
+    def _enter(self, *_: Any) -> None:
+        self._depth += 1
+
+    def _leave(self, *_: Any) -> None:
+        # A class that extends another's step runs the hooks once for each; one step was taken.
+        self._depth -= 1
+        if self._depth == 0:
+            self._add()
+
     @torch.no_grad()
-    def _add(self, *_: Any) -> None:
+    def _add(self) -> None:
         for group in self._optimizer.param_groups:
             for parameter in group["params"]:
                 state = self._optimizer.state[parameter]
@@ -73,14 +84,30 @@ class IterateAverage:
         return [(p, state) for p, state in self._optimizer.state.items() if _TAKEN in state]
 
 
+def require_share(share: float) -> None:
+    """Refuse what is no share of a run's steps.
+
+    Raises:
+        ConfigurationError: it is not from 0 to 1.
+
+    >>> require_share(0.5)
+    """
+    if not 0 <= share <= 1:
+        raise ConfigurationError(
+            f"average_iterates={share:g} must be a share of the steps, from 0 (none) to 1 (all)"
+        )
+
+
 def average_of(
     optimizer: torch.optim.Optimizer, *, steps: int, share: float, accelerator: Accelerator
 ) -> IterateAverage | None:
     """The average that a run's settings ask for; None where `share` is 0.
 
     Raises:
-        ConfigurationError: the launch cuts the optimizer's state over the ranks.
+        ConfigurationError: `share` is none, or the launch cuts the optimizer's state over the
+            ranks.
     """
+    require_share(share)
     if not share:
         return None
     if getattr(accelerator.state, "deepspeed_plugin", None):

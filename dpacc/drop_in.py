@@ -9,11 +9,14 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import torch
 from accelerate import Accelerator
 from dpacc_accounting import Repeated, epsilon
+from peft import PeftModel
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from dpacc import engine
+from dpacc import engine, ranks
+from dpacc.artifacts import save_adapter, state_privacy
+from dpacc.averaging import IterateAverage, average_of, require_share
 from dpacc.backends import Backend, refuse_cut_models
 from dpacc.decoupled_losses import LogitLosses, logit_losses_of
 from dpacc.errors import ConfigurationError
@@ -50,6 +53,8 @@ class PlainLoop(TypedDict, total=False):
 
     Keys:
         method: "lora" trains both matrices of each adapter; "ffa" freezes A.
+        average_iterates: share of the plan's steps, the last ones, whose adapters are averaged
+            after the last of them; free of privacy, and best under a constant learning rate.
         max_physical_batch_size: the most examples (or units) in one batch that the loader yields;
             by default what 4,096 padded tokens hold. No effect on the result.
         scheduler: of `optimizer`; stepped once an update, whatever the loop calls.
@@ -61,6 +66,7 @@ class PlainLoop(TypedDict, total=False):
     """
 
     method: Method
+    average_iterates: float
     max_physical_batch_size: int | None
     scheduler: LRScheduler | None
     losses: LogitLosses | None
@@ -109,6 +115,7 @@ class PrivacyEngine(engine.PrivacyEngine):
         **settings: Unpack[EngineSettings],
     ) -> None:
         self._begin_with = (accelerator, ledger, settings)
+        self._average: IterateAverage | None = None
         if plan is not None:
             super().__init__(accelerator or Accelerator(), plan, ledger=ledger, **settings)
 
@@ -244,11 +251,16 @@ class PrivacyEngine(engine.PrivacyEngine):
         self._require_unused()
         _require_a_name(plan, loop.get("units"))
         _require_the_loaders(plan, data_loader, loop.get("units"))
+        share = loop.get("average_iterates", 0.0)
+        require_share(share)
         scheduler = loop.get("scheduler")
         schedule = None if scheduler is None else UpdateSchedule(scheduler)
         losses = loop.get("losses") or logit_losses_of(model)
         apply_method(model, optimizer, loop.get("method", "lora"))
         self._begin(plan, loop.get("max_physical_batch_size"))
+        self._average = average_of(
+            optimizer, steps=plan.steps, share=share, accelerator=self.accelerator
+        )
         placed, inner = self.prepare(model, optimizer, schedule)
         turns = Turns()
         PrivateLoss(placed, losses, turns)
@@ -259,7 +271,40 @@ class PrivacyEngine(engine.PrivacyEngine):
             probe_examples=loop.get("probe_examples"),
         )
         loader = VirtualBatches(engine=self, steps=steps, turns=turns)
-        return placed.train(), PlainLoopOptimizer(inner, turns, schedule), loader
+        private_optimizer = PlainLoopOptimizer(inner, turns, schedule, self._put_average_in_place)
+        return placed.train(), private_optimizer, loader
+
+    def resume(self) -> int:
+        """As the [open engine's][dpacc.engine.PrivacyEngine.resume], with the average in place
+        where all steps are taken."""
+        step = super().resume()
+        self._put_average_in_place()
+        return step
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Save the adapters, with `privacy.json` and the privacy statement in the model card.
+
+        Both speak of the steps that were released up to now. Every rank must call it.
+
+        Args:
+            folder: for `PeftModel.from_pretrained(base, folder)`; made if it is not there.
+
+        Raises:
+            ConfigurationError: no step was released yet, or the model is not PEFT's.
+        """
+        if self.steps_charged == 0:
+            raise ConfigurationError(
+                "no step was released yet, so there is no guarantee to state; train first"
+            )
+        model = self.accelerator.unwrap_model(self._model)
+        if not isinstance(model, PeftModel):
+            raise ConfigurationError(
+                f"the model is a {type(model).__name__} without PEFT's adapters; save it by its "
+                "own save_pretrained, and keep the ledger with it"
+            )
+        folder = Path(folder).expanduser()
+        with self.whole_adapters():
+            ranks.on_main_process(self.accelerator, lambda: self._save(model, folder))
 
     def get_epsilon(self, delta: float) -> float:
         """ε at `delta` of the steps that the ledger holds, 0 before the first."""
@@ -269,6 +314,14 @@ class PrivacyEngine(engine.PrivacyEngine):
         return epsilon(
             event=event, delta=delta, adjacency=self.plan.adjacency, unit=self.plan.unit
         ).epsilon
+
+    def _save(self, model: PeftModel, folder: Path) -> None:
+        save_adapter(model=model, folder=folder)
+        state_privacy(folder=folder, plan=self.plan, ledger=self._books.path)
+
+    def _put_average_in_place(self) -> None:
+        if self._average is not None and self.steps_charged == self.plan.steps:
+            self._average.put_in_place()
 
     def _require_unused(self) -> None:
         if "plan" in vars(self):

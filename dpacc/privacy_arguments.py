@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dpacc.averaging import require_share
 from dpacc.errors import ConfigurationError
 from dpacc.lora_methods import Method
 from dpacc.plan import Clipping, Noise, PrivacyPlan
@@ -26,6 +27,9 @@ class PrivacyArguments:
         clipping: see [`PrivacyPlan`][dpacc.plan.PrivacyPlan].
         noise: likewise.
         method: "lora" trains both matrices of each adapter; "ffa" freezes A.
+        average_iterates: share of the steps, the last ones, whose adapters are averaged after the
+            last of them; free of privacy, and best under a constant learning rate. 0 keeps the
+            last adapter, as does a run that stops early.
         unit: what the privacy unit is called, where the trainer is given `units`.
         ledger: its file; by default `ledger.jsonl` in the output folder.
         per_example_gradients: see [`dpacc.engine.PrivacyEngine`][]. No effect on the result.
@@ -43,6 +47,7 @@ class PrivacyArguments:
     clipping: Clipping = "flat"
     noise: Noise = "gaussian"
     method: Method = "lora"
+    average_iterates: float = 0.0
     unit: str = "example"
     ledger: str | None = None
     per_example_gradients: PerExampleGradients = "auto"
@@ -54,13 +59,15 @@ class PrivacyArguments:
         """The plan of a run of that size.
 
         Raises:
-            ConfigurationError: not exactly one of target_epsilon and noise_multiplier.
+            ConfigurationError: not exactly one of target_epsilon and noise_multiplier, or
+                average_iterates is no share.
             ValueError: an argument is out of range.
 
         >>> arguments = PrivacyArguments(target_delta=1e-5, noise_multiplier=1.0)
         >>> arguments.plan(dataset_size=100, expected_batch_size=10, steps=5).sampling_probability
         0.1
         """
+        require_share(self.average_iterates)
         if (self.target_epsilon is None) == (self.noise_multiplier is None):
             raise ConfigurationError(
                 f"target_epsilon={self.target_epsilon} and noise_multiplier="

@@ -30,7 +30,7 @@ class UpdateSchedule:
                 "one that follows the number of steps"
             )
         kind = type(scheduler)
-        self._scheduler = scheduler
+        self.scheduler = scheduler
         self._advance: Callable[[], None] = partial(kind.step, scheduler)
         # By its class, for what lies on the instance would be part of its state.
         scheduler.__class__ = type(kind.__name__, (kind,), {"step": _do_nothing})
@@ -41,11 +41,11 @@ class UpdateSchedule:
 
     def state_dict(self) -> dict[str, Any]:
         """The scheduler's own."""
-        return self._scheduler.state_dict()
+        return self.scheduler.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Into the scheduler."""
-        self._scheduler.load_state_dict(state_dict)
+        self.scheduler.load_state_dict(state_dict)
 
 
 class PrivateOptimizer(torch.optim.Optimizer):
@@ -111,14 +111,20 @@ class PlainLoopOptimizer(PrivateOptimizer):
         optimizer: see [`PrivateOptimizer`][dpacc.private_optimizer.PrivateOptimizer].
         turns: what the loop must do next.
         schedule: stepped after each update.
+        updated: called after each update.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, turns: Turns, schedule: UpdateSchedule | None
+        self,
+        optimizer: torch.optim.Optimizer,
+        turns: Turns,
+        schedule: UpdateSchedule | None,
+        updated: Callable[[], None],
     ) -> None:
         super().__init__(optimizer, self._take_turn)
         self._turns = turns
         self._schedule = schedule
+        self._updated = updated
         self._settings: list[Mapping[str, Any]] | None = None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -135,6 +141,7 @@ class PlainLoopOptimizer(PrivateOptimizer):
         if self._turns.update():
             if self._schedule is not None:
                 self._schedule.step()
+            self._updated()
             self._settings = _settings(self._optimizer)
 
     def _require_settings_untouched(self) -> None:

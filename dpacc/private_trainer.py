@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
+from dpacc.artifacts import state_privacy
+from dpacc.averaging import IterateAverage, average_of
 from dpacc.backends import refuse_cut_models
 from dpacc.decoupled_losses import BatchLosses, batch_losses_of
 from dpacc.engine import PrivacyEngine
@@ -30,7 +32,6 @@ from dpacc.plan import PrivacyPlan
 from dpacc.privacy_arguments import PrivacyArguments
 from dpacc.private_optimizer import PrivateOptimizer
 from dpacc.ranks import on_main_process, share_from_main
-from dpacc.trainer_documents import state_privacy
 from dpacc.trainer_refusals import (
     refuse_options,
     refuse_other_checkpoints,
@@ -78,6 +79,7 @@ class PrivateTrainer(Trainer):  # type: ignore[misc]
     plan: PrivacyPlan
     _engine: PrivacyEngine | None
     _losses: BatchLosses
+    _average: IterateAverage | None
 
     def __init__(
         self,
@@ -228,6 +230,7 @@ class PrivateTrainer(Trainer):  # type: ignore[misc]
         if resume_from_checkpoint is not None:
             # The journal goes further than the Trainer's checkpoint.
             self.state.global_step = engine.resume()
+            self._put_average_in_place()
             begun = divmod(self.state.global_step, num_update_steps_per_epoch)
         if self.privacy.log_non_private_metrics:
             engine.note(
@@ -250,6 +253,12 @@ class PrivateTrainer(Trainer):  # type: ignore[misc]
             fixed_seed=self.privacy.fixed_seed,
         )
         apply_method(self.model, self.create_optimizer(), self.privacy.method)
+        self._average = average_of(
+            self.optimizer,
+            steps=self.plan.steps,
+            share=self.privacy.average_iterates,
+            accelerator=self.accelerator,
+        )
         self.create_scheduler(num_training_steps=max_steps)
         self.model, optimizer = engine.prepare(self.model, self.optimizer, self.lr_scheduler)
         self.model_wrapped = self.model
@@ -273,6 +282,13 @@ class PrivateTrainer(Trainer):  # type: ignore[misc]
 
     def _end_step(self) -> None:
         self._step.update()
+        self._put_average_in_place()
+
+    def _put_average_in_place(self) -> None:
+        """After the plan's last step, before anything is evaluated or saved."""
+        assert self._engine is not None
+        if self._average is not None and self._engine.steps_charged == self.plan.steps:
+            self._average.put_in_place()
 
     def _clip_grad_norm(self, model: nn.Module) -> None:
         """Every example's gradient was clipped; there is no other."""

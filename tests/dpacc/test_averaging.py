@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from dpacc.averaging import IterateAverage, average_of
+from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError
+from dpacc.losses import causal_lm_losses
+from dpacc.plan import PrivacyPlan
+from tests.tiny_models import collate, tiny_model
+
+
+def trained(model: nn.Module) -> torch.Tensor:
+    """Every trainable number of a model, as it is now."""
+    return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+
+
+def averaged_by_an_open_loop(
+    plan: PrivacyPlan, data: Sequence[Any], ledger: Path, *, share: float, lr: float
+) -> torch.Tensor:
+    """The averaged adapters of a tiny Llama, by recipes/train.py's calls in its order."""
+    accelerator, model = Accelerator(cpu=True), tiny_model("llama")
+    optimizer: Any = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=lr)
+    average = average_of(optimizer, steps=plan.steps, share=share, accelerator=accelerator)
+    assert average is not None
+    engine = PrivacyEngine(accelerator, plan, ledger=ledger, fixed_seed=3)
+    model, optimizer = engine.prepare(model, optimizer)
+    for step in engine.steps(data, collate):
+        for batch in step:
+            step.backward(causal_lm_losses(model, batch))
+        step.update()
+        if step.index + 1 == plan.steps:
+            average.put_in_place()
+    engine.close()
+    return trained(model)
 
 
 def steps_of(optimizer: torch.optim.Optimizer, weight: nn.Parameter, steps: range) -> list[float]:
@@ -22,10 +55,17 @@ def steps_of(optimizer: torch.optim.Optimizer, weight: nn.Parameter, steps: rang
     return seen
 
 
+class Extended(torch.optim.SGD):
+    """Extends the step of its parent, so that torch runs the hooks of both."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        super().step(closure)
+
+
 @pytest.mark.parametrize(
     ("share", "averaged"), [(0.5, 5), (1.0, 10), (0.05, 1), (0.25, 3), (0.9, 9)]
 )
-@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD, Extended])
 def test_the_last_iterates_are_averaged(
     kind: type[torch.optim.Optimizer], share: float, averaged: int
 ) -> None:
@@ -86,3 +126,11 @@ def test_an_optimizer_cut_over_ranks_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"set it to 0, or launch with .*ddp\.yaml"):
         average_of(optimizer, steps=4, share=0.5, accelerator=launch)  # type: ignore[arg-type]
     assert average_of(optimizer, steps=4, share=0.0, accelerator=launch) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_what_is_no_share_is_refused(share: float) -> None:
+    """Below 0, above 1, or no number."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    with pytest.raises(ConfigurationError, match="average_iterates"):
+        average_of(optimizer, steps=4, share=share, accelerator=Accelerator(cpu=True))

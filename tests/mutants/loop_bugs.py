@@ -7,6 +7,7 @@ from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
 _LOOP = f"{DPACC}/test_drop_in.py"
+_LOOP_REFUSALS = f"{DPACC}/test_drop_in_refusals.py"
 _TRAINER = f"{DPACC}/test_private_trainer.py"
 
 LOOP_BUGS = (
@@ -29,7 +30,7 @@ LOOP_BUGS = (
         "scaled loss let through",
         "a loss divided by a number of batches goes backward as if it were whole",
         (Patch("dpacc.private_loss", "if float(gradient) != 1.0:", "if False:"),),
-        (f"{_LOOP}::test_misuse_of_the_loop_is_refused_with_the_remedy",),
+        (f"{_LOOP_REFUSALS}::test_misuse_of_the_loop_is_refused_with_the_remedy",),
     ),
     Bug(
         "any batch let through",
@@ -41,13 +42,13 @@ LOOP_BUGS = (
                 "            if name not in inputs:",
             ),
         ),
-        (f"{_LOOP}::test_misuse_of_the_loop_is_refused_with_the_remedy",),
+        (f"{_LOOP_REFUSALS}::test_misuse_of_the_loop_is_refused_with_the_remedy",),
     ),
     Bug(
         "rate counts batches",
         "the learning rate at an update tells into how many batches the draw was cut",
         (Patch("dpacc.private_optimizer", "        if changed:", "        if False:"),),
-        (f"{_LOOP}::test_a_rate_that_moves_between_batches_is_refused",),
+        (f"{_LOOP_REFUSALS}::test_a_rate_that_moves_between_batches_is_refused",),
     ),
     Bug(
         "schedule follows batches",
