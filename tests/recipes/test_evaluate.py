@@ -85,6 +85,54 @@ def test_answers_and_classes_get_accuracy_and_f1(
     assert "perplexity" not in found
 
 
+def test_a_trained_classifier_is_measured_with_its_head(
+    evaluation: ModuleType,
+    train: Train,  # noqa: F811
+    material: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The accuracy is that on the run's card, of the saved head, and not that of a fresh one."""
+    path = tmp_path / "moods.jsonl"
+    records = (
+        {"text": "joy film" if i % 4 else "dull", "label": int(i % 4 > 0)} for i in range(60)
+    )
+    path.write_text("".join(json.dumps(each) + "\n" for each in records))
+    task = {"task": "sequence-classification", "labels": "bad,good", "epsilon": 1e4, "steps": 8}
+    told = task | {"train_data": path, "held_out_data": path, "learning_rate": 0.03}
+    folder = train(**told, expected_batch_size=30) / "tiny"
+    values = settings(material, tmp_path) | told
+    adapted = measured(evaluation, capsys, values | {"adapter": folder})
+    assert adapted["accuracy"] == 1
+    assert adapted["F1 of bad"] == 1
+    assert "| after training (step 8) | 100.0% |" in (folder / "README.md").read_text()
+    assert measured(evaluation, capsys, values)["accuracy"] != 1
+
+
+def test_a_classifier_of_words_is_measured_with_its_head(
+    evaluation: ModuleType,
+    train: Train,  # noqa: F811
+    material: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each word counts once, and the saved head is the one that is asked."""
+    path = tmp_path / "tags.jsonl"
+    lines = (
+        {"words": words, "label": ["film" if word == "film" else "other" for word in words]}
+        for words in (["the", "film", "was"] * (1 + i % 2) for i in range(60))
+    )
+    path.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    task = {"task": "token-classification", "labels": "other,film", "epsilon": 1e4, "steps": 8}
+    told = task | {"train_data": path, "held_out_data": path, "learning_rate": 0.03}
+    folder = train(**told, expected_batch_size=30) / "tiny"
+    values = settings(material, tmp_path) | told
+    adapted = measured(evaluation, capsys, values | {"adapter": folder})
+    assert adapted["accuracy"] == 1
+    assert adapted["macro F1"] == 1
+    assert measured(evaluation, capsys, values)["accuracy"] != 1
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"held_out_data": "null"}, "--held_out_data"), ({"adapter": "nowhere"}, "holds no adapter")],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,66 @@ def test_classes_of_words_are_learned(
     loaded = PeftModel.from_pretrained(base, runs / "tiny")
     assert loaded.base_model.model.score.weight.shape[0] == 2
     assert "held-out accuracy" in capsys.readouterr().out
+
+
+def perplexities(runs: Path) -> tuple[float, float]:
+    """Before and after training, as a run's card says."""
+    card = (runs / "tiny/README.md").read_text()
+    before, after = re.findall(r"(?:before|after) training \(step \d+\) \| ([\d.]+)", card)
+    return float(before), float(after)
+
+
+LEARNS_FAST = {"epsilon": 1e4, "steps": 8, "learning_rate": 0.03, "expected_batch_size": 30}
+
+
+def test_answers_to_prompts_are_learned(
+    train: Train,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Completions that follow from their prompts become likelier, on prompts held out too."""
+    records: list[dict[str, object]] = [
+        {"ask": f"{WORDS[i % 5]} {'joy' if i % 2 else 'dull'}", "say": "face" if i % 2 else "music"}
+        for i in range(60)
+    ]
+    runs = train(
+        train_data=write(tmp_path / "asked.jsonl", records),
+        held_out_data=write(tmp_path / "held_out.jsonl", records[:10]),
+        prompt_field="ask",
+        completion_field="say",
+        learn_end=False,
+        **LEARNS_FAST,
+    )
+    before, after = perplexities(runs)
+    assert after < 0.8 * before
+
+
+def test_the_shipped_chat_configuration_trains(
+    train: Train,  # noqa: F811
+    material: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Chats of the form that its comment shows go in; what the assistant says is learned."""
+    shipped = ROOT / "recipes/configs/smollm2_chat.yaml"
+    (shown,) = re.findall(r"^# (\{.*\})$", shipped.read_text(), re.MULTILINE)
+    model = tmp_path / "talker"
+    shutil.copytree(material / "model", model)
+    (model / "chat_template.jinja").write_text(
+        "{% for m in messages %}<s>{{ m.role }} {{ m.content }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}<s>assistant{% endif %}"
+    )
+    chats: list[dict[str, object]] = [json.loads(shown)]
+    for i in range(59):
+        question = {"role": "user", "content": f"{WORDS[i % 5]} {'joy' if i % 2 else 'dull'}"}
+        answer = {"role": "assistant", "content": "face" if i % 2 else "music"}
+        chats.append({"messages": [question, answer]})
+    changes = {"config": shipped, "model": model, "epochs": "null", "warmup_steps": 0}
+    runs = train(
+        train_data=write(tmp_path / "chats.jsonl", chats),
+        held_out_data=write(tmp_path / "held_out.jsonl", chats[1:11]),
+        **changes | LEARNS_FAST,
+    )
+    before, after = perplexities(runs)
+    assert after < 0.8 * before
 
 
 def tmp_path_model(runs: Path) -> str:
