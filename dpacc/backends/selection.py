@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from torch.distributed.fsdp import OffloadPolicy
 
 from dpacc.backends.contract import Backend
 from dpacc.backends.fsdp2 import Fsdp2
@@ -69,7 +70,8 @@ def _fsdp2(accelerator: Accelerator) -> Backend:
             "fsdp_activation_checkpointing wraps the blocks again; set gradient_checkpointing "
             "in the recipe instead"
         )
-    if plugin.cpu_offload:
+    # What Accelerate makes of `false` is an object too, of the class that offloads nothing.
+    if plugin.cpu_offload and type(plugin.cpu_offload) is not OffloadPolicy:
         raise ConfigurationError(
             "fsdp_offload_params is not supported; set it to false, or launch with more GPUs"
         )

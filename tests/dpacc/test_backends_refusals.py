@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_multi_gpu_env
 from torch import nn
 
 from dpacc.backends import Fsdp2, Replicated, backend_for
@@ -16,6 +21,8 @@ from dpacc.backends.cutting import refuse_bases_that_cannot_be_cut
 from dpacc.backends.zero_config import settle_configuration
 from dpacc.errors import ConfigurationError, PrivacyError
 from tests.tiny_models import tiny_model
+
+FSDP2 = Path(__file__).parents[2] / "launch_configs/fsdp2.yaml"
 
 
 def configuration(**changes: Any) -> dict[str, Any]:
@@ -77,42 +84,84 @@ def test_deepspeed_settings_that_touch_gradients_are_refused(
     assert remedy in str(refusal.value)
 
 
-def launched(kind: DistributedType, precision: str = "no", **plugin: Any) -> Any:
-    settings = {"fsdp_version": 2, "activation_checkpointing": False, "cpu_offload": None}
+def launched(
+    kind: DistributedType,
+    precision: str = "no",
+    plugin: FullyShardedDataParallelPlugin | None = None,
+) -> Any:
     return SimpleNamespace(
         mixed_precision=precision,
         distributed_type=kind,
-        state=SimpleNamespace(
-            fsdp_plugin=SimpleNamespace(reshard_after_forward=True, **settings | plugin)
-        ),
+        state=SimpleNamespace(fsdp_plugin=plugin),
     )
 
 
-def test_each_launch_has_its_backend() -> None:
-    """FSDP version 2 is sharded, plain launches are replicated."""
-    assert isinstance(backend_for(launched(DistributedType.FSDP)), Fsdp2)
-    for kind in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
-        assert type(backend_for(launched(kind))) is Replicated
+@pytest.fixture
+def fsdp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """What Accelerate makes of launch_configs/fsdp2.yaml, changed: through the environment."""
+
+    def launch(precision: str = "no", **changes: Any) -> Any:
+        settings = yaml.safe_load(FSDP2.read_text())
+        settings["fsdp_config"] |= {f"fsdp_{name}": value for name, value in changes.items()}
+        changed = tmp_path / "fsdp2.yaml"
+        changed.write_text(yaml.safe_dump(settings))
+        given = launch_command_parser().parse_args(["--config_file", str(changed), "train.py"])
+        arguments, *_ = _validate_launch_command(given)
+        for name, value in prepare_multi_gpu_env(arguments).items():
+            if name.startswith("FSDP_"):
+                monkeypatch.setenv(name, value)
+        plugin = FullyShardedDataParallelPlugin()
+        return launched(DistributedType.FSDP, precision, plugin)
+
+    return launch
+
+
+@pytest.mark.parametrize("kind", [DistributedType.NO, "MULTI_CPU", "MULTI_GPU"])
+def test_a_plain_launch_is_replicated(kind: str) -> None:
+    """Every rank holds the whole model."""
+    assert type(backend_for(launched(DistributedType(kind)))) is Replicated
+
+
+@pytest.mark.parametrize("reshard", [True, False])
+def test_the_shipped_fsdp_launch_is_sharded(fsdp: Callable[..., Any], reshard: bool) -> None:
+    """FSDP version 2 as Accelerate reads it from the file, cut again after the forward or not."""
+    backend = backend_for(fsdp(reshard_after_forward=reshard))
+    assert isinstance(backend, Fsdp2)
+    assert backend._reshard_after_forward is reshard
 
 
 @pytest.mark.parametrize(
-    ("kind", "plugin", "culprit"),
+    ("changes", "culprit"),
     [
-        (DistributedType.FSDP, {"fsdp_version": 1}, "fsdp_version=1"),
-        (DistributedType.FSDP, {"activation_checkpointing": True}, "fsdp_activation_checkpointing"),
-        (DistributedType.FSDP, {"cpu_offload": object()}, "fsdp_offload_params"),
-        (DistributedType.FSDP, {"precision": "bf16"}, "mixed_precision=bf16"),
-        (DistributedType.MULTI_GPU, {"precision": "fp16"}, "mixed_precision=fp16"),
-        (DistributedType.MEGATRON_LM, {}, "MEGATRON_LM"),
-        (DistributedType.XLA, {}, "XLA"),
+        (
+            {"version": 1, "reshard_after_forward": "FULL_SHARD", "sync_module_states": False},
+            "fsdp_version=1",
+        ),
+        ({"activation_checkpointing": True}, "fsdp_activation_checkpointing"),
+        ({"offload_params": True}, "fsdp_offload_params"),
+        ({"precision": "bf16"}, "mixed_precision=bf16"),
     ],
 )
-def test_other_launches_are_refused(
-    kind: DistributedType, plugin: dict[str, Any], culprit: str
+def test_other_ways_to_shard_are_refused(
+    fsdp: Callable[..., Any], changes: dict[str, Any], culprit: str
 ) -> None:
+    """What would meet the private gradient, or was never tried, is named."""
+    with pytest.raises(ConfigurationError, match=culprit):
+        backend_for(fsdp(**changes))
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "culprit"),
+    [
+        (DistributedType.MULTI_GPU, "fp16", "mixed_precision=fp16"),
+        (DistributedType.MEGATRON_LM, "no", "MEGATRON_LM"),
+        (DistributedType.XLA, "no", "XLA"),
+    ],
+)
+def test_other_launches_are_refused(kind: DistributedType, precision: str, culprit: str) -> None:
     """What was never tried is refused by name."""
     with pytest.raises(ConfigurationError, match=culprit):
-        backend_for(launched(kind, **plugin))
+        backend_for(launched(kind, precision))
 
 
 def test_fsdp_needs_to_know_where_to_cut() -> None:
