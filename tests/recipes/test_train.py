@@ -143,10 +143,30 @@ def test_nothing_on_the_screen_comes_from_private_data(
         assert private not in shown
 
 
-def test_a_4_bit_base_trains(train: Train) -> None:
-    """`--quantization nf4` puts the same adapters on a bitsandbytes base."""
-    folder = train(quantization="nf4", gradient_checkpointing="true") / "tiny"
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_quantized_base_trains(
+    quantization: str, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same adapters on a bitsandbytes base, which has nothing to say about its rounding."""
+    folder = train(quantization=quantization, gradient_checkpointing="true") / "tiny"
     assert len(read_ledger(path=folder / "ledger.jsonl").releases) == 4
+    assert "MatMul" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(("rows_that_fit", "chosen"), [(7, "ghost"), (8, "materialize")])
+def test_what_auto_chose_is_said(
+    rows_that_fit: int,
+    chosen: str,
+    train: Train,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whether gradients are kept or passed twice goes by the memory, and shows before step 1."""
+    monkeypatch.setattr("dpacc.engine.most_rows_that_fit", lambda **_: rows_that_fit)
+    train(per_example_gradients="auto", held_out_data="null", steps=1)
+    said = capsys.readouterr().err
+    assert f"({chosen} per-example gradients)" in said
+    assert said.index(chosen) < said.index("step 1/1")
 
 
 def test_two_ranks_train_one_adapter(material: Path, tmp_path: Path) -> None:
