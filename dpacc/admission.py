@@ -23,6 +23,7 @@ def admit_model(model: nn.Module) -> None:
     _require_trainable(model)
     _refuse_batch_norm(model)
     _refuse_outliers_of_a_whole_batch(model)
+    _refuse_rounded_activations(model)
     _refuse_router_losses(model)
     _require_per_example_rules(model)
     _refuse_half_precision_parameters(model)
@@ -101,6 +102,26 @@ def _refuse_outliers_of_a_whole_batch(model: nn.Module) -> None:
                 "example changes how the others of its batch are computed; load the base with "
                 "llm_int8_threshold=0.0 in its BitsAndBytesConfig or its config.json"
             )
+
+
+_ROUND_WEIGHTS_ONLY = {
+    *("bitsandbytes", "gptq", "awq", "hqq", "aqlm", "eetq", "vptq", "spqr", "higgs", "gguf"),
+}
+"""Quantizations that leave activations alone, by transformers' names (int8 layers: see above)."""
+
+
+def _refuse_rounded_activations(model: nn.Module) -> None:
+    settings: Any = getattr(getattr(model, "config", None), "quantization_config", None)
+    if settings is None:
+        return
+    named = settings if isinstance(settings, dict) else vars(settings)
+    method = named.get("quant_method")
+    name = getattr(method, "value", method)
+    if name not in _ROUND_WEIGHTS_ONLY:
+        raise PrivacyError(
+            f"the base is quantized by {name}, which may round activations by one scale for all "
+            "examples of a micro-batch; load it unquantized, or with bitsandbytes in NF4 or int8"
+        )
 
 
 def _refuse_router_losses(model: nn.Module) -> None:

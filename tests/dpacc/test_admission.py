@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from accelerate import Accelerator
 from bitsandbytes.nn import Linear8bitLt
 from torch import nn
 from torch.utils.data import DataLoader
+from transformers.utils.quantization_config import QuantizationMethod
 
 from dpacc import drop_in
 from dpacc.adapters import attach_gradient_buffer
@@ -188,6 +190,29 @@ def test_a_plain_loop_refuses_it_too(tmp_path: Path) -> None:
             epochs=1,
         )
     assert not ledger.exists()
+
+
+@pytest.mark.parametrize("method", ["fp8", QuantizationMethod.NVFP4, "torchao", None])
+def test_a_base_that_may_round_activations_together_is_refused(
+    method: str | QuantizationMethod | None,
+) -> None:
+    """One scale for a micro-batch's activations would couple its examples, too little to probe."""
+    model = tiny_model("llama")
+    model.config.quantization_config = {"quant_method": method}
+    name = getattr(method, "value", method)
+    with pytest.raises(PrivacyError, match=f"quantized by {name}.* load it unquantized") as told:
+        admit_model(model)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("method", ["gptq", QuantizationMethod.AWQ, "gguf"])
+def test_a_base_whose_weights_alone_are_rounded_is_admitted(
+    method: str | QuantizationMethod,
+) -> None:
+    """Weights are the same for every example."""
+    model = tiny_model("llama")
+    model.config.quantization_config = SimpleNamespace(quant_method=method)
+    admit_model(model)
 
 
 def test_fp16_loss_scaling_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
