@@ -33,7 +33,18 @@ def test_every_command_is_read_by_its_recipe(
     (tmp_path / "runs/smollm2-reviews/adapter_config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     absolute = [str(ROOT / w) if w.startswith("recipes/") else w for w in arguments]
-    assert read_settings(kind=kind, arguments=absolute)
+    config = read_settings(kind=kind, arguments=absolute)
+    for cell in config.cells() if kind.__name__ == "SweepConfig" else ():
+        varied = [f"--{name}={value}" for name, value in cell.items()]
+        assert read_settings(kind=kind, arguments=[*absolute, *varied])
+
+
+def test_every_line_of_every_shell_block_is_read() -> None:
+    """None is written in a form that the test above would pass over."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert len(lines) == len(COMMANDS) >= 6
+    assert [words[1:] for words in lines if words[0] == "python"] == COMMANDS
 
 
 def test_every_recipe_and_file_on_the_page_exists() -> None:
