@@ -36,7 +36,7 @@ from dpacc.plan import PrivacyPlan
 from dpacc.probe import CouplingProbe, probe_examples_for
 from dpacc.randomness import SECRET_BYTES, RunSecret
 from dpacc.release import Release
-from dpacc.resumption import Resumption, Schedule
+from dpacc.resumption import Resumption
 from dpacc.sampling import PoissonSampler, group_by_unit
 from dpacc.strategies import (
     Ghost,
@@ -46,6 +46,7 @@ from dpacc.strategies import (
     choose,
     most_rows_that_fit,
 )
+from dpacc.update_rule import Schedule, update_rule
 from dpacc.wire import WireFormat, wire_for
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
@@ -124,12 +125,13 @@ class PrivacyEngine:
 
         Raises:
             PrivacyError: the model or the optimizer cannot be trained privately as it is.
-            ConfigurationError: nothing is trainable, or ranks disagree on the plan.
+            ConfigurationError: nothing is trainable, or ranks disagree.
         """
         admit_model(model)
         admit_optimizer(optimizer, model)
         adapters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._parameters = list(adapters.values())
+        rule = update_rule(optimizer=optimizer, scheduler=scheduler, adapters=adapters)
         ranks.require_agreement(
             {
                 "the version of dpacc": dpacc.__version__,
@@ -140,6 +142,7 @@ class PrivacyEngine:
                 "per_example_gradients": self.per_example_gradients,
                 "wire": self.wire,
                 "the number of trainable parameters": sum(p.numel() for p in self._parameters),
+                **{f"the {name}": value for name, value in rule.items()},
             }
         )
         ranks.start_alike(self.accelerator, self._parameters)
@@ -167,6 +170,7 @@ class PrivacyEngine:
                 plan=self.plan,
                 adapters=adapters,
                 scheduler=scheduler,
+                rule=rule,
                 bound=self._release.bound,
             )
         return cast(AnyModel, self._model), cast(AnyOptimizer, self._optimizer)

@@ -132,7 +132,7 @@ def require_agreement(facts: Mapping[str, object]) -> None:
     """
     everywhere = gather_object([dict(facts)])
     for name in facts:
-        answers = {str(rank_facts[name]) for rank_facts in everywhere}
+        answers = {str(rank_facts.get(name)) for rank_facts in everywhere}
         if len(answers) > 1:
             shown = "" if isinstance(facts[name], Digest) else f": {', '.join(sorted(answers))}"
             raise ConfigurationError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
@@ -15,19 +15,7 @@ from dpacc.books import Books
 from dpacc.checkpoint import Checkpoint, Checkpoints, JournalEntry, adopt
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
-
-
-class Schedule(Protocol):
-    """What a resume needs of a learning-rate scheduler."""
-
-    def step(self) -> None:
-        """Go on by one update."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where it stands."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go back to where it stood."""
+from dpacc.update_rule import Schedule, SchedulePace, require_same_rule
 
 
 class Resumption:
@@ -41,6 +29,7 @@ class Resumption:
         plan: what the run promised.
         adapters: name and trainable parameter.
         scheduler: its state is kept, if there is one; it is stepped once a replayed update.
+        rule: how updates are made; a resume must have the same.
         bound: the clipping norm, which may have adapted.
     """
 
@@ -54,6 +43,7 @@ class Resumption:
         plan: PrivacyPlan,
         adapters: Mapping[str, nn.Parameter],
         scheduler: Schedule | None,
+        rule: Mapping[str, Any],
         bound: AdaptiveBound,
     ) -> None:
         self._accelerator = accelerator
@@ -63,6 +53,8 @@ class Resumption:
         self._plan = plan
         self._adapters = adapters
         self._scheduler = scheduler
+        self._pace = SchedulePace(scheduler)
+        self._rule = rule
         self._bound = bound
 
     def save(self, step: int) -> None:
@@ -70,7 +62,11 @@ class Resumption:
 
         Where the optimizer's state is cut over ranks, each keeps its part; the checkpoint appears
         when all of them have.
+
+        Raises:
+            ConfigurationError: the scheduler was not stepped once an update.
         """
+        self._pace.require(step)
         parts = self._keep_parts() if self._backend.cuts_optimizer else []
         with self._backend.whole_adapters():
             ranks.on_main_process(self._accelerator, lambda: self._save_here(step, parts))
@@ -118,6 +114,7 @@ class Resumption:
             "run": self._books.run,
             "plan": self._plan.fingerprint,
             "optimizer": self._backend.placement,
+            "update rule": dict(self._rule),
         }
 
     def _read_on_main(self) -> tuple[Checkpoint, list[JournalEntry]]:
@@ -130,18 +127,20 @@ class Resumption:
 
     def _read_here(self) -> tuple[Checkpoint, list[JournalEntry]]:
         checkpoint = self._checkpoints.latest()
-        placement = checkpoint.facts.get("optimizer")
+        facts = checkpoint.facts
+        placement = facts.get("optimizer")
         if placement != self._backend.placement:
             raise ConfigurationError(
                 f"the checkpoint's optimizer state is {placement}, and this launch's "
                 f"{self._backend.placement}; resume with the launch configuration and the number "
                 "of processes that the run was started with"
             )
-        if dict(checkpoint.facts) != self._facts():
+        if (facts.get("run"), facts.get("plan")) != (self._books.run, self._plan.fingerprint):
             raise ConfigurationError(
                 f"the checkpoints belong to another run than {self._books.path}; resume with the "
                 "folder and the settings that the run was started with"
             )
+        require_same_rule(started=facts.get("update rule", {}), resumed=self._rule)
         entries = list(self._checkpoints.journalled(since=checkpoint.step))
         done = checkpoint.step + len(entries)
         if done > self._books.steps_charged:

@@ -93,15 +93,14 @@ def fork_ranks(work: Callable[[], None], *, ranks: int) -> list[int]:
 
 
 def _be_rank(rank: int, ranks: int, port: int, work: Callable[[], None]) -> None:
-    if ranks > 1:
-        os.environ |= {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(ranks),
-            "LOCAL_WORLD_SIZE": str(ranks),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     work()
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
