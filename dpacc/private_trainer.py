@@ -314,7 +314,12 @@ class PrivateTrainer(Trainer):  # type: ignore[misc]
     # --- what the run is about ------------------------------------------------------------------
 
     def _plan(self) -> PrivacyPlan:
-        units = range(len(self.train_dataset)) if self._units is None else self._units
+        examples = len(self.train_dataset)
+        units = range(examples) if self._units is None else self._units
+        if len(units) != examples:
+            raise ConfigurationError(
+                f"{len(units)} units for {examples} examples; say whose each example is"
+            )
         self._steps_in_an_epoch = -(-len(set(units)) // self._expected_batch_size)
         epochs = self.args.num_train_epochs
         asked = self.args.max_steps

@@ -13,20 +13,23 @@ from datasets import Dataset
 from dpacc_accounting import read_ledger
 from peft import PeftModel
 from transformers import (
-    AutoTokenizer,
     EarlyStoppingCallback,
     TrainerCallback,
     TrainingArguments,
 )
 
 from dpacc import PrivacyArguments, PrivateTrainer
-from dpacc.errors import ConfigurationError, PrivacyError
+from dpacc.errors import PrivacyError
 from dpacc.losses import causal_lm_losses
+from dpacc.models import add_lora
+from dpacc.whitening import whiten
+from tests.dpacc.test_averaging import averaged_by_an_open_loop
 from tests.dpacc.test_engine import LENGTHS, RecordingOptimizer, received
-from tests.tiny_models import collate, examples, save_tiny_llama, tiny_base, tiny_model
+from tests.tiny_models import collate, examples, tiny_base, tiny_model
 
 PRIVATE = examples(LENGTHS)
 HELD_OUT = examples([6, 4], seed=5)
+PUBLIC = examples([12] * 8, seed=6)
 
 
 def arguments(folder: Path, **changes: Any) -> TrainingArguments:
@@ -70,10 +73,12 @@ def adapters(model: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("cut", [(4, 1), (1, 4)])
+@pytest.mark.parametrize("recomputes", [False, True])
 def test_the_trainer_gets_the_engines_noised_gradients(
-    tmp_path: Path, cut: tuple[int, int]
+    tmp_path: Path, cut: tuple[int, int], recomputes: bool
 ) -> None:
-    """For the same seed, however the batch is cut: what the open loop hands to its optimizer."""
+    """For the same seed, however the batch is cut, and whether or not activations are kept or
+    computed again: what the open loop hands to its optimizer."""
     model = tiny_model("llama")
     optimizer = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
     run = trainer(
@@ -82,9 +87,11 @@ def test_the_trainer_gets_the_engines_noised_gradients(
         optimizers=(optimizer, None),
         per_device_train_batch_size=cut[0],
         gradient_accumulation_steps=cut[1],
+        activation_checkpointing=recomputes,
         privacy=private(max_grad_norm=1e-2),
     )
     done = run.train()
+    assert run.model.base_model.model.model.gradient_checkpointing is recomputes
     expected = received(run.plan, PRIVATE, tmp_path / "ledger.jsonl")
     assert (run.plan.expected_batch_size, run.plan.steps, done.global_step) == (4, 6, 6)
     torch.testing.assert_close(torch.stack(optimizer.received) * 4, expected, rtol=1e-4, atol=1e-6)
@@ -116,6 +123,130 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     assert logged[0]["epoch"] == pytest.approx(4 / 3)
     for ours, theirs in zip(logged[:3], whole.state.log_history[3:6], strict=True):
         assert ours == theirs
+
+
+def averaging(folder: Path, **changes: Any) -> PrivateTrainer:
+    """A trainer under SGD at a constant rate, that averages the last half of its 6 steps."""
+    model = tiny_model("llama")
+    optimizer = RecordingOptimizer([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    options: dict[str, Any] = {
+        "model": model,
+        "optimizers": (optimizer, None),
+        "lr_scheduler_type": "constant",
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "privacy": private(average_iterates=0.5),
+    }
+    return trainer(folder, **options | changes)
+
+
+def test_the_average_is_the_recipes(tmp_path: Path) -> None:
+    """What ends up in the model, its last checkpoint and its folder is the mean of the last half
+    of the iterates, as an open loop makes it; checkpoints before hold the iterate itself."""
+    run = averaging(tmp_path / "run")
+    recorder, start = run.optimizer, adapters(run.model)
+    run.train()
+    run.save_model()
+    iterates = start - 0.1 * torch.stack(recorder.received).cumsum(dim=0)
+    expected = averaged_by_an_open_loop(
+        run.plan, PRIVATE, tmp_path / "ledger.jsonl", share=0.5, lr=0.1
+    )
+    torch.testing.assert_close(adapters(run.model), expected, rtol=1e-5, atol=1e-7)
+    for folder, held in {
+        "": iterates[3:].mean(dim=0),
+        "checkpoint-6": iterates[3:].mean(dim=0),
+        "checkpoint-4": iterates[3],
+    }.items():
+        saved = PeftModel.from_pretrained(
+            tiny_base("llama"), tmp_path / "run" / folder, is_trainable=True
+        )
+        torch.testing.assert_close(adapters(saved), held, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("killed_after", [5, 6])
+def test_a_resumed_run_averages_what_came_before(tmp_path: Path, killed_after: int) -> None:
+    """Killed among the averaged steps, or after the last and before it was saved: the same mean."""
+
+    class Killed(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == killed_after:
+                raise KeyboardInterrupt
+
+    whole = averaging(tmp_path / "whole")
+    whole.train()
+    broken = averaging(tmp_path / "broken", callbacks=[Killed()])
+    with pytest.raises(KeyboardInterrupt):
+        broken.train()
+    resumed = averaging(tmp_path / "broken")
+    resumed.train(resume_from_checkpoint=True)
+    torch.testing.assert_close(adapters(resumed.model), adapters(whole.model), rtol=0, atol=0)
+
+
+def whitened(folder: Path, **changes: Any) -> PrivateTrainer:
+    """A trainer of adapters whose A learns on inputs that public examples made white."""
+    model = add_lora(
+        model=tiny_base("llama").requires_grad_(False),
+        method="whitened",
+        rank=3,
+        alpha=6.0,
+        target_modules=["q_proj", "v_proj"],
+    )
+    whiten(model=model, public_examples=PUBLIC, collate=collate)
+    return trainer(folder, model=model, save_strategy="steps", save_steps=2, **changes)
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        given: torch.Tensor = model.eval()(**collate(HELD_OUT)).logits
+    return given
+
+
+def test_whitened_adapters_are_trained_saved_and_resumed(tmp_path: Path) -> None:
+    """Plain PEFT loads what was trained, and a killed run ends where an unbroken one does."""
+
+    class Killed(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 3:
+                raise KeyboardInterrupt
+
+    whole = whitened(tmp_path / "whole")
+    untrained = logits(whole.model)
+    whole.train()
+    whole.save_model()
+    loaded = PeftModel.from_pretrained(tiny_base("llama"), tmp_path / "whole")
+    torch.testing.assert_close(logits(loaded), logits(whole.model), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(untrained, logits(loaded), atol=1e-3)
+    with pytest.raises(KeyboardInterrupt):
+        whitened(tmp_path / "broken", callbacks=[Killed()]).train()
+    resumed = whitened(tmp_path / "broken")
+    resumed.train(resume_from_checkpoint=True)
+    torch.testing.assert_close(adapters(resumed.model), adapters(whole.model), rtol=0, atol=0)
+
+
+def test_the_best_whitened_adapter_is_loaded_at_the_end(tmp_path: Path) -> None:
+    """load_best_model_at_end brings back the numbers of the best checkpoint, in the coordinates
+    that are trained."""
+    kept: dict[int, torch.Tensor] = {}
+
+    class Keep(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            kept[state.global_step] = adapters(given["model"]).clone()
+
+    scores = iter([1.0, 2.0, 0.0])
+    run = whitened(
+        tmp_path / "run",
+        callbacks=[Keep()],
+        compute_metrics=lambda prediction: {"score": next(scores)},
+        privacy=private(eval_data_is_public=True),
+        eval_strategy="steps",
+        eval_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="score",
+    )
+    run.train()
+    assert str(run.state.best_model_checkpoint).endswith("checkpoint-4")
+    torch.testing.assert_close(adapters(run.model), kept[4], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(kept[6], kept[4], atol=1e-4)
 
 
 def test_nothing_without_noise_is_logged_or_saved(tmp_path: Path) -> None:
@@ -238,179 +369,3 @@ def test_units_and_classifiers(tmp_path: Path) -> None:
     run.train()
     assert (run.plan.dataset_size, run.plan.unit, run.plan.steps) == (5, "patient", 2)
     assert not torch.equal(adapters(run.model), before)
-
-
-# --- refusals ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "remedy"),
-    [
-        ({"max_grad_norm": 0.5}, r"PrivacyArguments\(max_grad_norm"),
-        ({"auto_find_batch_size": True}, "per_device_train_batch_size"),
-        ({"train_sampling_strategy": "group_by_length"}, "train_sampling_strategy"),
-        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
-        ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha"),
-        ({"use_liger_kernel": True}, "use_liger_kernel"),
-        ({"torch_compile": True}, "torch_compile"),
-        ({"include_num_input_tokens_seen": "all"}, "include_num_input_tokens_seen"),
-        ({"skip_memory_metrics": False}, "skip_memory_metrics"),
-        ({"debug": "underflow_overflow"}, "debug"),
-        ({"optim": "adalomo"}, "adamw_torch"),
-        (
-            {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch"},
-            "follows steps",
-        ),
-        (
-            {"load_best_model_at_end": True, "save_strategy": "epoch", "eval_strategy": "epoch"},
-            "eval_data_is_public",
-        ),
-        ({"callbacks": [EarlyStoppingCallback()]}, "eval_data_is_public"),
-        ({"eval_dataset": PRIVATE}, "private train_dataset"),
-        ({"eval_dataset": {"a": HELD_OUT, "b": PRIVATE}}, "private train_dataset"),
-        ({"train_dataset": iter(PRIVATE)}, "length"),
-        ({"train_dataset": None}, "length"),
-        ({"units": [0] * 10}, r"PrivacyArguments\(unit"),
-        ({"privacy": private(noise_multiplier=None)}, "exactly one"),
-        ({"privacy": private(target_epsilon=8.0)}, "exactly one"),
-        ({"privacy": private(noise_multiplier=0.0)}, "no privacy"),
-        ({"per_device_train_batch_size": 100}, "lower the batch size"),
-    ],
-)
-def test_what_would_break_the_guarantee_is_refused_by_name(
-    tmp_path: Path, change: dict[str, Any], remedy: str
-) -> None:
-    """Before any training, with what to do instead; no ledger is begun."""
-    with pytest.raises(ValueError, match=remedy):
-        trainer(tmp_path / "run", **change)
-    assert not (tmp_path / "run/ledger.jsonl").exists()
-
-
-def test_steering_that_comes_later_is_refused_too(tmp_path: Path) -> None:
-    """A callback added after the trainer was made, or a scheduler of one's own that listens."""
-    run = trainer(tmp_path / "run")
-    run.add_callback(EarlyStoppingCallback())
-    with pytest.raises(ConfigurationError, match="eval_data_is_public"):
-        run.train()
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
-    with pytest.raises(ConfigurationError, match="follows a metric"):
-        trainer(tmp_path / "run", optimizers=(optimizer, plateau))
-    assert not (tmp_path / "run/ledger.jsonl").exists()
-
-
-def test_what_does_no_harm_is_not_refused(tmp_path: Path) -> None:
-    """Averaging of tokens over devices, and the default max_grad_norm, have nothing to act on."""
-    run = trainer(tmp_path / "run", average_tokens_across_devices=True, max_steps=1)
-    assert run.args.max_grad_norm == 1.0
-    assert run.train().global_step == 1
-
-
-def test_a_loss_of_ones_own_is_refused(tmp_path: Path) -> None:
-    """compute_loss and compute_loss_func would be ignored, or mix examples."""
-
-    class Own(PrivateTrainer):
-        def compute_loss(self, *arguments: Any, **options: Any) -> Any:
-            raise AssertionError
-
-    given: dict[str, Any] = {
-        "model": tiny_model("llama"),
-        "args": arguments(tmp_path / "run"),
-        "train_dataset": PRIVATE,
-        "privacy": private(),
-    }
-    with pytest.raises(ConfigurationError, match="losses="):
-        Own(**given)
-    with pytest.raises(ConfigurationError, match="losses="):
-        PrivateTrainer(**given, compute_loss_func=lambda *_: None)
-    with pytest.raises(ConfigurationError, match="model="):
-        PrivateTrainer(**given | {"model": None}, model_init=lambda: tiny_model("llama"))
-
-
-def test_a_budget_is_spent_once(tmp_path: Path) -> None:
-    """A second train(), a rerun in the same folder, and a search are refused with the remedy."""
-    run = trainer(tmp_path / "run", max_steps=1)
-    with pytest.raises(ConfigurationError, match="merge ledgers"):
-        run.hyperparameter_search()
-    run.train()
-    with pytest.raises(ConfigurationError, match="new one"):
-        run.train()
-    with pytest.raises(ConfigurationError, match="resume_from_checkpoint=True"):
-        trainer(tmp_path / "run", max_steps=1).train()
-
-
-def test_only_the_end_of_the_ledger_can_be_resumed(tmp_path: Path) -> None:
-    """An older checkpoint, or none, is refused: what was released cannot be taken back."""
-    run = trainer(tmp_path / "run", save_strategy="steps", save_steps=2)
-    run.train()
-    again = trainer(tmp_path / "run", save_strategy="steps", save_steps=2)
-    with pytest.raises(ConfigurationError, match="taken back"):
-        again.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-2"))
-    with pytest.raises(ConfigurationError, match="not the last"):
-        trainer(tmp_path / "new").train(resume_from_checkpoint=True)
-    assert again.train(resume_from_checkpoint=True).global_step == 6
-
-
-# --- TRL ---------------------------------------------------------------------------------
-
-
-def sft_trainer(folder: Path, **changes: Any) -> Any:
-    """TRL's trainer made private, on prompts and completions, with an optimizer that records."""
-    trl = pytest.importorskip("trl")
-    words = ["the", "film", "was", "good", "bad", "very", "a", "not", "and", "it"]
-    save_tiny_llama(folder / "base", words=words)
-
-    class PrivateSFTTrainer(PrivateTrainer, trl.SFTTrainer):  # type: ignore[misc]
-        pass
-
-    model = tiny_model("llama")
-    optimizer = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
-    return PrivateSFTTrainer(
-        model=model,
-        optimizers=(optimizer, None),
-        processing_class=AutoTokenizer.from_pretrained(folder / "base"),
-        args=trl.SFTConfig(
-            output_dir=str(folder / "run"),
-            per_device_train_batch_size=2,
-            gradient_accumulation_steps=2,
-            num_train_epochs=2,
-            logging_steps=1,
-            save_strategy="no",
-            report_to=[],
-            bf16=False,
-            use_cpu=True,
-            disable_tqdm=True,
-            **changes,
-        ),
-        train_dataset=Dataset.from_list(
-            [{"prompt": "the film was", "completion": f" {word}"} for word in words]
-        ),
-        privacy=private(max_grad_norm=1e-2),
-    )
-
-
-def test_trls_trainer_is_made_private_by_mixing_it_in(tmp_path: Path) -> None:
-    """On TRL's own prepared examples: the open loop's gradients, and nothing else logged."""
-    run = sft_trainer(tmp_path)
-    recorder = run.optimizer
-    run.train()
-    prepared = [
-        {name: each[name] for name in ("input_ids", "labels")} for each in run.train_dataset
-    ]
-    expected = received(run.plan, prepared, tmp_path / "ledger.jsonl")
-    assert len(expected) == run.plan.steps == 6
-    torch.testing.assert_close(torch.stack(recorder.received) * 4, expected, rtol=1e-4, atol=1e-6)
-    logged = set().union(*run.state.log_history)
-    assert "epsilon" in logged
-    assert not {"loss", "mean_token_accuracy", "entropy", "num_tokens"} & logged
-
-
-@pytest.mark.parametrize(
-    "option", [{"packing": True}, {"padding_free": True}, {"loss_type": "dft"}]
-)
-def test_trls_options_that_join_examples_are_refused(
-    tmp_path: Path, option: dict[str, Any]
-) -> None:
-    """Packing and padding-free rows hold several examples; dft is another loss."""
-    with pytest.raises(ConfigurationError, match=next(iter(option))):
-        sft_trainer(tmp_path, **option)

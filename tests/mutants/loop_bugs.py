@@ -9,6 +9,7 @@ from tests.mutants.planting import Patch
 _LOOP = f"{DPACC}/test_drop_in.py"
 _LOOP_REFUSALS = f"{DPACC}/test_drop_in_refusals.py"
 _TRAINER = f"{DPACC}/test_private_trainer.py"
+_TRAINER_REFUSALS = f"{DPACC}/test_trainer_refusals.py"
 
 LOOP_BUGS = (
     Bug(
@@ -104,6 +105,6 @@ LOOP_BUGS = (
                 "if False:",
             ),
         ),
-        (f"{_TRAINER}::test_what_would_break_the_guarantee_is_refused_by_name",),
+        (f"{_TRAINER_REFUSALS}::test_what_would_break_the_guarantee_is_refused_by_name",),
     ),
 )
