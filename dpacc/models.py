@@ -218,7 +218,7 @@ def load_adapter(*, model: PreTrainedModel, folder: Path) -> PeftModel:
     except RuntimeError as error:
         raise ConfigurationError(
             f"{folder} holds an adapter of another base, or a head of other classes: name those "
-            f"that it was trained with (--model, --labels); {_last_line(error)}"
+            f"that it was trained with (--model, --labels); {str(error).splitlines()[-1].strip()}"
         ) from error
 
 
@@ -292,10 +292,6 @@ def _reads_as_path(model: str) -> bool:
 def _first_line(error: Exception) -> str:
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().rpartition("\n")[2].strip()
 
 
 def _naming(labels: Sequence[str] | None) -> dict[str, Any]:
