@@ -206,10 +206,11 @@ class PrivateTrainer(Trainer):  # type: ignore[misc]
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the adapters, with `privacy.json` and the privacy statement in the model card."""
         super().save_model(output_dir, _internal_call=_internal_call)
-        self._state_privacy(output_dir or self.args.output_dir)
+        folder = output_dir or self.args.output_dir
+        on_main_process(self.accelerator, lambda: self._state_privacy(folder))
 
     def create_model_card(self, *arguments: Any, **options: Any) -> None:
-        """The trainer's own, with the privacy statement."""
+        """The trainer's own, with the privacy statement; some callers are on one rank alone."""
         super().create_model_card(*arguments, **options)
         self._state_privacy(self.args.output_dir)
 
@@ -301,6 +302,11 @@ class PrivateTrainer(Trainer):  # type: ignore[misc]
         assert self._engine is not None
         self._engine.checkpoint()
 
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """The adapters in the output folder will be this checkpoint's."""
+        self._state_privacy(self.args.output_dir)
+        super()._push_from_checkpoint(checkpoint_folder)
+
     def _load_from_checkpoint(self, *arguments: Any, **options: Any) -> None:
         """The engine's checkpoint holds the adapters, and its journal what came after."""
 
@@ -355,12 +361,10 @@ class PrivateTrainer(Trainer):  # type: ignore[misc]
             )
 
     def _state_privacy(self, folder: str) -> None:
+        """On the main process, without waiting for others."""
         engine = self._engine
-        if engine is not None and engine.steps_charged:
-            on_main_process(
-                self.accelerator,
-                lambda: state_privacy(folder=Path(folder), plan=self.plan, ledger=self._ledger),
-            )
+        if engine is not None and engine.steps_charged and self.is_world_process_zero():
+            state_privacy(folder=Path(folder), plan=self.plan, ledger=self._ledger)
 
 
 class _EpochOfSteps(Dataset[LogicalStep]):
