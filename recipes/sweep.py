@@ -17,7 +17,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -176,32 +176,16 @@ def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepCon
 def _search_public_data(config: SweepConfig, options: list[tuple[Cell, SweepConfig]]) -> None:
     """Every combination once, each result on disk as soon as it is there."""
     from dpacc.artifacts import write_file
-    from dpacc.trials import Bench
 
-    folder = Path(config.output_dir) / config.name
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "results.jsonl"
+    path = Path(config.output_dir) / config.name / "results.jsonl"
     written = _read_results(path)
-    known = {_identity(each["configuration"]): each for each in written if "configuration" in each}
+    known = {_identity(each.get("configuration")): each for each in written}
     missing = [each for each in options if _identity(_configuration(each[1])) not in known]
-    bench = Bench(config)
-    bench.require_adapters([settings for _, settings in missing])
-    plans = [bench.plan_of(config=settings) for _, settings in missing]
-    planned = list(zip(missing, plans, strict=True))
-    for (cell, settings), plan in terminal.tracked(planned, message="trials"):
-        started = time.monotonic()
-        figures, _ = bench.run(config=settings, plan=plan)
-        spent = {"epsilon": plan.guarantee().epsilon, "noise_multiplier": plan.noise_multiplier}
-        result: dict[str, Any] = {
-            "settings": cell,
-            **figures,
-            **spent,
-            "seconds": time.monotonic() - started,
-        }
-        result["configuration"] = _configuration(settings)
+    for result in _run_each(config, missing) if missing else ():
         known[_identity(result["configuration"])] = result
         written.append(result)
         lines = "".join(json.dumps(each) + "\n" for each in written)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path=path, content=lines.encode())
     found = [(cell, known[_identity(_configuration(settings))]) for cell, settings in options]
     _show(config, found)
@@ -209,12 +193,35 @@ def _search_public_data(config: SweepConfig, options: list[tuple[Cell, SweepConf
     terminal.say(f"results in {path}" + (f", with {others} of other settings" if others else ""))
 
 
+def _run_each(
+    config: SweepConfig, options: list[tuple[Cell, SweepConfig]]
+) -> Iterator[dict[str, Any]]:
+    """What each combination is, what comes of it, and what it costs."""
+    from dpacc.trials import Bench
+
+    bench = Bench(config)
+    bench.require_adapters([settings for _, settings in options])
+    plans = [bench.plan_of(config=settings) for _, settings in options]
+    planned = list(zip(options, plans, strict=True))
+    for (cell, settings), plan in terminal.tracked(planned, message="trials"):
+        started = time.monotonic()
+        figures, _ = bench.run(config=settings, plan=plan)
+        yield {
+            "settings": cell,
+            **figures,
+            "epsilon": plan.guarantee().epsilon,
+            "noise_multiplier": plan.noise_multiplier,
+            "seconds": time.monotonic() - started,
+            "configuration": _configuration(settings),
+        }
+
+
 def _show(config: SweepConfig, found: list[tuple[Cell, dict[str, Any]]]) -> None:
     """The trials of this sweep as a table, the best first, and as a picture."""
     metrics = [name for name in ("accuracy", "macro F1", "perplexity") if name in found[0][1]]
     ranked = sorted(found, key=lambda each: _merit(each[1]), reverse=True)
     terminal.show_table(
-        title=f"{len(found)} trials, best first",
+        title=f"{len(found)} {'trial' if len(found) == 1 else 'trials'}, best first",
         columns=[*found[0][0], *metrics],
         rows=[
             [*cell.values(), *(f"{result[name]:.4g}" for name in metrics)]
@@ -250,7 +257,7 @@ def _configuration(settings: SweepConfig) -> dict[str, Any]:
     return {name: each for name, each in asdict(settings).items() if name not in _OF_THE_SWEEP}
 
 
-def _identity(configuration: dict[str, Any]) -> str:
+def _identity(configuration: dict[str, Any] | None) -> str:
     return json.dumps(configuration, sort_keys=True)
 
 

@@ -141,7 +141,7 @@ def test_results_of_other_settings_are_left_out(
     assert (first["configuration"]["steps"], second["configuration"]["steps"]) == (2, 3)
     assert first["perplexity"] != second["perplexity"]
     out, err = capsys.readouterr()
-    assert out.count("1 trials, best first") == 2
+    assert out.count("1 trial, best first") == 2
     assert f"{second['perplexity']:.4g}" in out.split("best first")[2]
     assert f"{first['perplexity']:.4g}" not in out.split("best first")[2]
     assert "with 1 of other settings" in " ".join((out + err).split())
@@ -250,9 +250,9 @@ def test_a_mistake_is_told_before_any_trial(
     changes: dict[str, object],
     words: str,
 ) -> None:
-    """Exit code 2, one line, and neither a ledger nor a result."""
+    """Exit code 2, one line, and nothing is left behind."""
     with pytest.raises(SystemExit) as caught, terminal.one_line_errors():
         sweep.main(values(material, tmp_path / "runs", **changes))
     assert caught.value.code == 2
     assert words in " ".join(capsys.readouterr().err.split())
-    assert list(tmp_path.rglob("*.jsonl")) == []
+    assert not (tmp_path / "runs").exists()
