@@ -1,9 +1,11 @@
 """Private steps under any launch: time, examples a second, and each rank's peak memory.
 
-    accelerate launch --config_file launch_configs/ddp.yaml benchmarks/launched_steps.py --dtype bfloat16
+    accelerate launch --config_file launch_configs/ddp.yaml \\
+        benchmarks/launched_steps.py --dtype bfloat16
     accelerate launch --config_file launch_configs/deepspeed_zero3.yaml --num_processes 2 \\
         benchmarks/launched_steps.py --shape gptj-6b --dtype bfloat16 --checkpointing
-    accelerate launch --config_file launch_configs/cpu_2proc.yaml benchmarks/launched_steps.py --shape small
+    accelerate launch --config_file launch_configs/cpu_2proc.yaml \\
+        benchmarks/launched_steps.py --shape small
 
 The base has the published shape and random weights; LoRA is on all linear layers. One logical batch
 of `--examples` examples is shared by all ranks, so the same line with another `--num_processes`
@@ -102,7 +104,7 @@ def main(
         per_example_gradients=strategy,
         micro_batch_tokens=micro_batch_tokens,
     )
-    model, optimizer = engine.prepare(model, torch.optim.AdamW(adapters, lr=1e-4))
+    model, _ = engine.prepare(model, torch.optim.AdamW(adapters, lr=1e-4))
     seconds, asked = [], time.monotonic()
     for step in engine.steps(data, lambda batch: pad_examples(batch, pad_token_id=0)):
         for batch in step:
