@@ -1,11 +1,13 @@
 """Log a run's private figures to TensorBoard, Weights & Biases or trackio, through Accelerate.
 
 Logged are ε, the learning rate and held-out quality: what is public or already paid for. What is
-computed from private data without noise stays out, unless the ledger says that it was logged.
+computed from private data without noise stays out, unless the ledger says that it was logged; so
+does the machine's load, for memory grows with the private batch.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,12 +67,28 @@ def start_trackers(
         return
     accelerator.project_configuration.set_directories(str(folder))
     accelerator.log_with = filter_trackers([*names], str(folder))
-    quiet = {"dir": str(folder), "name": folder.name, "save_code": False}
     accelerator.init_trackers(
         project,
         config={name: _plain(value) for name, value in settings.items()},
-        init_kwargs={"wandb": quiet} if "wandb" in names else {},
+        init_kwargs=_in_the_folder_without_load(folder, names),
     )
+
+
+def _in_the_folder_without_load(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What trackers are begun with, so that they keep the run's folder and watch no machine."""
+    if "trackio" in names:
+        # Read when trackio is first imported; a folder that the user chose stays.
+        os.environ.setdefault("TRACKIO_DIR", str(folder / "trackio"))
+    begun_with = {
+        "wandb": {
+            "dir": str(folder),
+            "name": folder.name,
+            "save_code": False,
+            "settings": {"x_disable_stats": True},
+        },
+        "trackio": {"name": folder.name, "auto_log_cpu": False, "auto_log_gpu": False},
+    }
+    return {name: given for name, given in begun_with.items() if name in names}
 
 
 class NonPrivateLoss:

@@ -199,13 +199,14 @@ def train(config: TrainingConfig) -> None:
                 step.backward(losses)
                 private_loss.add(losses)
             step.update()
+            rate = schedule.get_last_lr()[0]
             schedule.step()
             if average is not None and step.index + 1 == plan.steps:
                 average.put_in_place()
             spent = engine.guarantee().epsilon
             progress.advance(epsilon=spent)
             course.append(measure(step.index + 1, spent))
-            figures = {"epsilon": spent, "learning_rate": schedule.get_last_lr()[0]}
+            figures = {"epsilon": spent, "learning_rate": rate}
             if course[-1].quality is not None:
                 figures[f"held_out_{config.metric}"] = course[-1].quality
             if config.log_non_private_metrics:

@@ -1,12 +1,17 @@
-"""What a run logs: private figures by default, others only where the ledger says so."""
+"""What a run logs: private figures as they are, others only where the ledger says so."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import sqlite3
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +20,12 @@ from dpacc_accounting import read_ledger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
+from dpacc import artifacts
+from dpacc.chart import Measurement
 from dpacc.errors import ConfigurationError
-from dpacc.trackers import NonPrivateLoss, require_trackers
+from dpacc.plan import PrivacyPlan
+from dpacc.schedule import schedule_for
+from dpacc.trackers import NonPrivateLoss, require_trackers, start_trackers
 from tests.recipes.test_train import Train, material, recipe, train  # noqa: F401
 
 
@@ -41,14 +50,20 @@ def wandb_history(folder: Path, *, rows: int) -> list[dict[str, str]]:
 
 
 def wandb_rows(folder: Path) -> list[dict[str, str]]:
-    (file,) = folder.rglob("run-*.wandb")
     rows = []
-    for data in records_of_log(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for record in wandb_records(folder):
         items = record.history.item
         rows.append({each.key or ".".join(each.nested_key): each.value_json for each in items})
     return rows
+
+
+def wandb_records(folder: Path) -> list[Any]:
+    (file,) = folder.rglob("run-*.wandb")
+    records = []
+    for data in records_of_log(file.read_bytes()):
+        records.append(wandb_internal_pb2.Record())
+        records[-1].ParseFromString(data)
+    return records
 
 
 def records_of_log(log: bytes) -> Iterator[bytes]:
@@ -70,21 +85,54 @@ def records_of_log(log: bytes) -> Iterator[bytes]:
             record = b""
 
 
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Measurement]:
+    """Where the last run stood, as its card and picture show it."""
+    found: list[Measurement] = []
+    save = artifacts.save_run
+
+    def watched(*, measurements: Sequence[Measurement], **given: Any) -> None:
+        found[:] = measurements
+        save(measurements=measurements, **given)
+
+    monkeypatch.setattr(artifacts, "save_run", watched)
+    return found
+
+
+def expected_figures(folder: Path, measured: Sequence[Measurement]) -> dict[str, dict[int, Any]]:
+    """ε by the plan, the rate that each step was taken at, and quality where it was measured."""
+    proof = json.loads((folder / "privacy.json").read_text())
+    plan = PrivacyPlan.from_json(proof["plan"])
+    share = schedule_for(warmup=0, steps=4, holds=False)
+    qualities = {each.step: each.quality for each in measured if each.step and each.quality}
+    assert set(qualities) == {2, 4}
+    exact = {
+        "epsilon": {i: plan.guarantee(steps=i).epsilon for i in range(1, 5)},
+        "learning_rate": {i: 0.01 * share(i - 1) for i in range(1, 5)},
+        "held_out_perplexity": qualities,
+    }
+    return {
+        name: {step: pytest.approx(value, rel=1e-6) for step, value in values.items()}
+        for name, values in exact.items()
+    }
+
+
+def by_name(rows: Mapping[int, Mapping[str, float]]) -> dict[str, dict[int, float]]:
+    names = {name for row in rows.values() for name in row}
+    return {name: {i: row[name] for i, row in rows.items() if name in row} for name in names}
+
+
 def test_private_figures_reach_tensorboard(
     train: Train,  # noqa: F811
+    measured: list[Measurement],
 ) -> None:
     """ε, learning rate and held-out perplexity are read back as they were; no loss is there."""
-    folder = train(trackers="tensorboard") / "tiny"
+    folder = train(trackers="tensorboard", learning_rate=0.01) / "tiny"
     scalars = tensorboard_scalars(folder)
-    assert set(scalars) == {"epsilon", "learning_rate", "held_out_perplexity"}
-    assert [step for step, _ in scalars["epsilon"]] == [1, 2, 3, 4]
-    assert [step for step, _ in scalars["held_out_perplexity"]] == [2, 4]
-    spent = [value for _, value in scalars["epsilon"]]
-    assert spent == sorted(spent)
-    assert 0 < spent[-1] <= 8
-    card = (folder / "README.md").read_text()
-    assert f"{scalars['held_out_perplexity'][-1][1]:.1f}" in card
-    assert "were logged" not in card
+    assert {name: dict(values) for name, values in scalars.items()} == expected_figures(
+        folder, measured
+    )
+    assert "were logged" not in (folder / "README.md").read_text()
 
 
 def test_losses_are_logged_only_with_a_note(
@@ -102,18 +150,66 @@ def test_losses_are_logged_only_with_a_note(
 
 def test_private_figures_reach_wandb_offline(
     train: Train,  # noqa: F811
+    measured: list[Measurement],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without network, the values are in the run's own folder, and no path of private data is."""
+    """Without network, the same values are in the run's own folder; no path of private data is,
+    nor how much memory its batches took."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    folder = train(trackers="wandb") / "tiny"
-    rows = wandb_history(folder, rows=4)
-    assert [int(row["_step"]) for row in rows] == [1, 2, 3, 4]
-    assert 0 < float(rows[-1]["epsilon"]) <= 8
-    assert not any("loss" in name for row in rows for name in row)
+    folder = train(trackers="wandb", learning_rate=0.01) / "tiny"
+    rows = {
+        int(row["_step"]): {name: float(row[name]) for name in row if name[0] != "_"}
+        for row in wandb_history(folder, rows=4)
+    }
+    assert by_name(rows) == expected_figures(folder, measured)
     (file,) = folder.rglob("run-*.wandb")
     assert b"private.jsonl" not in file.read_bytes()
+    assert not any(record.HasField("stats") for record in wandb_records(folder))
+
+
+@pytest.mark.skipif(find_spec("trackio") is None, reason="trackio is not installed")
+def test_private_figures_reach_trackio(
+    train: Train,  # noqa: F811
+    measured: list[Measurement],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same values are in a data base in the run's own folder, and no load of the machine."""
+    monkeypatch.setenv("TRACKIO_DIR", "")
+    monkeypatch.delenv("TRACKIO_DIR")
+    folder = train(trackers="trackio", learning_rate=0.01) / "tiny"
+    (file,) = folder.rglob("dpacc.db")
+    with sqlite3.connect(file) as base:
+        rows = {
+            int(step): json.loads(metrics)
+            for step, metrics in base.execute("SELECT step, metrics FROM metrics")
+        }
+        (config,) = (row[0] for row in base.execute("SELECT config FROM configs"))
+        loads = base.execute("SELECT * FROM system_metrics").fetchall()
+    assert by_name(rows) == expected_figures(folder, measured)
+    assert "private.jsonl" not in str(config)
+    assert loads == []
+
+
+def test_no_tracker_watches_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory and load grow with the private batch, so what samples them is switched off."""
+    told: dict[str, Any] = {}
+    monkeypatch.setenv("TRACKIO_DIR", "elsewhere")
+    there = dict.fromkeys(["wandb", "trackio"], lambda: True)
+    monkeypatch.setattr("dpacc.trackers._AVAILABLE", there)
+    monkeypatch.setattr("dpacc.trackers.filter_trackers", lambda *_: [])
+    monkeypatch.setattr(Accelerator, "init_trackers", lambda *_, **given: told.update(given))
+    start_trackers(
+        accelerator=Accelerator(cpu=True),
+        names=["wandb", "trackio"],
+        folder=tmp_path,
+        project="dpacc",
+        settings={},
+    )
+    assert told["init_kwargs"]["wandb"]["settings"] == {"x_disable_stats": True}
+    trackio = told["init_kwargs"]["trackio"]
+    assert trackio["auto_log_cpu"] is trackio["auto_log_gpu"] is False
+    assert os.environ["TRACKIO_DIR"] == "elsewhere"
 
 
 def test_the_mean_loss_is_over_everybody_drawn_since() -> None:
