@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Run
 from tests.tiny_models import CONFIGURATIONS
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -47,6 +50,87 @@ def test_the_table_ends_with_a_launch_line(dpacc: Run, config: Path) -> None:
     assert outcome.code == 0, outcome.err
     for words in ("noise multiplier σ", "add-or-remove", "optimizer", "launch_configs/cpu.yaml"):
         assert words in outcome.out
+
+
+def test_memory_is_told_by_part(dpacc: Run, config: Path) -> None:
+    """What is kept of each example and what does not grow with them have names of their own."""
+    told = json.loads(dpacc("plan", config, "--gpus", 4, "--json").out)
+    always = {"runtime", "base", "adapters", "optimizer", "clipped sum", "per-example gradients"}
+    for name, spread in told["spreads"].items():
+        assert spread["moment"] == "micro-batch"
+        gathered = {"gathered"} if name in ("zero3", "fsdp2") else set()
+        rest = {"noise", "activations", "logits and losses", "backward"}
+        assert set(spread["parts_bytes"]) == always | rest | gathered
+    one, ghost = (
+        json.loads(dpacc("plan", config, "--per_example_gradients", way, "--json").out)
+        for way in ("materialize", "ghost")
+    )
+    kept = "per-example gradients"
+    trainable, examples = one["trainable_parameters"], one["micro_batch"]["examples"]
+    parts = one["spreads"]["whole"]["parts_bytes"]
+    assert parts["adapters"] == 4 * trainable
+    assert parts["optimizer"] == 8 * trainable
+    assert 0 < parts[kept] <= 4 * trainable * examples
+    assert ghost["spreads"]["whole"]["parts_bytes"][kept] == 0
+
+
+def test_one_sum_a_step_crosses_between_ranks(dpacc: Run, config: Path) -> None:
+    """A ring of n ranks sends (n−1)/n of twice the sum in fp32, and of 4 + 2 bytes in bf16."""
+    told = json.loads(dpacc("plan", config, "--gpus", 4, "--json").out)
+    width, sent = told["trainable_parameters"], told["spreads"]["whole"]["sent_bytes_per_step"]
+    assert sent == {"fp32": 8 * width * 3 // 4, "bf16": 6 * width * 3 // 4}
+
+
+def test_time_follows_the_rates(dpacc: Run, config: Path) -> None:
+    """Operations at the rate of the device, half as long at twice the rate, then what is sent."""
+    slow, fast, sending = (
+        json.loads(dpacc("plan", config, *words, "--json").out)
+        for words in (
+            ("--gpus", 0),
+            ("--gpus", 1, "--tflops", 0.2),
+            ("--gpus", 2, "--tflops", 0.2, "--network", 1e-3),
+        )
+    )
+    assert [each["assumed"]["sustained_tflops"] for each in (slow, fast)] == [0.1, 0.2]
+    arithmetic = slow["spreads"]["whole"]["seconds_per_step"] / 2
+    assert fast["spreads"]["whole"]["seconds_per_step"] == pytest.approx(arithmetic)
+    whole, batches = sending["spreads"]["whole"], sending["micro_batch"]
+    assert batches["per_logical_step_and_rank"] == 1
+    assert whole["seconds_per_step"] == pytest.approx(
+        arithmetic + whole["sent_bytes_per_step"]["fp32"] / 1e6
+    )
+
+
+def test_the_document_recommends_a_launch(dpacc: Run, config: Path) -> None:
+    """A file that exists, why, and a line that names file and configuration; null if none fits."""
+    told = json.loads(dpacc("plan", config, "--gpus", 16, "--json").out)
+    launch = told["launch"]
+    assert set(launch) == {"file", "why", "line"}
+    assert launch["file"] == "launch_configs/multi_node.yaml"
+    assert (ROOT / launch["file"]).is_file()
+    assert launch["line"].startswith(f"accelerate launch --config_file {launch['file']} ")
+    assert launch["line"].endswith(f"recipes/train.py --config {config}")
+    told = json.loads(dpacc("plan", config, "--memory-per-gpu", "100MB", "--json").out)
+    assert told["launch"] is None
+    assert told["micro_batch"]["largest_examples"] == 0
+
+
+def test_the_table_has_traffic_and_time(
+    dpacc: Run, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row for each wire, for a step and for the whole run, a column for each way to spread it."""
+    monkeypatch.setenv("COLUMNS", "160")
+    lines = dpacc("plan", config, "--gpus", 4).out.splitlines()
+    shown = {name: cells for name, *cells in (re.split(r"\s{2,}", x.strip()) for x in lines if x)}
+    told = json.loads(dpacc("plan", config, "--gpus", 4, "--json").out)["spreads"].values()
+    for wire in ("fp32", "bf16"):
+        sizes = [f"{each['sent_bytes_per_step'][wire] / 2**20:.2f} MiB" for each in told]
+        assert shown[f"sent a step, {wire}"] == sizes
+    seconds = [each["seconds_per_step"] for each in told]
+    assert shown["seconds a step"] == [f"{each:.3g}" for each in seconds]
+    assert shown["hours in all"] == [f"{each * 3 / 3600:.2g}" for each in seconds]
+    for name in ("base", "adapters", "activations", "per-example gradients", "peak"):
+        assert len(shown[name]) == 4
 
 
 def test_too_little_memory_is_said_with_remedies(dpacc: Run, config: Path) -> None:
