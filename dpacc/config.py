@@ -242,6 +242,11 @@ class TrainingConfig:
     resume: str | None = setting(
         "Folder of a run to go on with, given the settings it was started with.", default=None
     )
+    push_to_hub: str | None = setting(
+        "Repository on the hub, as owner/name, for the adapter with its statement and ledger; made "
+        "private if it is new. null uploads nothing.",
+        default=None,
+    )
     seed: int = setting(
         "Seeds public randomness only: the adapters' initial values and the choice of held-out "
         "examples. Sampling and noise take secret randomness that no setting can fix.",

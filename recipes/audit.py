@@ -43,6 +43,7 @@ _WITHOUT_EFFECT = (
     "evaluate_every",
     "checkpoint_every",
     "resume",
+    "push_to_hub",
 )
 
 _USAGE = "accelerate launch --config_file launch_configs/cpu.yaml recipes/audit.py [settings]"

@@ -45,10 +45,11 @@ def train(config: TrainingConfig) -> None:
     from dpacc.decoupled_losses import batch_losses_of
     from dpacc.evaluation import held_out_accuracy, held_out_perplexity
     from dpacc.frozen_activations import Collate, FrozenActivations
+    from dpacc.hub import reserve_repository, upload_run
     from dpacc.model_card import shown_settings
     from dpacc.models import add_lora, load_base
     from dpacc.optimizers import optimizer_for
-    from dpacc.ranks import join_ranks, share_from_main
+    from dpacc.ranks import join_ranks, on_main_process, share_from_main
     from dpacc.schedule import schedule_for
     from dpacc.trackers import NonPrivateLoss, require_trackers, start_trackers
     from dpacc.whitening import whiten
@@ -56,6 +57,9 @@ def train(config: TrainingConfig) -> None:
     started = time.monotonic()
     require_trackers(names=config.trackers or ())
     accelerator = join_ranks()
+    repository = config.push_to_hub
+    if repository is not None:
+        on_main_process(accelerator, partial(reserve_repository, repository))
 
     # The data: private examples to learn from, public ones to measure on.
     base = load_base(
@@ -238,6 +242,8 @@ def train(config: TrainingConfig) -> None:
             ("saved in", str(folder)),
         ]
         terminal.show_facts(title="Private fine-tuning", facts=facts)
+        if repository is not None:
+            upload_run(folder=folder, repository=repository)
     accelerator.end_training()
 
 
