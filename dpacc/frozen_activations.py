@@ -1,8 +1,13 @@
 """Frozen activations, computed once: what the layers beneath the adapters make of each example.
 
 Where only the top layers are adapted, nothing beneath them changes, so a later epoch need not run
-it again. The activations are as private as the examples: their file has no name from the moment
-all ranks have opened it, and its space is free again when they end, however they end.
+it again. The activations are as private as the examples: their memory-mapped file has no name from
+the moment all ranks have opened it, and its space is free again when they end, however they end.
+
+So each run computes them anew. A file kept for the next run would save one forward of the lower
+layers, and would need a key (base, tokenizer, data), a look at whether the key still fits, and
+somebody to delete private data of a run that was killed. Runs of one process share one instance,
+as the trials of a sweep do.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dpacc.blocks import first_trained_block, transformer_blocks
 from dpacc.errors import ConfigurationError
-from dpacc.ranks import share_from_main
+from dpacc.ranks import on_main_process, share_from_main
 
 Collate = Callable[[list[Any]], dict[str, Tensor]]
 
@@ -216,19 +221,30 @@ def _hidden_states(output: Any) -> Tensor:
 @contextmanager
 def _nameless_file(accelerator: Accelerator, folder: Path, size: int) -> Iterator[Path]:
     """A file of `size` bytes for the ranks of one machine, nameless once all have opened it."""
-    path: Path | None = None
-    if accelerator.is_main_process:
-        handle, name = tempfile.mkstemp(prefix=".frozen-activations-", dir=folder)  # mode 0600
-        os.posix_fallocate(handle, 0, size)
-        os.close(handle)
-        path = Path(name)
-    path = share_from_main(path)
+    made: list[Path] = []
     try:
-        yield path
+        on_main_process(accelerator, lambda: made.append(_reserved(folder, size)))
+        yield share_from_main(made[0] if made else None)
         accelerator.wait_for_everyone()
     finally:
-        if accelerator.is_main_process:
+        for path in made:
             path.unlink()
+
+
+def _reserved(folder: Path, size: int) -> Path:
+    """A new file that nobody else may read, whose space is taken already."""
+    handle, name = tempfile.mkstemp(prefix=".frozen-activations-", dir=folder)  # mode 0600
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        Path(name).unlink()
+        raise ConfigurationError(
+            f"{folder} has no room for {size / 2**30:.1f} GiB of frozen activations "
+            f"({error.strerror}); leave cache_frozen_activations out, or name another output_dir"
+        ) from error
+    finally:
+        os.close(handle)
+    return Path(name)
 
 
 def _within(rows: Sequence[int], *, lengths: np.ndarray) -> Iterator[list[int]]:

@@ -1,6 +1,9 @@
 """Frozen layers run once an example: the same gradients, and no file left behind."""
 
+import errno
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +25,23 @@ def _examples(count=12):
     lengths = torch.randint(3, 12, (count,), generator=generator).tolist()
     ids = [torch.randint(1, 60, (n,), generator=generator).tolist() for n in lengths]
     return [{"input_ids": each, "labels": each} for each in ids]
+
+
+def _frozen(folder, *, accelerator=None):
+    """Of a tiny model's lower layer."""
+    return FrozenActivations(
+        model=add_lora(model=tiny_base("llama"), rank=2, alpha=4, top_layers=1).train(),
+        examples=_examples(),
+        collate=COLLATE,
+        accelerator=accelerator or Accelerator(cpu=True),
+        folder=folder,
+    )
+
+
+def _mapped_from(folder):
+    """What this process has mapped of the files of a folder, with or without a name."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return [line for line in lines if str(folder) in line]
 
 
 def trained(folder, *, cached, family="llama", steps=3):
@@ -74,28 +94,61 @@ def test_the_adapters_come_out_the_same(tmp_path, family):
 
 def test_no_file_stays(tmp_path):
     """Private activations leave nothing in the folder, not even while they are in use."""
-    model = add_lora(model=tiny_base("llama"), rank=2, alpha=4, top_layers=1).train()
-    frozen = FrozenActivations(
-        model=model,
-        examples=_examples(),
-        collate=COLLATE,
-        accelerator=Accelerator(cpu=True),
-        folder=tmp_path,
-    )
+    frozen = _frozen(tmp_path)
     assert frozen.collate(frozen.examples[:3])["frozen_states"].abs().sum() > 0
     assert list(tmp_path.iterdir()) == []
+    (mapped,) = _mapped_from(tmp_path)
+    assert mapped.endswith("(deleted)")
+    frozen.close()
+    assert _mapped_from(tmp_path) == []
+
+
+def test_a_run_that_dies_leaves_no_file(tmp_path, monkeypatch):
+    """Whatever fails after the file was made, it is gone, with all that was written to it."""
+
+    def fails(*_, **__):
+        assert list(tmp_path.iterdir())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "from_file", fails)
+    with pytest.raises(KeyboardInterrupt):
+        _frozen(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert _mapped_from(tmp_path) == []
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    """Space is taken before anything is computed; where there is none, the remedy is named."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(ConfigurationError, match=r"no room for .* leave cache_frozen_activations"):
+        _frozen(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("plugin", ["fsdp_plugin", "deepspeed_plugin"])
+def test_a_base_that_is_cut_is_refused(tmp_path, plugin):
+    """Where ranks hold shards, no rank could run the lower layers alone; nothing is written."""
+    cut = SimpleNamespace(state=SimpleNamespace(**{plugin: object()}), num_processes=2)
+    with pytest.raises(ConfigurationError, match=r"the whole model on every rank.*ddp\.yaml"):
+        _frozen(tmp_path, accelerator=cut)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ranks_on_several_machines_are_refused(tmp_path, monkeypatch):
+    """They share no file."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    apart = SimpleNamespace(state=SimpleNamespace(), num_processes=4)
+    with pytest.raises(ConfigurationError, match="all ranks must be on one machine"):
+        _frozen(tmp_path, accelerator=apart)
 
 
 def test_examples_that_are_not_known_run_through_all_layers(tmp_path):
     """A made-up example, even with the number of a real one, never gets that one's activations."""
-    model = add_lora(model=tiny_base("llama"), rank=2, alpha=4, top_layers=1).train()
-    frozen = FrozenActivations(
-        model=model,
-        examples=_examples(),
-        collate=COLLATE,
-        accelerator=Accelerator(cpu=True),
-        folder=tmp_path,
-    )
+    frozen = _frozen(tmp_path)
     stranger = {"input_ids": [1, 2, 3], "labels": [1, 2, 3], "frozen_row": 1}
     assert "frozen_states" not in frozen.collate([stranger])
     assert "frozen_states" not in frozen.collate([frozen.examples[0], stranger])
