@@ -33,7 +33,6 @@ check: .venv/dev
 	$(BIN)/mypy
 
 bench: .venv/dev
-	$(PIP) opacus==1.6.0 dp-lora==0.1.0
 	$(BIN)/python recipes/fetch_demo.py
 	$(BIN)/python benchmarks/accounting.py
 	$(BIN)/python benchmarks/training_step.py
