@@ -69,8 +69,9 @@ def main(ranks: tuple[int, ...], backend: tuple[str, ...]) -> None:
     """Kill, resume, and print a table of the largest difference of any adapter element."""
     sys.path.insert(0, str(ROOT))
     os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}  # before torch is imported
-    from tests.dpacc.kills_program import Kill, fork_ranks
+    from tests.dpacc.kills_program import Kill
     from tests.dpacc.resume_program import DEATHS, run
+    from tests.forked_ranks import fork_ranks
 
     failures = 0
     with tempfile.TemporaryDirectory() as folder:

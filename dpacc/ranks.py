@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -96,12 +97,35 @@ def _stopping_together(collective: Callable[Arguments, Result]) -> Callable[Argu
         except RuntimeError as error:
             if isinstance(error, DpaccError) or not torch.distributed.is_initialized():
                 raise
-            reason = str(error).partition("\n")[0]
-            raise DpaccError(
-                f"another rank died or did not answer in time, so this one stops too: {reason}"
-            ) from error
+            raise _lost(error) from error
 
     return guarded
+
+
+@contextmanager
+def telling_of_lost_ranks() -> Iterator[None]:
+    """Say the same of collectives that torch or DeepSpeed run inside; other errors pass unchanged.
+
+    Want of memory, for one, is an error of this rank's own.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, DpaccError) or not _is_of_a_collective(error):
+            raise
+        raise _lost(error) from error
+
+
+def _is_of_a_collective(error: RuntimeError) -> bool:
+    """By its class, which gloo's errors do not have: they begin with the file they are from."""
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
+
+
+def _lost(error: RuntimeError) -> DpaccError:
+    reason = str(error).partition("\n")[0]
+    return DpaccError(
+        f"another rank died or did not answer in time, so this one stops too: {reason}"
+    )
 
 
 @_stopping_together

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from dpacc.backends.cutting import refuse_bases_that_cannot_be_cut
+from dpacc.backends.cutting import refuse_bases_that_cannot_be_cut, tell_of_lost_ranks
 from dpacc.backends.replicated import Replicated
 from dpacc.errors import ConfigurationError
+from dpacc.ranks import telling_of_lost_ranks
 
 
 class Fsdp2(Replicated):
@@ -54,7 +55,13 @@ class Fsdp2(Replicated):
                 ignored_params=adapters,
                 reshard_after_forward=self._reshard_after_forward,
             )
+        tell_of_lost_ranks(model)
         return model, optimizer
+
+    @telling_of_lost_ranks()
+    def backward(self, loss: Tensor, keep_graph: bool = False) -> None:
+        """Autograd's backward, which gathers the base once more."""
+        super().backward(loss, keep_graph)
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:

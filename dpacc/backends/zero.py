@@ -11,9 +11,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpacc.backends.cutting import refuse_bases_that_cannot_be_cut
+from dpacc.backends.cutting import refuse_bases_that_cannot_be_cut, tell_of_lost_ranks
 from dpacc.backends.zero_config import settle_configuration, without_auto
 from dpacc.errors import ConfigurationError, DpaccError, PrivacyError
+from dpacc.ranks import telling_of_lost_ranks
 
 
 class Zero:
@@ -49,8 +50,11 @@ class Zero:
         self._engine, _ = self._accelerator.prepare(owned, optimizer)
         _take_off_gradient_hooks(self._engine.optimizer)
         self._held = self._parameters_held()
+        if self._stage == 3:
+            tell_of_lost_ranks(model)
         return model, optimizer
 
+    @telling_of_lost_ranks()
     def backward(self, loss: Tensor, keep_graph: bool = False) -> None:
         """Autograd's backward, of which DeepSpeed's optimizer learns nothing."""
         counters = self._gather_counters() if keep_graph else {}
@@ -60,6 +64,7 @@ class Zero:
         if self._stage == 3 and not keep_graph:
             self._engine.optimizer.backward_epilogue()  # drops what no hook of its dropped
 
+    @telling_of_lost_ranks()
     def update(self, parameters: Sequence[nn.Parameter], gradient: Tensor) -> None:
         """Open DeepSpeed's empty gradient buffers, fill them, and step."""
         self._engine.allreduce_gradients()  # there is nothing to reduce: no rank communicates

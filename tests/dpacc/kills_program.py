@@ -8,17 +8,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import connection, get_context
 from pathlib import Path
+from typing import Any
 
-import torch
-
+from dpacc import resumption
 from dpacc.errors import DpaccError
 from tests.dpacc.resume_program import die_at, run
+from tests.forked_ranks import fork_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,47 +65,6 @@ def kill_and_resume(kill: Kill, folder: Path) -> dict[str, list[int]]:
     }
 
 
-def fork_ranks(work: Callable[[], None], *, ranks: int) -> list[int]:
-    """Do `work` on ranks of their own; when one fails the others are killed, as launchers do.
-
-    Returns:
-        Their exit statuses; negative, the signal that ended one.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = get_context("fork")
-    alive = [fork.Process(target=_be_rank, args=(rank, ranks, port, work)) for rank in range(ranks)]
-    everyone = list(alive)
-    for process in everyone:
-        process.start()
-    while alive:
-        connection.wait([process.sentinel for process in alive])
-        alive = [process for process in alive if process.is_alive()]
-        if any(process.exitcode for process in everyone):
-            for process in alive:
-                process.kill()
-    for process in everyone:
-        process.join()
-    return [process.exitcode or 0 for process in everyone]
-
-
-def _be_rank(rank: int, ranks: int, port: int, work: Callable[[], None]) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    work()
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-    sys.stderr.flush()
-    os._exit(0)  # DeepSpeed's threads may not end in peace
-
-
 def _run_and_die(folder: Path, backend: str, place: str, call: int) -> None:
     die_at(place, call, lambda: os.kill(os.getpid(), signal.SIGKILL))
     run(folder, backend)
@@ -120,13 +77,25 @@ def _note_refusal(folder: Path, backend: str, note: Path) -> None:
         Path(f"{note}-{os.environ['RANK']}").write_text(str(refusal))
 
 
+def _note_mixed_up(folder: Path, backend: str, note: Path) -> None:
+    """Resume with adapters that are not those of the optimizer's state."""
+    adopt = resumption.adopt
+
+    def adopt_others(parameters: Any, saved: Any) -> None:
+        adopt(parameters, {name: tensor + 1 for name, tensor in saved.items()})
+
+    resumption.adopt = adopt_others
+    _note_refusal(folder, backend, note)
+
+
 def main() -> None:
-    """Kill and resume in every way; then resume ZeRO-2's run under ZeRO-3."""
+    """Kill and resume in every way; then resume ZeRO's runs as they must not be."""
     folder = Path(sys.argv[1])
     statuses = {kill.name: kill_and_resume(kill, folder / kill.name) for kill in KILLS}
     (folder / "statuses.json").write_text(json.dumps(statuses))
-    (zero2,) = (kill for kill in KILLS if kill.backend == "zero2")
-    fork_ranks(lambda: _note_refusal(folder / zero2.name, "zero3", folder / "refusal"), ranks=2)
+    cut = {kill.backend: folder / kill.name for kill in KILLS}
+    fork_ranks(lambda: _note_refusal(cut["zero2"], "zero3", folder / "refusal"), ranks=2)
+    fork_ranks(lambda: _note_mixed_up(cut["zero3"], "zero3", folder / "mixed-up"), ranks=2)
 
 
 if __name__ == "__main__":

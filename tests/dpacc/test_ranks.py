@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
+import signal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,80 +15,51 @@ from dpacc_accounting import read_ledger
 
 from dpacc.fingerprints import code_fingerprint, data_fingerprint
 from dpacc.ranks import idle_cores
-from tests.dpacc.failing_ranks_program import FAILS_AT, GONE, PATIENCE_SECONDS
-
-ROOT = Path(__file__).parents[2]
-
-
-def start_ranks(folder: Path, how: str) -> list[subprocess.Popen[str]]:
-    """Two ranks without a launcher that would stop one for the other."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-    }
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.dpacc.failing_ranks_program", str(folder), how],
-            cwd=ROOT,
-            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+from tests.dpacc.failing_ranks_program import FAILS_AT, LOSSES, Loss
+from tests.ranks import require_success, run_ranks
 
 
-def stop_all(ranks: Sequence[subprocess.Popen[str]]) -> None:
-    for rank in ranks:
-        rank.kill()
-        rank.wait(timeout=20)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ranks were told that disagreed, or lost one another."""
+    folder = tmp_path_factory.mktemp("ranks")
+    require_success(run_ranks("tests.dpacc.failing_ranks_program", folder, ranks=1, seconds=600))
+    return folder
 
 
-@pytest.mark.parametrize("how", list(GONE))
-def test_a_rank_that_is_gone_stops_the_other(how: str, tmp_path: Path) -> None:
-    """After SIGKILL at once, after SIGSTOP in the time given; what was charged stays charged."""
-    ranks = start_ranks(tmp_path, how)
-    survivor = ranks[1 - GONE[how][0]]
-    try:
-        while not (tmp_path / "gone").exists():
-            assert survivor.poll() is None, survivor.communicate()[1]
-            time.sleep(0.05)
-        gone = time.monotonic()
-        _, said = survivor.communicate(timeout=120)
-        took = time.monotonic() - gone
-    finally:
-        stop_all(ranks)
-    assert survivor.returncode == 2
-    assert "another rank died or did not answer in time" in said
-    assert took < PATIENCE_SECONDS + 30
-    assert how != "stopped" or took > PATIENCE_SECONDS - 1
-    record = read_ledger(path=tmp_path / "ledger.jsonl")
-    charged = FAILS_AT + (how == "killed after its charge")
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=[loss.name for loss in LOSSES])
+def test_a_rank_that_is_gone_stops_the_other(loss: Loss, folder: Path) -> None:
+    """After SIGKILL at once, after SIGSTOP in the time given; what was charged stays charged.
+
+    Also where the base is gathered in forward and backward, or DeepSpeed shares out its update.
+    """
+    assert read(folder / "statuses.json")[loss.name] == [2, -9][:: 1 if loss.victim else -1]
+    told = read(folder / loss.name / "told.json")
+    assert told["error"] == "DpaccError", told["says"]
+    assert "another rank died or did not answer in time" in told["says"]
+    assert "\n" not in told["says"]
+    took = told["at"] - read(folder / loss.name / "gone")
+    assert took < loss.patience_seconds + 30
+    assert loss.signal != signal.SIGSTOP or took > loss.patience_seconds - 1
+    record = read_ledger(path=folder / loss.name / "ledger.jsonl")
+    charged = FAILS_AT + (loss.when in ("after its charge", "before its update"))
     assert [release.step for release in record.releases] == list(range(charged))
 
 
-def test_ranks_that_disagree_stop_before_the_first_step(tmp_path: Path) -> None:
+def test_ranks_that_disagree_stop_before_the_first_step(folder: Path) -> None:
     """Another length, order or code: both ranks are told what differs, and no ledger is begun."""
-    ranks = start_ranks(tmp_path, "disagree")
-    try:
-        for rank in ranks:
-            _, said = rank.communicate(timeout=120)
-            assert rank.returncode == 0, said
-    finally:
-        stop_all(ranks)
-    told = [torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2)]
+    told = [read(folder / f"told-{rank}.json") for rank in range(2)]
     assert told[0] == told[1]
     assert "ranks disagree on the number of examples: 10, 9" in told[0]["length"]
     assert "ranks disagree on the training data or its order;" in told[0]["order"]
     assert "ranks disagree on the source code of dpacc;" in told[0]["code"]
-    assert list(tmp_path.glob("*.jsonl")) == []
+    assert "ranks disagree on the version of dpacc: 0.0, " in told[0]["version"]
+    assert "ranks disagree on the group 0's lr: 0.1, 0.2;" in told[0]["rate"]
+    assert list(folder.glob("*.jsonl")) == []
 
 
 def test_the_code_fingerprint_covers_every_source_file() -> None:

@@ -35,7 +35,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.T
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folders of runs that were killed and resumed, by the name of each kill."""
     folder = tmp_path_factory.mktemp("killed")
-    require_success(run_ranks("tests.dpacc.kills_program", folder, ranks=1))
+    require_success(run_ranks("tests.dpacc.kills_program", folder, ranks=1, seconds=600))
     return folder
 
 
@@ -79,6 +79,15 @@ def test_a_checkpoint_that_is_cut_otherwise_is_refused(killed: Path) -> None:
     for rank in range(2):
         told = (killed / f"refusal-{rank}").read_text()
         assert "cut by ZeRO-2 over 2 ranks, and this launch's cut by ZeRO-3 over 2 ranks" in told
+
+
+def test_an_optimizers_part_of_other_adapters_is_refused(killed: Path) -> None:
+    """What ZeRO-3 gathers from the ranks' parts is not what the adapters are: all are told."""
+    for rank in range(2):
+        assert (
+            "optimizer state is not that of its adapters"
+            in (killed / f"mixed-up-{rank}").read_text()
+        )
 
 
 def test_a_finished_run_that_died_before_saving_can_still_be_saved(
