@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from dpacc.losses import causal_lm_losses
 from dpacc.ranks import join_ranks
 from tests.dpacc.test_adapters import quantized
 from tests.dpacc.test_engine import plan_for
+from tests.forked_ranks import fork_ranks
 from tests.tiny_models import CONFIGURATIONS, collate, examples, with_lora
 
 BACKENDS = ("plain", "zero1", "zero2", "zero3", "fsdp2")
@@ -69,8 +70,11 @@ SCENARIOS = (
 )
 """Every pair of base, strategy and checkpointing; benchmarks/invariance.py runs all of them."""
 
+ALONE = (SCENARIOS[0], SCENARIOS[3])
+"""What one rank trains where a base is cut, into one part."""
 
-def join(backend: str) -> tuple[Accelerator, Backend | None]:
+
+def join(backend: str, **options: Any) -> tuple[Accelerator, Backend | None]:
     """What the ranks of a launch under `backend` get, one launch after another."""
     AcceleratorState._reset_state(reset_partial_state=True)
     cuts = backend.startswith("zero")
@@ -79,7 +83,7 @@ def join(backend: str) -> tuple[Accelerator, Backend | None]:
     if cuts:
         settings = json.dumps(deepspeed_configuration(backend)).encode()
         os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = urlsafe_b64encode(settings).decode()
-    accelerator = join_ranks()
+    accelerator = join_ranks(**options)
     if backend == "fsdp2":
         mesh = init_device_mesh("cpu", (accelerator.num_processes,))
         return accelerator, Fsdp2(accelerator, mesh=mesh)
@@ -255,16 +259,28 @@ def _changed(model: nn.Module, before: dict[str, torch.Tensor]) -> list[str]:
         return [name for name, p in whole.items() if not torch.equal(p, before[name])]
 
 
-def main() -> None:
-    """Train under every backend and keep what this rank saw."""
-    folder = Path(sys.argv[1])
-    seen: dict[str, Any] = {
+def train_all(folder: Path, backends: Sequence[str], scenarios: Sequence[Scenario]) -> Any:
+    """What this rank sees under every backend, by backend and scenario."""
+    return {
         backend: {
             scenario.name: train(backend, scenario, folder / f"{backend} {scenario.name}.jsonl")
-            for scenario in SCENARIOS
+            for scenario in scenarios
         }
-        for backend in BACKENDS
+        for backend in backends
     }
+
+
+def main() -> None:
+    """Train under every backend and keep what this rank saw; without a launcher, as one rank."""
+    folder = Path(sys.argv[1])
+    if "RANK" not in os.environ:
+
+        def as_one_rank() -> None:
+            torch.save(train_all(folder, ("zero3", "fsdp2"), ALONE), folder / "alone.pt")
+
+        assert fork_ranks(as_one_rank, ranks=1) == [0]
+        return
+    seen: dict[str, Any] = train_all(folder, BACKENDS, SCENARIOS)
     seen["leaks"] = {b: leak(b, folder / f"{b} leak.jsonl") for b in ("zero2", "zero3")}
     torch.save(seen, folder / f"rank-{os.environ['RANK']}.pt")
     torch.distributed.destroy_process_group()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.dpacc.backend_program import BACKENDS, SCENARIOS, Scenario, train
+from tests.dpacc.backend_program import ALONE, BACKENDS, SCENARIOS, Scenario, train
 from tests.ranks import require_success, run_ranks
 
 EVERY = [(backend, scenario) for backend in BACKENDS for scenario in SCENARIOS]
@@ -47,6 +48,20 @@ def test_the_update_does_not_depend_on_the_backend(
     if scenario.optimizer == "adamw":  # it divides by the gradient's size, however small
         atol = 1e-5
     torch.testing.assert_close(results[0]["adapters"], alone[scenario.name], rtol=rtol, atol=atol)
+
+
+def test_one_rank_that_cuts_its_base_trains_as_one_that_does_not(
+    tmp_path: Path, alone: dict[str, torch.Tensor]
+) -> None:
+    """ZeRO-3 and FSDP2 on a single rank: the same adapters, but for rounding."""
+    require_success(run_ranks("tests.dpacc.backend_program", tmp_path, ranks=1))
+    seen = torch.load(tmp_path / "alone.pt")
+    for backend in SHARDED:
+        for scenario in ALONE:
+            outcome = seen[backend][scenario.name]
+            expected = alone[scenario.name]
+            torch.testing.assert_close(outcome["adapters"], expected, rtol=1e-4, atol=1e-6)
+            assert outcome["still"] == outcome["base changed"] == []
 
 
 @pytest.mark.parametrize(("backend", "scenario"), EVERY, ids=NAMES)
