@@ -98,6 +98,8 @@ class SweepConfig(TrainingConfig):
             name, equals, listed = entry.partition("=")
             if not equals or not listed.split():
                 raise ConfigurationError(f'vary={entry!r} must read "setting=value value ..."')
+            if name.strip() in values:
+                raise ConfigurationError(f"vary names {name.strip()} twice: give it all its values")
             values[name.strip()] = listed.split()
         return [
             dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())

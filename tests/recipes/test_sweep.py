@@ -220,6 +220,7 @@ def test_a_trial_that_diverged_never_wins(sweep: ModuleType) -> None:
     ("changes", "words"),
     [
         ({"vary": "learning_rate"}, "must read"),
+        ({"vary": "lora_rank=4,lora_rank=8"}, "names lora_rank twice"),
         ({"vary": "epsilon=1 8"}, "cannot be varied in a private search"),
         ({"vary": "max_grad_norm=1 8"}, "cannot be varied in a private search"),
         ({"vary": "model=a b"}, "run a sweep for each"),
