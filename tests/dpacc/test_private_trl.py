@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer
+from peft import LoraConfig
+from transformers import AutoTokenizer, TrainerCallback
 
 from dpacc import PrivateTrainer
 from dpacc.errors import ConfigurationError
+from tests.dpacc.test_averaging import trained
 from tests.dpacc.test_engine import RecordingOptimizer, received
 from tests.dpacc.test_private_trainer import private
-from tests.tiny_models import save_tiny_llama, tiny_model
+from tests.tiny_models import save_tiny_llama, tiny_base, tiny_model
+
+WORDS = ["the", "film", "was", "good", "bad", "very", "a", "not", "and", "it"]
+CHAT = (
+    "{% for message in messages %}{{ message['role'] + ' ' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + ' </s>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + ' ' }}{% endif %}{% endfor %}"
+)
 
 
 def sft_trainer(folder: Path, **changes: Any) -> Any:
     """TRL's trainer made private, on prompts and completions, with an optimizer that records."""
     trl = pytest.importorskip("trl")
-    words = ["the", "film", "was", "good", "bad", "very", "a", "not", "and", "it"]
-    save_tiny_llama(folder / "base", words=words)
+    save_tiny_llama(folder / "base", words=WORDS)
 
     class PrivateSFTTrainer(PrivateTrainer, trl.SFTTrainer):  # type: ignore[misc]
         pass
@@ -46,7 +57,7 @@ def sft_trainer(folder: Path, **changes: Any) -> Any:
             **changes,
         ),
         train_dataset=Dataset.from_list(
-            [{"prompt": "the film was", "completion": f" {word}"} for word in words]
+            [{"prompt": "the film was", "completion": f" {word}"} for word in WORDS]
         ),
         privacy=private(max_grad_norm=1e-2),
     )
@@ -69,11 +80,98 @@ def test_trls_trainer_is_made_private_by_mixing_it_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"packing": True}, {"padding_free": True}, {"loss_type": "dft"}]
+    "option",
+    [
+        {"packing": True},
+        {"padding_free": True},
+        {"loss_type": "dft"},
+        {"activation_offloading": True},
+    ],
 )
-def test_trls_options_that_join_examples_are_refused(
-    tmp_path: Path, option: dict[str, Any]
-) -> None:
-    """Packing and padding-free rows hold several examples; dft is another loss."""
+def test_trls_options_that_mix_examples_are_refused(tmp_path: Path, option: dict[str, Any]) -> None:
+    """Packing and padding-free rows hold several examples, dft is another loss, and offloading
+    replaces the hooks that activations are kept by."""
     with pytest.raises(ConfigurationError, match=next(iter(option))):
         sft_trainer(tmp_path, **option)
+
+
+def chat_trainer(folder: Path, *, callbacks: Sequence[Any] = ()) -> Any:
+    """TRL's trainer made private, on chats, with adapters that TRL adds itself."""
+    trl = pytest.importorskip("trl")
+    save_tiny_llama(folder / "base", words=[*WORDS, "user", "assistant"])
+    tokenizer = AutoTokenizer.from_pretrained(folder / "base")
+    tokenizer.chat_template = CHAT
+
+    class PrivateSFTTrainer(PrivateTrainer, trl.SFTTrainer):  # type: ignore[misc]
+        pass
+
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": "the film was"},
+                {"role": "assistant", "content": f"very {word}"},
+            ]
+        }
+        for word in WORDS
+    ]
+    torch.manual_seed(0)
+    return PrivateSFTTrainer(
+        model=tiny_base("llama"),
+        peft_config=LoraConfig(r=3, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
+        processing_class=tokenizer,
+        args=trl.SFTConfig(
+            output_dir=str(folder / "run"),
+            per_device_train_batch_size=5,
+            num_train_epochs=2,
+            learning_rate=1e-2,
+            logging_steps=1,
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            assistant_only_loss=True,
+            report_to=[],
+            bf16=False,
+            use_cpu=True,
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_list(chats),
+        eval_dataset=Dataset.from_list(chats[:3]),
+        callbacks=list(callbacks),
+        privacy=private(),
+    )
+
+
+def test_trls_chats_and_adapters_are_trained_measured_saved_and_resumed(tmp_path: Path) -> None:
+    """`messages`, `peft_config=` and `eval_dataset` work as in TRL: the assistant's words alone are
+    learned, each checkpoint carries its own ε, and a killed run ends where an unbroken one does."""
+
+    class Killed(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 3:
+                raise KeyboardInterrupt
+
+    whole = chat_trainer(tmp_path / "whole")
+    learned = [
+        whole.processing_class.decode([i for i in labels if i != -100])
+        for labels in whole.data_collator(list(whole.train_dataset))["labels"].tolist()
+    ]
+    assert learned == [f"very {word} </s>" for word in WORDS]
+    start = trained(whole.model)
+    whole.train()
+    assert not torch.equal(trained(whole.model), start)
+    for step in (2, 4):
+        folder = tmp_path / f"whole/run/checkpoint-{step}"
+        proof = json.loads((folder / "privacy.json").read_text())
+        assert proof["guarantee"]["epsilon"] == whole.plan.guarantee(steps=step).epsilon
+        assert (folder / "README.md").read_text().count("# Privacy statement") == 1
+    assert "# Privacy statement" in (tmp_path / "whole/run/README.md").read_text()
+    logs = whole.state.log_history
+    assert len([log["eval_loss"] for log in logs if "eval_loss" in log]) == 2
+    told = {name for log in logs if "eval_loss" not in log for name in log}
+    assert not {"loss", "grad_norm", "mean_token_accuracy", "entropy", "num_tokens"} & told
+    assert {log.get("eval_num_tokens", 0) for log in logs} == {0}  # TRL's count of training tokens
+
+    with pytest.raises(KeyboardInterrupt):
+        chat_trainer(tmp_path / "broken", callbacks=[Killed()]).train()
+    resumed = chat_trainer(tmp_path / "broken")
+    assert resumed.train(resume_from_checkpoint=True).global_step == 4
+    torch.testing.assert_close(trained(resumed.model), trained(whole.model), rtol=0, atol=0)
