@@ -2,8 +2,10 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
@@ -12,12 +14,25 @@ COMMAND = [
     "--batch-size", "10", "--sweep", "epsilon=1,2,4", "steps=50",
 ]  # fmt: skip
 
+TRAINING = """
+from dpacc.cli.terminal import TrainingProgress
 
-def _stderr_on_a_terminal() -> str:
+for visible in (False, True):
+    progress = TrainingProgress(
+        steps=3, epsilon_budget=8.0, expected_batch_size=10, visible=visible, done=1
+    )
+    progress.note(f"shown {visible}")
+    with progress:
+        for spent in (5.5, 7.5):
+            progress.advance(epsilon=spent)
+"""
+
+
+def _stderr_on_a_terminal(command: Sequence[str]) -> str:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
     process = subprocess.Popen(
-        COMMAND, stdout=subprocess.DEVNULL, stderr=theirs, stdin=theirs, env=environment
+        command, stdout=subprocess.DEVNULL, stderr=theirs, stdin=theirs, env=environment
     )
     os.close(theirs)
     shown = b""
@@ -35,9 +50,24 @@ def _stderr_on_a_terminal() -> str:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pty")
 def test_a_sweep_shows_a_bar_on_a_terminal() -> None:
     """A person who waits sees how far the sweep is."""
-    shown = _stderr_on_a_terminal()
+    shown = _stderr_on_a_terminal(COMMAND)
     assert "calibrating" in shown
     assert "/3" in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pty")
+def test_training_shows_one_bar_on_a_terminal() -> None:
+    """A person sees steps, ε of its budget and the time left in one bar, not in a log's lines; a
+    rank that is not the main one shows nothing."""
+    shown = _stderr_on_a_terminal([sys.executable, "-c", TRAINING])
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    assert "shown True" in plain
+    assert "shown False" not in plain
+    last = [line for line in re.split(r"[\r\n]+", plain) if line.strip()][-1]
+    assert re.search(r"^step 3/3 ━+ ε 7\.5 of 8 +\d+\.\d expected examples/s .*left", last)
+    assert "step 2/3  ε" not in plain  # as a log has it
+    assert "\x1b[?25l" in shown  # the cursor hides while the bar moves,
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # and comes back
 
 
 def test_a_log_gets_no_bar() -> None:
