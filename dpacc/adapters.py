@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpacc.gradients import GradientBuffer, Layout, Slot
+from dpacc.gradients import GradientBuffer, Layout
 from dpacc.heads import PerExampleEmbedding, PerExampleLayerNorm
 from dpacc.lean_layers import keep_fewer_activations
 from dpacc.lean_lora import add_in_place
@@ -68,7 +68,7 @@ class _PerExampleLinear(torch.autograd.Function):
         buffer: GradientBuffer = ctx.buffer
         weight_slot, bias_slot = (buffer.layout.slots.get(key) for key in ctx.parameters)
         if weight_slot is not None:
-            _write_products(buffer, weight_slot, gradient, input.to(gradient.dtype))
+            buffer.write(weight_slot, buffer.products(gradient, input))
         if bias_slot is not None:
             tokens = buffer.by_example(gradient)
             buffer.write(bias_slot, tokens.sum(dim=1, dtype=torch.float32))
@@ -96,19 +96,14 @@ class _PerExampleSum(torch.autograd.Function):
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = output_gradients
         input, weight = ctx.saved_tensors
-        slot = ctx.buffer.layout.slots.get(ctx.parameter)
+        buffer: GradientBuffer = ctx.buffer
+        slot = buffer.layout.slots.get(ctx.parameter)
         if slot is not None:
-            _write_products(ctx.buffer, slot, gradient, input * ctx.scale)
+            buffer.write(slot, buffer.products(gradient, input * ctx.scale))
         of_input = None
         if ctx.needs_input_grad[1]:
             of_input = (gradient @ weight.to(gradient.dtype)) * ctx.scale
         return gradient, of_input, None, None, None
-
-
-def _write_products(buffer: GradientBuffer, slot: Slot, gradient: Tensor, input: Tensor) -> None:
-    """gᵢᵀxᵢ of every example."""
-    tokens, inputs = buffer.by_example(gradient), buffer.by_example(input)
-    buffer.write(slot, torch.bmm(tokens.transpose(1, 2), inputs))
 
 
 _FLATTEN_TOKENS = {"opt"}

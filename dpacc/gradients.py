@@ -109,6 +109,11 @@ class GradientBuffer:
             rows = self._examples
         return values.reshape(rows, -1, values.shape[-1])
 
+    def products(self, gradient: Tensor, inputs: Tensor) -> Tensor:
+        """gᵢᵀxᵢ of every example, [examples, out_features, in_features], in g's dtype."""
+        tokens = self.by_example(gradient)
+        return torch.bmm(tokens.transpose(1, 2), self.by_example(inputs.to(gradient.dtype)))
+
     def write(self, slot: Slot, gradient: Tensor) -> None:
         """Pass one layer's gradients, [examples, *slot.shape], on to the sink."""
         if self._sink is None:

@@ -136,9 +136,8 @@ class _PerExampleWhitened(torch.autograd.Function):
         buffer: GradientBuffer = ctx.buffer
         slot = buffer.layout.slots.get(ctx.parameter)
         if slot is not None:
-            tokens, inputs = buffer.by_example(gradient), buffer.by_example(input)
-            products = torch.bmm(tokens.transpose(1, 2), inputs.to(tokens.dtype))
-            buffer.write(slot, ctx.layer.mapped(products.float()))
+            products = buffer.products(gradient, input).float()
+            buffer.write(slot, ctx.layer.mapped(products))
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
         return (gradient @ weight.to(gradient.dtype)).to(input.dtype), None, None, None

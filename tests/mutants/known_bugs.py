@@ -215,9 +215,9 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.adapters",
-                "    buffer.write(slot, torch.bmm(tokens.transpose(1, 2), inputs))\n",
-                "    buffer.write(slot, torch.bmm(tokens.transpose(1, 2), inputs))\n"
-                "    buffer.write(slot, torch.bmm(tokens.transpose(1, 2), inputs))\n",
+                "            buffer.write(weight_slot, buffer.products(gradient, input))\n",
+                "            buffer.write(weight_slot, buffer.products(gradient, input))\n"
+                "            buffer.write(weight_slot, buffer.products(gradient, input))\n",
             ),
         ),
         (
