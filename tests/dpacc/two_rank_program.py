@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from dpacc import PrivacyArguments, PrivacyEngine, PrivateTrainer
 from dpacc.errors import ConfigurationError, DpaccError
+from dpacc.losses import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from tests.dpacc.test_engine import RecordingOptimizer, plan_for, prepared, received
 from tests.dpacc.test_frozen_activations import trained
@@ -32,6 +33,19 @@ def run_scenarios(folder: Path) -> dict[str, torch.Tensor]:
         name: received(plan, examples(lengths), folder / f"{name}.jsonl", micro_batch_tokens=24)
         for name, (lengths, plan) in SCENARIOS.items()
     }
+
+
+def users(folder: Path) -> torch.Tensor:
+    """The noised sums of "ragged" where its ten examples belong to four users."""
+    lengths, _ = SCENARIOS["ragged"]
+    plan = plan_for(4, expected_batch_size=3, steps=4, unit="user")
+    engine, model, optimizer = prepared(plan, folder / "users.jsonl", micro_batch_tokens=24)
+    for step in engine.steps(examples(lengths), collate, units=[*"abbccccdad"]):
+        for batch in step:
+            step.backward(causal_lm_losses(model, batch))
+        step.update()
+    engine.close()
+    return torch.stack(optimizer.received) * plan.expected_batch_size
 
 
 def disagreement(folder: Path, accelerator: Accelerator) -> str:
@@ -53,8 +67,6 @@ def failed_charge(folder: Path, accelerator: Accelerator) -> str:
         raise OSError("disk full")
 
     engine._books._write = fail  # type: ignore[method-assign]
-    from dpacc.losses import causal_lm_losses
-
     step = next(engine.steps(examples([6]), collate))
     for batch in step:
         step.backward(causal_lm_losses(engine._model, batch))
@@ -165,6 +177,7 @@ def main() -> None:
     assert accelerator.num_processes == 2
     seen = {
         "sums": run_scenarios(folder) | {"uneven memory": uneven_memory(folder, accelerator)},
+        "users": users(folder),
         "fresh secret": fresh_secret(folder),
         "disagreement": disagreement(folder, accelerator),
         "cached": cached(folder),
