@@ -23,6 +23,8 @@ from dpacc.gradients import GradientBuffer
 
 DIRECTIONS = 32
 MOST_ROWS = 1024
+_REACHED = 1e-10
+"""Of the main direction's second moment; what is below it is public inputs' rounding."""
 
 
 class WhitenedLinear(nn.Linear):
@@ -80,9 +82,12 @@ class WhitenedLinear(nn.Linear):
         # Few numbers of a public matrix: in fp64 every rank finds the same.
         wide = rows.double()
         squares, left = torch.linalg.eigh(wide @ wide.T)
-        squares, left = squares.flip(0)[: k + 1], left.flip(1)[:, :k]
-        floor = torch.maximum(squares[k], 1e-12 * squares[0])
-        main = wide.T @ (left / squares[:k].clamp(min=floor).sqrt())
+        squares = squares.flip(0)
+        # Tokens that repeat reach fewer directions; down to nothing none of them is scaled.
+        k = max(0, min(k, int((squares > _REACHED * squares[0]).sum()) - 1))
+        left = left.flip(1)[:, :k]
+        floor = squares[k]
+        main = wide.T @ (left / squares[:k].sqrt())
         self.directions = main.to(self.directions).contiguous()
         self.shrinkage = (1 - (floor / squares[:k]).sqrt()).clamp(min=0).to(self.shrinkage)
         self.gain = torch.ones_like(self.gain)

@@ -63,13 +63,18 @@ def test_the_main_directions_of_public_inputs_weigh_alike() -> None:
 
 
 def test_few_or_flat_inputs_are_whitened_as_far_as_they_go() -> None:
-    """Fewer inputs than directions, and inputs that all lie on one line."""
+    """Fewer inputs than directions, inputs on one line, and inputs that repeat themselves: what they
+    do not reach is not blown up."""
     layer = layer_for(6)
     layer.whiten(torch.randn(3, 6), directions=32)
     assert layer.directions.shape == (6, 2)
     layer.whiten(torch.ones(50, 6), directions=4)
     assert layer.weight.isfinite().all()
     assert layer.mapped(torch.ones(6)).isfinite().all()
+    twice = torch.randn(3, 6).repeat(20, 1)
+    layer.whiten(twice, directions=4)
+    assert layer.directions.shape == (6, 2)
+    assert torch.linalg.svdvals(layer.mapped(torch.eye(6))).max() < 100
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
