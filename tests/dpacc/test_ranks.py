@@ -13,8 +13,9 @@ import pytest
 import torch
 from dpacc_accounting import read_ledger
 
+from dpacc.errors import DpaccError
 from dpacc.fingerprints import code_fingerprint, data_fingerprint
-from dpacc.ranks import idle_cores
+from dpacc.ranks import idle_cores, telling_of_lost_ranks
 from tests.dpacc.failing_ranks_program import FAILS_AT, LOSSES, Loss
 from tests.ranks import require_success, run_ranks
 
@@ -48,6 +49,14 @@ def test_a_rank_that_is_gone_stops_the_other(loss: Loss, folder: Path) -> None:
     record = read_ledger(path=folder / loss.name / "ledger.jsonl")
     charged = FAILS_AT + (loss.when in ("after its charge", "before its update"))
     assert [release.step for release in record.releases] == list(range(charged))
+
+
+def test_an_error_of_this_ranks_own_is_not_laid_on_another() -> None:
+    """Want of memory amid a gathered forward passes as it is; what torch says of NCCL does not."""
+    with pytest.raises(RuntimeError, match=r"^out of memory$"), telling_of_lost_ranks():
+        raise RuntimeError("out of memory")
+    with pytest.raises(DpaccError, match="another rank died"), telling_of_lost_ranks():
+        raise torch.distributed.DistBackendError("NCCL communicator was aborted on rank 0")
 
 
 def test_ranks_that_disagree_stop_before_the_first_step(folder: Path) -> None:
