@@ -48,11 +48,22 @@ KNOWN: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
         "dtype": "float32",
     },
+    "distilbert/distilbert-base-cased": {
+        "model_type": "distilbert",
+        "vocab_size": 28996,
+        "dim": 768,
+        "hidden_dim": 3072,
+        "n_layers": 6,
+        "n_heads": 12,
+        "max_position_embeddings": 512,
+        "dtype": "float32",
+    },
 }
 """Shapes of the models in recipes/configs, so that they can be planned where there is no network.
 
 Sources: the models' own config.json and cards on the hub; for Llama-2-7B also arXiv 2302.13971,
-table 2, and arXiv 2307.09288, table 1; for GPT-J-6B its card's table of hyperparameters.
+table 2, and arXiv 2307.09288, table 1; for GPT-J-6B its card's table of hyperparameters; for
+DistilBERT also arXiv 1910.01108, section 3.
 """
 
 

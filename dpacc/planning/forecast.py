@@ -23,6 +23,7 @@ from dpacc.planning.memory import (
 from dpacc.planning.skeleton import Skeleton, build_skeleton
 from dpacc.planning.traffic import Rates, seconds, sent_bytes
 from dpacc.planning.weightless_step import MicroBatchCost, Strategy, cost_of_micro_batch
+from dpacc.precision import computes_in_16_bits
 from dpacc.strategies import choose, rows_within
 
 
@@ -151,6 +152,7 @@ def forecast(
     Raises:
         ConfigurationError: the model's architecture cannot be read, or a setting does not fit.
     """
+    config = _as_computed(config, machine)
     plan = PrivacyPlan.calibrate(
         dataset_size=dataset_size,
         expected_batch_size=config.expected_batch_size,
@@ -241,6 +243,12 @@ def forecast(
         if fitting
         else None,
     )
+
+
+def _as_computed(config: TrainingConfig, machine: Machine) -> TrainingConfig:
+    """With `auto` resolved where it does not mean what it means on a GPU."""
+    here = machine.gpus == 0 and config.dtype == "auto" and not computes_in_16_bits(None)
+    return replace(config, dtype="float32") if here else config
 
 
 def _strategy(config: TrainingConfig, skeleton: Skeleton, machine: Machine) -> tuple[Strategy, int]:

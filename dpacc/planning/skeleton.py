@@ -75,6 +75,8 @@ def build_skeleton(*, config: TrainingConfig, architecture: PretrainedConfig) ->
         ) from error
     base.requires_grad_(False)
     base.config.use_cache = False
+    if base.config.pad_token_id is None:  # as the recipe does; which one changes no shape
+        base.config.pad_token_id = 0
     stored = _store_quantized(base, config.quantization)
     adapted = add_lora(
         model=base,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 
 from dpacc.accumulation import ClippedSum
 from dpacc.adapters import attach_gradient_buffer
@@ -37,6 +38,8 @@ PLAN = PrivacyPlan(
     target_delta=1e-5,
 )
 ONE_GPU = Machine(gpus=1, memory=24 * 10**9, rates=Rates(operations=120e12, network=25e9))
+
+PROCESSOR = Machine(gpus=0, memory=24 * 10**9, rates=Rates(operations=0.1e12, network=25e9))
 
 
 def config_of(model: str, **settings: object) -> TrainingConfig:
@@ -148,13 +151,15 @@ def test_every_family_is_planned_from_its_configuration(tmp_path: Path, family: 
         ("HuggingFaceTB/SmolLM2-135M-Instruct", 134_515_008),
         ("meta-llama/Llama-2-7b-hf", 6_738_415_616),
         ("EleutherAI/gpt-j-6b", 6_053_381_344),
+        ("distilbert/distilbert-base-cased", 65_190_912),
     ],
 )
 def test_known_shapes_have_the_published_number_of_parameters(model: str, published: int) -> None:
     """The numbers known by heart make models of the published sizes (GPT-J's card: within 0.1%)."""
     assert model in KNOWN
     with torch.device("meta"):
-        real = AutoModelForCausalLM.from_config(read_architecture(model=model))
+        family = AutoModel if "distilbert" in model else AutoModelForCausalLM
+        real = family.from_config(read_architecture(model=model))
     count = sum(p.numel() for p in real.parameters())
     assert count == pytest.approx(published, rel=1e-3 if "gpt-j" in model else 0)
 
@@ -214,9 +219,26 @@ def test_the_plan_agrees_with_what_a_gpu_held(checkpointing: bool, row: str) -> 
     assert planned == pytest.approx(float(told), abs=0.006)
 
 
-@pytest.mark.parametrize("name", ["llama2_7b", "gptj_6b"])
+DEMO = ["--dtype", "float32", "--model", "HuggingFaceTB/SmolLM2-135M-Instruct"]
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "words", "examples"),
+    [
+        ("llama2_7b", ONE_GPU, [], 9603),
+        ("gptj_6b", ONE_GPU, [], 9603),
+        ("token_classification", ONE_GPU, [], 9603),
+        ("smollm2_reviews", PROCESSOR, DEMO, 9603),
+        ("smollm2_sentiment", PROCESSOR, DEMO, 9568),
+        ("smollm2_classifier", PROCESSOR, DEMO, 9568),
+    ],
+)
 def test_the_heads_of_configurations_say_what_is_planned(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    machine: Machine,
+    words: list[str],
+    examples: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The estimate in each YAML's header is the one that its settings give today."""
     # Slow, and not in the header.
@@ -224,9 +246,31 @@ def test_the_heads_of_configurations_say_what_is_planned(
     monkeypatch.setattr("dpacc.planning.forecast._activations", lambda *_: {})
     path = ROOT / f"recipes/configs/{name}.yaml"
     found = forecast(
-        config=load_config(arguments=["--config", str(path)]), dataset_size=9603, machine=ONE_GPU
+        config=load_config(arguments=["--config", str(path), *words]),
+        dataset_size=examples,
+        machine=machine,
     )
     assert f"#   {found.in_one_line()}\n" in path.read_text()
+
+
+def test_auto_is_planned_as_it_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that only emulates 16 bits holds the base in 32, and a GPU as it was saved."""
+    monkeypatch.setattr("dpacc.planning.forecast.most_that_fits", lambda **_: 1)
+    monkeypatch.setattr("dpacc.planning.forecast._activations", lambda *_: {})
+    saved = copy.deepcopy(CONFIGURATIONS["llama"])
+    saved.dtype = torch.bfloat16
+    saved.save_pretrained(tmp_path)
+    held = {}
+    for machine, arithmetic in ((ONE_GPU, False), (PROCESSOR, True), (PROCESSOR, False)):
+        monkeypatch.setattr(
+            "dpacc.planning.forecast.computes_in_16_bits", lambda _, has=arithmetic: has
+        )
+        found = forecast(
+            config=config_of(str(tmp_path), max_length=8), dataset_size=100, machine=machine
+        )
+        held[machine.gpus, arithmetic] = found.spreads["whole"].memory.parts["base"]
+    assert held[1, False] == held[0, True]
+    assert held[0, False] > 1.9 * held[0, True]
 
 
 def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
