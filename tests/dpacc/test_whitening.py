@@ -63,8 +63,8 @@ def test_the_main_directions_of_public_inputs_weigh_alike() -> None:
 
 
 def test_few_or_flat_inputs_are_whitened_as_far_as_they_go() -> None:
-    """Fewer inputs than directions, inputs on one line, and inputs that repeat themselves: what they
-    do not reach is not blown up."""
+    """Fewer inputs than directions, inputs on one line, and inputs that repeat themselves: what
+    they do not reach is not blown up."""
     layer = layer_for(6)
     layer.whiten(torch.randn(3, 6), directions=32)
     assert layer.directions.shape == (6, 2)
