@@ -9,7 +9,6 @@ import sqlite3
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +167,6 @@ def test_private_figures_reach_wandb_offline(
     assert not any(record.HasField("stats") for record in wandb_records(folder))
 
 
-@pytest.mark.skipif(find_spec("trackio") is None, reason="trackio is not installed")
 def test_private_figures_reach_trackio(
     train: Train,  # noqa: F811
     measured: list[Measurement],
