@@ -81,13 +81,16 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     )
     if config.task != "causal-lm" or not config.samples:
         return found
-    prompts, _ = held_out_texts(config=config)
-    given = prompts[: config.samples]
+    prompts, completions = held_out_texts(config=config)
+    given, tokens = prompts[: config.samples], config.sample_tokens
+    if completions and not config.learn_end:
+        # Nothing else would stop it after the longest of them.
+        tokens = min(tokens, max(map(len, base.tokenizer(completions)["input_ids"])))
     written = continue_texts(
         model=model,
         tokenizer=base.tokenizer,
         prompts=given,
-        tokens=config.sample_tokens,
+        tokens=tokens,
         seed=config.seed,
     )
     samples = zip(given, written, strict=True)

@@ -69,6 +69,11 @@ class SweepConfig(TrainingConfig):
             raise ConfigurationError("nothing to compare trials on: name it with --held_out_data")
         if self.unit_field is not None:
             raise ConfigurationError("a sweep's unit is the example; leave unit_field out")
+        if self.push_to_hub is not None:
+            raise ConfigurationError(
+                "a sweep uploads nothing: leave push_to_hub out, and train the settings it chooses "
+                "with recipes/train.py"
+            )
         if self.picture is not None and not self.data_is_public:
             raise ConfigurationError(
                 "picture shows every trial and a private search shows the best: leave it out, or "

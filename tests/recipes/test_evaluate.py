@@ -75,6 +75,7 @@ def test_answers_and_classes_get_accuracy_and_f1(
     values = settings(material, tmp_path) | {"held_out_data": path, "samples": 0}
     asked = {"prompt_field": "ask", "completion_field": "say", "held_out_examples": 8}
     found = measured(evaluation, capsys, values | asked)
+    assert "samples" not in found
     assert found["held-out examples"] == 8
     assert round(float(str(found["accuracy"])) * 8, 9).is_integer()
     assert {"F1 of dull", "F1 of joy", "macro F1"} < set(found)
@@ -83,6 +84,25 @@ def test_answers_and_classes_get_accuracy_and_f1(
     found = measured(evaluation, capsys, values | classes)
     assert {"accuracy", "macro F1"} < set(found)
     assert "perplexity" not in found
+
+
+def test_a_sample_of_answers_without_an_end_is_as_long_as_the_longest(
+    evaluation: ModuleType,
+    material: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where no end is learned, what would follow the answer is not written."""
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"ask": "film", "say": " a"}\n' * 3)
+    values = settings(material, tmp_path) | {"held_out_data": path, "samples": 2}
+    asked = {"prompt_field": "ask", "completion_field": "say", "held_out_examples": "null"}
+    lengths = []
+    for learn_end in (False, True):
+        found = measured(evaluation, capsys, values | asked | {"learn_end": learn_end})
+        assert isinstance(found["samples"], list)
+        lengths.append(sum(len(sample["written"]) for sample in found["samples"]))
+    assert lengths[0] <= len(" a a") < lengths[1]
 
 
 def test_a_trained_classifier_is_measured_with_its_head(
