@@ -191,6 +191,9 @@ def test_the_plan_agrees_with_the_measured_seven_billion(row: str, model: str) -
         skeleton=skeleton, step=step, probe=probe, placement="whole", ranks=1, on_processor=True
     )
     assert planned.peak == pytest.approx(measured, rel=0.15)
+    page = (ROOT / "docs/plan.md").read_text()
+    told = re.findall(rf"^\| {row}, NF4, rank 16, 8×64 \| ([\d.]+) \| ([\d.]+) \|$", page, re.M)
+    assert told == [(f"{measured / 2**30:.2f}", f"{planned.peak / 2**30:.2f}")]
 
 
 @pytest.mark.parametrize(("checkpointing", "row"), [(False, ""), (True, ", checkpointing")])
