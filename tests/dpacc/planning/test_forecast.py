@@ -287,6 +287,26 @@ def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
     assert most_that_fits(peak=bent, limit=50, at_most=1000) == 0
 
 
+def test_the_largest_micro_batch_fills_the_device_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given exactly what five examples take, five fit; with one byte less, four."""
+    monkeypatch.setattr("dpacc.planning.forecast._activations", lambda *_: {})  # slow
+    config = config_of(
+        tiny_folder(tmp_path),
+        max_length=32,
+        micro_batch_tokens=5 * 32,
+        per_example_gradients="ghost",
+    )
+    found = forecast(config=config, dataset_size=100, machine=ONE_GPU)
+    assert found.examples == 5
+    assert found.largest_micro_batch == config.expected_batch_size
+    for short, fits in ((0, 5), (1, 4)):
+        machine = replace(ONE_GPU, memory=found.spreads["whole"].memory.peak - short)
+        told = forecast(config=config, dataset_size=100, machine=machine)
+        assert told.largest_micro_batch == fits
+
+
 def test_a_base_that_is_cut_crosses_for_every_pass() -> None:
     """Two passes gather a cut base once more for each micro-batch than one; whole ones never."""
     sent = {
