@@ -17,6 +17,7 @@ from torch import Tensor
 from dpacc.errors import ConfigurationError
 
 _SUM, _TAKEN = "iterate_sum", "steps_taken"
+_USUAL_SHARE = 0.5
 
 
 class IterateAverage:
@@ -98,6 +99,21 @@ def require_share(share: float) -> None:
         )
 
 
+def share_for(share: float | None, *, accelerator: Accelerator) -> float:
+    """The share that a setting means: none is a half, where the optimizer's state is whole.
+
+    >>> share_for(None, accelerator=Accelerator(cpu=True))
+    0.5
+    """
+    if share is not None:
+        return share
+    return 0.0 if _is_cut(accelerator) else _USUAL_SHARE
+
+
+def _is_cut(accelerator: Accelerator) -> bool:
+    return getattr(accelerator.state, "deepspeed_plugin", None) is not None
+
+
 def average_of(
     optimizer: torch.optim.Optimizer, *, steps: int, share: float, accelerator: Accelerator
 ) -> IterateAverage | None:
@@ -110,7 +126,7 @@ def average_of(
     require_share(share)
     if not share:
         return None
-    if getattr(accelerator.state, "deepspeed_plugin", None):
+    if _is_cut(accelerator):
         raise ConfigurationError(
             f"average_iterates={share:g} under DeepSpeed, which cuts the optimizer's state over "
             "the ranks: set it to 0, or launch with launch_configs/ddp.yaml or fsdp2.yaml"

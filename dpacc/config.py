@@ -187,16 +187,21 @@ class TrainingConfig:
         "about a hundred times larger.",
         default="adamw",
     )
-    learning_rate: float = setting("Peak learning rate.", default=1e-3, above=0)
+    learning_rate: float = setting(
+        "Peak learning rate; private training likes larger ones than one is used to.",
+        default=5e-3,
+        above=0,
+    )
     warmup_steps: int = setting(
-        "Steps of linear warm-up; a linear decay to zero follows, or with average_iterates none.",
+        "Steps of linear warm-up; a linear decay to zero follows, unless adapters are averaged.",
         default=0,
         at_least=0,
     )
-    average_iterates: float = setting(
+    average_iterates: float | None = setting(
         "Share of the steps, the last ones, whose adapters are averaged in the end, which costs no "
-        "privacy and cancels noise; 0 keeps the last adapter.",
-        default=0.0,
+        "privacy and cancels noise; 0 keeps the last adapter. null is 0.5, and 0 under DeepSpeed, "
+        "which cuts the optimizer's state.",
+        default=None,
         at_least=0,
         at_most=1,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dpacc.averaging import average_of
+from dpacc.averaging import average_of, share_for
 from dpacc.blocks import first_trained_block
 from dpacc.config import TrainingConfig
 from dpacc.data import load_held_out_examples, load_training_examples, pad_examples
@@ -112,17 +112,13 @@ class Bench:
         model = self.adapted(config=config)
         learned = [p for p in model.parameters() if p.requires_grad]
         optimizer = optimizer_for(learned, config=config)
+        share = share_for(config.average_iterates, accelerator=self._accelerator)
+        average = average_of(
+            optimizer, steps=plan.steps, share=share, accelerator=self._accelerator
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
-            schedule_for(
-                warmup=config.warmup_steps, steps=plan.steps, holds=config.average_iterates > 0
-            ),
-        )
-        average = average_of(
-            optimizer,
-            steps=plan.steps,
-            share=config.average_iterates,
-            accelerator=self._accelerator,
+            schedule_for(warmup=config.warmup_steps, steps=plan.steps, holds=share > 0),
         )
         with tempfile.TemporaryDirectory() as folder:
             engine = PrivacyEngine(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def train(config: TrainingConfig) -> None:
 
     from dpacc import PrivacyEngine, PrivacyPlan
     from dpacc.artifacts import new_run_folder, save_run
-    from dpacc.averaging import average_of
+    from dpacc.averaging import average_of, share_for
     from dpacc.data import (
         load_held_out_examples,
         load_training_examples,
@@ -57,6 +58,8 @@ def train(config: TrainingConfig) -> None:
     started = time.monotonic()
     require_trackers(names=config.trackers or ())
     accelerator = join_ranks()
+    share = share_for(config.average_iterates, accelerator=accelerator)
+    config = replace(config, average_iterates=share)
     repository = config.push_to_hub
     if repository is not None:
         on_main_process(accelerator, partial(reserve_repository, repository))
@@ -109,15 +112,10 @@ def train(config: TrainingConfig) -> None:
     adapters = [p for p in model.parameters() if p.requires_grad]
     trainable = sum(p.numel() for p in adapters)
     optimizer = optimizer_for(adapters, config=config)
+    average = average_of(optimizer, steps=plan.steps, share=share, accelerator=accelerator)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
-        schedule_for(
-            warmup=config.warmup_steps, steps=plan.steps, holds=config.average_iterates > 0
-        ),
-    )
-
-    average = average_of(
-        optimizer, steps=plan.steps, share=config.average_iterates, accelerator=accelerator
+        schedule_for(warmup=config.warmup_steps, steps=plan.steps, holds=share > 0),
     )
 
     folder = Path(config.resume) if config.resume else None

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from dpacc.averaging import IterateAverage, average_of
+from dpacc.averaging import IterateAverage, average_of, share_for
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError
 from dpacc.losses import causal_lm_losses
@@ -126,6 +126,14 @@ def test_an_optimizer_cut_over_ranks_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"set it to 0, or launch with .*ddp\.yaml"):
         average_of(optimizer, steps=4, share=0.5, accelerator=launch)  # type: ignore[arg-type]
     assert average_of(optimizer, steps=4, share=0.0, accelerator=launch) is None  # type: ignore[arg-type]
+
+
+def test_a_share_that_nobody_set_is_a_half_where_it_can_be() -> None:
+    """Half of the steps count, and none under DeepSpeed; what was set is taken as it is."""
+    cut: Any = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=object()))
+    whole = Accelerator(cpu=True)
+    assert [share_for(None, accelerator=each) for each in (whole, cut)] == [0.5, 0.0]
+    assert [share_for(0.25, accelerator=each) for each in (whole, cut)] == [0.25, 0.25]
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])

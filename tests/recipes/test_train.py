@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -207,7 +208,7 @@ def test_ghost_passes_and_every_clipping_rule_train(clipping: str, train: Train)
 
 
 def test_the_last_adapters_are_averaged(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With average_iterates 0.5 a run of four steps saves the mean of its last two adapters."""
+    """By default a run of four steps saves the mean of its last two adapters, and says so."""
     from dpacc.backends.replicated import Replicated
 
     update = Replicated.update
@@ -220,7 +221,8 @@ def test_the_last_adapters_are_averaged(train: Train, monkeypatch: pytest.Monkey
         seen.append([p.detach().clone() for p in parameters])
 
     monkeypatch.setattr(Replicated, "update", watched)
-    folder = train(average_iterates=0.5) / "tiny"
+    folder = train() / "tiny"
+    assert re.search(r"average_iterates\W+0\.5", (folder / "README.md").read_text())
     saved = load_file(folder / "adapter_model.safetensors").values()
     means = [(third + fourth) / 2 for third, fourth in zip(seen[2], seen[3], strict=True)]
     assert len(seen) == 4
