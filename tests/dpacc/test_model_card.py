@@ -60,7 +60,7 @@ def test_settings_are_listed_and_the_data_is_not_named():
     """How it was trained is there; where the private data lies is nobody's business."""
     text = card(2.0, 1.0)
     assert "| lora_target_modules | q_proj, v_proj |" in text
-    assert "| learning_rate | 0.001 |" in text
+    assert "| learning_rate | 0.005 |" in text
     assert "![" in text
     assert "(plot.png)" in text
     assert "patients" not in text

@@ -7,6 +7,7 @@ import math
 import os
 import sqlite3
 import struct
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ from dpacc.plan import PrivacyPlan
 from dpacc.schedule import schedule_for
 from dpacc.trackers import NonPrivateLoss, require_trackers, start_trackers
 from tests.recipes.test_train import Train, material, recipe, train  # noqa: F401
+
+DECAYING: dict[str, Any] = {"learning_rate": 0.01, "average_iterates": 0}
+"""Every step has a rate of its own."""
 
 
 def tensorboard_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -126,7 +130,7 @@ def test_private_figures_reach_tensorboard(
     measured: list[Measurement],
 ) -> None:
     """ε, learning rate and held-out perplexity are read back as they were; no loss is there."""
-    folder = train(trackers="tensorboard", learning_rate=0.01) / "tiny"
+    folder = train(trackers="tensorboard", **DECAYING) / "tiny"
     scalars = tensorboard_scalars(folder)
     assert {name: dict(values) for name, values in scalars.items()} == expected_figures(
         folder, measured
@@ -156,7 +160,7 @@ def test_private_figures_reach_wandb_offline(
     nor how much memory its batches took."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    folder = train(trackers="wandb", learning_rate=0.01) / "tiny"
+    folder = train(trackers="wandb", **DECAYING) / "tiny"
     rows = {
         int(row["_step"]): {name: float(row[name]) for name in row if name[0] != "_"}
         for row in wandb_history(folder, rows=4)
@@ -175,7 +179,10 @@ def test_private_figures_reach_trackio(
     """The same values are in a data base in the run's own folder, and no load of the machine."""
     monkeypatch.setenv("TRACKIO_DIR", "")
     monkeypatch.delenv("TRACKIO_DIR")
-    folder = train(trackers="trackio", learning_rate=0.01) / "tiny"
+    # It reads its folder when it is first imported, which another test may have done.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
+        monkeypatch.delitem(sys.modules, name)
+    folder = train(trackers="trackio", **DECAYING) / "tiny"
     (file,) = folder.rglob("dpacc.db")
     with sqlite3.connect(file) as base:
         rows = {
