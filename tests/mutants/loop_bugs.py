@@ -1,4 +1,4 @@
-"""Mistakes that a plain loop or a Trainer could make around a sound engine."""
+"""Mistakes that a loop, a Trainer or a search could make around a sound engine."""
 
 from __future__ import annotations
 
@@ -106,5 +106,17 @@ LOOP_BUGS = (
             ),
         ),
         (f"{_TRAINER_REFUSALS}::test_what_would_break_the_guarantee_is_refused_by_name",),
+    ),
+    Bug(
+        "trials that go on from another",
+        "each trial of a private search begins with the head that the one before learned",
+        (
+            Patch(
+                "dpacc.trials",
+                "        base.set_submodule(name, head)\n    return base",
+                "        pass\n    return base",
+            ),
+        ),
+        (f"{DPACC}/test_trials.py::test_no_trial_inherits_what_another_learned",),
     ),
 )
