@@ -191,7 +191,7 @@ KNOWN_BUGS = (
             ),
         ),
         (
-            f"{ENGINE}::test_a_spent_ledger_stops_the_next_run",
+            f"{DPACC}/test_engine_ledger.py::test_a_spent_ledger_stops_the_next_run",
             f"{DPACC}/test_resumption.py::test_a_shortened_ledger_is_refused",
         ),
         known=True,

@@ -142,8 +142,8 @@ OWN_BUGS = (
             ),
         ),
         (
-            f"{ENGINE}::test_dying_between_charge_and_update_leaves_the_charge",
-            f"{ENGINE}::test_a_ledger_that_cannot_be_written_stops_the_step",
+            f"{DPACC}/test_engine_ledger.py::test_dying_between_charge_and_update_leaves_the_charge",
+            f"{DPACC}/test_engine_ledger.py::test_a_ledger_that_cannot_be_written_stops_the_step",
         ),
     ),
     Bug(
@@ -302,7 +302,7 @@ OWN_BUGS = (
                 "        if False:\n",
             ),
         ),
-        (f"{ENGINE}::test_the_ledger_holds_exactly_the_steps_released",),
+        (f"{DPACC}/test_engine_ledger.py::test_the_ledger_holds_exactly_the_steps_released",),
     ),
     Bug(
         "ledger not synced",
