@@ -24,7 +24,18 @@ import numpy as np
 import torch
 from upper_layers import load_sentences, load_written, measure, parts, upper_layers
 from utility_contenders import Run, train
-from utility_plans import EPSILONS, METHODS, RANKS, RATES, SEEDS, TOOLS, cell, levers, ranks
+from utility_plans import (
+    EPSILONS,
+    METHODS,
+    MIDDLE_RANK,
+    RANKS,
+    RATES,
+    SEEDS,
+    TOOLS,
+    cell,
+    levers,
+    ranked,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "runs/utility"
@@ -140,12 +151,18 @@ def one_lever_each(bench: Bench) -> None:
 @click.option("--picture", type=click.Path(path_type=Path), help="Where to draw the figure.")
 @click.pass_obj
 def rank_by_method(bench: Bench, picture: Path | None) -> None:
-    """Every rank of LoRA and FFA-LoRA at ε = 8, on the validation sentences."""
-    runs = ranks(best_rate(bench, "dpacc, plain LoRA", 8.0))
-    found = {key: bench.result(run, held_out=False) for key, run in runs.items()}
+    """Every rank of LoRA and FFA-LoRA at ε = 8, each method at its best rate in the middle."""
+    found = {}
     for method in METHODS:
+        tried = {
+            rate: bench.result(ranked(method, MIDDLE_RANK, rate), held_out=False)["accuracy"]
+            for rate in RATES["dpacc, plain LoRA"]
+        }
+        rate = max(tried, key=lambda rate: tried[rate])
+        for rank in RANKS:
+            found[method, rank] = bench.result(ranked(method, rank, rate), held_out=False)
         row = [_shown([found[method, rank]]) for rank in RANKS]
-        print(f"{method}: " + " | ".join(row))
+        print(f"{method}, rate {rate:g}: " + " | ".join(row), flush=True)
     if picture is not None:
         _draw(found, picture)
 
