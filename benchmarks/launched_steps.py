@@ -22,12 +22,12 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
 from accelerate.utils import gather_object
-from transformers import AutoModelForCausalLM, GPTJConfig, LlamaConfig, set_seed
+from shapes import SHAPES
+from transformers import AutoModelForCausalLM, LlamaConfig, set_seed
 
 from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
 from dpacc.config import PerExampleGradients
@@ -35,27 +35,19 @@ from dpacc.data import pad_examples
 from dpacc.models import add_lora
 from dpacc.ranks import join_ranks
 
-SHAPES: dict[str, Any] = {
-    "llama-7b": LlamaConfig(
-        vocab_size=32000,
-        hidden_size=4096,
-        intermediate_size=11008,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-    ),
-    "gptj-6b": GPTJConfig(vocab_size=50400, n_embd=4096, n_layer=28, n_head=16, rotary_dim=64),
-    "small": LlamaConfig(
-        vocab_size=512,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-    ),
-}
+SMALL = LlamaConfig(
+    vocab_size=512,
+    hidden_size=128,
+    intermediate_size=384,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+)
 
 
 @click.command()
-@click.option("--shape", type=click.Choice(list(SHAPES)), default="llama-7b", show_default=True)
+@click.option(
+    "--shape", type=click.Choice([*SHAPES, "small"]), default="llama-7b", show_default=True
+)
 @click.option("--dtype", default="float32", show_default=True, help="Of the frozen base.")
 @click.option("--examples", default=64, show_default=True, help="Examples in the logical batch.")
 @click.option("--tokens", default=128, show_default=True, help="Tokens of each example.")
@@ -78,7 +70,8 @@ def main(
     """Train some logical steps, and print what they took."""
     accelerator = join_ranks()
     set_seed(0)
-    base = AutoModelForCausalLM.from_config(SHAPES[shape], dtype=getattr(torch, dtype))
+    config = SMALL if shape == "small" else SHAPES[shape]
+    base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     model = add_lora(
         model=base.requires_grad_(False),
         rank=rank,
@@ -86,7 +79,7 @@ def main(
         gradient_checkpointing=checkpointing,
     ).train()
     adapters = [p for p in model.parameters() if p.requires_grad]
-    rows = torch.randint(SHAPES[shape].vocab_size, (examples, tokens)).tolist()
+    rows = torch.randint(config.vocab_size, (examples, tokens)).tolist()
     data = [{"input_ids": ids, "labels": ids} for ids in rows]
     plan = PrivacyPlan(
         dataset_size=examples,

@@ -35,9 +35,10 @@ import click
 import torch
 from accelerate import Accelerator
 from contenders import trainable
+from shapes import SHAPES
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GPTJConfig, LlamaConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
 from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
@@ -45,16 +46,6 @@ from dpacc.config import PerExampleGradients
 from dpacc.data import pad_examples
 from dpacc.models import add_lora
 
-SHAPES: dict[str, Any] = {
-    "llama-7b": LlamaConfig(
-        vocab_size=32000,
-        hidden_size=4096,
-        intermediate_size=11008,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-    ),
-    "gptj-6b": GPTJConfig(vocab_size=50400, n_embd=4096, n_layer=28, n_head=16, rotary_dim=64),
-}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 NF4 = BitsAndBytesConfig(
     load_in_4bit=True,
