@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dpacc.artifacts import PICTURE
@@ -35,8 +35,13 @@ def reserve_repository(repository: str) -> None:
         )
 
 
-def upload_run(*, folder: Path, repository: str) -> None:
+def upload_run(*, folder: Path, repository: str, files: Sequence[str] | None = PUBLISHED) -> None:
     """Upload the adapter of `folder`, with its card, proof and ledger.
+
+    Args:
+        folder: what a run left, or a merged model.
+        repository: owner/name.
+        files: names of what is uploaded; None is everything.
 
     Raises:
         DpaccError: it could not be uploaded; the folder is as it was.
@@ -45,14 +50,17 @@ def upload_run(*, folder: Path, repository: str) -> None:
 
     failure = _failure_of(
         lambda: HfApi().upload_folder(
-            repo_id=repository, folder_path=folder, allow_patterns=list(PUBLISHED)
+            repo_id=repository,
+            folder_path=folder,
+            allow_patterns=None if files is None else list(files),
         )
     )
     if failure is not None:
-        patterns = " ".join(f"--include {name}" for name in PUBLISHED)
+        command = ["hf", "upload", repository, str(folder)]
+        command += [f"--include {name}" for name in files or ()]
         raise DpaccError(
             f"the run is saved in {folder}, and its upload failed: {failure}; try again with "
-            f"`hf upload {repository} {folder} {patterns}`"
+            f"`{' '.join(command)}`"
         )
 
 

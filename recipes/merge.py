@@ -78,11 +78,14 @@ def main(arguments: Sequence[str]) -> None:
 def merge(config: MergeConfig) -> bool:
     """The adapter's update added to the base's weights, W + s·B·A; whether dpacc must load it."""
     # Imported here, so that a mistake in the settings is told at once.
+    from dpacc.hub import reserve_repository, upload_run
     from dpacc.models import base_named_by, load_adapter, load_base
     from dpacc.pooling import say_mean, takes_mean
 
     adapter = Path(config.adapter)
     task = task_of(adapter)
+    if config.push_to_hub is not None:
+        reserve_repository(config.push_to_hub)
     base = load_base(
         model=config.model or base_named_by(adapter=adapter),
         dtype=config.dtype,
@@ -112,11 +115,7 @@ def merge(config: MergeConfig) -> bool:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if config.push_to_hub is not None:
-        from huggingface_hub import HfApi
-
-        hub = HfApi()
-        hub.create_repo(config.push_to_hub, private=True, exist_ok=True)
-        hub.upload_folder(repo_id=config.push_to_hub, folder_path=output)
+        upload_run(folder=output, repository=config.push_to_hub, files=None)
     return averages
 
 

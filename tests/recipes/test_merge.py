@@ -166,7 +166,8 @@ def test_nothing_is_uploaded_unasked(
         def create_repo(self, name: str, *, private: bool, exist_ok: bool) -> None:
             heard.append((name, private))
 
-        def upload_folder(self, *, repo_id: str, folder_path: Path) -> None:
+        def upload_folder(self, *, repo_id: str, folder_path: Path, allow_patterns: None) -> None:
+            assert allow_patterns is None
             heard.append((repo_id, sorted(path.name for path in folder_path.iterdir())))
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
