@@ -40,6 +40,12 @@ def measured(
     return found
 
 
+def learning_all_of(path: Path) -> dict[str, object]:
+    """Settings by which a tiny classifier learns what is easy, and is asked the same."""
+    data = {"train_data": path, "held_out_data": path}
+    return data | {"epsilon": 1e4, "steps": 8, "expected_batch_size": 30, "learning_rate": 0.03}
+
+
 def test_an_adapter_is_measured_beside_its_base(
     evaluation: ModuleType,
     train: Train,  # noqa: F811
@@ -118,9 +124,8 @@ def test_a_trained_classifier_is_measured_with_its_head(
         {"text": "joy film" if i % 4 else "dull", "label": int(i % 4 > 0)} for i in range(60)
     )
     path.write_text("".join(json.dumps(each) + "\n" for each in records))
-    task = {"task": "sequence-classification", "labels": "bad,good", "epsilon": 1e4, "steps": 8}
-    told = task | {"train_data": path, "held_out_data": path, "learning_rate": 0.03}
-    folder = train(**told, expected_batch_size=30) / "tiny"
+    told = learning_all_of(path) | {"task": "sequence-classification", "labels": "bad,good"}
+    folder = train(**told) / "tiny"
     values = settings(material, tmp_path) | told
     adapted = measured(evaluation, capsys, values | {"adapter": folder})
     assert adapted["accuracy"] == 1
@@ -143,9 +148,8 @@ def test_a_classifier_of_words_is_measured_with_its_head(
         for words in (["the", "film", "was"] * (1 + i % 2) for i in range(60))
     )
     path.write_text("".join(json.dumps(each) + "\n" for each in lines))
-    task = {"task": "token-classification", "labels": "other,film", "epsilon": 1e4, "steps": 8}
-    told = task | {"train_data": path, "held_out_data": path, "learning_rate": 0.03}
-    folder = train(**told, expected_batch_size=30) / "tiny"
+    told = learning_all_of(path) | {"task": "token-classification", "labels": "other,film"}
+    folder = train(**told) / "tiny"
     values = settings(material, tmp_path) | told
     adapted = measured(evaluation, capsys, values | {"adapter": folder})
     assert adapted["accuracy"] == 1
