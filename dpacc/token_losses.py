@@ -10,6 +10,7 @@ from torch import Tensor
 
 _TOKENS_PER_PRODUCT = 256
 _TOKENS_IN_CACHE = 8
+_TILE_OF_TOKENS, _TILE_OF_WORDS = 512, 2048
 
 
 def token_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -27,9 +28,9 @@ def projected_cross_entropy(
 ) -> Tensor:
     """`token_cross_entropy(F.linear(states, weight, bias), targets)` for a frozen projection.
 
-    Logits exist for a few hundred tokens at a time. The gradient of the states,
-    ∂ℓ/∂h = (softmax − onehot)·W, is made while the logits are at hand and scaled in the backward,
-    so nothing is computed twice.
+    Logits exist for a few hundred tokens at a time, on a processor in fp32 for a few hundred tokens
+    and some words. The gradient of the states, ∂ℓ/∂h = (softmax − onehot)·W, is made while the
+    logits are at hand and scaled in the backward, so nothing is computed twice.
 
     Args:
         states: [n, hidden].
@@ -74,17 +75,15 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
     ) -> Tensor:
         losses = torch.empty(len(targets), dtype=torch.float32, device=states.device)
-        wanted = ctx.needs_input_grad[0]
-        gradients = torch.empty_like(states) if wanted else None
-        room = states.new_empty(min(len(targets), _TOKENS_PER_PRODUCT), len(weight))
-        for start in range(0, len(targets), _TOKENS_PER_PRODUCT):
-            rows = slice(start, start + _TOKENS_PER_PRODUCT)
-            logits = torch.mm(states[rows], weight.t(), out=room[: len(targets[rows])])
-            if bias is not None:
-                logits += bias
-            losses[rows] = _losses_in_place(logits, targets[rows], want_gradients=wanted)
-            if gradients is not None:
-                torch.mm(logits, weight, out=gradients[rows])
+        gradients = torch.empty_like(states) if ctx.needs_input_grad[0] else None
+        # Low precision cannot hold the difference of two sums made in tiles.
+        tiled = weight.device.type == "cpu" and weight.dtype == torch.float32
+        together = _TILE_OF_TOKENS if tiled else _TOKENS_PER_PRODUCT
+        project = _project_in_tiles if tiled else _project_at_once
+        for start in range(0, len(targets), together):
+            rows = slice(start, start + together)
+            into = None if gradients is None else gradients[rows]
+            losses[rows] = project(states[rows], weight, bias, targets[rows], into)
         ctx.save_for_backward(gradients)
         return losses
 
@@ -93,6 +92,54 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         (gradients,) = ctx.saved_tensors
         scales = output_gradients[0].unsqueeze(1)
         return (gradients * scales).to(gradients.dtype), None, None, None
+
+
+def _project_at_once(
+    states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, gradients: Tensor | None
+) -> Tensor:
+    """The tokens' losses, by one product with all words; `gradients` becomes ∂ℓ/∂h on request."""
+    logits = torch.nn.functional.linear(states, weight, bias)
+    losses = _losses_in_place(logits, targets, want_gradients=gradients is not None)
+    if gradients is not None:
+        torch.mm(logits, weight, out=gradients)
+    return losses
+
+
+def _project_in_tiles(
+    states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, gradients: Tensor | None
+) -> Tensor:
+    """As `_project_at_once`, by products with a few thousand words, whose logits stay in the cache.
+
+    With Z_b = Σ exp(z) over the words of tile b and Z over all of them so far, softmax(z)·W is
+    Σ_b (Z_b / Z) softmax_b(z_b)·W_b, so each tile is done with before the next one is made.
+    """
+    normalisers = states.new_full((len(targets),), -torch.inf)
+    expected = torch.zeros_like(states)
+    part = torch.empty_like(states)
+    room = states.new_empty(len(targets) * min(len(weight), _TILE_OF_WORDS))
+    for start in range(0, len(weight), _TILE_OF_WORDS):
+        tile = slice(start, start + _TILE_OF_WORDS)
+        words = weight[tile]
+        logits = room[: len(targets) * len(words)].view(len(targets), len(words))
+        torch.mm(states, words.t(), out=logits)
+        if bias is not None:
+            logits += bias[tile]
+        largest = logits.amax(dim=1)
+        torch.softmax(logits, dim=1, out=logits)
+        of_tile = largest - logits.amax(dim=1).log()
+        of_all = torch.logaddexp(normalisers, of_tile)
+        if gradients is not None:
+            expected *= (normalisers - of_all).exp_().unsqueeze(1)
+            torch.mm(logits, words, out=part)
+            expected.addcmul_(part, (of_tile - of_all).exp_().unsqueeze(1))
+        normalisers = of_all
+    chosen = weight[targets]
+    at_targets = (states * chosen).sum(dim=1)
+    if bias is not None:
+        at_targets += bias[targets]
+    if gradients is not None:
+        torch.sub(expected, chosen, out=gradients)
+    return normalisers - at_targets
 
 
 def _losses_in_place(logits: Tensor, targets: Tensor, *, want_gradients: bool) -> Tensor:
