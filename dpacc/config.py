@@ -119,6 +119,12 @@ class TrainingConfig:
         "assistant's turns are learned.",
         default=None,
     )
+    answers: tuple[str, ...] | None = setting(
+        "All completions that there are, each one token. The right one is then learned among them "
+        "instead of among all words, which noise harms less; perplexity, too, is among them. They "
+        "are public. Needs completion_field and learn_end false.",
+        default=None,
+    )
     learn_end: bool = setting(
         "Whether a text, or a completion, teaches that it ends.", default=True
     )
@@ -264,6 +270,7 @@ class TrainingConfig:
         check_limits(settings=self)
         _check_duration(self)
         _check_fields(self)
+        _check_answers(self)
         _check_labels(self)
         _check_trackers(self)
         _check_name(self.name)
@@ -311,6 +318,20 @@ def _check_fields(config: TrainingConfig) -> None:
         raise ConfigurationError(
             f"messages_field={config.messages_field} and prompt_field={config.prompt_field}: "
             "give one of them"
+        )
+
+
+def _check_answers(config: TrainingConfig) -> None:
+    if config.answers is None:
+        return
+    if len(set(config.answers)) < 2:
+        raise ConfigurationError(
+            f"answers={list(config.answers)}: name at least two different ones"
+        )
+    if config.completion_field is None or config.learn_end:
+        raise ConfigurationError(
+            f"answers={list(config.answers)} are completions that are learned without their end: "
+            "set prompt_field, completion_field and --learn_end false, or leave answers out"
         )
 
 

@@ -170,18 +170,24 @@ def _load(
         )
         return tokenize_tags(records=records, **named, **limits)
     return tokenize_examples(
-        records=read(fields=_fields(config), complaint=partial(_chat_complaint, config)),
+        records=read(fields=_fields(config), complaint=partial(_complaint, config)),
         text_field=config.text_field,
         prompt_field=config.prompt_field,
         completion_field=config.completion_field,
         messages_field=config.messages_field,
         learn_end=config.learn_end,
+        answers=config.answers,
         **limits,
     )
 
 
-def _chat_complaint(config: TrainingConfig, record: Record) -> str | None:
-    return None if config.messages_field is None else turn_complaint(record[config.messages_field])
+def _complaint(config: TrainingConfig, record: Record) -> str | None:
+    if config.messages_field is not None:
+        return turn_complaint(record[config.messages_field])
+    completion = config.completion_field
+    if completion and config.answers and record[completion] not in config.answers:
+        return f"field {completion!r} is none of the answers"
+    return None
 
 
 def _fields(config: TrainingConfig) -> dict[str, FieldType]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -12,6 +13,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from dpacc.batching import cut_into_micro_batches, starting_cost
+from dpacc.decoupled_losses import BatchLosses
 from dpacc.errors import ConfigurationError
 from dpacc.losses import causal_lm_losses
 from dpacc.supervision import IGNORED, Example
@@ -26,6 +28,7 @@ def held_out_perplexity(
     collate: Collate,
     max_tokens: int = 4096,
     accelerator: Accelerator | None = None,
+    losses_of: BatchLosses = causal_lm_losses,
 ) -> float:
     """exp of the mean −log p(token) over every supervised token of `examples`.
 
@@ -39,6 +42,7 @@ def held_out_perplexity(
         max_tokens: padded tokens in one micro-batch.
         accelerator: shares the work over its ranks; without it this process does it all, where
             the model is.
+        losses_of: what is learned; [`losses_for`][dpacc.objective.losses_for] gives it.
 
     Returns:
         A number of at least 1; infinite when the model gives some token no probability.
@@ -46,7 +50,9 @@ def held_out_perplexity(
     Raises:
         ConfigurationError: no example has a token to predict.
     """
-    loss, tokens = _totals(_loss_and_tokens, model, examples, collate, max_tokens, accelerator)
+    loss, tokens = _totals(
+        partial(_loss_and_tokens, losses_of), model, examples, collate, max_tokens, accelerator
+    )
     if tokens == 0:
         raise ConfigurationError("no held-out example has a token to predict: use longer ones")
     return _exp(loss / tokens)
@@ -123,10 +129,10 @@ def _right_and_labels(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return torch.stack([right.sum(), counted.sum()]).cpu().double()
 
 
-def _loss_and_tokens(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+def _loss_and_tokens(losses_of: BatchLosses, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Summed −log p of the supervised tokens, and how many there are: [2] float64."""
     tokens = (batch["labels"][:, 1:] != IGNORED).sum(dim=1).cpu().double()
-    losses = causal_lm_losses(model, batch).cpu().double()
+    losses = losses_of(model, batch).cpu().double()
     return torch.stack([losses @ tokens, tokens.sum()])
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dpacc.fused_lora import fused_output
+
 _LAYERS = {
     ("peft.tuners.lora.layer", "Linear"),
     ("peft.tuners.lora.bnb", "Linear4bit"),
@@ -37,6 +39,9 @@ def add_in_place(model: nn.Module, *, upper: type[nn.Module]) -> int:
         name = None if arguments or options else _plain_adapter(self, x, upper)
         if name is None:
             return type(self).forward(self, x, *arguments, **options)
+        fused = fused_output(self, name, x, upper)
+        if fused is not None:
+            return fused
         total = self.base_layer(x)
         # A view's base may be kept for a backward of its own.
         if total._base is not None or not total.is_contiguous():

@@ -17,7 +17,9 @@ _ADDS_NOTHING: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 """Models whose logits are seen to be exactly what their output head gives."""
 
 
-def causal_lm_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+def causal_lm_losses(
+    model: nn.Module, batch: Mapping[str, Tensor], *, among: Tensor | None = None
+) -> Tensor:
     """Mean next-token cross-entropy of each example over its own supervised tokens.
 
     ℓᵢ = −(1/nᵢ) Σₜ log p(labelᵢ,ₜ₊₁ | inputᵢ,≤ₜ), where nᵢ counts example i's labels that are
@@ -27,13 +29,15 @@ def causal_lm_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     Args:
         model: a Hugging Face causal LM, plain or wrapped by PEFT.
         batch: `input_ids`, `attention_mask` and `labels`, each [examples, tokens].
+        among: the only tokens that may follow, [tokens], which is public. Labels are then places
+            in it, p is a probability among these, and no other logit is computed or learned.
 
     Returns:
         [examples] fp32.
     """
     inputs, targets = _without_the_last_token(batch)
     supervised = targets != IGNORED
-    token_losses = _losses_at(model, inputs, supervised, targets[supervised])
+    token_losses = _losses_at(model, inputs, supervised, targets[supervised], among)
     dense = torch.zeros(targets.shape, dtype=torch.float32, device=token_losses.device)
     dense = dense.masked_scatter(supervised, token_losses)
     return dense.sum(dim=1) / supervised.sum(dim=1).clamp(min=1)
@@ -62,18 +66,24 @@ def _without_the_last_token(batch: Mapping[str, Tensor]) -> tuple[dict[str, Tens
 
 
 def _losses_at(
-    model: nn.Module, inputs: Mapping[str, Tensor], positions: Tensor, targets: Tensor
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    positions: Tensor,
+    targets: Tensor,
+    among: Tensor | None,
 ) -> Tensor:
     """Cross-entropy [n] at the n true `positions` [examples, tokens]."""
     head = _output_head(model)
+    words = slice(None) if among is None else among.to(targets.device)
     if any(p.requires_grad for p in head.parameters()):
         # A trained head must see which example each state belongs to.
         every: Tensor = model(**inputs, use_cache=False).logits
-        return token_cross_entropy(every[positions], targets)
+        return token_cross_entropy(every[positions][:, words], targets)
     if isinstance(head, nn.Linear) and _is_whole(head) and _adds_nothing(model, head, inputs):
         states = _states_before(model, head, inputs)[positions]
-        return projected_cross_entropy(states, head.weight, head.bias, targets)
-    return token_cross_entropy(_logits_at(model, head, inputs, positions), targets)
+        bias = None if head.bias is None else head.bias[words]
+        return projected_cross_entropy(states, head.weight[words], bias, targets)
+    return token_cross_entropy(_logits_at(model, head, inputs, positions)[:, words], targets)
 
 
 def _logits_at(

@@ -16,6 +16,7 @@ from dpacc.config import TrainingConfig
 from dpacc.data import chosen, read_records
 from dpacc.errors import ConfigurationError
 from dpacc.evaluation import evaluating, held_out_perplexity
+from dpacc.objective import losses_for
 from dpacc.supervision import IGNORED, Example, tokenize_examples
 
 if TYPE_CHECKING:
@@ -166,9 +167,10 @@ def held_out_figures(
     if config.task != "causal-lm":
         predicted, true = predict_classes(examples=examples, **measured)
         return _figures(quality_of(predicted=predicted, true=true, labels=config.labels or ()))
-    found = {"perplexity": held_out_perplexity(examples=examples, **measured)}
+    losses_of = losses_for(config=config, model=model, tokenizer=tokenizer)
+    found = {"perplexity": held_out_perplexity(examples=examples, losses_of=losses_of, **measured)}
     prompts, completions = held_out_texts(config=config)
-    answers = sorted(set(completions))
+    answers = config.answers or sorted(set(completions))
     if not 2 <= len(answers) <= _MOST_ANSWERS:
         return found
     predicted = predict_answers(

@@ -252,11 +252,13 @@ def _to_text(value: Any) -> str:
 
 
 def _to_names(value: Any) -> tuple[str, ...]:
-    names = value.strip("[]").split(",") if isinstance(value, str) else value
-    cleaned = tuple(_to_text(name).strip(" '\"") for name in names)
-    if not cleaned or not all(cleaned):
+    """A list as it is; of a text, what stands between commas, where quotes keep a space."""
+    names = tuple(value)
+    if isinstance(value, str):
+        names = tuple(name.strip().strip("'\"") for name in value.strip("[]").split(","))
+    if not names or not all(_to_text(name).strip() for name in names):
         raise ValueError(value)
-    return cleaned
+    return names
 
 
 def _type_name(hint: Any) -> str:

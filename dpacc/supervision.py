@@ -33,6 +33,7 @@ def tokenize_examples(
     completion_field: str | None = None,
     messages_field: str | None = None,
     learn_end: bool = True,
+    answers: Sequence[str] | None = None,
 ) -> list[Example]:
     """Turn each record into `input_ids` and `labels`, at most `max_length` long.
 
@@ -49,6 +50,7 @@ def tokenize_examples(
         completion_field: field that is learned, joined to the prompt as it is.
         messages_field: field of chat messages, formatted by the tokenizer's chat template.
         learn_end: whether a text or completion is followed by the end token.
+        answers: all completions that there are, each one token; labels are places among them.
 
     Raises:
         ConfigurationError: no chat template, or a record that it refuses.
@@ -64,6 +66,9 @@ def tokenize_examples(
             _pair(record[prompt_field], record[completion_field], tokenizer, max_length, learn_end)
             for record in records
         ]
+        if answers is not None:
+            for example, record in zip(examples, records, strict=True):
+                example["labels"][-1] = answers.index(record[completion_field])
     else:
         examples = _plain([r[text_field] for r in records], tokenizer, max_length, learn_end)
     return [_truncated(example, max_length, tokenizer) for example in examples]

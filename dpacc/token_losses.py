@@ -77,7 +77,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         losses = torch.empty(len(targets), dtype=torch.float32, device=states.device)
         gradients = torch.empty_like(states) if ctx.needs_input_grad[0] else None
         # Low precision cannot hold the difference of two sums made in tiles.
-        tiled = weight.device.type == "cpu" and weight.dtype == torch.float32
+        tiled = weight.device.type in ("cpu", "meta") and weight.dtype == torch.float32
         together = _TILE_OF_TOKENS if tiled else _TOKENS_PER_PRODUCT
         project = _project_in_tiles if tiled else _project_at_once
         for start in range(0, len(targets), together):

@@ -15,11 +15,11 @@ from dpacc.averaging import average_of, share_for
 from dpacc.blocks import first_trained_block
 from dpacc.config import TrainingConfig
 from dpacc.data import load_held_out_examples, load_training_examples, pad_examples
-from dpacc.decoupled_losses import batch_losses_of
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError
 from dpacc.frozen_activations import FrozenActivations
 from dpacc.models import add_lora, load_base
+from dpacc.objective import losses_for
 from dpacc.optimizers import optimizer_for
 from dpacc.plan import PrivacyPlan
 from dpacc.predictions import held_out_figures
@@ -57,7 +57,7 @@ class Bench:
             labels=config.labels,
             seed=config.seed,
         )
-        self._losses_of = batch_losses_of(self._base)
+        self._losses_of = losses_for(config=config, model=self._base, tokenizer=self._tokenizer)
         self._private = load_training_examples(config=config, tokenizer=self._tokenizer)
         self._held_out = load_held_out_examples(config=config, tokenizer=self._tokenizer)
         self._collate = partial(pad_examples, pad_token_id=int(self._tokenizer.pad_token_id))

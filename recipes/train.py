@@ -43,12 +43,12 @@ def train(config: TrainingConfig) -> None:
         load_units,
         pad_examples,
     )
-    from dpacc.decoupled_losses import batch_losses_of
     from dpacc.evaluation import held_out_accuracy, held_out_perplexity
     from dpacc.frozen_activations import Collate, FrozenActivations
     from dpacc.hub import reserve_repository, upload_run
     from dpacc.model_card import shown_settings
     from dpacc.models import add_lora, load_base
+    from dpacc.objective import losses_for
     from dpacc.optimizers import optimizer_for
     from dpacc.ranks import join_ranks, on_main_process, share_from_main
     from dpacc.schedule import schedule_for
@@ -74,7 +74,7 @@ def train(config: TrainingConfig) -> None:
         labels=config.labels,
         seed=config.seed,
     )
-    losses_of = batch_losses_of(base.model)
+    losses_of = losses_for(config=config, model=base.model, tokenizer=base.tokenizer)
     private = load_training_examples(config=config, tokenizer=base.tokenizer)
     units = load_units(config=config)
     held_out = load_held_out_examples(config=config, tokenizer=base.tokenizer)
@@ -162,7 +162,9 @@ def train(config: TrainingConfig) -> None:
         )
         examples, collate_private = frozen.examples, frozen.collate
 
-    held_out_quality = held_out_perplexity if config.task == "causal-lm" else held_out_accuracy
+    held_out_quality = held_out_accuracy
+    if config.task == "causal-lm":
+        held_out_quality = partial(held_out_perplexity, losses_of=losses_of)
 
     def measure(step: int, spent: float) -> Measurement:
         """Where the run stands; its quality only when that is due."""

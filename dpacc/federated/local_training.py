@@ -18,7 +18,6 @@ from dpacc_accounting import Guarantee
 
 from dpacc.config import TrainingConfig
 from dpacc.data import load_training_examples, load_units, pad_examples
-from dpacc.decoupled_losses import batch_losses_of
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import BudgetExhausted
 from dpacc.federated.compression import Compression
@@ -30,6 +29,7 @@ from dpacc.federated.ranks import NestedRanks, adapted_model, nested_model
 from dpacc.frozen_activations import Collate, FrozenActivations
 from dpacc.logical_step import LogicalStep
 from dpacc.models import load_base
+from dpacc.objective import losses_for
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness import RunSecret
 from dpacc.ranks import join_ranks
@@ -74,7 +74,7 @@ class LocalTraining:
         )
         self._units = load_units(config=config)
         self._collate: Collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
-        self._losses_of = batch_losses_of(base.model)
+        self._losses_of = losses_for(config=config, model=base.model, tokenizer=base.tokenizer)
         size = count_units(self._examples, self._units)
         self.steps_per_round = math.ceil(local_epochs * size / config.expected_batch_size)
         self.plan = PrivacyPlan.calibrate(

@@ -9,10 +9,10 @@ import torch
 
 from dpacc.config import TrainingConfig
 from dpacc.data import load_training_examples, pad_examples
-from dpacc.decoupled_losses import batch_losses_of
 from dpacc.federated.layout import Arrays, layout_hash, load_arrays, trainable_arrays
 from dpacc.federated.ranks import adapted_model
 from dpacc.models import load_base
+from dpacc.objective import losses_for
 
 
 class PlainTraining:
@@ -32,7 +32,7 @@ class PlainTraining:
         )
         self._examples = load_training_examples(config=config, tokenizer=base.tokenizer)
         self._collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
-        self._losses_of = batch_losses_of(base.model)
+        self._losses_of = losses_for(config=config, model=base.model, tokenizer=base.tokenizer)
         self._config = config
         self._local_epochs = local_epochs
         self._model = adapted_model(config, base.model)

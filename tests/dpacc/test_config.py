@@ -101,6 +101,8 @@ def test_the_configuration_is_frozen():
             {"messages_field": "m", "prompt_field": "q", "completion_field": "a"},
             ["messages_field=m", "prompt_field=q", "one of them"],
         ),
+        ({"answers": ("a", "b")}, ["answers=['a', 'b']", "completion_field", "--learn_end false"]),
+        ({"answers": ("a", "a"), "learn_end": False}, ["answers=['a', 'a']", "two different"]),
         ({"lora_method": "whitened"}, ["lora_method=whitened", "held_out_data"]),
         ({"name": ""}, ["name=''", "folder name"]),
         ({"name": "a/b"}, ["name='a/b'", "output_dir"]),

@@ -195,6 +195,16 @@ def test_the_configured_fields_are_the_ones_read(write, changes, missing):
         load_training_examples(config=configured(train_data=path, **changes), tokenizer=Letters())
 
 
+def test_a_completion_that_is_no_answer_is_named_by_its_place_and_never_shown(write):
+    """It would teach a word that the others' losses know nothing of."""
+    path = write("notes.jsonl", f'{{"p": "q", "c": "a"}}\n{{"p": "q", "c": "{SECRET}"}}\n')
+    asked = {"prompt_field": "p", "completion_field": "c", "answers": ("a", "b")}
+    config = configured(train_data=path, learn_end=False, **asked)
+    with pytest.raises(ConfigurationError, match=r"notes.jsonl:2: field 'c' is none of") as error:
+        load_training_examples(config=config, tokenizer=Letters())
+    assert SECRET not in str(error.value)
+
+
 def test_padding_fills_each_field_with_what_changes_nothing():
     """Tokens are padded with the pad token, labels with -100, masks with 0, on the right."""
     batch = pad_examples(

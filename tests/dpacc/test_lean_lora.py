@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dpacc.adapters import PerExampleLinear, attach_gradient_buffer
+from dpacc.fused_lora import _FusedLora
 from dpacc.lean_lora import add_in_place
 from dpacc.strategies import Materialize
 from tests.dpacc.test_adapters import quantized
@@ -83,6 +85,33 @@ def test_nothing_as_wide_as_the_output_is_scaled_summed_or_copied() -> None:
         passes.append(count.seen)
         frozen = model.unload()
     assert passes == [4, 1]  # the loss' own backward is one
+
+
+@pytest.mark.parametrize("oddity", ["trained bias", "hook", "dropout", "plain"])
+def test_only_a_frozen_plain_linear_layer_is_fused_with_its_adapter(
+    oddity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where anything else has a say, the layer is called, and what it learns is learned."""
+    fused = Mock(side_effect=_FusedLora.apply)
+    monkeypatch.setattr(_FusedLora, "apply", fused)
+    frozen = nn.Sequential(nn.Linear(8, 24)).requires_grad_(False)
+    dropout = 0.5 if oddity == "dropout" else 0.0
+    options = LoraConfig(r=2, target_modules=["0"], lora_dropout=dropout)
+    model: Any = get_peft_model(frozen, options)
+    base = model.base_model.model[0].base_layer
+    base.bias.requires_grad_(oddity == "trained bias")
+    calls = Mock(return_value=None)
+    if oddity == "hook":
+        base.register_forward_pre_hook(calls)
+    buffer = attach_gradient_buffer(model)
+    losses = model(torch.randn(3, 5, 8)).square().sum(dim=(1, 2))
+    rows = Materialize(buffer, lambda loss, keep: loss.backward(), losses.device).rows(losses)
+    assert fused.called == (oddity == "plain")
+    assert calls.called == (oddity == "hook")
+    bias = buffer.layout.slots.get(id(base.bias))
+    assert (bias is not None) == (oddity == "trained bias")
+    if bias is not None:
+        assert rows[:, bias.offset : bias.end].abs().min() > 0
 
 
 ODDITIES: dict[str, Callable[[Any], None]] = {

@@ -56,6 +56,12 @@ def test_a_number_may_be_spelt_in_several_ways(arguments):
     assert read(*arguments).degrees == 180.0
 
 
+def test_a_list_in_the_file_is_taken_as_it_is(yaml_file):
+    """Also the space that a name begins with."""
+    path = yaml_file('degrees: 180\ntrays: [" wire", stone]\n')
+    assert read("--config", path).trays == (" wire", "stone")
+
+
 def test_hyphens_and_underscores_are_alike(yaml_file):
     """A name may be written with - or _, in the file and on the command line."""
 
@@ -89,6 +95,7 @@ def test_yaml_numbers_with_an_exponent_are_numbers(yaml_file, text, value):
         (("--dish", "007"), "dish", "007"),
         (("--trays", "wire,stone"), "trays", ("wire", "stone")),
         (("--trays", "[wire, 'stone']"), "trays", ("wire", "stone")),
+        (("--trays", "' wire', \" stone\""), "trays", (" wire", " stone")),
         (("--heat", "bottom"), "heat", "bottom"),
     ],
 )

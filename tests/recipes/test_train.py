@@ -285,6 +285,23 @@ def test_a_killed_run_averages_what_an_uninterrupted_one_would(
         assert any(t.shape == mean.shape and torch.allclose(t, mean) for t in saved)
 
 
+def test_an_answer_is_learned_among_the_answers(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An easy task is learned, and the perplexity shown is among the two answers."""
+    path = tmp_path / "asked.jsonl"
+    rows = [("film", "joy") if i % 2 else ("music", "dull") for i in range(60)]
+    path.write_text("".join(json.dumps({"p": f"{p} ", "c": c}) + "\n" for p, c in rows))
+    asked = {"prompt_field": "p", "completion_field": "c", "learn_end": False}
+    data = {"train_data": path, "held_out_data": path, "answers": "dull,joy"}
+    train(**asked, **data, epsilon=1e4, steps=12, learning_rate=0.1)
+    before, after = re.findall(
+        r"step (?:0|12): held-out perplexity ([\d.]+)", capsys.readouterr().err
+    )
+    assert 1.5 < float(before) < 3
+    assert float(after) < 1.4
+
+
 def test_a_whitened_run_leaves_an_ordinary_adapter(train: Train, material: Path) -> None:
     """A is trained, B stays orthonormal, and plain PEFT reads both."""
     folder = train(lora_method="whitened") / "tiny"
