@@ -39,9 +39,14 @@ class Measurement:
 
         >>> Measurement(step=1, epsilon=0.1, quality=0.8, metric="accuracy").shown
         '80.0%'
+        >>> Measurement(step=1, epsilon=0.1, quality=1.4).shown
+        '1.400'
         """
         value = math.nan if self.quality is None else self.quality
-        return f"{value:.1f}" if self.metric == "perplexity" else f"{value:.1%}"
+        if self.metric != "perplexity":
+            return f"{value:.1%}"
+        # A perplexity among few answers is between 1 and their number.
+        return f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
 def draw_progress(

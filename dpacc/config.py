@@ -121,8 +121,9 @@ class TrainingConfig:
     )
     answers: tuple[str, ...] | None = setting(
         "All completions that there are, each one token. The right one is then learned among them "
-        "instead of among all words, which noise harms less; perplexity, too, is among them. They "
-        "are public. Needs completion_field and learn_end false.",
+        "instead of among all words, which noise harms less; perplexity, too, is among them, and "
+        "text that is written freely may begin with other words. They are public. Needs "
+        "completion_field and learn_end false.",
         default=None,
     )
     learn_end: bool = setting(

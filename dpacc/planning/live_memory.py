@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 _PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.bmm}
-_SUMS_OF_PRODUCTS = {torch.ops.aten.addmm, torch.ops.aten.baddbmm}
+_SUMS_OF_PRODUCTS = {torch.ops.aten.addmm, torch.ops.aten.addmm_, torch.ops.aten.baddbmm}
 
 
 class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
