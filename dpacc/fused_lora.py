@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpacc.gradients import GradientBuffer
+from dpacc.ranks import is_undivided
 
 
 def fused_output(layer: Any, name: str, x: Tensor, upper: type[nn.Module]) -> Tensor | None:
@@ -42,8 +43,7 @@ def _is_plain(layer: nn.Module, *more: type[nn.Module]) -> bool:
     watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
     if type(layer) not in (nn.Linear, *more) or watched:
         return False
-    weight: Any = layer.weight
-    return type(weight.data) is Tensor and not hasattr(weight, "ds_id")
+    return is_undivided(layer.weight)
 
 
 class _FusedLora(torch.autograd.Function):

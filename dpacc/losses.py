@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpacc.ranks import is_undivided
 from dpacc.supervision import IGNORED
 from dpacc.token_losses import projected_cross_entropy, token_cross_entropy
 
@@ -141,8 +142,7 @@ def _is_whole(head: nn.Linear) -> bool:
     """Whether the head's weight lies here undivided: not quantized, sharded or partitioned."""
     weight = head.weight
     shape = (head.out_features, head.in_features)
-    plain = type(weight.data) is Tensor and not hasattr(weight, "ds_id")
-    return type(head) is nn.Linear and plain and tuple(weight.shape) == shape
+    return type(head) is nn.Linear and is_undivided(weight) and tuple(weight.shape) == shape
 
 
 def _output_head(model: nn.Module) -> nn.Module:

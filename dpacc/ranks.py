@@ -247,3 +247,12 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], None]) -> Non
         raise failure
     if message is not None:
         raise DpaccError(f"the main process stopped: {message}")
+
+
+def is_undivided(weight: Tensor) -> bool:
+    """Whether all of a weight lies here as plain numbers: not sharded, partitioned or quantized.
+
+    >>> is_undivided(torch.zeros(2))
+    True
+    """
+    return type(weight.data) is Tensor and not hasattr(weight, "ds_id")
