@@ -38,7 +38,7 @@ def fused_output(layer: Any, name: str, x: Tensor, upper: type[nn.Module]) -> Te
     return output
 
 
-def _is_plain(layer: nn.Module, *more: type[nn.Module]) -> bool:
+def _is_plain(layer: Any, *more: type[nn.Module]) -> bool:
     """Whether nothing but its own undivided weight decides what a layer does."""
     watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
     if type(layer) not in (nn.Linear, *more) or watched:
