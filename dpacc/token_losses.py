@@ -98,7 +98,10 @@ def _project_at_once(
     states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, gradients: Tensor | None
 ) -> Tensor:
     """The tokens' losses, by one product with all words; `gradients` becomes ∂ℓ/∂h on request."""
-    logits = torch.nn.functional.linear(states, weight, bias)
+    logits = states.new_empty(len(targets), len(weight))
+    torch.mm(states, weight.t(), out=logits)
+    if bias is not None:
+        logits += bias
     losses = _losses_in_place(logits, targets, want_gradients=gradients is not None)
     if gradients is not None:
         torch.mm(logits, weight, out=gradients)

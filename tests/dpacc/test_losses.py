@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from dpacc.losses import causal_lm_losses
-from dpacc.token_losses import projected_cross_entropy, token_cross_entropy
+from dpacc.token_losses import (
+    _project_at_once,
+    _project_in_tiles,
+    projected_cross_entropy,
+    token_cross_entropy,
+)
 from tests.tiny_models import collate, examples, tiny_base, tiny_model
 
 
@@ -138,6 +145,20 @@ def test_the_projected_cross_entropy_is_as_exact_as_the_plain_one(
         assert (actual - exact).abs().max() <= 2 * (usual - exact).abs().max() + one_rounding
     if sure:
         assert (truth[0] < 0.01).float().mean() > 0.2
+
+
+@pytest.mark.parametrize("project", [_project_at_once, _project_in_tiles])
+def test_autocast_does_not_reach_into_the_products(project: Callable[..., torch.Tensor]) -> None:
+    """Logits of an fp32 head stay fp32, losses and gradients alike, at once or in tiles."""
+    generator = torch.Generator().manual_seed(0)
+    states, weight = (torch.randn(n, 16, generator=generator) for n in (9, 50))
+    targets, found = torch.randint(50, (9,), generator=generator), []
+    for casts in (False, True):
+        gradients = torch.empty_like(states)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=casts):
+            losses = project(states, weight, None, targets, gradients)
+        found.append((losses, gradients))
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
 class Capped(torch.nn.Module):
