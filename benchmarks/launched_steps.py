@@ -71,7 +71,9 @@ def main(
     accelerator = join_ranks()
     set_seed(0)
     config = SMALL if shape == "small" else SHAPES[shape]
-    base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    base = AutoModelForCausalLM.from_config(
+        config, dtype=getattr(torch, dtype), trust_remote_code=False
+    )
     model = add_lora(
         model=base.requires_grad_(False),
         rank=rank,

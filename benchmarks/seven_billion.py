@@ -61,7 +61,9 @@ def random_base(*, shape: str, layers: int | None = None) -> nn.Module:
     if layers is not None:
         config.num_hidden_layers = layers
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.bfloat16, trust_remote_code=False
+        )
     model = replace_with_bnb_linear(
         model, modules_to_not_convert=["lm_head"], quantization_config=NF4
     )
@@ -102,7 +104,8 @@ def _restore_buffers(model: nn.Module, config: Any, names: set[str]) -> None:
     """Compute anew what a constructor computes (rotary angles), from a model of one layer."""
     small = type(config)(**(config.to_dict() | {"num_hidden_layers": 1, "vocab_size": 8}))
     small.intermediate_size = 8
-    computed = dict(AutoModelForCausalLM.from_config(small).named_buffers())
+    small_model = AutoModelForCausalLM.from_config(small, trust_remote_code=False)
+    computed = dict(small_model.named_buffers())
     for name in names:
         owner, _, leaf = name.rpartition(".")
         one_layer = ".".join("0" if part.isdigit() else part for part in name.split("."))

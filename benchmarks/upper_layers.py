@@ -210,7 +210,7 @@ def parts() -> tuple[list[int], list[int], list[int]]:
 def _tokens_of_words() -> list[int]:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(MODEL))
+    tokenizer = AutoTokenizer.from_pretrained(str(MODEL), trust_remote_code=False)
     return [tokenizer(word)["input_ids"][0] for word in WORDS]
 
 
@@ -222,7 +222,7 @@ def _records(part: str) -> list[dict[str, str]]:
 def _beneath(*, layers: int, prompts: Sequence[str], words: Sequence[int], path: Path) -> Sentences:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(MODEL))
+    tokenizer = AutoTokenizer.from_pretrained(str(MODEL), trust_remote_code=False)
     rows = [
         {"row": place, "input_ids": tokenizer(prompt)["input_ids"], "word": word}
         for place, (prompt, word) in enumerate(zip(prompts, words, strict=True))

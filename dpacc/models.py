@@ -92,9 +92,9 @@ def load_base(
     try:
         with quiet_loading(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             base, report = FAMILIES[task].from_pretrained(
-                source, output_loading_info=True, **options
+                source, output_loading_info=True, trust_remote_code=False, **options
             )
     except torch.OutOfMemoryError:
         raise

@@ -157,15 +157,18 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         raise FetchError(f"cannot convert the model: {error} (pip install '.[train]')") from None
 
     packed = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16
+        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, trust_remote_code=False
     )
     # A model that came from GGUF counts as quantized and refuses to be saved.
     config = packed.config
     del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)
     model.load_state_dict(packed.state_dict())
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, trust_remote_code=False
+    )
+    tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(MODEL_SOURCE, encoding="utf-8")
 
 

@@ -97,7 +97,7 @@ def read_architecture(*, model: str) -> PretrainedConfig:
 
 def _read(source: str, model: str) -> PretrainedConfig:
     try:
-        return AutoConfig.from_pretrained(source)
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # a damaged file raises whatever its parser raises
         reason = next((line for line in str(error).splitlines() if line.strip()), "unreadable")
         raise ConfigurationError(

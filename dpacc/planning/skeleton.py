@@ -67,7 +67,9 @@ def build_skeleton(*, config: TrainingConfig, architecture: PretrainedConfig) ->
     compute = _PRECISIONS.get(config.dtype, otherwise)
     try:
         with torch.device("meta"):
-            base = FAMILIES[config.task].from_config(architecture, dtype=compute)
+            base = FAMILIES[config.task].from_config(
+                architecture, dtype=compute, trust_remote_code=False
+            )
     except ValueError as error:
         raise ConfigurationError(
             f"model={config.model} ({architecture.model_type}) has no form for "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tests.mutants.federated_bugs import FEDERATED_BUGS
+from tests.mutants.federation_hole_bugs import FEDERATION_HOLE_BUGS
 from tests.mutants.known_bugs import KNOWN_BUGS
 from tests.mutants.loop_bugs import LOOP_BUGS
 from tests.mutants.own_bugs import OWN_BUGS
 
-BUGS = (*KNOWN_BUGS, *OWN_BUGS, *LOOP_BUGS, *FEDERATED_BUGS)
+BUGS = (*KNOWN_BUGS, *OWN_BUGS, *LOOP_BUGS, *FEDERATED_BUGS, *FEDERATION_HOLE_BUGS)
