@@ -17,6 +17,7 @@ from dpacc.config import TrainingConfig
 from dpacc.errors import ConfigurationError
 from dpacc.labelling import class_complaint, tag_complaint, tokenize_classes, tokenize_tags
 from dpacc.supervision import IGNORED, Example, tokenize_examples, turn_complaint
+from dpacc.unit_identity import owners_of
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,8 @@ def load_units(*, config: TrainingConfig) -> list[Hashable] | None:
         Nothing when the configuration names no unit field: every example is then its own unit.
 
     Raises:
-        ConfigurationError: a record lacks the field.
+        ConfigurationError: a record lacks the field, or the owners are none that
+            [`owners_of`][dpacc.unit_identity.owners_of] takes.
     """
     if config.unit_field is None:
         return None
@@ -58,7 +60,12 @@ def load_units(*, config: TrainingConfig) -> list[Hashable] | None:
         split=config.train_split,
         subset=config.data_subset,
     )
-    return [record[config.unit_field] for record in records]
+    try:
+        return owners_of([record[config.unit_field] for record in records])
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{config.train_data}, field {config.unit_field!r}, records counted from 0: {error}"
+        ) from None
 
 
 def load_held_out_examples(

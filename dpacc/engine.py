@@ -46,6 +46,7 @@ from dpacc.strategies import (
     choose,
     most_rows_that_fit,
 )
+from dpacc.unit_identity import owners_of, require_one_each
 from dpacc.update_rule import Schedule, update_rule
 from dpacc.wire import WireFormat, wire_for
 
@@ -318,16 +319,15 @@ class PrivacyEngine:
         """The examples of each privacy unit."""
         if not hasattr(self, "_model"):
             raise ConfigurationError("call engine.prepare(model, optimizer) before engine.steps")
-        owners = range(len(dataset)) if units is None else units
+        count = len(dataset)
         ranks.require_agreement(
-            {"the number of examples": len(dataset), "whose they are": len(owners)}
+            {"the number of examples": count if units is None else ranks.Digest(str(count))}
         )
-        if len(owners) != len(dataset):
-            raise ConfigurationError(
-                f"{len(owners)} units for {len(dataset)} examples; say whose each example is"
-            )
+        if units is not None:
+            require_one_each(examples=count, units=units)
+        owners = owners_of(range(count) if units is None else units)
         ranks.require_agreement(
-            {"the training data or its order": data_fingerprint(dataset, units)}
+            {"the training data or its order": data_fingerprint(dataset, owners)}
         )
         members = group_by_unit(units=owners)
         if len(members) != self.plan.dataset_size:

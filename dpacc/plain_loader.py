@@ -14,6 +14,7 @@ from torch.utils.data import (
 )
 
 from dpacc.errors import ConfigurationError
+from dpacc.unit_identity import count_units
 
 _POISSON = "every example joins every step by its own coin, whatever its length, class or weight"
 
@@ -26,7 +27,7 @@ def number_of_units(data_loader: DataLoader[Any], units: Sequence[Hashable] | No
     """
     _refuse_streams(data_loader)
     _refuse_foreign_samplers(data_loader)
-    return len(data_loader.dataset) if units is None else len(set(units))  # type: ignore[arg-type]
+    return count_units(examples=len(data_loader.dataset), units=units)  # type: ignore[arg-type]
 
 
 def expected_batch_size_of(data_loader: DataLoader[Any]) -> int:

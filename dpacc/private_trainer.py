@@ -38,6 +38,7 @@ from dpacc.trainer_refusals import (
     refuse_own_losses,
     refuse_private_steering,
 )
+from dpacc.unit_identity import count_units
 
 _ANY_NUMBER_OF_TOKENS = 1 << 40
 _COMPUTED_WITHOUT_NOISE = frozenset({"loss", "grad_norm", "train_loss", "total_flos"})
@@ -320,17 +321,12 @@ class PrivateTrainer(Trainer):  # type: ignore[misc]
     # --- what the run is about ------------------------------------------------------------------
 
     def _plan(self) -> PrivacyPlan:
-        examples = len(self.train_dataset)
-        units = range(examples) if self._units is None else self._units
-        if len(units) != examples:
-            raise ConfigurationError(
-                f"{len(units)} units for {examples} examples; say whose each example is"
-            )
-        self._steps_in_an_epoch = -(-len(set(units)) // self._expected_batch_size)
+        size = count_units(examples=len(self.train_dataset), units=self._units)
+        self._steps_in_an_epoch = -(-size // self._expected_batch_size)
         epochs = self.args.num_train_epochs
         asked = self.args.max_steps
         return self.privacy.plan(
-            dataset_size=len(set(units)),
+            dataset_size=size,
             expected_batch_size=self._expected_batch_size,
             steps=asked if asked > 0 else math.ceil(epochs * self._steps_in_an_epoch),
         )

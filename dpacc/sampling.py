@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpacc.randomness import RunSecret
+from dpacc.unit_identity import owners_of
 
 _WORD_VALUES = 1 << 64
 
@@ -16,11 +17,13 @@ _WORD_VALUES = 1 << 64
 def group_by_unit(*, units: Sequence[Hashable]) -> list[list[int]]:
     """The positions of each unit's examples, units in the order of their first example.
 
+    Owners are compared as [`owners_of`][dpacc.unit_identity.owners_of] says, and refused by it.
+
     >>> group_by_unit(units=["ann", "bob", "ann"])
     [[0, 2], [1]]
     """
     members: dict[Hashable, list[int]] = {}
-    for position, unit in enumerate(units):
+    for position, unit in enumerate(owners_of(units)):
         members.setdefault(unit, []).append(position)
     return list(members.values())
 

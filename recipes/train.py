@@ -53,6 +53,7 @@ def train(config: TrainingConfig) -> None:
     from dpacc.ranks import join_ranks, on_main_process, share_from_main
     from dpacc.schedule import schedule_for
     from dpacc.trackers import NonPrivateLoss, require_trackers, start_trackers
+    from dpacc.unit_identity import count_units
     from dpacc.whitening import whiten
 
     started = time.monotonic()
@@ -81,7 +82,7 @@ def train(config: TrainingConfig) -> None:
     collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
 
     # The plan: everything the guarantee depends on, with just enough noise to keep it.
-    number_of_units = len(private) if units is None else len(set(units))
+    number_of_units = count_units(examples=len(private), units=units)
     plan = PrivacyPlan.calibrate(
         dataset_size=number_of_units,
         expected_batch_size=config.expected_batch_size,
@@ -190,7 +191,7 @@ def train(config: TrainingConfig) -> None:
         done=start,
     )
     progress.note(
-        f"{len(private)} private examples, {trainable:,} trainable "
+        f"{number_of_units} private {plan.unit}s, {trainable:,} trainable "
         f"parameters ({engine.per_example_gradients} per-example gradients), noise multiplier "
         f"{plan.noise_multiplier:g}, run folder {folder}"
     )

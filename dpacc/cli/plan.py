@@ -121,6 +121,7 @@ def plan(
 def _count(config: TrainingConfig) -> int:
     """How many privacy units the training data holds."""
     from dpacc.data import load_units, read_records
+    from dpacc.unit_identity import count_units
 
     if not Path(config.train_data).expanduser().is_file():
         raise ConfigurationError(
@@ -129,7 +130,7 @@ def _count(config: TrainingConfig) -> int:
         )
     units = load_units(config=config)
     if units is not None:
-        return len(set(units))
+        return count_units(examples=len(units), units=units)
     return len(read_records(source=config.train_data, fields={}))
 
 

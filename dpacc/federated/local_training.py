@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from dpacc.plan import PrivacyPlan
 from dpacc.randomness import RunSecret
 from dpacc.ranks import join_ranks
 from dpacc.sampling import PoissonSampler, group_by_unit
+from dpacc.unit_identity import count_units
 
 
 class LocalTraining:
@@ -75,7 +76,7 @@ class LocalTraining:
         self._units = load_units(config=config)
         self._collate: Collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
         self._losses_of = losses_for(config=config, model=base.model, tokenizer=base.tokenizer)
-        size = count_units(self._examples, self._units)
+        size = count_units(examples=len(self._examples), units=self._units)
         self.steps_per_round = math.ceil(local_epochs * size / config.expected_batch_size)
         self.plan = PrivacyPlan.calibrate(
             dataset_size=size,
@@ -240,11 +241,6 @@ class LocalTraining:
         self._engine.close()
         if self._frozen is not None:
             self._frozen.close()
-
-
-def count_units(examples: Sequence[Any], units: Sequence[Hashable] | None) -> int:
-    """N, in privacy units."""
-    return len(examples) if units is None else len(set(units))
 
 
 def local_accelerator() -> Accelerator:

@@ -175,7 +175,11 @@ def test_replace_one_is_worded_as_such() -> None:
         plan=PLAN, guarantee=_guarantee(adjacency=Adjacency.REPLACE_ONE, unit="patient")
     )
     assert "replace-one: datasets of equal size that differ by replacing one patient" in words
-    assert "one patient, all of whose data must stand in one example" in words
+    assert (
+        "one patient, with all examples that the run was told are its own (their gradients are"
+        in words
+    )
+    assert "must stand in one example" not in words
 
 
 def test_a_method_without_a_lower_bound_is_told() -> None:

@@ -27,6 +27,17 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+def test_an_owner_in_two_spellings_is_refused(dpacc: Run, config: Path, tmp_path: Path) -> None:
+    """Units are counted as the run would count them."""
+    records = [{"text": "a secret", "who": who} for who in ("Ann", "ann ", "Bob")]
+    lines = "".join(json.dumps(each) + "\n" for each in records)
+    (tmp_path / "train.jsonl").write_text(lines)
+    outcome = dpacc("plan", config, "--unit_field", "who")
+    assert outcome.code == 2
+    assert "differ only in case" in outcome.err
+    assert "Ann" not in outcome.err
+
+
 def test_the_document_holds_the_plan(dpacc: Run, config: Path) -> None:
     """Examples are counted, settings overridden, four ways to spread it priced."""
     outcome = dpacc("plan", config, "--gpus", 4, "--lora_rank", 4, "--json")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from dpacc.errors import ConfigurationError
 from dpacc.losses import causal_lm_losses
+from dpacc.unit_identity import count_units
 from tests.dpacc.test_engine import (
     LENGTHS,
     assert_noise,
@@ -73,14 +75,21 @@ def test_adaptive_noise_has_both_of_its_variances(ledgers: Iterator[Path]) -> No
 # --- larger privacy units -----------------------------------------------------------------
 
 
-def test_a_whole_user_changes_the_sum_by_at_most_c(ledgers: Iterator[Path]) -> None:
-    """A user with many examples weighs no more than one with a single example."""
+@pytest.mark.parametrize("hold", [list, torch.tensor, lambda kept: list(torch.tensor(kept))])
+def test_a_whole_user_changes_the_sum_by_at_most_c(
+    ledgers: Iterator[Path], hold: Callable[[list[int]], Any]
+) -> None:
+    """A user with many examples weighs no more than one with a single example, whatever names
+    whose they are."""
     data = examples([5, 7, 6, 9, 4, 8, 3])
-    users = ["ann", "bob", "ann", "ann", "eve", "ann", "ann"]
+    ann, bob, eve = 4, 7, 1
+    users = [ann, bob, ann, ann, eve, ann, ann]
 
     def total(keep: list[int]) -> torch.Tensor:
-        names = [users[i] for i in keep]
-        plan = noiseless(len(set(names)), steps=1, max_grad_norm=0.05, unit="user")
+        kept = [users[i] for i in keep]
+        names = hold(kept)
+        size = count_units(examples=len(keep), units=names)
+        plan = noiseless(size, steps=1, max_grad_norm=0.05, unit="user")
         engine, model, optimizer = prepared(plan, next(ledgers), micro_batch_tokens=30)
         for step in engine.steps([data[i] for i in keep], collate, units=names):
             for batch in step:
@@ -89,7 +98,7 @@ def test_a_whole_user_changes_the_sum_by_at_most_c(ledgers: Iterator[Path]) -> N
         return optimizer.received[0] * plan.expected_batch_size
 
     everyone = total(list(range(7)))
-    without_ann = total([i for i in range(7) if users[i] != "ann"])
+    without_ann = total([i for i in range(7) if users[i] != ann])
     difference = (everyone - without_ann).norm()
     assert 0.5 * 0.05 < difference <= 0.05 * (1 + 1e-5)
 
@@ -98,7 +107,7 @@ def test_units_must_fit_the_dataset_and_the_plan(ledgers: Iterator[Path]) -> Non
     """As many names as examples, and as many units as the plan was calibrated for."""
     data = examples([5, 7, 6])
     engine, _, _ = prepared(plan_for(2, unit="user"), next(ledgers))
-    with pytest.raises(ConfigurationError, match="2 units for 3 examples"):
+    with pytest.raises(ConfigurationError, match="fewer units than examples"):
         next(engine.steps(data, collate, units=["ann", "bob"]))
     with pytest.raises(ConfigurationError, match="3 users and the plan dataset_size=2"):
         next(engine.steps(data, collate, units=["ann", "bob", "eve"]))

@@ -191,9 +191,17 @@ def test_two_ranks_train_one_adapter(material: Path, tmp_path: Path) -> None:
     assert (folder / "adapter_model.safetensors").exists()
 
 
-def test_a_whole_author_can_be_the_privacy_unit(train: Train) -> None:
-    """With a unit field, the plan counts authors and the statement protects one."""
+def test_a_whole_author_can_be_the_privacy_unit(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a unit field, the plan counts authors, the statement protects one, and how many rows
+    there are, which is the authors' own, is neither printed nor written."""
     folder = train(unit_field="author", expected_batch_size=5) / "tiny"
+    shown = capsys.readouterr()
+    assert "20 private authors" in shown.out + shown.err
+    written = [path.read_text() for path in folder.iterdir() if path.suffix in (".md", ".json")]
+    for text in (shown.out, shown.err, *written):
+        assert not re.search(r"\b60\b", text)
     plan = json.loads((folder / "privacy.json").read_text())["plan"]
     assert plan["dataset_size"] == 20
     assert plan["unit"] == "author"

@@ -40,6 +40,10 @@ _NUMBERS = {
     "target_delta",
 }
 _WORDS = {"unit", "adjacency", "sampling", "clipping"}
+_ROWS = (
+    ", with all examples that the run was told are its own (their gradients are averaged into one "
+    "before clipping); where it was told of none, each example is taken for another's"
+)
 _NOT_COVERED = """\
 ## What it does not cover
 
@@ -157,7 +161,7 @@ def _claim(guarantee: Guarantee, record: LedgerRecord | None) -> str:
         if guarantee.slack < guarantee.epsilon
         else "this method has no lower bound, so the least ε that holds is unknown"
     )
-    rows = "" if guarantee.unit == "example" else ", all of whose data must stand in one example"
+    rows = "" if guarantee.unit == "example" else _ROWS
     return f"""\
 {what} **(ε = {rounded_up(guarantee.epsilon)}, δ = {rounded_up(guarantee.delta)})-differentially \
 private**.
