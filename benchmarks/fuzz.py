@@ -27,13 +27,13 @@ import click
 from dpacc_accounting import Gaussian, Ledger, PoissonSampled
 from dpacc_accounting.guarantee import Adjacency
 
+from dpacc.chats import turn_complaint
 from dpacc.cli import terminal
 from dpacc.cli.main import main as command_line
 from dpacc.config import load_config
-from dpacc.data import read_records
 from dpacc.labelling import tag_complaint
 from dpacc.plan import PrivacyPlan
-from dpacc.supervision import turn_complaint
+from dpacc.records import read_records
 
 SECONDS = 60
 ODD_NUMBERS = [
@@ -195,7 +195,8 @@ def read_arguments(folder: Path, draw: random.Random) -> None:
 
 def read_examples(folder: Path, draw: random.Random) -> None:
     """A file of records, in any of the formats and tasks."""
-    path = folder / f"data{draw.choice(['.jsonl', '.json', '.txt', '.parquet'])}"
+    kinds = [".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".txt.gz"]
+    path = folder / f"data{draw.choice(kinds)}"
     lines = "".join(json.dumps(record) + "\n" for record in RECORDS)
     path.write_text(change(lines, draw), encoding="utf-8")
     with terminal.one_line_errors():

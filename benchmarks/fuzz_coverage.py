@@ -31,13 +31,13 @@ with atheris.instrument_imports(include=["dpacc", "dpacc_accounting", "yaml", "j
     from dpacc_accounting.event_documents import event_to_json
     from dpacc_accounting.record import START, seal
 
+    from dpacc.chats import turn_complaint
     from dpacc.cli import terminal
     from dpacc.cli.documents import located, read_document
     from dpacc.config import load_config
-    from dpacc.data import read_records
     from dpacc.federated.budgets import read_budgets
     from dpacc.labelling import tag_complaint
-    from dpacc.supervision import turn_complaint
+    from dpacc.records import read_records
 
 FATES = ("taken", "refused", "found")
 BUDGETS = """\

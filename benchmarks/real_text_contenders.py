@@ -29,8 +29,9 @@ def model_and_data(
     dtype: str, top_layers: int | None = None
 ) -> tuple[nn.Module, Examples, Collate]:
     """The adapted model, every review as tokens, and padding to the longest of a batch."""
-    from dpacc.data import pad_examples, read_records
+    from dpacc.data import pad_examples
     from dpacc.models import add_lora, load_base
+    from dpacc.records import read_records
     from dpacc.supervision import tokenize_examples
 
     base = load_base(model=str(MODEL), dtype=dtype)  # type: ignore[arg-type]

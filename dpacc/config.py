@@ -42,7 +42,8 @@ class TrainingConfig:
     # --- what and where
     model: str = setting("Folder of a causal language model, or its id on the hub.")
     train_data: str = setting(
-        "Private examples: a .jsonl, .json, .parquet or .txt file, or a dataset id on the hub."
+        "Private examples: a .jsonl, .json, .csv, .tsv, .parquet or .txt file, packed as .gz or "
+        "not, a folder of such files, or a dataset id on the hub."
     )
     name: str = setting("Name of this run's folder.", default="run")
     output_dir: str = setting("Folder that holds the folders of all runs.", default="runs")
@@ -108,15 +109,18 @@ class TrainingConfig:
     held_out_split: str = setting("Split of a hub dataset to measure on.", default="validation")
     text_field: str = setting("Field that holds plain text.", default="text")
     prompt_field: str | None = setting(
-        "Field that holds a prompt, which is read but not learned; needs completion_field.",
+        "Field that holds a prompt, which is read but not learned; needs completion_field. Of "
+        "several names between commas the first must be there; what they hold is joined by blank "
+        "lines, the completion too.",
         default=None,
     )
     completion_field: str | None = setting(
         "Field that holds the completion to learn; needs prompt_field.", default=None
     )
     messages_field: str | None = setting(
-        "Field that holds chat messages; the model's chat template formats them and only the "
-        "assistant's turns are learned.",
+        "Field that holds chat messages; the model's chat template formats them, with the tools "
+        "that a field `tools` names, and only the assistant's turns of a weight other than 0 are "
+        "learned.",
         default=None,
     )
     answers: tuple[str, ...] | None = setting(
@@ -147,7 +151,12 @@ class TrainingConfig:
         "protects one example. N and expected_batch_size then count units.",
         default=None,
     )
-    max_length: int = setting("Tokens kept of each example.", default=512, at_least=2)
+    max_length: int = setting(
+        "Tokens kept of each example, from its beginning, which gives way where a prompt is so "
+        "long that the completion would get less than half of them.",
+        default=512,
+        at_least=2,
+    )
 
     # --- the model
     quantization: Quantization = setting(

@@ -1,34 +1,28 @@
-"""From a file or a hub dataset to tokens: what each example shows and what it teaches.
+"""From a configuration to tokens: what each example shows and what it teaches.
 
 Errors name the file, the line and the field, and never the content of a record: it is private.
 """
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dpacc.chats import tools_complaint, turn_complaint
 from dpacc.config import TrainingConfig
 from dpacc.errors import ConfigurationError
 from dpacc.labelling import class_complaint, tag_complaint, tokenize_classes, tokenize_tags
-from dpacc.supervision import IGNORED, Example, tokenize_examples, turn_complaint
+from dpacc.records import FieldType, Record, read_records
+from dpacc.supervision import IGNORED, TOOLS_FIELD, Example, tokenize_examples
 from dpacc.unit_identity import owners_of
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-Record = dict[str, Any]
-FieldType = type | UnionType
 Held = TypeVar("Held")
-Complaint = Callable[[Record], str | None]
-
-_FILE_TYPES = (".jsonl", ".json", ".parquet", ".txt")
 
 
 def load_training_examples(
@@ -37,9 +31,14 @@ def load_training_examples(
     """Read and tokenize the private examples that the configuration names.
 
     Raises:
-        ConfigurationError: they cannot be read, lack a field, or there are none.
+        ConfigurationError: they cannot be read, lack a field, there are none, or none of them
+            teaches anything.
     """
-    return _load(config.train_data, config.train_split, config=config, tokenizer=tokenizer)
+    records = _read(config.train_data, config.train_split, config=config)
+    examples = _tokenize(records, config=config, tokenizer=tokenizer)
+    if not any(map(teaches, examples)):
+        raise ConfigurationError(_nothing_to_learn(config))
+    return examples
 
 
 def load_units(*, config: TrainingConfig) -> list[Hashable] | None:
@@ -79,12 +78,19 @@ def load_held_out_examples(
     Raises:
         ConfigurationError: they cannot be read, lack a field, or there are none.
     """
+    return _tokenize(read_held_out_records(config=config), config=config, tokenizer=tokenizer)
+
+
+def read_held_out_records(*, config: TrainingConfig) -> list[Record]:
+    """The held-out records, `held_out_examples` of them chosen by the seed; none if none are named.
+
+    Raises:
+        ConfigurationError: they cannot be read, lack a field, or there are none.
+    """
     if config.held_out_data is None:
         return []
-    examples = _load(
-        config.held_out_data, config.held_out_split, config=config, tokenizer=tokenizer
-    )
-    return chosen(examples, config=config)
+    records = _read(config.held_out_data, config.held_out_split, config=config)
+    return chosen(records, config=config)
 
 
 def chosen(held_out: Sequence[Held], *, config: TrainingConfig) -> list[Held]:
@@ -93,37 +99,14 @@ def chosen(held_out: Sequence[Held], *, config: TrainingConfig) -> list[Held]:
     return random.Random(config.seed).sample(held_out, wanted)
 
 
-def read_records(
-    *,
-    source: str,
-    fields: Mapping[str, FieldType],
-    split: str = "train",
-    subset: str | None = None,
-    complaint: Complaint | None = None,
-) -> list[Record]:
-    """Read the named fields of every record of a local file or a hub dataset.
+def teaches(example: Example) -> bool:
+    """Whether an example has a label to learn; a text's first token is never predicted.
 
-    Args:
-        source: a .jsonl, .json (a list of objects), .parquet or .txt (one example a line, in the
-            field `text`) file, or a dataset id on the hub.
-        fields: the fields to keep and the type each must have.
-        split: which split of a hub dataset.
-        subset: which configuration of a hub dataset.
-        complaint: says what else is wrong with a record, without quoting it; None if nothing is.
-
-    Raises:
-        ConfigurationError: the source cannot be read, is malformed, or is empty.
+    >>> teaches({"input_ids": [5, 6], "labels": [5, IGNORED]}), teaches({"labels": 0})
+    (False, True)
     """
-    path = Path(source).expanduser()
-    if path.suffix in _FILE_TYPES or path.exists():
-        places = _read_file(path, source)
-    else:
-        rows = _read_hub(source, split, subset)
-        places = ((f"{source} ({split}), record {i}", row) for i, row in enumerate(rows, 1))
-    records = [_take_fields(record, fields, place, complaint) for place, record in places]
-    if not records:
-        raise ConfigurationError(f"{source} holds no examples: there is nothing to learn from")
-    return records
+    labels = example["labels"]
+    return isinstance(labels, int) or any(label != IGNORED for label in labels[1:])
 
 
 def pad_examples(
@@ -157,165 +140,91 @@ def _padded(values: Any, width: int, padding: int) -> Any:
     return [*values, *[padding] * (width - len(values))]
 
 
-def _load(
-    source: str, split: str, *, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase
-) -> list[Example]:
-    read = partial(read_records, source=source, split=split, subset=config.data_subset)
-    limits: dict[str, Any] = {"tokenizer": tokenizer, "max_length": config.max_length}
-    named: dict[str, Any] = {"label_field": config.label_field, "labels": config.labels or ()}
-    if config.task == "sequence-classification":
-        records = read(
-            fields={config.text_field: str, config.label_field: str | int},
-            complaint=partial(class_complaint, **named),
-        )
-        return tokenize_classes(records=records, text_field=config.text_field, **named, **limits)
-    if config.task == "token-classification":
-        named["words_field"] = config.words_field
-        records = read(
-            fields={config.words_field: list, config.label_field: list},
-            complaint=partial(tag_complaint, **named),
-        )
-        return tokenize_tags(records=records, **named, **limits)
-    return tokenize_examples(
-        records=read(fields=_fields(config), complaint=partial(_complaint, config)),
-        text_field=config.text_field,
-        prompt_field=config.prompt_field,
-        completion_field=config.completion_field,
-        messages_field=config.messages_field,
-        learn_end=config.learn_end,
-        answers=config.answers,
-        **limits,
+# --- reading ------------------------------------------------------------------------------
+
+
+def _read(source: str, split: str, *, config: TrainingConfig) -> list[Record]:
+    fields, optional = _fields(config)
+    records = read_records(
+        source=source,
+        fields=fields,
+        split=split,
+        subset=config.data_subset,
+        complaint=partial(_complaint, config),
+        optional=optional,
     )
+    if config.prompt_field is None or "," not in config.prompt_field:
+        return records
+    return [_with_one_prompt(record, config.prompt_field) for record in records]
+
+
+def _fields(config: TrainingConfig) -> tuple[dict[str, FieldType], dict[str, FieldType]]:
+    """The fields that every record must have, and those that it may have."""
+    if config.task == "sequence-classification":
+        return {config.text_field: str, config.label_field: str | int}, {}
+    if config.task == "token-classification":
+        return {config.words_field: list, config.label_field: list}, {}
+    if config.messages_field is not None:
+        return {config.messages_field: list}, {TOOLS_FIELD: list | str}
+    if config.prompt_field is not None and config.completion_field is not None:
+        prompt, *more = config.prompt_field.split(",")
+        return {prompt: str, config.completion_field: str}, dict.fromkeys(more, str)
+    return {config.text_field: str}, {}
+
+
+def _with_one_prompt(record: Record, prompt_field: str) -> Record:
+    """All parts of a prompt as one text that ends with a blank line."""
+    parts = [record[name] for name in prompt_field.split(",") if record.get(name)]
+    return record | {prompt_field: "".join(f"{part}\n\n" for part in parts)}
 
 
 def _complaint(config: TrainingConfig, record: Record) -> str | None:
+    labels: dict[str, Any] = {"label_field": config.label_field, "labels": config.labels or ()}
+    if config.task == "sequence-classification":
+        return class_complaint(record, **labels)
+    if config.task == "token-classification":
+        return tag_complaint(record, words_field=config.words_field, **labels)
     if config.messages_field is not None:
-        return turn_complaint(record[config.messages_field])
+        chat = turn_complaint(record[config.messages_field])
+        return chat or tools_complaint(record.get(TOOLS_FIELD))
     completion = config.completion_field
     if completion and config.answers and record[completion] not in config.answers:
         return f"field {completion!r} is none of the answers"
     return None
 
 
-def _fields(config: TrainingConfig) -> dict[str, FieldType]:
-    if config.messages_field is not None:
-        return {config.messages_field: list}
-    if config.prompt_field is not None and config.completion_field is not None:
-        return {config.prompt_field: str, config.completion_field: str}
-    return {config.text_field: str}
+# --- tokens -------------------------------------------------------------------------------
 
 
-# --- files --------------------------------------------------------------------------------
-
-Placed = Iterator[tuple[str, Any]]
-
-
-def _read_file(path: Path, source: str) -> Placed:
-    readers = {
-        ".jsonl": _read_jsonl,
-        ".json": _read_json,
-        ".parquet": _read_parquet,
-        ".txt": _read_text,
+def _tokenize(
+    records: Sequence[Record], *, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase
+) -> list[Example]:
+    given: dict[str, Any] = {
+        "records": records,
+        "tokenizer": tokenizer,
+        "max_length": config.max_length,
     }
-    if path.suffix not in readers:
-        raise ConfigurationError(
-            f"{source} is not a file of a known type: give one of {', '.join(_FILE_TYPES)}"
-        )
-    if not path.is_file():
-        raise ConfigurationError(f"{source}: no such file (looked in {Path.cwd()})")
-    try:
-        yield from readers[path.suffix](path)
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{source} is not UTF-8 text: convert it first") from None
-    except OSError as error:
-        raise ConfigurationError(f"{source} cannot be read: {error.strerror}") from None
+    labels: dict[str, Any] = {"label_field": config.label_field, "labels": config.labels or ()}
+    if config.task == "sequence-classification":
+        return tokenize_classes(text_field=config.text_field, **labels, **given)
+    if config.task == "token-classification":
+        return tokenize_tags(words_field=config.words_field, **labels, **given)
+    return tokenize_examples(
+        text_field=config.text_field,
+        prompt_field=config.prompt_field,
+        completion_field=config.completion_field,
+        messages_field=config.messages_field,
+        learn_end=config.learn_end,
+        answers=config.answers,
+        **given,
+    )
 
 
-def _read_jsonl(path: Path) -> Placed:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield f"{path}:{number}", _parse(line, f"{path}:{number}")
-
-
-def _read_json(path: Path) -> Placed:
-    records = _parse(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(records, list):
-        raise ConfigurationError(f"{path} must hold a list of objects (or be named .jsonl)")
-    yield from ((f"{path}, record {i}", record) for i, record in enumerate(records, 1))
-
-
-def _parse(text: str, place: str) -> Any:
-    # `from None`: the decoder's error carries the text that it failed on.
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigurationError(
-            f"{place} is not JSON: {error.msg} (column {error.colno})"
-        ) from None
-
-
-def _read_parquet(path: Path) -> Placed:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowException:
-        raise ConfigurationError(f"{path} is not a Parquet file") from None
-    yield from ((f"{path}, row {i}", row) for i, row in enumerate(table.to_pylist(), 1))
-
-
-def _read_text(path: Path) -> Placed:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield f"{path}:{number}", {"text": line.rstrip("\n")}
-
-
-def _take_fields(
-    record: Any, fields: Mapping[str, FieldType], place: str, complaint: Complaint | None
-) -> Record:
-    if not isinstance(record, Mapping):
-        raise ConfigurationError(f"{place} is not an object with named fields")
-    for name, wanted in fields.items():
-        if name not in record:
-            raise ConfigurationError(
-                f"{place} has no field {name!r}: name the fields that every record has with "
-                "--text_field, --prompt_field and --completion_field, --messages_field, or "
-                "--words_field and --label_field"
-            )
-        if not isinstance(record[name], wanted) or isinstance(record[name], bool):
-            kind = {list: "a list", str: "text"}.get(wanted, "text or a whole number")  # type: ignore[call-overload]
-            raise ConfigurationError(f"{place}: field {name!r} must be {kind}")
-    taken = {name: record[name] for name in fields}
-    wrong = None if complaint is None else complaint(taken)
-    if wrong is not None:
-        raise ConfigurationError(f"{place}: {wrong}")
-    return taken
-
-
-# --- the hub ------------------------------------------------------------------------------
-
-
-def _read_hub(source: str, split: str, subset: str | None) -> Iterable[Any]:
-    from datasets import load_dataset
-
-    try:
-        _ask_hub(source)
-        return load_dataset(source, subset, split=split)  # type: ignore[no-any-return]
-    except Exception as error:  # every loader raises errors of its own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigurationError(
-            f"{source} is no file here, and the hub did not give its split {split!r}: {reason} "
-            "(check the path or the id, the network, and HF_HUB_OFFLINE)"
-        ) from error
-
-
-def _ask_hub(source: str) -> None:
-    """Fail at once where loading would retry for half a minute: no such id, or no network."""
-    from huggingface_hub import dataset_info
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-
-    if not HF_HUB_OFFLINE:
-        dataset_info(source, timeout=10)
+def _nothing_to_learn(config: TrainingConfig) -> str:
+    if config.messages_field is not None:
+        why = "no chat holds words of the role `assistant` without `weight` 0"
+    elif config.task == "token-classification":
+        why = "no record holds a word"
+    else:
+        why = "no text holds two tokens"
+    return f"{config.train_data} teaches nothing, and would spend the whole budget on it: {why}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dpacc.audit.text_canaries import losses_of_texts
 from dpacc.batching import cut_into_micro_batches, starting_cost
 from dpacc.config import TrainingConfig
-from dpacc.data import chosen, read_records
+from dpacc.data import read_held_out_records
 from dpacc.errors import ConfigurationError
 from dpacc.evaluation import evaluating, held_out_perplexity
 from dpacc.objective import losses_for
@@ -188,19 +188,12 @@ def held_out_texts(*, config: TrainingConfig) -> tuple[list[str], list[str]]:
     """What is given to a causal model, and the completion of each, where there is one."""
     if config.messages_field is not None:
         return [], []
+    records = read_held_out_records(config=config)
     prompt, completion = config.prompt_field, config.completion_field
-    fields = [config.text_field] if prompt is None or completion is None else [prompt, completion]
-    held_out = read_records(
-        source=str(config.held_out_data),
-        fields=dict.fromkeys(fields, str),
-        split=config.held_out_split,
-        subset=config.data_subset,
-    )
-    records = chosen(held_out, config=config)
-    if len(fields) == 1:
-        beginnings = [record[fields[0]].split()[:_BEGINNING] for record in records]
+    if prompt is None or completion is None:
+        beginnings = [record[config.text_field].split()[:_BEGINNING] for record in records]
         return [" ".join(words) for words in beginnings], []
-    return [r[fields[0]] for r in records], [r[fields[1]] for r in records]
+    return [r[prompt] for r in records], [r[completion] for r in records]
 
 
 def _figures(quality: Quality) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Which tokens of an example are read, and which are learned.
 
 Plain text is learned whole; of a prompt and its completion, only the completion; of a chat, only
-the assistant's turns. Labels stand where their tokens stand (the loss shifts them).
+the assistant's turns. Labels stand where their tokens stand (the loss shifts them). What is longer
+than `max_length` is cut at its end, and in front where little of what is learned would be left.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dpacc.chat_spans import Chat, ChatError
+from dpacc.chats import tools_complaint, turn_complaint
 from dpacc.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -20,7 +23,12 @@ Example = dict[str, Any]
 IGNORED = -100
 """The label of a token that is read but not learned."""
 
+TOOLS_FIELD = "tools"
+"""Where a chat's record says what the assistant may call."""
+
 _TEXTS_AT_ONCE = 1_000
+_ALL_TOKENS = 1 << 40
+_MOST_NUMBERS = 10
 
 
 def tokenize_examples(
@@ -42,13 +50,15 @@ def tokenize_examples(
     loss zero.
 
     Args:
-        records: what [`read_records`][dpacc.data.read_records] returns.
+        records: what [`read_records`][dpacc.records.read_records] returns.
         tokenizer: the base model's.
-        max_length: tokens kept of each example, from its beginning.
+        max_length: tokens kept of each example: the first ones, unless a prompt leaves less than
+            half of them to what is learned; its beginning then gives way.
         text_field: field of plain text, used when no other field is named.
         prompt_field: field that is read; needs `completion_field`.
         completion_field: field that is learned, joined to the prompt as it is.
-        messages_field: field of chat messages, formatted by the tokenizer's chat template.
+        messages_field: field of chat messages, formatted by the tokenizer's chat template, with
+            the record's `tools`, if it has any.
         learn_end: whether a text or completion is followed by the end token.
         answers: all completions that there are, each one token; labels are places among them.
 
@@ -57,13 +67,10 @@ def tokenize_examples(
     """
     if messages_field is not None:
         _require_chat_template(tokenizer)
-        examples = [
-            _chat(record[messages_field], tokenizer, max_length, number)
-            for number, record in enumerate(records, 1)
-        ]
+        examples = _chats(records, messages_field, tokenizer)
     elif prompt_field is not None and completion_field is not None:
         examples = [
-            _pair(record[prompt_field], record[completion_field], tokenizer, max_length, learn_end)
+            _pair(record[prompt_field], record[completion_field], tokenizer, learn_end)
             for record in records
         ]
         if answers is not None:
@@ -71,20 +78,7 @@ def tokenize_examples(
                 example["labels"][-1] = answers.index(record[completion_field])
     else:
         examples = _plain([r[text_field] for r in records], tokenizer, max_length, learn_end)
-    return [_truncated(example, max_length, tokenizer) for example in examples]
-
-
-def turn_complaint(messages: Sequence[Any]) -> str | None:
-    """What is wrong with a chat's messages, in words that hold none of theirs; None if nothing.
-
-    >>> turn_complaint([{"role": "user"}])
-    'message 0 needs text in `role` and `content`'
-    """
-    for position, message in enumerate(messages):
-        fields = message if isinstance(message, Mapping) else {}
-        if not all(isinstance(fields.get(name), str) for name in ("role", "content")):
-            return f"message {position} needs text in `role` and `content`"
-    return None
+    return [_cut(example, max_length, tokenizer) for example in examples]
 
 
 def _plain(
@@ -103,15 +97,18 @@ def _pair(
     prompt: str,
     completion: str,
     tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
     learn_end: bool,
 ) -> Example:
     """The prompt is read; the completion, and that it ends, is learned."""
-    limits = {"truncation": True, "max_length": max_length}
-    read = tokenizer(prompt, **limits)["input_ids"]
-    said = tokenizer(completion, add_special_tokens=False, **limits)["input_ids"]
+    read = _whole(tokenizer, prompt)["input_ids"]
+    said = _whole(tokenizer, completion, add_special_tokens=False)["input_ids"]
     learned = _with_end(said, tokenizer) if learn_end else said
     return {"input_ids": read + learned, "labels": [IGNORED] * len(read) + learned}
+
+
+def _whole(tokenizer: PreTrainedTokenizerBase, text: str, **options: Any) -> Any:
+    # Without a length the tokenizer would say on the screen how long a private text is.
+    return tokenizer(text, truncation=True, max_length=_ALL_TOKENS, **options)
 
 
 def _with_end(tokens: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -120,12 +117,34 @@ def _with_end(tokens: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int
     return tokens if end is None or tokens[-1:] == [end] else [*tokens, end]
 
 
-def _truncated(example: Example, max_length: int, tokenizer: PreTrainedTokenizerBase) -> Example:
-    if not example["input_ids"]:
+def _cut(example: Example, max_length: int, tokenizer: PreTrainedTokenizerBase) -> Example:
+    """The first `max_length` tokens, or later ones if those hold too little of what is learned."""
+    tokens, labels = example["input_ids"], example["labels"]
+    if not tokens:
         # A model cannot read zero tokens; one that is not learned stands in.
         filler = tokenizer.pad_token_id or tokenizer.eos_token_id or 0
         return {"input_ids": [filler], "labels": [IGNORED]}
-    return {name: tokens[:max_length] for name, tokens in example.items()}
+    start = _first_kept(labels, max_length)
+    begun = 1 if start and tokens[0] == tokenizer.bos_token_id else 0
+    return {
+        name: [*each[:begun], *each[start + begun : start + max_length]]
+        for name, each in example.items()
+    }
+
+
+def _first_kept(labels: Sequence[int], max_length: int) -> int:
+    """Where an example is cut off in front: so that half of what is kept may be learned.
+
+    >>> _first_kept([IGNORED] * 6 + [1, 2], max_length=4)
+    4
+    >>> _first_kept([IGNORED] * 2 + [1, 2, 3, 4], max_length=4)
+    0
+    """
+    # The first token is never predicted.
+    first = next((at for at in range(1, len(labels)) if labels[at] != IGNORED), 0)
+    run = itertools.takewhile(lambda label: label != IGNORED, labels[first:])
+    wanted = min(sum(1 for _ in run), max(1, max_length // 2))
+    return max(0, first + wanted - max_length)
 
 
 # --- chats --------------------------------------------------------------------------------
@@ -141,55 +160,44 @@ def _require_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
         raise ConfigurationError("messages_field needs a fast tokenizer; this model has none")
 
 
-def _chat(
-    messages: Sequence[Any], tokenizer: PreTrainedTokenizerBase, max_length: int, number: int
-) -> Example:
+def _chats(
+    records: Sequence[Mapping[str, Any]], field: str, tokenizer: PreTrainedTokenizerBase
+) -> list[Example]:
+    """All chats, or what is wrong with any of them, by their numbers."""
+    examples: list[Example] = []
+    faults: dict[str, list[int]] = {}
+    for number, record in enumerate(records, 1):
+        reason = turn_complaint(record[field]) or tools_complaint(record.get(TOOLS_FIELD))
+        try:
+            if reason is None:
+                examples.append(_chat(record[field], record.get(TOOLS_FIELD), tokenizer))
+        except ChatError as fault:
+            reason = str(fault)
+        if reason is not None:
+            faults.setdefault(reason, []).append(number)
+    if faults:
+        raise ConfigurationError("; ".join(_named(why, at) for why, at in faults.items()))
+    return examples
+
+
+def _named(reason: str, numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_MOST_NUMBERS]))
+    more = f" and {len(numbers) - _MOST_NUMBERS} more" if len(numbers) > _MOST_NUMBERS else ""
+    return f"record{'s' if len(numbers) > 1 else ''} {shown}{more}: {reason}"
+
+
+def _chat(messages: Sequence[Any], tools: Any, tokenizer: PreTrainedTokenizerBase) -> Example:
     """The assistant's turns are learned, each with the token that ends it."""
-    _require_turns(messages, number)
-    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    try:
-        text = _render(tokenizer, messages)
-        spans = [_span(tokenizer, messages, turn) for turn in turns]
-    except Exception as error:  # templates raise what they like, and may quote the chat
-        raise ConfigurationError(
-            f"the chat template refused record {number} ({type(error).__name__}): check the order "
-            "of its roles"
-        ) from None
-    if not all(text.startswith(edge) for edge in itertools.chain(*spans)):
-        raise ConfigurationError(
-            f"the chat template rewrites earlier turns of record {number}: give each assistant "
-            "turn a record of its own, with the turns before it"
-        )
-    tokens = tokenizer(
-        text,
+    chat = Chat(messages, tools, tokenizer)
+    spans = chat.spans()
+    tokens = _whole(
+        tokenizer,
+        chat.text,
         add_special_tokens=False,  # the template wrote them
         return_offsets_mapping=True,
-        truncation=True,
-        max_length=max_length,
     )
     labels = [
-        token if any(len(before) <= first < len(after) for before, after in spans) else IGNORED
+        token if any(start <= first < end for start, end in spans) else IGNORED
         for token, (first, _) in zip(tokens["input_ids"], tokens["offset_mapping"], strict=True)
     ]
     return {"input_ids": tokens["input_ids"], "labels": labels}
-
-
-def _require_turns(messages: Sequence[Any], number: int) -> None:
-    complaint = turn_complaint(messages)
-    if complaint is not None:
-        raise ConfigurationError(f"record {number}: {complaint}")
-
-
-def _span(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Any], turn: int
-) -> tuple[str, str]:
-    """The chat up to the turn's own words, and up to their end."""
-    before = _render(tokenizer, messages[:turn], add_generation_prompt=True)
-    return before, _render(tokenizer, messages[: turn + 1])
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Any], **options: Any) -> str:
-    if not messages:  # which transformers refuses to render
-        return ""
-    text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
-    return text

@@ -106,7 +106,7 @@ def _exposure(adapter: FinishedAdapter, secret: str, candidates: int) -> Exposur
 
 
 def _texts(path: Path, field: str, most: int) -> list[str]:
-    from dpacc.data import read_records
+    from dpacc.records import read_records
 
     records = read_records(source=str(path), fields={field: str})
     return [record[field] for record in records[:most]]

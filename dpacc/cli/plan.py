@@ -120,10 +120,11 @@ def plan(
 
 def _count(config: TrainingConfig) -> int:
     """How many privacy units the training data holds."""
-    from dpacc.data import load_units, read_records
+    from dpacc.data import load_units
+    from dpacc.records import read_records
     from dpacc.unit_identity import count_units
 
-    if not Path(config.train_data).expanduser().is_file():
+    if not Path(config.train_data).expanduser().exists():
         raise ConfigurationError(
             f"train_data={config.train_data} is no file here, so its examples cannot be counted: "
             "give --dataset-size"

@@ -1,23 +1,15 @@
-"""Records are read from every kind of source, and no error shows what is in them."""
+"""Examples are read by their configuration, and no error shows what is in them."""
 
-import json
 from functools import partial
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
 from dpacc.config import TrainingConfig
-from dpacc.data import (
-    load_held_out_examples,
-    load_training_examples,
-    pad_examples,
-    read_records,
-)
+from dpacc.data import load_held_out_examples, load_training_examples, pad_examples
 from dpacc.errors import ConfigurationError
+from tests.dpacc.test_supervision import TEMPLATE, byte_tokenizer
 
 SECRET = "my diagnosis"
-TEXT = {"text": str}
 
 
 class Letters:
@@ -41,112 +33,6 @@ def write(tmp_path):
         return str(path)
 
     return write_file
-
-
-def parquet(tmp_path, rows):
-    """The path of a Parquet file with these rows."""
-    path = tmp_path / "notes.parquet"
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    return str(path)
-
-
-def refusal(**options):
-    """The message with which reading is refused."""
-    with pytest.raises(ConfigurationError) as refused:
-        read_records(**{"fields": TEXT, **options})
-    assert SECRET not in str(refused.value)
-    assert refused.value.__cause__ is None
-    assert refused.value.__suppress_context__ or refused.value.__context__ is None
-    return str(refused.value)
-
-
-def test_every_kind_of_file_gives_the_same_records(write, tmp_path):
-    """JSONL, JSON, Parquet and plain text hold the same texts, and only the asked fields stay."""
-    rows = [{"text": "één", "id": 1}, {"text": "two", "id": 2}]
-    sources = [
-        write("a.jsonl", "\n".join(json.dumps(row) for row in rows) + "\n\n"),
-        write("a.json", json.dumps(rows)),
-        write("a.txt", "één\n\ntwo\n"),
-        parquet(tmp_path, rows),
-    ]
-    for source in sources:
-        assert read_records(source=source, fields=TEXT) == [{"text": "één"}, {"text": "two"}]
-
-
-@pytest.mark.parametrize(
-    ("content", "parts"),
-    [
-        (f'{{"text": "fine"}}\n{{"text": "{SECRET}\n', ["notes.jsonl:2", "not JSON"]),
-        (f'{{"text": "fine"}}\n\n["{SECRET}"]\n', ["notes.jsonl:3", "named fields"]),
-        (f'{{"txet": "{SECRET}"}}\n', ["notes.jsonl:1", "no field 'text'", "--text_field"]),
-        (f'{{"text": ["{SECRET}"]}}\n', ["notes.jsonl:1", "field 'text' must be text"]),
-        ('{"text": null}\n', ["notes.jsonl:1", "field 'text' must be text"]),
-        ("", ["notes.jsonl", "no examples"]),
-        (b'{"text": "\xff' + SECRET.encode() + b'"}\n', ["notes.jsonl", "not UTF-8"]),
-    ],
-)
-def test_a_damaged_record_is_named_by_its_place_and_never_shown(write, content, parts):
-    """The error says which file, line and field, in one line, and nothing of the content."""
-    message = refusal(source=write("notes.jsonl", content))
-    assert all(part in message for part in parts), message
-    assert "\n" not in message
-
-
-def test_a_damaged_parquet_row_is_named_by_its_number(tmp_path):
-    """Rows of a Parquet file are counted from 1."""
-    message = refusal(source=parquet(tmp_path, [{"text": "a"}, {"text": None}]))
-    assert "row 2" in message
-    assert "field 'text' must be text" in message
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "part"),
-    [
-        ("notes.parquet", SECRET, "not a Parquet file"),
-        ("notes.json", f'{{"text": "{SECRET}"}}', "list of objects"),
-        ("notes.json", f'[{{"text": "{SECRET}]', "not JSON"),
-        ("notes.csv", f"text\n{SECRET}", "known type"),
-        ("notes.txt", "\n\n", "no examples"),
-    ],
-)
-def test_a_file_that_is_not_what_it_seems_is_refused(write, name, content, part):
-    """A wrong format is a one-line error that says what was expected."""
-    message = refusal(source=write(name, content))
-    assert part in message
-    assert "\n" not in message
-
-
-@pytest.mark.parametrize("name", ["nowhere.jsonl", "no/such/folder/notes.parquet"])
-def test_a_missing_file_is_not_looked_for_on_the_hub(name):
-    """A name that ends like a file is a file: its absence is said at once."""
-    assert "no such file" in refusal(source=name)
-
-
-def test_an_unreachable_dataset_is_refused_at_once(monkeypatch):
-    """A hub dataset that cannot be had is a one-line error with the remedy."""
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigurationError) as refused:
-        read_records(source="nobody/nothing", fields=TEXT, split="test")
-    message = str(refused.value)
-    assert all(part in message for part in ["nobody/nothing", "'test'", "HF_HUB_OFFLINE"])
-    assert "\n" not in message
-
-
-def test_hub_records_are_read_by_split_and_subset(monkeypatch):
-    """A dataset id goes to `load_dataset` with its subset and split, and fields are checked."""
-    asked = []
-
-    def load_dataset(*names, split):
-        asked.append((*names, split))
-        return [{"text": "a", "label": 0}, {"text": "b", "label": 1}]
-
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    records = read_records(source="owner/set", fields=TEXT, split="test", subset="small")
-    assert records == [{"text": "a"}, {"text": "b"}]
-    assert asked == [("owner/set", "small", "test")]
-    assert "owner/set (train), record 1" in refusal(source="owner/set", fields={"body": str})
 
 
 def configured(**changes):
@@ -203,6 +89,64 @@ def test_a_completion_that_is_no_answer_is_named_by_its_place_and_never_shown(wr
     with pytest.raises(ConfigurationError, match=r"notes.jsonl:2: field 'c' is none of") as error:
         load_training_examples(config=config, tokenizer=Letters())
     assert SECRET not in str(error.value)
+
+
+CHATS = '{"m": [{"role": "user", "content": "hello"}%s]}\n'
+SAYS = ', {"role": "assistant", "content": "hello", "weight": %d}'
+
+
+@pytest.mark.parametrize("end", ["", SAYS % 0])
+def test_chats_of_which_no_turn_is_learned_spend_nothing(write, end):
+    """A budget that would teach nothing is refused, with the reason."""
+    tokenizer = byte_tokenizer(eos_token="<end>")
+    tokenizer.chat_template = TEMPLATE
+    for rows, fine in ((CHATS % end, False), (CHATS % end + CHATS % (SAYS % 1), True)):
+        config = configured(train_data=write("chats.jsonl", rows), messages_field="m")
+        if fine:
+            assert len(load_training_examples(config=config, tokenizer=tokenizer)) == 2
+            continue
+        with pytest.raises(ConfigurationError, match="no chat holds words of the role `assistant`"):
+            load_training_examples(config=config, tokenizer=tokenizer)
+
+
+def test_texts_of_which_nothing_is_learned_spend_nothing(write):
+    """A single token has none before it by which it could be foreseen."""
+    config = configured(train_data=write("notes.jsonl", '{"text": "a"}\n' * 3), learn_end=False)
+    with pytest.raises(ConfigurationError, match="no text holds two tokens"):
+        load_training_examples(config=config, tokenizer=byte_tokenizer())
+
+
+def test_a_prompt_in_several_fields_is_joined(write):
+    """Empty and missing parts are left out; a blank line stands before the completion."""
+    rows = [
+        '{"instruction": "Add", "input": "1 2", "output": "3"}',
+        '{"instruction": "Sing", "input": "", "output": "la"}',
+        '{"instruction": "Hum", "input": null, "output": "m"}',
+        '{"instruction": "Cry", "output": "o"}',
+    ]
+    asked = {"prompt_field": "instruction,input", "completion_field": "output"}
+    config = configured(train_data=write("alpaca.jsonl", "\n".join(rows)), **asked)
+    tokenizer = byte_tokenizer()
+    examples = load_training_examples(config=config, tokenizer=tokenizer)
+    assert [tokenizer.decode(example["input_ids"]) for example in examples] == [
+        "Add\n\n1 2\n\n3<end>",
+        "Sing\n\nla<end>",
+        "Hum\n\nm<end>",
+        "Cry\n\no<end>",
+    ]
+
+
+def test_tools_reach_the_chat_template(write):
+    """What a record says beside its messages is not dropped."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% for t in tools or [] %}<{{ t.name }}>{% endfor %}" + TEMPLATE
+    chat = CHATS % (SAYS % 1)
+    rows = [chat.replace("]}", '], "tools": [{"name": "look"}]}'), chat]
+    rows.append(chat.replace("]}", '], "tools": "[{\\"name\\": \\"go\\"}]"}'))
+    config = configured(train_data=write("chats.jsonl", "".join(rows)), messages_field="m")
+    examples = load_training_examples(config=config, tokenizer=tokenizer)
+    begun = [tokenizer.decode(example["input_ids"])[:7] for example in examples]
+    assert begun == ["<look>[", "[user]h", "<go>[us"]
 
 
 def test_padding_fills_each_field_with_what_changes_nothing():

@@ -1,6 +1,7 @@
 """The right tokens are learned, and no example is ever dropped."""
 
 import pytest
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -9,12 +10,6 @@ from dpacc.supervision import IGNORED, tokenize_examples
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}<end>{% endfor %}"
-    "{% if add_generation_prompt %}[assistant]{% endif %}"
-)
-REWRITING = (
-    "{% for m in messages %}[{{ m.role }}]"
-    "{% if loop.last and m.role == 'assistant' %}(thought){% endif %}{{ m.content }}<end>"
-    "{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 CHAT = [
@@ -92,12 +87,7 @@ def test_only_the_assistants_turns_are_learned(tokenizer):
 
 
 def test_no_example_is_dropped(tokenizer):
-    """Texts that leave nothing to learn stay, with loss zero: their number is in the plan."""
-    pairs = [{"p": "a long prompt", "c": "gone"}, {"p": "", "c": "x"}]
-    examples = tokenize_examples(
-        records=pairs, tokenizer=tokenizer, max_length=5, prompt_field="p", completion_field="c"
-    )
-    assert [learned(tokenizer, example) for example in examples] == ["", "x<end>"]
+    """Chats that leave nothing to learn stay, with loss zero: their number is in the plan."""
     chats = [{"m": CHAT[:1]}, {"m": []}]
     examples = tokenize_examples(
         records=chats, tokenizer=tokenizer, max_length=5, messages_field="m"
@@ -130,25 +120,51 @@ def test_chats_need_a_chat_template():
         )
 
 
-@pytest.mark.parametrize("role", ["assistant", "user"])
-def test_a_template_that_marks_the_last_turn_is_refused(role):
-    """Whichever turn is written differently when it is the last, the mask would be wrong."""
-    tokenizer = byte_tokenizer()
-    tokenizer.chat_template = REWRITING.replace("'assistant'", f"'{role}'")
-    with pytest.raises(ConfigurationError, match="rewrites earlier turns of record 1"):
-        tokenize_examples(
-            records=[{"m": CHAT}], tokenizer=tokenizer, max_length=100, messages_field="m"
+def test_a_prompt_gives_way_to_what_is_learned():
+    """At least half of what is kept, or all of the completion, is learned; the first token stays.
+
+    The budget would else be spent on prompts.
+    """
+    tokenizer = byte_tokenizer(bos_token="^")
+    pairs = [("a long prompt", "gone"), ("a long prompt", "x"), ("p", "long answer"), ("", "abc")]
+    kept = []
+    for length in (6, 2):
+        examples = tokenize_examples(
+            records=[{"p": f"^{prompt}", "c": completion} for prompt, completion in pairs],
+            tokenizer=tokenizer,
+            max_length=length,
+            prompt_field="p",
+            completion_field="c",
         )
+        assert all(len(example["input_ids"]) <= length for example in examples)
+        kept.append([tokenizer.decode(example["input_ids"]) for example in examples])
+        assert all(learned(tokenizer, example) for example in examples)
+    assert kept[0] == ["^ptgon", "^mptx<end>", "^plong", "^abc<end>"]
+    assert kept[1] == ["^g", "^x", "^l", "^a"]
 
 
-def test_one_turn_a_record_suits_every_template():
-    """The remedy works: with one assistant turn, nothing is rewritten."""
-    tokenizer = byte_tokenizer()
-    tokenizer.chat_template = REWRITING
+def test_a_chat_that_begins_too_long_gives_way_too(tokenizer):
+    """A user's first turn that fills the length leaves room for half of the answer."""
+    chat = [{"role": "user", "content": "x" * 90}, {"role": "assistant", "content": "good day"}]
     (example,) = tokenize_examples(
-        records=[{"m": CHAT[:2]}], tokenizer=tokenizer, max_length=100, messages_field="m"
+        records=[{"m": chat}], tokenizer=tokenizer, max_length=20, messages_field="m"
     )
-    assert learned(tokenizer, example) == "(thought)good day<end>"
+    assert tokenizer.decode(example["input_ids"]) == "[assistant]good day<end>"
+
+
+def test_the_length_of_a_private_text_is_not_shown(tokenizer, caplog, capfd):
+    """The tokenizer's own warning about long texts would show it."""
+    transformers.utils.logging.enable_propagation()
+    tokenize_examples(
+        records=[{"p": "x" * 999, "c": "y"}],
+        tokenizer=byte_tokenizer(model_max_length=10),
+        max_length=8,
+        prompt_field="p",
+        completion_field="c",
+    )
+    transformers.utils.logging.disable_propagation()
+    assert caplog.text == ""
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -170,17 +186,26 @@ def test_a_malformed_chat_is_named_and_never_shown(tokenizer, message, part):
         )
     assert "record 2" in str(refused.value)
     assert part in str(refused.value)
+    assert refused.value.__context__ is None
     assert "diagnosis" not in str(refused.value)
 
 
 def test_a_template_that_refuses_is_quoted_by_name_only():
-    """A template may quote the chat in its own error, so that text is not passed on."""
+    """A template may quote a chat in its own error, so that text is not passed on."""
     tokenizer = byte_tokenizer()
-    tokenizer.chat_template = "{{ raise_exception('bad: ' + messages[0].content) }}"
-    chat = [{"role": "user", "content": "my diagnosis"}]
-    with pytest.raises(ConfigurationError, match="refused record 1") as refused:
+    tokenizer.chat_template = (
+        "{{ raise_exception('bad: ' + messages[0].content) if messages[0].content != 'fine' }}fine"
+    )
+    chats = [[{"role": "user", "content": text}] for text in ("my diagnosis", "fine", "my illness")]
+    with pytest.raises(
+        ConfigurationError, match="records 1, 3: the chat template refused it"
+    ) as no:
         tokenize_examples(
-            records=[{"m": chat}], tokenizer=tokenizer, max_length=9, messages_field="m"
+            records=[{"m": chat} for chat in chats],
+            tokenizer=tokenizer,
+            max_length=9,
+            messages_field="m",
         )
-    assert "diagnosis" not in str(refused.value)
-    assert refused.value.__suppress_context__
+    assert "TemplateError" in str(no.value)
+    assert "diagnosis" not in str(no.value)
+    assert no.value.__context__ is None
