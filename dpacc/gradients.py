@@ -7,7 +7,8 @@ block a privacy unit on to a sink.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,25 +78,25 @@ class GradientBuffer:
         self._touched = False
         self.in_half_precision = False
 
-    def open(self, *, examples: int, sink: Sink, owners: Tensor | None = None) -> None:
-        """Accept the gradients of a backward over `examples` examples.
+    @contextmanager
+    def open(self, *, examples: int, sink: Sink, owners: Tensor | None = None) -> Iterator[None]:
+        """While it lasts, accept the gradients of a backward over `examples` examples.
 
         Args:
             examples: how many losses there are.
             sink: where the gradients go.
             owners: [examples], which privacy unit each example belongs to, 0 … units−1; a unit's
                 gradients are averaged. By default every example is its own unit.
-        """
-        self._sink, self._examples, self._owners = sink, examples, owners
-        self._touched = self.in_half_precision = False
-
-    def close(self) -> None:
-        """Accept no more.
 
         Raises:
             PrivacyError: no layer wrote anything.
         """
-        self._sink = None
+        self._sink, self._examples, self._owners = sink, examples, owners
+        self._touched = self.in_half_precision = False
+        try:
+            yield
+        finally:
+            self._sink = None
         if not self._touched:
             raise PrivacyError(
                 "the losses depend on no adapter; enable the adapters, and compute the losses "

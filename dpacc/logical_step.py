@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -21,7 +22,8 @@ class LogicalStep:
     """Iterate over its micro-batches, `backward` each, then `update` once.
 
     The engine makes it; it refuses every order of calls under which an example would be counted
-    twice, left out, or released without noise.
+    twice, left out, or released without noise. A step in which a collation, a backward or the
+    update failed is of no more use: whoever catches the error cannot go on without its examples.
 
     Attributes:
         index: the step's number, from 0.
@@ -45,12 +47,15 @@ class LogicalStep:
         self._waiting = deque(micro_batches)
         self._placeholder = placeholder
         self._probe = probe
+        # One for all iterations, so that a loop may leave off between two micro-batches.
+        self._rehearsals = iter(()) if probe is None else probe.rehearsals()
         self._present = present
         self._gradients = gradients
         self._accumulate = accumulate
         self._drop = drop
         self._release = release
         self._updated = False
+        self._broken: str | None = None
         self._examples_due = 0
         self._take: Callable[[Tensor], None] | None = None
         self.made_up = False
@@ -60,9 +65,13 @@ class LogicalStep:
 
         Before the first step, the coupling probe's made-up micro-batches come by as well; a rank
         with fewer micro-batches than others gets made-up ones that count for nothing.
+
+        Raises:
+            PrivacyError: a micro-batch had no backward, or the step failed before.
         """
         if self._probe is not None:
             yield from self._rehearse(self._probe)
+        self._require_backward_done()
         while self._waiting:
             units = self._waiting.popleft()
             yield self._hand_out_units(units) if units else self._hand_out_placeholder()
@@ -77,31 +86,36 @@ class LogicalStep:
     @property
     def whole(self) -> bool:
         """Whether every micro-batch of this rank had its backward, so that `update` may come."""
-        return self._probe is None and not self._waiting and self._take is None
+        done = self._probe is None and not self._waiting and self._take is None
+        return done and self._broken is None
 
     def backward(self, losses: Tensor) -> None:
         """Per-example gradients of `losses` [examples], clipped and added to the step's sum.
 
         Raises:
-            PrivacyError: not one loss per example, called twice for one micro-batch, or a
-                gradient that escaped clipping.
+            PrivacyError: not one loss per example, called twice for one micro-batch, a gradient
+                that escaped clipping, or the step failed before.
         """
+        self._require_sound()
         if self._take is None:
             raise PrivacyError(
                 "step.backward must be called once for each micro-batch that the step yields; "
                 "a second call would count its examples twice"
             )
-        take, self._take = self._take, None
         _require_one_loss_per_example(losses, self._examples_due)
-        take(losses)
+        # What a backward that fails has added by then is not known, so it cannot be tried again.
+        with self._broken_by_errors("a backward"):
+            self._take(losses)
+        self._take = None
 
     def update(self) -> None:
         """Reduce over ranks, charge the ledger, add noise once, and step the optimizer.
 
         Raises:
-            PrivacyError: micro-batches are left over, or the step was updated before.
+            PrivacyError: micro-batches are left over, the step was updated before, or it failed.
             LedgerError: the charge could not be written, so nothing is released.
         """
+        self._require_sound()
         if self._updated:
             raise PrivacyError(f"step {self.index} was updated already; one update a step")
         if not self.whole:
@@ -109,11 +123,13 @@ class LogicalStep:
                 f"step {self.index} has micro-batches without a backward; call "
                 "step.backward(losses) for each before step.update()"
             )
+        with self._broken_by_errors("the update"):
+            self._release()
         self._updated = True
-        self._release()
 
     def require_updated(self) -> None:
-        """Refuse to go on to the next step when this one was skipped."""
+        """Refuse to go on to the next step when this one was skipped, or failed."""
+        self._require_sound()
         if not self._updated:
             raise PrivacyError(
                 f"step {self.index} was left without step.update(); whether a step is skipped "
@@ -121,7 +137,8 @@ class LogicalStep:
             )
 
     def _rehearse(self, probe: CouplingProbe) -> Iterator[Any]:
-        for examples in probe.rehearsals():
+        self._require_backward_done()
+        for examples in self._rehearsals:
             yield self._hand_out(examples, lambda losses: probe.observe(self._gradients(losses)))
             self._require_backward_done()
         probe.conclude()
@@ -146,13 +163,32 @@ class LogicalStep:
         self, examples: list[Any], take: Callable[[Tensor], None], *, made_up: bool = True
     ) -> Any:
         self._take, self._examples_due, self.made_up = take, len(examples), made_up
-        return self._present(examples)
+        with self._broken_by_errors("making a batch"):
+            return self._present(examples)
 
     def _require_backward_done(self) -> None:
+        self._require_sound()
         if self._take is not None:
             raise PrivacyError(
                 "a micro-batch was passed over without step.backward(losses); every drawn "
                 "example must take part"
+            )
+
+    @contextmanager
+    def _broken_by_errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._broken = f"{what} failed ({type(error).__name__})"
+            raise
+
+    def _require_sound(self) -> None:
+        if self._broken is not None:
+            raise PrivacyError(
+                f"step {self.index} cannot go on: {self._broken}, and whoever caught the error "
+                "cannot know whose examples would be left out or counted twice; let the error end "
+                "the run, then resume it (memory: with smaller micro-batches, such as a smaller "
+                "micro_batch_tokens or max_physical_batch_size)"
             )
 
 

@@ -58,9 +58,8 @@ class Materialize:
 
     def _kept(self, losses: Tensor, owners: Tensor | None) -> KeptGradients:
         kept = self._keep(self._buffer.layout, units=_units(losses, owners), device=self._device)
-        self._buffer.open(examples=len(losses), sink=kept, owners=owners)
-        self._backward(losses.sum(), False)
-        self._buffer.close()
+        with self._buffer.open(examples=len(losses), sink=kept, owners=owners):
+            self._backward(losses.sum(), False)
         return kept
 
 
@@ -102,13 +101,11 @@ class Ghost:
     def _add(self, losses: Tensor, owners: Tensor | None, into: ClippedSum) -> None:
         units, loss = _units(losses, owners), losses.sum()
         norms = SquaredNorms(self._buffer.layout, units=units, device=self._device)
-        self._buffer.open(examples=len(losses), sink=norms, owners=owners)
-        self._backward(loss, True)
-        self._buffer.close()
+        with self._buffer.open(examples=len(losses), sink=norms, owners=owners):
+            self._backward(loss, True)
         sink = into.sink(into.scales(norms.squares))
-        self._buffer.open(examples=len(losses), sink=sink, owners=owners)
-        self._backward(loss, False)
-        self._buffer.close()
+        with self._buffer.open(examples=len(losses), sink=sink, owners=owners):
+            self._backward(loss, False)
         into.require_bounded(sink)
 
 

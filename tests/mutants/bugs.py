@@ -7,12 +7,14 @@ from tests.mutants.federation_hole_bugs import FEDERATION_HOLE_BUGS
 from tests.mutants.known_bugs import KNOWN_BUGS
 from tests.mutants.loop_bugs import LOOP_BUGS
 from tests.mutants.own_bugs import OWN_BUGS
+from tests.mutants.surface_bugs import SURFACE_BUGS
 from tests.mutants.unit_bugs import UNIT_BUGS
 
 BUGS = (
     *KNOWN_BUGS,
     *OWN_BUGS,
     *LOOP_BUGS,
+    *SURFACE_BUGS,
     *FEDERATED_BUGS,
     *FEDERATION_HOLE_BUGS,
     *UNIT_BUGS,

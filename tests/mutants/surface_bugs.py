@@ -1,0 +1,58 @@
+"""Mistakes where a person's own program, or another library, meets the engine."""
+
+from __future__ import annotations
+
+from tests.mutants.bug import Bug
+from tests.mutants.checks import DPACC
+from tests.mutants.planting import Patch
+
+_FAILED = f"{DPACC}/test_failed_steps.py"
+
+SURFACE_BUGS = (
+    Bug(
+        "failed backward skipped",
+        "a micro-batch whose backward ran out of memory counts as done",
+        (
+            Patch("dpacc.logical_step", "            self._broken = f", "            _ = f"),
+            Patch(
+                "dpacc.logical_step",
+                "            self._take(losses)\n        self._take = None\n",
+                "            take, self._take = self._take, None\n            take(losses)\n",
+            ),
+        ),
+        (
+            f"{_FAILED}::test_a_step_whose_backward_ran_out_of_memory_is_not_released[3-ghost]",
+            f"{_FAILED}::test_a_step_whose_backward_ran_out_of_memory_is_not_released[4-materialize]",
+        ),
+    ),
+    Bug(
+        "failed collation skipped",
+        "a micro-batch that could not be made may be replaced by another, or tried again",
+        (Patch("dpacc.logical_step", "            self._broken = f", "            _ = f"),),
+        (f"{_FAILED}::test_a_collation_that_failed_ends_the_step",),
+    ),
+    Bug(
+        "micro-batch lost between iterations",
+        "a loop that leaves an iteration over a step and begins another loses a micro-batch",
+        (
+            Patch(
+                "dpacc.logical_step",
+                "        self._require_backward_done()\n        while self._waiting:",
+                "        while self._waiting:",
+            ),
+        ),
+        (f"{_FAILED}::test_a_second_iteration_does_not_pass_a_micro_batch_over",),
+    ),
+    Bug(
+        "failed update passed over",
+        "a loop that catches a failed update goes on to the next step",
+        (
+            Patch(
+                "dpacc.logical_step",
+                'this one was skipped, or failed."""\n        self._require_sound()\n',
+                'this one was skipped, or failed."""\n        self._updated = True\n',
+            ),
+        ),
+        (f"{_FAILED}::test_a_step_whose_update_failed_is_not_passed_over",),
+    ),
+)
