@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from dpacc_accounting.arguments import require_delta
 from dpacc_accounting.calibration import (
     MOST_STEPS,
     Calibration,
@@ -17,11 +18,11 @@ from dpacc_accounting.calibration import (
     training,
     whole_steps,
 )
+from dpacc_accounting.event_fields import real
 from dpacc_accounting.gaussian import gaussian_mu
 from dpacc_accounting.guarantee import Adjacency, Guarantee
 from dpacc_accounting.pricing import delta as price_delta
 from dpacc_accounting.pricing import epsilon as price_epsilon
-from dpacc_accounting.pricing import require_delta
 
 
 def calibrate_steps(
@@ -58,7 +59,8 @@ def calibrate_steps(
     >>> plan.steps, plan.guarantee.epsilon <= 8.0
     (789, True)
     """
-    rate = _checked(dataset_size, batch_size, noise_multiplier, epsilon, delta)
+    rate, noise_multiplier = _checked(dataset_size, batch_size, noise_multiplier)
+    epsilon, delta = require_epsilon(epsilon), require_delta(delta)
 
     def planned(steps: int) -> Calibration:
         return _priced(rate, noise_multiplier, steps, delta, adjacency, unit, method)
@@ -104,6 +106,8 @@ def calibrate_epochs(
     >>> plan.steps
     790
     """
+    dataset_size, batch_size = require_sizes(dataset_size, batch_size)
+    _, noise_multiplier = _checked(dataset_size, batch_size, noise_multiplier)
     most = calibrate_steps(
         dataset_size=dataset_size,
         batch_size=batch_size,
@@ -153,7 +157,9 @@ def calibrate_batch_size(
     >>> round(plan.sample_rate * 67349), plan.guarantee.epsilon <= 8.0
     (379, True)
     """
-    _checked(dataset_size, 1, noise_multiplier, epsilon, delta)
+    dataset_size, _ = require_sizes(dataset_size, 1)
+    _, noise_multiplier = _checked(dataset_size, 1, noise_multiplier)
+    epsilon, delta = require_epsilon(epsilon), require_delta(delta)
 
     def planned(batch_size: int) -> Calibration:
         count = whole_steps(dataset_size, batch_size, epochs, steps)
@@ -194,7 +200,7 @@ def calibrate_epsilon(
     >>> round(run.guarantee.epsilon, 3)
     1.828
     """
-    rate = _checked(dataset_size, batch_size, noise_multiplier, 1.0, delta)
+    rate, noise_multiplier = _checked(dataset_size, batch_size, noise_multiplier)
     count = whole_steps(dataset_size, batch_size, epochs, steps)
     return _priced(rate, noise_multiplier, count, delta, adjacency, unit, method)
 
@@ -223,7 +229,7 @@ def calibrate_delta(
     >>> f"{run.guarantee.delta:.2e}"
     '1.00e-05'
     """
-    rate = _checked(dataset_size, batch_size, noise_multiplier, 1.0, 0.5)
+    rate, noise_multiplier = _checked(dataset_size, batch_size, noise_multiplier)
     count = whole_steps(dataset_size, batch_size, epochs, steps)
     event = training(rate=rate, noise_multiplier=noise_multiplier, steps=count)
     guarantee = price_delta(
@@ -312,16 +318,12 @@ def _central_limit_steps(
     return float((mu / rate) ** 2 / growth)
 
 
-def _checked(
-    dataset_size: int, batch_size: int, noise_multiplier: float, epsilon: float, delta: float
-) -> float:
-    """The sampling probability of arguments within range."""
-    require_sizes(dataset_size, batch_size)
-    require_epsilon(epsilon)
-    require_delta(delta)
-    if not (math.isfinite(noise_multiplier) and noise_multiplier > 0):
+def _checked(dataset_size: int, batch_size: int, noise_multiplier: float) -> tuple[float, float]:
+    """The sampling probability, and σ, of arguments within range."""
+    dataset_size, batch_size = require_sizes(dataset_size, batch_size)
+    sigma = real(noise_multiplier, name="noise_multiplier")
+    if not (math.isfinite(sigma) and sigma > 0):
         raise ValueError(
-            f"noise_multiplier={noise_multiplier} is not a finite number > 0; typical values: "
-            "0.3 to 10"
+            f"noise_multiplier={sigma} is not a finite number > 0; typical values: 0.3 to 10"
         )
-    return batch_size / dataset_size
+    return batch_size / dataset_size, sigma

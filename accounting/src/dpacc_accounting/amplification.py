@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dpacc_accounting.arguments import an_event
 from dpacc_accounting.events import (
     Composed,
     Event,
@@ -38,7 +39,7 @@ def without_amplification(*, event: Event) -> Event:
     >>> without_amplification(event=Repeated(event=step, times=3))
     Repeated(event=Gaussian(noise_multiplier=1.0), times=3)
     """
-    match event:
+    match an_event(event):
         case PoissonSampled(event=inner) | SampledWithoutReplacement(event=inner):
             return without_amplification(event=inner)
         case TruncatedPoissonSampled() if event.may_be_full and event.probability > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from dpacc_accounting.arguments import require_rate
 from dpacc_accounting.attacks import lowest
 from dpacc_accounting.calibration import (
     Calibration,
@@ -18,7 +19,7 @@ from dpacc_accounting.calibration import (
 from dpacc_accounting.gaussian import gaussian_mu
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pricing import delta as price_delta
-from dpacc_accounting.tradeoff import detection_within, require_rate
+from dpacc_accounting.tradeoff import detection_within
 
 # The search over ε starts in the middle of its range, with steps of this share of it.
 _FIRST_STEP = 0.25
@@ -60,8 +61,8 @@ def calibrate_noise_to_advantage(
     >>> round(plan.noise_multiplier, 4), plan.guarantee.delta <= 0.3829250
     (2.0, True)
     """
-    require_sizes(dataset_size, batch_size)
-    _require_inside("advantage", advantage)
+    dataset_size, batch_size = require_sizes(dataset_size, batch_size)
+    advantage = _require_inside("advantage", advantage)
     count, rate = whole_steps(dataset_size, batch_size, epochs, steps), batch_size / dataset_size
     require_protection(rate, count, advantage, dataset_size)
 
@@ -125,8 +126,8 @@ def calibrate_noise_to_detection(
     >>> 0.999 < plan.noise_multiplier < 1.002
     True
     """
-    for name, value in (("true_positives", true_positives), ("false_positives", false_positives)):
-        _require_inside(name, value)
+    true_positives = _require_inside("true_positives", true_positives)
+    false_positives = _require_inside("false_positives", false_positives)
     if true_positives <= false_positives:
         raise ValueError(
             f"true_positives={true_positives} is no more than false_positives={false_positives}, "
@@ -167,7 +168,8 @@ def calibrate_noise_to_detection(
     return found
 
 
-def _require_inside(name: str, value: float) -> None:
-    require_rate(name, value)
-    if value in (0, 1):
-        raise ValueError(f"{name}={value} is not strictly between 0 and 1; give such as 0.1")
+def _require_inside(name: str, value: float) -> float:
+    rate = require_rate(name, value)
+    if rate in (0, 1):
+        raise ValueError(f"{name}={rate} is not strictly between 0 and 1; give such as 0.1")
+    return rate

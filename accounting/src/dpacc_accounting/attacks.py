@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from scipy.special import ndtri
 
+from dpacc_accounting.arguments import an_event, require_rate, require_unit
 from dpacc_accounting.events import Event
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pricing import delta as price_delta
-from dpacc_accounting.tradeoff import exact_mu, gaussian_power, require_rate
+from dpacc_accounting.tradeoff import exact_mu, gaussian_power
 
 # The search for the best line of the trade-off curve stops at steps of this share of μ.
 _FINEST_STEP = 0.02
@@ -80,6 +81,8 @@ def attack_risk(
     >>> round(risk.advantage, 4), round(risk.true_positives, 4), round(risk.error, 4)
     (0.3829, 0.0924, 0.3085)
     """
+    false_positives = require_rate("false_positives", false_positives)
+    event, prior, unit = an_event(event), require_rate("prior", prior), require_unit(unit)
     asked = (event, adjacency, method)
     caught = _detection(*asked, false_positives)
     return AttackRisk(
@@ -184,6 +187,7 @@ def positive_predictive_value(
     >>> round(positive_predictive_value(event=once, false_positives=0.01, prior=0.1), 4)
     0.5065
     """
+    false_positives = require_rate("false_positives", false_positives)
     caught = _detection(event, adjacency, method, false_positives)
     return _predictive_value(caught, false_positives, prior)
 
@@ -202,7 +206,7 @@ def _delta(event: Event, adjacency: Adjacency, method: str) -> Callable[[float],
 
 
 def _detection(event: Event, adjacency: Adjacency, method: str, false_positives: float) -> float:
-    require_rate("false_positives", false_positives)
+    false_positives = require_rate("false_positives", false_positives)
     if (mu := exact_mu(event=event, adjacency=adjacency)) is not None:
         return gaussian_power(mu=mu, false_positives=false_positives)
     priced = _delta(event, adjacency, method)
@@ -255,7 +259,7 @@ def lowest(
 
 
 def _error(event: Event, adjacency: Adjacency, method: str, prior: float) -> float:
-    require_rate("prior", prior)
+    prior = require_rate("prior", prior)
     rarer = min(prior, 1 - prior)
     if rarer == 0:
         return 0.0
@@ -264,6 +268,6 @@ def _error(event: Event, adjacency: Adjacency, method: str, prior: float) -> flo
 
 
 def _predictive_value(caught: float, false_positives: float, prior: float) -> float:
-    require_rate("prior", prior)
+    prior = require_rate("prior", prior)
     right, wrong = prior * caught, (1 - prior) * false_positives
     return right / (right + wrong) if right else 0.0

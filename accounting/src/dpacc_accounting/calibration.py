@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 
+from dpacc_accounting.arguments import require_delta, whole
 from dpacc_accounting.bracketing import last_negative
 from dpacc_accounting.composition import Release
+from dpacc_accounting.event_fields import real
 from dpacc_accounting.events import Event, Gaussian, PoissonSampled, Repeated
 from dpacc_accounting.gaussian import gaussian_mu
 from dpacc_accounting.guarantee import Adjacency, Guarantee
 from dpacc_accounting.pricing import epsilon as price
-from dpacc_accounting.pricing import require_delta
 
 # Longer runs and other budgets are refused: nobody trains so, and doubles lose their digits.
 MOST_STEPS = 10**12
@@ -86,9 +87,8 @@ def calibrate_noise(
     >>> plan.steps, round(plan.noise_multiplier, 4), plan.guarantee.epsilon <= 8.0
     (790, 0.4636, True)
     """
-    require_sizes(dataset_size, batch_size)
-    require_epsilon(epsilon)
-    require_delta(delta)
+    dataset_size, batch_size = require_sizes(dataset_size, batch_size)
+    epsilon, delta = require_epsilon(epsilon), require_delta(delta)
     count = whole_steps(dataset_size, batch_size, epochs, steps)
     rate, adjacency = batch_size / dataset_size, Adjacency(adjacency)
     require_protection(rate, count, delta, dataset_size)
@@ -99,7 +99,7 @@ def calibrate_noise(
     def guarantee(sigma: float) -> Guarantee:
         return price(event=event(sigma), delta=delta, adjacency=adjacency, unit=unit, method=method)
 
-    def whole(sigma: float) -> float:
+    def excess(sigma: float) -> float:
         return _log_ratio(guarantee(sigma).epsilon, epsilon)
 
     def leading(points: int) -> Callable[[float], float]:
@@ -118,12 +118,12 @@ def calibrate_noise(
     for points, close in _APPROACHES if method == "pld" else ():
         place = _approach(leading(points), place, close)
     if method != "pld":
-        place = _approach(whole, place, _CLOSE)
+        place = _approach(excess, place, _CLOSE)
     sigma, slope = round_up(place[0]), place[1]
     found, nudge = guarantee(sigma), 1e-7
     if found.epsilon > epsilon * (1 + _NEAR_MISS):
         # Another dominating pair is the worse one here: search on the whole price.
-        sigma = round_up(_approach(whole, (sigma, 1.0), _CLOSE)[0])
+        sigma = round_up(_approach(excess, (sigma, 1.0), _CLOSE)[0])
         found = guarantee(sigma)
     while found.epsilon > epsilon:
         needed = _log_ratio(found.epsilon, epsilon) / slope
@@ -220,28 +220,34 @@ def round_up(value: float) -> float:
     return float(context.create_decimal(Decimal(value)))
 
 
-def require_sizes(dataset_size: int, batch_size: int) -> None:
-    """Refuse sizes that are not whole numbers with 1 <= batch_size <= dataset_size.
+def require_sizes(dataset_size: int, batch_size: int) -> tuple[int, int]:
+    """Both sizes as whole numbers with 1 <= batch_size <= dataset_size.
 
     Raises:
         ValueError: with the values and the remedy.
+
+    >>> require_sizes(1000, 10)
+    (1000, 10)
     """
-    for name, value in (("dataset_size", dataset_size), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not 1 <= value < math.inf or value != int(value):
-            raise ValueError(f"{name}={value} is not an integer >= 1")
-    if batch_size > dataset_size:
+    size, batch = whole("dataset_size", dataset_size), whole("batch_size", batch_size)
+    if batch > size:
         raise ValueError(
-            f"batch_size={batch_size} exceeds dataset_size={dataset_size}; "
+            f"batch_size={batch} exceeds dataset_size={size}; "
             "lower the batch size, or draw every unit in every step with batch_size=dataset_size"
         )
+    return size, batch
 
 
-def require_epsilon(epsilon: float) -> None:
-    """Refuse an ε that is not a number from 1e-12 to 1e9.
+def require_epsilon(value: float) -> float:
+    """ε as a float from 1e-12 to 1e9.
 
     Raises:
         ValueError: with the value and typical ones.
+
+    >>> require_epsilon(8)
+    8.0
     """
+    epsilon = real(value, name="epsilon")
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise ValueError(f"epsilon={epsilon} is not a finite number > 0; typical values: 1 to 10")
     if not _LEAST_EPSILON <= epsilon <= _MOST_EPSILON:
@@ -249,6 +255,7 @@ def require_epsilon(epsilon: float) -> None:
             f"epsilon={epsilon} is outside [{_LEAST_EPSILON:g}, {_MOST_EPSILON:g}], beyond what "
             "a double resolves; typical values: 1 to 10"
         )
+    return epsilon
 
 
 def require_protection(rate: float, steps: int, delta: float, dataset_size: int) -> None:
@@ -277,14 +284,13 @@ def whole_steps(dataset_size: int, batch_size: int, epochs: float | None, steps:
     if (epochs is None) == (steps is None):
         raise ValueError(f"epochs={epochs} and steps={steps}: give exactly one of them")
     if steps is not None:
-        if isinstance(steps, bool) or not 1 <= steps < math.inf or steps != int(steps):
-            raise ValueError(f"steps={steps} is not an integer >= 1")
-        count = int(steps)
-    elif epochs is None or not (math.isfinite(epochs) and epochs > 0):
-        raise ValueError(f"epochs={epochs} is not a finite number > 0")
+        count = whole("steps", steps)
     else:
+        passes = real(epochs, name="epochs")
+        if not (math.isfinite(passes) and passes > 0):
+            raise ValueError(f"epochs={passes} is not a finite number > 0")
         # From the shortest decimal: 0.1 epochs of 1000 in batches of 10 are 10 steps, not 11.
-        count = math.ceil(Fraction(repr(float(epochs))) * dataset_size / batch_size)
+        count = math.ceil(Fraction(repr(passes)) * dataset_size / batch_size)
     if count > MOST_STEPS:
         asked = f"epochs={epochs}" if steps is None else f"steps={steps}"
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dpacc_accounting.arguments import an_event
 from dpacc_accounting.events import (
     AdaptivelyClipped,
     Composed,
@@ -38,7 +39,7 @@ def to_dp_event(*, event: Event) -> Any:
     """
     import dp_accounting
 
-    match event:
+    match an_event(event):
         case Gaussian(noise_multiplier=sigma):
             return dp_accounting.GaussianDpEvent(sigma)
         case AdaptivelyClipped():

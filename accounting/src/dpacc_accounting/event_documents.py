@@ -6,6 +6,7 @@ import math
 from dataclasses import fields
 from typing import Any
 
+from dpacc_accounting.arguments import an_event
 from dpacc_accounting.events import (
     AdaptivelyClipped,
     Composed,
@@ -55,6 +56,7 @@ def event_to_json(*, event: Event) -> dict[str, Any]:
     >>> event_to_json(event=Repeated(event=Gaussian(noise_multiplier=2.0), times=3))
     {'event': 'repeated', 'of': {'event': 'gaussian', 'noise_multiplier': 2.0}, 'times': 3}
     """
+    an_event(event)
     document: dict[str, Any] = {"event": _NAMES[type(event)]}
     for field in fields(event):
         document[_JSON_KEYS.get(field.name, field.name)] = _value_to_json(

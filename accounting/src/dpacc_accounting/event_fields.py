@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 
@@ -22,8 +22,21 @@ def real(value: Any, *, name: str) -> float:
     2.0
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise ValueError(f"{name}={value!r} is not a number")
-    return float(value)
+        raise ValueError(f"{name}={shown(value)} is not a number here; give a float")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is too large for a float") from None
+
+
+def shown(value: Any) -> str:
+    """`value` in one short line, for a message.
+
+    >>> shown("many\\nlines")
+    "'many\\\\nlines'"
+    """
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def count(value: Any, *, name: str = "times") -> int:
@@ -40,7 +53,7 @@ def count(value: Any, *, name: str = "times") -> int:
     except TypeError:
         times = -1
     if times < 0:
-        raise ValueError(f"{name}={value!r} is not an integer >= 0; give a whole number")
+        raise ValueError(f"{name}={shown(value)} is not an integer >= 0; give a whole number")
     return times
 
 
@@ -77,6 +90,23 @@ def chance(value: Any, *, name: str) -> float:
     return q
 
 
+def listed(value: Any, *, name: str) -> tuple[Any, ...]:
+    """`value` as a tuple of its parts.
+
+    Raises:
+        ValueError: it is no list, by `name`.
+
+    >>> listed([1, 2], name="weights")
+    (1, 2)
+    """
+    if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):
+        raise ValueError(f"{name}={shown(value)} is not a list")
+    try:
+        return tuple(value)
+    except TypeError:
+        raise ValueError(f"{name}={shown(value)} is not a list") from None
+
+
 def nested_events(event: Any) -> Iterator[Any]:
     """`event`, and every event inside it."""
     yield event
@@ -92,4 +122,6 @@ def require_event(value: Any, *, owner: str) -> None:
         ValueError: with the culprit.
     """
     if not isinstance(value, AnyEvent):
-        raise ValueError(f"{owner} holds {value!r}, which is not an event; give a Gaussian, ...")
+        raise ValueError(
+            f"{owner} holds {shown(value)}, which is not an event; give a Gaussian, ..."
+        )

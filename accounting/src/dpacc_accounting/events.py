@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from dpacc_accounting.event_fields import AnyEvent, count, real, require_event
+from dpacc_accounting.event_fields import AnyEvent, count, listed, real, require_event
 from dpacc_accounting.mechanisms import (
     DiscreteGaussian,
     ExponentialMechanism,
@@ -145,7 +145,7 @@ class Composed(AnyEvent):
     events: tuple[Event, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "events", tuple(self.events))
+        object.__setattr__(self, "events", listed(self.events, name="events"))
         for part in self.events:
             require_event(part, owner="Composed")
 
@@ -177,9 +177,10 @@ class Mixture(AnyEvent):
     events: tuple[Event, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "events", tuple(self.events))
+        object.__setattr__(self, "events", listed(self.events, name="events"))
+        weights = listed(self.weights, name="weights")
         object.__setattr__(
-            self, "weights", tuple(real(w, name="a weight of Mixture") for w in self.weights)
+            self, "weights", tuple(real(w, name="a weight of Mixture") for w in weights)
         )
         for part in self.events:
             require_event(part, owner="Mixture")

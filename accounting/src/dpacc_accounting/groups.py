@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from dpacc_accounting.arguments import an_event, require_delta, require_unit, whole
 from dpacc_accounting.bracketing import last_negative
 from dpacc_accounting.composition import Release, releases
 from dpacc_accounting.events import Event
@@ -12,7 +13,6 @@ from dpacc_accounting.guarantee import Adjacency, Guarantee
 from dpacc_accounting.pld import joint_mu
 from dpacc_accounting.pricing import delta as price_delta
 from dpacc_accounting.pricing import epsilon as price_epsilon
-from dpacc_accounting.pricing import require_delta
 
 # Beyond this size only the general rules are tried.
 _LARGEST_GROUP = 10_000
@@ -50,12 +50,11 @@ def group_epsilon(
     >>> print(pair)
     (ε = 4.378, δ = 1e-05)-DP, add-or-remove adjacency, unit: group of up to 2 examples, PLD
     """
-    require_delta(delta)
-    if isinstance(size, bool) or not 1 <= size < math.inf or size != int(size):
-        raise ValueError(f"size={size} is not an integer >= 1; give how many units are together")
+    event, delta, unit = an_event(event), require_delta(delta), require_unit(unit)
+    size = whole("size", size)
     if size == 1:
         return price_epsilon(event=event, delta=delta, adjacency=adjacency, unit=unit)
-    low, high = _group_interval(event, int(size), delta, Adjacency(adjacency))
+    low, high = _group_interval(event, size, delta, Adjacency(adjacency))
     return Guarantee(
         epsilon=high,
         delta=delta,
@@ -89,6 +88,7 @@ def user_epsilon(
     >>> user_epsilon(event=Gaussian(noise_multiplier=2.0), cap=2, delta=1e-5).unit
     'user with up to 2 examples'
     """
+    cap = whole("cap", cap)
     found = group_epsilon(event=event, size=cap, delta=delta, adjacency=adjacency, unit=unit)
     many = unit if cap == 1 else f"{unit}s"
     return Guarantee(

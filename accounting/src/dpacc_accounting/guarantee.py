@@ -8,6 +8,8 @@ from decimal import ROUND_CEILING, Context, Decimal
 from enum import StrEnum
 from typing import Any
 
+from dpacc_accounting.event_fields import shown
+
 
 class Adjacency(StrEnum):
     """Which two datasets count as neighbours.
@@ -21,6 +23,11 @@ class Adjacency(StrEnum):
 
     ADD_OR_REMOVE = "add-or-remove"
     REPLACE_ONE = "replace-one"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Adjacency:
+        known = ", ".join(str(member) for member in cls)
+        raise ValueError(f"adjacency={shown(value)} is unknown; choose one of {known}")
 
 
 METHOD_NAMES = {"pld": "PLD", "rdp": "RDP", "gaussian": "Gaussian closed form"}

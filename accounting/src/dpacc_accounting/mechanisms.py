@@ -7,7 +7,7 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
-from dpacc_accounting.event_fields import AnyEvent, real
+from dpacc_accounting.event_fields import AnyEvent, real, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,5 +128,5 @@ def _keep_whole(event: Any, name: str) -> None:
     except TypeError:
         whole = 0
     if whole < 1:
-        raise ValueError(f"{name}={value!r} is not a whole number above 0")
+        raise ValueError(f"{name}={shown(value)} is not a whole number above 0")
     object.__setattr__(event, name, whole)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from dpacc_accounting.arguments import an_event, finite_epsilon, require_delta, require_unit
 from dpacc_accounting.composition import Release, pieces, releases
-from dpacc_accounting.event_fields import nested_events
+from dpacc_accounting.event_fields import nested_events, shown
 from dpacc_accounting.events import Event, Selected
 from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
 from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee
@@ -45,7 +46,7 @@ def epsilon(
     >>> print(epsilon(event=Repeated(event=step, times=1000), delta=1e-5))
     (ε = 1.829, δ = 1e-05)-DP, add-or-remove adjacency, unit: example, PLD
     """
-    require_delta(delta)
+    event, delta = an_event(event), require_delta(delta)
     adjacency = _checked(adjacency, unit, method)
     method = _method_for(event, method)
     low, high = _event_epsilon(event, adjacency, delta, method)
@@ -88,8 +89,7 @@ def delta(
     >>> round(delta(event=Gaussian(noise_multiplier=1.0), epsilon=1.0).delta, 6)
     0.126937
     """
-    if not (math.isfinite(epsilon) and epsilon >= 0):
-        raise ValueError(f"epsilon={epsilon} is not a finite number >= 0")
+    event, epsilon = an_event(event), finite_epsilon(epsilon)
     adjacency = _checked(adjacency, unit, method)
     method = _method_for(event, method)
     bound, possible = _event_delta(event, adjacency, epsilon, method)
@@ -109,21 +109,12 @@ def delta(
     )
 
 
-def require_delta(delta: float) -> None:
-    """Refuse a δ outside (0, 1).
-
-    Raises:
-        ValueError: with the remedy.
-    """
-    if not 0 < delta < 1:
-        raise ValueError(f"delta={delta} is outside (0, 1); choose it below 1 / dataset_size")
-
-
 def _checked(adjacency: Adjacency, unit: str, method: str) -> Adjacency:
-    if method not in METHOD_NAMES:
-        raise ValueError(f"method={method!r} is unknown; choose one of {', '.join(METHOD_NAMES)}")
-    if not unit:
-        raise ValueError("unit is empty; name whose data one unit is, such as 'example'")
+    if not isinstance(method, str) or method not in METHOD_NAMES:
+        raise ValueError(
+            f"method={shown(method)} is unknown; choose one of {', '.join(METHOD_NAMES)}"
+        )
+    require_unit(unit)
     return Adjacency(adjacency)
 
 

@@ -25,6 +25,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from dpacc_accounting.bracketing import last_negative
+from dpacc_accounting.event_fields import real, shown
 from dpacc_accounting.events import Selected
 
 # Questions to the profile of one run; any ε₁ gives a bound, and this is close to the best.
@@ -109,6 +110,9 @@ def runs_at(*, event: Selected, quantile: float) -> int:
     >>> runs_at(event=coin, quantile=0.4), runs_at(event=coin, quantile=0.6)
     (1, 2)
     """
+    if not isinstance(event, Selected):
+        raise ValueError(f"event={shown(event)} is not a Selected, whose runs can be drawn")
+    quantile = real(quantile, name="quantile")
     if not 0 <= quantile < 1:
         raise ValueError(f"quantile={quantile} is outside [0, 1)")
     below = 0.0

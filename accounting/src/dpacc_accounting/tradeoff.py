@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from scipy.special import ndtr, ndtri, ndtri_exp
 
+from dpacc_accounting.arguments import an_event, require_rate, whole
 from dpacc_accounting.bracketing import last_negative
 from dpacc_accounting.composition import releases
 from dpacc_accounting.events import Event
@@ -53,7 +54,7 @@ class TradeoffCurve:
         >>> round(curve.false_negatives(false_positives=0.05), 4)
         0.7405
         """
-        require_rate("false_positives", false_positives)
+        false_positives = require_rate("false_positives", false_positives)
         if self.exact_mu is not None:
             return 1 - gaussian_power(mu=self.exact_mu, false_positives=false_positives)
         rest = 1 - false_positives
@@ -128,8 +129,7 @@ def tradeoff_curve(
     >>> round(1 - curve.false_negatives(false_positives=0.01), 3)
     0.018
     """
-    if points < 2:
-        raise ValueError(f"points={points} is below 2; a curve needs the ends of its ε at least")
+    points = whole("points", points, least=2)
 
     def priced(epsilon: float) -> float:
         return price_delta(
@@ -203,7 +203,7 @@ def exact_mu(*, event: Event, adjacency: Adjacency) -> float | None:
     1.0
     """
     try:
-        counts = releases(event=event)
+        counts = releases(event=an_event(event))
     except ValueError:
         return None
     if any(release.probability < 1 or release.noise_multiplier == 0 for release in counts):
@@ -220,16 +220,6 @@ def gaussian_power(*, mu: float, false_positives: float) -> float:
     0.2595
     """
     return float(ndtr(ndtri(false_positives) + mu))
-
-
-def require_rate(name: str, value: float) -> None:
-    """Refuse a rate outside [0, 1].
-
-    Raises:
-        ValueError: with its name and value.
-    """
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}={value} is outside [0, 1]; give it as a share, such as 0.01")
 
 
 def _chord_below(
