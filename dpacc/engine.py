@@ -11,7 +11,6 @@ from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
 from dpacc_accounting import Guarantee
 from torch import Tensor, nn
 
@@ -26,12 +25,13 @@ from dpacc.admission import (
     refuse_replaced_adapters,
 )
 from dpacc.backends import Backend, backend_for
-from dpacc.batching import cut_into_micro_batches, starting_cost
 from dpacc.books import Books
 from dpacc.checkpoint import Checkpoints
 from dpacc.errors import BudgetExhausted, ConfigurationError
 from dpacc.fingerprints import code_fingerprint, data_fingerprint
-from dpacc.logical_step import Collate, LogicalStep, Unit
+from dpacc.keyed_dropout import KeyedDropout
+from dpacc.logical_step import Collate, LogicalStep
+from dpacc.micro_batches import MicroBatches
 from dpacc.plan import PrivacyPlan
 from dpacc.probe import CouplingProbe, probe_examples_for
 from dpacc.randomness import SECRET_BYTES, RunSecret
@@ -161,6 +161,12 @@ class PrivacyEngine:
         )
         # Last, because placing may cut parameters over the ranks, whose shapes are then gone.
         self._model, self._optimizer = self._backend.place(model, optimizer)
+        self._dropout = KeyedDropout(
+            model=self._model,
+            secret=self._secret,
+            device=self.accelerator.device,
+            tokens_may_be_flattened=self._buffer.tokens_may_be_flattened,
+        )
         self._resumption = None
         if self._checkpoints is not None:
             self._resumption = Resumption(
@@ -216,29 +222,41 @@ class PrivacyEngine:
             examples=probe_examples,
             rounds=lambda: self._buffer.in_half_precision,
         )
+        batches = MicroBatches(
+            dataset=dataset,
+            members=members,
+            collate=collate,
+            accelerator=self.accelerator,
+            dropout=self._dropout,
+            max_tokens=self.micro_batch_tokens,
+            max_units=self._most_units,
+        )
         sampler = PoissonSampler(
             dataset_size=self.plan.dataset_size,
             expected_batch_size=self.plan.expected_batch_size,
             secret=self._secret,
         )
-        for index in range(self._books.steps_charged, self.plan.steps):
-            self._release.draw_ahead(index)
-            drawn = [[dataset[i] for i in members[int(u)]] for u in sampler.draw(step=index)]
-            total = self._zero_sum()
-            step = LogicalStep(
-                index=index,
-                micro_batches=self._share_of_this_rank(drawn),
-                placeholder=probe_examples[0],
-                probe=probe,
-                present=partial(self._present, collate),
-                gradients=self._whole_gradients,
-                accumulate=partial(self._strategy.add, into=total),
-                drop=self._drop,
-                release=partial(self._release_checked, index, total),
-            )
-            yield step
-            step.require_updated()
-            probe = None
+        try:
+            for index in range(self._books.steps_charged, self.plan.steps):
+                self._release.draw_ahead(index)
+                drawn = batches.of_this_rank(sampler.draw(step=index))
+                total = self._zero_sum()
+                step = LogicalStep(
+                    index=index,
+                    micro_batches=drawn,
+                    placeholder=probe_examples[0],
+                    probe=probe,
+                    present=batches.presenting(index),
+                    gradients=self._dropout.until_after(self._whole_gradients),
+                    accumulate=self._dropout.until_after(partial(self._strategy.add, into=total)),
+                    drop=self._dropout.until_after(self._drop),
+                    release=partial(self._release_checked, index, total),
+                )
+                yield step
+                step.require_updated()
+                probe = None
+        finally:
+            self._dropout.rest()
 
     def resume(self) -> int:
         """Go back to the last checkpoint and redo the released steps after it, without data.
@@ -301,6 +319,13 @@ class PrivacyEngine:
         chosen = Ghost if self.per_example_gradients == "ghost" else Materialize
         self._strategy: Strategy = chosen(self._buffer, self._backward, device)
 
+    @property
+    def _most_units(self) -> int | None:
+        keeps_rows = self.per_example_gradients == "materialize"
+        limits = [max(1, self._most_rows)] if keeps_rows else []
+        limits += [self.micro_batch_units] if self.micro_batch_units is not None else []
+        return min(limits, default=None)
+
     def _whole_gradients(self, losses: Tensor) -> Tensor:
         """Of made-up examples, for the probe: their memory is its alone, and gone after it."""
         return Materialize(self._buffer, self._backward, self.accelerator.device).rows(losses)
@@ -310,7 +335,8 @@ class PrivacyEngine:
         self._strategy.add(losses, None, self._zero_sum())
 
     def _backward(self, loss: Tensor, keep_graph: bool) -> None:
-        self._backend.backward(loss, keep_graph)
+        with self._dropout.backward():
+            self._backend.backward(loss, keep_graph)
         refuse_raw_gradients(self._model)
 
     def _members(
@@ -337,24 +363,6 @@ class PrivacyEngine:
             )
         return members
 
-    def _share_of_this_rank(self, drawn: list[Unit]) -> list[list[Unit]]:
-        keeps_rows = self.per_example_gradients == "materialize"
-        limits = [max(1, self._most_rows)] if keeps_rows else []
-        limits += [self.micro_batch_units] if self.micro_batch_units is not None else []
-        cut = cut_into_micro_batches(
-            lengths=[max(_length(example) for example in unit) for unit in drawn],
-            counts=[len(unit) for unit in drawn],
-            ranks=self.accelerator.num_processes,
-            max_tokens=self.micro_batch_tokens,
-            start_cost=starting_cost(self.accelerator.device.type),
-            max_units=min(limits, default=None),
-        )
-        mine = cut[self.accelerator.process_index]
-        return [[drawn[position] for position in positions] for positions in mine]
-
-    def _present(self, collate: Collate, examples: list[Any]) -> Any:
-        return send_to_device(collate(examples), self.accelerator.device)
-
     def _zero_sum(self) -> ClippedSum:
         return ClippedSum(
             plan=self.plan,
@@ -373,10 +381,3 @@ def _agree_on_secret(fixed_seed: int | None) -> RunSecret:
     if fixed_seed is not None:
         return RunSecret.from_fixed_seed(fixed_seed)
     return RunSecret(ranks.share_from_main(secrets.token_bytes(SECRET_BYTES)))
-
-
-def _length(example: Any) -> int:
-    try:
-        return len(example["input_ids"])
-    except (KeyError, TypeError, IndexError):
-        return 1

@@ -66,12 +66,13 @@ class GradientBuffer:
             [examples · tokens, features], example after example.
 
     Attributes:
+        tokens_may_be_flattened: as given.
         in_half_precision: whether gradients of the last backward came in 16 bits.
     """
 
     def __init__(self, layout: Layout, *, tokens_may_be_flattened: bool = False) -> None:
         self.layout = layout
-        self._flattened = tokens_may_be_flattened
+        self.tokens_may_be_flattened = tokens_may_be_flattened
         self._sink: Sink | None = None
         self._examples = 0
         self._owners: Tensor | None = None
@@ -106,7 +107,7 @@ class GradientBuffer:
     def by_example(self, values: Tensor) -> Tensor:
         """A layer's inputs or output gradients as [examples, tokens, features]."""
         rows = values.shape[0]
-        if self._flattened and values.ndim == 2 and rows % max(self._examples, 1) == 0:
+        if self.tokens_may_be_flattened and values.ndim == 2 and rows % max(self._examples, 1) == 0:
             rows = self._examples
         return values.reshape(rows, -1, values.shape[-1])
 
