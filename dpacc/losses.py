@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpacc.keyed_dropout import resting
 from dpacc.ranks import is_undivided
 from dpacc.supervision import IGNORED
 from dpacc.token_losses import projected_cross_entropy, token_cross_entropy
@@ -132,7 +133,8 @@ def _logits_are_the_heads(model: nn.Module, head: nn.Module, inputs: Mapping[str
     outputs: list[Tensor] = []
     hook = head.register_forward_hook(lambda *call: outputs.append(call[-1]))
     try:
-        logits = model(**inputs, use_cache=False).logits
+        with resting():  # which keeps the micro-batch's own calls in their order
+            logits = model(**inputs, use_cache=False).logits
     finally:
         hook.remove()
     return len(outputs) == 1 and torch.equal(logits, outputs[0])

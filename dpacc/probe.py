@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from dpacc.errors import PrivacyError
 
@@ -114,17 +113,6 @@ def _vocabulary_size(model: nn.Module) -> int:
     return int(getattr(embeddings, "num_embeddings", _LARGEST_LABEL))
 
 
-def _drops_out(module: nn.Module) -> bool:
-    """Whether a module's own training flag turns dropout on, in it or in a layer it holds.
-
-    The model as a whole stays in training mode: quantized layers and activation checkpointing
-    take other paths when it does not.
-    """
-    rates = [value for name, value in vars(module).items() if "drop" in name]
-    rates += [child.p for child in (module, *module.children()) if isinstance(child, _DropoutNd)]
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)
-
-
 class CouplingProbe:
     """Two made-up micro-batches and the verdict on the gradients they gave.
 
@@ -151,18 +139,10 @@ class CouplingProbe:
     def rehearsals(self) -> Iterator[list[Any]]:
         """The examples of the two micro-batches: one alone, then among its neighbours.
 
-        Dropout rests meanwhile, for it would change gradients by chance.
+        Dropout goes on meanwhile: an invented example's masks are the same in both.
         """
-        resting = [module for module in self._model.modules() if _drops_out(module)]
-        modes = [module.training for module in resting]
-        for module in resting:
-            module.training = False
-        try:
-            yield self._examples[:1]
-            yield self._examples
-        finally:
-            for module, mode in zip(resting, modes, strict=True):
-                module.training = mode
+        yield self._examples[:1]
+        yield self._examples
 
     def observe(self, gradients: Tensor) -> None:
         """Keep the watched example's row of [examples, width] gradients."""

@@ -21,8 +21,8 @@ from dpacc.errors import PrivacyError
 
 _FIRST_SEED = 0x64706163 << 32
 _REMEDY = (
-    "what is random must be each example's own. Ordinary dropout is; set whatever else draws (noise "
-    "on embeddings, router jitter, stochastic depth) to 0 in the model's configuration"
+    "what is random must be each example's own. Ordinary dropout is; set whatever else draws "
+    "(noise on embeddings, router jitter, stochastic depth) to 0 in the model's configuration"
 )
 
 

@@ -54,32 +54,6 @@ def test_what_cannot_be_made_up_is_refused_with_the_remedy(like: Any) -> None:
         made_up_examples(model=tiny_base("llama"), like=like)
 
 
-class Attention(nn.Module):
-    """Reads a dropout rate under its own training flag, as attention layers do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.attention_dropout = 0.5
-        self.projection = nn.Linear(2, 2)
-
-
-def test_dropout_rests_during_the_rehearsal_and_nothing_else_does() -> None:
-    """Dropout layers, and modules that hold a rate, rest; others keep training; all return."""
-    model = nn.ModuleDict(
-        {"drop": nn.Dropout(0.3), "attend": Attention(), "plain": nn.Linear(2, 2)}
-    )
-    probe = CouplingProbe(model=model, examples=[{}, {}])
-    rehearsals = 0
-    for _ in probe.rehearsals():
-        rehearsals += 1
-        assert not model["drop"].training
-        assert not model["attend"].training
-        assert model["attend"].projection.training
-        assert model["plain"].training
-    assert rehearsals == 2
-    assert all(module.training for module in model.modules())
-
-
 def verdict(first: list[float], second: list[float], *, dtype: torch.dtype = torch.float32) -> None:
     probe = CouplingProbe(model=nn.Linear(1, 1).to(dtype), examples=[{}, {}])
     probe.observe(torch.tensor([first]))

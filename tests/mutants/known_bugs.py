@@ -74,8 +74,8 @@ KNOWN_BUGS = (
         "all ranks take the first rank's share, so that its examples count twice",
         (
             Patch(
-                "dpacc.engine",
-                "cut[self.accelerator.process_index]",
+                "dpacc.micro_batches",
+                "cut[self._accelerator.process_index]",
                 "cut[0]",
             ),
         ),

@@ -122,7 +122,7 @@ OWN_BUGS = (
         "the last micro-batch of every step is left out",
         (
             Patch(
-                "dpacc.engine",
+                "dpacc.micro_batches",
                 "for positions in mine]",
                 "for positions in mine[: max(1, len(mine) - 1)]]",
             ),
