@@ -71,9 +71,9 @@ class ExampleMasks:
         if len(shape) == 3:
             heads, queries, keys = shape
             size = max(queries, keys) - first
-            drawn = self._draws(example, call, size * size * heads).reshape(-1, heads)
+            stays = self._draws(example, call, size * size * heads) >= threshold
             places = _shells(size)[: queries - first, : keys - first]
-            mask[:, first:, first:] = (drawn >= threshold)[places].transpose(2, 0, 1)
+            mask[:, first:, first:] = stays.reshape(-1, heads)[places].transpose(2, 0, 1)
         elif shape:
             rest = mask[first:]
             drawn = self._draws(example, call, rest.size).reshape(rest.shape)

@@ -10,6 +10,7 @@ import random
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -168,7 +169,7 @@ class DrawsByName(TorchDispatchMode):
     """
 
     def __init__(self, names: Mapping[int, str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._names = names
         self.wanted = False
         self._depth = 0
@@ -178,14 +179,14 @@ class DrawsByName(TorchDispatchMode):
         if self.wanted or self._depth:
             self._depth += 1
             if self._depth == 1:
-                self.__enter__()
+                self.__enter__()  # type: ignore[no-untyped-call]
 
     def end(self) -> None:
         """It ended, or failed."""
         if self._depth:
             self._depth -= 1
             if self._depth == 0:
-                self.__exit__(None, None, None)
+                self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -201,19 +202,19 @@ class DrawsByName(TorchDispatchMode):
 
 def calling_module(names: Mapping[int, str]) -> str:
     """The innermost of the model's modules that is running, by its name and class."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         for held in frame.f_locals.values():
             if isinstance(held, nn.Module) and names.get(id(held)):
                 return f"{names[id(held)]} ({type(held).__name__})"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return "the model or its loss"
 
 
 def _is_random(func: Any, args: Any, kwargs: Mapping[str, Any]) -> bool:
     """Whether an operation that can draw does so with these arguments."""
     given = {argument.name: argument.default_value for argument in func._schema.arguments}
-    given |= dict(zip(given, args, strict=False)) | kwargs
+    given |= dict(zip(given, args, strict=False)) | dict(kwargs)
     idle = given.get("dropout_p") == 0 or given.get("p") == 0
     return not (idle or given.get("train", True) is False or given.get("training", True) is False)
 
