@@ -10,6 +10,7 @@ from torch import nn
 
 from dpacc.adapters import PER_EXAMPLE_RULES, trainable_layers
 from dpacc.errors import ConfigurationError, PrivacyError
+from dpacc.starting_point import refuse_starts_from_data
 
 
 def admit_model(model: nn.Module) -> None:
@@ -18,9 +19,11 @@ def admit_model(model: nn.Module) -> None:
     Raises:
         ConfigurationError: nothing is trainable.
         PrivacyError: a trainable parameter without a per-example rule, a layer that mixes
-            examples, as BatchNorm and int8 with outliers do, or an auxiliary loss that does.
+            examples, as BatchNorm and int8 with outliers do, an auxiliary loss that does, or
+            adapters that start from data which nobody declared public.
     """
     _require_trainable(model)
+    refuse_starts_from_data(model)
     _refuse_batch_norm(model)
     _refuse_outliers_of_a_whole_batch(model)
     _refuse_rounded_activations(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -61,6 +63,13 @@ class Books:
         """Write a fact beside the releases, on the main process; the ledger must be open."""
         ranks.on_main_process(self._accelerator, lambda: self._note(subject, text))
 
+    def note_start(self, notes: Sequence[tuple[str, str]]) -> None:
+        """Write subjects and texts that the ledger does not hold yet, as a resumed run's does."""
+        for subject, text in notes:
+            ranks.on_main_process(
+                self._accelerator, partial(self._note_if_new, subject=subject, text=text)
+            )
+
     def close(self) -> None:
         """Let the next run open the ledger."""
         if self._ledger is not None:
@@ -83,6 +92,11 @@ class Books:
         self.steps_charged = self._ledger.steps_charged
         if fixed_seed is not None:
             self._note("fixed-seed", f"sampling and noise came from the fixed seed {fixed_seed}")
+
+    def _note_if_new(self, *, subject: str, text: str) -> None:
+        held = {(note.subject, note.text) for note in read_ledger(path=self.path).notes}
+        if (subject, text) not in held:
+            self._note(subject, text)
 
     def _note(self, subject: str, text: str) -> None:
         assert self._ledger is not None

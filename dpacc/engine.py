@@ -38,6 +38,7 @@ from dpacc.randomness import SECRET_BYTES, RunSecret
 from dpacc.release import Release
 from dpacc.resumption import Resumption
 from dpacc.sampling import PoissonSampler, group_by_unit
+from dpacc.starting_point import refuse_private_examples_in_the_start, starting_notes
 from dpacc.strategies import (
     Ghost,
     Materialize,
@@ -207,7 +208,9 @@ class PrivacyEngine:
             BudgetExhausted: the ledger already holds all the plan's steps.
         """
         members = self._members(dataset, units)
+        refuse_private_examples_in_the_start(self._model, dataset)
         self._books.open(fixed_seed=self._secret.fixed_seed)
+        self._books.note_start(starting_notes(self._model))
         if self._books.steps_charged >= self.plan.steps and not self._resumed:
             raise BudgetExhausted(
                 f"{self._books.path} already holds all {self.plan.steps} steps of the plan; "

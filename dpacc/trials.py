@@ -164,7 +164,12 @@ class Bench:
         if adapter is not None:
             _load(model, adapter)
         elif config.lora_method == "whitened":
-            whiten(model=model, public_examples=self._held_out, collate=self._collate)
+            whiten(
+                model=model,
+                public_examples=self._held_out,
+                collate=self._collate,
+                source="the held-out data",
+            )
         return model
 
     def _freshly_adapted(self, config: TrainingConfig) -> PeftModel:

@@ -85,6 +85,17 @@ def require_one_each(*, examples: int, units: Any) -> None:
         )
 
 
+def normalised(text: str) -> str:
+    """A text without what people and programs add to it by accident.
+
+    >>> normalised(" Ann\u00a0Lee "), normalised("007"), normalised("7.0")
+    ('annlee', '7', '7')
+    """
+    visible = "".join(c for c in unicodedata.normalize("NFKC", text) if _is_visible(c))
+    folded = "".join(visible.casefold().split())
+    return str(int(folded.partition(".")[0])) if _is_number(folded) else folded
+
+
 # --- containers -----------------------------------------------------------------------------
 
 
@@ -141,7 +152,7 @@ def _is_missing(owner: Any) -> bool:
     if owner is None or type(owner).__name__ in ("NAType", "NaTType"):
         return True
     if isinstance(owner, str):
-        return _normalised(owner) in _NO_OWNER
+        return normalised(owner) in _NO_OWNER
     if isinstance(owner, bytes):
         return not owner.strip()
     if isinstance(owner, float):
@@ -202,7 +213,7 @@ def _refuse_look_alikes(owners: Sequence[Any]) -> None:
     pairs: set[tuple[int, str]] = set()
     shown: tuple[int, int] | None = None
     for place, owner in enumerate(owners):
-        known, known_at = first.setdefault(_normalised(owner), (owner, place))
+        known, known_at = first.setdefault(normalised(owner), (owner, place))
         if known != owner:
             pairs.add((known_at, owner))
             shown = shown or (known_at, place)
@@ -212,13 +223,6 @@ def _refuse_look_alikes(owners: Sequence[Any]) -> None:
             f"written, and so do {len(pairs) - 1} other pairs: are they one and the same? Write "
             "each owner in one way"
         )
-
-
-def _normalised(owner: str) -> str:
-    """A text without what people and programs add to it by accident."""
-    visible = "".join(c for c in unicodedata.normalize("NFKC", owner) if _is_visible(c))
-    folded = "".join(visible.casefold().split())
-    return str(int(folded.partition(".")[0])) if _is_number(folded) else folded
 
 
 _is_number: Callable[[str], Any] = _WHOLE.fullmatch

@@ -6,12 +6,14 @@ in common, noise is measured by it, and a step that those directions bear moves 
 sees P·x instead of x, where P makes public inputs equally large along all their main directions;
 with B fixed and orthonormal the update s·B·(A·P)·x is linear in what is learned, and noise on A
 never meets noise on B. What P does to the gradient happens before it is clipped, so the guarantee
-does not depend on P; P itself is made of public inputs and costs no privacy.
+does not depend on P. But P is made without noise, and what is saved is A·P: whoever stands in the
+public inputs is in the released weights, which the ledger says, and none of them may be private.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +29,19 @@ _REACHED = 1e-10
 """Of the main direction's second moment; what is below it is public inputs' rounding."""
 
 
+@dataclass(frozen=True)
+class WhitenedBy:
+    """What a layer's P was computed from.
+
+    Attributes:
+        source: what the examples are called, in ledger and statement.
+        examples: those that were shown to the model.
+    """
+
+    source: str
+    examples: tuple[Any, ...]
+
+
 class WhitenedLinear(nn.Linear):
     """A LoRA layer's A, y = A·P·x, where P = gain·(I − U·diag(shrinkage)·Uᵀ).
 
@@ -37,6 +52,7 @@ class WhitenedLinear(nn.Linear):
         directions: U, [in_features, k], orthonormal.
         shrinkage: [k], in [0, 1).
         gain: []; E‖P·x‖² is in_features.
+        whitened_by: what P was computed from; None while it is the identity.
     """
 
     coordinates: nn.Parameter
@@ -44,6 +60,7 @@ class WhitenedLinear(nn.Linear):
     shrinkage: Tensor
     gain: Tensor
     gradient_buffer: GradientBuffer | None = None
+    whitened_by: WhitenedBy | None = None
 
     @classmethod
     def adopt(cls, layer: nn.Linear) -> None:
@@ -178,14 +195,19 @@ def whiten(
     public_examples: Sequence[Any],
     collate: Callable[[list[Any]], Mapping[str, Tensor]],
     directions: int = DIRECTIONS,
+    source: str = "the public examples given to whiten()",
 ) -> int:
     """Show public examples to the model, one by one, and whiten each adapter's inputs; how many.
+
+    Their second moments end, without noise, in the weights that are saved: the engine writes that
+    into the ledger, and refuses private examples among them.
 
     Args:
         model: with adapters of `add_lora(method="whitened")`.
         public_examples: examples that nobody needs to be protected from.
         collate: makes a batch of a list of examples.
         directions: how many of the main directions are made equal.
+        source: what the examples are called, in ledger and statement.
 
     Raises:
         ConfigurationError: there are no public examples, or no such adapters.
@@ -199,13 +221,17 @@ def whiten(
     handles = [layer.register_forward_pre_hook(_keeping(seen[layer])) for layer in layers]
     was_training = model.training
     model.eval()
+    shown = []
     for example in _enough(public_examples, seen[layers[0]]):
         model(**_inputs_of(collate([example]), model))
+        shown.append(example)
     model.train(was_training)
     for handle in handles:
         handle.remove()
+    whitened_by = WhitenedBy(source=source, examples=tuple(shown))
     for layer in layers:
         layer.whiten(torch.cat(seen[layer])[:MOST_ROWS], directions=directions)
+        layer.whitened_by = whitened_by
     return len(layers)
 
 

@@ -109,7 +109,12 @@ def train(config: TrainingConfig) -> None:
         top_layers=config.lora_top_layers,
     )
     if config.lora_method == "whitened":
-        whiten(model=model, public_examples=held_out, collate=collate)
+        whiten(
+            model=model,
+            public_examples=held_out,
+            collate=collate,
+            source="the held-out data",
+        )
     adapters = [p for p in model.parameters() if p.requires_grad]
     trainable = sum(p.numel() for p in adapters)
     optimizer = optimizer_for(adapters, config=config)

@@ -1,5 +1,5 @@
 """Mistakes about whom the guarantee is for, and about what was made of whose data beforehand."""
-# ruff: noqa: E501 - excerpts of source stay on their lines
+
 
 from __future__ import annotations
 
