@@ -105,8 +105,9 @@ def _common_fields(private: Iterable[Any], others: Iterable[Any]) -> tuple[str, 
 
 
 def _each(examples: Iterable[Any]) -> Iterator[Any]:
-    if hasattr(examples, "__getitem__") and hasattr(examples, "__len__"):
-        return (examples[place] for place in range(len(examples)))
+    by_place: Any = examples
+    if hasattr(by_place, "__getitem__") and hasattr(by_place, "__len__"):
+        return (by_place[place] for place in range(len(by_place)))
     return iter(examples)
 
 

@@ -35,6 +35,8 @@ class PrivacyArguments:
         per_example_gradients: see [`dpacc.engine.PrivacyEngine`][]. No effect on the result.
         eval_data_is_public: that the evaluation data is no part of what is protected; needed
             where its metrics steer the training.
+        allow_eval_overlap: evaluate on data that holds private training examples, too, of which
+            metrics then tell without noise; noted in the ledger and the statement.
         log_non_private_metrics: log the training loss, which is computed without noise; noted in
             the ledger and the statement.
         fixed_seed: makes sampling and noise predictable, for tests; such a run is not private.
@@ -52,6 +54,7 @@ class PrivacyArguments:
     ledger: str | None = None
     per_example_gradients: PerExampleGradients = "auto"
     eval_data_is_public: bool = False
+    allow_eval_overlap: bool = False
     log_non_private_metrics: bool = False
     fixed_seed: int | None = None
 
