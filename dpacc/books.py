@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -60,15 +58,8 @@ class Books:
         self.steps_charged = index + 1
 
     def note(self, *, subject: str, text: str) -> None:
-        """Write a fact beside the releases, on the main process; the ledger must be open."""
-        ranks.on_main_process(self._accelerator, lambda: self._note(subject, text))
-
-    def note_start(self, notes: Sequence[tuple[str, str]]) -> None:
-        """Write subjects and texts that the ledger does not hold yet, as a resumed run's does."""
-        for subject, text in notes:
-            ranks.on_main_process(
-                self._accelerator, partial(self._note_if_new, subject=subject, text=text)
-            )
+        """Write a fact beside the releases, once, on the main process; the ledger must be open."""
+        ranks.on_main_process(self._accelerator, lambda: self._note_once(subject, text))
 
     def close(self) -> None:
         """Let the next run open the ledger."""
@@ -93,7 +84,7 @@ class Books:
         if fixed_seed is not None:
             self._note("fixed-seed", f"sampling and noise came from the fixed seed {fixed_seed}")
 
-    def _note_if_new(self, *, subject: str, text: str) -> None:
+    def _note_once(self, subject: str, text: str) -> None:
         held = {(note.subject, note.text) for note in read_ledger(path=self.path).notes}
         if (subject, text) not in held:
             self._note(subject, text)

@@ -104,6 +104,10 @@ class TrainingConfig:
         default=1000,
         at_least=1,
     )
+    allow_held_out_overlap: bool = setting(
+        "Measure on private examples, or other ones of protected units, too; the ledger says so.",
+        default=False,
+    )
     data_subset: str | None = setting("Configuration of a hub dataset.", default=None)
     train_split: str = setting("Split of a hub dataset to train on.", default="train")
     held_out_split: str = setting("Split of a hub dataset to measure on.", default="validation")

@@ -67,6 +67,21 @@ def load_units(*, config: TrainingConfig) -> list[Hashable] | None:
         ) from None
 
 
+def load_held_out_units(*, config: TrainingConfig) -> list[Hashable]:
+    """Whose held-out examples are, as far as their records name somebody in the unit field."""
+    if config.unit_field is None or config.held_out_data is None:
+        return []
+    records = read_records(
+        source=config.held_out_data,
+        fields={},
+        optional={config.unit_field: str | int},
+        split=config.held_out_split,
+        subset=config.data_subset,
+    )
+    named = chosen([record.get(config.unit_field) for record in records], config=config)
+    return [owner for owner in named if owner is not None]
+
+
 def load_held_out_examples(
     *, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase
 ) -> list[Example]:

@@ -210,7 +210,8 @@ class PrivacyEngine:
         members = self._members(dataset, units)
         refuse_private_examples_in_the_start(self._model, dataset)
         self._books.open(fixed_seed=self._secret.fixed_seed)
-        self._books.note_start(starting_notes(self._model))
+        for subject, text in starting_notes(self._model):
+            self._books.note(subject=subject, text=text)
         if self._books.steps_charged >= self.plan.steps and not self._resumed:
             raise BudgetExhausted(
                 f"{self._books.path} already holds all {self.plan.steps} steps of the plan; "

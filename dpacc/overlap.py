@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dpacc.config import TrainingConfig
 from dpacc.errors import ConfigurationError
 from dpacc.unit_identity import normalised
 
@@ -42,47 +43,102 @@ def shared_examples(*, private: Iterable[Any], others: Iterable[Any]) -> int:
     return sum(digest in found for digest in known)
 
 
-def refuse_shared_examples(
-    *, private: Iterable[Any], others: Iterable[Any], what: str, told: str, remedy: str
-) -> None:
-    """Refuse other data that holds private examples.
+def shared_units(*, private: Iterable[Any], others: Iterable[Any]) -> int:
+    """How many owners of other examples own private ones too, by `normalised` names.
 
-    Args:
-        private: as for `shared_examples`.
-        others: likewise.
-        what: what the other data is called.
-        told: what would be known of them without noise.
-        remedy: what to do.
-
-    Raises:
-        ConfigurationError: the two share an example, or cannot be compared.
-    """
-    count = shared_examples(private=private, others=others)
-    if count:
-        raise ConfigurationError(
-            f"{what}: {count} of its examples stand in the private training data too, and {told}; "
-            f"{remedy}"
-        )
-
-
-def refuse_shared_units(*, private: Iterable[Any], others: Iterable[Any], remedy: str) -> None:
-    """Refuse held-out data in which somebody stands who is protected as a whole.
-
-    Args:
-        private: the owners of the private examples.
-        others: those of the held-out examples.
-        remedy: what to do.
-
-    Raises:
-        ConfigurationError: somebody is in both.
+    >>> shared_units(private=["Ann", "Bob"], others=["ann ", "Eve"])
+    1
     """
     protected = {normalised(str(owner)) for owner in private}
-    count = len(protected & {normalised(str(owner)) for owner in others})
-    if count:
+    return len(protected & {normalised(str(owner)) for owner in others})
+
+
+def require_apart(
+    *,
+    private: Iterable[Any],
+    held_out: Iterable[Any],
+    what: str,
+    remedy: str,
+    owners: Iterable[Any] = (),
+    held_out_owners: Iterable[Any] = (),
+) -> None:
+    """Refuse held-out data that holds private examples, or others of somebody who is protected.
+
+    Args:
+        private: the private examples; a dataset by index, or anything that can be gone through.
+        held_out: the held-out ones.
+        what: what the held-out data is called.
+        remedy: what to do beside naming other data.
+        owners: whose the private examples are.
+        held_out_owners: whose the held-out ones are, as far as that is known.
+
+    Raises:
+        ConfigurationError: they share an example or an owner, or cannot be compared.
+    """
+    same = shared_examples(private=private, others=held_out)
+    if same:
         raise ConfigurationError(
-            f"held_out_data: {count} of its owners own private training examples too, and metrics "
-            f"tell of them without noise; {remedy}"
+            f"{what}: {same} of its examples stand in the private training data too, and metrics "
+            f"tell of them without noise; leave them out of one of the two, or {remedy}"
         )
+    people = shared_units(private=owners, others=held_out_owners)
+    if people:
+        raise ConfigurationError(
+            f"{what}: {people} of its owners own private training examples too, and metrics tell "
+            f"of them without noise; hold out everything that they own, or {remedy}"
+        )
+
+
+OVERLAP_NOTE = (
+    "non-private-metrics",
+    "metrics were computed without noise on held-out data that holds private training examples, or "
+    "others of protected units",
+)
+"""What the ledger says where such metrics were asked for: subject and text."""
+
+
+def admit_held_out(
+    *,
+    config: TrainingConfig,
+    private: Sequence[Any],
+    held_out: Sequence[Any],
+    owners: Sequence[Any] | None,
+    held_out_owners: Sequence[Any],
+) -> list[tuple[str, str]]:
+    """See that a recipe's held-out data is nobody's private data.
+
+    Args:
+        config: says whether private examples may be measured on.
+        private: the private examples.
+        held_out: the held-out ones; none where none were named.
+        owners: whose the private examples are, if a unit is larger than one.
+        held_out_owners: whose the held-out ones are, as far as that is known.
+
+    Returns:
+        What the ledger must say, where an overlap was allowed: subjects and texts.
+
+    Raises:
+        ConfigurationError: there is an overlap that was not allowed, or that would steer whitening.
+    """
+    if not held_out:
+        return []
+    whitens = config.lora_method == "whitened"
+    try:
+        require_apart(
+            private=private,
+            held_out=held_out,
+            what=f"held_out_data={config.held_out_data}",
+            remedy="train by another lora_method, for whitening puts them into the weights"
+            if whitens
+            else "say so with --allow_held_out_overlap true",
+            owners=owners or (),
+            held_out_owners=held_out_owners,
+        )
+    except ConfigurationError:
+        if not config.allow_held_out_overlap or whitens:
+            raise
+        return [OVERLAP_NOTE]
+    return []
 
 
 def _common_fields(private: Iterable[Any], others: Iterable[Any]) -> tuple[str, ...] | None:

@@ -17,7 +17,7 @@ import datasets
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from dpacc.artifacts import state_privacy
@@ -26,6 +26,7 @@ from dpacc.backends import refuse_cut_models
 from dpacc.decoupled_losses import BatchLosses, batch_losses_of
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError
+from dpacc.evaluated_data import EvaluatesApart, rows_untold
 from dpacc.logical_step import LogicalStep
 from dpacc.lora_methods import apply_method
 from dpacc.plan import PrivacyPlan
@@ -44,7 +45,7 @@ _ANY_NUMBER_OF_TOKENS = 1 << 40
 _COMPUTED_WITHOUT_NOISE = frozenset({"loss", "grad_norm", "train_loss", "total_flos"})
 
 
-class PrivateTrainer(Trainer):  # type: ignore[misc]
+class PrivateTrainer(EvaluatesApart):
     """A Trainer whose training is private.
 
     It also makes TRL's private, mixed in before it:
@@ -78,7 +79,6 @@ class PrivateTrainer(Trainer):  # type: ignore[misc]
     model: Any
     optimizer: Any
     plan: PrivacyPlan
-    _engine: PrivacyEngine | None
     _losses: BatchLosses
     _average: IterateAverage | None
 
@@ -102,7 +102,8 @@ class PrivateTrainer(Trainer):  # type: ignore[misc]
         # To the Trainer a logical step is one batch; a resume goes on where the ledger ends.
         args.gradient_accumulation_steps = 1
         args.ignore_data_skip = False
-        super().__init__(args=args, **given)
+        with rows_untold(asked=units is not None):
+            super().__init__(args=args, **given)
         refuse_cut_models(self.accelerator)
         self.plan = self._plan()
 
@@ -135,6 +136,7 @@ class PrivateTrainer(Trainer):  # type: ignore[misc]
             scheduler=self.lr_scheduler,
         )
         self._require_fresh_or_resumed(resume_from_checkpoint)
+        self.admit_evaluated(self.eval_dataset)
         try:
             return super().train(
                 resume_from_checkpoint=resume_from_checkpoint,
@@ -239,6 +241,7 @@ class PrivateTrainer(Trainer):  # type: ignore[misc]
                 subject="non-private-metrics",
                 text="training losses, computed from private data without noise, were logged",
             )
+        self.note_evaluated()
         return begun
 
     def _begin(self, max_steps: int) -> PrivacyEngine:

@@ -21,6 +21,7 @@ from dpacc.frozen_activations import FrozenActivations
 from dpacc.models import add_lora, load_base
 from dpacc.objective import losses_for
 from dpacc.optimizers import optimizer_for
+from dpacc.overlap import admit_held_out
 from dpacc.plan import PrivacyPlan
 from dpacc.predictions import held_out_figures
 from dpacc.ranks import join_ranks
@@ -39,12 +40,14 @@ class Bench:
 
     Args:
         config: model, data and task, which all trials share.
+        data_is_public: whether the examples to learn from need no protection.
 
     Raises:
-        ConfigurationError: one of them cannot be read, or there are several ranks.
+        ConfigurationError: one of them cannot be read, private examples are held out as well, or
+            there are several ranks.
     """
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(self, config: TrainingConfig, *, data_is_public: bool = False) -> None:
         self._accelerator = join_ranks()
         if self._accelerator.num_processes > 1:
             raise ConfigurationError("trials run in one process; launch this without ranks")
@@ -60,6 +63,14 @@ class Bench:
         self._losses_of = losses_for(config=config, model=self._base, tokenizer=self._tokenizer)
         self._private = load_training_examples(config=config, tokenizer=self._tokenizer)
         self._held_out = load_held_out_examples(config=config, tokenizer=self._tokenizer)
+        if not data_is_public:
+            admit_held_out(
+                config=config,
+                private=self._private,
+                held_out=self._held_out,
+                owners=None,
+                held_out_owners=(),
+            )
         self._collate = partial(pad_examples, pad_token_id=int(self._tokenizer.pad_token_id))
         self._frozen: FrozenActivations | None = None
         self._model: PeftModel | None = None

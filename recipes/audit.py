@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # Settings of a training run that an audit has no use for.
 _WITHOUT_EFFECT = (
     "held_out_data",
+    "allow_held_out_overlap",
     "answers",
     "unit_field",
     "lora_dropout",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,8 +59,13 @@ def main(arguments: Sequence[str]) -> None:
 def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     """Every figure by its name."""
     # Imported here, so that a mistake in the settings is told at once.
-    from dpacc.data import load_held_out_examples, pad_examples
+    from dpacc.data import (
+        load_held_out_examples,
+        load_held_out_units,
+        pad_examples,
+    )
     from dpacc.models import load_adapter, load_base
+    from dpacc.overlap import admit_held_out
     from dpacc.predictions import continue_texts, held_out_figures, held_out_texts
 
     base = load_base(
@@ -74,6 +80,14 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     if config.adapter is not None:
         model = load_adapter(model=model, folder=Path(config.adapter))
     held_out = load_held_out_examples(config=config, tokenizer=base.tokenizer)
+    private, owners = _private_examples(config, base.tokenizer)
+    admit_held_out(
+        config=config,
+        private=private,
+        held_out=held_out,
+        owners=owners,
+        held_out_owners=load_held_out_units(config=config),
+    )
     collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
     found: dict[str, Any] = {"held-out examples": len(held_out)}
     found |= held_out_figures(
@@ -96,6 +110,20 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     samples = zip(given, written, strict=True)
     found["samples"] = [{"given": prompt, "written": text} for prompt, text in samples]
     return found
+
+
+def _private_examples(
+    config: EvaluationConfig, tokenizer: Any
+) -> tuple[list[Any], list[Any] | None]:
+    """The training data and its owners, where it is at hand and has examples of this form."""
+    from dpacc.data import load_training_examples, load_units
+
+    if not Path(config.train_data).expanduser().exists():
+        return [], None
+    with suppress(ConfigurationError):
+        examples = load_training_examples(config=config, tokenizer=tokenizer)
+        return examples, load_units(config=config)
+    return [], None
 
 
 def _written(value: Any) -> str:

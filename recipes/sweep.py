@@ -79,6 +79,11 @@ class SweepConfig(TrainingConfig):
                 "picture shows every trial and a private search shows the best: leave it out, or "
                 "set --data_is_public true if it is"
             )
+        if self.allow_held_out_overlap and not self.data_is_public:
+            raise ConfigurationError(
+                "a private search chooses by held-out metrics, so private data cannot be among it: "
+                "leave allow_held_out_overlap out, and name other held_out_data"
+            )
         for name in self.cells()[0]:
             self._require_variable(name)
 
@@ -134,6 +139,7 @@ def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepCon
     from dpacc.artifacts import new_run_folder, save_run
     from dpacc.chart import Measurement
     from dpacc.search import PrivateSearch
+    from dpacc.starting_point import whitening_note
     from dpacc.trials import Bench
 
     bench = Bench(config)
@@ -143,6 +149,9 @@ def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepCon
     # The whole search is charged before its first trial, and so is one that never ends.
     with Ledger.open(path=folder / "ledger.jsonl", plan=search.plan.to_json()) as ledger:
         ledger.charge(step=0, event=search.event)
+        if any(settings.lora_method == "whitened" for _, settings in options):
+            subject, text = whitening_note("the held-out data")
+            ledger.note(subject=subject, text=text)
     drawn = search.draw_trials(options)
     best: tuple[float, Cell, SweepConfig, dict[str, float], Any] | None = None
     # Neither how many trials there are nor how they do is shown: only the best is released.
@@ -206,7 +215,7 @@ def _run_each(
     """What each combination is, what comes of it, and what it costs."""
     from dpacc.trials import Bench
 
-    bench = Bench(config)
+    bench = Bench(config, data_is_public=True)
     bench.require_adapters([settings for _, settings in options])
     plans = [bench.plan_of(config=settings) for _, settings in options]
     planned = list(zip(options, plans, strict=True))

@@ -39,6 +39,7 @@ def train(config: TrainingConfig) -> None:
     from dpacc.averaging import average_of, share_for
     from dpacc.data import (
         load_held_out_examples,
+        load_held_out_units,
         load_training_examples,
         load_units,
         pad_examples,
@@ -50,6 +51,7 @@ def train(config: TrainingConfig) -> None:
     from dpacc.models import add_lora, load_base
     from dpacc.objective import losses_for
     from dpacc.optimizers import optimizer_for
+    from dpacc.overlap import admit_held_out
     from dpacc.ranks import join_ranks, on_main_process, share_from_main
     from dpacc.schedule import schedule_for
     from dpacc.trackers import NonPrivateLoss, require_trackers, start_trackers
@@ -79,6 +81,13 @@ def train(config: TrainingConfig) -> None:
     private = load_training_examples(config=config, tokenizer=base.tokenizer)
     units = load_units(config=config)
     held_out = load_held_out_examples(config=config, tokenizer=base.tokenizer)
+    facts_of_data = admit_held_out(
+        config=config,
+        private=private,
+        held_out=held_out,
+        owners=units,
+        held_out_owners=load_held_out_units(config=config),
+    )
     collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
 
     # The plan: everything the guarantee depends on, with just enough noise to keep it.
@@ -154,6 +163,8 @@ def train(config: TrainingConfig) -> None:
             subject="non-private-metrics",
             text="training losses, computed from private data without noise, were logged",
         )
+    for subject, text in facts_of_data:
+        engine.note(subject=subject, text=text)
     private_loss = NonPrivateLoss(accelerator)
 
     collate_private: Collate = collate

@@ -151,7 +151,8 @@ def test_the_recipe_runs_under_zero3(tmp_path):
     """Two ranks that hold half the model each evaluate, train, and save whole adapters."""
     save_tiny_llama(tmp_path / "model", words=WORDS)
     for name, count in (("private", 60), ("held_out", 9)):
-        rows = ({"text": " ".join(WORDS[i % 5 : i % 5 + 2 + i % 6])} for i in range(count))
+        first = "" if name == "private" else f"{WORDS[-1]} "
+        rows = ({"text": first + " ".join(WORDS[i % 5 : i % 5 + 2 + i % 6])} for i in range(count))
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / f"{name}.jsonl").write_text(text)
     settings = {

@@ -114,6 +114,9 @@ def chat_trainer(folder: Path, *, callbacks: Sequence[Any] = ()) -> Any:
         }
         for word in WORDS
     ]
+    held_out = [
+        {"messages": [{"role": "user", "content": "it"}, chat["messages"][-1]]} for chat in chats
+    ]
     torch.manual_seed(0)
     return PrivateSFTTrainer(
         model=tiny_base("llama"),
@@ -134,7 +137,7 @@ def chat_trainer(folder: Path, *, callbacks: Sequence[Any] = ()) -> Any:
             disable_tqdm=True,
         ),
         train_dataset=Dataset.from_list(chats),
-        eval_dataset=Dataset.from_list(chats[:3]),
+        eval_dataset=Dataset.from_list(held_out[:3]),
         callbacks=list(callbacks),
         privacy=private(),
     )

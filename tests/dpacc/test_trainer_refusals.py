@@ -70,7 +70,7 @@ UNTOUCHED = Untouched(range(10))
         ({"train_dataset": None}, "length"),
         ({"units": [0] * 10}, r"PrivacyArguments\(unit"),
         ({"privacy": private(unit="patient")}, "units="),
-        ({"units": [0, 1, 2], "privacy": private(unit="patient")}, "3 units for 10 examples"),
+        ({"units": [0, 1, 2], "privacy": private(unit="patient")}, "fewer units than examples"),
         ({"privacy": private(average_iterates=-0.5)}, "share of the steps"),
         ({"privacy": private(noise_multiplier=None)}, "exactly one"),
         ({"privacy": private(target_epsilon=8.0)}, "exactly one"),

@@ -25,10 +25,12 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> TrainingConfig:
         for i in range(40)
     ]
     (folder / "data.jsonl").write_text("\n".join(lines))
+    held_out = "\n".join(line.replace('"text": "', '"text": "film ') for line in lines)
+    (folder / "held_out.jsonl").write_text(held_out)
     return TrainingConfig(
         model=str(folder / "model"),
         train_data=str(folder / "data.jsonl"),
-        held_out_data=str(folder / "data.jsonl"),
+        held_out_data=str(folder / "held_out.jsonl"),
         task="sequence-classification",
         labels=("bad", "good"),
         epsilon=8.0,

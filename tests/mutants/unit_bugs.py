@@ -1,6 +1,5 @@
 """Mistakes about whom the guarantee is for, and about what was made of whose data beforehand."""
 
-
 from __future__ import annotations
 
 from tests.mutants.bug import Bug

@@ -42,7 +42,7 @@ def measured(
 
 def learning_all_of(path: Path) -> dict[str, object]:
     """Settings by which a tiny classifier learns what is easy, and is asked the same."""
-    data = {"train_data": path, "held_out_data": path}
+    data = {"train_data": path, "held_out_data": path, "allow_held_out_overlap": True}
     return data | {"epsilon": 1e4, "steps": 8, "expected_batch_size": 30, "learning_rate": 0.03}
 
 
@@ -174,3 +174,16 @@ def test_what_cannot_be_measured_is_one_line(
         evaluation.main(as_arguments(settings(material, tmp_path) | changes))
     assert caught.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_private_examples_are_not_measured(
+    evaluation: ModuleType,
+    material: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The training file at hand is compared: exact metrics of it would be printed."""
+    values = settings(material, tmp_path) | {"held_out_data": material / "private.jsonl"}
+    with pytest.raises(SystemExit):
+        measured(evaluation, capsys, values)
+    assert "private training data" in capsys.readouterr().err

@@ -41,6 +41,7 @@ def test_a_classifier_is_trained_with_its_head(
         task="sequence-classification",
         train_data=data,
         held_out_data=data,
+        allow_held_out_overlap=True,
         label_field="mood",
         labels="bad,good",
     )
@@ -76,7 +77,11 @@ def test_classes_of_words_are_learned(
     ]
     data = write(tmp_path / "tags.jsonl", records)
     runs = train(
-        task="token-classification", train_data=data, held_out_data=data, labels="other,film"
+        task="token-classification",
+        train_data=data,
+        held_out_data=data,
+        allow_held_out_overlap=True,
+        labels="other,film",
     )
     base = AutoModelForTokenClassification.from_pretrained(tmp_path_model(runs), num_labels=2)
     loaded = PeftModel.from_pretrained(base, runs / "tiny")
@@ -91,7 +96,13 @@ def perplexities(runs: Path) -> tuple[float, float]:
     return float(before), float(after)
 
 
-LEARNS_FAST = {"epsilon": 1e4, "steps": 8, "learning_rate": 0.03, "expected_batch_size": 30}
+LEARNS_FAST = {
+    "epsilon": 1e4,
+    "steps": 8,
+    "learning_rate": 0.03,
+    "expected_batch_size": 30,
+    "allow_held_out_overlap": True,
+}
 
 
 def test_answers_to_prompts_are_learned(

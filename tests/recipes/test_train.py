@@ -34,14 +34,15 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("material")
     save_tiny_llama(folder / "model", words=WORDS)
     write_texts(folder / "private.jsonl", count=60)
-    write_texts(folder / "held_out.jsonl", count=10)
+    write_texts(folder / "held_out.jsonl", count=10, beginning="joy ")
     (folder / "empty.jsonl").write_text("")
     return folder
 
 
-def write_texts(path: Path, *, count: int) -> None:
-    rows = (" ".join(WORDS[i % 7 : i % 7 + 3 + i % 9]) for i in range(count))
-    records = ({"text": row, "author": f"author {i % 20}"} for i, row in enumerate(rows))
+def write_texts(path: Path, *, count: int, beginning: str = "") -> None:
+    """Texts of twenty authors; none begins with "joy" unless it is asked to."""
+    rows = (beginning + " ".join(WORDS[i % 7 : i % 7 + 3 + i % 9]) for i in range(count))
+    records = ({"text": row, "author": f"{beginning}author {i % 20}"} for i, row in enumerate(rows))
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
@@ -302,6 +303,7 @@ def test_an_answer_is_learned_among_the_answers(
     path.write_text("".join(json.dumps({"p": f"{p} ", "c": c}) + "\n" for p, c in rows))
     asked = {"prompt_field": "p", "completion_field": "c", "learn_end": False}
     data = {"train_data": path, "held_out_data": path, "answers": "dull,joy"}
+    data |= {"allow_held_out_overlap": True}
     train(**asked, **data, epsilon=1e4, steps=12, learning_rate=0.1)
     before, after = re.findall(
         r"step (?:0|12): held-out perplexity ([\d.]+)", capsys.readouterr().err
@@ -396,3 +398,36 @@ def test_adapters_start_alike_whatever_torch_did_before(train: Train) -> None:
     second = load_file(train() / "tiny-2/adapter_model.safetensors")
     assert first.keys() == second.keys()
     assert not any(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_held_out_data_that_is_private_is_refused(
+    train: Train, material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The training file itself, some rows of it, or an author who has rows in both; no folder is
+    made. Where it is allowed, ledger and card say it, and whitening never is."""
+    rows = (material / "private.jsonl").read_text().splitlines()
+    part = tmp_path / "part.jsonl"
+    part.write_text("\n".join(rows[3:5]))
+    same_author = tmp_path / "author.jsonl"
+    same_author.write_text(json.dumps({"text": "joy joy joy", "author": "Author 3 "}))
+    for changes in (
+        {"held_out_data": material / "private.jsonl"},
+        {"held_out_data": part},
+        {"held_out_data": part, "lora_method": "whitened", "allow_held_out_overlap": True},
+        {"held_out_data": same_author, "unit_field": "author", "expected_batch_size": 5},
+    ):
+        with pytest.raises(SystemExit):
+            train(**changes)
+        error = capsys.readouterr().err
+        assert "private training" in error
+        assert "joy" not in error
+    assert not (tmp_path / "runs").exists()
+    folder = train(held_out_data=part, allow_held_out_overlap=True) / "tiny"
+    assert "metrics were computed without noise" in (folder / "README.md").read_text()
+
+
+def test_the_card_says_by_what_adapters_were_whitened(train: Train) -> None:
+    """Held-out people are in the weights even with a proper split."""
+    card = (train(lora_method="whitened") / "tiny/README.md").read_text()
+    assert "whitened by the held-out data" in card
+    assert "in the released weights" in card
