@@ -7,6 +7,8 @@ from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
 _IDENTITY = f"{DPACC}/test_unit_identity.py"
+_OVERLAP = f"{DPACC}/test_overlap.py"
+_START = f"{DPACC}/test_starting_point.py"
 _OWNERS = "dpacc.unit_identity"
 
 UNIT_BUGS = (
@@ -47,5 +49,71 @@ UNIT_BUGS = (
             ),
         ),
         (f"{_IDENTITY}::test_the_number_of_rows_is_not_told_where_owners_are_counted",),
+    ),
+    Bug(
+        "private examples held out",
+        "exact metrics of training examples are computed, logged and saved without a word",
+        (Patch("dpacc.overlap", "    if same:\n", "    if not held_out:\n"),),
+        (f"{_OVERLAP}::test_a_trainer_evaluates_no_private_example[list]",),
+    ),
+    Bug(
+        "later data is not compared",
+        "`evaluate` and `predict` take the training data when it is given to them by hand",
+        (
+            Patch(
+                "dpacc.evaluated_data",
+                "self.admit_evaluated(self.eval_dataset if own else dataset)",
+                "self.admit_evaluated(self.eval_dataset if own else None)",
+            ),
+        ),
+        (f"{_OVERLAP}::test_data_that_is_given_later_is_compared_too",),
+    ),
+    Bug(
+        "a person on both sides",
+        "somebody who is protected as a whole is measured by other rows of theirs",
+        (Patch("dpacc.overlap", "    if people:\n", "    if people > len(list(owners)):\n"),),
+        (f"{_OVERLAP}::test_a_protected_person_may_not_stand_in_held_out_data",),
+    ),
+    Bug(
+        "an allowed overlap is forgotten",
+        "metrics of private examples are asked for, and neither ledger nor statement says it",
+        (
+            Patch(
+                "dpacc.evaluated_data",
+                "            self._engine.note(subject=subject, text=text)\n",
+                "            assert subject and text\n",
+            ),
+        ),
+        (f"{_OVERLAP}::test_an_allowed_overlap_is_in_ledger_and_statement",),
+    ),
+    Bug(
+        "a start from private data",
+        "EVA's A holds the main directions of what the layers read of the private examples",
+        (Patch("dpacc.admission", "    refuse_starts_from_data(model)\n", ""),),
+        (f"{_START}::test_a_start_from_data_is_refused_until_it_is_declared_public",),
+    ),
+    Bug(
+        "whitened by private examples",
+        "second moments of private data are in the saved weights, without noise",
+        (
+            Patch(
+                "dpacc.engine",
+                "        refuse_private_examples_in_the_start(self._model, dataset)\n",
+                "",
+            ),
+        ),
+        (f"{_START}::test_adapters_are_not_whitened_by_private_examples",),
+    ),
+    Bug(
+        "whitening is kept quiet",
+        "held-out people are in the weights, and neither ledger, statement nor card says so",
+        (
+            Patch(
+                "dpacc.starting_point",
+                "return notes + [whitening_note(each.source) for each in _whitenings(model)]",
+                "return notes",
+            ),
+        ),
+        (f"{_START}::test_the_ledger_and_the_statement_say_by_whom_adapters_were_whitened",),
     ),
 )
