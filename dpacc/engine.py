@@ -27,18 +27,20 @@ from dpacc.admission import (
 from dpacc.backends import Backend, backend_for
 from dpacc.books import Books
 from dpacc.checkpoint import Checkpoints
+from dpacc.collation import KeyedCollation
 from dpacc.errors import BudgetExhausted, ConfigurationError
 from dpacc.fingerprints import code_fingerprint, data_fingerprint
 from dpacc.keyed_dropout import KeyedDropout
 from dpacc.logical_step import Collate, LogicalStep
 from dpacc.micro_batches import MicroBatches
 from dpacc.plan import PrivacyPlan
-from dpacc.probe import CouplingProbe, probe_examples_for
+from dpacc.probe import CouplingProbe
 from dpacc.randomness import SECRET_BYTES, RunSecret
 from dpacc.release import Release
 from dpacc.resumption import Resumption
 from dpacc.sampling import PoissonSampler, group_by_unit
 from dpacc.starting_point import refuse_private_examples_in_the_start, starting_notes
+from dpacc.steady_buffers import SteadyBuffers
 from dpacc.strategies import (
     Ghost,
     Materialize,
@@ -162,6 +164,7 @@ class PrivacyEngine:
         )
         # Last, because placing may cut parameters over the ranks, whose shapes are then gone.
         self._model, self._optimizer = self._backend.place(model, optimizer)
+        self._steady = SteadyBuffers(self._model)
         self._dropout = KeyedDropout(
             model=self._model,
             secret=self._secret,
@@ -219,22 +222,27 @@ class PrivacyEngine:
             )
         if self._resumption is not None and self._books.steps_charged == 0:
             self._resumption.save(0)
-        if probe_examples is None:
-            probe_examples = probe_examples_for(model=self._model, like=dataset[0], collate=collate)
-        probe: CouplingProbe | None = CouplingProbe(
-            model=self._model,
-            examples=probe_examples,
-            rounds=lambda: self._buffer.in_half_precision,
-        )
         batches = MicroBatches(
             dataset=dataset,
             members=members,
-            collate=collate,
+            collate=KeyedCollation(collate, self._secret, rank=self.accelerator.process_index),
             accelerator=self.accelerator,
             dropout=self._dropout,
             max_tokens=self.micro_batch_tokens,
             max_units=self._most_units,
         )
+        coupling = CouplingProbe.before(
+            dataset,
+            probe_examples,
+            model=self._model,
+            collate=collate,
+            place=batches.place_made_up,
+            gradients=self._dropout.until_after(self._whole_gradients),
+            buffers=self._steady,
+            rounds=lambda: self._buffer.in_half_precision,
+            rows_limits=(self._most_rows, self.micro_batch_tokens, self.micro_batch_units),
+        )
+        probe: CouplingProbe | None = coupling
         sampler = PoissonSampler(
             dataset_size=self.plan.dataset_size,
             expected_batch_size=self.plan.expected_batch_size,
@@ -248,10 +256,9 @@ class PrivacyEngine:
                 step = LogicalStep(
                     index=index,
                     micro_batches=drawn,
-                    placeholder=probe_examples[0],
+                    placeholder=coupling.watched,
                     probe=probe,
                     present=batches.presenting(index),
-                    gradients=self._dropout.until_after(self._whole_gradients),
                     accumulate=self._dropout.until_after(partial(self._strategy.add, into=total)),
                     drop=self._dropout.until_after(self._drop),
                     release=partial(self._release_checked, index, total),
@@ -296,7 +303,12 @@ class PrivacyEngine:
 
     def whole_adapters(self) -> AbstractContextManager[None]:
         """While it lasts, adapters are whole on every rank, to be saved; all ranks must enter."""
+        self.require_steady_buffers()
         return self._backend.whole_adapters()
+
+    def require_steady_buffers(self) -> None:
+        """Refuse to go on, or to save, when a buffer of the model changed in training."""
+        self._steady.require_unchanged()
 
     def guarantee(self) -> Guarantee:
         """(ε, δ) of what has been charged so far."""
@@ -377,6 +389,7 @@ class PrivacyEngine:
 
     def _release_checked(self, index: int, clipped: ClippedSum) -> None:
         refuse_replaced_adapters(self._model, self._parameters)
+        self.require_steady_buffers()
         self._backend.require_same_optimizer(self._model)
         self._release(index, clipped.total)
 

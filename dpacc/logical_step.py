@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dpacc.errors import PrivacyError
-from dpacc.probe import CouplingProbe
+from dpacc.probe import CouplingProbe, Rehearsal
 
 Collate = Callable[[list[Any]], Any]
 Unit = list[Any]
@@ -38,7 +38,6 @@ class LogicalStep:
         placeholder: Any,
         probe: CouplingProbe | None,
         present: Callable[[list[Any]], Any],
-        gradients: Callable[[Tensor], Tensor],
         accumulate: Callable[[Tensor, Tensor | None], None],
         drop: Callable[[Tensor], None],
         release: Callable[[], None],
@@ -48,9 +47,8 @@ class LogicalStep:
         self._placeholder = placeholder
         self._probe = probe
         # One for all iterations, so that a loop may leave off between two micro-batches.
-        self._rehearsals = iter(()) if probe is None else probe.rehearsals()
+        self._rehearsals: Iterator[Rehearsal] = iter(()) if probe is None else probe.rehearsals()
         self._present = present
-        self._gradients = gradients
         self._accumulate = accumulate
         self._drop = drop
         self._release = release
@@ -70,7 +68,7 @@ class LogicalStep:
             PrivacyError: a micro-batch had no backward, or the step failed before.
         """
         if self._probe is not None:
-            yield from self._rehearse(self._probe)
+            yield from self._rehearse()
         self._require_backward_done()
         while self._waiting:
             units = self._waiting.popleft()
@@ -136,13 +134,19 @@ class LogicalStep:
                 "must not depend on its data"
             )
 
-    def _rehearse(self, probe: CouplingProbe) -> Iterator[Any]:
+    def _rehearse(self) -> Iterator[Any]:
         self._require_backward_done()
-        for examples in self._rehearsals:
-            yield self._hand_out(examples, lambda losses: probe.observe(self._gradients(losses)))
+        while (rehearsal := self._next_rehearsal()) is not None:
+            self._take, self._examples_due = rehearsal.take, rehearsal.examples
+            self.made_up = True
+            yield rehearsal.batch
             self._require_backward_done()
-        probe.conclude()
         self._probe = None
+
+    def _next_rehearsal(self) -> Rehearsal | None:
+        """The probe's next micro-batch; after the last one its verdict, and nothing."""
+        with self._broken_by_errors("the coupling probe"):
+            return next(self._rehearsals, None)
 
     def _hand_out_units(self, units: list[Unit]) -> Any:
         examples = [example for unit in units for example in unit]

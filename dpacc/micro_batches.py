@@ -35,7 +35,7 @@ class MicroBatches:
     Args:
         dataset: examples by index.
         members: the examples of each privacy unit.
-        collate: makes a batch of examples.
+        collate: makes a batch of examples; what it draws must be keyed.
         accelerator: the launch's.
         dropout: keys what is random in each micro-batch's forward.
         max_tokens: the most padded tokens in one.
@@ -83,22 +83,23 @@ class MicroBatches:
         return [[units[position] for position in positions] for positions in mine]
 
     def presenting(self, step: int) -> Callable[[list[Any]], Any]:
-        """What makes the batches of one step: from drawn examples, or from invented ones.
-
-        Raises, when called:
-            PrivacyError: collating draws random numbers from a generator that all share.
-        """
+        """What makes the batches of one step: from drawn examples, or from invented ones."""
 
         def present(examples: list[Any]) -> Any:
             numbers = [each.number if isinstance(each, Drawn) else MADE_UP for each in examples]
             plain = [each.example if isinstance(each, Drawn) else each for each in examples]
-            with refusing_draws("collate", _DRAWN_BY_ITSELF):
-                batch = self._collate(plain)
-            batch = send_to_device(batch, self._accelerator.device)
-            self._dropout.begin(step=step, examples=numbers)
-            return batch
+            return self._place(self._collate(plain), step=step, numbers=numbers)
 
         return present
+
+    def place_made_up(self, batch: Any, examples: int) -> Any:
+        """A batch of that many invented examples, where the model is."""
+        return self._place(batch, step=0, numbers=[MADE_UP] * examples)
+
+    def _place(self, batch: Any, *, step: int, numbers: Sequence[int]) -> Any:
+        batch = send_to_device(batch, self._accelerator.device)
+        self._dropout.begin(step=step, examples=numbers)
+        return batch
 
 
 def _length(example: Any) -> int:

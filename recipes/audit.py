@@ -93,8 +93,8 @@ def audit(config: AuditConfig) -> int:
     from dpacc.audit.records import write_scores
     from dpacc.audit.text_canaries import left_out, losses_of_texts, random_texts
     from dpacc.data import load_training_examples, pad_examples
+    from dpacc.invented_examples import made_up_examples
     from dpacc.models import add_lora, load_base
-    from dpacc.probe import made_up_examples
 
     started = time.monotonic()
     accelerator = Accelerator(cpu=not torch.cuda.is_available())

@@ -18,7 +18,7 @@ PLACEMENTS: dict[Placement, str] = {
 }
 
 PROBE_EXAMPLES, PROBE_TOKENS = 3, 13
-"""The larger of the coupling probe's two made-up micro-batches."""
+"""The largest of the coupling probe's made-up micro-batches."""
 
 RUNTIME_BYTES = {"processor": 550 * 2**20, "gpu": 2**30}
 """Python, torch and their libraries: measured on a processor; on a GPU an allowance for the CUDA
@@ -57,7 +57,7 @@ def device_memory(
     """Memory of one device at the worst of three moments of a run.
 
     With W = 4 bytes · trainable parameters: the coupling probe puts three examples' gradients
-    side by side, and holds one more; a micro-batch holds AdamW's 2W and the clipped sum; a release
+    side by side, and holds two more; a micro-batch holds AdamW's 2W and the clipped sum; a release
     holds that sum twice, and the noise. On a processor the noise is drawn ahead, into its own
     memory.
 
@@ -76,7 +76,7 @@ def device_memory(
     }
     optimizer = {"optimizer": _optimizer_bytes(flat, placement, ranks)}
     noise = {"noise": flat if on_processor else 0}
-    probing = max(probe.peak + flat, (2 * PROBE_EXAMPLES + 1) * flat)
+    probing = max(probe.peak + 2 * flat, (2 * PROBE_EXAMPLES + 2) * flat)
     # The clipped sum, its reduced copy, and noise or gradient; AdamW's own work on a GPU.
     releasing = (3 if on_processor else 5) * flat
     moments = {

@@ -68,7 +68,7 @@ def test_a_loss_of_an_earlier_batch_is_refused(
     """A forward that was kept for later would put examples into a step they did not join."""
     run = PlainRun(next(ledgers), max_physical_batch_size=1)
     batches = iter(run.loader)
-    for _ in range(2):  # the probe's made-up ones
+    for _ in range(5):  # the probe's made-up ones
         run.train_on(next(batches))
     batch = next(batches)
     kept = run.model(**batch).loss

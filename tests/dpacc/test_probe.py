@@ -1,91 +1,103 @@
-"""The coupling probe: made-up examples, real forward and loss, a clear verdict."""
+"""The coupling probe: made-up micro-batches, real gradients, and a verdict with a culprit."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from dpacc.errors import PrivacyError
-from dpacc.probe import CouplingProbe, made_up_examples
-from tests.tiny_models import VOCABULARY, tiny_base
+from dpacc.probe import CouplingProbe
+from dpacc.probe_verdict import Changes, Surroundings, Verdict
+
+NOWHERE = Surroundings(padded_on_the_left=False, padding_words=frozenset(), padding_word=None)
 
 
-def test_made_up_examples_have_the_fields_and_types_of_real_ones() -> None:
-    """Lists stay lists, arrays arrays, tensors tensors; ids lie in the vocabulary."""
-    real = {
-        "input_ids": [5, 6, 7],
-        "labels": torch.tensor([5, 6, 7]),
-        "attention_mask": np.array([1, 1, 1]),
-        "class": 2,
-        "weight": 0.25,
-        "text": "secret",
-        "note": None,
-    }
-    made = made_up_examples(model=tiny_base("llama"), like=real)
-    assert len({len(example["input_ids"]) for example in made}) == 3
-    for example in made:
-        assert example.keys() == real.keys()
-        assert isinstance(example["input_ids"], list)
-        assert max(example["input_ids"]) < VOCABULARY
-        assert isinstance(example["labels"], torch.Tensor)
-        assert len(example["labels"]) == len(example["input_ids"])
-        assert example["attention_mask"].tolist() == [1] * len(example["input_ids"])
-        assert isinstance(example["class"], int)
-        assert example["text"] == "made up"
-        assert example["note"] is None
-
-
-def test_made_up_examples_say_nothing_of_real_ones() -> None:
-    """Two datasets with the same fields get the same made-up examples."""
-    model = tiny_base("llama")
-    first = made_up_examples(model=model, like={"input_ids": [5, 6], "labels": [5, 6]})
-    second = made_up_examples(model=model, like={"input_ids": [9] * 50, "labels": []})
-    assert first == second
-
-
-@pytest.mark.parametrize("like", ["a string", {"image": np.zeros((3, 4))}, {"odd": object()}])
-def test_what_cannot_be_made_up_is_refused_with_the_remedy(like: Any) -> None:
-    """The caller is asked for probe_examples."""
-    with pytest.raises(PrivacyError, match="pass probe_examples"):
-        made_up_examples(model=tiny_base("llama"), like=like)
-
-
-def verdict(first: list[float], second: list[float], *, dtype: torch.dtype = torch.float32) -> None:
-    probe = CouplingProbe(model=nn.Linear(1, 1).to(dtype), examples=[{}, {}])
-    probe.observe(torch.tensor([first]))
-    probe.observe(torch.tensor([second, [9.0, 9.0]]))
-    probe.conclude()
-    assert probe._watched == []  # it keeps no gradient, not even of made-up examples
+def conclude(
+    *, dtype: torch.dtype = torch.float32, most_rows: int = 1, norm: float = 1.0, **changes: Any
+) -> None:
+    verdict = Verdict(model=nn.Linear(1, 1).to(dtype), most_rows=most_rows)
+    verdict.conclude(norm, Changes(**changes), NOWHERE)
 
 
 def test_the_verdict_allows_rounding_and_nothing_more() -> None:
-    """fp32 rounding passes, a tenth of a percent does not; 16-bit bases get their own tolerance."""
-    verdict([1.0, 2.0], [1.0, 2.000001])
-    with pytest.raises(PrivacyError, match=r"changed by 0\.4%"):
-        verdict([1.0, 2.0], [1.0, 2.01])
-    verdict([1.0, 2.0], [1.0, 2.01], dtype=torch.bfloat16)
-    with pytest.raises(PrivacyError, match="changed by"):
-        verdict([1.0, 2.0], [0.5, 1.0], dtype=torch.bfloat16)
+    """fp32 rounding passes, a few tenths of a percent do not."""
+    conclude(among=1e-6, others=1e-6, again=1e-6)
+    for kind in ("among", "others"):
+        with pytest.raises(PrivacyError, match=r"changed by 0\.4% with the examples beside it"):
+            conclude(**{kind: 0.004})
+    with pytest.raises(PrivacyError, match="from one forward to the next"):
+        conclude(again=0.004, others=0.004)
+    with pytest.raises(PrivacyError, match="longer than a length at which"):
+        conclude(beyond=0.004)
 
 
-@pytest.mark.parametrize("gradient", [[0.0, 0.0], [float("nan"), 1.0]])
-def test_a_gradient_that_shows_nothing_is_refused(gradient: list[float]) -> None:
+def test_16_bits_have_room_among_other_lengths_only() -> None:
+    """There sums are taken in another order; at equal shapes rows are rounded alike."""
+    half = torch.bfloat16
+    conclude(among=0.06, beyond=0.06, dtype=half)
+    with pytest.raises(PrivacyError, match="with the examples beside it"):
+        conclude(others=0.06, dtype=half)
+    conclude(others=0.06, same_shapes=False, dtype=half)
+    with pytest.raises(PrivacyError, match="with the examples beside it"):
+        conclude(among=0.5, dtype=half)
+
+
+def test_less_is_allowed_where_one_row_can_touch_many() -> None:
+    """What padding does to every row of a micro-batch adds up, so all together move little."""
+    half = torch.bfloat16
+    conclude(padded=0.004, dtype=half, most_rows=2)
+    with pytest.raises(PrivacyError, match=r"changed by 0\.40% with its padding"):
+        conclude(padded=0.004, dtype=half, most_rows=400)
+
+
+def test_a_loss_must_not_reach_through_a_neighbour() -> None:
+    """Any gradient of one example's loss through another's row is refused, in any precision."""
+    with pytest.raises(PrivacyError, match="through the examples beside it"):
+        conclude(leaked=1e-4, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("norm", [0.0, float("nan"), float("inf")])
+def test_a_gradient_that_shows_nothing_is_refused(norm: float) -> None:
     """Zero or NaN on the made-up example proves nothing, so training does not start."""
     with pytest.raises(PrivacyError, match="shows nothing"):
-        verdict(gradient, gradient)
+        conclude(norm=norm)
 
 
-def test_a_gradient_that_becomes_nan_among_neighbours_is_refused() -> None:
-    """NaN in company counts as a change."""
-    with pytest.raises(PrivacyError, match="with the examples beside it"):
-        verdict([1.0, 2.0], [float("nan"), 2.0])
+@pytest.mark.parametrize("kind", ["among", "others", "leaked", "padded", "beyond", "again"])
+def test_a_gradient_that_becomes_nan_is_refused(kind: str) -> None:
+    """NaN in any company counts as a change."""
+    with pytest.raises(PrivacyError):
+        conclude(**{kind: float("nan")})
+
+
+def test_the_probe_keeps_no_gradient() -> None:
+    """Not even of made-up examples, once it has concluded."""
+    weight = torch.ones(3, requires_grad=True)
+
+    def collate(examples: list[float]) -> torch.Tensor:
+        return torch.tensor(examples)[:, None]
+
+    def gradients(losses: torch.Tensor) -> torch.Tensor:
+        return torch.stack([losses.detach()] * 3, dim=1)
+
+    probe = CouplingProbe(
+        model=nn.Linear(1, 1), examples=[1.0, 2.0, 3.0, 4.0], collate=collate, gradients=gradients
+    )
+    sizes = []
+    for rehearsal in probe.rehearsals():
+        sizes.append(rehearsal.examples)
+        rehearsal.take((rehearsal.batch * weight).sum(dim=1))
+    assert sizes == [1, 3, 3, 1]
+    assert not any(isinstance(value, torch.Tensor) for value in vars(probe).values())
+    assert probe._seen == []
 
 
 def test_one_example_alone_is_no_probe() -> None:
     """Without neighbours there is nothing to compare."""
     with pytest.raises(PrivacyError, match="at least two"):
-        CouplingProbe(model=nn.Linear(1, 1), examples=[{}])
+        CouplingProbe(
+            model=nn.Linear(1, 1), examples=[{}], collate=list, gradients=lambda losses: losses
+        )

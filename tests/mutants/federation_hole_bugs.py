@@ -1,5 +1,4 @@
 """Holes that a server, a stranger or a restored disk could use in a federation."""
-# ruff: noqa: E501 - excerpts of source stay on their lines
 
 from __future__ import annotations
 

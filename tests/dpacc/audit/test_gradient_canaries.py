@@ -14,9 +14,9 @@ from dpacc_accounting import Repeated
 from dpacc.audit import Claim, DiracCanaries, judge
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError
+from dpacc.invented_examples import made_up_examples
 from dpacc.losses import causal_lm_losses
 from dpacc.plan import PrivacyPlan
-from dpacc.probe import made_up_examples
 from tests.dpacc.test_engine import RecordingOptimizer, noiseless
 from tests.tiny_models import collate, examples, tiny_model
 
