@@ -1,5 +1,8 @@
+import math
+
 import numpy as np
 import pytest
+from dpacc_accounting import Adjacency, Composed, Gaussian, Laplace, epsilon
 from dpacc_accounting.dots import Dots, dots_above, dots_below
 from dpacc_accounting.pairs import Pair
 from hypothesis import given, settings
@@ -73,3 +76,21 @@ def test_at_its_own_points_the_law_above_is_exact():
     for loss in law.losses()[10:400:37]:
         if loss > 0:
             assert delta(law, float(loss)) == pytest.approx(pair.delta(float(loss)), rel=1e-9)
+
+
+@pytest.mark.parametrize("largest", [590.0, 610.0, 650.0])
+@pytest.mark.parametrize("at_delta", [1e-5, 0.01, 0.4])
+def test_losses_beyond_a_double_are_bounded_on_both_sides(largest, at_delta):
+    """A Laplace release of 1/b has ε(δ) = 1/b + 2·ln(1 − δ), also where e^ε overflows."""
+    exact = largest + 2 * math.log1p(-at_delta)
+    found = epsilon(event=Laplace(noise_multiplier=1 / largest), delta=at_delta)
+    assert found.epsilon - found.slack <= exact <= found.epsilon
+
+
+@pytest.mark.parametrize("adjacency", list(Adjacency))
+def test_a_quiet_gaussian_beside_another_release_is_priced(adjacency):
+    """At σ = 0.02 P has no mass where Q has its own; the price is still that of both releases."""
+    quiet = Gaussian(noise_multiplier=0.02)
+    both = Composed(events=(quiet, Laplace(noise_multiplier=1.0)))
+    alone = epsilon(event=quiet, delta=1e-5, adjacency=adjacency).epsilon
+    assert alone <= epsilon(event=both, delta=1e-5, adjacency=adjacency).epsilon <= alone + 4

@@ -2,6 +2,7 @@ import math
 
 import mpmath
 import pytest
+from dpacc_accounting import Adjacency, Gaussian, PoissonSampled, Repeated, delta, epsilon
 from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon, gaussian_mu, mills_ratio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,3 +47,18 @@ def test_mu_inverts_epsilon(epsilon, log_delta):
 def test_mills_ratio_is_continuous_where_its_formula_changes():
     """The continued fraction meets the closed form at z = 20 to 1e-13."""
     assert mills_ratio(20.0) == pytest.approx(mills_ratio(math.nextafter(20.0, 0)), rel=1e-13)
+
+
+@pytest.mark.parametrize("sigma", [5e-324, 5.5e-309, 1e-300, 1e-160, 1e-154, 1e-101])
+@pytest.mark.parametrize("adjacency", list(Adjacency))
+def test_noise_too_faint_for_a_double_promises_nothing(sigma, adjacency):
+    """Where 1/σ or its square overflows, ε is infinite, and δ at least the chance to take part."""
+    once = Gaussian(noise_multiplier=sigma)
+    half = PoissonSampled(probability=0.5, event=once)
+    for event, chance in ((once, 1.0), (Repeated(event=once, times=3), 1.0), (half, 0.5)):
+        for method in ("pld", "rdp"):
+            found = epsilon(event=event, delta=1e-5, adjacency=adjacency, method=method)
+            assert found.epsilon == math.inf
+        assert delta(event=event, epsilon=3.0, adjacency=adjacency).delta >= chance
+    assert gaussian_delta(mu=math.inf, epsilon=3.0) == 1.0
+    assert gaussian_epsilon(mu=1e200, delta=1e-5) == math.inf

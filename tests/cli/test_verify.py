@@ -9,6 +9,7 @@ from dpacc_accounting import (
     AdaptivelyClipped,
     Adjacency,
     Composed,
+    DiscreteGaussian,
     Gaussian,
     Laplace,
     Ledger,
@@ -55,6 +56,24 @@ def test_all_accountants_agree(adjacency: Adjacency) -> None:
     assert 0.995 < found["dp-accounting PLD"].ratio < 1.002
     # Its Rényi accountant under-reports under replace-one, so it is not asked there.
     assert ("dp-accounting RDP" in found) == (adjacency is Adjacency.ADD_OR_REMOVE)
+
+
+@pytest.mark.parametrize(("q", "times"), [(1.0, 5), (0.01, 100)])
+def test_dp_accounting_is_asked_about_integers(q: float, times: int) -> None:
+    """A discrete Gaussian at low noise, sampled or not, is priced alike by dp-accounting.
+
+    A claim of ε 1.0 is contradicted.
+    """
+    once = DiscreteGaussian(sigma=1, sensitivity=8)
+    event = Repeated(
+        event=PoissonSampled(probability=q, event=once) if q < 1 else once, times=times
+    )
+    claim = epsilon(event=event, delta=1e-5)
+    found = compare(event=event, claim=claim)
+    (other,) = (c for c in found.comparisons if c.other.accountant.startswith("dp-accounting PLD"))
+    assert found.holds
+    assert 0.999 < other.ratio < 1.001
+    assert not compare(event=event, claim=replace(claim, epsilon=1.0, slack=0.0)).holds
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.mutants.accounting_bugs import ACCOUNTING_BUGS
 from tests.mutants.federated_bugs import FEDERATED_BUGS
 from tests.mutants.federation_hole_bugs import FEDERATION_HOLE_BUGS
 from tests.mutants.known_bugs import KNOWN_BUGS
@@ -14,8 +15,9 @@ BUGS = (
     *KNOWN_BUGS,
     *OWN_BUGS,
     *LOOP_BUGS,
-    *SURFACE_BUGS,
     *FEDERATED_BUGS,
+    *ACCOUNTING_BUGS,
     *FEDERATION_HOLE_BUGS,
+    *SURFACE_BUGS,
     *UNIT_BUGS,
 )

@@ -19,6 +19,8 @@ from dpacc_accounting.events import (
     TruncatedPoissonSampled,
 )
 
+_FAINTEST = 1e-100
+
 
 @dataclass(frozen=True, order=True)
 class Release:
@@ -115,9 +117,9 @@ def _collect(event: Event, times: int, counts: Counter[Release], others: Counter
         return
     match event:
         case Gaussian(noise_multiplier=sigma):
-            counts[Release(1.0, sigma)] += times
+            counts[Release(1.0, _audible(sigma))] += times
         case AdaptivelyClipped():
-            counts[Release(1.0, event.joint_noise_multiplier)] += times
+            counts[Release(1.0, _audible(event.joint_noise_multiplier))] += times
         case Repeated(event=inner, times=repeats):
             _collect(inner, times * repeats, counts, others)
         case Composed(events=parts):
@@ -145,6 +147,11 @@ def _collect(event: Event, times: int, counts: Counter[Release], others: Counter
             )
         case _:
             others[event] += times
+
+
+def _audible(sigma: float) -> float:
+    """σ, or 0, which promises nothing, where 1/σ² has no double: its ε would be over 1e200."""
+    return sigma if sigma >= _FAINTEST else 0.0
 
 
 def _collect_sampled(

@@ -87,8 +87,10 @@ def _connected(pair: Pair, step: float, outside: float) -> tuple[float, int, Arr
     """The grid's shift and first index, its outputs, and the shares of every cell's ends."""
     low, high = pair.loss(np.array(pair.range_holding(outside=outside)))
     numerator, denominator, _ = pair.cell_masses(_bulk(pair, step))
-    # The mean loss of the bulk: one narrower than the grid then meets a point of it.
-    shift = float(np.log(numerator / denominator)[0])
+    # The mean loss of the bulk: one narrower than the grid then meets a point of it. Where P or Q
+    # has nothing there, any point will do.
+    held = numerator[0] > 0 and denominator[0] > 0
+    shift = math.log(numerator[0] / denominator[0]) if held else 0.0
     first = min(math.floor((low - shift) / step), -2)
     last = max(math.ceil((high - shift) / step), 2)
     losses = shift + step * np.arange(float(first), last + 1.0)
@@ -125,7 +127,11 @@ def _shares(pair: Pair, bottoms: Array, edges: Array, step: float) -> tuple[Arra
     """
     numerator, denominator, excess = pair.cell_masses(edges)
     growth = np.expm1(np.minimum(bottoms, _LARGEST_LOSS))
-    right = (excess - growth * denominator) / -math.expm1(-step)
+    # P − e^bottom·Q: where P is far below Q, only both themselves have the digits.
+    surplus = np.where(
+        bottoms < -1, numerator - (growth + 1) * denominator, excess - growth * denominator
+    )
+    right = surplus / -math.expm1(-step)
     right = np.where(bottoms > _LARGEST_LOSS, numerator, right)
     right = np.clip(right, 0.0, numerator)
     return numerator - right, right
@@ -136,11 +142,18 @@ def lowered(*, masses: Array, losses: Array, left: Array, right: Array) -> Array
 
     A chord lies below h once both its ends have dropped by the cell's gap. Towards either end of
     the grid the drop would exceed the height of h over its asymptote, max(1 − t, 0): there the
-    lowered curve is the asymptote itself.
+    lowered curve is the asymptote itself. Where that cannot be computed, each cell's mass goes down
+    to its lower end, which lowers the curve by more.
+
+    Args:
+        masses: P mass of each grid point, whose curve consists of chords of h.
+        losses: the grid points.
+        left: what of it came from the cell above each point but the last.
+        right: what came from the cell below each point but the first.
     """
     step = float(losses[1] - losses[0])
-    if step > _WIDEST_STEP:
-        return np.zeros_like(masses)
+    if step > _WIDEST_STEP or losses[-1] > _LARGEST_LOSS:
+        return _floored(masses, right)
     gaps = _gaps(left, right, step)
     drop = np.maximum(np.append(gaps, 0.0), np.append(0.0, gaps))
     put, call = _heights(masses, losses, step)
@@ -148,7 +161,7 @@ def lowered(*, masses: Array, losses: Array, left: Array, right: Array) -> Array
     top = int(np.append(np.flatnonzero((call < drop)[middle:]) + middle, len(drop))[0])
     bottom = int(np.append(-1, np.flatnonzero((put < drop)[: middle + 1]))[-1])
     if top - bottom < 2:
-        return np.zeros_like(masses)
+        return _floored(masses, right)
     drop[: bottom + 1] = put[: bottom + 1]
     drop[top:] = call[top:]
     # The chord that leads to an asymptote starts on the tangent at its other end, or below it:
@@ -166,7 +179,14 @@ def lowered(*, masses: Array, losses: Array, left: Array, right: Array) -> Array
         lowered[bottom] = (put - drop)[bottom + 1] / growth
     if top < len(drop):
         lowered[top] = (call - drop)[top - 1] / decay
-    return _convex(lowered, step)
+    hull = _convex(lowered, step)
+    return hull if hull.any() else _floored(masses, right)
+
+
+def _floored(masses: Array, right: Array) -> Array:
+    """`masses`, each cell's upper share moved to its lower end too."""
+    floored: Array = np.maximum(masses + np.append(right, 0.0) - np.append(0.0, right), 0.0)
+    return floored
 
 
 def _gaps(left: Array, right: Array, step: float) -> Array:

@@ -15,7 +15,7 @@ def gaussian_delta(*, mu: float, epsilon: float) -> float:
 
     Args:
         mu: sensitivity over noise, both in the same unit: 1/σ under add-or-remove adjacency,
-            2/σ under replace-one; `sqrt(Σ μ_i²)` for a composition.
+            2/σ under replace-one; `sqrt(Σ μ_i²)` for a composition; ∞ where 1/σ is no double.
         epsilon: ε >= 0.
 
     Source: Balle & Wang 2018 (arXiv 1805.06530), theorem 8; Dong, Roth & Su 2019
@@ -26,6 +26,8 @@ def gaussian_delta(*, mu: float, epsilon: float) -> float:
     """
     if mu == 0:
         return 0.0
+    if mu == math.inf:
+        return 1.0
     start = epsilon / mu - mu / 2
     if start < -5:
         return _normal_tail(start) - mills_ratio(start + mu) * _normal_density(start)
@@ -44,6 +46,8 @@ def gaussian_epsilon(*, mu: float, delta: float) -> float:
         return 0.0
     # Chernoff: P(loss > ε) <= δ at this ε.
     high = mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta))
+    if high == math.inf:
+        return math.inf
     return last_negative(
         function=lambda epsilon: delta - gaussian_delta(mu=mu, epsilon=epsilon),
         low=0.0,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from dpacc_accounting.dots import Dots, lowered
-from dpacc_accounting.pairs import Array
+from dpacc_accounting.dots import Dots, dots_above, dots_below, lowered
+from dpacc_accounting.pairs import Array, Pair
 
+# What rounding may take from a law's mass, or add to it, far above what is observed.
+_ROUNDED_MASS = 1e-11
 # Relative error of a probability that passes through a few roundings, far above what is observed.
 _ROUNDING = 1e-13
 
@@ -51,6 +53,15 @@ class Atoms:
     masses: Array
     infinite: float
 
+    def whole(self, *, above: bool) -> Atoms:
+        """This law, all of P's mass counted; see `whole_scale`.
+
+        >>> Atoms(np.zeros(1), np.array([0.75]), 0.25).whole(above=True).infinite
+        0.25
+        """
+        scale = whole_scale(mass=math.fsum(self.masses) + self.infinite, above=above)
+        return replace(self, masses=scale * self.masses)
+
     def above(self, *, step: float) -> Dots:
         """A law on the multiples of `step` that dominates this one.
 
@@ -83,6 +94,41 @@ class Atoms:
         right: Array = np.bincount(cells - first, upper, size).astype(np.float64)
         left: Array = np.bincount(cells - first, self.masses - upper, size).astype(np.float64)
         return first, left, right
+
+
+def whole_scale(*, mass: float, above: bool) -> float:
+    """By what to multiply a law of P mass `mass`, with what was cut, to repair its rounding.
+
+    A law from above needs all of P, one from below may have no more than P: what it lacks, or has
+    too much, would be compounded by every composition.
+
+    Raises:
+        ArithmeticError: more is missing, or too much, than rounding explains.
+
+    >>> whole_scale(mass=1 + 1e-13, above=True), whole_scale(mass=0.5, above=False)
+    (1.0, 1.0)
+    >>> whole_scale(mass=0.9, above=True)
+    Traceback (most recent call last):
+    ArithmeticError: a privacy loss has mass 0.9 from above, not 1: nothing can be priced with it
+    """
+    error = 1 - mass if above else mass - 1
+    if not error <= _ROUNDED_MASS:
+        side = "above" if above else "below"
+        raise ArithmeticError(
+            f"a privacy loss has mass {mass!r} from {side}, not 1: nothing can be priced with it"
+        )
+    return 1 / mass if error > 0 else 1.0
+
+
+def on_grid(*, law: Pair | Law, step: float, outside: float, above: bool) -> Dots:
+    """A law on the grid of `step` that dominates `law`, or that it dominates, all mass counted."""
+    if isinstance(law, Pair):
+        make = dots_above if above else dots_below
+        dots = make(pair=law, step=step, outside=outside)
+    else:
+        dots = (law.dots_above if above else law.dots_below)(step=step, outside=outside)
+    scale = whole_scale(mass=math.fsum(dots.masses) + dots.infinite, above=above)
+    return replace(dots, masses=scale * dots.masses)
 
 
 class AtomicLaw(ABC):

@@ -12,18 +12,19 @@ losses dominates, and it composes like any dominating pair. A branch that does n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dpacc_accounting.dots import Dots, dots_above, dots_below
-from dpacc_accounting.laws import AtomicLaw, Atoms, Law, composed_atoms
+from dpacc_accounting.laws import AtomicLaw, Atoms, Law, composed_atoms, on_grid
 from dpacc_accounting.pairs import Pair
 from dpacc_accounting.saddlepoint import Cumulants
 
 # Points of a branch's own grid: a direct convolution takes their square.
 _LARGEST_BRANCH = 1 << 14
 _LEAST_POINTS = 1 << 11
+# Rounding error of Σ m·e^(−loss), far above what is observed.
+_SUM_ERROR = 1e-13
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,14 @@ class Branch:
         """Its privacy loss, from above or from below, on a grid no finer than it can afford."""
         single = self._single()
         if single:
-            return single.atoms(step=step, outside=outside, above=above)
+            return single.atoms(step=step, outside=outside, above=above).whole(above=above)
         width = self.width(outside=outside)
         coarse = step * max(math.ceil(width / (step * _LARGEST_BRANCH)), 1)
         parts = [
-            (_dots(law, coarse, outside, above), n)
+            (on_grid(law=law, step=coarse, outside=outside, above=above), n)
             for law, n in zip(self.laws, self.times, strict=True)
         ]
-        return composed_atoms(parts=parts, outside=outside, above=above)
+        return composed_atoms(parts=parts, outside=outside, above=above).whole(above=above)
 
     def width(self, *, outside: float) -> float:
         """Chernoff's bounds on where its loss lies, apart: an estimate, for planning."""
@@ -130,6 +131,14 @@ class SampledLaw(AtomicLaw):
     With (P, Q) dominating for removal, `((1 − q)Q + qP, Q)` does after sampling; with (P, Q)
     dominating for addition, `(P, (1 − q)P + qQ)` does.
 
+    In terms of the curve h of (P, Q), with h(s) = P − s·Q for s < 0, the sampled curve is
+
+        removal:   q·h((t − (1 − q))/q)
+        addition:  (1 − t(1 − q))·h(tq/(1 − t(1 − q))), and 0 from t = 1/(1 − q) on
+
+    which grows with h. Below t = 1 − q the first one needs all of Q, also where P has nothing left
+    or was cut: there the loss is ln(1 − q), and forgetting it would lose mass of P.
+
     Args:
         probability: q in (0, 1).
         branch: what is run on the sample, in the same direction.
@@ -165,12 +174,24 @@ class SampledLaw(AtomicLaw):
             # Where Q has no mass, the loss is at most −ln(1 − q).
             end, lost = -math.log1p(-q), whole.infinite
             return Atoms(np.append(losses, end), np.append(whole.masses, lost), 0.0)
-        kept = (1 - q) * np.exp(-whole.losses) + q
-        return Atoms(losses, whole.masses * kept, q * whole.infinite)
+        whole, unmatched = _completed(whole, above=above)
+        mixed = whole.masses * ((1 - q) * np.exp(-whole.losses) + q)
+        return Atoms(
+            np.append(losses, math.log1p(-q)),
+            np.append(mixed, (1 - q) * unmatched),
+            q * whole.infinite,
+        )
 
 
-def _dots(law: Pair | Law, step: float, outside: float, above: bool) -> Dots:
-    if isinstance(law, Pair):
-        make = dots_above if above else dots_below
-        return make(pair=law, step=step, outside=outside)
-    return (law.dots_above if above else law.dots_below)(step=step, outside=outside)
+def _completed(law: Atoms, *, above: bool) -> tuple[Atoms, float]:
+    """`law`, and the mass of Q that is at none of its losses: together no less than 1, or no more.
+
+    A law from below may have a little more of Q than there is, and is then scaled down.
+    """
+    matched = math.fsum(law.masses * np.exp(-law.losses))
+    if above:
+        return law, max(1 - matched, 0.0) + _SUM_ERROR
+    most = 1 - _SUM_ERROR
+    if matched <= most:
+        return law, most - matched
+    return replace(law, masses=law.masses * (most / matched)), 0.0

@@ -189,8 +189,7 @@ def joint_mu(*, counts: Mapping[Release, int], adjacency: Adjacency) -> float:
     2.0
     """
     sensitivity = 2.0 if adjacency is Adjacency.REPLACE_ONE else 1.0
-    terms = (n * (sensitivity / r.noise_multiplier) ** 2 for r, n in counts.items())
-    return math.sqrt(math.fsum(terms))
+    return math.hypot(*(math.sqrt(n) * sensitivity / r.noise_multiplier for r, n in counts.items()))
 
 
 def participation(*, counts: Mapping[Release, int]) -> float:

@@ -15,8 +15,7 @@ import numpy as np
 
 from dpacc_accounting.bracketing import last_negative
 from dpacc_accounting.convolution import Composition, compose
-from dpacc_accounting.dots import Dots, dots_above, dots_below
-from dpacc_accounting.laws import Law
+from dpacc_accounting.laws import Law, on_grid
 from dpacc_accounting.pairs import Pair
 from dpacc_accounting.saddlepoint import (
     LOG_DELTA_FLOOR,
@@ -148,12 +147,12 @@ class View:
         if single:
             exact = single.delta(epsilon)
             return Bounds(exact, exact), None
-        cumulants = self._cumulants(1e-30)
-        guess = math.exp(estimated_log_delta(cumulants=cumulants, epsilon=epsilon))
+        guess = math.exp(self.log_delta(epsilon=epsilon))
         steepness, least = 0.0, math.exp(LOG_DELTA_FLOOR)
         for points in (*_SKETCHES, LARGEST_GRID):
             for _ in range(_REFITS):
-                grid = self._fitted(cumulants, epsilon, guess, steepness, points)
+                # What may be left out is in the laws themselves, and so in the window's plan.
+                grid = self._fitted(self._cumulants(guess), epsilon, guess, steepness, points)
                 law = self._above(grid)
                 high = law.delta_above(epsilon)
                 steepness = max(steepness, law.steepness(epsilon))
@@ -217,26 +216,15 @@ class View:
         return Grid(replace(plan, step=max(useful, least)), window, outside, useful < least)
 
     def _above(self, grid: Grid) -> Composition:
-        laws = [_above(p, grid) for p in self.pairs]
-        return compose(laws=laws, times=self.times, window=grid.window)
+        return self._composed(grid, above=True)
 
     def _below(self, grid: Grid) -> Composition:
-        laws = [_below(p, grid) for p in self.pairs]
+        return self._composed(grid, above=False)
+
+    def _composed(self, grid: Grid, *, above: bool) -> Composition:
+        step, outside = grid.plan.step, grid.outside
+        laws = [on_grid(law=p, step=step, outside=outside, above=above) for p in self.pairs]
         return compose(laws=laws, times=self.times, window=grid.window)
-
-
-def _above(pair: Pair | Law, grid: Grid) -> Dots:
-    step, outside = grid.plan.step, grid.outside
-    if isinstance(pair, Pair):
-        return dots_above(pair=pair, step=step, outside=outside)
-    return pair.dots_above(step=step, outside=outside)
-
-
-def _below(pair: Pair | Law, grid: Grid) -> Dots:
-    step, outside = grid.plan.step, grid.outside
-    if isinstance(pair, Pair):
-        return dots_below(pair=pair, step=step, outside=outside)
-    return pair.dots_below(step=step, outside=outside)
 
 
 def _grids(pair: Pair | Law) -> int:

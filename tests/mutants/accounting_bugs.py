@@ -1,0 +1,82 @@
+"""Mistakes in the laws of privacy losses, by which an accountant would report too little."""
+
+from __future__ import annotations
+
+from tests.mutants.bug import Bug
+from tests.mutants.planting import Patch
+
+SAMPLED = "tests/accounting/test_sampled_laws.py"
+WHOLE = Patch(
+    "dpacc_accounting.laws",
+    "    if not error <= _ROUNDED_MASS:\n",
+    "    if False:\n",
+)
+
+ACCOUNTING_BUGS = (
+    Bug(
+        "outputs without the unit forgotten",
+        "what P never puts out has a loss of ln(1 − q) after sampling; leaving it out loses mass",
+        (
+            Patch(
+                "dpacc_accounting.mixing",
+                "            np.append(mixed, (1 - q) * unmatched),\n",
+                "            np.append(mixed, 0.0 * unmatched),\n",
+            ),
+        ),
+        (
+            f"{SAMPLED}::test_no_law_loses_mass[PoissonSampled1]",
+            f"{SAMPLED}::test_long_compositions_are_not_priced_too_low[event0-0.01-55.07]",
+            f"{SAMPLED}::test_many_sampled_discrete_gaussians_agree_with_the_reference[0.01-1-8-10-0.001]",
+        ),
+        quick=True,
+    ),
+    Bug(
+        "lost mass unnoticed",
+        "the same, and nobody counts the mass of a law",
+        (
+            WHOLE,
+            Patch(
+                "dpacc_accounting.mixing",
+                "            np.append(mixed, (1 - q) * unmatched),\n",
+                "            np.append(mixed, 0.0 * unmatched),\n",
+            ),
+        ),
+        (
+            f"{SAMPLED}::test_long_compositions_are_not_priced_too_low[event0-0.01-55.07]",
+            f"{SAMPLED}::test_many_sampled_discrete_gaussians_agree_with_the_reference[0.01-1-8-10-0.001]",
+        ),
+    ),
+    Bug(
+        "faint noise prices as none needed",
+        "1/σ overflows, δ becomes no number, and ε 0",
+        (
+            Patch(
+                "dpacc_accounting.composition",
+                "    return sigma if sigma >= _FAINTEST else 0.0\n",
+                "    return sigma\n",
+            ),
+            Patch(
+                "dpacc_accounting.gaussian",
+                "    if mu == math.inf:\n        return 1.0\n",
+                "",
+            ),
+        ),
+        (
+            "tests/accounting/test_gaussian.py::test_noise_too_faint_for_a_double_promises_nothing[add-or-remove-5e-324]",
+        ),
+    ),
+    Bug(
+        "losses beyond a double lowered by too little",
+        "e^loss is cut at e^600, and a lower bound rises above the truth",
+        (
+            Patch(
+                "dpacc_accounting.dots",
+                "    if step > _WIDEST_STEP or losses[-1] > _LARGEST_LOSS:\n",
+                "    if step > _WIDEST_STEP:\n",
+            ),
+        ),
+        (
+            "tests/accounting/test_dots.py::test_losses_beyond_a_double_are_bounded_on_both_sides[0.01-650.0]",
+        ),
+    ),
+)
