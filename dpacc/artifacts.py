@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpacc_accounting import read_ledger, statement
+from dpacc_accounting.record import LedgerError
 from safetensors import SafetensorError
 
 from dpacc.chart import Measurement, draw_progress
@@ -20,6 +22,7 @@ from dpacc.checkpoint import cannot_write, write_durably
 from dpacc.config import TrainingConfig
 from dpacc.errors import ConfigurationError
 from dpacc.model_card import write_card
+from dpacc.settings import require_local
 
 if TYPE_CHECKING:
     from dpacc_accounting import Guarantee
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 PICTURE = "privacy_utility.png"
 _HEADING = "# Privacy statement"
+_BEGUN: list[Path] = []
 
 
 def new_run_folder(*, output_dir: str | Path, name: str) -> Path:
@@ -39,15 +43,42 @@ def new_run_folder(*, output_dir: str | Path, name: str) -> Path:
     Raises:
         ConfigurationError: the folder cannot be created.
     """
+    require_local(output_dir, name="output_dir")
     parent = Path(output_dir).expanduser()
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        return _first_free(parent, name)
+        folder = _first_free(parent, name)
     except OSError as error:
         raise ConfigurationError(
             f"cannot create a folder in output_dir={output_dir}: {error.strerror}; "
             "choose another with --output_dir"
         ) from error
+    _BEGUN.append(folder)
+    return folder
+
+
+@contextmanager
+def unspent_folders_removed() -> Iterator[None]:
+    """Remove the folders that runs begin inside it, if an error ends it before any is charged."""
+    _BEGUN.clear()
+    try:
+        yield
+    except BaseException:
+        for folder in filter(_is_unspent, _BEGUN):
+            shutil.rmtree(folder, ignore_errors=True)
+            # The folder of all runs too, if this was to be the first.
+            with suppress(OSError):
+                folder.parent.rmdir()
+        raise
+
+
+def _is_unspent(folder: Path) -> bool:
+    """Whether every ledger in a run's folder, its clients' too, is readable and empty."""
+    try:
+        records = [read_ledger(path=path) for path in folder.rglob("*.jsonl")]
+    except LedgerError:
+        return False
+    return not any(record.releases for record in records)
 
 
 def save_run(
@@ -121,7 +152,7 @@ def state_privacy(*, folder: Path, plan: PrivacyPlan, ledger: Path) -> None:
     )
     write_file(path=folder / "privacy.json", content=document)
     card = folder / "README.md"
-    words = card.read_text() if card.exists() else ""
+    words = card.read_text(encoding="utf-8") if card.exists() else ""
     kept = words.partition(f"\n{_HEADING}")[0].rstrip()
     claim = statement(plan=record.plan, record=record, guarantee=guarantee)
     write_file(path=card, content=f"{kept}\n\n{claim}\n".lstrip().encode())

@@ -10,6 +10,7 @@ from dpacc_accounting import Ledger, read_ledger
 from dpacc import ranks
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
+from dpacc.settings import require_local
 
 
 class Books:
@@ -19,9 +20,13 @@ class Books:
         accelerator: the launch's Accelerator.
         plan: what each charge is for.
         path: the ledger's file.
+
+    Raises:
+        ConfigurationError: the path is an address of another place.
     """
 
     def __init__(self, *, accelerator: Accelerator, plan: PrivacyPlan, path: Path) -> None:
+        require_local(path, name="ledger")
         self._accelerator = accelerator
         self._plan = plan
         self.path = path

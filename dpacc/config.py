@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from dpacc_accounting.small_delta import small_delta
+
 from dpacc.errors import ConfigurationError
-from dpacc.settings import check_limits, read_settings, setting
+from dpacc.settings import check_limits, read_settings, require_local, setting
 
 Quantization = Literal["none", "nf4", "int8"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -61,8 +63,8 @@ class TrainingConfig:
         above=0,
     )
     delta: float | None = setting(
-        "The other half of the budget; null means N^-1.1 for N training examples, which publishes "
-        "N through it.",
+        "The other half of the budget, below 1/N for N training examples; null means N^-1.1, and "
+        "at most 0.001, which publishes N through it.",
         default=None,
         above=0,
         below=1,
@@ -288,11 +290,12 @@ class TrainingConfig:
         _check_labels(self)
         _check_trackers(self)
         _check_name(self.name)
+        require_local(self.output_dir, name="output_dir")
         _check_whitening(self)
 
     def delta_for(self, *, dataset_size: int) -> float:
-        """δ of a run on `dataset_size` examples: the one that was set, or N^-1.1."""
-        return float(dataset_size**-1.1) if self.delta is None else self.delta
+        """δ of a run on `dataset_size` examples: the one that was set, or N^-1.1, at most 0.001."""
+        return small_delta(dataset_size=dataset_size) if self.delta is None else self.delta
 
     @property
     def metric(self) -> Metric:

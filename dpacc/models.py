@@ -5,28 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from huggingface_hub import model_info, try_to_load_from_cache
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.pytorch_utils import Conv1D
-from transformers.utils.logging import (
-    disable_progress_bar,
-    enable_progress_bar,
-    is_progress_bar_enabled,
-)
 
 from dpacc.blocks import transformer_blocks
 from dpacc.config import LoraMethod, Precision, Quantization, Task
@@ -34,6 +26,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.lora_methods import freeze_lower
 from dpacc.pooling import pool_by_mean, pools_by_mean, takes_mean
 from dpacc.precision import precision_for
+from dpacc.pretrained import first_line, load_tokenizer, locate, quiet_loading, unreadable
 from dpacc.whitening import fix_upper
 
 if TYPE_CHECKING:
@@ -87,29 +80,24 @@ def load_base(
     if quantization == "int8":
         # Each of its layers would warn, in each forward, that it rounds its input.
         logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)
-    source = _locate(model)
+    source = locate(model)
+    tokenizer = load_tokenizer(model=model)
     options = _loading_options(quantization, dtype, device) | _naming(labels)
     try:
         with quiet_loading(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             base, report = FAMILIES[task].from_pretrained(
                 source, output_loading_info=True, trust_remote_code=False, **options
             )
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a damaged file raises whatever its parser raises
-        raise ConfigurationError(
-            f"model={model} cannot be read: {_first_line(error)} "
-            "(it must be complete: config.json, weights and tokenizer)"
-        ) from error
+        raise unreadable(model, error) from error
     if task == "sequence-classification" and pools_by_mean(source):
         pool_by_mean(base)
     _refuse_missing_weights(model, base, report)
     base.requires_grad_(False)
     base.config.use_cache = False
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     # A causal model's class is read off the last token that is no padding.
     if base.config.pad_token_id is None:
         base.config.pad_token_id = tokenizer.pad_token_id
@@ -184,7 +172,9 @@ def base_named_by(*, adapter: Path) -> str:
         ConfigurationError: it holds no adapter, or names none.
     """
     try:
-        named = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+        named = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))[
+            "base_model_name_or_path"
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         named = None
     if not isinstance(named, str):
@@ -243,55 +233,6 @@ def _loading_options(
     }[quantization]
     place = {"": device or torch.device("cpu")}
     return {"dtype": compute, "quantization_config": storage, "device_map": place}
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Keep the loaders' bars and warnings off a terminal that belongs to the recipe."""
-    level, had_bars = logging.root.manager.disable, is_progress_bar_enabled()
-    logging.disable(logging.WARNING)
-    disable_progress_bar()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(level)
-        if had_bars:
-            enable_progress_bar()
-
-
-def _locate(model: str) -> str:
-    """Return the folder, or the hub id after asking the hub once.
-
-    Loading an id that does not exist, or without a network, would retry for a minute.
-    """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return str(folder)
-    if _reads_as_path(model):
-        raise ConfigurationError(
-            f"model={model} is no folder (looked in {Path.cwd()}): check the path"
-        )
-    if try_to_load_from_cache(model, "config.json") is None:
-        try:
-            model_info(model, timeout=10)
-        except Exception as error:
-            raise ConfigurationError(
-                f"model={model} is no folder, and the hub did not give it: {_first_line(error)} "
-                "(check the id, the network, HF_HUB_OFFLINE, and `hf auth login` if it is gated)"
-            ) from error
-    return model
-
-
-def _reads_as_path(model: str) -> bool:
-    path = Path(model)
-    looks = path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1
-    return (looks and "/" in model) or (path.parent != Path() and path.parent.is_dir())
-
-
-def _first_line(error: Exception) -> str:
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__)
 
 
 def _naming(labels: Sequence[str] | None) -> dict[str, Any]:
@@ -358,7 +299,7 @@ def _wrap(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
         except ValueError as error:
             raise ConfigurationError(
                 f"no trainable adapter on lora_target_modules={config.target_modules}: "
-                f"{_first_line(error)}"
+                f"{first_line(error)}"
             ) from error
 
 

@@ -13,6 +13,7 @@ from dpacc.config import TrainingConfig
 from dpacc.decoupled_losses import BatchLosses, batch_losses_of
 from dpacc.errors import ConfigurationError
 from dpacc.losses import causal_lm_losses
+from dpacc.positions import require_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,8 +30,10 @@ def losses_for(
         tokenizer: the model's.
 
     Raises:
-        ConfigurationError: an answer is not one token, or two are the same.
+        ConfigurationError: an answer is not one token, two are the same, or the model has fewer
+            positions than examples may have tokens.
     """
+    require_positions(model=model, max_length=config.max_length)
     if config.answers is None:
         return batch_losses_of(model)
     tokens = answer_tokens(answers=config.answers, tokenizer=tokenizer)

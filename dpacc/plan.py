@@ -20,6 +20,7 @@ from dpacc_accounting import (
     epsilon,
     sum_noise_multiplier,
 )
+from dpacc_accounting.small_delta import require_small_delta
 
 Clipping = Literal["flat", "per-layer", "automatic", "adaptive"]
 Noise = Literal["gaussian", "discrete_gaussian"]
@@ -43,7 +44,7 @@ class PrivacyPlan:
         steps: T, the number of logical steps, each of which is charged.
         noise_multiplier: σ, the standard deviation of the noise on the sum divided by C.
         max_grad_norm: C, the clipping norm.
-        target_delta: δ at which ε is stated.
+        target_delta: δ at which ε is stated, below 1/N.
         target_epsilon: the ε that σ was calibrated for, if it was.
         clipping: "flat" scales by min(1, C/norm); "per-layer" does so for each of K parameters
             with C/√K (arXiv 2212.01539); "automatic" scales by C/(norm + 0.01)
@@ -112,6 +113,12 @@ class PrivacyPlan:
         _require(
             0 < self.target_delta < 1,
             f"target_delta={self.target_delta} must lie strictly between 0 and 1",
+        )
+        require_small_delta(
+            delta=self.target_delta,
+            dataset_size=self.dataset_size,
+            unit=self.unit,
+            name="target_delta",
         )
         _require(
             self.target_epsilon is None or self.target_epsilon > 0,

@@ -19,7 +19,7 @@ from pathlib import Path
 from dpacc.cli import terminal
 from dpacc.config import Precision, Task
 from dpacc.errors import ConfigurationError
-from dpacc.settings import check_limits, read_settings, setting
+from dpacc.settings import check_limits, read_settings, require_local, setting
 
 _USAGE = "python recipes/merge.py --adapter FOLDER --output FOLDER [--push_to_hub owner/name]"
 # What says how private the model is goes with it.
@@ -60,6 +60,7 @@ class MergeConfig:
 
     def __post_init__(self) -> None:
         check_limits(settings=self)
+        require_local(self.output, name="output")
         if Path(self.output).exists():
             raise ConfigurationError(f"{self.output} exists: choose a new folder with --output")
         if not (Path(self.adapter) / "adapter_config.json").is_file():
@@ -125,7 +126,9 @@ def task_of(adapter: Path) -> Task:
     Raises:
         ConfigurationError: something that dpacc trains no adapters for.
     """
-    kind = json.loads((adapter / "adapter_config.json").read_text()).get("task_type")
+    kind = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")).get(
+        "task_type"
+    )
     if kind not in _TASKS:
         raise ConfigurationError(
             f"{adapter} holds an adapter with task_type={kind}; choose one that dpacc trained "

@@ -260,7 +260,7 @@ def _show(config: SweepConfig, found: list[tuple[Cell, dict[str, Any]]]) -> None
 def _read_results(path: Path) -> list[dict[str, Any]]:
     """What earlier launches found, whatever their settings were."""
     try:
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [json.loads(line) for line in lines]
     except ValueError:
         raise ConfigurationError(

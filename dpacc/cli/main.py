@@ -8,7 +8,9 @@ import click
 from dpacc_accounting.record import LedgerError
 
 from dpacc import __version__
+from dpacc.cli.encoding import write_in_any_encoding
 from dpacc.cli.lazy_commands import LazyCommands
+from dpacc.cli.plain_warnings import show_warnings_plainly
 from dpacc.errors import DpaccError
 
 COMMANDS = {
@@ -44,6 +46,8 @@ def dpacc(ctx: click.Context) -> None:
 
 def main() -> None:
     """Run the command line: bad input is one line on stderr and exit code 2."""
+    write_in_any_encoding()
+    show_warnings_plainly()
     try:
         code = dpacc.main(prog_name="dpacc", standalone_mode=False)
         sys.stdout.flush()

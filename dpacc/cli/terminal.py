@@ -15,7 +15,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from dpacc.cli.encoding import write_in_any_encoding
+from dpacc.cli.last_word import say_after_the_launcher
+from dpacc.cli.plain_warnings import show_warnings_plainly
 from dpacc.errors import DpaccError
+
+write_in_any_encoding()
 
 Item = TypeVar("Item")
 
@@ -101,13 +106,16 @@ def complain(message: str) -> None:
 def one_line_errors() -> Iterator[None]:
     """Turn what a person should read into one line on stderr and exit code 2.
 
-    Each rank of a distributed run says which it is, for the others may not have failed.
+    Each rank of a distributed run says which it is, for the others may not have failed. Under a
+    launcher that adds words of its own, the line comes once more after them.
     """
+    show_warnings_plainly()
     try:
         yield
     except (DpaccError, LedgerError, ValueError, OSError) as refusal:
         rank = f"[rank {os.environ['RANK']}] " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
         complain(f"{rank}{refusal}")
+        say_after_the_launcher(f"error: {rank}{' '.join(str(refusal).split())}")
         sys.exit(2)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.layout import Arrays
-from dpacc.models import quiet_loading
+from dpacc.pretrained import quiet_loading
 
 with quiet_loading():  # PEFT imports bitsandbytes, which advertises a kernel
     from peft.tuners.lora import LoraLayer

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from dpacc_accounting import Adjacency, Composed, calibrate_noise, epsilon
-from dpacc_accounting.calibration import training
+from dpacc_accounting.calibration import noise_within, training
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -41,7 +41,7 @@ def test_the_noise_returned_is_private_and_barely_so(
     dataset_size, rate, steps, target, delta, adjacency
 ):
     """ε of the returned σ is at most the target, and within a ten-thousandth or so of it."""
-    plan = calibrate_noise(
+    plan = noise_within(
         dataset_size=dataset_size,
         batch_size=max(int(rate * dataset_size), 1),
         steps=steps,
@@ -145,7 +145,7 @@ def test_steps_are_the_epochs_rounded_up(dataset_size, batch_size, epochs, steps
         ({"epochs": math.nan}, ["epochs=nan"]),
         ({"epochs": None, "steps": 0}, ["steps=0"]),
         ({"method": "prv"}, ["method='prv'"]),
-        ({"delta": 0.01, "epochs": None, "steps": 1}, ["delta=0.01", "0.0038", "1/67349"]),
+        ({"delta": 0.01, "epochs": None, "steps": 1}, ["delta=0.01", "1/67349"]),
         ({"method": "gaussian"}, ["probability=", "method='pld'"]),
     ],
 )
@@ -175,7 +175,7 @@ COMMON_RUNS = [
 @pytest.mark.parametrize(("size", "batch", "epochs", "target", "delta"), COMMON_RUNS)
 def test_no_grid_however_fine_needs_less_noise_by_a_2000th(size, batch, epochs, target, delta):
     """At 0.05% less noise even the certified lower bound on ε exceeds the target."""
-    plan = calibrate_noise(
+    plan = noise_within(
         dataset_size=size, batch_size=batch, epochs=epochs, epsilon=target, delta=delta
     )
     less = training(
@@ -199,11 +199,11 @@ def test_common_runs_calibrate_in_milliseconds():
 
     The bounds leave a factor of five for a busy machine.
     """
-    calibrate_noise(**RUN)
+    noise_within(**RUN)
     spent = []
     for size, batch, epochs, target, delta in COMMON_RUNS:
         start = time.process_time()
-        calibrate_noise(
+        noise_within(
             dataset_size=size, batch_size=batch, epochs=epochs, epsilon=target, delta=delta
         )
         spent.append(time.process_time() - start)
@@ -225,7 +225,7 @@ def test_common_runs_calibrate_in_milliseconds():
 def test_corners_are_answered_in_seconds(corner):
     """Budgets and runs far from any use get noise that meets them, without hanging."""
     start = time.process_time()
-    plan = calibrate_noise(**RUN | corner)
+    plan = noise_within(**RUN | corner)
     assert plan.guarantee.epsilon <= (RUN | corner)["epsilon"]
     assert math.isfinite(plan.noise_multiplier)
     assert time.process_time() - start < 20
@@ -246,7 +246,7 @@ def test_corners_are_answered_in_seconds(corner):
 def test_corners_without_an_answer_are_refused(corner, culprits):
     """What no double resolves, or what needs no noise, is refused in one line."""
     with pytest.raises(ValueError, match=re.escape(culprits[0])) as caught:
-        calibrate_noise(**RUN | corner)
+        noise_within(**RUN | corner)
     assert "\n" not in str(caught.value)
     for culprit in culprits:
         assert culprit in str(caught.value)

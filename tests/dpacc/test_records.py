@@ -137,7 +137,9 @@ def test_hub_records_are_read_by_split_and_subset(monkeypatch):
     records = read_records(source="owner/set", fields=TEXT, split="test", subset="small")
     assert records == [{"text": "a"}, {"text": "b"}]
     assert asked == [("owner/set", "small", "test")]
-    assert "2 records cannot be used: has no field 'body' (records 1, 2)" in refusal(source="owner/set", fields={"body": str})
+    assert "2 records cannot be used: has no field 'body' (records 1, 2)" in refusal(
+        source="owner/set", fields={"body": str}
+    )
 
 
 def test_tables_and_packed_files_give_the_same_records(write):

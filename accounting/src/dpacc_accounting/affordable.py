@@ -23,6 +23,7 @@ from dpacc_accounting.gaussian import gaussian_mu
 from dpacc_accounting.guarantee import Adjacency, Guarantee
 from dpacc_accounting.pricing import delta as price_delta
 from dpacc_accounting.pricing import epsilon as price_epsilon
+from dpacc_accounting.small_delta import require_small_delta, warn_of_large_delta
 
 
 def calibrate_steps(
@@ -60,7 +61,7 @@ def calibrate_steps(
     (789, True)
     """
     rate, noise_multiplier = _checked(dataset_size, batch_size, noise_multiplier)
-    epsilon, delta = require_epsilon(epsilon), require_delta(delta)
+    epsilon, delta = require_epsilon(epsilon), _small(delta, dataset_size)
 
     def planned(steps: int) -> Calibration:
         return _priced(rate, noise_multiplier, steps, delta, adjacency, unit, method)
@@ -159,7 +160,7 @@ def calibrate_batch_size(
     """
     dataset_size, _ = require_sizes(dataset_size, 1)
     _, noise_multiplier = _checked(dataset_size, 1, noise_multiplier)
-    epsilon, delta = require_epsilon(epsilon), require_delta(delta)
+    epsilon, delta = require_epsilon(epsilon), _small(delta, dataset_size)
 
     def planned(batch_size: int) -> Calibration:
         count = whole_steps(dataset_size, batch_size, epochs, steps)
@@ -201,6 +202,7 @@ def calibrate_epsilon(
     1.828
     """
     rate, noise_multiplier = _checked(dataset_size, batch_size, noise_multiplier)
+    delta = _small(delta, dataset_size)
     count = whole_steps(dataset_size, batch_size, epochs, steps)
     return _priced(rate, noise_multiplier, count, delta, adjacency, unit, method)
 
@@ -316,6 +318,14 @@ def _central_limit_steps(
     mu = gaussian_mu(epsilon=epsilon, delta=delta)
     growth = math.expm1(min((sensitivity / noise_multiplier) ** 2, 700.0))
     return float((mu / rate) ** 2 / growth)
+
+
+def _small(delta: float, dataset_size: int) -> float:
+    """δ, where it is below 1/N; with a warning where N asks for less."""
+    delta = require_delta(delta)
+    require_small_delta(delta=delta, dataset_size=dataset_size)
+    warn_of_large_delta(delta=delta, dataset_size=dataset_size)
+    return delta
 
 
 def _checked(dataset_size: int, batch_size: int, noise_multiplier: float) -> tuple[float, float]:

@@ -8,8 +8,8 @@ from dpacc_accounting.arguments import require_rate
 from dpacc_accounting.attacks import lowest
 from dpacc_accounting.calibration import (
     Calibration,
-    calibrate_noise,
     least_noise,
+    noise_within,
     require_protection,
     require_sizes,
     round_up,
@@ -146,7 +146,7 @@ def calibrate_noise_to_detection(
         allowed = (caught - alpha * math.exp(epsilon)) * (1 - 1e-9) - 1e-15
         if not allowed > 0:
             return math.inf
-        plans[epsilon] = calibrate_noise(
+        plans[epsilon] = noise_within(
             dataset_size=dataset_size,
             batch_size=batch_size,
             epochs=epochs,

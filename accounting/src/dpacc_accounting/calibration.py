@@ -16,6 +16,7 @@ from dpacc_accounting.events import Event, Gaussian, PoissonSampled, Repeated
 from dpacc_accounting.gaussian import gaussian_mu
 from dpacc_accounting.guarantee import Adjacency, Guarantee
 from dpacc_accounting.pricing import epsilon as price
+from dpacc_accounting.small_delta import require_small_delta, warn_of_large_delta
 
 # Longer runs and other budgets are refused: nobody trains so, and doubles lose their digits.
 MOST_STEPS = 10**12
@@ -72,7 +73,8 @@ def calibrate_noise(
         epochs: expected passes over the data; T = ⌈epochs · N / batch_size⌉. Or give `steps`.
         steps: T itself.
         epsilon: target ε > 0.
-        delta: target δ in (0, 1).
+        delta: target δ, below 1/N; a warning says where it is above
+            [`small_delta`][dpacc_accounting.small_delta].
         adjacency: which datasets are neighbours.
         unit: whose data one unit is, for the record.
         method: "pld", "rdp" or "gaussian" (only where batch_size = dataset_size).
@@ -86,6 +88,43 @@ def calibrate_noise(
     ...                        delta=1e-5)
     >>> plan.steps, round(plan.noise_multiplier, 4), plan.guarantee.epsilon <= 8.0
     (790, 0.4636, True)
+    """
+    dataset_size, batch_size = require_sizes(dataset_size, batch_size)
+    delta = require_delta(delta)
+    require_small_delta(delta=delta, dataset_size=dataset_size, unit=unit)
+    warn_of_large_delta(delta=delta, dataset_size=dataset_size, unit=unit)
+    return noise_within(
+        dataset_size=dataset_size,
+        batch_size=batch_size,
+        epochs=epochs,
+        steps=steps,
+        epsilon=epsilon,
+        delta=delta,
+        adjacency=adjacency,
+        unit=unit,
+        method=method,
+    )
+
+
+def noise_within(
+    *,
+    dataset_size: int,
+    batch_size: int,
+    epochs: float | None = None,
+    steps: int | None = None,
+    epsilon: float,
+    delta: float,
+    adjacency: Adjacency = Adjacency.ADD_OR_REMOVE,
+    unit: str = "example",
+    method: str = "pld",
+) -> Calibration:
+    """The same for any δ in (0, 1), for which an attack's success stands. Arguments as above.
+
+    Raises:
+        ValueError: as in `calibrate_noise`.
+
+    >>> noise_within(dataset_size=10, batch_size=10, steps=1, epsilon=1.0, delta=0.5).steps
+    1
     """
     dataset_size, batch_size = require_sizes(dataset_size, batch_size)
     epsilon, delta = require_epsilon(epsilon), require_delta(delta)

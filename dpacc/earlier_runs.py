@@ -1,0 +1,85 @@
+"""Earlier runs of the same name: what they cost together with the next, and which may go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dpacc_accounting import Composed, LedgerRecord, Repeated, epsilon, read_ledger
+from dpacc_accounting.guarantee import rounded_up
+from dpacc_accounting.record import LedgerError
+from dpacc_accounting.wording import what_holds
+
+from dpacc.errors import ConfigurationError
+from dpacc.plan import PrivacyPlan
+
+
+def cost_with_earlier_runs(*, output_dir: str | Path, name: str, plan: PrivacyPlan) -> str | None:
+    """What a run costs together with those in `name`, `name-2`, ..., in words; None without any.
+
+    Whether they used the same data is not known here: whoever's data all of them used pays for all.
+
+    Args:
+        output_dir: the folder of all runs' folders.
+        name: of the run that is to begin.
+        plan: what it will release.
+
+    Raises:
+        ConfigurationError: the last of them can be resumed, which costs no second budget.
+    """
+    found = _charged(Path(output_dir).expanduser(), name)
+    if not found:
+        return None
+    last, record = list(found.items())[-1]
+    together = _together(found, plan)
+    if _can_go_on(last, record):
+        raise ConfigurationError(
+            f"{last} stopped after {len(record.releases)} of {record.plan['steps']} steps: go on "
+            f"with --resume {last}, or choose another --name to spend a budget beside it"
+            f"{f', {together}' if together else ''}"
+        )
+    names = " and ".join(str(folder) for folder in found)
+    plural = "s" if len(found) == 1 else "ve"
+    words = f"; {together}" if together else ", whose costs add to this run's"
+    return f"{names} ha{plural} spent a budget already{words}"
+
+
+def _charged(parent: Path, name: str) -> dict[Path, LedgerRecord]:
+    """The earlier runs that released anything, by their folders, the oldest first."""
+    found = {}
+    number, folder = 1, parent / name
+    while folder.is_dir():
+        try:
+            record = read_ledger(path=folder / "ledger.jsonl")
+            if record.releases:
+                found[folder] = record
+        except LedgerError:  # none, or one that says nothing
+            pass
+        number += 1
+        folder = parent / f"{name}-{number}"
+    return found
+
+
+def _can_go_on(folder: Path, record: LedgerRecord) -> bool:
+    unfinished = len(record.releases) < int(record.plan.get("steps", 0))
+    return unfinished and (folder / "checkpoints").is_dir()
+
+
+def _together(found: Mapping[Path, LedgerRecord], plan: PrivacyPlan) -> str | None:
+    """ε of all releases and of the plan's; None where no one guarantee covers them."""
+    planned = plan.to_json()
+    for record in found.values():
+        if any(record.plan.get(each) != planned[each] for each in ("adjacency", "unit")):
+            return None
+        guarantee, _ = what_holds(plan=record.plan, record=record, delta=plan.target_delta)
+        if guarantee is None:
+            return None
+    events = [record.event for record in found.values()]
+    event = Composed(events=(*events, Repeated(event=plan.step_event, times=plan.steps)))
+    price = epsilon(
+        event=event, delta=plan.target_delta, adjacency=plan.adjacency, unit=plan.unit
+    ).epsilon
+    return (
+        f"on the same data, all cost ε = {rounded_up(price)} together at δ = "
+        f"{plan.target_delta:.4g}"
+    )

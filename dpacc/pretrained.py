@@ -1,0 +1,99 @@
+"""Where a pretrained model lies, and its tokenizer, which is read before any weights are."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import model_info, try_to_load_from_cache
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.logging import (
+    disable_progress_bar,
+    enable_progress_bar,
+    is_progress_bar_enabled,
+)
+
+from dpacc.errors import ConfigurationError
+
+
+def load_tokenizer(*, model: str) -> PreTrainedTokenizerBase:
+    """A model's tokenizer, which pads with its end token if it has no other.
+
+    Args:
+        model: folder, or id on the hub (`HF_HUB_OFFLINE` is honoured).
+
+    Raises:
+        ConfigurationError: the folder or id cannot be read.
+    """
+    source = locate(model)
+    try:
+        with quiet_loading():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                source, trust_remote_code=False
+            )
+    except Exception as error:  # a damaged file raises whatever its parser raises
+        raise unreadable(model, error) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def locate(model: str) -> str:
+    """Return the folder, or the hub id after asking the hub once.
+
+    Loading an id that does not exist, or without a network, would retry for a minute.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    if _reads_as_path(model):
+        raise ConfigurationError(
+            f"model={model} is no folder (looked in {Path.cwd()}): check the path"
+        )
+    if try_to_load_from_cache(model, "config.json") is None:
+        try:
+            model_info(model, timeout=10)
+        except Exception as error:
+            raise ConfigurationError(
+                f"model={model} is no folder, and the hub did not give it: {first_line(error)} "
+                "(check the id, the network, HF_HUB_OFFLINE, and `hf auth login` if it is gated)"
+            ) from error
+    return model
+
+
+def unreadable(model: str, error: Exception) -> ConfigurationError:
+    """What to say of a folder that some loader cannot read."""
+    return ConfigurationError(
+        f"model={model} cannot be read: {first_line(error)} "
+        "(it must be complete: config.json, weights and tokenizer)"
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The first line that an error says, or its name."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep the loaders' bars and warnings off a terminal that belongs to the recipe."""
+    level, had_bars = logging.root.manager.disable, is_progress_bar_enabled()
+    logging.disable(logging.WARNING)
+    disable_progress_bar()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(level)
+        if had_bars:
+            enable_progress_bar()
+
+
+def _reads_as_path(model: str) -> bool:
+    path = Path(model)
+    looks = path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1
+    return (looks and "/" in model) or (path.parent != Path() and path.parent.is_dir())
