@@ -12,6 +12,8 @@ from dpacc.adapters import PER_EXAMPLE_RULES, trainable_layers
 from dpacc.errors import ConfigurationError, PrivacyError
 from dpacc.starting_point import refuse_starts_from_data
 
+_PROMPTS_READ_ONCE = ("PROMPT_TUNING", "P_TUNING")
+
 
 def admit_model(model: nn.Module) -> None:
     """Refuse a model whose per-example gradients cannot be had or bounded.
@@ -28,6 +30,7 @@ def admit_model(model: nn.Module) -> None:
     _refuse_outliers_of_a_whole_batch(model)
     _refuse_rounded_activations(model)
     _refuse_router_losses(model)
+    _refuse_prompts_read_once(model)
     _require_per_example_rules(model)
     _refuse_half_precision_parameters(model)
     _refuse_layers_packed_for_inference(model)
@@ -133,6 +136,16 @@ def _refuse_router_losses(model: nn.Module) -> None:
         raise PrivacyError(
             "the model adds a router balance loss that mixes examples "
             "(config.output_router_logits=True); set it to False"
+        )
+
+
+def _refuse_prompts_read_once(model: nn.Module) -> None:
+    config = getattr(model, "active_peft_config", None)
+    kind = getattr(getattr(config, "peft_type", None), "value", None)
+    if kind in _PROMPTS_READ_ONCE:
+        raise PrivacyError(
+            f"PEFT's {kind} reads its virtual tokens once for all examples of a micro-batch, so "
+            "that none has a gradient of its own; use prefix tuning (PrefixTuningConfig) or LoRA"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dpacc_accounting import Composed, LedgerRecord, Repeated, epsilon, read_ledger
@@ -10,8 +10,25 @@ from dpacc_accounting.guarantee import rounded_up
 from dpacc_accounting.record import LedgerError
 from dpacc_accounting.wording import what_holds
 
+from dpacc.artifacts import new_run_folder
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
+
+
+def begin_run(
+    *, output_dir: str | Path, name: str, plan: PrivacyPlan, say: Callable[[str], None]
+) -> Path:
+    """Make a run's folder, after saying what it costs together with earlier runs of its name.
+
+    For the main process alone. Arguments as in `cost_with_earlier_runs`; `say` shows a line.
+
+    Raises:
+        ConfigurationError: an earlier run should be resumed, or the folder cannot be created.
+    """
+    told = cost_with_earlier_runs(output_dir=output_dir, name=name, plan=plan)
+    if told is not None:
+        say(told)
+    return new_run_folder(output_dir=output_dir, name=name)
 
 
 def cost_with_earlier_runs(*, output_dir: str | Path, name: str, plan: PrivacyPlan) -> str | None:

@@ -80,12 +80,21 @@ def _losses_at(
     if any(p.requires_grad for p in head.parameters()):
         # A trained head must see which example each state belongs to.
         every: Tensor = model(**inputs, use_cache=False).logits
-        return token_cross_entropy(every[positions][:, words], targets)
+        return token_cross_entropy(_at(positions, every, model)[:, words], targets)
     if isinstance(head, nn.Linear) and _is_whole(head) and _adds_nothing(model, head, inputs):
-        states = _states_before(model, head, inputs)[positions]
+        states = _at(positions, _states_before(model, head, inputs), model)
         bias = None if head.bias is None else head.bias[words]
         return projected_cross_entropy(states, head.weight[words], bias, targets)
     return token_cross_entropy(_logits_at(model, head, inputs, positions)[:, words], targets)
+
+
+def _at(positions: Tensor, outputs: Tensor, model: nn.Module) -> Tensor:
+    """What stands at the positions [examples, tokens], behind what prompt tuning puts in front."""
+    config = getattr(model, "active_peft_config", None)
+    ahead = outputs.shape[1] - positions.shape[1]
+    if ahead and ahead == getattr(config, "num_virtual_tokens", None):
+        outputs = outputs[:, ahead:]
+    return outputs[positions]
 
 
 def _logits_at(
@@ -94,7 +103,7 @@ def _logits_at(
     """Logits [n, vocabulary], with whatever the model does to them after its head."""
 
     def keep_chosen(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor]:
-        return (arguments[0][positions].unsqueeze(0),)
+        return (_at(positions, arguments[0], model).unsqueeze(0),)
 
     hook = head.register_forward_pre_hook(keep_chosen)
     try:

@@ -37,7 +37,6 @@ FAMILIES: dict[str, Any] = {
     "sequence-classification": AutoModelForSequenceClassification,
     "token-classification": AutoModelForTokenClassification,
 }
-_NEW_HEADS = ("classifier", "score")
 _PEFT_TASKS = {"ForSequenceClassification": "SEQ_CLS", "ForTokenClassification": "TOKEN_CLS"}
 
 
@@ -148,8 +147,7 @@ def add_lora(
         lora_dropout=dropout,
         use_rslora=method == "rslora",
         **_where(model, target_modules, top_layers),
-        # PEFT trains a classification head whole, and would adapt it too.
-        exclude_modules=None if _peft_task(model) == "CAUSAL_LM" else list(_NEW_HEADS),
+        **_beside(new_head(model)),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
     adapted = _wrap(model, config, seed)
@@ -269,6 +267,24 @@ def _peft_task(model: PreTrainedModel) -> str:
     return next((t for head, t in _PEFT_TASKS.items() if name.endswith(head)), "CAUSAL_LM")
 
 
+def new_head(model: PreTrainedModel) -> list[str]:
+    """The layers that a classifier has above its body: new ones, which are trained whole.
+
+    DistilBERT has two of them, ModernBERT a dense layer and a normalisation besides.
+    """
+    if _peft_task(model) == "CAUSAL_LM":
+        return []
+    above = (each for each in model.named_children() if each[0] != model.base_model_prefix)
+    return [name for name, layer in above if any(True for _ in layer.parameters())]
+
+
+def _beside(head: Sequence[str]) -> dict[str, Any]:
+    """PEFT's words for what is trained whole and saved, and gets no adapters."""
+    if not head:
+        return {}
+    return {"modules_to_save": list(head), "exclude_modules": rf"({'|'.join(head)})(\..*)?"}
+
+
 def _where(
     model: PreTrainedModel, targets: Sequence[str], top_layers: int | None
 ) -> dict[str, Any]:
@@ -296,7 +312,7 @@ def _wrap(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
         torch.default_generator.manual_seed(seed)
         try:
             return get_peft_model(model, config)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ConfigurationError(
                 f"no trainable adapter on lora_target_modules={config.target_modules}: "
                 f"{first_line(error)}"

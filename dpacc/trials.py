@@ -24,6 +24,7 @@ from dpacc.optimizers import optimizer_for
 from dpacc.overlap import admit_held_out
 from dpacc.plan import PrivacyPlan
 from dpacc.predictions import held_out_figures
+from dpacc.pretrained import load_tokenizer
 from dpacc.ranks import join_ranks
 from dpacc.schedule import schedule_for
 from dpacc.whitening import whiten
@@ -51,16 +52,7 @@ class Bench:
         self._accelerator = join_ranks()
         if self._accelerator.num_processes > 1:
             raise ConfigurationError("trials run in one process; launch this without ranks")
-        self._base, self._tokenizer = load_base(
-            model=config.model,
-            quantization=config.quantization,
-            dtype=config.dtype,
-            device=self._accelerator.device,
-            task=config.task,
-            labels=config.labels,
-            seed=config.seed,
-        )
-        self._losses_of = losses_for(config=config, model=self._base, tokenizer=self._tokenizer)
+        self._tokenizer = load_tokenizer(model=config.model)
         self._private = load_training_examples(config=config, tokenizer=self._tokenizer)
         self._held_out = load_held_out_examples(config=config, tokenizer=self._tokenizer)
         if not data_is_public:
@@ -72,6 +64,16 @@ class Bench:
                 held_out_owners=(),
             )
         self._collate = partial(pad_examples, pad_token_id=int(self._tokenizer.pad_token_id))
+        self._base, _ = load_base(
+            model=config.model,
+            quantization=config.quantization,
+            dtype=config.dtype,
+            device=self._accelerator.device,
+            task=config.task,
+            labels=config.labels,
+            seed=config.seed,
+        )
+        self._losses_of = losses_for(config=config, model=self._base, tokenizer=self._tokenizer)
         self._frozen: FrozenActivations | None = None
         self._model: PeftModel | None = None
 

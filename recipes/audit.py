@@ -76,7 +76,10 @@ class AuditConfig(TrainingConfig):
 def main(arguments: Sequence[str]) -> int:
     """Read the settings, train, judge, and return the exit code."""
     config = read_settings(kind=AuditConfig, arguments=arguments, usage=_USAGE)
-    return audit(config)
+    from dpacc.artifacts import unspent_folders_removed
+
+    with unspent_folders_removed():
+        return audit(config)
 
 
 def audit(config: AuditConfig) -> int:
@@ -95,16 +98,20 @@ def audit(config: AuditConfig) -> int:
     from dpacc.data import load_training_examples, pad_examples
     from dpacc.invented_examples import made_up_examples
     from dpacc.models import add_lora, load_base
+    from dpacc.positions import require_positions
+    from dpacc.pretrained import load_tokenizer
 
     started = time.monotonic()
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     if accelerator.num_processes > 1:
         raise ConfigurationError("an audit runs in one process; launch it with cpu or single_gpu")
 
-    # The model, and the private examples.
-    base = load_base(model=config.model, dtype=config.dtype, quantization=config.quantization)
-    private = load_training_examples(config=config, tokenizer=base.tokenizer)
+    # The private examples, before any weights, and the model.
+    tokenizer = load_tokenizer(model=config.model)
+    private = load_training_examples(config=config, tokenizer=tokenizer)
     private = private[: config.private_examples]
+    base = load_base(model=config.model, dtype=config.dtype, quantization=config.quantization)
+    require_positions(model=base.model, max_length=config.max_length)
     pad = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
     model = add_lora(
         model=base.model,

@@ -67,7 +67,19 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     from dpacc.models import load_adapter, load_base
     from dpacc.overlap import admit_held_out
     from dpacc.predictions import continue_texts, held_out_figures, held_out_texts
+    from dpacc.pretrained import load_tokenizer
 
+    # The data before any weights, for it may be what is wrong.
+    tokenizer = load_tokenizer(model=config.model)
+    held_out = load_held_out_examples(config=config, tokenizer=tokenizer)
+    private, owners = _private_examples(config, tokenizer)
+    admit_held_out(
+        config=config,
+        private=private,
+        held_out=held_out,
+        owners=owners,
+        held_out_owners=load_held_out_units(config=config),
+    )
     base = load_base(
         model=config.model,
         quantization=config.quantization,
@@ -79,19 +91,10 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     model = base.model
     if config.adapter is not None:
         model = load_adapter(model=model, folder=Path(config.adapter))
-    held_out = load_held_out_examples(config=config, tokenizer=base.tokenizer)
-    private, owners = _private_examples(config, base.tokenizer)
-    admit_held_out(
-        config=config,
-        private=private,
-        held_out=held_out,
-        owners=owners,
-        held_out_owners=load_held_out_units(config=config),
-    )
-    collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
+    collate = partial(pad_examples, pad_token_id=tokenizer.pad_token_id)
     found: dict[str, Any] = {"held-out examples": len(held_out)}
     found |= held_out_figures(
-        config=config, model=model, tokenizer=base.tokenizer, examples=held_out, collate=collate
+        config=config, model=model, tokenizer=tokenizer, examples=held_out, collate=collate
     )
     if config.task != "causal-lm" or not config.samples:
         return found
@@ -99,10 +102,10 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     given, tokens = prompts[: config.samples], config.sample_tokens
     if completions and not config.learn_end:
         # Nothing else would stop it after the longest of them.
-        tokens = min(tokens, max(map(len, base.tokenizer(completions)["input_ids"])))
+        tokens = min(tokens, max(map(len, tokenizer(completions)["input_ids"])))
     written = continue_texts(
         model=model,
-        tokenizer=base.tokenizer,
+        tokenizer=tokenizer,
         prompts=given,
         tokens=tokens,
         seed=config.seed,

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> None:
     """Read the settings, run the federation, and show what came of it."""
     config = read_settings(kind=FederationConfig, arguments=arguments, usage=_USAGE)
     started = time.monotonic()
-    from dpacc.artifacts import new_run_folder
+    from dpacc.artifacts import unspent_folders_removed
     from dpacc.federated import read_budgets
 
     budgets = read_budgets(path=config.budgets)
@@ -101,6 +101,14 @@ def main(arguments: Sequence[str]) -> None:
                 f"{config.data} has no {name}.jsonl for the client {name} of {config.budgets}: run "
                 "`python recipes/fetch_federation.py`, or name another folder with --data"
             )
+    with unspent_folders_removed():
+        run(config, budgets, started)
+
+
+def run(config: FederationConfig, budgets: Mapping[str, DPSettings], started: float) -> None:
+    """Train together and, to compare, apart; show what came of it."""
+    from dpacc.artifacts import new_run_folder
+
     folder = new_run_folder(output_dir=config.output_dir, name=config.name)
     terminal.say(f"{len(budgets)} clients, {config.rounds} rounds, run folder {folder}")
     history, together = train_together(config, budgets, folder, on_round=show_round)

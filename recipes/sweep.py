@@ -125,7 +125,10 @@ def main(arguments: Sequence[str]) -> None:
         read_settings(kind=SweepConfig, arguments=[*arguments, *_overrides(cell)]) for cell in cells
     ]
     search = _search_public_data if config.data_is_public else _search_private_data
-    search(config, list(zip(cells, settings, strict=True)))
+    from dpacc.artifacts import unspent_folders_removed
+
+    with unspent_folders_removed():
+        search(config, list(zip(cells, settings, strict=True)))
 
 
 def _overrides(cell: Cell) -> list[str]:

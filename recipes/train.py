@@ -25,7 +25,10 @@ from dpacc.config import TrainingConfig, load_config
 def main(arguments: Sequence[str]) -> None:
     """Read the settings, train, and show what came of it."""
     config = load_config(arguments=arguments)
-    train(config)
+    from dpacc.artifacts import unspent_folders_removed
+
+    with unspent_folders_removed():
+        train(config)
 
 
 def train(config: TrainingConfig) -> None:
@@ -35,7 +38,7 @@ def train(config: TrainingConfig) -> None:
     from dpacc_accounting import read_ledger, statement
 
     from dpacc import PrivacyEngine, PrivacyPlan
-    from dpacc.artifacts import new_run_folder, save_run
+    from dpacc.artifacts import save_run
     from dpacc.averaging import average_of, share_for
     from dpacc.data import (
         load_held_out_examples,
@@ -44,6 +47,7 @@ def train(config: TrainingConfig) -> None:
         load_units,
         pad_examples,
     )
+    from dpacc.earlier_runs import begin_run
     from dpacc.evaluation import held_out_accuracy, held_out_perplexity
     from dpacc.frozen_activations import Collate, FrozenActivations
     from dpacc.hub import reserve_repository, upload_run
@@ -52,6 +56,7 @@ def train(config: TrainingConfig) -> None:
     from dpacc.objective import losses_for
     from dpacc.optimizers import optimizer_for
     from dpacc.overlap import admit_held_out
+    from dpacc.pretrained import load_tokenizer
     from dpacc.ranks import join_ranks, on_main_process, share_from_main
     from dpacc.schedule import schedule_for
     from dpacc.trackers import NonPrivateLoss, require_trackers, start_trackers
@@ -67,8 +72,20 @@ def train(config: TrainingConfig) -> None:
     if repository is not None:
         on_main_process(accelerator, partial(reserve_repository, repository))
 
-    # The data: private examples to learn from, public ones to measure on.
-    base = load_base(
+    # The data, before any weights: private examples to learn from, public ones to measure on.
+    tokenizer = load_tokenizer(model=config.model)
+    private = load_training_examples(config=config, tokenizer=tokenizer)
+    units = load_units(config=config)
+    held_out = load_held_out_examples(config=config, tokenizer=tokenizer)
+    facts_of_data = admit_held_out(
+        config=config,
+        private=private,
+        held_out=held_out,
+        owners=units,
+        held_out_owners=load_held_out_units(config=config),
+    )
+    collate = partial(pad_examples, pad_token_id=tokenizer.pad_token_id)
+    base, _ = load_base(
         model=config.model,
         quantization=config.quantization,
         dtype=config.dtype,
@@ -77,18 +94,7 @@ def train(config: TrainingConfig) -> None:
         labels=config.labels,
         seed=config.seed,
     )
-    losses_of = losses_for(config=config, model=base.model, tokenizer=base.tokenizer)
-    private = load_training_examples(config=config, tokenizer=base.tokenizer)
-    units = load_units(config=config)
-    held_out = load_held_out_examples(config=config, tokenizer=base.tokenizer)
-    facts_of_data = admit_held_out(
-        config=config,
-        private=private,
-        held_out=held_out,
-        owners=units,
-        held_out_owners=load_held_out_units(config=config),
-    )
-    collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
+    losses_of = losses_for(config=config, model=base, tokenizer=tokenizer)
 
     # The plan: everything the guarantee depends on, with just enough noise to keep it.
     number_of_units = count_units(examples=len(private), units=units)
@@ -107,7 +113,7 @@ def train(config: TrainingConfig) -> None:
 
     # The model: a frozen base, trainable adapters.
     model = add_lora(
-        model=base.model,
+        model=base,
         method=config.lora_method,
         rank=config.lora_rank,
         alpha=config.lora_alpha,
@@ -134,9 +140,11 @@ def train(config: TrainingConfig) -> None:
     )
 
     folder = Path(config.resume) if config.resume else None
-    if folder is None and accelerator.is_main_process:
-        folder = new_run_folder(output_dir=config.output_dir, name=config.name)
-    folder = share_from_main(folder)
+    if folder is None:
+        begin = partial(begin_run, output_dir=config.output_dir, name=config.name, plan=plan)
+        begun: list[Path] = []
+        on_main_process(accelerator, lambda: begun.append(begin(say=terminal.say)))
+        folder = share_from_main(begun)[0]
     keeps_checkpoints = config.checkpoint_every is not None or config.resume is not None
     engine = PrivacyEngine(
         accelerator,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from bitsandbytes.nn import Linear8bitLt
+from peft import PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers.utils.quantization_config import QuantizationMethod
@@ -68,6 +70,21 @@ def test_embeddings_that_mix_examples_are_refused(option: dict[str, object]) -> 
     """Frequency scaling and renormalisation depend on the whole batch."""
     with pytest.raises(PrivacyError, match="mixes the examples"):
         admit_model(nn.Sequential(nn.Embedding(4, 3, **option)))
+
+
+@pytest.mark.parametrize(
+    ("configuration", "options"),
+    [(PromptTuningConfig, {}), (PromptEncoderConfig, {"encoder_hidden_size": 8})],
+)
+def test_prompts_that_are_read_once_for_all_examples_are_refused(
+    configuration: Any, options: dict[str, int]
+) -> None:
+    """PEFT reads virtual tokens once a batch and repeats them; prefix tuning reads them each."""
+    chosen = {"task_type": "CAUSAL_LM", "num_virtual_tokens": 3}
+    prompted = get_peft_model(tiny_base("llama"), configuration(**chosen, **options))
+    with pytest.raises(PrivacyError, match="use prefix tuning"):
+        admit_model(prompted)
+    admit_model(get_peft_model(tiny_base("llama"), PrefixTuningConfig(**chosen)))
 
 
 def test_batch_norm_is_refused_even_when_frozen() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from peft import PromptTuningConfig, get_peft_model
 from torch.nn import functional as F
 
 from dpacc.losses import causal_lm_losses
@@ -192,3 +193,20 @@ def test_a_model_without_an_output_head_is_refused() -> None:
     """A bare module is no causal LM, and the error says so."""
     with pytest.raises(TypeError, match="needs a causal LM"):
         causal_lm_losses(torch.nn.Linear(2, 2), collate(examples([3])))
+
+
+@pytest.mark.parametrize("frozen_head", [True, False])
+def test_virtual_tokens_in_front_shift_no_label(frozen_head: bool) -> None:
+    """Under prompt tuning each word is foreseen from the states at its own words."""
+    model = get_peft_model(
+        tiny_base("llama"), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    ).eval()
+    model.get_output_embeddings().weight.requires_grad_(not frozen_head)
+    batch = collate(examples([5, 7]))
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    logits = model(**inputs).logits[:, 3:-1]
+    each = F.cross_entropy(
+        logits.transpose(1, 2), batch["labels"][:, 1:], ignore_index=-100, reduction="none"
+    )
+    expected = each.sum(dim=1) / torch.tensor([4.0, 6.0])
+    torch.testing.assert_close(causal_lm_losses(model, batch), expected, rtol=1e-5, atol=1e-5)

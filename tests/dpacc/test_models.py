@@ -1,5 +1,6 @@
 """A base is loaded frozen, in any storage, and adapters on it are float32 and reproducible."""
 
+import copy
 import json
 import logging
 import shutil
@@ -9,18 +10,24 @@ import sys
 import bitsandbytes
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    ModernBertConfig,
     PreTrainedTokenizerFast,
+    RobertaConfig,
 )
 
 from dpacc.errors import ConfigurationError
-from dpacc.models import add_lora, load_base
+from dpacc.models import add_lora, load_base, new_head
 from tests.tiny_models import tiny_base
 
 LLAMA = LlamaConfig(
@@ -176,7 +183,7 @@ def test_a_model_that_the_hub_does_not_give_is_refused_at_once(name, monkeypatch
     def unreachable(*_, **__):
         raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr("dpacc.models.model_info", unreachable)
+    monkeypatch.setattr("dpacc.pretrained.model_info", unreachable)
     message = refusal(name)
     assert all(part in message for part in [name, "no route", "HF_HUB_OFFLINE"])
 
@@ -271,6 +278,53 @@ def test_all_linear_leaves_the_head_alone():
     model = add_lora(model=tiny_llama(), rank=2, alpha=4)
     assert len(trainable(model)) == 2 * 7 * 2
     assert not any("lm_head" in name for name in trainable(model))
+
+
+@pytest.mark.parametrize("family", ["distilbert", "modernbert", "roberta", "bert"])
+def test_all_new_layers_of_a_classifier_are_trained_saved_and_read_again(family, tmp_path):
+    """DistilBERT has two of them and ModernBERT three; none stays random, or gets an adapter."""
+    sizes = {"vocab_size": 20, "pad_token_id": 1, "num_labels": 2, "max_position_embeddings": 30}
+    usual = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config, new = {
+        "distilbert": (
+            DistilBertConfig(**sizes, dim=16, n_layers=1, n_heads=2, hidden_dim=16),
+            {"pre_classifier", "classifier"},
+        ),
+        "modernbert": (
+            ModernBertConfig(
+                **sizes,
+                **usual,
+                intermediate_size=16,
+                cls_token_id=2,
+                sep_token_id=3,
+                bos_token_id=2,
+                eos_token_id=3,
+            ),
+            {"head", "classifier"},
+        ),
+        "roberta": (RobertaConfig(**sizes, **usual, intermediate_size=16), {"classifier"}),
+        "bert": (BertConfig(**sizes, **usual, intermediate_size=16), {"classifier"}),
+    }[family]
+    base = AutoModelForSequenceClassification.from_config(config)
+    base.requires_grad_(False)
+    fresh = copy.deepcopy(base)
+    assert set(new_head(base)) == new
+    model = add_lora(model=base, rank=2, alpha=4.0)
+    learned = {name for name, p in model.named_parameters() if p.requires_grad}
+    whole = {name for name in learned if "lora" not in name}
+    assert {name.split(".")[2] for name in whole} == new
+    assert not any("lora" in name and name.split(".")[2] in new for name in learned)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter))
+    model.save_pretrained(tmp_path)
+    for name, parameter in fresh.named_parameters():
+        if name.split(".")[0] in new:
+            parameter.data.normal_()
+    again = PeftModel.from_pretrained(fresh, tmp_path).eval()
+    ids = torch.tensor([[2, 5, 6, 3]])
+    torch.testing.assert_close(again(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
 
 
 def test_conv1d_layers_are_adapted_without_a_warning(recwarn):

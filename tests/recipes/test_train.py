@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from dpacc.cli import terminal
+from dpacc.errors import PrivacyError
 from tests.scripts import load_script
 from tests.tiny_models import save_tiny_llama
 
@@ -124,10 +126,16 @@ def test_a_run_leaves_adapter_ledger_proof_card_and_picture(
     assert "expected examples/s" in err
 
 
-def test_a_second_run_gets_its_own_folder_and_ledger(train: Train) -> None:
-    """No run overwrites another's proof."""
+def test_a_second_run_gets_its_own_folder_and_ledger(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No run overwrites another's proof, and what both cost together is said."""
     train()
+    assert "have spent" not in capsys.readouterr().err
     runs = train()
+    said = capsys.readouterr().err
+    assert "tiny has spent a budget already; on the same data, all cost ε = " in said
+    assert 8 < float(said.split("all cost ε = ")[1].split()[0]) < 16
     assert {path.name for path in runs.iterdir()} == {"tiny", "tiny-2"}
     heads = {read_ledger(path=run / "ledger.jsonl").head for run in runs.iterdir()}
     assert len(heads) == 2
@@ -240,6 +248,58 @@ def test_the_last_adapters_are_averaged(train: Train, monkeypatch: pytest.Monkey
         assert any(t.shape == mean.shape and torch.allclose(t, mean) for t in saved)
 
 
+def test_the_data_are_looked_at_before_the_weights(
+    train: Train, material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model without weights and data without the field: the data's mistake is told."""
+    shutil.copytree(material / "model", tmp_path / "model")
+    (tmp_path / "model/model.safetensors").write_bytes(b"")
+    with pytest.raises(SystemExit, match="2"):
+        train(model=tmp_path / "model", text_field="body")
+    assert "no field 'body'" in capsys.readouterr().err
+
+
+def test_a_run_that_is_refused_before_its_first_charge_leaves_no_folder(
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The probe's refusal comes after the ledger was opened, and takes it away again."""
+    monkeypatch.setattr("dpacc.engine.CouplingProbe", RefusingProbe)
+    with pytest.raises(SystemExit, match="2"):
+        train()
+    assert "coupled, said the probe" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.undo()
+    train()
+    monkeypatch.setattr("dpacc.engine.CouplingProbe", RefusingProbe)
+    with pytest.raises(SystemExit, match="2"):
+        train()
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"tiny"}
+
+
+class RefusingProbe:
+    """A probe that refuses every model."""
+
+    def __init__(self, **_: object) -> None:
+        raise PrivacyError("coupled, said the probe")
+
+
+def test_a_run_that_was_charged_keeps_its_ledger(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error at the first update, after the charge: what was spent stays on the books."""
+
+    def failing(*_: object) -> None:
+        raise PrivacyError("no update")
+
+    monkeypatch.setattr("dpacc.backends.replicated.Replicated.update", failing)
+    with pytest.raises(SystemExit, match="2"):
+        train()
+    assert len(read_ledger(path=tmp_path / "runs/tiny/ledger.jsonl").releases) == 1
+
+
 def test_a_killed_run_is_resumed(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dying at the third update and resuming takes the steps that are left, and no more."""
     from dpacc.backends.replicated import Replicated
@@ -327,7 +387,7 @@ def test_a_whitened_run_leaves_an_ordinary_adapter(train: Train, material: Path)
 
 MISTAKES = {
     "epsilon": ("0", "epsilon=0"),
-    "delta": ("1.5", "delta=1.5"),
+    "delta": ("0.5", "delta=0.5 is no less than 1/60"),
     "expected_batch_size": ("61", "exceeds"),
     "train_data": ("nowhere.jsonl", "nowhere.jsonl"),
     "lora_target_modules": ("q_porj", "q_porj"),
@@ -336,6 +396,7 @@ MISTAKES = {
     "unit_field": ("autor", "autor"),
     "quantization": ("nf5", "nf5"),
     "learning_rat": ("1", "did you mean learning_rate"),
+    "output_dir": ("s3://bucket/runs", "no folder of this machine"),
 }
 
 

@@ -19,7 +19,7 @@ def small_delta(*, dataset_size: int) -> float:
     >>> small_delta(dataset_size=10_000) == 10_000**-1.1, small_delta(dataset_size=15)
     (True, 0.001)
     """
-    return min(float(dataset_size) ** -1.1, _LARGEST)
+    return min(float(dataset_size**-1.1), _LARGEST)
 
 
 def require_small_delta(
