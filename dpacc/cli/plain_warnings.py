@@ -1,5 +1,6 @@
 """What weakens a promise, as one line on stderr, without the place in the code that says so."""
 
+import sys
 import warnings
 from typing import Any
 
@@ -14,9 +15,7 @@ def show_warnings_plainly() -> None:
 
 
 def _show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    if not issubclass(category, PrivacyWarning):
+    if issubclass(category, PrivacyWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
         _AS_USUAL(message, category, *place, **more)
-        return
-    from dpacc.cli.terminal import say
-
-    say(f"warning: {message}")
