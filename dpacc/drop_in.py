@@ -317,7 +317,7 @@ class PrivacyEngine(engine.PrivacyEngine):
 
     def _save(self, model: PeftModel, folder: Path) -> None:
         save_adapter(model=model, folder=folder)
-        state_privacy(folder=folder, plan=self.plan, ledger=self._books.path)
+        state_privacy(folder=folder, plan=self.plan, ledger=self.ledger)
 
     def _put_average_in_place(self) -> None:
         if self._average is not None and self.steps_charged == self.plan.steps:

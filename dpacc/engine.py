@@ -319,6 +319,11 @@ class PrivacyEngine:
         """How many logical steps the ledger holds."""
         return self._books.steps_charged
 
+    @property
+    def ledger(self) -> Path:
+        """The file of what was charged."""
+        return self._books.path
+
     def close(self) -> None:
         """Close the ledger; the next run may open it."""
         self._books.close()

@@ -363,7 +363,7 @@ class PrivateTrainer(EvaluatesApart):
         """On the main process, without waiting for others."""
         engine = self._engine
         if engine is not None and engine.steps_charged and self.is_world_process_zero():
-            state_privacy(folder=Path(folder), plan=self.plan, ledger=self._ledger)
+            state_privacy(folder=Path(folder), plan=self.plan, ledger=engine.ledger)
 
 
 class _EpochOfSteps(Dataset[LogicalStep]):

@@ -37,8 +37,8 @@ def doctor(run_or_script: Path, arguments: tuple[str, ...], steps: int, as_json:
 
     A run's folder: its ledger, proof and adapter, and the installed engine under its plan. A plan
     or a ledger: the engine alone. A training script (.py), with the ARGUMENTS that follow it: the
-    script itself runs for a few steps with a seeded engine whose ledger is thrown away. Words that
-    this command knows as its own go to the script after a --.
+    script itself runs for a few steps, whose updates are noise alone and whose ledger is thrown
+    away. Words that this command knows as its own go to the script after a --.
 
     Exits with 1 where something is wrong.
     """

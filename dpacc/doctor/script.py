@@ -1,13 +1,17 @@
-"""Rehearse a training script: run it with a seeded engine, look over its shoulder, and stop it.
+"""Rehearse a training script: run it, look over the engine's shoulder, and stop it.
 
-The script runs as it is, in this process, on its own data, but for three things: the engine's
-secret is seeded, its ledger and checkpoints go to a folder that is thrown away, and after a few
-logical steps the script is stopped. What it writes elsewhere is its own affair.
+The script runs as it is, in this process, on its own data, but for four things: the engine's
+secret is fresh whatever seed is asked for, its ledger and checkpoints go to a folder that is thrown
+away, the optimizer gets noise alone, and after a few logical steps the script is stopped. So what
+the script saves holds nothing that was learned from its data, for which no ledger would answer;
+its statement says what it is. What it computes from the data itself, such as a loss that it
+prints, is as private as ever.
 """
 
 from __future__ import annotations
 
 import runpy
+import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +25,7 @@ import torch
 from torch import Tensor
 
 from dpacc import accumulation
+from dpacc.books import Books
 from dpacc.clipping import add_clipped
 from dpacc.doctor.finding import Finding
 from dpacc.doctor.statistics import noise_finding, sampling_finding
@@ -33,6 +38,10 @@ from dpacc.sampling import PoissonSampler
 
 _MORE_DRAWS = 200
 _ROUNDING = 1e-4
+_WORDS = (
+    "a rehearsal by dpacc doctor, whose updates were noise alone: what it saved learned nothing, "
+    "and its ledger was thrown away"
+)
 
 
 class _Enough(BaseException):
@@ -90,10 +99,11 @@ def _run(script: Path, arguments: Sequence[str]) -> None:
 
 @contextmanager
 def _watching(seen: _Seen, folder: Path) -> Iterator[None]:
-    """Seed every engine that is made, and note what it draws, clips and releases."""
+    """Keep every engine's books apart, and note what it draws, clips and releases."""
     with ExitStack() as patches:
         for owner, name, watched in (
-            (PrivacyEngine, "__init__", _seeded(seen, folder)),
+            (PrivacyEngine, "__init__", _on_books_of_its_own(seen, folder)),
+            (Books, "open", _saying_what_it_is()),
             (PoissonSampler, "draw", _noting_samplers(seen)),
             (Release, "__call__", _noting_noise(seen)),
             (accumulation, "add_clipped", _noting_norms(seen)),
@@ -103,18 +113,30 @@ def _watching(seen: _Seen, folder: Path) -> Iterator[None]:
         yield
 
 
-def _seeded(seen: _Seen, folder: Path) -> Callable[..., None]:
+def _on_books_of_its_own(seen: _Seen, folder: Path) -> Callable[..., None]:
     honest = PrivacyEngine.__init__
 
     def start(self: PrivacyEngine, *arguments: Any, **options: Any) -> None:
         number = len(seen.engines)
-        options |= {"fixed_seed": number, "ledger": folder / f"ledger-{number}.jsonl"}
+        options |= {"fixed_seed": None, "ledger": folder / f"ledger-{number}.jsonl"}
         if options.get("checkpoints") is not None:
             options["checkpoints"] = folder / f"checkpoints-{number}"
         honest(self, *arguments, **options)
         seen.engines.append(self)
 
     return start
+
+
+def _saying_what_it_is() -> Callable[..., None]:
+    honest = Books.open
+
+    def open_(self: Books, *, fixed_seed: int | None) -> None:
+        fresh = self._ledger is None
+        honest(self, fixed_seed=fixed_seed)
+        if fresh:
+            self.note(subject="rehearsal", text=_WORDS)
+
+    return open_
 
 
 def _noting_samplers(seen: _Seen) -> Callable[..., Any]:
@@ -142,7 +164,7 @@ def _noting_noise(seen: _Seen) -> Callable[..., None]:
         def keep(parameters: Any, gradient: Tensor) -> None:
             sums = gradient * self._plan.expected_batch_size
             seen.noise.append((sums - clean[: self._width]).cpu() / bound)
-            update(parameters, gradient)
+            update(parameters, _noise_alone(self._plan, like=gradient))
 
         with mock.patch.object(self._backend, "update", keep):
             honest(self, index, clipped)
@@ -150,6 +172,14 @@ def _noting_noise(seen: _Seen) -> Callable[..., None]:
             raise _Enough
 
     return release
+
+
+def _noise_alone(plan: PrivacyPlan, *, like: Tensor) -> Tensor:
+    """An update of the plan's size that owes nothing to any example, not even C that adapted."""
+    generator = torch.Generator().manual_seed(secrets.randbits(63))
+    noise = torch.randn(like.shape, generator=generator).to(like)
+    spread = (plan.gradient_noise_multiplier or 1.0) * plan.max_grad_norm
+    return noise * (spread / plan.expected_batch_size)
 
 
 def _noting_norms(seen: _Seen) -> Callable[..., None]:
@@ -205,7 +235,8 @@ def _findings(seen: _Seen) -> list[Finding]:
 
 def _clip_finding(largest: float) -> Finding:
     healthy = largest <= 1 + _ROUNDING
-    words = f"the largest share of one unit in a sum was {largest:.4f} of C"
+    # By how much less is as private as the gradient.
+    words = "no unit weighed more than C in a sum" if healthy else f"one weighed {largest:.4f} of C"
     return Finding(subject="clip", healthy=healthy, words=words)
 
 

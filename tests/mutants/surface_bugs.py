@@ -6,6 +6,7 @@ from tests.mutants.bug import Bug
 from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
+_REHEARSAL = f"{DPACC}/doctor/test_script.py"
 _FAILED = f"{DPACC}/test_failed_steps.py"
 
 SURFACE_BUGS = (
@@ -54,5 +55,23 @@ SURFACE_BUGS = (
             ),
         ),
         (f"{_FAILED}::test_a_step_whose_update_failed_is_not_passed_over",),
+    ),
+    Bug(
+        "rehearsal that learns",
+        "a rehearsed script updates its model by the private sum, which no ledger charges",
+        (
+            Patch(
+                "dpacc.doctor.script",
+                "update(parameters, _noise_alone(self._plan, like=gradient))",
+                "update(parameters, gradient)",
+            ),
+        ),
+        (f"{_REHEARSAL}::test_the_sum_is_not_recovered_from_a_checkpoint_that_the_script_saved",),
+    ),
+    Bug(
+        "rehearsal passed off as a run",
+        "what a rehearsed script saves states ε as if it had been trained",
+        (Patch("dpacc.doctor.script", "        if fresh:", "        if False:"),),
+        (f"{_REHEARSAL}::test_a_trainer_that_saves_is_rehearsed_and_says_so_in_what_it_saves",),
     ),
 )
