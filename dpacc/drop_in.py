@@ -20,6 +20,7 @@ from dpacc.averaging import IterateAverage, average_of, require_share
 from dpacc.backends import Backend, refuse_cut_models
 from dpacc.decoupled_losses import LogitLosses, logit_losses_of
 from dpacc.errors import ConfigurationError
+from dpacc.keywords import names_what_is_unknown
 from dpacc.lora_methods import Method, apply_method
 from dpacc.plain_loader import expected_batch_size_of, number_of_units
 from dpacc.plan import Clipping, Noise, PrivacyPlan
@@ -106,6 +107,7 @@ class PrivacyEngine(engine.PrivacyEngine):
         **settings: the open engine's.
     """
 
+    @names_what_is_unknown(EngineSettings, of="PrivacyEngine")
     def __init__(
         self,
         accelerator: Accelerator | None = None,
@@ -126,6 +128,7 @@ class PrivacyEngine(engine.PrivacyEngine):
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    @names_what_is_unknown(PlainLoop)
     def make_private_with_epsilon(
         self,
         *,
@@ -181,6 +184,7 @@ class PrivacyEngine(engine.PrivacyEngine):
             model=model, optimizer=optimizer, data_loader=data_loader, plan=plan, **loop
         )
 
+    @names_what_is_unknown(PlainLoop)
     def make_private(
         self,
         *,
@@ -230,6 +234,7 @@ class PrivacyEngine(engine.PrivacyEngine):
             model=model, optimizer=optimizer, data_loader=data_loader, plan=plan, **loop
         )
 
+    @names_what_is_unknown(PlainLoop)
     def make_private_with_plan(
         self,
         *,
@@ -270,7 +275,7 @@ class PrivacyEngine(engine.PrivacyEngine):
             units=loop.get("units"),
             probe_examples=loop.get("probe_examples"),
         )
-        loader = VirtualBatches(engine=self, steps=steps, turns=turns)
+        loader = VirtualBatches(engine=self, dataset=data_loader.dataset, steps=steps, turns=turns)
         private_optimizer = PlainLoopOptimizer(inner, turns, schedule, self._put_average_in_place)
         return placed.train(), private_optimizer, loader
 

@@ -31,6 +31,7 @@ from dpacc.collation import KeyedCollation
 from dpacc.errors import BudgetExhausted, ConfigurationError
 from dpacc.fingerprints import code_fingerprint, data_fingerprint
 from dpacc.keyed_dropout import KeyedDropout
+from dpacc.keywords import names_what_is_unknown
 from dpacc.logical_step import Collate, LogicalStep
 from dpacc.micro_batches import MicroBatches
 from dpacc.plan import PrivacyPlan
@@ -87,6 +88,7 @@ class PrivacyEngine:
     ```
     """
 
+    @names_what_is_unknown()
     def __init__(
         self,
         accelerator: Accelerator,
@@ -186,6 +188,7 @@ class PrivacyEngine:
             )
         return cast(AnyModel, self._model), cast(AnyOptimizer, self._optimizer)
 
+    @names_what_is_unknown(of="engine.steps")
     def steps(
         self,
         dataset: Sequence[Any],

@@ -121,7 +121,8 @@ class GradientBuffer:
         if self._sink is None:
             raise PrivacyError(
                 f"a backward reached {slot.name} outside step.backward(losses); call it instead of "
-                "losses.backward (in a drop-in loop: the backward of model(**batch).loss)"
+                "losses.backward (in a plain loop: the backward of model(**batch).loss; your own "
+                "criterion is given to make_private as losses=)"
             )
         if gradient.shape[0] != self._examples:
             raise PrivacyError(

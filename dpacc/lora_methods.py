@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dpacc.errors import ConfigurationError
+from dpacc.keywords import choices
 
 Method = Literal["lora", "ffa"]
 
@@ -24,7 +25,9 @@ def apply_method(model: nn.Module, optimizer: torch.optim.Optimizer, method: Met
         ConfigurationError: an unknown method, or "ffa" for a model without LoRA adapters.
     """
     if method not in get_args(Method):
-        raise ConfigurationError(f"method={method!r} must be one of {', '.join(get_args(Method))}")
+        raise ConfigurationError(
+            f"method={method!r} must be one of {choices(method, get_args(Method))}"
+        )
     if method == "lora":
         return
     frozen = {id(parameter) for parameter in freeze_lower(model)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from accelerate.data_loader import DataLoaderAdapter, DataLoaderStateMixin
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -25,6 +26,7 @@ def number_of_units(data_loader: DataLoader[Any], units: Sequence[Hashable] | No
     Raises:
         ConfigurationError: the loader cannot be sampled by coins.
     """
+    _refuse_prepared(data_loader)
     _refuse_streams(data_loader)
     _refuse_foreign_samplers(data_loader)
     return count_units(examples=len(data_loader.dataset), units=units)  # type: ignore[arg-type]
@@ -42,6 +44,15 @@ def expected_batch_size_of(data_loader: DataLoader[Any]) -> int:
             "average; give it one, and no batch_sampler"
         )
     return data_loader.batch_size
+
+
+def _refuse_prepared(data_loader: DataLoader[Any]) -> None:
+    if isinstance(data_loader, DataLoaderStateMixin | DataLoaderAdapter):
+        raise ConfigurationError(
+            f"data_loader is a {type(data_loader).__name__}, which accelerator.prepare made and "
+            "which cuts the data over ranks; give make_private the plain DataLoader, model and "
+            "optimizer instead of accelerator.prepare, which it stands for"
+        )
 
 
 def _refuse_streams(data_loader: DataLoader[Any]) -> None:

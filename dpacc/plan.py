@@ -22,6 +22,8 @@ from dpacc_accounting import (
 )
 from dpacc_accounting.small_delta import require_small_delta
 
+from dpacc.keywords import choices
+
 Clipping = Literal["flat", "per-layer", "automatic", "adaptive"]
 Noise = Literal["gaussian", "discrete_gaussian"]
 
@@ -126,11 +128,12 @@ class PrivacyPlan:
         )
         _require(
             self.clipping in get_args(Clipping),
-            f"clipping={self.clipping!r} must be one of {', '.join(get_args(Clipping))}",
+            f"clipping={self.clipping!r} must be one of "
+            f"{choices(self.clipping, get_args(Clipping))}",
         )
         _require(
             self.noise in get_args(Noise),
-            f"noise={self.noise!r} must be one of {', '.join(get_args(Noise))}",
+            f"noise={self.noise!r} must be one of {choices(self.noise, get_args(Noise))}",
         )
         _require(
             self.sampling == "poisson",

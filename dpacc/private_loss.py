@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,13 @@ from torch import Tensor, nn
 from dpacc.decoupled_losses import LogitLosses
 from dpacc.errors import PrivacyError
 from dpacc.virtual_batches import Turns
+
+
+class LossAndLogits(NamedTuple):
+    """What a module that returns a bare tensor returns while it trains privately."""
+
+    loss: Tensor
+    logits: Tensor
 
 
 class PrivateLoss:
@@ -41,10 +48,16 @@ class PrivateLoss:
         self._labels = None
         if not (torch.is_grad_enabled() and model.training):
             return None
-        if arguments:
+        place = self._turns.last_place
+        if arguments and place is None:
             raise PrivacyError("give the batch to the model by name: model(**batch)")
         given = {name: value for name, value in inputs.items() if name != "num_items_in_batch"}
-        self._turns.require_handed_out(given)
+        by_name_or_place: dict[Hashable, Any] = {**dict(enumerate(arguments))}
+        by_name_or_place.update(given)
+        self._turns.require_handed_out(by_name_or_place)
+        if place is not None:
+            self._labels = arguments[place]
+            return arguments[:place], given
         if "labels" not in given:
             raise PrivacyError(
                 "the batch has no labels to learn from; let the loader's collate_fn add them"
@@ -57,14 +70,18 @@ class PrivateLoss:
     ) -> Any:
         if self._labels is None:
             return None
-        if not hasattr(outputs, "logits"):
+        bare = isinstance(outputs, Tensor)
+        if not bare and not hasattr(outputs, "logits"):
             raise PrivacyError(
                 f"the model returned a {type(outputs).__name__} without logits; leave return_dict "
                 "at True"
             )
         labels, self._labels = self._labels, None
         take = partial(self._turns.backward, batch_number=self._turns.batch_number)
-        loss = _gate(self._losses(outputs.logits, labels), take)
+        logits = outputs if bare else outputs.logits
+        loss = _gate(self._losses(logits, labels), take)
+        if bare:
+            return LossAndLogits(loss, logits)
         # Made anew, so that outputs[0] is the loss as it is of the model's own.
         return type(outputs)(**{**outputs, "loss": loss})
 

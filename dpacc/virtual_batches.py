@@ -7,7 +7,7 @@ nothing but the update may depend on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -42,28 +42,40 @@ class Turns:
         self._due = Due.BATCH
         self._cleared = True
         self._step: LogicalStep | None = None
-        self._batch: Mapping[str, Any] = {}
+        self._batch: Mapping[Hashable, Any] = {}
 
     def hand_out(self, step: LogicalStep, batch: Any) -> None:
         """The loader gives `batch`, of `step`, to the loop."""
         self.require(Due.BATCH)
-        if not isinstance(batch, Mapping):
-            raise PrivacyError(
-                f"the loader's collate_fn returned a {type(batch).__name__}; it must return a "
-                "mapping of the model's inputs and labels, for model(**batch)"
-            )
-        self._step, self._batch, self._due = step, batch, Due.BACKWARD
+        self._step, self._batch, self._due = step, _by_name_or_place(batch), Due.BACKWARD
         self.batch_number += 1
 
-    def require_handed_out(self, inputs: Mapping[str, Any]) -> None:
-        """Refuse a training forward on anything else than the batch that was handed out."""
+    @property
+    def last_place(self) -> int | None:
+        """The place of the labels in a batch without names, the last; None in one with names."""
+        return None if "labels" in self._batch else _last_place(self._batch)
+
+    def require_handed_out(self, inputs: Mapping[Hashable, Any]) -> None:
+        """Refuse a training forward on anything else than the batch that was handed out.
+
+        Args:
+            inputs: what the model was called with, by name or by place.
+        """
         self.require(Due.BACKWARD)
+        if set(self._batch) - set(inputs) in ({"labels"}, {self.last_place}):
+            raise PrivacyError(
+                "the model was called without the labels of the batch: call model(**batch) (or "
+                "model(*batch) for tuples), whose .loss goes backward; a criterion of your own, "
+                "with class weights or another form, is given to make_private as losses=, one "
+                "loss per example from logits and labels"
+            )
         switches = {name for name, value in inputs.items() if isinstance(value, bool)}
         for name in self._batch.keys() | (inputs.keys() - switches):
             if not _same(self._batch.get(name), inputs.get(name)):
                 raise PrivacyError(
-                    f"{name!r} is not that of the batch which the loader handed out; train on "
-                    "model(**batch) as it is, and evaluate with model.eval() and torch.no_grad()"
+                    f"{_spoken(name)} is not that of the batch which the loader handed out; "
+                    "train on model(**batch) as it is, and evaluate with model.eval() and "
+                    "torch.no_grad()"
                 )
 
     def backward(self, losses: Tensor, *, batch_number: int) -> None:
@@ -118,17 +130,34 @@ class VirtualBatches:
         engine: samples the logical steps and counts those that were charged. After a resume the
             first passes are shorter or empty, so that the program that was killed can be run
             again as it is.
+        dataset: the private examples.
         steps: the engine's, one after the other.
         turns: what the loop must do next.
     """
 
     def __init__(
-        self, *, engine: PrivacyEngine, steps: Iterator[LogicalStep], turns: Turns
+        self,
+        *,
+        engine: PrivacyEngine,
+        dataset: Any,
+        steps: Iterator[LogicalStep],
+        turns: Turns,
     ) -> None:
         self._engine = engine
+        self._dataset = dataset
         self._steps = steps
         self._turns = turns
         self._passes = 0
+
+    @property
+    def dataset(self) -> Any:
+        """The examples, as the DataLoader that was given has them; their number is public."""
+        return self._dataset
+
+    @property
+    def batch_size(self) -> int:
+        """What a logical batch holds on average; how many it really holds is private."""
+        return self._engine.plan.expected_batch_size
 
     def __len__(self) -> int:
         """Logical steps in an epoch; a pass yields at least as many batches."""
@@ -158,6 +187,27 @@ class VirtualBatches:
                 self._turns.hand_out(step, batch)
                 yield batch
                 self._turns.require(Due.BATCH)
+
+
+def _by_name_or_place(batch: Any) -> Mapping[Hashable, Any]:
+    if isinstance(batch, Mapping):
+        return batch
+    if isinstance(batch, list | tuple) and len(batch) > 1:
+        return dict(enumerate(batch))
+    raise PrivacyError(
+        f"the loader's collate_fn returned a {type(batch).__name__}; it must return a mapping of "
+        "the model's inputs and labels, for model(**batch), or a tuple whose last part are the "
+        "labels, for model(*batch)"
+    )
+
+
+def _last_place(batch: Mapping[Hashable, Any]) -> int | None:
+    places = [key for key in batch if isinstance(key, int)]
+    return max(places, default=None)
+
+
+def _spoken(name: Hashable) -> str:
+    return f"part {name} of the arguments" if isinstance(name, int) else repr(name)
 
 
 def _same(handed: Any, used: Any) -> bool:

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from dpacc import PrivacyEngine
-from dpacc.errors import BudgetExhausted, ConfigurationError
+from dpacc.errors import BudgetExhausted, ConfigurationError, PrivacyError
 from dpacc.losses import classification_losses
 from tests.dpacc.test_engine import LENGTHS, RecordingOptimizer, plan_for, received
 from tests.tiny_models import collate, examples, save_tiny_llama, tiny_model
@@ -320,3 +320,67 @@ def test_a_resumed_plain_loop_ends_where_an_unbroken_one_does(tmp_path: Path) ->
     assert len(resumed.inner.received) == 1 + 2  # one replayed, two new
     assert [r.step for r in read_ledger(path=ledger).releases] == [0, 1, 2, 3]
     assert resumed.inner.param_groups[0]["lr"] == pytest.approx(0.8 * 0.5**4)
+
+
+def test_the_loader_says_what_is_public_of_it(ledgers: Iterator[Path]) -> None:
+    """Its dataset, and the size that a logical batch has on average."""
+    data = examples(LENGTHS)
+    run = PlainRun(next(ledgers), data=data)
+    assert len(run.loader.dataset) == len(data)
+    assert run.loader.batch_size == run.plan.expected_batch_size
+
+
+class Perceptron(torch.nn.Module):
+    """Two layers that return bare logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def weighted(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """A criterion of one's own: class weights, one loss per example."""
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    return torch.nn.functional.cross_entropy(logits, labels, weight=weights, reduction="none")
+
+
+def test_a_plain_module_trains_on_tuples_by_a_loss_of_ones_own(ledgers: Iterator[Path]) -> None:
+    """`model(*batch).loss` of (inputs, labels), clipped one by one, with what was noised once."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(12, 4, generator=generator)
+    data = torch.utils.data.TensorDataset(inputs, torch.arange(12) % 3)
+    model = Perceptron()
+    plan = plan_for(12, steps=1, noise_multiplier=0.0, allow_no_privacy=True)
+    optimizer = RecordingOptimizer(model.parameters())
+    private, private_optimizer, loader = PrivacyEngine(
+        ledger=next(ledgers), fixed_seed=0
+    ).make_private_with_plan(
+        model=model,
+        optimizer=optimizer,
+        data_loader=DataLoader(data, batch_size=12, shuffle=True),
+        plan=plan,
+        losses=weighted,
+        probe_examples=[data[0], data[1], data[2]],
+    )
+    for batch in loader:
+        private_optimizer.zero_grad()
+        with pytest.raises(PrivacyError, match=r"model\(\*batch\)"):
+            private(batch[0])
+        outputs = private(*batch)
+        assert outputs.logits.shape == (len(batch[0]), 3)
+        outputs.loss.backward()
+        private_optimizer.step()
+    expected = torch.zeros(0)
+    for x, y in data:
+        alone = Perceptron()
+        weighted(alone(x[None]), y[None]).sum().backward()
+        row = torch.cat([p.grad.flatten() for p in alone.parameters()])
+        scaled = row * min(1.0, plan.max_grad_norm / float(row.norm()))
+        expected = scaled if not len(expected) else expected + scaled
+    torch.testing.assert_close(optimizer.received[0] * 12, expected, rtol=1e-4, atol=1e-7)

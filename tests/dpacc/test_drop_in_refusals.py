@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from dpacc import PrivacyEngine
@@ -196,3 +197,96 @@ def test_an_engine_without_a_plan_says_what_to_call(tmp_path: Path) -> None:
             data_loader=loader_of(examples(LENGTHS)),
             plan=run.plan,
         )
+
+
+def stranger(folder: Path, called: str = "make_private_with_epsilon", **words: Any) -> str:
+    """What the method `called` so says to words that it does not have, before it reads anything."""
+    model = tiny_model("llama")
+    arguments: dict[str, Any] = {
+        "model": model,
+        "optimizer": torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1),
+        "data_loader": loader_of(examples(LENGTHS)),
+        "target_delta": 1e-3,
+        "max_grad_norm": 1.0,
+        "epochs": 1,
+    }
+    ledger = folder / "ledger.jsonl"
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - its text is what is asked for
+        getattr(PrivacyEngine(ledger=ledger), called)(**arguments | words)
+    assert not ledger.exists()
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ({"unit_ids": [0] * 10}, "units="),
+        ({"poisson_sampling": False}, "leave it out"),
+        ({"module": None}, "model="),
+        ({"criterion": None}, "losses="),
+        ({"max_phisical_batch_size": 3}, "max_physical_batch_size="),
+        ({"grad_sample_mode": "ghost"}, "per_example_gradients"),
+        ({"noise_generator": None}, "leave it out"),
+        ({"clipping": "per_layer"}, "'per-layer'"),
+        ({"method": "FFA"}, "'ffa'"),
+    ],
+)
+def test_no_keyword_is_swallowed(tmp_path: Path, words: dict[str, Any], remedy: str) -> None:
+    """A word of another library, or a misspelt one, is refused by name with what was meant.
+
+    Swallowed, `unit_ids` would give a guarantee for examples where one for patients was asked.
+    """
+    said = stranger(tmp_path, target_epsilon=8.0, **words)
+    assert next(iter(words)) in said
+    assert remedy in said
+    said = stranger(tmp_path, "make_private", noise_multiplier=1.0, **words)
+    assert remedy in said
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ({}, "ledger='run/ledger.jsonl'"),
+        ({"secure_mode": True}, "leave it out"),
+        ({"accountant": "prv"}, "dpacc verify"),
+        ({"ledger": "l.jsonl", "per_example_gradient": "ghost"}, "per_example_gradients="),
+    ],
+)
+def test_an_engine_made_in_other_words_is_refused_in_one_line(
+    words: dict[str, Any], remedy: str
+) -> None:
+    """What Opacus' engine takes, or none of what this one needs."""
+    with pytest.raises(ConfigurationError, match=remedy):
+        PrivacyEngine(**words)
+
+
+def test_arguments_by_place_are_refused_with_their_names(tmp_path: Path) -> None:
+    """Instead of a count of positional arguments."""
+    engine: Any = PrivacyEngine(ledger=tmp_path / "ledger.jsonl")
+    with pytest.raises(ConfigurationError, match=r"by name: model=, optimizer=, data_loader="):
+        engine.make_private(tiny_model("llama"), None, None)
+
+
+def test_a_prepared_loader_is_refused_by_what_it_is(tmp_path: Path) -> None:
+    """Not by the batch size that accelerator.prepare took from it."""
+    said = stranger(
+        tmp_path,
+        target_epsilon=8.0,
+        data_loader=Accelerator(cpu=True).prepare(loader_of(examples(LENGTHS))),
+    )
+    assert "accelerator.prepare" in said
+    assert "plain DataLoader" in said
+
+
+def test_a_criterion_of_ones_own_is_pointed_to_losses(
+    ledgers: Iterator[Path],  # noqa: F811
+) -> None:
+    """Class weights or a focal loss, applied to logits, as is the habit elsewhere."""
+    run = PlainRun(next(ledgers), family="bert", data=examples(LENGTHS, family="bert"))
+    batch = dict(next(iter(run.loader)))
+    labels = batch["labels"]
+    with pytest.raises(PrivacyError, match="losses="):
+        torch.nn.functional.cross_entropy(run.model(**batch).logits, labels).backward()
+    del batch["labels"]
+    with pytest.raises(PrivacyError, match="losses="):
+        run.model(**batch)
