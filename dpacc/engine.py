@@ -29,17 +29,18 @@ from dpacc.books import Books
 from dpacc.checkpoint import Checkpoints
 from dpacc.collation import KeyedCollation
 from dpacc.errors import BudgetExhausted, ConfigurationError
-from dpacc.fingerprints import code_fingerprint, data_fingerprint
+from dpacc.fingerprints import code_fingerprint
 from dpacc.keyed_dropout import KeyedDropout
 from dpacc.keywords import names_what_is_unknown
 from dpacc.logical_step import Collate, LogicalStep
+from dpacc.members import members_of
 from dpacc.micro_batches import MicroBatches
 from dpacc.plan import PrivacyPlan
 from dpacc.probe import CouplingProbe
 from dpacc.randomness import SECRET_BYTES, RunSecret
 from dpacc.release import Release
 from dpacc.resumption import Resumption
-from dpacc.sampling import PoissonSampler, group_by_unit
+from dpacc.sampling import PoissonSampler
 from dpacc.starting_point import refuse_private_examples_in_the_start, starting_notes
 from dpacc.steady_buffers import SteadyBuffers
 from dpacc.strategies import (
@@ -50,7 +51,6 @@ from dpacc.strategies import (
     choose,
     most_rows_that_fit,
 )
-from dpacc.unit_identity import owners_of, require_one_each
 from dpacc.update_rule import Schedule, update_rule
 from dpacc.wire import WireFormat, wire_for
 
@@ -213,7 +213,9 @@ class PrivacyEngine:
                 its update.
             BudgetExhausted: the ledger already holds all the plan's steps.
         """
-        members = self._members(dataset, units)
+        if not hasattr(self, "_model"):
+            raise ConfigurationError("call engine.prepare(model, optimizer) before engine.steps")
+        members = members_of(dataset=dataset, units=units, plan=self.plan)
         refuse_private_examples_in_the_start(self._model, dataset)
         self._books.open(fixed_seed=self._secret.fixed_seed)
         for subject, text in starting_notes(self._model):
@@ -362,30 +364,6 @@ class PrivacyEngine:
         with self._dropout.backward():
             self._backend.backward(loss, keep_graph)
         refuse_raw_gradients(self._model)
-
-    def _members(
-        self, dataset: Sequence[Any], units: Sequence[Hashable] | None
-    ) -> Sequence[Sequence[int]]:
-        """The examples of each privacy unit."""
-        if not hasattr(self, "_model"):
-            raise ConfigurationError("call engine.prepare(model, optimizer) before engine.steps")
-        count = len(dataset)
-        ranks.require_agreement(
-            {"the number of examples": count if units is None else ranks.Digest(str(count))}
-        )
-        if units is not None:
-            require_one_each(examples=count, units=units)
-        owners = owners_of(range(count) if units is None else units)
-        ranks.require_agreement(
-            {"the training data or its order": data_fingerprint(dataset, owners)}
-        )
-        members = group_by_unit(units=owners)
-        if len(members) != self.plan.dataset_size:
-            raise ConfigurationError(
-                f"the dataset has {len(members)} {self.plan.unit}s and the plan dataset_size="
-                f"{self.plan.dataset_size}; calibrate the plan for this dataset"
-            )
-        return members
 
     def _zero_sum(self) -> ClippedSum:
         return ClippedSum(

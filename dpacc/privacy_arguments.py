@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dpacc.averaging import require_share
 from dpacc.errors import ConfigurationError
+from dpacc.keywords import names_what_is_unknown
 from dpacc.lora_methods import Method
 from dpacc.plan import Clipping, Noise, PrivacyPlan
 from dpacc.strategies import PerExampleGradients
@@ -100,3 +101,8 @@ class PrivacyArguments:
             noise=self.noise,
             unit=self.unit,
         )
+
+
+PrivacyArguments.__init__ = names_what_is_unknown(of="PrivacyArguments")(  # type: ignore[method-assign]
+    PrivacyArguments.__init__
+)

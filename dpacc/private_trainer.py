@@ -16,7 +16,7 @@ from typing import Any
 import datasets
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
@@ -33,11 +33,15 @@ from dpacc.plan import PrivacyPlan
 from dpacc.privacy_arguments import PrivacyArguments
 from dpacc.private_optimizer import PrivateOptimizer
 from dpacc.ranks import on_main_process, share_from_main
+from dpacc.trainer_epoch import EpochOfSteps, only
+from dpacc.trainer_hooks import hold_in_full_precision, require_all_charged, require_overridden
 from dpacc.trainer_refusals import (
     refuse_options,
     refuse_other_checkpoints,
     refuse_own_losses,
+    refuse_pairs,
     refuse_private_steering,
+    refuse_unknown_arguments,
 )
 from dpacc.unit_identity import count_units
 
@@ -65,6 +69,8 @@ class PrivateTrainer(EvaluatesApart):
         units: whose each training example is, for a privacy unit larger than one example.
         losses: one loss per example, [examples], from the model and a micro-batch; by default
             that of the model's head.
+        probe_examples: invented examples for the coupling probe, as the collator takes them, where
+            none can be made up from the dataset's fields.
         **given: the trainer's own arguments, by name.
 
     Attributes:
@@ -89,13 +95,20 @@ class PrivateTrainer(EvaluatesApart):
         privacy: PrivacyArguments,
         units: Sequence[Hashable] | None = None,
         losses: BatchLosses | None = None,
+        probe_examples: Sequence[Any] | None = None,
         **given: Any,
     ) -> None:
-        refuse_options(args=args, privacy=privacy, units=units, given=given)
+        require_overridden(type(self), PrivateTrainer)
+        refuse_unknown_arguments(type(self), given)
+        refuse_pairs(type(self), losses)
+        refuse_options(
+            args=args, privacy=privacy, units=units, given=given, own_losses=losses is not None
+        )
         refuse_own_losses(type(self))
         self.privacy = privacy
         self._units = units
         self._given_losses = losses
+        self._probe_examples = probe_examples
         self._engine = None
         self._cut_into = args.gradient_accumulation_steps
         args = copy.copy(args)
@@ -105,6 +118,7 @@ class PrivateTrainer(EvaluatesApart):
         with rows_untold(asked=units is not None):
             super().__init__(args=args, **given)
         refuse_cut_models(self.accelerator)
+        hold_in_full_precision(self.model)
         self.plan = self._plan()
 
     def train(
@@ -123,6 +137,7 @@ class PrivateTrainer(EvaluatesApart):
         Raises:
             ConfigurationError: the run was begun before and is not resumed, or was trained.
             BudgetExhausted: the ledger already holds all the plan's steps.
+            PrivacyError: the steps that were taken are not those that were charged.
         """
         if self._engine is not None:
             raise ConfigurationError(
@@ -138,11 +153,13 @@ class PrivateTrainer(EvaluatesApart):
         self._require_fresh_or_resumed(resume_from_checkpoint)
         self.admit_evaluated(self.eval_dataset)
         try:
-            return super().train(
+            done = super().train(
                 resume_from_checkpoint=resume_from_checkpoint,
                 trial=trial,
                 ignore_keys_for_eval=ignore_keys_for_eval,
             )
+            self._require_all_charged()
+            return done
         finally:
             self._close_ledger()
 
@@ -159,12 +176,12 @@ class PrivateTrainer(EvaluatesApart):
 
     def get_train_dataloader(self) -> DataLoader[LogicalStep]:
         """An epoch of logical steps."""
-        self._epoch = _EpochOfSteps(self._steps_in_an_epoch)
-        return DataLoader(self._epoch, batch_size=1, collate_fn=_only)
+        self._epoch = EpochOfSteps(self._steps_in_an_epoch)
+        return DataLoader(self._epoch, batch_size=1, collate_fn=only)
 
     def num_examples(self, dataloader: DataLoader[Any]) -> int:
         """How many examples there are, for a loader of logical steps too."""
-        if isinstance(dataloader.dataset, _EpochOfSteps):
+        if isinstance(dataloader.dataset, EpochOfSteps):
             return self.plan.dataset_size
         return int(super().num_examples(dataloader))
 
@@ -270,7 +287,9 @@ class PrivateTrainer(EvaluatesApart):
         self.optimizer = PrivateOptimizer(optimizer, self._end_step)
         self._losses = self._given_losses or batch_losses_of(self.model)
         dataset, collate = self._examples()
-        self._epoch.source = engine.steps(dataset, collate, units=self._units)
+        self._epoch.source = engine.steps(
+            dataset, collate, units=self._units, probe_examples=self._probe_examples
+        )
         return engine
 
     def _prepare_for_training(
@@ -280,6 +299,15 @@ class PrivateTrainer(EvaluatesApart):
             setattr(self.callback_handler, name, getattr(self, name))
         self.callback_handler.train_dataloader = train_dataloader
         return self.model, train_dataloader
+
+    def _require_all_charged(self) -> None:
+        engine = self._engine
+        here = engine is not None and self.is_world_process_zero()
+        require_all_charged(
+            charged=0 if engine is None else engine.steps_charged,
+            taken=self.state.global_step,
+            ledger=engine.ledger if engine is not None and here else None,
+        )
 
     def _close_ledger(self) -> None:
         if self._engine is not None:
@@ -364,22 +392,3 @@ class PrivateTrainer(EvaluatesApart):
         engine = self._engine
         if engine is not None and engine.steps_charged and self.is_world_process_zero():
             state_privacy(folder=Path(folder), plan=self.plan, ledger=engine.ledger)
-
-
-class _EpochOfSteps(Dataset[LogicalStep]):
-    """An epoch as the Trainer's loader sees it: whatever it asks for, the next logical step."""
-
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
-        self.source: Iterator[LogicalStep] = iter(())
-
-    def __len__(self) -> int:
-        return self._steps
-
-    def __getitem__(self, index: int) -> LogicalStep:
-        return next(self.source)
-
-
-def _only(steps: list[LogicalStep]) -> LogicalStep:
-    (step,) = steps
-    return step

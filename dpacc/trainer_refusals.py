@@ -7,6 +7,7 @@ there: `gradient_accumulation_steps` says into how many physical batches a logic
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from dpacc.errors import ConfigurationError
+from dpacc.keywords import refuse_unknown
 from dpacc.privacy_arguments import PrivacyArguments
 
 _Bad = Callable[[Any], bool]
@@ -71,7 +73,7 @@ _OPTIONS: Mapping[str, tuple[_Bad, str]] = {
     "packing": (bool, "joins examples in one sequence, so none has a gradient; set it to False"),
     "padding_free": (bool, "joins examples in one row, so none has a gradient; set it to False"),
     "loss_type": (
-        lambda kind: kind not in ("nll", "chunked_nll"),
+        lambda kind: kind not in ("nll", "chunked_nll", ["nll"], ["chunked_nll"]),
         "is not the loss of one example; set it to 'nll', and give losses= for another",
     ),
     "activation_offloading": (bool, "is not supported; use activation_checkpointing"),
@@ -94,6 +96,7 @@ def refuse_options(
     privacy: PrivacyArguments,
     units: Sequence[Hashable] | None,
     given: Mapping[str, Any],
+    own_losses: bool = False,
 ) -> None:
     """Refuse what would break the guarantee, before any data is read.
 
@@ -102,12 +105,15 @@ def refuse_options(
         privacy: the private ones.
         units: whose each example is.
         given: the trainer's other arguments, by name.
+        own_losses: whether `losses` are given, so that no option chooses the loss.
 
     Raises:
         ConfigurationError: an option is refused, with what to do instead.
     """
     for name, (is_bad, remedy) in _OPTIONS.items():
         value = getattr(args, name, None)
+        if name == "loss_type" and own_losses:
+            continue
         if hasattr(args, name) and is_bad(value):
             raise ConfigurationError(f"{name}={value!r} {remedy}")
     for name, remedy in _ARGUMENTS.items():
@@ -138,6 +144,33 @@ def refuse_own_losses(trainer: type) -> None:
             f"{owner.__name__}.compute_loss may mix examples and is not used for training; give "
             "losses=, which returns one loss per example"
         )
+
+
+def refuse_pairs(trainer: type, losses: object) -> None:
+    """Refuse TRL's trainers whose examples are not texts to learn, unless their loss is given.
+
+    Raises:
+        ConfigurationError: such a trainer, without `losses`.
+    """
+    theirs = next((cls for cls in trainer.__mro__ if cls.__module__.startswith("trl.")), None)
+    if theirs is None or losses is not None or theirs.__name__ == "SFTTrainer":
+        return
+    raise ConfigurationError(
+        f"{theirs.__name__} learns from preferences, rewards or samples, of which the private step "
+        "knows no loss for one example; give losses=, which returns one per example, or use "
+        "SFTTrainer"
+    )
+
+
+def refuse_unknown_arguments(trainer: type, given: Mapping[str, Any]) -> None:
+    """Refuse a keyword that neither the private trainer nor any parent of it has.
+
+    Raises:
+        ConfigurationError: there is one; with the nearest that there is.
+    """
+    makers = [vars(cls)["__init__"] for cls in trainer.__mro__[:-1] if "__init__" in vars(cls)]
+    known = [name for maker in makers for name in inspect.signature(maker).parameters]
+    refuse_unknown(given, known=dict.fromkeys(known), of=trainer.__name__)
 
 
 def refuse_other_checkpoints(asked: str | bool, output_dir: str) -> None:

@@ -32,6 +32,13 @@ HELD_OUT = examples([6, 4], seed=5)
 PUBLIC = examples([12] * 8, seed=6)
 
 
+RECOMPUTES = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")  # the older name
+    if name in TrainingArguments.__dataclass_fields__
+)
+
+
 def arguments(folder: Path, **changes: Any) -> TrainingArguments:
     settings: dict[str, Any] = {
         "output_dir": str(folder),
@@ -87,7 +94,7 @@ def test_the_trainer_gets_the_engines_noised_gradients(
         optimizers=(optimizer, None),
         per_device_train_batch_size=cut[0],
         gradient_accumulation_steps=cut[1],
-        activation_checkpointing=recomputes,
+        **{RECOMPUTES: recomputes},
         privacy=private(max_grad_norm=1e-2),
     )
     done = run.train()
@@ -328,7 +335,7 @@ def test_what_a_trainer_offers_still_works(tmp_path: Path) -> None:
         save_steps=1,
         load_best_model_at_end=True,
         metric_for_best_model="always",
-        activation_checkpointing=True,
+        **{RECOMPUTES: True},
     )
     done = run.train()
     assert done.global_step == 2

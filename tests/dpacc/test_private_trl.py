@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, TrainerCallback
 
 from dpacc import PrivateTrainer
 from dpacc.errors import ConfigurationError
+from dpacc.models import load_base
 from tests.dpacc.test_averaging import trained
 from tests.dpacc.test_engine import RecordingOptimizer, received
 from tests.dpacc.test_private_trainer import private
@@ -178,3 +179,53 @@ def test_trls_chats_and_adapters_are_trained_measured_saved_and_resumed(tmp_path
     resumed = chat_trainer(tmp_path / "broken")
     assert resumed.train(resume_from_checkpoint=True).global_step == 4
     torch.testing.assert_close(trained(resumed.model), trained(whole.model), rtol=0, atol=0)
+
+
+def test_trls_adapters_of_a_quantized_base_train(tmp_path: Path) -> None:
+    """TRL makes them bf16, in which noise would be lost; they are held in float32 again."""
+    trl = pytest.importorskip("trl")
+    save_tiny_llama(tmp_path / "base", words=WORDS)
+    base = load_base(model=str(tmp_path / "base"), quantization="nf4")
+
+    class PrivateSFTTrainer(PrivateTrainer, trl.SFTTrainer):  # type: ignore[misc]
+        pass
+
+    run = PrivateSFTTrainer(
+        model=base.model,
+        peft_config=LoraConfig(r=3, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
+        processing_class=base.tokenizer,
+        args=trl.SFTConfig(
+            output_dir=str(tmp_path / "run"),
+            per_device_train_batch_size=4,
+            max_steps=1,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_list([{"text": f"the film was {word}"} for word in WORDS]),
+        privacy=private(max_grad_norm=1e-2),
+    )
+    adapters = [p for p in run.model.parameters() if p.requires_grad]
+    assert {p.dtype for p in adapters} == {torch.float32}
+    before = [p.detach().clone() for p in adapters]
+    run.train()
+    assert all(bool((p != old).any()) for p, old in zip(adapters, before, strict=True))
+
+
+@pytest.mark.parametrize("name", ["DPO", "Reward"])
+def test_trls_trainers_of_preferences_are_refused_for_what_they_are(
+    tmp_path: Path, name: str
+) -> None:
+    """Not for the name of their loss, in a message that asks for the one they have."""
+    trl = pytest.importorskip("trl")
+    private_trainer = type("Private", (PrivateTrainer, getattr(trl, f"{name}Trainer")), {})
+    options = {"output_dir": str(tmp_path), "report_to": [], "use_cpu": True, "bf16": False}
+    with pytest.raises(ConfigurationError, match=f"{name}Trainer learns from preferences.*losses="):
+        private_trainer(
+            model=tiny_model("llama"),
+            args=getattr(trl, f"{name}Config")(**options),
+            train_dataset=Dataset.from_list([{"chosen": "a", "rejected": "b"}]),
+            privacy=private(),
+        )

@@ -7,6 +7,8 @@ from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
 _REHEARSAL = f"{DPACC}/doctor/test_script.py"
+_REFUSALS = f"{DPACC}/test_drop_in_refusals.py"
+_HOOKS = f"{DPACC}/test_trainer_hooks.py"
 _FAILED = f"{DPACC}/test_failed_steps.py"
 
 SURFACE_BUGS = (
@@ -73,5 +75,38 @@ SURFACE_BUGS = (
         "what a rehearsed script saves states ε as if it had been trained",
         (Patch("dpacc.doctor.script", "        if fresh:", "        if False:"),),
         (f"{_REHEARSAL}::test_a_trainer_that_saves_is_rehearsed_and_says_so_in_what_it_saves",),
+    ),
+    Bug(
+        "keywords swallowed",
+        "make_private takes unit_ids and poisson_sampling=False, and does as if nobody had asked",
+        (
+            Patch(
+                "dpacc.keywords",
+                "            refuse_unknown(given, known=known, of=name)\n",
+                "            pass\n",
+            ),
+        ),
+        (f"{_REFUSALS}::test_no_keyword_is_swallowed",),
+    ),
+    Bug(
+        "library without the private loop",
+        "a Trainer whose methods are not those that are overridden trains without the private step",
+        (
+            Patch(
+                "dpacc.trainer_hooks",
+                "        if not any(name in vars(parent) for parent in parents):",
+                "        if False:",
+            ),
+        ),
+        (f"{_HOOKS}::test_a_library_without_a_method_that_the_private_step_stands_for_is_refused",),
+    ),
+    Bug(
+        "steps that nobody charged",
+        "a training ends with more steps than its ledger holds, and says nothing",
+        (Patch("dpacc.private_trainer", "            self._require_all_charged()\n", ""),),
+        (
+            f"{_HOOKS}::test_steps_without_a_charge_are_refused_when_training_ends",
+            f"{_HOOKS}::test_a_loop_that_calls_nothing_private_is_refused_when_it_ends",
+        ),
     ),
 )
