@@ -12,10 +12,12 @@ numbers on the wire), beside ours of the same masks.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,8 +75,11 @@ def one_sum(settings: SecureSum, *, numbers: int, lost: int) -> list[str]:
     """A row of the table; the sum is checked."""
     draw = np.random.default_rng(0)
     moved = [draw.normal(size=numbers).astype(np.float32) for _ in range(settings.clients)]
+    place = tempfile.TemporaryDirectory()  # gone with this function
     clients = [
-        SecureClient(client=Still(f"{n}", each), secure_sum=settings)
+        SecureClient(
+            client=Still(f"{n}", each), secure_sum=settings, folder=Path(place.name) / f"{n}"
+        )
         for n, each in enumerate(moved)
     ]
     grid = TimedGrid(apps={n: each.app for n, each in enumerate(clients, start=1)}, lost=lost)

@@ -156,8 +156,9 @@ def train_together(
         DPLoRAClient(
             client_id=name,
             data_path=(data or Path(config.data)) / f"{name}.jsonl",
+            model_name=config.model,
             lora_config=lora,
-            dp_config=own,
+            dp_config=replace(own, most_local_epochs=config.local_epochs),
             task=config.task | {"cache_frozen_activations": True},
             folder=folder / name,
         )
@@ -246,6 +247,7 @@ def show_round(report: RoundReport) -> None:
             f"filtered: {report.filtered[name]}" if name in report.filtered else "averaged",
         ]
         for name, books in report.books.items()
+        if name in report.survivors
     ]
     rows += [[name, "", "", "", reason] for name, reason in report.failed.items()]
     columns = ["client", "ε spent", "of", "steps", "update"]

@@ -87,6 +87,16 @@ def _epsilon(guarantee: Guarantee) -> str:
     return rounded_up(guarantee.epsilon) if finite else "none holds"
 
 
+def _units(found: FederatedGuarantee) -> str:
+    """Whose data each price is of; by name where clients differ."""
+    names: dict[str, list[str]] = {}
+    for price in found.prices:
+        names.setdefault(price.server.unit, []).append(price.name)
+    if len(names) == 1:
+        return next(iter(names))
+    return ", ".join(f"{unit} ({', '.join(sorted(of))})" for unit, of in sorted(names.items()))
+
+
 def _facts(found: FederatedGuarantee) -> list[tuple[str, str]]:
     server, released = found.worst_server, found.worst_released
     stated = released.released
@@ -95,7 +105,7 @@ def _facts(found: FederatedGuarantee) -> list[tuple[str, str]]:
         ("largest, released models", f"{_epsilon(stated)} ({released.name})"),
         ("δ", rounded_up(stated.delta)),
         ("adjacency", str(stated.adjacency)),
-        ("privacy unit", stated.unit),
+        ("privacy unit", _units(found)),
         *([("over budget", ", ".join(found.over_budget))] if found.over_budget else []),
         *(("holds if" if at == 0 else "", words) for at, words in enumerate(found.assumptions)),
     ]

@@ -16,7 +16,8 @@ from flwr.app.user_config import UserConfig
 from dpacc.config import Task as TaskName
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation import AggregationName
-from dpacc.federated.client import DPLoRAClient, refusal
+from dpacc.federated.client import DPLoRAClient
+from dpacc.federated.requests import COULD_NOT, refusal
 from dpacc.federated.secure_sum.client import SecureClient
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.server import FederatedServer
@@ -61,6 +62,9 @@ class RunSettings:
         at_least=2,
     )
     secure_protocol: ProtocolName = setting("How such a sum is shut.", default="secagg")
+    secure_colluding: int = setting(
+        "Clients that may work together with the server.", default=0, at_least=0
+    )
     folder: str = setting("Where the server keeps its state and results.", default="federation")
     lora_rank: int = setting("Rank of the shared adapter.", default=8, at_least=1)
     lora_alpha: float = setting("The adapter is scaled by lora_alpha / lora_rank.", default=16.0)
@@ -74,7 +78,6 @@ class RunSettings:
     seed: int = setting("Seeds A and a new head, which are public.", default=0, at_least=0)
     task: TaskName = setting("Text, or classes of texts or words.", default="causal-lm")
     labels: tuple[str, ...] | None = setting("Names of all classes.", default=None)
-    max_length: int = setting("Tokens kept of each example.", default=512, at_least=2)
 
     def __post_init__(self) -> None:
         check_limits(settings=self)
@@ -84,12 +87,16 @@ class RunSettings:
         """The most that any client may spend."""
         return PrivacyBudget(epsilon=self.epsilon, delta=self.delta)
 
-    def secure_sum(self, threshold: int | None) -> SecureSum | None:
-        """The sum that whoever insists on this threshold takes part in."""
-        if threshold is None:
+    @property
+    def secure_sum(self) -> SecureSum | None:
+        """The sum that the server sees instead of updates, if any."""
+        if self.secure_threshold is None:
             return None
         return SecureSum(
-            clients=self.num_clients, threshold=threshold, protocol=self.secure_protocol
+            clients=self.num_clients,
+            threshold=self.secure_threshold,
+            colluding=self.secure_colluding,
+            protocol=self.secure_protocol,
         )
 
     @property
@@ -106,33 +113,50 @@ class RunSettings:
 
     @property
     def learned(self) -> dict[str, Any]:
-        """What is learned, in the words of a `task`."""
-        return {"task": self.task, "labels": self.labels, "max_length": self.max_length}
+        """What shapes the model, in the words of a `task`."""
+        return {"task": self.task, "labels": self.labels}
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeSettings:
-    """What one client decides for itself, from `flower-supernode --node-config`."""
+    """What one client decides for itself, from `flower-supernode --node-config`.
+
+    All that decides how its records are read is here: a server that decided any of it could tell
+    by an answer whether some record fits.
+    """
 
     client_id: str = setting("How reports call it.")
     data_path: str = setting("Its examples, a local file.")
     folder: str = setting("Where its ledger and last update are kept.")
+    model: str = setting("Its own copy of the model.")
+    task: TaskName = setting("Text, or classes of texts or words.")
+    labels: tuple[str, ...] | None = setting(
+        "Names of all classes, if there are any.", default=None
+    )
+    max_length: int = setting("Tokens kept of each example.", at_least=2)
     epsilon: float = setting("All that it will ever spend in the federation.", above=0)
     delta: float = setting("At which that is stated; all agree on it.", above=0, below=1)
     expected_batch_size: int = setting("Examples a local step holds on average.", at_least=1)
     max_grad_norm: float = setting("C, the clipping norm.", default=1.0, above=0)
     learning_rate: float = setting("AdamW's.", default=1e-3, above=0)
-    most_rounds: int | None = setting(
-        "The rounds that noise is sized for; null takes the server's word.",
-        default=None,
-        at_least=1,
+    most_rounds: int = setting("The rounds that noise is sized for.", at_least=1)
+    most_local_epochs: float = setting(
+        "The most passes over its data that the server may ask for in a round.",
+        default=1.0,
+        above=0,
     )
     secure_threshold: int | None = setting(
         "Its updates leave inside sums of at least so many; null sends each alone.",
         default=None,
         at_least=2,
     )
-    model: str | None = setting("Its own copy of the model.", default=None)
+    secure_clients: int | None = setting(
+        "How many take part in such a sum; needed with secure_threshold.", default=None, at_least=2
+    )
+    secure_protocol: ProtocolName = setting("How such a sum is shut.", default="secagg")
+    secure_colluding: int = setting(
+        "Clients that may work together with the server.", default=0, at_least=0
+    )
     rank: int | None = setting("Its own rank, below the shared one.", default=None, at_least=1)
     unit_field: str | None = setting("Field that says whose an example is.", default=None)
     text_field: str = setting("Field that holds the text.", default="text")
@@ -142,6 +166,23 @@ class NodeSettings:
 
     def __post_init__(self) -> None:
         check_limits(settings=self)
+        if (self.secure_threshold is None) != (self.secure_clients is None):
+            raise ConfigurationError(
+                f"secure_threshold={self.secure_threshold} and secure_clients="
+                f"{self.secure_clients}: give both, or neither to send updates alone"
+            )
+
+    @property
+    def secure_sum(self) -> SecureSum | None:
+        """The only sum that it takes part in, whatever the server says of it."""
+        if self.secure_threshold is None or self.secure_clients is None:
+            return None
+        return SecureSum(
+            clients=self.secure_clients,
+            threshold=self.secure_threshold,
+            colluding=self.secure_colluding,
+            protocol=self.secure_protocol,
+        )
 
     @property
     def privacy(self) -> DPSettings:
@@ -153,13 +194,17 @@ class NodeSettings:
             max_grad_norm=self.max_grad_norm,
             learning_rate=self.learning_rate,
             most_rounds=self.most_rounds,
+            most_local_epochs=self.most_local_epochs,
             unit_field=self.unit_field,
         )
 
     @property
-    def fields(self) -> dict[str, Any]:
-        """Where its examples' parts are, in the words of a `task`."""
+    def learned(self) -> dict[str, Any]:
+        """What its examples are and where their parts are, in the words of a `task`."""
         return {
+            "task": self.task,
+            "labels": self.labels,
+            "max_length": self.max_length,
             "text_field": self.text_field,
             "label_field": self.label_field,
             "prompt_field": self.prompt_field,
@@ -191,17 +236,32 @@ def client_of(*, node_config: UserConfig, run_config: UserConfig) -> DPLoRAClien
     """
     node = read_config(NodeSettings, node_config)
     run = read_config(RunSettings, run_config)
+    return _client(node, run.lora)
+
+
+def require_readable(node_config: UserConfig) -> None:
+    """Read the model and every record as this node's own settings say, before it connects.
+
+    Raises:
+        ConfigurationError: a setting is missing or senseless, a record does not fit, or the node
+            failed before.
+    """
+    node = read_config(NodeSettings, node_config)
+    _client(node, LoraSettings()).require_readable()
+
+
+def _client(node: NodeSettings, lora: LoraSettings) -> DPLoRAClient | SecureClient:
     client = DPLoRAClient(
         client_id=node.client_id,
         data_path=node.data_path,
-        lora_config=run.lora,
-        dp_config=node.privacy,
-        task=run.learned | node.fields,
-        rank=node.rank,
         model_name=node.model,
+        lora_config=lora,
+        dp_config=node.privacy,
+        task=node.learned,
+        rank=node.rank,
         folder=node.folder,
     )
-    settings = run.secure_sum(node.secure_threshold)
+    settings = node.secure_sum
     return client if settings is None else SecureClient(client=client, secure_sum=settings)
 
 
@@ -228,9 +288,9 @@ def answer_once(
     """
     try:
         client = make()
-    except Exception as error:
+    except Exception:
         _LOG.exception("this node cannot be a client")
-        return refusal(f"the client stopped with {type(error).__name__}", message)
+        return refusal(COULD_NOT, message)
     try:
         return client.app(message, context)
     except ValueError:  # Flower's, for a stage of secure sums

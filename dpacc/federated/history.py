@@ -21,7 +21,9 @@ class ClientBooks:
         noise_multiplier: σ of its steps.
         sampling_probability: q of its steps.
         steps_charged: how many steps its ledger holds.
+        steps_taken: how many of them this round's update was trained on.
         choice_epsilon: ε of a rank that it chose from its data, within `epsilon`; 0 for none.
+        unit: its privacy unit.
     """
 
     epsilon: float
@@ -30,7 +32,9 @@ class ClientBooks:
     noise_multiplier: float
     sampling_probability: float
     steps_charged: int
+    steps_taken: int
     choice_epsilon: float = 0.0
+    unit: str = "example"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class RoundReport:
         survivors: the clients whose updates arrived whole.
         failed: why the others gave none.
         filtered: the survivors that robust aggregation left out, and why.
-        books: what each survivor's ledger holds.
+        books: what the ledger holds of each client whose update arrived, used or not.
         quality: what the server measured on its own held-out data.
         aggregation_error: how far the average strays from the mean of the clients' updates,
             relative to it; 0 for exact rules.
@@ -81,19 +85,44 @@ class History:
     Args:
         rounds: in order.
         start_quality: what the server measured before the first.
-        unit: the privacy unit of every client.
+        nodes: the node that bore each client's name first.
         client_level: under client-level privacy, what `dpacc compose` reads. Who took part is then
             a secret of the server's: publish the models, not the rounds.
     """
 
     rounds: list[RoundReport] = field(default_factory=list)
     start_quality: Mapping[str, float] = field(default_factory=dict)
-    unit: str = "example"
+    nodes: dict[str, int] = field(default_factory=dict)
     client_level: Mapping[str, Any] | None = None
 
     def epsilons(self) -> dict[str, float]:
-        """Each client's ε, by its own ledger."""
-        return {name: books[-1].epsilon for name, books in self._books().items()}
+        """Each client's ε, by its own ledger; of one that forgot steps, by the server's count."""
+        forgetful = {name for name, books in self._books().items() if _forgot(books)}
+        priced = (
+            {each.name: each.server.epsilon for each in self.guarantee().prices}
+            if forgetful
+            else {}
+        )
+        return {
+            name: max(books[-1].epsilon, priced[name]) if name in forgetful else books[-1].epsilon
+            for name, books in self._books().items()
+        }
+
+    def steps_seen(self, name: str) -> int:
+        """The most steps that this client's ledger was ever seen to hold."""
+        return max((each.steps_charged for each in self._books().get(name, [])), default=0)
+
+    def name_of(self, node: int) -> str | None:
+        """The client that this node is, once it has answered."""
+        return next((name for name, bearer in self.nodes.items() if bearer == node), None)
+
+    def learn_name(self, node: int, said: str) -> str:
+        """What a client is called: what it says first, unless another node bears that name."""
+        known = self.name_of(node)
+        if known is None:
+            known = said if said not in self.nodes else f"{said} (node {node})"
+            self.nodes[known] = node
+        return known
 
     def federation(self) -> dict[str, Any]:
         """What `dpacc compose` reads, to price the run anew from what was really done.
@@ -109,7 +138,6 @@ class History:
         return {
             "level": "example",
             "delta": next(iter(books.values()))[0].delta,
-            "unit": self.unit,
             "clients": [_client(name, known) for name, known in books.items()],
         }
 
@@ -122,7 +150,7 @@ class History:
         return {
             "rounds": [report.to_json() for report in self.rounds],
             "start_quality": dict(self.start_quality),
-            "unit": self.unit,
+            "nodes": dict(self.nodes),
             "client_level": self.client_level,
         }
 
@@ -130,7 +158,7 @@ class History:
     def from_json(cls, document: Mapping[str, Any]) -> History:
         """Read what `to_json` wrote."""
         rounds = [RoundReport.from_json(each) for each in document["rounds"]]
-        known = {name: document[name] for name in ("start_quality", "unit", "client_level")}
+        known = {name: document[name] for name in ("start_quality", "nodes", "client_level")}
         return cls(rounds=rounds, **known)
 
     def _books(self) -> dict[str, list[ClientBooks]]:
@@ -142,16 +170,33 @@ class History:
 
 
 def _client(name: str, books: list[ClientBooks]) -> dict[str, Any]:
-    """One client's rounds, told by how many steps its ledger had grown each time."""
-    counts = [each.steps_charged for each in books]
-    grown = [after - before for before, after in zip([0, *counts], counts, strict=False)]
+    """One client's rounds, told by how many steps it took each time."""
     return {
         "name": name,
+        "unit": books[0].unit,
         "sampling_probability": books[0].sampling_probability,
         "noise_multiplier": books[0].noise_multiplier,
         "epsilon_budget": books[0].epsilon_budget,
         **({"choices": [books[-1].choice_epsilon]} if books[-1].choice_epsilon else {}),
         "schedule": [
-            {"rounds": sum(1 for _ in same), "local_steps": steps} for steps, same in groupby(grown)
+            {"rounds": sum(1 for _ in same), "local_steps": steps}
+            for steps, same in groupby(_steps(books))
         ],
     }
+
+
+def _steps(books: list[ClientBooks]) -> list[int]:
+    """By how much its ledger grew in each round, and no less than what its update was made of.
+
+    A ledger that was brought back from an older copy counts some steps twice as one; the server
+    has seen what came of both.
+    """
+    found, seen = [], 0
+    for each in books:
+        found.append(max(each.steps_charged - seen, each.steps_taken))
+        seen = max(seen, each.steps_charged)
+    return found
+
+
+def _forgot(books: list[ClientBooks]) -> bool:
+    return sum(_steps(books)) > books[-1].steps_charged

@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,24 +15,22 @@ from accelerate.utils import send_to_device
 from dpacc_accounting import Guarantee
 
 from dpacc.config import TrainingConfig
-from dpacc.data import load_training_examples, load_units, pad_examples
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import BudgetExhausted
-from dpacc.federated.compression import Compression
-from dpacc.federated.factors import CorrectedBase, Factors, factors_of, no_corrections
-from dpacc.federated.layout import Arrays, layout_hash, load_arrays, trainable_arrays
+from dpacc.federated.client_data import ClientData
+from dpacc.federated.factors import CorrectedBase
+from dpacc.federated.last_update import Update
+from dpacc.federated.layout import Arrays, load_arrays, trainable_arrays
+from dpacc.federated.local_adapter import LocalAdapter
 from dpacc.federated.optimizer_memory import OptimizerMemory
-from dpacc.federated.rank_choice import PublicRank
-from dpacc.federated.ranks import NestedRanks, adapted_model, nested_model
-from dpacc.frozen_activations import Collate, FrozenActivations
+from dpacc.federated.ranks import NestedRanks
+from dpacc.frozen_activations import FrozenActivations
 from dpacc.logical_step import LogicalStep
-from dpacc.models import load_base
 from dpacc.objective import losses_for
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness import RunSecret
 from dpacc.ranks import join_ranks
 from dpacc.sampling import PoissonSampler, group_by_unit
-from dpacc.unit_identity import count_units
 
 
 class LocalTraining:
@@ -45,12 +41,12 @@ class LocalTraining:
     neither a restart nor a greedy server can make it spend more.
 
     Args:
-        config: model, data and budget.
+        config: budget, task and optimizer.
+        adapter: the model with the shared adapter; taken over.
+        data: what it learns from.
         rounds: the most rounds that this client will join.
         local_epochs: expected passes over its data in one round.
         folder: where its ledger lives, and AdamW's state between rounds.
-        rank: this client's own r_i, if it is below the shared adapter's, or what it must fit.
-        compression: of what is sent, by which a rank may be chosen.
         set_aside: ε of the client's budget that is spent elsewhere.
         fixed_seed: for tests; noted in the ledger.
     """
@@ -59,36 +55,29 @@ class LocalTraining:
         self,
         *,
         config: TrainingConfig,
+        adapter: LocalAdapter,
+        data: ClientData,
         rounds: int,
         local_epochs: float,
         folder: Path,
-        rank: int | PublicRank | None = None,
-        compression: Compression | None = None,
         set_aside: float = 0.0,
         fixed_seed: int | None = None,
     ) -> None:
-        base = load_base(
-            model=config.model, task=config.task, labels=config.labels, seed=config.seed
-        )
-        self._examples: Sequence[Any] = load_training_examples(
-            config=config, tokenizer=base.tokenizer
-        )
-        self._units = load_units(config=config)
-        self._collate: Collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
+        base = adapter.base
+        self._examples, self._units, self._collate = data.examples, data.units, data.collate
         self._losses_of = losses_for(config=config, model=base.model, tokenizer=base.tokenizer)
-        size = count_units(examples=len(self._examples), units=self._units)
-        self.steps_per_round = math.ceil(local_epochs * size / config.expected_batch_size)
+        self.steps_per_round = math.ceil(local_epochs * data.size / config.expected_batch_size)
         self.plan = PrivacyPlan.calibrate(
-            dataset_size=size,
+            dataset_size=data.size,
             expected_batch_size=config.expected_batch_size,
             steps=rounds * self.steps_per_round,
             target_epsilon=config.epsilon - set_aside,
-            target_delta=config.delta_for(dataset_size=size),
+            target_delta=config.delta_for(dataset_size=data.size),
             max_grad_norm=config.max_grad_norm,
             unit=config.unit_field or "example",
         )
-        model, self.layout, self.ranks = self._adapt(config, base.model, rank, compression)
-        adapters = [p for p in model.parameters() if p.requires_grad]
+        self.ranks = adapter.ranks
+        adapters = [p for p in adapter.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(adapters, lr=config.learning_rate, weight_decay=0.0)
         self._engine = PrivacyEngine(
             local_accelerator(),
@@ -96,17 +85,17 @@ class LocalTraining:
             ledger=folder / "ledger.jsonl",
             fixed_seed=fixed_seed,
         )
-        self._model, _ = self._engine.prepare(model, optimizer)
+        self._engine.open_books()
+        self._model, _ = self._engine.prepare(adapter.model, optimizer)
         self._memory = OptimizerMemory(optimizer, folder / self._optimizer_file)
         self._memory.restore()
         self._frozen: FrozenActivations | None = None
         if config.cache_frozen_activations:
             self._skip_frozen_layers(folder)
-        self._base = CorrectedBase(model)
-        self.shared = self.ranks.widen(trainable_arrays(model))
+        self._base = CorrectedBase(self._model)
         self._steps: Iterator[LogicalStep] | None = None
 
-    def run_round(self, start: Arrays) -> Arrays:
+    def run_round(self, start: Arrays) -> Update:
         """Train from `start` for one round; every step is charged before it is taken.
 
         Raises:
@@ -133,12 +122,7 @@ class LocalTraining:
                 f"all {self.plan.steps} steps of the plan are spent; nothing more is given"
             )
         self._memory.keep()
-        return self.ranks.widen(trainable_arrays(self._model))
-
-    @property
-    def factors(self) -> tuple[Factors, ...]:
-        """The adapted layers."""
-        return factors_of(self._model)
+        return Update(arrays=self.ranks.widen(trainable_arrays(self._model)), steps=taken)
 
     def unit_losses(
         self, start: Arrays, *, ranks: Sequence[int], voters: int, secret: RunSecret
@@ -174,35 +158,6 @@ class LocalTraining:
         batch = send_to_device(self._collate([self._examples[at]]), self._engine.accelerator.device)
         with torch.no_grad():
             return float(self._losses_of(self._model, batch)[0])
-
-    def corrections(self) -> Arrays:
-        """What the server may add to the base's weights: nothing yet."""
-        return no_corrections(self._model)
-
-    def _adapt(
-        self,
-        config: TrainingConfig,
-        base: Any,
-        rank: int | PublicRank | None,
-        compression: Compression | None,
-    ) -> tuple[torch.nn.Module, str, NestedRanks]:
-        """This client's model, the hash of the shared layout, and how the two fit."""
-        shared = adapted_model(config, base)
-        layout = layout_hash(shared)
-        if isinstance(rank, PublicRank):
-            outputs = sum(layer.outputs for layer in factors_of(shared))
-            trained = sum(p.numel() for p in shared.parameters() if p.requires_grad)
-            others = trained - config.lora_rank * outputs
-            rank = rank.largest(
-                shared=config.lora_rank, outputs=outputs, others=others, compression=compression
-            )
-        if rank is None or rank == config.lora_rank:
-            return shared, layout, NestedRanks(rank=config.lora_rank, shared=config.lora_rank)
-        return (
-            nested_model(shared, config=config, rank=rank),
-            layout,
-            NestedRanks(rank=rank, shared=config.lora_rank),
-        )
 
     def note(self, *, subject: str, text: str) -> None:
         """Write into the ledger what qualifies its guarantee."""

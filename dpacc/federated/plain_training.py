@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-from functools import partial
 
 import torch
 
 from dpacc.config import TrainingConfig
-from dpacc.data import load_training_examples, pad_examples
-from dpacc.federated.layout import Arrays, layout_hash, load_arrays, trainable_arrays
-from dpacc.federated.ranks import adapted_model
-from dpacc.models import load_base
+from dpacc.federated.client_data import ClientData
+from dpacc.federated.layout import Arrays, load_arrays, trainable_arrays
+from dpacc.federated.local_adapter import LocalAdapter
 from dpacc.objective import losses_for
 
 
@@ -22,22 +20,26 @@ class PlainTraining:
     clip it and to add noise before anything is released.
 
     Args:
-        config: model, data, learning rate, and the size of a batch.
+        config: learning rate, task, and the size of a batch.
+        adapter: the model with the shared adapter.
+        data: what it learns from.
         local_epochs: passes over the data in one round.
     """
 
-    def __init__(self, *, config: TrainingConfig, local_epochs: float) -> None:
-        base = load_base(
-            model=config.model, task=config.task, labels=config.labels, seed=config.seed
-        )
-        self._examples = load_training_examples(config=config, tokenizer=base.tokenizer)
-        self._collate = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
+    def __init__(
+        self,
+        *,
+        config: TrainingConfig,
+        adapter: LocalAdapter,
+        data: ClientData,
+        local_epochs: float,
+    ) -> None:
+        base = adapter.base
+        self._examples, self._collate = data.examples, data.collate
         self._losses_of = losses_for(config=config, model=base.model, tokenizer=base.tokenizer)
         self._config = config
         self._local_epochs = local_epochs
-        self._model = adapted_model(config, base.model)
-        self.layout = layout_hash(self._model)
-        self.shared = trainable_arrays(self._model)
+        self._model = adapter.model
 
     def run_round(self, start: Arrays) -> Arrays:
         """Train from `start` over shuffled batches; the adapter afterwards."""

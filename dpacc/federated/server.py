@@ -13,8 +13,6 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from torch import nn
 
 from dpacc.errors import ConfigurationError
@@ -26,6 +24,7 @@ from dpacc.federated.defence import Defence, defended, require_fitting
 from dpacc.federated.factors import CorrectedBase
 from dpacc.federated.grid import LocalGrid
 from dpacc.federated.history import History, RoundReport
+from dpacc.federated.kept_state import KeptState, State
 from dpacc.federated.layout import Arrays, flat, layout_hash, load_arrays, to_record
 from dpacc.federated.packing import require_packable
 from dpacc.federated.plain_client import TrustingClient
@@ -92,6 +91,7 @@ class FederatedServer:
         self._secure_sum = secure_sum
         self._lora = lora_config or LoraSettings()
         self._folder = Path(folder)
+        self._kept = KeptState(self._folder)
         self._history = History()
         self._run = secrets.token_hex(16)
         shape = Task(fields=task or {})
@@ -137,13 +137,16 @@ class FederatedServer:
             on_round: is told of each round once its state is kept.
 
         Raises:
-            ConfigurationError: settings that contradict each other, or another run's state.
+            ConfigurationError: settings that contradict each other, another run's state, or a
+                client whose records cannot be read.
         """
         if len(clients) != self._num_clients:
             raise ConfigurationError(
                 f"num_clients={self._num_clients} and {len(clients)} clients given; "
                 "name as many as take part"
             )
+        for client in clients:
+            client.require_readable()
         app = self.app(
             aggregation=aggregation,
             client_sampling_rate=client_sampling_rate,
@@ -242,7 +245,6 @@ class FederatedServer:
             config = ConfigRecord(
                 {
                     "run": self._run,
-                    "model": self._model_name,
                     "layout": layout_hash(self.model),
                     "rounds": self._rounds,
                     "local-epochs": float(local_epochs),
@@ -329,53 +331,27 @@ class FederatedServer:
         return dict(measure(self.model))
 
     def _save(self, arrays: Arrays, history: History, aggregation: str) -> None:
-        """Adapter and history in one file, which appears whole or not at all."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        known = {
-            "history": json.dumps(history.to_json()),
-            "run": self._run,
-            "agreed": self._agreed(aggregation),
-        }
-        partial = self._state.with_suffix(".partial")
-        save_file(arrays, partial, metadata=known)
-        partial.replace(self._state)
+        self._kept.keep(
+            State(run=self._run, agreed=self._agreed(aggregation), history=history, arrays=arrays)
+        )
 
     def _restore(self, aggregation: str, first: Arrays) -> Arrays:
         """Where the run stands: at its beginning, or after the last round that was kept."""
-        if not self._state.exists():
+        known = self._kept.read()
+        if known is None:
             return first
-        with _whole(self._state) as file:
-            known = file.metadata()
-            if known["agreed"] != self._agreed(aggregation):
-                raise ConfigurationError(
-                    f"{self._state} holds a federation with other settings; give this one a "
-                    "folder of its own"
-                )
-            self._run = known["run"]
-            self._history = History.from_json(json.loads(known["history"]))
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if known.agreed != self._agreed(aggregation):
+            raise ConfigurationError(
+                f"{self._kept.path} holds a federation with other settings; give this one a "
+                "folder of its own"
+            )
+        self._run, self._history = known.run, known.history
+        return known.arrays
 
     def _agreed(self, aggregation: str) -> str:
         layout = layout_hash(self.model)
         words = [self._model_name, self._rounds, aggregation, layout, str(self._client_privacy)]
         return json.dumps([*words, str(self._secure_sum)])
-
-    @property
-    def _state(self) -> Path:
-        return self._folder / "state.safetensors"
-
-
-@contextmanager
-def _whole(state: Path) -> Iterator[Any]:
-    """The file of a kept state, or one line when it is torn."""
-    try:
-        with safe_open(state, framework="numpy") as file:
-            yield file
-    except SafetensorError as error:
-        raise ConfigurationError(
-            f"{state} is damaged ({error}); restore it from a copy, or start a new federation in "
-            "a folder of its own"
-        ) from None
 
 
 @contextmanager

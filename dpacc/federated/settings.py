@@ -71,6 +71,8 @@ class DPSettings:
         most_rounds: the rounds that noise is sized for; by default all of the federation's. A
             client that is asked for more stops, because its budget is spent.
         unit_field: the field that says whose an example is, for a privacy unit larger than one.
+        most_local_epochs: the most expected passes over its data that a server may ask for in one
+            round.
     """
 
     epsilon: float
@@ -80,6 +82,7 @@ class DPSettings:
     learning_rate: float = 1e-3
     most_rounds: int | None = None
     unit_field: str | None = None
+    most_local_epochs: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

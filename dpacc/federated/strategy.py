@@ -6,6 +6,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from logging import INFO
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -20,6 +21,7 @@ from dpacc.federated.history import ClientBooks, History, RoundReport
 from dpacc.federated.layout import Arrays, to_record
 from dpacc.federated.packing import Packing, rank_said, wire_bytes
 from dpacc.federated.ranks import NestedRanks, rank_of
+from dpacc.federated.requests import SEEN
 from dpacc.federated.settings import PrivacyBudget
 
 _BOOKS = {
@@ -29,6 +31,7 @@ _BOOKS = {
     "noise_multiplier": "noise-multiplier",
     "sampling_probability": "sampling-probability",
     "steps_charged": "steps-charged",
+    "steps_taken": "steps-taken",
     "choice_epsilon": "choice-epsilon",
 }
 
@@ -75,7 +78,6 @@ class FederatedLoRA(FedAvg):
         self._connect_timeout = connect_timeout
         self._measure = measure
         self._after_round = after_round
-        self._names: dict[int, str] = {}
         self._asked: list[int] = []
         self._sent: list[Message] = []
         self._all_connected = False
@@ -89,9 +91,11 @@ class FederatedLoRA(FedAvg):
         self._asked = [n for n in self._connected(grid) if self._coins.random() < self.rate]
         config["server-round"] = len(self._history.rounds) + 1
         self._packing = Packing.asked(config)
-        record = self._request(config)
-        self._sent = list(self._construct_messages(record, self._asked, MessageType.TRAIN))
-        self._bytes_sent = sum(wire_bytes(message) for message in self._sent[:1]) * len(self._sent)
+        self._sent = [
+            Message(self._request(config, node), dst_node_id=node, message_type=MessageType.TRAIN)
+            for node in self._asked
+        ]
+        self._bytes_sent = sum(wire_bytes(message) for message in self._sent)
         return self._sent
 
     def aggregate_train(
@@ -112,10 +116,14 @@ class FederatedLoRA(FedAvg):
                 failed[before] = str(error)
                 continue
             failed.pop(before, None)
-            name = self._learn_name(node, str(reply.content.config_records["config"]["client"]))
-            updates[name] = update
+            name = self._learn_name(node, reply)
             if known is not None:
                 books[name] = known
+                forgotten = self._forgotten(name, known)
+                if forgotten is not None:
+                    failed[name] = forgotten
+                    continue
+            updates[name] = update
         # Under client-level privacy an empty round is noised like any: it must not show.
         due = bool(updates) or self._budget is None
         aggregate = self._aggregate(updates) if due else None
@@ -203,8 +211,10 @@ class FederatedLoRA(FedAvg):
             ((node, each) for node, each in known if node is not None), key=lambda pair: pair[0]
         )
 
-    def _request(self, config: ConfigRecord) -> RecordDict:
-        return RecordDict({"arrays": to_record(self.arrays), "config": config})
+    def _request(self, config: ConfigRecord, node: int) -> RecordDict:
+        seen = {} if self._budget is None else {SEEN: self._history.steps_seen(self._name(node))}
+        told = ConfigRecord({**config, **seen})
+        return RecordDict({"arrays": to_record(self.arrays), "config": told})
 
     def _accept(self, reply: Message) -> tuple[Arrays, ClientBooks | None]:
         """The update and books of one reply.
@@ -229,7 +239,11 @@ class FederatedLoRA(FedAvg):
             raise ConfigurationError("the reply does not hold arrays, metrics and config")
         books = None
         if self._budget is not None:
-            books = _books_within(self._budget, records.metric_records.get("metrics"))
+            books = _books_within(
+                self._budget,
+                records.metric_records.get("metrics"),
+                unit=str(records.config_records["config"].get("unit", "example")),
+            )
         if "arrays" not in records.array_records:
             raise ConfigurationError("the reply holds no arrays")
         return records, books
@@ -248,19 +262,30 @@ class FederatedLoRA(FedAvg):
         )
         return ranks.widen(update)
 
+    def _forgotten(self, name: str, known: ClientBooks) -> str | None:
+        """Why an update is not used whose ledger does not hold it beside all that was seen before.
+
+        It has left its client all the same, so its steps are counted.
+        """
+        seen = self._history.steps_seen(name)
+        if known.steps_taken >= 1 and known.steps_charged >= seen + known.steps_taken:
+            return None
+        return (
+            f"its ledger held {seen} steps before and holds {known.steps_charged} after "
+            f"{known.steps_taken} more: an older copy was brought back; its update is counted, and "
+            "not used"
+        )
+
     def _name(self, node: int) -> str:
-        return self._names.get(node, f"node {node}")
+        return self._history.name_of(node) or f"node {node}"
 
-    def _learn_name(self, node: int, said: str) -> str:
-        """What a client calls itself; two that say the same are told apart by their nodes."""
-        if node not in self._names:
-            taken = said in self._names.values()
-            self._names[node] = f"{said} (node {node})" if taken else said
-        return self._names[node]
+    def _learn_name(self, node: int, reply: Message) -> str:
+        said = reply.content.config_records["config"].get("client", f"node {node}")
+        return self._history.learn_name(node, str(said))
 
 
-def _books_within(budget: PrivacyBudget, metrics: MetricRecord | None) -> ClientBooks:
-    books = _books(metrics)
+def _books_within(budget: PrivacyBudget, metrics: MetricRecord | None, *, unit: str) -> ClientBooks:
+    books = replace(_books(metrics), unit=unit)
     if books.delta != budget.delta or books.epsilon_budget > budget.epsilon:
         raise ConfigurationError(
             f"the client keeps epsilon={books.epsilon_budget:g} at delta={books.delta:g}; this "
@@ -275,6 +300,7 @@ def _books(metrics: MetricRecord | None) -> ClientBooks:
         said = {name: metrics[key] for name, key in _BOOKS.items()}
         known = {name: float(value) for name, value in said.items()}  # type: ignore[arg-type]
         assert all(math.isfinite(value) for value in known.values())
-        return ClientBooks(**{**known, "steps_charged": int(known["steps_charged"])})  # type: ignore[arg-type]
+        counts = {name: int(known[name]) for name in ("steps_charged", "steps_taken")}
+        return ClientBooks(**{**known, **counts})  # type: ignore[arg-type]
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError("the reply does not say what its ledger holds") from error

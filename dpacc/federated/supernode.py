@@ -1,11 +1,13 @@
 """Flower's SuperNode that runs one reviewed app alone: `python -m dpacc.federated.supernode`.
 
 A SuperNode runs whatever code its SuperLink sends. Here it takes an app only if its files are those
-of the folder that the node's operator has read; its settings may differ.
+of the folder that the node's operator has read; its settings may differ. The node's own records are
+read once before it connects.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import sys
 import tomllib
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import dpacc.federated  # noqa: F401 - sets what Flower reads when it is imported
-from dpacc.errors import ConfigurationError
+from dpacc.errors import ConfigurationError, DpaccError
 from dpacc.federated.flower_programs import refuse_arguments, require_checked_flower
 
 _FORBIDDEN = ("--insecure", "--allow-runtime-dependency-installation")
@@ -32,6 +34,7 @@ def main() -> None:
     """Start the SuperNode with Flower's own arguments, after `--app FOLDER`."""
     require_checked_flower()
     folder, sys.argv[1:] = supernode_arguments(sys.argv[1:])
+    require_readable_data(sys.argv[1:])
     from flwr.cli.build import build_fab_from_disk
     from flwr.supernode import start_client_internal
     from flwr.supernode.cli import flower_supernode
@@ -79,6 +82,27 @@ def supernode_arguments(given: Sequence[str]) -> tuple[Path, list[str]]:
     if not any(argument.partition("=")[0] == _KEY for argument in rest):
         sys.exit(f"give {_KEY} FILE, whose public half the server has registered")
     return Path(rest[1]), rest[2:]
+
+
+def require_readable_data(given: Sequence[str]) -> None:
+    """Read the model and every record that `--node-config` names, before anything is connected.
+
+    Raises:
+        SystemExit: in one line, what is missing or does not fit.
+    """
+    from flwr.common.config import parse_config_args
+
+    from dpacc.federated.deployment import require_readable
+
+    known = argparse.ArgumentParser(add_help=False)
+    known.add_argument("--node-config", default=None)
+    named = known.parse_known_args(list(given))[0].node_config
+    if named is None:
+        sys.exit("give --node-config FILE: what this node decides for itself")
+    try:
+        require_readable(parse_config_args([named]))
+    except DpaccError as error:
+        sys.exit(f"this node cannot be a client: {error}")
 
 
 def code_of(fab: bytes) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class SketchingLoRA(FederatedLoRA):
 
     def _ask(self, bases: Arrays, names: set[str]) -> Mapping[str, Arrays]:
         """The second answers that hold, by client."""
-        nodes = {node: name for node, name in self._names.items() if name in names}
+        nodes = {node: name for name, node in self._history.nodes.items() if name in names}
         record = RecordDict({"arrays": to_record(bases), "config": self._config})
         messages = list(self._construct_messages(record, [*nodes], MessageType.QUERY))
         self._bytes_sent += sum(wire_bytes(message) for message in messages)

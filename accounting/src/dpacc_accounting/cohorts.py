@@ -92,6 +92,9 @@ def _secure_assumptions(federation: ClientFederation) -> tuple[str, ...]:
         "adjacency still adds its noise to an update of zeros.",
         "Noise beyond the guaranteed counts in the server's view only, where no coin is hidden; a "
         "sum opened below the threshold is priced without amplification, by the noise in it.",
+        f"Against the server itself this holds only while {secure.honest} of those in a sum are "
+        "clients in truth: a server that passes on unsigned keys may invent all but one, whose "
+        f"own noise alone, σ·C/√{secure.honest}, is then in the sum.",
     )
 
 

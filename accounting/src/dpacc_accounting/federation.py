@@ -154,8 +154,14 @@ def _example_level(federation: ExampleFederation) -> FederatedGuarantee:
     }
     server = _priced(joined, federation)
     released = _released(rounds, chosen, joined, server, federation)
+    units = _units(federation)
     prices = {
-        name: Price(name=name, server=server[name], released=released[name]) for name in rounds
+        name: Price(
+            name=name,
+            server=replace(server[name], unit=units[name]),
+            released=replace(released[name], unit=units[name]),
+        )
+        for name in rounds
     }
     return FederatedGuarantee(
         level="example",
@@ -235,6 +241,12 @@ def _priced(events: Mapping[str, Event], federation: ExampleFederation) -> dict[
     return dict(zip(events, found, strict=True))
 
 
+def _units(federation: ExampleFederation) -> dict[str, str]:
+    """The privacy unit of each client, and of each group of clients, which share one."""
+    units = {client.name: client.unit or federation.unit for client in federation.clients}
+    return units | {_together(names): units[names[0]] for names in federation.overlaps}
+
+
 def _composed(events: Sequence[Event]) -> Event:
     return events[0] if len(events) == 1 else Composed(events=tuple(events))
 
@@ -244,10 +256,10 @@ def _together(names: Sequence[str]) -> str:
 
 
 def _example_assumptions(federation: ExampleFederation) -> tuple[str, ...]:
-    unit = federation.unit
+    unit = " or ".join(sorted(set(_units(federation).values())))
     said = [
-        f"Each client draws its own {unit}s by Poisson sampling in every local step, clips each "
-        "one's gradient and adds its own noise before anything leaves it.",
+        f"Each client draws its own units ({unit}) by Poisson sampling in every local step, clips "
+        "each one's gradient and adds its own noise before anything leaves it.",
         f"Different clients hold different units' data, so ε of one {unit} is that of its client; "
         "the overlaps listed are added by composition, and no others exist.",
         "The server's view counts every round of a client's schedule; no credit is taken for other "

@@ -26,7 +26,7 @@ _PHASE = (
     "noise_multiplier",
     "participation",
 )
-_CLIENT = ("name", "count", "epsilon_budget", "schedule", "choices", *_PHASE)
+_CLIENT = ("name", "unit", "count", "epsilon_budget", "schedule", "choices", *_PHASE)
 _EXAMPLE_LEVEL = (*STATED, "defaults", "clients", "overlaps")
 
 
@@ -63,14 +63,21 @@ def _example_level(document: Mapping[str, Any]) -> ExampleFederation:
     if twice:
         top.refuse("clients", f"hold the name {twice[0]!r} twice; use `count` for equal clients")
     overlaps = top.parts("overlaps", _names) if top.has("overlaps") else ()
-    known = {client.name for client in clients}
+    units = {client.name: client.unit or stated["unit"] for client in clients}
     for at, names in enumerate(overlaps):
         for name in names:
-            if name not in known:
+            if name not in units:
                 raise FieldError(
-                    f"names {name!r}, which is no client{nearest(name, sorted(known))}",
+                    f"names {name!r}, which is no client{nearest(name, sorted(units))}",
                     where=("overlaps", at),
                 )
+        several = sorted({units[name] for name in names})
+        if len(several) > 1:
+            raise FieldError(
+                f"joins clients whose units are {' and '.join(several)}: no sum of theirs is a "
+                "promise to either; give them one unit",
+                where=("overlaps", at),
+            )
     return ExampleFederation(clients=clients, overlaps=overlaps, **stated)
 
 
@@ -88,6 +95,7 @@ def _client(
         calibrated=solve,
         schedule=_schedule(fields, noise),
         choices=_choices(fields),
+        unit=fields.word("unit", None),
     )
 
 

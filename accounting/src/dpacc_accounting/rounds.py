@@ -93,6 +93,7 @@ class Client:
         calibrated: whether σ was solved for from `epsilon_budget`.
         choices: ε of each choice that it made from its data by an exponential mechanism, such as
             that of its own rank; both views count them.
+        unit: what one row of its data stands for; None where it is the federation's.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Client:
     epsilon_budget: float | None = None
     calibrated: bool = False
     choices: tuple[float, ...] = ()
+    unit: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ class ExampleFederation:
         delta: δ at which every ε is stated.
         overlaps: names of clients that may hold data of the same unit.
         adjacency: which datasets are neighbours.
-        unit: what one row of a client's data stands for.
+        unit: what one row of a client's data stands for, where the client does not say.
     """
 
     clients: tuple[Client, ...]

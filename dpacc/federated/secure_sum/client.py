@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
@@ -13,21 +12,20 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from dpacc.errors import BudgetExhausted, ConfigurationError
-from dpacc.federated.client import SPENT, RequestRefused, refusal
 from dpacc.federated.client_level import ClientPrivacy
 from dpacc.federated.layout import flat, from_record
 from dpacc.federated.packing import rank_said
 from dpacc.federated.ranks import NestedRanks, rank_of
+from dpacc.federated.requests import RequestRefused, answered
 from dpacc.federated.secure_sum.addends import Addends
 from dpacc.federated.secure_sum.fixed_point import Doubles, Integers, OutOfRange
 from dpacc.federated.secure_sum.protocols import client_side
+from dpacc.federated.secure_sum.rounds_summed import RoundsSummed
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseBooks
 from dpacc.federated.secure_sum.stages import KEYS, OPEN, RECORD, SHARES, Asked, Seat, text
 from dpacc.federated.secure_sum.talk import to_wire
 from dpacc.randomness import RunSecret
-
-_LOG = logging.getLogger(__name__)
 
 
 class Trains(Protocol):
@@ -49,7 +47,8 @@ class SecureClient:
             `privacy` the server may ask for compressed updates, if their codes can be added.
         privacy: client level: the clipping norm, and the noise of which this client adds a share.
         most_rounds: client level: in how many sums it will ever be; needed with `privacy`.
-        folder: client level: where its own ledger is kept.
+        folder: where its own ledger of sums is kept, and at example level which rounds were
+            summed; by default that of `client`.
     """
 
     def __init__(
@@ -66,6 +65,9 @@ class SecureClient:
         self._settings = secure_sum
         self._side = client_side(secure_sum.protocol)
         self._agreed = secure_sum.agreed(privacy)
+        own = getattr(client, "folder", None) or Path("federation") / self.client_id
+        place = Path(folder) if folder is not None else Path(own)
+        self._rounds = RoundsSummed(place)
         self._noise: OwnShare | None = None
         if privacy is not None:
             if most_rounds is None:
@@ -73,12 +75,11 @@ class SecureClient:
                     "privacy without most_rounds: say in how many rounds this client may ever take "
                     "part, so that no server can ask for more"
                 )
-            path = Path(folder) if folder is not None else Path("federation") / self.client_id
             self._noise = OwnShare(
                 privacy=privacy,
                 settings=secure_sum,
                 most_rounds=most_rounds,
-                path=path / "ledger.jsonl",
+                path=place / "ledger.jsonl",
             )
 
     @property
@@ -104,6 +105,16 @@ class SecureClient:
 
         return app
 
+    def require_readable(self) -> None:
+        """Read the model and every record once, before any server asks.
+
+        Raises:
+            ConfigurationError: one cannot be read as its owner's settings say.
+        """
+        require = getattr(self._client, "require_readable", None)
+        if require is not None:
+            require()
+
     def close(self) -> None:
         """Let go of its ledgers."""
         if self._noise is not None:
@@ -115,15 +126,7 @@ class SecureClient:
     def _guarded(
         self, stage: Callable[[Message, Context], Message], message: Message, context: Context
     ) -> Message:
-        try:
-            return stage(message, context)
-        except BudgetExhausted as spent:
-            return refusal(f"{SPENT}{spent}", message)
-        except (RequestRefused, OutOfRange) as refused:
-            return refusal(str(refused), message)
-        except Exception as error:  # its text may say something about private records
-            _LOG.exception("client %s could not answer", self.client_id)
-            return refusal(f"the client stopped with {type(error).__name__}", message)
+        return answered(lambda: stage(message, context), message=message, client=self.client_id)
 
     def _begin(self, message: Message, context: Context) -> Message:
         """A new sum; whatever was left of another is forgotten."""
@@ -155,13 +158,18 @@ class SecureClient:
             raise RequestRefused(f"this client takes part in {level}-level federations alone")
         addends = self._addends(message)
         self._side.require(asked, seat)
-        if self._noise is not None:
+        packing = addends.packing
+        if self._noise is None:
+            self._rounds.refuse_second(packing.run, packing.number)
+        else:
             self._noise.require_rounds_left()
         reply = self._client.answer(_uncompressed(message))
         if reply.has_error():
             return reply
         whole = self._whole(_moved(message, reply), addends)
         sent = self._side.protect(whole, asked, replace(seat, words=addends.words))
+        if self._noise is None:  # else every sum holds noise, and a charge, of its own
+            self._rounds.keep(packing.run, packing.number)
         kept = {name: r for name, r in reply.content.items() if name in ("config", "metrics")}
         arrays = ArrayRecord({RECORD: to_wire(sent)})
         return Message(RecordDict({**kept, "arrays": arrays}), reply_to=message)
@@ -179,7 +187,10 @@ class SecureClient:
     def _whole(self, moved: Doubles, addends: Addends) -> Integers:
         if self._noise is not None:
             return self._noise.add(moved)
-        return addends.whole(moved, client=self.client_id)
+        try:
+            return addends.whole(moved, client=self.client_id)
+        except OutOfRange as error:  # of an update that holds its noise already
+            raise RequestRefused(str(error)) from error
 
     def _seat(self, context: Context) -> Seat:
         state = context.state.config_records.get(RECORD)

@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.client import RequestRefused
+from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum.fixed_point import Integers
 from dpacc.federated.secure_sum.stages import (
     KEYS,

@@ -12,7 +12,7 @@ import hashlib
 import json
 from typing import cast
 
-from dpacc.federated.client import RequestRefused
+from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words, residues
 from dpacc.federated.secure_sum.keys import (
     agreed_key,

@@ -28,6 +28,8 @@ from dpacc.randomness import RunSecret
 _TAIL = 40
 """Standard deviations for which the grid has room: noise exceeds them with chance below e⁻⁸⁰⁰."""
 _SMOOTHING = 8
+UNSIGNED = "unsigned keys"
+"""The subject of the ledger's note on whom the noise relies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,11 @@ class SharedNoise:
                 "apart, which is too coarse; take fewer clients or another noise multiplier"
             )
 
+    @property
+    def alone(self) -> float:
+        """σ of what one client's own noise hides, should the server have invented all others."""
+        return math.sqrt(self.scale**2 - _SMOOTHING) / self.sensitivity
+
     def plan(self) -> dict[str, Any]:
         """What a ledger is opened for."""
         return {
@@ -170,6 +177,15 @@ class SharedNoiseBooks:
         noise.require_sound()
         self.noise = noise
         self._ledger = Ledger.open(path=path, plan=noise.plan())
+        known = {note.subject for note in read_ledger(path=path).notes}
+        if UNSIGNED not in known:
+            self._ledger.note(
+                subject=UNSIGNED,
+                text=f"nobody but the server vouches for the clients' keys, so against it this "
+                f"holds only while {noise.settings.honest} of those in each sum are clients in "
+                "truth; one that invents all others sees each update under noise of multiplier "
+                f"{noise.alone:.6g} alone, a sum",
+            )
 
     def charge(self, *, survivors: int) -> int:
         """Write down the next sum before it can be opened; its number.

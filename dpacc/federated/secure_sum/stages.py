@@ -16,7 +16,7 @@ import numpy.typing as npt
 from flwr.app import ConfigRecord
 from flwr.app.typing import ConfigRecordValues
 
-from dpacc.federated.client import RequestRefused
+from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words
 from dpacc.federated.secure_sum.settings import SecureSum
 

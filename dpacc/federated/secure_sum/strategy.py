@@ -95,16 +95,20 @@ class SecureFederatedLoRA(FederatedLoRA):
             before = self._name(node)
             self._received += wire_bytes(reply)
             try:
-                known = self._take(node, reply)
+                records, known = self._checked(reply)
+                name = self._learn_name(node, reply)
+                forgotten = None if known is None else self._forgotten(name, known)
+                if known is not None:
+                    books[name] = known
+                if forgotten is not None:
+                    raise ConfigurationError(forgotten)
+                self._take(node, records)
             except ConfigurationError as error:
-                failed[before] = str(error)
+                failed.pop(before, None)
+                failed[self._name(node)] = str(error)
                 continue
             failed.pop(before, None)
-            names.append(
-                self._learn_name(node, str(reply.content.config_records["config"]["client"]))
-            )
-            if known is not None:
-                books[names[-1]] = known
+            names.append(name)
         survivors = names
         try:
             self.arrays = self._opened()
@@ -119,15 +123,13 @@ class SecureFederatedLoRA(FederatedLoRA):
 
     def _invitation(self, node: int, told: Told, config: ConfigRecord) -> Message:
         assert self._talk is not None
-        content = RecordDict({**self._request(config), RECORD: self._talk.record(told)})
+        content = RecordDict({**self._request(config, node), RECORD: self._talk.record(told)})
         return Message(content, dst_node_id=node, message_type=MessageType.TRAIN)
 
-    def _take(self, node: int, reply: Message) -> ClientBooks | None:
-        """Add one reply's numbers to the sum; what its ledger holds."""
+    def _take(self, node: int, records: RecordDict) -> None:
+        """Add one reply's numbers to the sum."""
         assert self._sum is not None
-        records, known = self._checked(reply)
         self._sum.take(node, _wire(records))
-        return known
 
     def _opened(self) -> Arrays:
         """The next adapter. The ledger holds the sum before any client helps to open it."""

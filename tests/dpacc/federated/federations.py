@@ -43,9 +43,11 @@ def texts(path: Path, *, count: int = 12, seed: int = 0) -> Path:
 def client(place: Path, number: int, **changes: Any) -> DPLoRAClient:
     """One client with data, budget and seed of its own."""
     dp: dict[str, Any] = {"epsilon": 20.0, "delta": DELTA, "expected_batch_size": 4}
+    dp["most_local_epochs"] = 9.0
     settings: dict[str, Any] = {
         "client_id": f"site-{number}",
         "data_path": texts(place / f"data-{number}.jsonl", seed=number),
+        "model_name": str(place / "model"),
         "lora_config": LORA,
         "dp_config": DPSettings(**dp | changes.pop("dp", {})),
         "task": {"max_length": 16},

@@ -89,6 +89,7 @@ def trusting(folder: Path, number: int) -> TrustingClient:
     return TrustingClient(
         client_id=f"site-{number}",
         data_path=texts(folder / f"data-{number}.jsonl", seed=number),
+        model_name=str(folder / "model"),
         lora_config=LORA,
         batch_size=4,
         task={"max_length": 16},

@@ -165,15 +165,16 @@ def federate(tmp_path: Path, classifier: Path) -> Callable[..., History]:
             rounds=1,
         )
         acts = dict(enumerate(attacks, start=1))
-        clients = [member(folder, n, acts.get(n)) for n in range(1, 11)]
+        clients = [member(folder, n, acts.get(n), classifier) for n in range(1, 11)]
         measure = accuracy_on(held_out, federation.tokenizer)
         return federation.train(clients=clients, defence=defence, measure=measure, local_epochs=3)
 
     return run
 
 
-def member(folder: Path, number: int, attack: str | None) -> Any:
+def member(folder: Path, number: int, attack: str | None, model: Path) -> Any:
     settings: dict[str, Any] = {
+        "model_name": str(model),
         "lora_config": LORA,
         "task": TASK,
         "folder": folder / f"site-{number}",

@@ -37,6 +37,9 @@ def settings(folder: Path, name: str, seed: int) -> dict[str, Any]:
         "data-path": str(texts(folder / f"{name}.jsonl", seed=seed)),
         "folder": str(folder / "run" / name),
         "model": str(folder / "model"),
+        "task": "causal-lm",
+        "max-length": 16,
+        "most-rounds": 2,
         "epsilon": 20.0,
         "delta": DELTA,
         "expected-batch-size": 4,
@@ -52,7 +55,6 @@ def run_config(folder: Path) -> str:
         epsilon = 50.0
         delta = {DELTA}
         lora-rank = 2
-        max-length = 16
         folder = "{folder / "run/server"}"
         """
     )
@@ -83,7 +85,7 @@ def test_a_deployed_federation_outlives_one_of_its_nodes(deployment: Deployment)
     )
     deployment.flower("run", str(APP), "link", "--run-config", run_config(folder))
 
-    state = folder / "run/server/state.safetensors"
+    state = folder / "run/server/state.json"
     deployment.wait("a round is kept", lambda: len(history_in(state).rounds) == 1)
     kill(south)
     deployment.wait("results", lambda: (folder / "run/server/rounds.yaml").exists())

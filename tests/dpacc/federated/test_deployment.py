@@ -30,6 +30,7 @@ from dpacc.federated.deployment import (
 from dpacc.federated.grid import LocalGrid
 from dpacc.federated.history import History
 from dpacc.federated.layout import trainable_arrays
+from dpacc.federated.requests import COULD_NOT
 from dpacc.federated.server import FederatedServer
 from tests.dpacc.federated.federations import DELTA, client, server, texts
 
@@ -42,7 +43,6 @@ RUN: UserConfig = {
     "delta": DELTA,
     "lora-rank": 2,
     "lora-target-modules": "q_proj,v_proj",
-    "max-length": 16,
 }
 
 
@@ -53,6 +53,9 @@ def node(folder: Path, **changes: Any) -> UserConfig:
         "data-path": str(texts(folder / "north.jsonl")),
         "folder": str(folder / "north"),
         "model": str(folder / "model"),
+        "task": "causal-lm",
+        "max-length": 16,
+        "most-rounds": 2,
         "epsilon": 20.0,
         "delta": DELTA,
         "expected-batch-size": 4,
@@ -73,7 +76,7 @@ def test_every_setting_of_the_shipped_app_is_known() -> None:
     assert named == {field.name for field in fields(RunSettings)}
     shipped = read_config(RunSettings, config)
     assert shipped.lora.target_modules == ("q_proj", "v_proj")
-    assert shipped.learned == {"task": "causal-lm", "labels": None, "max_length": 512}
+    assert shipped.learned == {"task": "causal-lm", "labels": None}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +147,7 @@ def test_a_node_that_cannot_be_a_client_says_only_so(tmp_path: Path) -> None:
     asked.metadata.__dict__["_message_id"] = "1"
     memory = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
     answer = answer_once(lambda: client_of(node_config=secret, run_config=RUN), asked, memory)
-    assert answer.error.reason == "the client stopped with ConfigurationError"
+    assert answer.error.reason == COULD_NOT
 
 
 @pytest.mark.parametrize("wanted", [3, 2, None])
@@ -152,8 +155,8 @@ def test_shipped_clients_add_up_in_secret(folder: Path, wanted: int | None) -> N
     """A node that insists on sums takes part in those with its threshold, and no node without."""
     run_config = RUN | {"num-clients": 3, "rounds": 1, "secure-threshold": 3}
     shared = read_config(RunSettings, run_config)
-    run = server(folder, num_clients=3, rounds=1, secure_sum=shared.secure_sum(3))
-    change = {} if wanted is None else {"secure-threshold": wanted}
+    run = server(folder, num_clients=3, rounds=1, secure_sum=shared.secure_sum)
+    change = {} if wanted is None else {"secure-threshold": wanted, "secure-clients": 3}
 
     class Processes(LocalGrid):
         def _ask(self, node_id: int, message: Message) -> Message:

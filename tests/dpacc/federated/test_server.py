@@ -20,9 +20,9 @@ from dpacc.config import TrainingConfig
 from dpacc.data import load_training_examples, pad_examples
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError
-from dpacc.federated.client import SPENT
 from dpacc.federated.history import RoundReport
 from dpacc.federated.layout import layout_hash, trainable_arrays
+from dpacc.federated.requests import COULD_NOT, SPENT
 from dpacc.federated.settings import LoraSettings, PrivacyBudget
 from dpacc.losses import causal_lm_losses
 from dpacc.models import add_lora, load_base
@@ -120,7 +120,7 @@ def test_nothing_leaves_a_client_whose_ledger_cannot_be_written(
     history = federation.train(clients=[client(folder, 1)])
     assert len(charges) > 2
     assert history.rounds[0].survivors == ()
-    assert history.rounds[0].failed == {"node 1": "the client stopped with LedgerError"}
+    assert history.rounds[0].failed == {"node 1": COULD_NOT}
     after = trainable_arrays(federation.model)
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
@@ -131,13 +131,13 @@ def test_every_step_is_in_the_ledger_before_the_update_is_kept(
     """When an update is about to leave, its steps are already read back from the disk."""
     seen: list[int] = []
     one = client(folder, 1)
-    keep = one._keep
+    keep = one._last.keep
 
-    def look(update: Any, request: str) -> None:
+    def look(update: Any, *, request: str) -> None:
         seen.append(len(read_ledger(path=folder / "site-1" / "ledger.jsonl").releases))
-        keep(update, request)
+        keep(update, request=request)
 
-    monkeypatch.setattr(one, "_keep", look)
+    monkeypatch.setattr(one._last, "keep", look)
     server(folder, num_clients=1).train(clients=[one])
     assert seen == [3, 6]
 
@@ -256,7 +256,7 @@ def test_adapters_of_another_layout_are_refused_before_any_charge(folder: Path) 
     )
     history = server(folder, num_clients=1, rounds=1).train(clients=[stranger])
     assert "layout differs" in history.rounds[0].failed["node 1"]
-    assert stranger.training.steps_charged == 0
+    assert not (folder / "site-1/ledger.jsonl").exists()
 
 
 def test_the_layout_names_what_averaging_takes_for_granted(folder: Path) -> None:
@@ -272,38 +272,6 @@ def test_the_layout_names_what_averaging_takes_for_granted(folder: Path) -> None
     assert len(different | {same[0]}) == 4
 
 
-def test_what_a_client_tells_of_an_error_quotes_none_of_its_data(folder: Path) -> None:
-    """A record that cannot be read stops the client; the server learns the kind of error only."""
-    one = client(folder, 1)
-    (folder / "data-1.jsonl").write_text('{"text": "secret diagnosis"}\n{"text": secret}\n')
-    history = server(folder, num_clients=1, rounds=1).train(clients=[one])
-    assert history.rounds[0].failed == {"node 1": "the client stopped with ConfigurationError"}
-
-
-def test_a_client_tells_what_its_ledger_holds_and_nothing_else(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Beside the adapter: a name, a rank and seven numbers, all following from public settings."""
-    one, answers = client(folder, 1), []
-    answer = one.answer
-    monkeypatch.setattr(one, "answer", lambda asked: answers.append(answer(asked)) or answers[-1])
-    server(folder, num_clients=1, rounds=1).train(clients=[one])
-    (told,) = [each.content for each in answers]
-    assert set(told) == {"arrays", "metrics", "config"}
-    assert set(told["arrays"]) == set(trainable_arrays(one.training._model))
-    assert dict(told["config"]) == {"client": "site-1", "rank": 2}
-    plan = one.training.plan
-    assert dict(told["metrics"]) == {
-        "epsilon": plan.guarantee(steps=3).epsilon,
-        "delta": DELTA,
-        "epsilon-budget": 20.0,
-        "noise-multiplier": plan.noise_multiplier,
-        "sampling-probability": 4 / 12,
-        "steps-charged": 3,
-        "choice-epsilon": 0.0,
-    }
-
-
 def test_clients_may_skip_the_layers_beneath_the_adapters(folder: Path) -> None:
     """With activations computed once, two rounds leave the same adapter and the same head."""
     model = str(classifier_folder(folder))
@@ -314,7 +282,8 @@ def test_clients_may_skip_the_layers_beneath_the_adapters(folder: Path) -> None:
         (folder / place).mkdir()
         data = opinions(folder / place / "data.jsonl", count=12, seed=1)
         cached = {"cache_frozen_activations": place == "cached"}
-        only = client(folder / place, 1, lora_config=lora, data_path=data, task=task | cached)
+        own = {"model_name": model, "lora_config": lora, "task": task | cached}
+        only = client(folder / place, 1, data_path=data, **own)
         federation = server(
             folder / place, model_name=model, lora_config=lora, num_clients=1, task=task
         )
@@ -332,7 +301,7 @@ def test_rounds_are_told_as_they_are_kept(folder: Path) -> None:
     heard = []
 
     def hear(report: RoundReport) -> None:
-        assert (folder / "server/state.safetensors").exists()
+        assert (folder / "server/state.json").exists()
         heard.append((report.number, report.survivors))
 
     server(folder).train(clients=[client(folder, n) for n in (1, 2)], on_round=hear)

@@ -158,7 +158,7 @@ def dies(message: Message, one: DPLoRAClient) -> Message:
 
 
 def sends_nothing_finite(message: Message, one: DPLoRAClient) -> Message:
-    sketching = read_sketching(message.content.config_records["config"], one.training.factors)
+    sketching = read_sketching(message.content.config_records["config"], one._adapter.factors)
     assert sketching is not None
     arrays = {n: Array(np.full_like(a, np.nan)) for n, a in sketching.second_like().items()}
     return Message(RecordDict({"arrays": ArrayRecord(arrays)}), reply_to=message)

@@ -16,12 +16,13 @@ def tear(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
-def test_a_torn_state_of_the_server_is_refused_by_name(folder: Path) -> None:
+@pytest.mark.parametrize("torn", ["state.json", "adapter-0002.safetensors"])
+def test_a_torn_state_of_the_server_is_refused_by_name(folder: Path, torn: str) -> None:
     """It does not begin again from nothing, as if nobody had been asked yet."""
     one = client(folder, 1)
     server(folder, num_clients=1).train(clients=[one])
-    tear(folder / "server/state.safetensors")
-    with pytest.raises(ConfigurationError, match=r"state\.safetensors is damaged"):
+    tear(folder / "server" / torn)
+    with pytest.raises(ConfigurationError, match=r"state\.json is damaged"):
         server(folder, num_clients=1).train(clients=[one])
     assert one.training.steps_charged == 6
 

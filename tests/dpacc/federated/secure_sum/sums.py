@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ class Fixed:
 
     def __init__(self, client_id: str, moved: np.ndarray) -> None:
         self.client_id = client_id
+        self._place = tempfile.TemporaryDirectory()
+        self.folder = Path(self._place.name)
         self.moved = moved
         self.asked = 0
         self.config: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.serde import context_from_proto, context_to_proto
 from flwr.proto.message_pb2 import Context as ProtoContext
 
-from dpacc.federated.client import RequestRefused
+from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum import homomorphic
 from dpacc.federated.secure_sum.client import SecureClient
 from dpacc.federated.secure_sum.fixed_point import FixedPoint

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from flwr.app import ConfigRecord, Message
 from scipy import stats
 
-from dpacc.federated.client import RequestRefused
+from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum.fixed_point import FixedPoint, residues, signed
 from dpacc.federated.secure_sum.keys import new_key, public_key
 from dpacc.federated.secure_sum.masking import SECAGG, pair_mask

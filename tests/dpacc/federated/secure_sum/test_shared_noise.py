@@ -18,6 +18,7 @@ from scipy import stats
 from dpacc.cli.main import dpacc
 from dpacc.errors import ConfigurationError
 from dpacc.federated.client_level import ClientPrivacy
+from dpacc.federated.requests import COULD_NOT
 from dpacc.federated.secure_sum.client import SecureClient
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseBooks
@@ -190,7 +191,7 @@ def test_a_client_whose_disk_refuses_sends_nothing(
 
     monkeypatch.setattr(os, "fsync", refuse)
     report = whole.round()
-    assert report.failed == {"site-1": "the client stopped with LedgerError"}
+    assert report.failed == {"site-1": COULD_NOT}
     assert len(report.survivors) == 4
 
 
