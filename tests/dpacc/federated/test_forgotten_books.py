@@ -1,0 +1,170 @@
+"""A client on an older copy of its ledger gives nothing, or costs what it gave."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dpacc_accounting import read_ledger
+
+from dpacc.federated.client import DPLoRAClient
+from dpacc.federated.history import ClientBooks, History, RoundReport
+from dpacc.federated.kept_state import KeptState
+from dpacc.federated.layout import Arrays
+from dpacc.federated.secure_sum.client import SecureClient
+from dpacc.federated.secure_sum.settings import SecureSum
+from tests.dpacc.federated.federations import client, server
+
+
+class Restored:
+    """Stops a run after its second round, and brings back a client's folder as after its first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, one: Any, again: Any, **settings: Any) -> History:
+        """Rounds one and two by a client, the third by the same on its older folder."""
+        federation = server(self.folder, num_clients=1, rounds=3, **settings)
+        site = self.folder / "site-1"
+
+        def stop(report: RoundReport) -> None:
+            if report.number == 1:
+                shutil.copytree(site, self.folder / "copy")
+            if report.number == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            federation.train(clients=[one], on_round=stop)
+        one.close()
+        shutil.rmtree(site)
+        shutil.copytree(self.folder / "copy", site)
+        goes_on = server(self.folder, num_clients=1, rounds=3, **settings)
+        self.before = shared(self.folder)
+        return goes_on.train(clients=[again])
+
+
+def shared(folder: Path) -> Arrays:
+    """The adapter that the server kept."""
+    state = KeptState(folder / "server").read()
+    assert state is not None
+    return state.arrays
+
+
+def steps(folder: Path) -> int:
+    return len(read_ledger(path=folder / "site-1/ledger.jsonl").releases)
+
+
+def test_a_client_on_an_older_ledger_gives_nothing(folder: Path) -> None:
+    """The server says how many steps it has seen: nothing is trained, nor charged a second time."""
+    history = Restored(folder).run(client(folder, 1), client(folder, 1))
+    assert history.rounds[2].survivors == ()
+    assert "holds 3 steps and the server has seen 6" in history.rounds[2].failed["site-1"]
+    assert steps(folder) == 3
+    assert history.epsilons()["site-1"] == history.rounds[1].books["site-1"].epsilon
+
+
+class Unheeding(DPLoRAClient):
+    """Does not listen to what the server has seen, as a client that lies would not."""
+
+    def answer(self, message: Any) -> Any:
+        message.content.config_records["config"].pop("steps-seen", None)
+        return super().answer(message)
+
+
+def unheeding(folder: Path) -> DPLoRAClient:
+    honest = client(folder, 1)
+    settings = {"client_id": "site-1", "dp_config": honest.dp_config, "fixed_seed": 7}
+    return Unheeding(
+        data_path=folder / "data-1.jsonl",
+        model_name=str(folder / "model"),
+        lora_config=honest.lora_config,
+        task={"max_length": 16},
+        folder=folder / "site-1",
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def test_what_it_gives_all_the_same_is_counted_and_not_used(folder: Path) -> None:
+    """Nine steps were released and the ledger says six: the server's books price nine."""
+    again = unheeding(folder)
+    restored = Restored(folder)
+    history = restored.run(client(folder, 1), again)
+    assert history.rounds[2].survivors == ()
+    assert "an older copy was brought back" in history.rounds[2].failed["site-1"]
+    assert steps(folder) == 6
+    spent = again.training.plan.guarantee(steps=9).epsilon
+    assert history.rounds[2].books["site-1"].epsilon < 0.9 * spent
+    (price,) = history.guarantee().prices
+    assert price.server.epsilon >= spent * (1 - 1e-9)
+    assert history.epsilons()["site-1"] == price.server.epsilon
+    after = shared(folder)
+    assert all(np.array_equal(restored.before[name], values) for name, values in after.items())
+
+
+def test_its_numbers_do_not_enter_a_sum(folder: Path) -> None:
+    """Under masks too: one of two on older books leaves too few, and no sum is opened."""
+    settings = SecureSum(clients=2)
+    other = SecureClient(client=client(folder, 2), secure_sum=settings)
+    first = SecureClient(client=client(folder, 1), secure_sum=settings)
+    second = SecureClient(client=unheeding(folder), secure_sum=settings)
+    federation = server(folder, rounds=3, secure_sum=settings)
+
+    def restore(report: RoundReport) -> None:
+        if report.number == 1:
+            shutil.copytree(folder / "site-1", folder / "copy")
+        if report.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        federation.train(clients=[first, other], on_round=restore)
+    first.close()
+    shutil.rmtree(folder / "site-1")
+    shutil.copytree(folder / "copy", folder / "site-1")
+    again = server(folder, rounds=3, secure_sum=settings)
+    history = again.train(clients=[second, other])
+    assert history.rounds[2].survivors == ()
+    assert "an older copy was brought back" in history.rounds[2].failed["site-1"]
+    counted = history.federation()["clients"][0]["schedule"]
+    assert sum(each["rounds"] * each["local_steps"] for each in counted) == 9
+    assert steps(folder) == 6
+
+
+@pytest.mark.parametrize(
+    ("told", "counted"),
+    [
+        ([(3, 3), (6, 3), (9, 3)], 9),  # as it should be
+        ([(3, 3), (8, 3), (11, 3)], 11),  # two steps were lost in a crash, and are paid
+        ([(3, 3), (6, 3), (6, 3)], 9),  # restored to after the first round
+        ([(3, 3), (6, 3), (3, 3)], 9),  # restored to before it
+        ([(3, 3), (6, 3), (6, 3), (9, 3)], 12),  # and going on
+    ],
+)
+def test_steps_are_counted_by_what_was_given(told: list[tuple[int, int]], counted: int) -> None:
+    """Growth of the ledger, or the steps that an update took, whichever is more."""
+    history = History()
+    for number, (charged, taken) in enumerate(told, start=1):
+        books = ClientBooks(
+            epsilon=1.0,
+            delta=1e-5,
+            epsilon_budget=8.0,
+            noise_multiplier=1.0,
+            sampling_probability=0.1,
+            steps_charged=charged,
+            steps_taken=taken,
+        )
+        history.rounds.append(
+            RoundReport(
+                number=number,
+                asked=("a",),
+                survivors=("a",),
+                failed={},
+                filtered={},
+                books={"a": books},
+                quality={},
+            )
+        )
+    (only,) = history.federation()["clients"]
+    assert sum(each["rounds"] * each["local_steps"] for each in only["schedule"]) == counted
