@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from uuid import uuid4
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from dpacc.federated.requests import COULD_NOT, refusal
 
 
 class LocalGrid(Grid):
@@ -94,9 +95,8 @@ class LocalGrid(Grid):
     def _ask(self, node: int, message: Message) -> Message:
         try:
             return self._apps[node](message, self._contexts[node])
-        except Exception as error:  # as a SuperNode does; the text might quote private data
-            reason = f"the client stopped with {type(error).__name__}"
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+        except Exception:  # as a SuperNode does; the text might quote private data
+            return refusal(COULD_NOT, message)
 
 
 def _read(data: bytes) -> Message:

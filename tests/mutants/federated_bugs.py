@@ -9,6 +9,7 @@ from tests.mutants.planting import Patch
 
 _SERVER = f"{DPACC}/federated/test_server.py"
 _CENTRAL = f"{DPACC}/federated/test_client_level.py"
+_LEARNS = f"{DPACC}/federated/test_what_a_server_learns.py"
 _BUDGETS = f"{DPACC}/federated/test_budgets.py"
 
 FEDERATED_BUGS = (
@@ -42,8 +43,8 @@ FEDERATED_BUGS = (
         (
             Patch(
                 "dpacc.federated.client",
-                "return self._kept(lambda kept: kept == request)",
-                "return None",
+                "update = self._last.find(lambda kept: kept == request)",
+                "update = None",
             ),
         ),
         (f"{_SERVER}::test_a_server_that_restarts_goes_on_with_the_same_run",),
@@ -53,12 +54,12 @@ FEDERATED_BUGS = (
         "the text of an error that private records have shaped goes to the server",
         (
             Patch(
-                "dpacc.federated.client",
-                'refusal(f"the client stopped with {type(error).__name__}", message)',
-                "refusal(str(error), message)",
+                "dpacc.federated.requests",
+                '_LOG.exception("client %s could not answer", client)\n        return refusal(COULD_NOT, message)',
+                "return refusal(str(__import__('sys').exc_info()[1]), message)",
             ),
         ),
-        (f"{_SERVER}::test_what_a_client_tells_of_an_error_quotes_none_of_its_data",),
+        (f"{_LEARNS}::test_a_record_that_spoils_later_says_no_more",),
     ),
     Bug(
         "client reports on its data",

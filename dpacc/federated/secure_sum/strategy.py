@@ -96,19 +96,17 @@ class SecureFederatedLoRA(FederatedLoRA):
             self._received += wire_bytes(reply)
             try:
                 records, known = self._checked(reply)
-                name = self._learn_name(node, reply)
-                forgotten = None if known is None else self._forgotten(name, known)
-                if known is not None:
-                    books[name] = known
-                if forgotten is not None:
+                if known is not None and (forgotten := self._forgotten(before, known)):
+                    books[before] = known
                     raise ConfigurationError(forgotten)
                 self._take(node, records)
             except ConfigurationError as error:
-                failed.pop(before, None)
-                failed[self._name(node)] = str(error)
+                failed[before] = str(error)
                 continue
             failed.pop(before, None)
-            names.append(name)
+            names.append(self._learn_name(node, reply))
+            if known is not None:
+                books[names[-1]] = known
         survivors = names
         try:
             self.arrays = self._opened()

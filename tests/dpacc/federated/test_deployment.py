@@ -6,6 +6,7 @@ import json
 import tomllib
 from collections.abc import Iterable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from dpacc_accounting import read_ledger
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.common.config import flatten_dict
 from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
@@ -31,6 +32,7 @@ from dpacc.federated.grid import LocalGrid
 from dpacc.federated.history import History
 from dpacc.federated.layout import trainable_arrays
 from dpacc.federated.requests import COULD_NOT
+from dpacc.federated.secure_sum.stages import KEYS, RECORD
 from dpacc.federated.server import FederatedServer
 from tests.dpacc.federated.federations import DELTA, client, server, texts
 
@@ -175,6 +177,39 @@ def test_shipped_clients_add_up_in_secret(folder: Path, wanted: int | None) -> N
         assert report.survivors == ()
         reason = "sends its updates alone" if wanted is None else "differs from this client's"
         assert all(reason in why for why in report.failed.values())
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        {"secure-protocol": "pairwise"},
+        {"num-clients": 4, "secure-threshold": 3},
+        {"secure-colluding": 1},
+        {"secure-threshold": 2},
+    ],
+)
+def test_a_nodes_own_file_decides_which_sum_it_takes_part_in(
+    folder: Path, servers: dict[str, Any]
+) -> None:
+    """Protocol, number, threshold and colluders: a server with others is refused at the keys."""
+    run_config = RUN | {"num-clients": 3, "secure-threshold": 3} | servers
+    owns = {"secure-threshold": 3, "secure-clients": 3}
+    its_own = read_config(RunSettings, run_config).secure_sum
+    assert its_own is not None
+    told = ConfigRecord({"session": "a session", "agreed": its_own.agreed(None)})
+    LocalGrid({})  # Flower's messages belong to a run
+    asked = Message(RecordDict({RECORD: told}), dst_node_id=1, message_type=f"query.{KEYS}")
+    asked.metadata.__dict__["_message_id"] = "1"
+    memory = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+    make = partial(client_of, node_config=node(folder, **owns), run_config=run_config)
+    answer = answer_once(make, asked, memory)
+    assert "differs from this client's" in answer.error.reason
+
+
+def test_half_a_sum_is_refused(tmp_path: Path) -> None:
+    """A threshold without the number of clients says nothing of how many may be invented."""
+    with pytest.raises(ConfigurationError, match="secure_threshold=3 and secure_clients=None"):
+        read_config(NodeSettings, node(tmp_path, **{"secure-threshold": 3}))
 
 
 class Unreachable(LocalGrid):

@@ -140,6 +140,7 @@ def test_a_spoiled_reply_leaves_the_round_to_the_others(folder: Path, spoil: str
     settings: dict[str, Any] = {
         "client_id": "hostile",
         "data_path": folder / "data-1.jsonl",
+        "model_name": str(folder / "model"),
         "lora_config": WIDE,
         "dp_config": honest.dp_config,
         "task": {"max_length": 16},

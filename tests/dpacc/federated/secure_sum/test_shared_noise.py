@@ -201,3 +201,27 @@ def test_noise_that_its_own_proof_does_not_cover_is_refused(tmp_path: Path) -> N
         SharedNoiseBooks(noise=noise(noise_multiplier=1e-8), path=tmp_path / "ledger.jsonl")
     with pytest.raises(ConfigurationError, match="most_rounds"):
         SecureClient(client=Fixed("a", np.zeros(3)), secure_sum=FIVE, privacy=PRIVACY)
+
+
+def test_every_ledger_says_whom_its_noise_relies_on(tmp_path: Path) -> None:
+    """Client's and server's, once each, with the noise that is left if all others are invented."""
+    whole = federation(tmp_path, updates(5))
+    whole.round()
+    whole.round()
+    for place in ("ledger.jsonl", "site-1/ledger.jsonl"):
+        (note,) = read_ledger(path=tmp_path / place).notes
+        assert note.subject == "unsigned keys"
+        assert "holds only while 3 of those in each sum are clients in truth" in note.text
+        assert f"{noise().alone:.6g} alone" in note.text
+    assert noise().alone == pytest.approx(2 / np.sqrt(3), rel=1e-3)
+    found = price_federation(federation=read_federation(document=noise().federation(survivors=[4])))
+    assert any("Against the server itself" in each for each in found.assumptions)
+
+
+def test_one_client_among_invented_ones_is_seen_under_its_own_noise_alone(tmp_path: Path) -> None:
+    """What the note says is so: beside zeros, σ/√h is all that hides the one real update."""
+    shared = noise(50_000)
+    drawn = shared.values(
+        shared.share(np.zeros(50_000), secret=RunSecret.from_fixed_seed(1), step=0)
+    )
+    assert float(np.std(drawn)) == pytest.approx(shared.alone * PRIVACY.clipping_norm, rel=0.02)
