@@ -272,6 +272,31 @@ def test_the_layout_names_what_averaging_takes_for_granted(folder: Path) -> None
     assert len(different | {same[0]}) == 4
 
 
+def test_a_client_tells_what_its_ledger_holds_and_nothing_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the adapter: name, rank, unit and eight numbers, which follow from public settings."""
+    one, answers = client(folder, 1), []
+    answer = one.answer
+    monkeypatch.setattr(one, "answer", lambda asked: answers.append(answer(asked)) or answers[-1])
+    server(folder, num_clients=1, rounds=1).train(clients=[one])
+    (told,) = [each.content for each in answers]
+    assert set(told) == {"arrays", "metrics", "config"}
+    assert set(told["arrays"]) == set(trainable_arrays(one.training._model))
+    assert dict(told["config"]) == {"client": "site-1", "rank": 2, "unit": "example"}
+    plan = one.training.plan
+    assert dict(told["metrics"]) == {
+        "epsilon": plan.guarantee(steps=3).epsilon,
+        "delta": DELTA,
+        "epsilon-budget": 20.0,
+        "noise-multiplier": plan.noise_multiplier,
+        "sampling-probability": 4 / 12,
+        "steps-charged": 3,
+        "steps-taken": 3,
+        "choice-epsilon": 0.0,
+    }
+
+
 def test_clients_may_skip_the_layers_beneath_the_adapters(folder: Path) -> None:
     """With activations computed once, two rounds leave the same adapter and the same head."""
     model = str(classifier_folder(folder))
