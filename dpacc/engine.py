@@ -301,11 +301,6 @@ class PrivacyEngine:
             raise ConfigurationError("to keep checkpoints, give the engine a folder for them")
         self._resumption.save(self._books.steps_charged)
 
-    def open_books(self) -> int:
-        """Open the ledger before the first step; how many steps it holds."""
-        self._books.open(fixed_seed=self._secret.fixed_seed)
-        return self._books.steps_charged
-
     def note(self, *, subject: str, text: str) -> None:
         """Write into the ledger, and so into the statement, a fact that qualifies the guarantee."""
         self._books.open(fixed_seed=self._secret.fixed_seed)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
-from dpacc_accounting import Guarantee
+from dpacc_accounting import Guarantee, Ledger
 
 from dpacc.config import TrainingConfig
 from dpacc.engine import PrivacyEngine
@@ -76,6 +76,9 @@ class LocalTraining:
             max_grad_norm=config.max_grad_norm,
             unit=config.unit_field or "example",
         )
+        # The engine opens it at the first step, and an update that is sent again takes none.
+        with Ledger.open(path=folder / "ledger.jsonl", plan=self.plan.to_json()) as ledger:
+            self._charged_before = ledger.steps_charged
         self.ranks = adapter.ranks
         adapters = [p for p in adapter.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(adapters, lr=config.learning_rate, weight_decay=0.0)
@@ -85,7 +88,6 @@ class LocalTraining:
             ledger=folder / "ledger.jsonl",
             fixed_seed=fixed_seed,
         )
-        self._engine.open_books()
         self._model, _ = self._engine.prepare(adapter.model, optimizer)
         self._memory = OptimizerMemory(optimizer, folder / self._optimizer_file)
         self._memory.restore()
@@ -184,12 +186,12 @@ class LocalTraining:
     @property
     def steps_charged(self) -> int:
         """How many local steps the ledger holds."""
-        return self._engine.steps_charged
+        return max(self._engine.steps_charged, self._charged_before)
 
     @property
     def spent(self) -> Guarantee:
         """What all charged steps promise."""
-        return self._engine.guarantee()
+        return self.plan.guarantee(steps=self.steps_charged)
 
     def close(self) -> None:
         """Let go of the ledger, and of the activations that were kept."""

@@ -168,3 +168,34 @@ def test_steps_are_counted_by_what_was_given(told: list[tuple[int, int]], counte
         )
     (only,) = history.federation()["clients"]
     assert sum(each["rounds"] * each["local_steps"] for each in only["schedule"]) == counted
+
+
+def test_an_update_that_is_sent_again_comes_with_its_books(folder: Path) -> None:
+    """A process that takes no step tells what its ledger holds, and not of none."""
+    told = []
+
+    def tell(one: DPLoRAClient) -> DPLoRAClient:
+        answer = one.answer
+
+        def hear(message: Any) -> Any:
+            told.append(answer(message))
+            return told[-1]
+
+        one.answer = hear  # type: ignore[method-assign]
+        return one
+
+    def die(model: object) -> dict[str, float]:
+        if told:
+            raise KeyboardInterrupt
+        return {}
+
+    first, second = tell(client(folder, 1)), tell(client(folder, 1))
+    with pytest.raises(KeyboardInterrupt):
+        server(folder, num_clients=1, rounds=1).train(clients=[first], measure=die)
+    first.close()
+    history = server(folder, num_clients=1, rounds=1).train(clients=[second])
+    assert history.rounds[0].survivors == ("site-1",)
+    assert steps(folder) == 3
+    once, again = (dict(each.content.metric_records["metrics"]) for each in told)
+    assert once == again
+    assert again["steps-charged"] == again["steps-taken"] == 3
