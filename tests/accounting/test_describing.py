@@ -3,14 +3,18 @@ import math
 import pytest
 from dpacc_accounting import (
     AdaptivelyClipped,
+    ApproximateDP,
     Composed,
     DiscreteGaussian,
+    DiscreteLaplace,
     ExponentialMechanism,
     Gaussian,
     Laplace,
     Ledger,
     Mixture,
+    PermuteAndFlip,
     PoissonSampled,
+    RandomizedResponse,
     RandomlyAllocated,
     Repeated,
     SampledWithoutReplacement,
@@ -49,6 +53,10 @@ WORDS = [
     (DiscreteGaussian(sigma=3, sensitivity=2), "an integer of sensitivity 2"),
     (Skellam(variance=30, sensitivity=2), "Skellam noise of variance 30"),
     (ExponentialMechanism(epsilon=0.5), "bounded range 0.5"),
+    (ApproximateDP(epsilon=0.5, delta=1e-6), "anything that is (0.5, 1e-06)-private"),
+    (RandomizedResponse(noise=0.4, options=3), "one of 3 answers, with chance 0.4 a uniform one"),
+    (DiscreteLaplace(decay=0.3, sensitivity=2), "discrete Laplace noise, decay 0.3"),
+    (PermuteAndFlip(epsilon=0.7), "permute-and-flip at 0.7"),
 ]
 
 

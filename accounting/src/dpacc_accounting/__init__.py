@@ -50,6 +50,12 @@ if TYPE_CHECKING:
         TruncatedPoissonSampled,
     )
     from dpacc_accounting.federation import FederatedGuarantee, price_federation
+    from dpacc_accounting.finite_mechanisms import (
+        ApproximateDP,
+        DiscreteLaplace,
+        PermuteAndFlip,
+        RandomizedResponse,
+    )
     from dpacc_accounting.groups import group_epsilon, user_epsilon
     from dpacc_accounting.guarantee import Adjacency, Guarantee
     from dpacc_accounting.ledger import Ledger
@@ -74,10 +80,12 @@ if TYPE_CHECKING:
 _ROOMS = {
     "AdaptivelyClipped": "events",
     "Adjacency": "guarantee",
+    "ApproximateDP": "finite_mechanisms",
     "AttackRisk": "attacks",
     "Calibration": "calibration",
     "Composed": "events",
     "DiscreteGaussian": "mechanisms",
+    "DiscreteLaplace": "finite_mechanisms",
     "Event": "events",
     "ExponentialMechanism": "mechanisms",
     "FederatedGuarantee": "federation",
@@ -91,7 +99,9 @@ _ROOMS = {
     "LedgerRecord": "record",
     "MergedLedgers": "merging",
     "Mixture": "events",
+    "PermuteAndFlip": "finite_mechanisms",
     "PoissonSampled": "events",
+    "RandomizedResponse": "finite_mechanisms",
     "RandomlyAllocated": "events",
     "Repeated": "events",
     "SampledWithoutReplacement": "events",
@@ -138,10 +148,12 @@ _ROOMS = {
 __all__ = [
     "AdaptivelyClipped",
     "Adjacency",
+    "ApproximateDP",
     "AttackRisk",
     "Calibration",
     "Composed",
     "DiscreteGaussian",
+    "DiscreteLaplace",
     "Event",
     "ExponentialMechanism",
     "FederatedGuarantee",
@@ -155,7 +167,9 @@ __all__ = [
     "LedgerRecord",
     "MergedLedgers",
     "Mixture",
+    "PermuteAndFlip",
     "PoissonSampled",
+    "RandomizedResponse",
     "RandomlyAllocated",
     "Repeated",
     "SampledWithoutReplacement",

@@ -39,7 +39,8 @@ def without_amplification(*, event: Event) -> Event:
     >>> without_amplification(event=Repeated(event=step, times=3))
     Repeated(event=Gaussian(noise_multiplier=1.0), times=3)
     """
-    match an_event(event):
+    an_event(event)
+    match event:
         case PoissonSampled(event=inner) | SampledWithoutReplacement(event=inner):
             return without_amplification(event=inner)
         case TruncatedPoissonSampled() if event.may_be_full and event.probability > 0:

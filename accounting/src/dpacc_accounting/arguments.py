@@ -11,6 +11,8 @@ from typing import Any
 
 from dpacc_accounting.event_fields import AnyEvent, real, shown
 
+LEAST_DELTA = 1e-300
+"""Smaller δ lie near the end of a double's range."""
 # Larger ones have no float, and nothing to ask about.
 _LARGEST_WHOLE = 1e300
 
@@ -34,7 +36,7 @@ def an_event(value: Any) -> Any:
 
 
 def require_delta(value: Any) -> float:
-    """δ as a float in (0, 1).
+    """δ as a float in (0, 1), and not so small that its own digits are lost.
 
     Raises:
         ValueError: with the remedy.
@@ -45,6 +47,8 @@ def require_delta(value: Any) -> float:
     delta = real(value, name="delta")
     if not 0 < delta < 1:
         raise ValueError(f"delta={delta} is outside (0, 1); choose it below 1 / dataset_size")
+    if delta < LEAST_DELTA:
+        raise ValueError(f"delta={delta} is below {LEAST_DELTA:g}; choose a larger one")
     return delta
 
 
@@ -122,7 +126,7 @@ def require_unit(value: Any) -> str:
     """
     if not isinstance(value, str) or not value:
         raise ValueError(
-            f"unit={shown(value)} is empty or no name; name whose data one unit is, such as "
+            f"unit is empty or no name ({shown(value)}); name whose data one unit is, such as "
             "'example'"
         )
     return value

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from dpacc_accounting.event_fields import nested_events
+from dpacc_accounting.event_fields import MOST_TIMES, nested_events
 from dpacc_accounting.events import (
     AdaptivelyClipped,
     Composed,
@@ -33,6 +33,11 @@ class Release:
 
     probability: float
     noise_multiplier: float
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is no noise to speak of: nothing is promised."""
+        return self.noise_multiplier < _FAINTEST
 
 
 def releases(*, event: Event) -> dict[Release, int]:
@@ -75,6 +80,8 @@ def pieces(*, event: Event) -> tuple[dict[Release, int], dict[Event, int]]:
     counts: Counter[Release] = Counter()
     others: Counter[Event] = Counter()
     _collect(event, 1, counts, others)
+    if any(n > MOST_TIMES for n in (*counts.values(), *others.values())):
+        raise ValueError("more than 10^300 releases are composed; nothing is promised of so many")
     return _merged(counts), dict(others)
 
 

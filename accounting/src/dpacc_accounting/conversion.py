@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from dpacc_accounting.arguments import an_event
 from dpacc_accounting.events import (
     AdaptivelyClipped,
     Composed,
+    DiscreteLaplace,
     Event,
     Gaussian,
     Mixture,
     PoissonSampled,
+    RandomizedResponse,
     Repeated,
     SampledWithoutReplacement,
     Selected,
@@ -29,7 +32,7 @@ def to_dp_event(*, event: Event) -> Any:
 
     Raises:
         ValueError: dp-accounting has no such event: mixtures, random allocation, discrete
-            Gaussian, Skellam and exponential mechanisms.
+            Gaussian, Skellam and exponential mechanisms, permute-and-flip, a bare (ε, δ).
         ImportError: dp-accounting is not installed.
 
     Source: github.com/google/differential-privacy, python/dp_accounting, `dp_event.py` (0.6).
@@ -39,13 +42,18 @@ def to_dp_event(*, event: Event) -> Any:
     """
     import dp_accounting
 
-    match an_event(event):
+    an_event(event)
+    match event:
         case Gaussian(noise_multiplier=sigma):
             return dp_accounting.GaussianDpEvent(sigma)
         case AdaptivelyClipped():
             return dp_accounting.GaussianDpEvent(event.joint_noise_multiplier)
         case Laplace(noise_multiplier=scale):
             return dp_accounting.LaplaceDpEvent(scale)
+        case DiscreteLaplace(decay=decay, sensitivity=most):
+            return dp_accounting.dp_event.DiscreteLaplaceDpEvent(decay, most)
+        case RandomizedResponse(noise=noise, options=options):
+            return dp_accounting.RandomizedResponseDpEvent(noise, options)
         case PoissonSampled(probability=q, event=inner):
             return dp_accounting.PoissonSampledDpEvent(q, to_dp_event(event=inner))
         case SampledWithoutReplacement(sample_size=n, dataset_size=size, event=inner):
@@ -77,7 +85,9 @@ def to_dp_event(*, event: Event) -> Any:
 def from_dp_event(*, event: Any) -> Event:
     """A `dp_accounting.DpEvent` as an event of this package.
 
-    `NonPrivateDpEvent` becomes a Gaussian without noise.
+    `NonPrivateDpEvent` becomes a Gaussian without noise, and so does randomised response without;
+    randomised response with one bucket is nothing. A mixture of Gaussians whose sensitivities are
+    0 and one other is a Poisson sample.
 
     Raises:
         ValueError: there is no equivalent here, such as sampling with replacement.
@@ -117,12 +127,60 @@ def from_dp_event(*, event: Any) -> Event:
         case dp_accounting.dp_event.RepeatAndSelectDpEvent():
             inner = from_dp_event(event=event.event)
             return Selected(event=inner, mean_runs=event.mean, shape=event.shape)
+        case dp_accounting.dp_event.DiscreteLaplaceDpEvent():
+            return DiscreteLaplace(decay=event.noise_parameter, sensitivity=event.sensitivity)
+        case dp_accounting.RandomizedResponseDpEvent(num_buckets=1):
+            return Composed(events=())
+        case dp_accounting.RandomizedResponseDpEvent(noise_parameter=0):
+            return Gaussian(noise_multiplier=0.0)
+        case dp_accounting.RandomizedResponseDpEvent():
+            return RandomizedResponse(noise=event.noise_parameter, options=event.num_buckets)
+        case dp_accounting.dp_event.MixtureOfGaussiansDpEvent():
+            return _sampled_gaussian(event)
         case dp_accounting.SelfComposedDpEvent():
             return Repeated(event=from_dp_event(event=event.event), times=event.count)
         case dp_accounting.ComposedDpEvent():
             return Composed(events=tuple(from_dp_event(event=part) for part in event.events))
-    raise ValueError(
-        f"{type(event).__name__} has no equivalent here; the known ones are Gaussian, Laplace, "
-        "Poisson-sampled (truncated or not), sampled without replacement, self-composed, composed, "
-        "repeat-and-select, no-op and non-private events"
-    )
+    reason = _NO_EQUIVALENT.get(type(event).__name__, "it is not known here")
+    raise ValueError(f"{type(event).__name__} has no equivalent here: {reason}")
+
+
+_NO_EQUIVALENT = {
+    "SampledWithReplacementDpEvent": (
+        "a unit may be drawn several times, and takes others' places as often; draw each unit "
+        "at most once, or price the nested event unsampled on as many copies"
+    ),
+    "SingleEpochTreeAggregationDpEvent": (
+        "it holds where a removed unit leaves its place empty; where that is so, give "
+        "Gaussian(noise_multiplier=noise_multiplier / sqrt(ceil(log2(most steps + 1))))"
+    ),
+    "UnsupportedDpEvent": "it stands for what has no description at all",
+}
+
+
+def _sampled_gaussian(event: Any) -> Event:
+    """A mixture of Gaussians that a Poisson sample, or none, amounts to.
+
+    Raises:
+        ValueError: it has several sensitivities besides 0.
+    """
+    likely = [
+        (abs(size), chance)
+        for size, chance in zip(event.sensitivities, event.sampling_probs, strict=True)
+        if chance > 0 and size != 0
+    ]
+    sizes, directions = {size for size, _ in likely}, {*map(_sign, event.sensitivities)} - {0}
+    if len(sizes) > 1 or len(directions) > 1:
+        raise ValueError(
+            "MixtureOfGaussiansDpEvent with several sensitivities besides 0 has no equivalent "
+            "here: give each unit one sensitivity, or price group_epsilon of a Poisson sample"
+        )
+    if not likely:
+        return Composed(events=())
+    once = Gaussian(noise_multiplier=event.standard_deviation / sizes.pop())
+    chance = min(math.fsum(chance for _, chance in likely), 1.0)
+    return once if chance == 1 else PoissonSampled(probability=chance, event=once)
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)

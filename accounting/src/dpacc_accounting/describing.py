@@ -6,14 +6,18 @@ import math
 
 from dpacc_accounting.events import (
     AdaptivelyClipped,
+    ApproximateDP,
     Composed,
     DiscreteGaussian,
+    DiscreteLaplace,
     Event,
     ExponentialMechanism,
     Gaussian,
     Laplace,
     Mixture,
+    PermuteAndFlip,
     PoissonSampled,
+    RandomizedResponse,
     RandomlyAllocated,
     Repeated,
     SampledWithoutReplacement,
@@ -56,7 +60,7 @@ a clipped sum with Gaussian noise of multiplier 1'
             | Shuffled(event=inner)
         ):
             return f"{_frame(event, unit)}: {described(event=inner, unit=unit)}"
-    return _released(event)
+    return _told(event) or _released(event)
 
 
 def _frame(event: Event, unit: str) -> str:
@@ -87,6 +91,20 @@ def _frame(event: Event, unit: str) -> str:
 def _law(shape: float) -> str:
     named = {0.0: "logarithmic", 1.0: "geometric", math.inf: "Poisson"}
     return named.get(shape, f"truncated negative binomial of shape {shape:g}")
+
+
+def _told(event: Event) -> str:
+    """What is released by a mechanism of few outcomes; empty for others."""
+    match event:
+        case ApproximateDP(epsilon=epsilon, delta=delta):
+            return f"anything that is ({epsilon:g}, {delta:g})-private"
+        case RandomizedResponse(noise=noise, options=options):
+            return f"one of {options} answers, with chance {noise:g} a uniform one"
+        case DiscreteLaplace(decay=decay, sensitivity=most):
+            return f"an integer of sensitivity {most} with discrete Laplace noise, decay {decay:g}"
+        case PermuteAndFlip(epsilon=epsilon):
+            return f"a choice by permute-and-flip at {epsilon:g}"
+    return ""
 
 
 def _released(event: Event) -> str:

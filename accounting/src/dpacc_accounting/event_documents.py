@@ -9,14 +9,18 @@ from typing import Any
 from dpacc_accounting.arguments import an_event
 from dpacc_accounting.events import (
     AdaptivelyClipped,
+    ApproximateDP,
     Composed,
     DiscreteGaussian,
+    DiscreteLaplace,
     Event,
     ExponentialMechanism,
     Gaussian,
     Laplace,
     Mixture,
+    PermuteAndFlip,
     PoissonSampled,
+    RandomizedResponse,
     RandomlyAllocated,
     Repeated,
     SampledWithoutReplacement,
@@ -42,6 +46,10 @@ _KINDS: dict[str, type[Event]] = {
     "discrete-gaussian": DiscreteGaussian,
     "skellam": Skellam,
     "exponential-mechanism": ExponentialMechanism,
+    "approximate-dp": ApproximateDP,
+    "randomized-response": RandomizedResponse,
+    "discrete-laplace": DiscreteLaplace,
+    "permute-and-flip": PermuteAndFlip,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 # A nested event cannot share the key "event", which names the kind.

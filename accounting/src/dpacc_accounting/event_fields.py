@@ -7,6 +7,9 @@ import operator
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+MOST_TIMES = 10**300
+"""Larger counts have no float."""
+
 
 class AnyEvent:
     """Marks the descriptions of what was run, so that only those are nested in one another."""
@@ -52,6 +55,8 @@ def count(value: Any, *, name: str = "times") -> int:
         times = -1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         times = -1
+    if times > MOST_TIMES:
+        raise ValueError(f"{name} is more than 10^300, of which nothing is promised")
     if times < 0:
         raise ValueError(f"{name}={shown(value)} is not an integer >= 0; give a whole number")
     return times

@@ -9,19 +9,25 @@ from collections.abc import Iterator
 from dpacc_accounting.allocation import LARGEST_SHIFT as LARGEST_ALLOCATED_SHIFT
 from dpacc_accounting.allocation import AllocatedLaw
 from dpacc_accounting.composition import pieces, single_noise
+from dpacc_accounting.event_fields import nested_events
 from dpacc_accounting.events import (
+    ApproximateDP,
     DiscreteGaussian,
+    DiscreteLaplace,
     Event,
     ExponentialMechanism,
     Laplace,
     Mixture,
+    PermuteAndFlip,
     PoissonSampled,
+    RandomizedResponse,
     RandomlyAllocated,
     SampledWithoutReplacement,
     Selected,
     Skellam,
     TruncatedPoissonSampled,
 )
+from dpacc_accounting.finite_laws import LARGEST_TABLE, FiniteLaw, require_replacing
 from dpacc_accounting.fixed_batches import FixedBatchLaw
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.laws import Law
@@ -32,6 +38,17 @@ from dpacc_accounting.truncation import truncated_law, truncation_cases
 
 LARGEST_SHIFT = 50.0
 """The largest 1/σ for which a grid resolves what sampling hides."""
+LARGEST_NOISE = 1e50
+"""The largest σ whose losses are not all rounded to 0."""
+# Larger losses of one release leave the range of a double; of noisy integers, shift over noise.
+_LARGEST_LOSS = 600.0
+_LARGEST_INTEGER_SHIFT = 25.0
+_SMALLEST_LOSS = 1e-12
+# More integers are not tabulated.
+_LARGEST_SIGMA = 1e100
+# More releases drown in rounding, or in the patience of who asks.
+_MOST_RELEASES = 10**10
+_MOST_ALLOCATED = 10**5
 
 
 def directed_branches(*, event: Event, adjacency: Adjacency) -> list[Branch]:
@@ -78,6 +95,8 @@ def _law(event: Event, adjacency: Adjacency, direction: int) -> Law:
             )
         case Laplace() | DiscreteGaussian() | Skellam() | ExponentialMechanism():
             return MechanismLaw(event, adjacency)
+        case ApproximateDP() | RandomizedResponse() | DiscreteLaplace() | PermuteAndFlip():
+            return FiniteLaw(event, adjacency)
     raise ValueError(f"{event} cannot be priced")
 
 
@@ -90,22 +109,13 @@ def _sampled(q: float, event: Event, adjacency: Adjacency, direction: int) -> La
 
 
 def _fixed_batch(event: SampledWithoutReplacement, adjacency: Adjacency) -> Law:
-    if adjacency is not Adjacency.REPLACE_ONE:
-        raise ValueError(
-            "SampledWithoutReplacement is priced under replace-one adjacency, where neighbours "
-            "have the same size; pass adjacency=Adjacency.REPLACE_ONE"
-        )
+    require_adjacency(event=event, adjacency=adjacency)
     share, branch = event.sample_size / event.dataset_size, _branch(event.event, adjacency, 0)
     return MixedLaw((1.0,), (branch,)) if share == 1 else FixedBatchLaw(share, branch)
 
 
 def _allocated(event: RandomlyAllocated, adjacency: Adjacency, direction: int) -> Law:
-    if adjacency is Adjacency.REPLACE_ONE:
-        raise ValueError(
-            "RandomlyAllocated is priced under add-or-remove adjacency, where a dominating pair is "
-            "known; pass adjacency=Adjacency.ADD_OR_REMOVE, or price "
-            "without_amplification(event=...)"
-        )
+    require_adjacency(event=event, adjacency=adjacency)
     return AllocatedLaw(event.steps, 1 / single_noise(event=event), adding=direction == 1)
 
 
@@ -154,9 +164,64 @@ def _participation(event: Event) -> float:
     return min(math.fsum(w * participation_of(event=part) for w, part in _chances(event)), 1.0)
 
 
+def require_adjacency(*, event: Event, adjacency: Adjacency) -> None:
+    """Refuse a way of sampling that is not priced under `adjacency`.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    replaced = adjacency is Adjacency.REPLACE_ONE
+    for part in nested_events(event):
+        if isinstance(part, SampledWithoutReplacement) and not replaced:
+            raise ValueError(
+                "SampledWithoutReplacement is priced under replace-one adjacency, where neighbours "
+                "have the same size; pass adjacency=Adjacency.REPLACE_ONE"
+            )
+        if isinstance(part, RandomizedResponse):
+            require_replacing(adjacency)
+        if isinstance(part, RandomlyAllocated) and part.steps > 1 and replaced:
+            raise ValueError(
+                "RandomlyAllocated is priced under add-or-remove adjacency, where a dominating "
+                "pair is known; pass adjacency=Adjacency.ADD_OR_REMOVE, or price "
+                "without_amplification(event=...)"
+            )
+
+
 def resolved(*, event: Event) -> bool:
-    """Whether all Gaussian noise in `event` is enough for a grid: without, nothing is promised."""
-    return all(1 / largest <= sigma for sigma, largest in _noises(event))
+    """Whether a grid can hold every loss in `event`, and every sum of them."""
+    gaussians, others = pieces(event=event)
+    return (
+        all(1 / largest <= sigma <= LARGEST_NOISE for sigma, largest in _noises(event))
+        and sum((*gaussians.values(), *others.values())) <= _MOST_RELEASES
+        and all(_within_range(part) for part in others)
+    )
+
+
+def _within_range(event: Event) -> bool:
+    match event:
+        case Laplace(noise_multiplier=scale):
+            return 1 / _LARGEST_LOSS <= scale <= 1 / _SMALLEST_LOSS
+        case ExponentialMechanism(epsilon=width) | PermuteAndFlip(epsilon=width):
+            return _SMALLEST_LOSS <= width <= _LARGEST_LOSS
+        case ApproximateDP(epsilon=width, delta=lost):
+            return lost < 1 and _SMALLEST_LOSS <= width <= _LARGEST_LOSS
+        case RandomizedResponse(noise=noise, options=options):
+            return _SMALLEST_LOSS <= math.log1p(options * (1 - noise) / noise) <= _LARGEST_LOSS
+        case DiscreteLaplace(decay=decay, sensitivity=most):
+            within = _SMALLEST_LOSS <= decay * most <= _LARGEST_LOSS
+            return within and most <= LARGEST_TABLE
+        case DiscreteGaussian(sigma=sigma, sensitivity=most):
+            return most <= _LARGEST_INTEGER_SHIFT * sigma and sigma < _LARGEST_SIGMA
+        case Skellam(variance=variance, sensitivity=most):
+            sigma = math.sqrt(variance)
+            return most <= _LARGEST_INTEGER_SHIFT * sigma and sigma < _LARGEST_SIGMA
+        case RandomlyAllocated(steps=steps):
+            return steps <= _MOST_ALLOCATED
+        case Mixture():
+            return all(resolved(event=part) for _, part in _chances(event))
+        case PoissonSampled(event=inner) | SampledWithoutReplacement(event=inner):
+            return resolved(event=inner)
+    return True
 
 
 def _noises(event: Event) -> Iterator[tuple[float, float]]:

@@ -11,6 +11,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from dpacc_accounting.event_fields import AnyEvent, count, listed, real, require_event
+from dpacc_accounting.finite_mechanisms import (
+    ApproximateDP,
+    DiscreteLaplace,
+    FiniteMechanism,
+    PermuteAndFlip,
+    RandomizedResponse,
+)
 from dpacc_accounting.mechanisms import (
     DiscreteGaussian,
     ExponentialMechanism,
@@ -29,14 +36,18 @@ from dpacc_accounting.sampled_events import (
 
 __all__ = [
     "AdaptivelyClipped",
+    "ApproximateDP",
     "Composed",
     "DiscreteGaussian",
+    "DiscreteLaplace",
     "Event",
     "ExponentialMechanism",
     "Gaussian",
     "Laplace",
     "Mixture",
+    "PermuteAndFlip",
     "PoissonSampled",
+    "RandomizedResponse",
     "RandomlyAllocated",
     "Repeated",
     "SampledWithoutReplacement",
@@ -261,4 +272,5 @@ Event: TypeAlias = (
     | Selected
     | Shuffled
     | Mechanism
+    | FiniteMechanism
 )

@@ -7,7 +7,7 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
-from dpacc_accounting.event_fields import AnyEvent, real, shown
+from dpacc_accounting.event_fields import MOST_TIMES, AnyEvent, real, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +127,6 @@ def _keep_whole(event: Any, name: str) -> None:
         whole = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         whole = 0
-    if whole < 1:
-        raise ValueError(f"{name}={shown(value)} is not a whole number above 0")
+    if not 1 <= whole <= MOST_TIMES:
+        raise ValueError(f"{name}={shown(value)} is not a whole number from 1 to 10^300")
     object.__setattr__(event, name, whole)

@@ -7,14 +7,16 @@ by a tilted Fourier transform, and read off; the upper bound is never below the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from dpacc_accounting.amplification import without_amplification
 from dpacc_accounting.composition import Release, pieces
 from dpacc_accounting.event_laws import (
+    LARGEST_NOISE,
     LARGEST_SHIFT,
     directed_branches,
     participation_of,
+    require_adjacency,
     resolved,
 )
 from dpacc_accounting.events import Event
@@ -22,10 +24,13 @@ from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pairs import dominating_pairs
 from dpacc_accounting.rdp import rdp_delta, rdp_epsilon
+from dpacc_accounting.renyi import event_rdp_delta, event_rdp_epsilon
 from dpacc_accounting.views import Bounds, View
 
 # A grid does not resolve smaller ones; Rényi's bound is used there.
 SMALLEST_DELTA = 1e-90
+# A grid drowns in the rounding of more than these.
+MOST_RELEASES = 10**12
 # Where the grid cannot resolve a corner of the parameter space, Rényi's bound may be the better.
 _WIDE = 0.9
 
@@ -50,7 +55,7 @@ def epsilon_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, delta
     cap = gaussian_epsilon(mu=joint_mu(counts=counts, adjacency=adjacency), delta=delta)
     if _beyond_amplification(counts):
         return _without_amplification(counts, cap)
-    if delta < SMALLEST_DELTA:
+    if delta < SMALLEST_DELTA or sum(counts.values()) > MOST_RELEASES:
         return Bounds(0.0, min(cap, rdp_epsilon(counts=counts, adjacency=adjacency, delta=delta)))
     worst = worst_epsilon(views=_views(counts, adjacency), delta=delta)
     low, high = worst.low, worst.high
@@ -107,6 +112,9 @@ def delta_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, epsilon
     cap = min(cap, participation(counts=counts))
     if _beyond_amplification(counts):
         return _without_amplification(counts, cap)
+    if sum(counts.values()) > MOST_RELEASES:
+        known = rdp_delta(counts=counts, adjacency=adjacency, epsilon=epsilon)
+        return Bounds(0.0, min(cap, known))
     best = worst_delta(views=_views(counts, adjacency), epsilon=epsilon)
     high = best.high
     if best.low < _WIDE * high:
@@ -130,8 +138,9 @@ def event_epsilon_bounds(*, event: Event, adjacency: Adjacency, delta: float) ->
         return Bounds(0.0, 0.0)
     mu = _unamplified_mu(event, adjacency)
     cap = gaussian_epsilon(mu=mu, delta=delta) if mu < math.inf else math.inf
+    require_adjacency(event=event, adjacency=adjacency)
     if not resolved(event=event) or delta < SMALLEST_DELTA:
-        return Bounds(0.0, cap)
+        return Bounds(0.0, min(cap, _renyi(event_rdp_epsilon, event, adjacency, delta=delta)))
     worst = worst_epsilon(views=_event_views(event, adjacency), delta=delta)
     return Bounds(min(worst.low, cap), min(worst.high, cap))
 
@@ -149,10 +158,24 @@ def event_delta_bounds(*, event: Event, adjacency: Adjacency, epsilon: float) ->
     mu = _unamplified_mu(event, adjacency)
     known = gaussian_delta(mu=mu, epsilon=epsilon) if mu < math.inf else 1.0
     cap = min(participation_of(event=event), known)
-    if cap == 0 or not resolved(event=event):
+    require_adjacency(event=event, adjacency=adjacency)
+    if cap == 0:
         return Bounds(0.0, cap)
+    if not resolved(event=event):
+        known = _renyi(event_rdp_delta, event, adjacency, epsilon=epsilon)
+        return Bounds(0.0, min(cap, known))
     best = worst_delta(views=_event_views(event, adjacency), epsilon=epsilon)
     return Bounds(min(best.low, cap), min(best.high, cap))
+
+
+def _renyi(
+    bound: Callable[..., float], event: Event, adjacency: Adjacency, **asked: float
+) -> float:
+    """Rényi's bound where there is one: where grids do not reach, it still does."""
+    try:
+        return bound(event=event, adjacency=adjacency, **asked)
+    except ValueError:
+        return math.inf
 
 
 def worst_epsilon(*, views: Sequence[View], delta: float) -> Bounds:
@@ -205,7 +228,8 @@ def participation(*, counts: Mapping[Release, int]) -> float:
 
 def _beyond_amplification(counts: Mapping[Release, int]) -> bool:
     unsampled = all(release.probability == 1 for release in counts)
-    return unsampled or max(1 / r.noise_multiplier for r in counts) > LARGEST_SHIFT
+    noises = [release.noise_multiplier for release in counts]
+    return unsampled or 1 / min(noises) > LARGEST_SHIFT or max(noises) > LARGEST_NOISE
 
 
 def _without_amplification(counts: Mapping[Release, int], cap: float) -> Bounds:
@@ -215,7 +239,7 @@ def _without_amplification(counts: Mapping[Release, int], cap: float) -> Bounds:
 def _unamplified_mu(event: Event, adjacency: Adjacency) -> float:
     """μ of all of `event`, its samples known; infinite where that is not a Gaussian with noise."""
     gaussians, others = pieces(event=without_amplification(event=event))
-    silent = any(release.noise_multiplier == 0 for release in gaussians)
+    silent = any(release.silent for release in gaussians)
     return math.inf if others or silent else joint_mu(counts=gaussians, adjacency=adjacency)
 
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from dpacc_accounting.arguments import an_event, finite_epsilon, require_delta, require_unit
+from dpacc_accounting.arguments import (
+    LEAST_DELTA,
+    an_event,
+    finite_epsilon,
+    require_delta,
+    require_unit,
+)
 from dpacc_accounting.composition import Release, pieces, releases
 from dpacc_accounting.event_fields import nested_events, shown
-from dpacc_accounting.events import Event, Selected
+from dpacc_accounting.events import Event, Gaussian, PoissonSampled, Repeated, Selected
 from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
 from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee
+from dpacc_accounting.pure import NOTHING, Claim, claim_of
 
 
 def epsilon(
@@ -97,7 +104,7 @@ def delta(
         # Normal noise never reaches δ = 0, although a double may underflow to it.
         bound = max(bound, math.ulp(0.0))
     low = 0.0
-    if 0 < bound < 1:
+    if LEAST_DELTA <= bound < 1:
         low = min(_event_epsilon(event, adjacency, bound, method)[0], epsilon)
     return Guarantee(
         epsilon=epsilon,
@@ -128,6 +135,20 @@ def _method_for(event: Event, method: str) -> str:
 def _event_epsilon(
     event: Event, adjacency: Adjacency, delta: float, method: str
 ) -> tuple[float, float]:
+    low, high = _priced_epsilon(event, adjacency, delta, method)
+    high = min(high, _claim(event, adjacency).epsilon_at(delta=delta))
+    return min(low, high), high
+
+
+def _claim(event: Event, adjacency: Adjacency) -> Claim:
+    if all(isinstance(part, Gaussian | PoissonSampled | Repeated) for part in nested_events(event)):
+        return NOTHING
+    return claim_of(event=event, adjacency=adjacency)
+
+
+def _priced_epsilon(
+    event: Event, adjacency: Adjacency, delta: float, method: str
+) -> tuple[float, float]:
     others = pieces(event=event)[1]
     if not others or method == "gaussian":
         return _epsilon_interval(releases(event=event), adjacency, delta, method)
@@ -146,7 +167,15 @@ def _event_epsilon(
 def _event_delta(
     event: Event, adjacency: Adjacency, epsilon: float, method: str
 ) -> tuple[float, bool]:
-    """δ, and whether any loss is possible at all."""
+    """δ, and whether any larger loss is possible at all."""
+    claim = _claim(event, adjacency)
+    bound, possible = _priced_delta(event, adjacency, epsilon, method)
+    return min(bound, claim.delta_at(epsilon=epsilon)), possible and epsilon < claim.epsilon
+
+
+def _priced_delta(
+    event: Event, adjacency: Adjacency, epsilon: float, method: str
+) -> tuple[float, bool]:
     if not pieces(event=event)[1] or method == "gaussian":
         counts = releases(event=event)
         return _delta_bound(counts, adjacency, epsilon, method), bool(counts)
@@ -173,6 +202,8 @@ def _only_selection(event: Event) -> Selected | None:
 
 def _selected_epsilon(event: Selected, adjacency: Adjacency, delta: float) -> tuple[float, float]:
     """One run's ε at δ/m and the price of choosing; at least that of a run chosen blindly."""
+    if delta / event.mean_runs < LEAST_DELTA:
+        return 0.0, math.inf
     once = _event_epsilon(event.event, adjacency, delta / event.mean_runs, "pld")[1]
     if once == math.inf:
         return 0.0, once
@@ -194,7 +225,7 @@ def _epsilon_interval(
 ) -> tuple[float, float]:
     if not counts:
         return 0.0, 0.0
-    if any(release.noise_multiplier == 0 for release in counts):
+    if any(release.silent for release in counts):
         return 0.0, math.inf
     if method == "rdp":
         from dpacc_accounting.rdp import rdp_epsilon
@@ -214,7 +245,7 @@ def _delta_bound(
 ) -> float:
     if not counts:
         return 0.0
-    if any(release.noise_multiplier == 0 for release in counts):
+    if any(release.silent for release in counts):
         return 1.0
     if method == "rdp":
         from dpacc_accounting.rdp import rdp_delta

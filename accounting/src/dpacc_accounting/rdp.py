@@ -16,6 +16,8 @@ from dpacc_accounting.pairs import Array
 
 _FIRST_INTEGER = 20
 _LARGEST_ORDER = 20_000
+# A smaller shift costs no more.
+_LEAST_SHIFT = 1e-100
 _MOST_NODES = 100_000
 
 
@@ -90,7 +92,7 @@ def renyi_divergence(*, release: Release, adjacency: Adjacency, order: float) ->
     ...                        order=3.0), 6)
     0.375
     """
-    q, shift = release.probability, 1 / release.noise_multiplier
+    q, shift = release.probability, max(1 / release.noise_multiplier, _LEAST_SHIFT)
     replaced = adjacency is Adjacency.REPLACE_ONE
     if q == 1:
         return order * (shift * (2 if replaced else 1)) ** 2 / 2
@@ -143,6 +145,8 @@ def _log_moment_integer(q: float, shift: float, order: int) -> float:
 def _log_moment_fractional(q: float, shift: float, order: float) -> float:
     """`ln E_Q[(P/Q)^α]` by quadrature; the ratio less 1 has mean 0 and is subtracted."""
     z = _nodes(shift, order * shift)
+    if len(z) == _MOST_NODES:
+        return _log_moment_between(q, shift, order)
     exponent = shift * z - shift**2 / 2
     log_ratio = np.logaddexp(math.log1p(-q), math.log(q) + exponent)
     log_density = -0.5 * z * z - 0.5 * math.log(2 * math.pi) + math.log(z[1] - z[0])
@@ -152,6 +156,14 @@ def _log_moment_fractional(q: float, shift: float, order: float) -> float:
     small = float((np.exp(log_density[near]) * growth).sum())
     far = log_density[~near] + order * log_ratio[~near]
     return _log_one_plus_sum(np.append(far, math.log(max(small, 1e-300))))
+
+
+def _log_moment_between(q: float, shift: float, order: float) -> float:
+    """From above, by the chord between the whole orders around: the log of a moment is convex."""
+    below = math.floor(order)
+    share = order - below
+    low = _log_moment_integer(q, shift, below) if below > 1 else 0.0
+    return (1 - share) * low + share * _log_moment_integer(q, shift, below + 1)
 
 
 def _log_moment_replaced(q: float, shift: float, order: float) -> float:

@@ -21,6 +21,14 @@ from dpacc_accounting.events import (
     Skellam,
     TruncatedPoissonSampled,
 )
+from dpacc_accounting.finite_laws import LARGEST_TABLE, outcomes
+from dpacc_accounting.finite_mechanisms import (
+    ApproximateDP,
+    DiscreteLaplace,
+    FiniteMechanism,
+    PermuteAndFlip,
+    RandomizedResponse,
+)
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pairs import Array
 from dpacc_accounting.rdp import delta_of_divergences, epsilon_of_divergences, renyi_divergence
@@ -86,7 +94,7 @@ def event_divergences(*, event: Event, adjacency: Adjacency, orders: Array) -> A
 
 
 def _sampled_gaussian(release: Release, adjacency: Adjacency, orders: Array) -> Array:
-    if release.noise_multiplier == 0:
+    if release.silent:
         return np.full_like(orders, math.inf)
     return np.array(
         [renyi_divergence(release=release, adjacency=adjacency, order=a) for a in orders]
@@ -110,9 +118,13 @@ def _other(event: Event, adjacency: Adjacency, orders: Array) -> Array:
         case Laplace(noise_multiplier=scale):
             return _laplace(reach / scale, orders)
         case DiscreteGaussian(sigma=sigma, sensitivity=most):
-            return orders * (reach * most / sigma) ** 2 / 2
+            return orders * _half_square(reach * most / sigma)
         case Skellam(variance=variance, sensitivity=most):
             return _skellam(variance, reach * most, orders)
+        case RandomizedResponse() | DiscreteLaplace() | PermuteAndFlip():
+            return _finite(event, adjacency, orders)
+        case ApproximateDP(delta=lost) if lost == 0:
+            return _finite(event, adjacency, orders)
     raise ValueError(
         f"no Rényi bound is known here for {type(event).__name__}; use method='pld', the only one "
         "that prices it"
@@ -126,6 +138,10 @@ def _revealed(chances: Sequence[float], parts: Sequence[Array], orders: Array) -
     return np.asarray(np.maximum(np.logaddexp.reduce(logs, axis=0), 0.0) / (orders - 1))
 
 
+def _half_square(shift: float) -> float:
+    return shift**2 / 2 if shift < 1e100 else math.inf
+
+
 def _laplace(shift: float, orders: Array) -> Array:
     """Mironov 2017 (arXiv 1702.07476), proposition 6."""
     up = np.log(orders / (2 * orders - 1)) + (orders - 1) * shift
@@ -133,8 +149,20 @@ def _laplace(shift: float, orders: Array) -> Array:
     return np.asarray(np.maximum(np.logaddexp(up, down), 0.0) / (orders - 1))
 
 
+def _finite(event: FiniteMechanism, adjacency: Adjacency, orders: Array) -> Array:
+    """`ln Σ P·e^((α − 1)·loss) / (α − 1)` of a dominating pair."""
+    if isinstance(event, DiscreteLaplace) and event.sensitivity > LARGEST_TABLE:
+        raise ValueError(f"{event} has more losses than are listed")
+    losses, masses, _ = outcomes(mechanism=event, adjacency=adjacency)
+    possible = masses > 0
+    logs = np.log(masses[possible])[:, None] + np.outer(losses[possible], orders - 1)
+    return np.asarray(np.maximum(np.logaddexp.reduce(logs, axis=0), 0.0) / (orders - 1))
+
+
 def _skellam(variance: float, shift: float, orders: Array) -> Array:
     """Agarwal, Kairouz & Liu 2021 (arXiv 2110.04995), corollary 4.1, at the next whole order."""
+    if not 1e-100 < variance < 1e100 or shift > 1e100:
+        return np.full_like(orders, math.inf)
     whole = np.ceil(orders)
     fine = ((2 * whole - 1) * shift**2 + 6 * shift) / (4 * variance**2)
     return whole * shift**2 / (2 * variance) + np.minimum(fine, 3 * shift / (2 * variance))

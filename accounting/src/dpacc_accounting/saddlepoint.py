@@ -66,14 +66,15 @@ class Cumulants:
         self, *, pairs: Sequence[Pair | Law], times: Sequence[int], outside: float
     ) -> None:
         self._parts = [
-            (*_quadrature(pair, outside), count) for pair, count in zip(pairs, times, strict=True)
+            (*_log_quadrature(pair, outside), count)
+            for pair, count in zip(pairs, times, strict=True)
         ]
 
     def at(self, tilt: float) -> tuple[float, float, float]:
         """K, K′ and K″ at λ = `tilt`."""
         total = np.zeros(3)
-        for losses, weights, count in self._parts:
-            total += count * np.array(_cumulants(losses, weights, tilt))
+        for losses, log_weights, count in self._parts:
+            total += count * np.array(_cumulants(losses, log_weights, tilt))
         return float(total[0]), float(total[1]), float(total[2])
 
     def entropy(self, tilt: float) -> float:
@@ -199,10 +200,17 @@ def _quadrature(pair: Pair | Law, outside: float) -> tuple[Array, Array]:
     return pair.loss(z), pair.numerator_density(z) * (z[1] - z[0])
 
 
-def _cumulants(losses: Array, weights: Array, tilt: float) -> tuple[float, float, float]:
-    exponents = tilt * losses
+def _log_quadrature(pair: Pair | Law, outside: float) -> tuple[Array, Array]:
+    losses, weights = _quadrature(pair, outside)
+    with np.errstate(divide="ignore"):
+        return losses, np.log(weights)
+
+
+def _cumulants(losses: Array, log_weights: Array, tilt: float) -> tuple[float, float, float]:
+    # The largest term is 1: large losses are as rare as they are heavy.
+    exponents = tilt * losses + log_weights
     peak = float(exponents.max())
-    grown = weights * np.exp(exponents - peak)
+    grown = np.exp(exponents - peak)
     moment = float(grown.sum())
     grown *= losses / moment
     slope = float(grown.sum())

@@ -16,6 +16,9 @@ from dpacc_accounting.event_fields import (
 if TYPE_CHECKING:
     from dpacc_accounting.events import Event
 
+# Binomial chances of larger numbers lose their digits.
+_MOST_UNITS = 10**15
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoissonSampled(AnyEvent):
@@ -118,7 +121,10 @@ class TruncatedPoissonSampled(AnyEvent):
     def __post_init__(self) -> None:
         object.__setattr__(self, "probability", chance(self.probability, name="probability"))
         for name in ("largest_batch", "dataset_size"):
-            object.__setattr__(self, name, positive_count(getattr(self, name), name=name))
+            size = positive_count(getattr(self, name), name=name)
+            if size > _MOST_UNITS:
+                raise ValueError(f"{name} is more than 10^15, beyond what chances are counted for")
+            object.__setattr__(self, name, size)
         require_event(self.event, owner="TruncatedPoissonSampled")
 
     @property
