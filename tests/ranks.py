@@ -18,7 +18,7 @@ _ENVIRONMENT = {
 
 
 def run_ranks(
-    module: str, *arguments: object, ranks: int = 2, seconds: float = 240
+    module: str, *arguments: object, ranks: int = 2, seconds: float = 1200
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m module arguments` on some ranks, as if no test had launched anything before.
 

@@ -75,7 +75,7 @@ def launch(name, folder):
     environment = clean_environment()
     require_success(
         subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200
         )
     )
     return [json.loads(path.read_text()) for path in sorted(reports.iterdir())]
@@ -177,7 +177,7 @@ def test_the_recipe_runs_under_zero3(tmp_path):
         env=clean_environment() | {"DS_ACCELERATOR": "cpu"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=1200,
     )
     require_success(done)
     assert len(read_ledger(path=tmp_path / "run/ledger.jsonl").releases) == 2

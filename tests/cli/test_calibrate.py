@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 from dpacc_accounting import epsilon, event_from_json
@@ -136,27 +135,24 @@ def test_no_colour_where_none_is_wanted() -> None:
 
 
 def test_a_cold_start_is_short() -> None:
-    """Planning starts without the training stack, within seven times what numpy alone takes."""
+    """Planning starts without the training stack, and with few modules beside numpy's and scipy's.
+
+    Modules are counted, for seconds depend on what else the machine does.
+    """
     code = (
         "import sys; from dpacc.cli.main import main\n"
         "try: main()\n"
-        "finally: print(*sorted({'torch', 'transformers', 'dp_accounting'} & sys.modules.keys()))"
+        "finally: print(*sorted(sys.modules))"
     )
-    alone, _ = _best_of_three("import numpy")
-    seconds, output = _best_of_three(code, "calibrate", *map(str, _words()))
+    command = [sys.executable, "-c", code, "calibrate", *map(str, _words())]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    *_, loaded = output.splitlines()
+    modules = loaded.split()
+    own = [name for name in modules if name.split(".")[0] not in ("numpy", "scipy")]
     assert "790" in output
-    assert output.endswith("\n\n"), "the last line names training packages"
-    assert seconds < max(1.5, 7 * alone)
-
-
-def _best_of_three(code: str, *words: str) -> tuple[float, str]:
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        command = [sys.executable, "-c", code, *words]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds), done.stdout
+    assert "numpy" in modules
+    assert {"torch", "transformers", "dp_accounting", "matplotlib"}.isdisjoint(modules)
+    assert len(own) < 700
 
 
 def _process(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -57,7 +57,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     )
     assert process.stdout is not None
     process.stdout.close()
-    _, complaint = process.communicate(timeout=60)
+    _, complaint = process.communicate(timeout=600)
     assert complaint == b""
     assert process.returncode == 1
 

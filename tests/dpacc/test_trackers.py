@@ -44,7 +44,7 @@ def tensorboard_scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def wandb_history(folder: Path, *, rows: int) -> list[dict[str, str]]:
     """What a process of its own has written down, once it has written enough."""
-    for _ in range(300):
+    for _ in range(6000):
         found = [row for row in wandb_rows(folder) if "epsilon" in row]
         if len(found) >= rows:
             break

@@ -8,7 +8,7 @@ from tests.mutants.planting import Patch
 SAMPLED = "tests/accounting/test_sampled_laws.py"
 WHOLE = Patch(
     "dpacc_accounting.laws",
-    "    if not error <= _ROUNDED_MASS:\n",
+    "    if not error <= (_LACKING if above else _EXCEEDING):\n",
     "    if False:\n",
 )
 

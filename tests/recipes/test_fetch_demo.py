@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -63,15 +62,10 @@ def record(number, text):
 
 
 def test_a_second_run_says_so_and_does_nothing(script):
-    """With both folders there: one line, exit code 0, in a moment, and no torch."""
+    """With both folders there: one line, exit code 0, and neither torch nor transformers."""
     for name in (MODEL.name, REVIEWS.name):
         (script.parents[1] / "data" / name).mkdir(parents=True)
-    seconds = []
-    for _ in range(3):
-        start = time.monotonic()
-        done = run(script, "-X", "importtime")
-        seconds.append(time.monotonic() - start)
-    assert min(seconds) < 3.0
+    done = run(script, "-X", "importtime")
     assert done.returncode == 0
     assert done.stdout.startswith("already there: ")
     assert done.stdout.count("\n") == 1

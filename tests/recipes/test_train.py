@@ -190,7 +190,7 @@ def test_two_ranks_train_one_adapter(material: Path, tmp_path: Path) -> None:
         env={k: v for k, v in os.environ.items() if k != "ACCELERATE_USE_CPU"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=1200,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
