@@ -30,6 +30,7 @@ from dpacc.checkpoint import Checkpoints
 from dpacc.collation import KeyedCollation
 from dpacc.errors import BudgetExhausted, ConfigurationError
 from dpacc.fingerprints import code_fingerprint
+from dpacc.joined_texts import refuse_joined_texts
 from dpacc.keyed_dropout import KeyedDropout
 from dpacc.keywords import names_what_is_unknown
 from dpacc.logical_step import Collate, LogicalStep
@@ -217,6 +218,7 @@ class PrivacyEngine:
             raise ConfigurationError("call engine.prepare(model, optimizer) before engine.steps")
         members = members_of(dataset=dataset, units=units, plan=self.plan)
         refuse_private_examples_in_the_start(self._model, dataset)
+        refuse_joined_texts(dataset=dataset, collate=collate, model=self._model)
         self._books.open(fixed_seed=self._secret.fixed_seed)
         for subject, text in starting_notes(self._model):
             self._books.note(subject=subject, text=text)

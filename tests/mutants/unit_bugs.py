@@ -8,6 +8,7 @@ from tests.mutants.planting import Patch
 
 _IDENTITY = f"{DPACC}/test_unit_identity.py"
 _OVERLAP = f"{DPACC}/test_overlap.py"
+_JOINED = f"{DPACC}/test_joined_texts.py"
 _START = f"{DPACC}/test_starting_point.py"
 _OWNERS = "dpacc.unit_identity"
 
@@ -115,5 +116,29 @@ UNIT_BUGS = (
             ),
         ),
         (f"{_START}::test_the_ledger_and_the_statement_say_by_whom_adapters_were_whitened",),
+    ),
+    Bug(
+        "joined texts pass for records",
+        "one record more changes every later block, each of which counts as an example",
+        (
+            Patch(
+                "dpacc.joined_texts",
+                "    if begins is not None and _begin_in_the_middle(rows, begins):\n",
+                "    if begins is None:\n",
+            ),
+        ),
+        (f"{_JOINED}::test_one_record_more_changes_every_block_and_is_refused",),
+    ),
+    Bug(
+        "packed rows pass for records",
+        "rows that say of themselves that they hold several sequences are taken",
+        (
+            Patch(
+                "dpacc.joined_texts",
+                "    if any(_is_packed(each) for each in held):\n",
+                "    if not dataset:\n",
+            ),
+        ),
+        (f"{_JOINED}::test_rows_that_say_that_they_are_packed_are_refused",),
     ),
 )
