@@ -176,6 +176,8 @@ def train_together(
     )
     defence = Defence(rule=config.defence, attackers=config.attackers)
     held_out = HeldOut(folder=config.data, tokenizer=server.tokenizer, task=config.task)
+    if on_round:
+        held_out.require_apart({name: Path(config.data) / f"{name}.jsonl" for name in budgets})
     history = server.train(
         clients=clients,
         aggregation="ffa",

@@ -12,6 +12,7 @@ from torch import nn
 from dpacc.data import load_held_out_examples, pad_examples
 from dpacc.errors import ConfigurationError
 from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
+from dpacc.overlap import require_apart
 from dpacc.predictions import predict_classes
 
 if TYPE_CHECKING:
@@ -38,10 +39,28 @@ class HeldOut:
         files = sorted(Path(folder).glob(f"{_PREFIX}*.jsonl"))
         if not files:
             raise ConfigurationError(f"{folder} holds no {_PREFIX}<kind>.jsonl to measure on")
+        self._read = partial(_read, tokenizer=tokenizer, task=task)
         self._collate = partial(pad_examples, pad_token_id=int(tokenizer.pad_token_id))
-        self._examples = {
-            file.stem.removeprefix(_PREFIX): _read(file, tokenizer, task) for file in files
-        }
+        self._examples = {file.stem.removeprefix(_PREFIX): self._read(file) for file in files}
+
+    def require_apart(self, clients: Mapping[str, Path]) -> None:
+        """See that no client's examples are measured on, where all files are in one place.
+
+        Args:
+            clients: each client's file.
+
+        Raises:
+            ConfigurationError: some of a client's examples are held out as well.
+        """
+        for name, file in clients.items():
+            private = self._read(file)
+            for kind, examples in self._examples.items():
+                require_apart(
+                    private=private,
+                    held_out=examples,
+                    what=f"{_PREFIX}{kind}.jsonl, with {name}'s",
+                    remedy="name another folder with --data",
+                )
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Balanced accuracy on each kind, from 0 to 1."""

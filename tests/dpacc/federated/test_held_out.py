@@ -50,3 +50,20 @@ def test_nothing_to_measure_on_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigurationError, match=r"held_out_<kind>\.jsonl"):
         HeldOut(folder=tmp_path, tokenizer=base.tokenizer, task=TASK)
+
+
+def test_no_client_is_measured_on_its_own_texts(tmp_path: Path) -> None:
+    """Where all files are in one place they are compared, by the tokens that the model reads."""
+    held_out = opinions(tmp_path / "held_out_films.jsonl", count=6, seed=0)
+    own = tmp_path / "films.jsonl"
+    own.write_text('{"text": "warm long loud film", "label": "good"}\n')
+    base = load_base(
+        model=str(classifier_folder(tmp_path)),
+        task="sequence-classification",
+        labels=TASK["labels"],
+    )
+    measure = HeldOut(folder=tmp_path, tokenizer=base.tokenizer, task=TASK)
+    measure.require_apart({"films": own})
+    own.write_text(own.read_text() + held_out.read_text().splitlines()[2])
+    with pytest.raises(ConfigurationError, match="held_out_films.jsonl, with films's"):
+        measure.require_apart({"films": own})
