@@ -6,6 +6,7 @@ import pytest
 from dp_accounting.dp_event import MixtureOfGaussiansDpEvent
 from dp_accounting.pld import PLDAccountant
 from dpacc_accounting import (
+    ZCDP,
     ApproximateDP,
     Composed,
     DiscreteLaplace,
@@ -29,6 +30,7 @@ from hypothesis import strategies as st
 events = st.recursive(
     st.builds(Gaussian, noise_multiplier=st.floats(0, 1e6))
     | st.builds(Laplace, noise_multiplier=st.floats(1e-6, 1e6))
+    | st.builds(ZCDP, rho=st.floats(0, 1e6), xi=st.floats(0, 1e6))
     | st.builds(DiscreteLaplace, decay=st.floats(1e-6, 1e6), sensitivity=st.integers(1, 99))
     | st.builds(RandomizedResponse, noise=st.floats(1e-6, 1), options=st.integers(2, 99)),
     lambda inner: (

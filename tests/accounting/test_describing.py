@@ -2,6 +2,7 @@ import math
 
 import pytest
 from dpacc_accounting import (
+    ZCDP,
     AdaptivelyClipped,
     ApproximateDP,
     Composed,
@@ -56,6 +57,12 @@ WORDS = [
     (ApproximateDP(epsilon=0.5, delta=1e-6), "anything that is (0.5, 1e-06)-private"),
     (RandomizedResponse(noise=0.4, options=3), "one of 3 answers, with chance 0.4 a uniform one"),
     (DiscreteLaplace(decay=0.3, sensitivity=2), "discrete Laplace noise, decay 0.3"),
+    (ZCDP(rho=0.125), "anything that is 0.125-zCDP"),
+    (ZCDP(rho=0.125, xi=0.5), "0.125-zCDP with ξ = 0.5"),
+    (
+        RandomlyAllocated(steps=7, participations=3, event=NOISY),
+        "7 steps, every patient in exactly 3 of them",
+    ),
     (PermuteAndFlip(epsilon=0.7), "permute-and-flip at 0.7"),
 ]
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from dpacc_accounting.calibration import Calibration, calibrate_noise
     from dpacc_accounting.conversion import from_dp_event, to_dp_event
+    from dpacc_accounting.event_calibration import EventCalibration, calibrate_event
     from dpacc_accounting.event_documents import event_from_json, event_to_json
     from dpacc_accounting.events import (
         AdaptivelyClipped,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     )
     from dpacc_accounting.federation import FederatedGuarantee, price_federation
     from dpacc_accounting.finite_mechanisms import (
+        ZCDP,
         ApproximateDP,
         DiscreteLaplace,
         PermuteAndFlip,
@@ -87,6 +89,7 @@ _ROOMS = {
     "DiscreteGaussian": "mechanisms",
     "DiscreteLaplace": "finite_mechanisms",
     "Event": "events",
+    "EventCalibration": "event_calibration",
     "ExponentialMechanism": "mechanisms",
     "FederatedGuarantee": "federation",
     "Federation": "rounds",
@@ -110,6 +113,7 @@ _ROOMS = {
     "Skellam": "mechanisms",
     "TradeoffCurve": "tradeoff",
     "TruncatedPoissonSampled": "events",
+    "ZCDP": "finite_mechanisms",
     "attack_advantage": "attacks",
     "attack_risk": "attacks",
     "bayes_error": "attacks",
@@ -117,6 +121,7 @@ _ROOMS = {
     "calibrate_delta": "affordable",
     "calibrate_epochs": "affordable",
     "calibrate_epsilon": "affordable",
+    "calibrate_event": "event_calibration",
     "calibrate_noise": "calibration",
     "calibrate_noise_to_advantage": "attack_calibration",
     "calibrate_noise_to_detection": "attack_calibration",
@@ -146,6 +151,7 @@ _ROOMS = {
 }
 
 __all__ = [
+    "ZCDP",
     "AdaptivelyClipped",
     "Adjacency",
     "ApproximateDP",
@@ -155,6 +161,7 @@ __all__ = [
     "DiscreteGaussian",
     "DiscreteLaplace",
     "Event",
+    "EventCalibration",
     "ExponentialMechanism",
     "FederatedGuarantee",
     "Federation",
@@ -185,6 +192,7 @@ __all__ = [
     "calibrate_delta",
     "calibrate_epochs",
     "calibrate_epsilon",
+    "calibrate_event",
     "calibrate_noise",
     "calibrate_noise_to_advantage",
     "calibrate_noise_to_detection",

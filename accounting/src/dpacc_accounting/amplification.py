@@ -47,8 +47,10 @@ def without_amplification(*, event: Event) -> Event:
             return _cut(event)
         case TruncatedPoissonSampled(event=inner):
             return without_amplification(event=inner)
-        case Shuffled(event=inner) | RandomlyAllocated(event=inner):
+        case Shuffled(event=inner) | RandomlyAllocated(event=inner, participations=1):
             return without_amplification(event=inner)
+        case RandomlyAllocated(event=inner, participations=most):
+            return Repeated(event=without_amplification(event=inner), times=most)
         case Selected(event=inner):
             return replace(event, event=without_amplification(event=inner))
         case Repeated(event=inner, times=times):

@@ -146,6 +146,10 @@ def _collect(event: Event, times: int, counts: Counter[Release], others: Counter
             _collect(PoissonSampled(probability=q, event=inner), times, counts, others)
         case RandomlyAllocated(steps=1, event=inner):
             _collect(inner, times, counts, others)
+        case RandomlyAllocated(participations=most, event=inner) if most > 1:
+            for steps, blocks in event.blocks:
+                once = RandomlyAllocated(steps=steps, event=inner)
+                _collect(once, times * blocks, counts, others)
         case Shuffled():
             raise ValueError(
                 "shuffled batches are not Poisson samples, and no amplification is proved for "

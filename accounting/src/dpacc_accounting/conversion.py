@@ -7,6 +7,7 @@ from typing import Any
 
 from dpacc_accounting.arguments import an_event
 from dpacc_accounting.events import (
+    ZCDP,
     AdaptivelyClipped,
     Composed,
     DiscreteLaplace,
@@ -52,6 +53,8 @@ def to_dp_event(*, event: Event) -> Any:
             return dp_accounting.LaplaceDpEvent(scale)
         case DiscreteLaplace(decay=decay, sensitivity=most):
             return dp_accounting.dp_event.DiscreteLaplaceDpEvent(decay, most)
+        case ZCDP(rho=rho, xi=xi):
+            return dp_accounting.dp_event.ZCDpEvent(rho, xi)
         case RandomizedResponse(noise=noise, options=options):
             return dp_accounting.RandomizedResponseDpEvent(noise, options)
         case PoissonSampled(probability=q, event=inner):
@@ -129,6 +132,8 @@ def from_dp_event(*, event: Any) -> Event:
             return Selected(event=inner, mean_runs=event.mean, shape=event.shape)
         case dp_accounting.dp_event.DiscreteLaplaceDpEvent():
             return DiscreteLaplace(decay=event.noise_parameter, sensitivity=event.sensitivity)
+        case dp_accounting.dp_event.ZCDpEvent():
+            return ZCDP(rho=event.rho, xi=event.xi)
         case dp_accounting.RandomizedResponseDpEvent(num_buckets=1):
             return Composed(events=())
         case dp_accounting.RandomizedResponseDpEvent(noise_parameter=0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from dpacc_accounting.events import (
+    ZCDP,
     AdaptivelyClipped,
     ApproximateDP,
     Composed,
@@ -75,10 +76,11 @@ def _frame(event: Event, unit: str) -> str:
             )
         case SampledWithoutReplacement(sample_size=n, dataset_size=size):
             return f"on exactly {n} of {size} {unit}s, drawn afresh"
-        case RandomlyAllocated(steps=t):
+        case RandomlyAllocated(steps=t, participations=k):
+            often = "one" if k == 1 else str(k)
             return (
-                f"in each of {t} steps, every {unit} in exactly one of them by a secret uniform "
-                "draw"
+                f"in each of {t} steps, every {unit} in exactly {often} of them by a secret "
+                "uniform draw"
             )
         case Repeated(times=times):
             return f"{times} times"
@@ -104,6 +106,8 @@ def _told(event: Event) -> str:
             return f"an integer of sensitivity {most} with discrete Laplace noise, decay {decay:g}"
         case PermuteAndFlip(epsilon=epsilon):
             return f"a choice by permute-and-flip at {epsilon:g}"
+        case ZCDP(rho=rho, xi=xi):
+            return f"anything that is {rho:g}-zCDP" + (f" with ξ = {xi:g}" if xi else "")
     return ""
 
 

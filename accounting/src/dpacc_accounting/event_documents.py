@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from dpacc_accounting.arguments import an_event
 from dpacc_accounting.events import (
+    ZCDP,
     AdaptivelyClipped,
     ApproximateDP,
     Composed,
@@ -50,6 +51,7 @@ _KINDS: dict[str, type[Event]] = {
     "randomized-response": RandomizedResponse,
     "discrete-laplace": DiscreteLaplace,
     "permute-and-flip": PermuteAndFlip,
+    "zcdp": ZCDP,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 # A nested event cannot share the key "event", which names the kind.
@@ -67,6 +69,9 @@ def event_to_json(*, event: Event) -> dict[str, Any]:
     an_event(event)
     document: dict[str, Any] = {"event": _NAMES[type(event)]}
     for field in fields(event):
+        # What was added later is left out where it says nothing new: old documents stay the same.
+        if getattr(event, field.name) == field.default:
+            continue
         document[_JSON_KEYS.get(field.name, field.name)] = _value_to_json(
             getattr(event, field.name)
         )
@@ -89,8 +94,15 @@ def event_from_json(*, document: Any) -> Event:
     if kind is None:
         raise ValueError(f"unknown event kind {name!r}; known kinds: {', '.join(_KINDS)}")
     names = {_JSON_KEYS.get(field.name, field.name): field.name for field in fields(kind)}
-    _require_keys(document, expected=names, kind=kind)
-    return kind(**{name: _value_from_json(name, document[key]) for key, name in names.items()})
+    optional = {field.name for field in fields(kind) if field.default is not MISSING}
+    _require_keys(document, expected=names, optional=optional, kind=kind)
+    return kind(
+        **{
+            name: _value_from_json(name, document[key])
+            for key, name in names.items()
+            if key in document
+        }
+    )
 
 
 def _value_to_json(value: Any) -> Any:
@@ -114,9 +126,15 @@ def _value_from_json(name: str, value: Any) -> Any:
     return tuple(value if name == "weights" else [event_from_json(document=p) for p in value])
 
 
-def _require_keys(document: dict[str, Any], *, expected: dict[str, str], kind: type[Event]) -> None:
+def _require_keys(
+    document: dict[str, Any],
+    *,
+    expected: dict[str, str],
+    optional: set[str],
+    kind: type[Event],
+) -> None:
     unknown = sorted(map(str, document.keys() - expected.keys() - {"event"}))
-    missing = sorted(expected.keys() - document.keys())
+    missing = sorted(expected.keys() - optional - document.keys())
     if unknown or missing:
         raise ValueError(
             f"event {_NAMES[kind]!r} has unknown keys {unknown} and misses {missing}; "

@@ -11,6 +11,7 @@ from dpacc_accounting.allocation import AllocatedLaw
 from dpacc_accounting.composition import pieces, single_noise
 from dpacc_accounting.event_fields import nested_events
 from dpacc_accounting.events import (
+    ZCDP,
     ApproximateDP,
     DiscreteGaussian,
     DiscreteLaplace,
@@ -97,6 +98,11 @@ def _law(event: Event, adjacency: Adjacency, direction: int) -> Law:
             return MechanismLaw(event, adjacency)
         case ApproximateDP() | RandomizedResponse() | DiscreteLaplace() | PermuteAndFlip():
             return FiniteLaw(event, adjacency)
+        case ZCDP():
+            raise ValueError(
+                "zCDP (ZCDP) has no privacy loss distribution; pass method='rdp', and take it out "
+                "of samples: without_amplification(event=...)"
+            )
     raise ValueError(f"{event} cannot be priced")
 
 
@@ -179,7 +185,7 @@ def require_adjacency(*, event: Event, adjacency: Adjacency) -> None:
             )
         if isinstance(part, RandomizedResponse):
             require_replacing(adjacency)
-        if isinstance(part, RandomlyAllocated) and part.steps > 1 and replaced:
+        if isinstance(part, RandomlyAllocated) and part.participations < part.steps and replaced:
             raise ValueError(
                 "RandomlyAllocated is priced under add-or-remove adjacency, where a dominating "
                 "pair is known; pass adjacency=Adjacency.ADD_OR_REMOVE, or price "

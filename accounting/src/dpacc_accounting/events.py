@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from dpacc_accounting.event_fields import AnyEvent, count, listed, real, require_event
 from dpacc_accounting.finite_mechanisms import (
+    ZCDP,
     ApproximateDP,
     DiscreteLaplace,
     FiniteMechanism,
@@ -35,6 +36,7 @@ from dpacc_accounting.sampled_events import (
 )
 
 __all__ = [
+    "ZCDP",
     "AdaptivelyClipped",
     "ApproximateDP",
     "Composed",
@@ -273,4 +275,5 @@ Event: TypeAlias = (
     | Shuffled
     | Mechanism
     | FiniteMechanism
+    | ZCDP
 )

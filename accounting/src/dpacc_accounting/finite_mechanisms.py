@@ -1,4 +1,4 @@
-"""Events whose privacy loss has finitely many values, among them those known by (ε, δ) alone."""
+"""Events of few losses, and those of which nothing is known but (ε, δ) or ρ."""
 
 from __future__ import annotations
 
@@ -136,6 +136,37 @@ class PermuteAndFlip(AnyEvent):
         if not 0 < epsilon < math.inf:
             raise ValueError(f"epsilon={epsilon} is not a finite number above 0")
         object.__setattr__(self, "epsilon", epsilon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZCDP(AnyEvent):
+    """Anything at all that is known to be (ξ, ρ)-zCDP: Rényi divergence at most ξ + ρ·α, α > 1.
+
+    Priced by that divergence, which adds up; from below as a Gaussian, of which ρ is exact. It has
+    no privacy loss distribution, and a sample of it no known amplification.
+
+    Args:
+        rho: ρ >= 0, under the adjacency that is priced.
+        xi: ξ >= 0, most often 0.
+
+    Raises:
+        ValueError: a number is not finite and >= 0.
+
+    Source: Bun & Steinke 2016 (arXiv 1605.02065), definitions 1.1 and 8.1.
+
+    >>> ZCDP(rho=0.5)
+    ZCDP(rho=0.5, xi=0.0)
+    """
+
+    rho: float
+    xi: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("rho", "xi"):
+            value = real(getattr(self, name), name=name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name}={value} is not a finite number >= 0")
+            object.__setattr__(self, name, value)
 
 
 FiniteMechanism = ApproximateDP | RandomizedResponse | DiscreteLaplace | PermuteAndFlip

@@ -14,9 +14,19 @@ from dpacc_accounting.arguments import (
 )
 from dpacc_accounting.composition import Release, pieces, releases
 from dpacc_accounting.event_fields import nested_events, shown
-from dpacc_accounting.events import Event, Gaussian, PoissonSampled, Repeated, Selected
+from dpacc_accounting.events import (
+    ZCDP,
+    Composed,
+    Event,
+    Gaussian,
+    PoissonSampled,
+    RandomlyAllocated,
+    Repeated,
+    Selected,
+)
 from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
 from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee
+from dpacc_accounting.least import least_event
 from dpacc_accounting.pure import NOTHING, Claim, claim_of
 
 
@@ -37,7 +47,8 @@ def epsilon(
         unit: whose data one unit is, for the record.
         method: "pld" (tight, between certified bounds), "rdp" (independent, looser) or
             "gaussian" (closed form, unsampled Gaussians only). A search beside other events
-            (Selected) is priced by "rdp" where "pld" is asked for; the guarantee says which.
+            (Selected) and zCDP are priced by "rdp" where "pld" is asked for; the guarantee says
+            which.
 
     Returns:
         A guarantee with infinite ε where there is none (noise multiplier 0).
@@ -127,6 +138,8 @@ def _checked(adjacency: Adjacency, unit: str, method: str) -> Adjacency:
 
 def _method_for(event: Event, method: str) -> str:
     """Selections have privacy profiles, which do not compose; their Rényi bounds do."""
+    if method == "pld" and any(isinstance(part, ZCDP) for part in nested_events(event)):
+        return "rdp"
     if method != "pld" or not any(isinstance(part, Selected) for part in nested_events(event)):
         return method
     return "pld" if _only_selection(event) else "rdp"
@@ -136,8 +149,21 @@ def _event_epsilon(
     event: Event, adjacency: Adjacency, delta: float, method: str
 ) -> tuple[float, float]:
     low, high = _priced_epsilon(event, adjacency, delta, method)
+    least = _least(event, adjacency)
+    if least != event:
+        low = _event_epsilon(least, adjacency, delta, "pld")[0]
     high = min(high, _claim(event, adjacency).epsilon_at(delta=delta))
     return min(low, high), high
+
+
+def _least(event: Event, adjacency: Adjacency) -> Event:
+    """What bounds `event` from below, where it is not `event` itself."""
+    parts = [*nested_events(event)]
+    if not any(isinstance(part, ZCDP | RandomlyAllocated) for part in parts):
+        return event
+    if any(isinstance(part, Selected) for part in parts):
+        return Composed(events=())
+    return least_event(event=event, adjacency=adjacency)
 
 
 def _claim(event: Event, adjacency: Adjacency) -> Claim:

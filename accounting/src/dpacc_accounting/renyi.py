@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dpacc_accounting.composition import Release, pieces
+from dpacc_accounting.event_fields import nested_events
 from dpacc_accounting.events import (
     DiscreteGaussian,
     Event,
@@ -23,6 +24,7 @@ from dpacc_accounting.events import (
 )
 from dpacc_accounting.finite_laws import LARGEST_TABLE, outcomes
 from dpacc_accounting.finite_mechanisms import (
+    ZCDP,
     ApproximateDP,
     DiscreteLaplace,
     FiniteMechanism,
@@ -123,8 +125,15 @@ def _other(event: Event, adjacency: Adjacency, orders: Array) -> Array:
             return _skellam(variance, reach * most, orders)
         case RandomizedResponse() | DiscreteLaplace() | PermuteAndFlip():
             return _finite(event, adjacency, orders)
+        case ZCDP(rho=rho, xi=xi):
+            return xi + rho * orders
         case ApproximateDP(delta=lost) if lost == 0:
             return _finite(event, adjacency, orders)
+    if any(isinstance(part, ZCDP) for part in nested_events(event)):
+        raise ValueError(
+            f"zCDP (ZCDP) inside {type(event).__name__} has no known price, as sampling does not "
+            "amplify it; price without_amplification(event=...)"
+        )
     raise ValueError(
         f"no Rényi bound is known here for {type(event).__name__}; use method='pld', the only one "
         "that prices it"
