@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpacc.fused_lora import owned
 from dpacc.gradients import GradientBuffer, Layout
 from dpacc.heads import PerExampleEmbedding, PerExampleLayerNorm
 from dpacc.lean_layers import keep_fewer_activations
@@ -59,7 +60,7 @@ class _PerExampleLinear(torch.autograd.Function):
         cast = input.dtype
         ctx.buffer, ctx.parameters = buffer, (id(weight), id(bias))
         ctx.save_for_backward(input, weight)
-        return F.linear(input, weight.to(cast), None if bias is None else bias.to(cast))
+        return owned(F.linear(input, weight.to(cast), None if bias is None else bias.to(cast)))
 
     @staticmethod
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, None, None, None]:

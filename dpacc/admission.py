@@ -10,6 +10,7 @@ from torch import nn
 
 from dpacc.adapters import PER_EXAMPLE_RULES, trainable_layers
 from dpacc.errors import ConfigurationError, PrivacyError
+from dpacc.experts import refuse_routed_layers
 from dpacc.starting_point import refuse_starts_from_data
 
 _PROMPTS_READ_ONCE = ("PROMPT_TUNING", "P_TUNING")
@@ -31,6 +32,7 @@ def admit_model(model: nn.Module) -> None:
     _refuse_rounded_activations(model)
     _refuse_router_losses(model)
     _refuse_prompts_read_once(model)
+    refuse_routed_layers(model)
     _require_per_example_rules(model)
     _refuse_half_precision_parameters(model)
     _refuse_layers_packed_for_inference(model)

@@ -235,6 +235,7 @@ class PrivacyEngine:
             collate=KeyedCollation(collate, self._secret, rank=self.accelerator.process_index),
             accelerator=self.accelerator,
             dropout=self._dropout,
+            expect=self._buffer.expect,
             max_tokens=self.micro_batch_tokens,
             max_units=self._most_units,
         )

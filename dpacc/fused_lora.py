@@ -38,6 +38,16 @@ def fused_output(layer: Any, name: str, x: Tensor, upper: type[nn.Module]) -> Te
     return output
 
 
+def owned(output: Tensor) -> Tensor:
+    """The same numbers in the same memory, but no view of another tensor.
+
+    Some models scale what a projection returns in place, which autograd forbids for a view that a
+    function of one's own returns.
+    """
+    mine: Tensor = torch.ops.aten._unsafe_view.default(output, output.shape)
+    return mine
+
+
 def _is_plain(layer: Any, *more: type[nn.Module]) -> bool:
     """Whether nothing but its own undivided weight decides what a layer does."""
     watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
@@ -59,7 +69,7 @@ class _FusedLora(torch.autograd.Function):
         buffer: GradientBuffer,
     ) -> Tensor:
         low = F.linear(x, lower.to(x.dtype))
-        total = F.linear(x, weight, bias)
+        total = owned(F.linear(x, weight, bias))
         total.view(-1, total.shape[-1]).addmm_(
             low.view(-1, low.shape[-1]), upper.to(x.dtype).t(), alpha=scale
         )

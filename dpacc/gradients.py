@@ -68,6 +68,7 @@ class GradientBuffer:
     Attributes:
         tokens_may_be_flattened: as given.
         in_half_precision: whether gradients of the last backward came in 16 bits.
+        examples_at_hand: how many examples the micro-batch at hand has, 0 between two of them.
     """
 
     def __init__(self, layout: Layout, *, tokens_may_be_flattened: bool = False) -> None:
@@ -78,6 +79,11 @@ class GradientBuffer:
         self._owners: Tensor | None = None
         self._touched = False
         self.in_half_precision = False
+        self.examples_at_hand = 0
+
+    def expect(self, examples: int) -> None:
+        """Say how many examples the next forward is of, for layers that see one input for all."""
+        self.examples_at_hand = examples
 
     @contextmanager
     def open(self, *, examples: int, sink: Sink, owners: Tensor | None = None) -> Iterator[None]:
@@ -94,10 +100,12 @@ class GradientBuffer:
         """
         self._sink, self._examples, self._owners = sink, examples, owners
         self._touched = self.in_half_precision = False
+        self.examples_at_hand = examples  # a recomputed forward comes within the backward
         try:
             yield
         finally:
             self._sink = None
+            self.examples_at_hand = 0
         if not self._touched:
             raise PrivacyError(
                 "the losses depend on no adapter; enable the adapters, and compute the losses "
@@ -123,6 +131,12 @@ class GradientBuffer:
                 f"a backward reached {slot.name} outside step.backward(losses); call it instead of "
                 "losses.backward (in a plain loop: the backward of model(**batch).loss; your own "
                 "criterion is given to make_private as losses=)"
+            )
+        if gradient.shape[0] == 1 < self._examples:
+            raise PrivacyError(
+                f"{slot.name} reads one input for all examples, as relative positions are, so its "
+                "gradient cannot be told apart by example; leave its layer out of target_modules "
+                "(in DeBERTa-v2 take value_proj and dense), or freeze it"
             )
         if gradient.shape[0] != self._examples:
             raise PrivacyError(

@@ -20,7 +20,13 @@ class PerExampleEmbedding(nn.Embedding):
     gradient_buffer: GradientBuffer
 
     def forward(self, input: Tensor) -> Tensor:
-        """The rows of the table, [examples, ..., embedding_dim]."""
+        """The rows of the table, [examples, ..., embedding_dim].
+
+        One input for all examples, as absolute positions are, is looked up for each of them.
+        """
+        examples = self.gradient_buffer.examples_at_hand
+        if input.shape[0] == 1 < examples and torch.is_grad_enabled():
+            input = input.expand(examples, *input.shape[1:])
         rows: Tensor = _PerExampleEmbedding.apply(  # type: ignore[no-untyped-call]
             input, self.weight, self.padding_idx, self.gradient_buffer
         )

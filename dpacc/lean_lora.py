@@ -20,6 +20,9 @@ _LAYERS = {
     ("peft.tuners.lora.bnb", "Linear8bitLt"),
 }
 
+_TOKENS_BEFORE_EXAMPLES = {"LongformerSelfAttention"}
+"""Modules whose projections see [tokens, examples, features]."""
+
 
 def add_in_place(model: nn.Module, *, upper: type[nn.Module]) -> int:
     """Let the LoRA layers of `model` add to the frozen layers' outputs; how many do.
@@ -35,7 +38,19 @@ def add_in_place(model: nn.Module, *, upper: type[nn.Module]) -> int:
     0
     """
 
+    tokens_first = {
+        id(layer)
+        for module in model.modules()
+        if type(module).__name__ in _TOKENS_BEFORE_EXAMPLES
+        for layer in module.modules()
+    }
+
     def forward(self: Any, x: Tensor, *arguments: Any, **options: Any) -> Any:
+        if id(self) in tokens_first:
+            return by_example(self, x.transpose(0, 1), *arguments, **options).transpose(0, 1)
+        return by_example(self, x, *arguments, **options)
+
+    def by_example(self: Any, x: Tensor, *arguments: Any, **options: Any) -> Any:
         name = None if arguments or options else _plain_adapter(self, x, upper)
         if name is None:
             return type(self).forward(self, x, *arguments, **options)

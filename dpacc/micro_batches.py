@@ -38,6 +38,7 @@ class MicroBatches:
         collate: makes a batch of examples; what it draws must be keyed.
         accelerator: the launch's.
         dropout: keys what is random in each micro-batch's forward.
+        expect: told how many examples each has, before its forward.
         max_tokens: the most padded tokens in one.
         max_units: the most privacy units in one, if there is a most.
     """
@@ -50,6 +51,7 @@ class MicroBatches:
         collate: Collate,
         accelerator: Accelerator,
         dropout: KeyedDropout,
+        expect: Callable[[int], None],
         max_tokens: int,
         max_units: int | None,
     ) -> None:
@@ -58,6 +60,7 @@ class MicroBatches:
         self._collate = collate
         self._accelerator = accelerator
         self._dropout = dropout
+        self._expect = expect
         self._max_tokens = max_tokens
         self._max_units = max_units
 
@@ -99,6 +102,7 @@ class MicroBatches:
     def _place(self, batch: Any, *, step: int, numbers: Sequence[int]) -> Any:
         batch = send_to_device(batch, self._accelerator.device)
         self._dropout.begin(step=step, examples=numbers)
+        self._expect(len(numbers))
         return batch
 
 

@@ -23,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from dpacc.blocks import transformer_blocks
 from dpacc.config import LoraMethod, Precision, Quantization, Task
 from dpacc.errors import ConfigurationError
+from dpacc.experts import names_in_every_block
 from dpacc.lora_methods import freeze_lower
 from dpacc.pooling import pool_by_mean, pools_by_mean, takes_mean
 from dpacc.precision import precision_for
@@ -147,7 +148,7 @@ def add_lora(
         lora_dropout=dropout,
         use_rslora=method == "rslora",
         **_where(model, target_modules, top_layers),
-        **_beside(new_head(model)),
+        **_beside(new_head(model), names_in_every_block(model)),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
     adapted = _wrap(model, config, seed)
@@ -278,11 +279,12 @@ def new_head(model: PreTrainedModel) -> list[str]:
     return [name for name, layer in above if any(True for _ in layer.parameters())]
 
 
-def _beside(head: Sequence[str]) -> dict[str, Any]:
-    """PEFT's words for what is trained whole and saved, and gets no adapters."""
-    if not head:
-        return {}
-    return {"modules_to_save": list(head), "exclude_modules": rf"({'|'.join(head)})(\..*)?"}
+def _beside(head: Sequence[str], experts: Sequence[str]) -> dict[str, Any]:
+    """PEFT's words for what is trained whole and saved, and for what gets no adapters."""
+    left_out = [rf"({'|'.join(head)})(\..*)?"] if head else []
+    left_out += [rf".*\.({'|'.join(experts)})"] if experts else []
+    trained = {"modules_to_save": list(head)} if head else {}
+    return trained | {"exclude_modules": "|".join(left_out) or None}
 
 
 def _where(
@@ -290,14 +292,19 @@ def _where(
 ) -> dict[str, Any]:
     """PEFT's words for the layers to adapt."""
     everywhere = "all-linear" in targets
-    if top_layers is None:
+    experts = names_in_every_block(model)
+    if top_layers is None and not (everywhere and experts):
         return {"target_modules": "all-linear" if everywhere else list(targets)}
     blocks = transformer_blocks(model)
+    leaves = {name.rpartition(".")[2] for name in _linear_names(blocks)}
+    # By their names, for PEFT's `all-linear` takes in the experts of some families.
+    names = sorted(leaves - {name.rpartition(".")[2] for name in experts})
+    if top_layers is None:
+        return {"target_modules": names}
     if top_layers > len(blocks):
         raise ConfigurationError(
             f"lora_top_layers={top_layers} exceeds the {len(blocks)} layers of this model"
         )
-    names = sorted({name.rpartition(".")[2] for name in _linear_names(blocks)})
     return {
         "target_modules": names if everywhere else list(targets),
         "layers_to_transform": list(range(len(blocks) - top_layers, len(blocks))),

@@ -109,4 +109,26 @@ SURFACE_BUGS = (
             f"{_HOOKS}::test_a_loop_that_calls_nothing_private_is_refused_when_it_ends",
         ),
     ),
+    Bug(
+        "tokens taken for examples",
+        "a projection that sees [tokens, examples, features] writes a gradient for each token",
+        (Patch("dpacc.lean_lora", "        if id(self) in tokens_first:", "        if False:"),),
+        (
+            f"{DPACC}/test_unusual_families.py::test_projections_that_are_scaled_in_place_or_see_tokens_first[longformer]",
+        ),
+    ),
+    Bug(
+        "experts' layers adapted",
+        "layers that see the tokens of all examples in one row are taken for layers of examples",
+        (
+            Patch(
+                "dpacc.admission",
+                "    refuse_routed_layers(model)\n    _require",
+                "    _require",
+            ),
+        ),
+        (
+            f"{DPACC}/test_unusual_families.py::test_adapters_within_a_mixture_of_experts_are_refused_by_name[qwen2_moe]",
+        ),
+    ),
 )
