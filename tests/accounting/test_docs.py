@@ -125,3 +125,12 @@ def test_the_table_of_events_names_every_event_and_its_figures_are_priced() -> N
     assert f"each ε = {rounded_up(epsilon(event=run, delta=1e-5).epsilon, digits=3)} at" in page
     assert f"costs {tight[0]} with a logarithmic and {tight[1]} with a geometric" in page
     assert f"bounds are {loose[0]} and {loose[1]}." in page
+
+
+def test_the_python_on_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every Python block, in a namespace of its own, prints what it says."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "docs/accounting.md", "exec"), {})
+        assert "(ε = 1.5, δ = 1e-05)-DP" in capsys.readouterr().out

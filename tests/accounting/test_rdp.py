@@ -50,3 +50,12 @@ def test_published_values():
     assert rdp_delta(counts=counts, adjacency=ADD, epsilon=epsilon) == pytest.approx(1e-5, rel=1e-3)
     narrow = {Release(0.01, 0.3): 1000}
     assert rdp_epsilon(counts=narrow, adjacency=ADD, delta=1e-5) < 79.4
+
+
+@pytest.mark.parametrize("sigma", [0.02, 1e-3, 1e-6])
+@pytest.mark.parametrize("order", [1.3, 2.5, 7.9])
+def test_little_noise_is_not_missed_between_nodes(sigma, order):
+    """`E_Q[(P/Q)^α] >= q^α·e^(α(α − 1)/(2σ²))`, where a grid would step over the peak."""
+    ours = renyi_divergence(release=Release(0.3, sigma), adjacency=ADD, order=order)
+    least = order / (2 * sigma**2) + order * math.log(0.3) / (order - 1)
+    assert least * (1 - 1e-12) <= ours <= 2 * order / (2 * sigma**2)

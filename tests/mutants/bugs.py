@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.accounting_bugs import ACCOUNTING_BUGS
+from tests.mutants.event_bugs import EVENT_BUGS
 from tests.mutants.federated_bugs import FEDERATED_BUGS
 from tests.mutants.federation_hole_bugs import FEDERATION_HOLE_BUGS
 from tests.mutants.known_bugs import KNOWN_BUGS
@@ -19,5 +20,6 @@ BUGS = (
     *ACCOUNTING_BUGS,
     *FEDERATION_HOLE_BUGS,
     *SURFACE_BUGS,
+    *EVENT_BUGS,
     *UNIT_BUGS,
 )
