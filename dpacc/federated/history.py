@@ -170,18 +170,30 @@ class History:
 
 
 def _client(name: str, books: list[ClientBooks]) -> dict[str, Any]:
-    """One client's rounds, told by how many steps it took each time."""
+    """One client's rounds, told by how many steps it took each time, and of which noise."""
+    first = _noise(books[0])
+    rounds = zip(_steps(books), (_noise(each) for each in books), strict=True)
     return {
         "name": name,
         "unit": books[0].unit,
-        "sampling_probability": books[0].sampling_probability,
-        "noise_multiplier": books[0].noise_multiplier,
+        **first,
         "epsilon_budget": books[0].epsilon_budget,
         **({"choices": [books[-1].choice_epsilon]} if books[-1].choice_epsilon else {}),
         "schedule": [
-            {"rounds": sum(1 for _ in same), "local_steps": steps}
-            for steps, same in groupby(_steps(books))
+            {
+                "rounds": sum(1 for _ in same),
+                "local_steps": steps,
+                **({} if noise == first else noise),
+            }
+            for (steps, noise), same in groupby(rounds)
         ],
+    }
+
+
+def _noise(books: ClientBooks) -> dict[str, float]:
+    return {
+        "sampling_probability": books.sampling_probability,
+        "noise_multiplier": books.noise_multiplier,
     }
 
 

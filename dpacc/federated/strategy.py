@@ -6,7 +6,6 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from logging import INFO
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -268,7 +267,7 @@ class FederatedLoRA(FedAvg):
         It has left its client all the same, so its steps are counted.
         """
         seen = self._history.steps_seen(name)
-        if known.steps_taken >= 1 and known.steps_charged >= seen + known.steps_taken:
+        if known.steps_charged >= seen + known.steps_taken:
             return None
         return (
             f"its ledger held {seen} steps before and holds {known.steps_charged} after "
@@ -285,7 +284,7 @@ class FederatedLoRA(FedAvg):
 
 
 def _books_within(budget: PrivacyBudget, metrics: MetricRecord | None, *, unit: str) -> ClientBooks:
-    books = replace(_books(metrics), unit=unit)
+    books = _books(metrics, unit=unit)
     if books.delta != budget.delta or books.epsilon_budget > budget.epsilon:
         raise ConfigurationError(
             f"the client keeps epsilon={books.epsilon_budget:g} at delta={books.delta:g}; this "
@@ -294,13 +293,19 @@ def _books_within(budget: PrivacyBudget, metrics: MetricRecord | None, *, unit: 
     return books
 
 
-def _books(metrics: MetricRecord | None) -> ClientBooks:
+def _books(metrics: MetricRecord | None, *, unit: str) -> ClientBooks:
     try:
         assert metrics is not None
         said = {name: metrics[key] for name, key in _BOOKS.items()}
         known = {name: float(value) for name, value in said.items()}  # type: ignore[arg-type]
         assert all(math.isfinite(value) for value in known.values())
         counts = {name: int(known[name]) for name in ("steps_charged", "steps_taken")}
-        return ClientBooks(**{**known, **counts})  # type: ignore[arg-type]
+        books = ClientBooks(**{**known, **counts}, unit=unit)  # type: ignore[arg-type]
+        assert books.steps_charged >= books.steps_taken >= 1
+        assert 0 < books.sampling_probability <= 1
+        assert books.noise_multiplier > 0
+        assert min(books.epsilon, books.choice_epsilon) >= 0
+        assert unit
+        return books
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError("the reply does not say what its ledger holds") from error

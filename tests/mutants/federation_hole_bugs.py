@@ -26,9 +26,9 @@ FEDERATION_HOLE_BUGS = (
                 "output_loading_info=True, **options",
             ),
             Patch(
-                "dpacc.models",
-                "from_pretrained(source, trust_remote_code=False)",
-                "from_pretrained(source)",
+                "dpacc.pretrained",
+                "source, trust_remote_code=False\n",
+                "source\n",
             ),
         ),
         (
@@ -162,7 +162,7 @@ FEDERATION_HOLE_BUGS = (
         (
             Patch(
                 "dpacc.federated.strategy",
-                "if known.steps_taken >= 1 and known.steps_charged >= seen + known.steps_taken:",
+                "if known.steps_charged >= seen + known.steps_taken:",
                 "if True:",
             ),
         ),
@@ -230,5 +230,17 @@ FEDERATION_HOLE_BUGS = (
             ),
         ),
         (f"{_WHO}::test_each_price_is_of_its_clients_own_unit",),
+    ),
+    Bug(
+        "later rounds at the first's noise",
+        "a client whose noise shrank between rounds is priced as if it had kept what it began with",
+        (
+            Patch(
+                "dpacc.federated.history",
+                "**({} if noise == first else noise),",
+                "",
+            ),
+        ),
+        (f"{_FORGOT}::test_rounds_of_less_noise_are_priced_as_such",),
     ),
 )

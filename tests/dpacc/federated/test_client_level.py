@@ -182,3 +182,12 @@ def test_a_round_that_nobody_joined_looks_like_any_other(
     after = trainable_arrays(federation.model)
     assert all(not np.array_equal(before[name], after[name]) for name in before)
     assert len(read_ledger(path=folder / "server" / "ledger.jsonl").releases) == 1
+
+
+def test_a_trusting_client_trains_no_longer_than_its_owner_allows(folder: Path) -> None:
+    """However trusted, a server that asks for more passes is refused before any record is read."""
+    federation = server(folder, rounds=1, privacy_budget=None, client_privacy=privacy())
+    clients = [trusting(folder, n) for n in (1, 2)]
+    history = federation.train(clients=clients, local_epochs=2.0)
+    assert history.rounds[0].survivors == ()
+    assert all("most_local_epochs is 1" in why for why in history.rounds[0].failed.values())

@@ -132,6 +132,28 @@ def test_its_numbers_do_not_enter_a_sum(folder: Path) -> None:
     assert steps(folder) == 6
 
 
+def report(number: int, *, charged: int, taken: int, noise_multiplier: float = 1.0) -> RoundReport:
+    """One round of one client, as a server's history keeps it."""
+    books = ClientBooks(
+        epsilon=1.0,
+        delta=1e-5,
+        epsilon_budget=8.0,
+        noise_multiplier=noise_multiplier,
+        sampling_probability=0.1,
+        steps_charged=charged,
+        steps_taken=taken,
+    )
+    return RoundReport(
+        number=number,
+        asked=("a",),
+        survivors=("a",),
+        failed={},
+        filtered={},
+        books={"a": books},
+        quality={},
+    )
+
+
 @pytest.mark.parametrize(
     ("told", "counted"),
     [
@@ -146,26 +168,7 @@ def test_steps_are_counted_by_what_was_given(told: list[tuple[int, int]], counte
     """Growth of the ledger, or the steps that an update took, whichever is more."""
     history = History()
     for number, (charged, taken) in enumerate(told, start=1):
-        books = ClientBooks(
-            epsilon=1.0,
-            delta=1e-5,
-            epsilon_budget=8.0,
-            noise_multiplier=1.0,
-            sampling_probability=0.1,
-            steps_charged=charged,
-            steps_taken=taken,
-        )
-        history.rounds.append(
-            RoundReport(
-                number=number,
-                asked=("a",),
-                survivors=("a",),
-                failed={},
-                filtered={},
-                books={"a": books},
-                quality={},
-            )
-        )
+        history.rounds.append(report(number, charged=charged, taken=taken))
     (only,) = history.federation()["clients"]
     assert sum(each["rounds"] * each["local_steps"] for each in only["schedule"]) == counted
 
@@ -199,3 +202,52 @@ def test_an_update_that_is_sent_again_comes_with_its_books(folder: Path) -> None
     once, again = (dict(each.content.metric_records["metrics"]) for each in told)
     assert once == again
     assert again["steps-charged"] == again["steps-taken"] == 3
+
+
+SPOILED: dict[str, dict[str, float]] = {
+    "more steps than charged": {"steps-taken": 4},
+    "no step": {"steps-taken": 0},
+    "steps below none": {"steps-charged": -3, "steps-taken": -3},
+    "no noise": {"noise-multiplier": 0.0},
+    "noise below none": {"noise-multiplier": -1.0},
+    "more than all": {"sampling-probability": 1.5},
+    "nothing of them": {"sampling-probability": 0.0},
+    "a choice that pays back": {"choice-epsilon": -1.0},
+}
+
+
+class Lying(DPLoRAClient):
+    """Trains as others do, and says what it likes of its books."""
+
+    lie: dict[str, float]
+
+    def answer(self, message: Any) -> Any:
+        honest = super().answer(message)
+        honest.content.metric_records["metrics"].update(self.lie)
+        return honest
+
+
+def test_books_that_cannot_be_are_refused_and_break_no_price(folder: Path) -> None:
+    """Each liar is in `failed`; what the honest one costs is told all the same."""
+    clients: list[DPLoRAClient] = []
+    for number, lie in enumerate(SPOILED.values(), start=1):
+        liar = client(folder, number)
+        liar.__class__ = Lying
+        liar.lie = lie  # type: ignore[attr-defined]
+        clients.append(liar)
+    clients.append(client(folder, 9))
+    history = server(folder, num_clients=9, rounds=1).train(clients=clients)
+    (report,) = history.rounds
+    assert report.survivors == ("site-9",)
+    assert set(report.failed.values()) == {"the reply does not say what its ledger holds"}
+    assert [each.name for each in history.guarantee().prices] == ["site-9"]
+
+
+def test_rounds_of_less_noise_are_priced_as_such() -> None:
+    """A client whose noise changed between rounds costs what each round's noise hides."""
+    history = History()
+    for number, sigma in enumerate((2.0, 0.5), start=1):
+        history.rounds.append(report(number, charged=3 * number, taken=3, noise_multiplier=sigma))
+    (price,) = history.guarantee().prices
+    weaker = History(rounds=[report(1, charged=3, taken=3, noise_multiplier=0.5)])
+    assert price.server.epsilon > weaker.guarantee().prices[0].server.epsilon
