@@ -11,6 +11,7 @@ from torch import nn
 from dpacc.adapters import PER_EXAMPLE_RULES, trainable_layers
 from dpacc.errors import ConfigurationError, PrivacyError
 from dpacc.experts import refuse_routed_layers
+from dpacc.rotary import refuse_rotary_embeddings_of_a_whole_batch
 from dpacc.starting_point import refuse_starts_from_data
 
 _PROMPTS_READ_ONCE = ("PROMPT_TUNING", "P_TUNING")
@@ -22,14 +23,18 @@ def admit_model(model: nn.Module) -> None:
     Raises:
         ConfigurationError: nothing is trainable.
         PrivacyError: a trainable parameter without a per-example rule, a layer that mixes
-            examples, as BatchNorm and int8 with outliers do, an auxiliary loss that does, or
-            adapters that start from data which nobody declared public.
+            examples, as BatchNorm, int8 with outliers, float8 with one scale and rotary
+            embeddings that follow the longest row do, an auxiliary loss that does, or adapters
+            that start from data which nobody declared public.
     """
     _require_trainable(model)
     refuse_starts_from_data(model)
     _refuse_batch_norm(model)
     _refuse_outliers_of_a_whole_batch(model)
     _refuse_rounded_activations(model)
+    _refuse_layers_that_round_activations(model)
+    refuse_rotary_embeddings_of_a_whole_batch(model)
+    _refuse_expert_capacity(model)
     _refuse_router_losses(model)
     _refuse_prompts_read_once(model)
     refuse_routed_layers(model)
@@ -130,6 +135,50 @@ def _refuse_rounded_activations(model: nn.Module) -> None:
             f"the base is quantized by {name}, which may round activations by one scale for all "
             "examples of a micro-batch; load it unquantized, or with bitsandbytes in NF4 or int8"
         )
+
+
+_FLOAT8_LIBRARIES = ("torchao", "transformer_engine", "msamp", "fbgemm_gpu")
+_FLOAT8_CLASSES = ("float8", "fp8", "fakequantize")
+
+
+def _refuse_layers_that_round_activations(model: nn.Module) -> None:
+    """Converted layers, of which the configuration says nothing."""
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        for kind in (type(module), type(weight)):
+            if _rounds_activations(kind):
+                raise PrivacyError(_one_scale(name, kind.__name__))
+        if isinstance(weight, torch.Tensor) and str(weight.dtype).startswith("torch.float8"):
+            raise PrivacyError(_one_scale(name, f"layer in {weight.dtype}"))
+
+
+def _rounds_activations(kind: type) -> bool:
+    library = kind.__module__.partition(".")[0]
+    converted = kind.__module__.startswith("torch.ao.")
+    named = any(part in kind.__name__.lower() for part in _FLOAT8_CLASSES)
+    return library in _FLOAT8_LIBRARIES or converted or named
+
+
+def _one_scale(name: str, kind: str) -> str:
+    return (
+        f"{name} is a {kind}, which may round activations by one scale for all examples of a "
+        "micro-batch; leave the conversion to float8 or int8 out, and load the base unquantized, "
+        "or with bitsandbytes in NF4 or int8"
+    )
+
+
+_CAPACITIES = ("expert_capacity", "capacity_factor", "moe_capacity_factor")
+
+
+def _refuse_expert_capacity(model: nn.Module) -> None:
+    config = getattr(model, "config", None)
+    for name in _CAPACITIES:
+        if getattr(config, name, None) is not None:
+            raise PrivacyError(
+                f"config.{name}={getattr(config, name)} bounds how many tokens of a micro-batch "
+                "an expert takes, so that examples crowd each other out; choose a base that "
+                "routes each token by itself"
+            )
 
 
 def _refuse_router_losses(model: nn.Module) -> None:

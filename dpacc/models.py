@@ -28,6 +28,7 @@ from dpacc.lora_methods import freeze_lower
 from dpacc.pooling import pool_by_mean, pools_by_mean, takes_mean
 from dpacc.precision import precision_for
 from dpacc.pretrained import first_line, load_tokenizer, locate, quiet_loading, unreadable
+from dpacc.rotary import hold_rotary_embeddings
 from dpacc.whitening import fix_upper
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def load_base(
         pool_by_mean(base)
     _refuse_missing_weights(model, base, report)
     base.requires_grad_(False)
+    hold_rotary_embeddings(base)
     base.config.use_cache = False
     # A causal model's class is read off the last token that is no padding.
     if base.config.pad_token_id is None:

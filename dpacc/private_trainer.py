@@ -225,6 +225,8 @@ class PrivateTrainer(EvaluatesApart):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the adapters, with `privacy.json` and the privacy statement in the model card."""
+        if self._engine is not None:
+            self._engine.require_steady_buffers()
         super().save_model(output_dir, _internal_call=_internal_call)
         folder = output_dir or self.args.output_dir
         on_main_process(self.accelerator, lambda: self._state_privacy(folder))

@@ -26,6 +26,12 @@ def backend_for(accelerator: Accelerator) -> Backend:
             "mixed_precision=fp16 scales losses, which moves gradients out of their range; "
             "use bf16 or no mixed precision"
         )
+    if accelerator.mixed_precision not in ("no", "bf16"):
+        raise ConfigurationError(
+            f"mixed_precision={accelerator.mixed_precision} rounds activations by one scale for "
+            "all examples of a micro-batch, so that one changes how the others are rounded; use "
+            "bf16 or no mixed precision"
+        )
     kind = accelerator.distributed_type
     if kind in _REPLICATED:
         return Replicated(accelerator)
