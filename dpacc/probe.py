@@ -17,10 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpacc.collation import Collate, RehearsedCollation, first_alone, padding_of, shapes_of
+from dpacc.collation import (
+    Collate,
+    KeyedCollation,
+    RehearsedCollation,
+    first_alone,
+    padding_of,
+    shapes_of,
+)
 from dpacc.errors import PrivacyError
 from dpacc.invented_examples import examples_for_probe, word_embeddings
 from dpacc.probe_verdict import Changes, Surroundings, Verdict, change_of
+from dpacc.randomness import RunSecret
 from dpacc.steady_buffers import SteadyBuffers
 
 
@@ -105,7 +113,8 @@ class CouplingProbe:
         """
         longer: list[Any] = []
         if given is None:
-            given, longer = examples_for_probe(model=model, like=dataset[0], collate=collate)
+            trial = KeyedCollation(collate, RunSecret.from_fixed_seed(0), rank=0)
+            given, longer = examples_for_probe(model=model, like=dataset[0], collate=trial)
         return cls(
             model=model,
             examples=given,

@@ -13,7 +13,8 @@ from dpacc.collation import padding_of, words_in_padding
 from dpacc.errors import PrivacyError
 
 _EXACT = 1e-6
-_TOLERANCE = 1e-3
+_TOLERANCE = 1e-4
+_OTHER_WIDTHS = 1e-3
 _IN_HALF_PRECISION = 1e-2
 _OTHER_WIDTHS_IN_HALF_PRECISION = 0.1
 _ALL_ROWS_TOGETHER = 0.05
@@ -167,7 +168,7 @@ class Verdict:
     @property
     def other_shapes(self) -> float:
         """The same where the watched example is padded otherwise."""
-        return _OTHER_WIDTHS_IN_HALF_PRECISION if self._is_rounded else _TOLERANCE
+        return _OTHER_WIDTHS_IN_HALF_PRECISION if self._is_rounded else _OTHER_WIDTHS
 
     @property
     def padding(self) -> float:

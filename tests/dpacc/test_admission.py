@@ -23,6 +23,7 @@ from dpacc.admission import (
     refuse_raw_gradients,
     refuse_replaced_adapters,
 )
+from dpacc.backends import backend_for
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError, PrivacyError
 from dpacc.plan import PrivacyPlan
@@ -246,3 +247,48 @@ def test_fp16_loss_scaling_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     with pytest.raises(ConfigurationError, match="mixed_precision=fp16"):
         PrivacyEngine(accelerator, plan, ledger=tmp_path / "ledger.jsonl")
+
+
+class Float8Linear(nn.Linear):
+    """Called as converted layers are."""
+
+
+def layer_of(library: str) -> nn.Module:
+    """A frozen layer of a class that this library would define."""
+    kind = type("Linear", (nn.Linear,), {"__module__": f"{library}.layers"})
+    return kind(3, 3).requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Float8Linear(3, 3).requires_grad_(False),
+        layer_of("torchao"),
+        layer_of("transformer_engine"),
+        layer_of("msamp"),
+        torch.ao.nn.qat.Linear(3, 3, qconfig=torch.ao.quantization.get_default_qat_qconfig()),
+        nn.Linear(3, 3).requires_grad_(False).to(torch.float8_e4m3fn),
+    ],
+)
+def test_layers_converted_to_8_bits_are_refused(layer: nn.Module) -> None:
+    """A conversion leaves no word in the configuration; the class or the weight tells."""
+    with pytest.raises(PrivacyError, match=r"1 is a .* one scale for all examples") as told:
+        admit_model(nn.Sequential(nn.Linear(3, 3), layer))
+    assert "\n" not in str(told.value)
+
+
+def test_float8_by_accelerate_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would convert the layers behind the engine's back."""
+    accelerator = Accelerator(cpu=True)
+    monkeypatch.setattr(type(accelerator), "mixed_precision", "fp8")
+    with pytest.raises(ConfigurationError, match="mixed_precision=fp8 rounds activations"):
+        backend_for(accelerator)
+
+
+@pytest.mark.parametrize("name", ["expert_capacity", "capacity_factor"])
+def test_experts_with_a_capacity_are_refused(name: str) -> None:
+    """Examples would crowd each other out."""
+    model = tiny_model("llama")
+    setattr(model.config, name, 1.25)
+    with pytest.raises(PrivacyError, match=f"{name}=1.25 bounds how many tokens"):
+        admit_model(model)
