@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dpacc_accounting import Composed, LedgerRecord, Repeated, epsilon, read_ledger
+from dpacc_accounting import Composed, Event, LedgerRecord, Repeated, epsilon, read_ledger
 from dpacc_accounting.guarantee import rounded_up
 from dpacc_accounting.record import LedgerError
 from dpacc_accounting.wording import what_holds
@@ -16,7 +16,12 @@ from dpacc.plan import PrivacyPlan
 
 
 def begin_run(
-    *, output_dir: str | Path, name: str, plan: PrivacyPlan, say: Callable[[str], None]
+    *,
+    output_dir: str | Path,
+    name: str,
+    plan: PrivacyPlan,
+    say: Callable[[str], None],
+    event: Event | None = None,
 ) -> Path:
     """Make a run's folder, after saying what it costs together with earlier runs of its name.
 
@@ -25,13 +30,15 @@ def begin_run(
     Raises:
         ConfigurationError: an earlier run should be resumed, or the folder cannot be created.
     """
-    told = cost_with_earlier_runs(output_dir=output_dir, name=name, plan=plan)
+    told = cost_with_earlier_runs(output_dir=output_dir, name=name, plan=plan, event=event)
     if told is not None:
         say(told)
     return new_run_folder(output_dir=output_dir, name=name)
 
 
-def cost_with_earlier_runs(*, output_dir: str | Path, name: str, plan: PrivacyPlan) -> str | None:
+def cost_with_earlier_runs(
+    *, output_dir: str | Path, name: str, plan: PrivacyPlan, event: Event | None = None
+) -> str | None:
     """What a run costs together with those in `name`, `name-2`, ..., in words; None without any.
 
     Whether they used the same data is not known here: whoever's data all of them used pays for all.
@@ -39,7 +46,8 @@ def cost_with_earlier_runs(*, output_dir: str | Path, name: str, plan: PrivacyPl
     Args:
         output_dir: the folder of all runs' folders.
         name: of the run that is to begin.
-        plan: what it will release.
+        plan: how it will be trained.
+        event: what it will release; all steps of the plan when left out.
 
     Raises:
         ConfigurationError: the last of them can be resumed, which costs no second budget.
@@ -48,7 +56,8 @@ def cost_with_earlier_runs(*, output_dir: str | Path, name: str, plan: PrivacyPl
     if not found:
         return None
     last, record = list(found.items())[-1]
-    together = _together(found, plan)
+    planned = event or Repeated(event=plan.step_event, times=plan.steps)
+    together = _together(found, plan, planned)
     if _can_go_on(last, record):
         raise ConfigurationError(
             f"{last} stopped after {len(record.releases)} of {record.plan['steps']} steps: go on "
@@ -82,20 +91,20 @@ def _can_go_on(folder: Path, record: LedgerRecord) -> bool:
     return unfinished and (folder / "checkpoints").is_dir()
 
 
-def _together(found: Mapping[Path, LedgerRecord], plan: PrivacyPlan) -> str | None:
-    """ε of all releases and of the plan's; None where no one guarantee covers them."""
-    planned = plan.to_json()
-    for record in found.values():
-        if any(record.plan.get(each) != planned[each] for each in ("adjacency", "unit")):
-            return None
-        guarantee, _ = what_holds(plan=record.plan, record=record, delta=plan.target_delta)
-        if guarantee is None:
-            return None
-    events = [record.event for record in found.values()]
-    event = Composed(events=(*events, Repeated(event=plan.step_event, times=plan.steps)))
-    price = epsilon(
-        event=event, delta=plan.target_delta, adjacency=plan.adjacency, unit=plan.unit
-    ).epsilon
+def _together(found: Mapping[Path, LedgerRecord], plan: PrivacyPlan, planned: Event) -> str | None:
+    """ε of all releases and of the planned; None where no one guarantee covers them."""
+    settings, delta = plan.to_json(), plan.target_delta
+    event = Composed(events=(*(record.event for record in found.values()), planned))
+    try:
+        for record in found.values():
+            if any(record.plan.get(each) != settings[each] for each in ("adjacency", "unit")):
+                return None
+            guarantee, _ = what_holds(plan=record.plan, record=record, delta=delta)
+            if guarantee is None:
+                return None
+        price = epsilon(event=event, delta=delta, adjacency=plan.adjacency, unit=plan.unit).epsilon
+    except ValueError:  # a plan of another kind, or a search, which composes with nothing
+        return None
     return (
         f"on the same data, all cost ε = {rounded_up(price)} together at δ = "
         f"{plan.target_delta:.4g}"

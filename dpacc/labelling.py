@@ -6,6 +6,7 @@ records is private too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -155,9 +156,11 @@ def _filler(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _place(label: Any, labels: Sequence[str]) -> int | None:
-    """A class's place among all, from its name or from that place itself."""
-    if isinstance(label, str):
-        return labels.index(label) if label in labels else None
+    """A class's place among all, from its name or from that place itself, in digits too."""
+    if isinstance(label, str) and label in labels:
+        return labels.index(label)
+    if isinstance(label, str):  # as all cells of a CSV file are
+        label = int(label) if re.fullmatch("[0-9]{1,6}", label) else None
     whole = isinstance(label, int) and not isinstance(label, bool)
     return label if whole and 0 <= label < len(labels) else None
 

@@ -91,11 +91,11 @@ def audit(config: AuditConfig) -> int:
     from dpacc_accounting import Repeated
 
     from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
-    from dpacc.artifacts import new_run_folder
     from dpacc.audit import Claim, DiracCanaries, judge
     from dpacc.audit.records import write_scores
     from dpacc.audit.text_canaries import left_out, losses_of_texts, random_texts
     from dpacc.data import load_training_examples, pad_examples
+    from dpacc.earlier_runs import begin_run
     from dpacc.invented_examples import made_up_examples
     from dpacc.models import add_lora, load_base
     from dpacc.positions import require_positions
@@ -156,7 +156,7 @@ def audit(config: AuditConfig) -> int:
         max_grad_norm=config.max_grad_norm,
         clipping=config.clipping,
     )
-    folder = new_run_folder(output_dir=config.output_dir, name=config.name)
+    folder = begin_run(output_dir=config.output_dir, name=config.name, plan=plan, say=terminal.say)
     engine = PrivacyEngine(
         accelerator,
         plan,

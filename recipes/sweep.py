@@ -139,8 +139,9 @@ def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepCon
     """A random number of random trials; the best one's adapter, and one guarantee for all."""
     from dpacc_accounting import Ledger, read_ledger, statement
 
-    from dpacc.artifacts import new_run_folder, save_run
+    from dpacc.artifacts import save_run
     from dpacc.chart import Measurement
+    from dpacc.earlier_runs import begin_run
     from dpacc.search import PrivateSearch
     from dpacc.starting_point import whitening_note
     from dpacc.trials import Bench
@@ -148,7 +149,13 @@ def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepCon
     bench = Bench(config)
     bench.require_adapters([settings for _, settings in options])
     search = PrivateSearch.calibrate(plan=bench.plan_of(config=config), mean_trials=config.trials)
-    folder = new_run_folder(output_dir=config.output_dir, name=config.name)
+    folder = begin_run(
+        output_dir=config.output_dir,
+        name=config.name,
+        plan=search.plan,
+        event=search.event,
+        say=terminal.say,
+    )
     # The whole search is charged before its first trial, and so is one that never ends.
     with Ledger.open(path=folder / "ledger.jsonl", plan=search.plan.to_json()) as ledger:
         ledger.charge(step=0, event=search.event)

@@ -24,6 +24,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBa
 def test_a_class_is_a_name_or_its_place(tokenizer: PreTrainedTokenizerBase) -> None:
     """Both spellings of a class are the same number; the text keeps its first tokens."""
     records = [{"text": "Anna rang Basel", "label": "place"}, {"text": "Basel", "label": 2}]
+    records.append({"text": "Basel", "label": "2"})  # as a CSV file says it
     found = tokenize_classes(
         records=records,
         tokenizer=tokenizer,
@@ -32,7 +33,7 @@ def test_a_class_is_a_name_or_its_place(tokenizer: PreTrainedTokenizerBase) -> N
         label_field="label",
         labels=LABELS,
     )
-    assert [each["labels"] for each in found] == [2, 2]
+    assert [each["labels"] for each in found] == [2, 2, 2]
     assert found[0]["input_ids"] == tokenizer("Anna rang Basel")["input_ids"][:2]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.accounting_bugs import ACCOUNTING_BUGS
+from tests.mutants.data_bugs import DATA_BUGS
 from tests.mutants.event_bugs import EVENT_BUGS
 from tests.mutants.federated_bugs import FEDERATED_BUGS
 from tests.mutants.federation_hole_bugs import FEDERATION_HOLE_BUGS
@@ -22,4 +23,5 @@ BUGS = (
     *SURFACE_BUGS,
     *EVENT_BUGS,
     *UNIT_BUGS,
+    *DATA_BUGS,
 )

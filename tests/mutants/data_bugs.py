@@ -1,0 +1,90 @@
+"""Mistakes about what people bring, and about what is kept of runs that they began."""
+
+from __future__ import annotations
+
+from tests.mutants.bug import Bug
+from tests.mutants.checks import DPACC
+from tests.mutants.planting import Patch
+
+_RECORDS = f"{DPACC}/test_records.py"
+_TRAIN = "tests/recipes/test_train.py"
+_SPANS = f"{DPACC}/test_chat_spans.py"
+
+DATA_BUGS = (
+    Bug(
+        "a δ of one in N",
+        "publishing one example drawn at random counts as private",
+        (
+            Patch(
+                "dpacc_accounting.small_delta",
+                "if delta * dataset_size >= 1 and dataset_size > 1:",
+                "if delta * dataset_size > dataset_size:",
+            ),
+        ),
+        (
+            "tests/accounting/test_small_delta.py::"
+            "test_every_solver_refuses_one_in_n_and_warns_above_what_n_asks",
+        ),
+        quick=True,
+    ),
+    Bug(
+        "a charged ledger is cleared away",
+        "a run that stops after its first charge takes its ledger with it",
+        (
+            Patch(
+                "dpacc.artifacts",
+                "    return not any(record.releases for record in records)\n",
+                "    return True\n",
+            ),
+        ),
+        (f"{_TRAIN}::test_a_run_that_was_charged_keeps_its_ledger",),
+    ),
+    Bug(
+        "a second budget without a word",
+        "a job that is queued again spends ε anew where it could go on",
+        (
+            Patch(
+                "dpacc.earlier_runs",
+                "    found = _charged(Path(output_dir).expanduser(), name)\n",
+                "    found: dict[Path, LedgerRecord] = {}\n",
+            ),
+        ),
+        (
+            f"{DPACC}/test_earlier_runs.py::"
+            "test_a_run_that_can_go_on_is_offered_and_no_second_budget_spent",
+            f"{DPACC}/test_earlier_runs.py::test_all_runs_of_one_name_are_priced_together",
+        ),
+        quick=True,
+    ),
+    Bug(
+        "keys of a record shown",
+        "an error lists what single records call their fields, which may be people's names",
+        (Patch("dpacc.records", "else shared & record.keys()", "else shared | record.keys()"),),
+        (f"{_RECORDS}::test_names_that_could_be_somebodys_are_not_listed",),
+        quick=True,
+    ),
+    Bug(
+        "the length of a text shown",
+        "the tokenizer warns of a private text with the number of its tokens",
+        (
+            Patch(
+                "dpacc.supervision",
+                "return tokenizer(text, truncation=True, max_length=_ALL_TOKENS, **options)",
+                "return tokenizer(text, **options)",
+            ),
+        ),
+        (f"{DPACC}/test_supervision.py::test_the_length_of_a_private_text_is_not_shown",),
+    ),
+    Bug(
+        "a turn of weight 0 is learned",
+        "what its owner marked as read only moves the adapters",
+        (
+            Patch(
+                "dpacc.chats",
+                ' and message.get("weight") != 0\n',
+                "\n",
+            ),
+        ),
+        (f"{_SPANS}::test_a_turn_of_weight_0_is_read_only",),
+    ),
+)
