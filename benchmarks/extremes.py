@@ -14,13 +14,15 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 
-from dpacc_accounting import Adjacency, Calibration, calibrate_epsilon, calibrate_noise
+from dpacc_accounting import Adjacency, Calibration, Guarantee
+from dpacc_accounting import epsilon as price
+from dpacc_accounting.calibration import noise_within, training
 
 SIZE = 10**8
 STEPS = (1, 1000, 10**7)
 DELTAS = (1e-12, 1e-5, 0.1)
 
-Setting = tuple[str, Callable[[Adjacency], Calibration]]
+Setting = tuple[str, Callable[[Adjacency], Calibration | Guarantee]]
 
 
 def calibrations() -> Iterator[Setting]:
@@ -31,7 +33,7 @@ def calibrations() -> Iterator[Setting]:
     ):
         yield (
             f"q={batch / SIZE:g} T={steps:g} δ={delta:g} ε={epsilon:g}",
-            lambda adjacency, b=batch, t=steps, d=delta, e=epsilon: calibrate_noise(
+            lambda adjacency, b=batch, t=steps, d=delta, e=epsilon: noise_within(
                 dataset_size=SIZE, batch_size=b, steps=t, epsilon=e, delta=d, adjacency=adjacency
             ),
         )
@@ -44,13 +46,8 @@ def prices() -> Iterator[Setting]:
     ):
         yield (
             f"σ={sigma:g} q={rate:g} T={steps:g} δ={delta:g}",
-            lambda adjacency, s=sigma, q=rate, t=steps, d=delta: calibrate_epsilon(
-                dataset_size=SIZE,
-                batch_size=round(q * SIZE),
-                noise_multiplier=s,
-                steps=t,
-                delta=d,
-                adjacency=adjacency,
+            lambda adjacency, s=sigma, q=rate, t=steps, d=delta: price(
+                event=training(rate=q, noise_multiplier=s, steps=t), delta=d, adjacency=adjacency
             ),
         )
 
@@ -61,7 +58,10 @@ def measured(setting: Setting, adjacency: Adjacency) -> tuple[float, str, str]:
     start = time.process_time()
     try:
         found = ask(adjacency)
-        answer = f"σ={found.noise_multiplier:.6g} ε={found.guarantee.epsilon:.6g}"
+        if isinstance(found, Calibration):
+            answer = f"σ={found.noise_multiplier:.6g} ε={found.guarantee.epsilon:.6g}"
+        else:
+            answer = f"ε={found.epsilon:.6g}"
     except ValueError as error:
         answer = f"refused: {error}"
     return time.process_time() - start, name, answer
@@ -83,7 +83,7 @@ def report(title: str, settings: list[Setting], adjacency: Adjacency) -> None:
 
 def main() -> None:
     """Both tables for both adjacencies, and the peak memory."""
-    calibrate_noise(dataset_size=1000, batch_size=10, epochs=1, epsilon=8.0, delta=1e-5)
+    noise_within(dataset_size=1000, batch_size=10, epochs=1, epsilon=8.0, delta=1e-5)
     for adjacency in Adjacency:
         report("calibrations", list(calibrations()), adjacency)
         report("prices", list(prices()), adjacency)
