@@ -65,5 +65,5 @@ def test_no_client_is_measured_on_its_own_texts(tmp_path: Path) -> None:
     measure = HeldOut(folder=tmp_path, tokenizer=base.tokenizer, task=TASK)
     measure.require_apart({"films": own})
     own.write_text(own.read_text() + held_out.read_text().splitlines()[2])
-    with pytest.raises(ConfigurationError, match="held_out_films.jsonl, with films's"):
+    with pytest.raises(ConfigurationError, match=r"held_out_films\.jsonl, with films's"):
         measure.require_apart({"films": own})
