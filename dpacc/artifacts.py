@@ -5,6 +5,7 @@ Nothing here is computed from private data without noise. Each file appears whol
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpacc_accounting import read_ledger, statement
+from dpacc_accounting import LedgerRecord, read_ledger, statement
+from dpacc_accounting.claims import attack_bounds, claim_of
 from dpacc_accounting.record import LedgerError
 from safetensors import SafetensorError
 
+from dpacc.books import Books, record_saved
 from dpacc.chart import Measurement, draw_progress
 from dpacc.checkpoint import cannot_write, write_durably
 from dpacc.config import TrainingConfig
@@ -27,8 +30,6 @@ from dpacc.settings import require_local
 if TYPE_CHECKING:
     from dpacc_accounting import Guarantee
     from peft import PeftModel
-
-    from dpacc.plan import PrivacyPlan
 
 PICTURE = "privacy_utility.png"
 _HEADING = "# Privacy statement"
@@ -86,10 +87,7 @@ def save_run(
     folder: Path,
     model: PeftModel,
     config: TrainingConfig,
-    plan: PrivacyPlan,
-    guarantee: Guarantee,
-    statement: str,
-    ledger_head: str,
+    ledger: Path,
     measurements: Sequence[Measurement],
 ) -> None:
     """Write the adapter, `privacy.json`, the model card and the picture into `folder`.
@@ -100,62 +98,83 @@ def save_run(
         folder: what [`new_run_folder`][dpacc.artifacts.new_run_folder] returned.
         model: the trained PEFT model.
         config: what the run was told.
-        plan: what was promised.
-        guarantee: what was spent.
-        statement: the guarantee in words, in Markdown.
-        ledger_head: hash of the ledger's last line, by which a shortened ledger is noticed.
+        ledger: what was released, closed; everything that is stated comes from it, and it is told
+            which adapter was saved.
         measurements: where the run stood, in order of steps.
+
+    Raises:
+        LedgerError: the ledger cannot be read or written.
     """
-    proof = privacy_document(
-        plan=plan, guarantee=guarantee, ledger="ledger.jsonl", ledger_head=ledger_head
-    )
+    save_adapter(model=model, folder=folder)
+    record_saved(ledger=ledger, files=adapter_checksums(folder=folder))
+    record = read_ledger(path=ledger)
     picture = draw_progress(
-        measurements=measurements, target_epsilon=plan.target_epsilon, title=config.name
+        measurements=measurements,
+        target_epsilon=record.plan.get("target_epsilon"),
+        title=f"{config.name}{_beside_the_title(claim_of(plan=record.plan, record=record))}",
     )
     card = write_card(
-        config=config, statement=statement, measurements=measurements, picture=PICTURE
+        config=config,
+        statement=statement(plan=record.plan, record=record),
+        measurements=measurements,
+        picture=PICTURE,
     )
-    save_adapter(model=model, folder=folder)
-    write_file(path=folder / "privacy.json", content=proof)
+    write_file(
+        path=folder / "privacy.json", content=privacy_document(record=record, ledger=ledger.name)
+    )
     write_file(path=folder / PICTURE, content=picture)
     write_file(path=folder / "README.md", content=card.encode())
 
 
-def privacy_document(
-    *, plan: PrivacyPlan, guarantee: Guarantee, ledger: str, ledger_head: str
-) -> bytes:
-    """`privacy.json`: the guarantee, and what it rests on, for machines."""
-    return _json(
-        {
-            "dpacc": version("dpacc"),
-            "guarantee": guarantee.to_json(),
-            "plan": plan.to_json(),
-            "ledger": {"file": ledger, "head": ledger_head},
-        }
-    )
+def privacy_document(*, record: LedgerRecord, ledger: str) -> bytes:
+    """`privacy.json`: what a ledger amounts to, and what it rests on, for machines.
+
+    Args:
+        record: of the ledger, which names the files that were saved last.
+        ledger: the name of its file.
+    """
+    return _json({"dpacc": version("dpacc")} | stated_facts(record=record, ledger=ledger))
 
 
-def state_privacy(*, folder: Path, plan: PrivacyPlan, ledger: Path) -> None:
+def stated_facts(*, record: LedgerRecord, ledger: str) -> dict[str, Any]:
+    """All of `privacy.json` that follows from a ledger; arguments as for `privacy_document`."""
+    claim = claim_of(plan=record.plan, record=record)
+    bounds = attack_bounds(event=record.event, claim=claim)
+    return {
+        "guarantee": claim.to_json(),
+        "attack_risk": None if bounds is None else bounds._asdict(),
+        "plan": dict(record.plan),
+        "ledger": {"file": ledger, "head": record.head},
+        "adapter": dict(record.saved[-1]) if record.saved else None,
+    }
+
+
+def state_privacy(*, folder: Path, books: Books) -> None:
     """Write `privacy.json`, and the statement at the end of the model card in `folder`.
 
-    Both speak of the releases up to now, on which whatever lies there rests.
+    Both speak of the releases up to now, on which whatever lies there rests. For the main process
+    alone.
 
     Args:
         folder: where adapters were saved.
-        plan: what was promised.
-        ledger: what was released.
+        books: the run's ledger, which is told what was saved.
     """
-    record = read_ledger(path=ledger)
-    guarantee = plan.guarantee(steps=len(record.releases))
-    document = privacy_document(
-        plan=plan, guarantee=guarantee, ledger=ledger.name, ledger_head=record.head
-    )
+    books.record_saved(files=adapter_checksums(folder=folder))
+    record = read_ledger(path=books.path)
+    document = privacy_document(record=record, ledger=books.path.name)
     write_file(path=folder / "privacy.json", content=document)
     card = folder / "README.md"
     words = card.read_text(encoding="utf-8") if card.exists() else ""
     kept = words.partition(f"\n{_HEADING}")[0].rstrip()
-    claim = statement(plan=record.plan, record=record, guarantee=guarantee)
+    claim = statement(plan=record.plan, record=record)
     write_file(path=card, content=f"{kept}\n\n{claim}\n".lstrip().encode())
+
+
+def adapter_checksums(*, folder: Path) -> dict[str, str]:
+    """The SHA-256 of each of the adapter's files in a folder, by its name."""
+    names = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+    found = [folder / name for name in names if (folder / name).exists()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
 def save_adapter(*, model: PeftModel, folder: Path) -> None:
@@ -181,6 +200,12 @@ def write_file(*, path: Path, content: bytes) -> None:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _beside_the_title(claim: Guarantee) -> str:
+    if claim.void_because:
+        return " (NOT private: see the card)"
+    return " (ε is qualified: see the card)" if claim.qualified_by else ""
 
 
 def _first_free(parent: Path, name: str) -> Path:

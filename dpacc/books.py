@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
-from dpacc_accounting import Ledger, read_ledger
+from dpacc_accounting import Ledger, LedgerRecord, read_ledger
+from dpacc_accounting.guarantee import Note
 
 from dpacc import ranks
 from dpacc.errors import ConfigurationError
@@ -32,6 +34,7 @@ class Books:
         self.path = path
         self._ledger: Ledger | None = None
         self.steps_charged = 0
+        self.notes: tuple[Note, ...] = ()
 
     def open(self, *, fixed_seed: int | None) -> None:
         """Open the ledger on the main process, and note a fixed seed in it.
@@ -40,7 +43,7 @@ class Books:
             LedgerError: it holds another plan, is damaged, or is in use.
         """
         ranks.on_main_process(self._accelerator, lambda: self._open_here(fixed_seed))
-        self.steps_charged = ranks.share_from_main(self.steps_charged)
+        self.steps_charged, self.notes = ranks.share_from_main((self.steps_charged, self.notes))
 
     def require_started(self) -> None:
         """Refuse to resume what was never begun.
@@ -53,18 +56,40 @@ class Books:
                 f"{self.path} does not exist, so there is no run to resume; check the folder"
             )
 
-    def charge(self, index: int) -> None:
+    def charge(self, index: int) -> str:
         """Write step `index` to disk on the main process, and count it on every rank.
+
+        Returns:
+            The hash of its line, on the main process; nothing on the others.
 
         Raises:
             LedgerError: it could not be written; other ranks stop with a `DpaccError`.
         """
         ranks.on_main_process(self._accelerator, lambda: self._write(index))
         self.steps_charged = index + 1
+        return self._ledger.head if self._ledger is not None else ""
 
     def note(self, *, subject: str, text: str) -> None:
-        """Write a fact beside the releases, once, on the main process; the ledger must be open."""
-        ranks.on_main_process(self._accelerator, lambda: self._note_once(subject, text))
+        """Write a fact beside the releases, on the main process; the ledger must be open.
+
+        A fact that the ledger holds already is not written again.
+        """
+        ranks.on_main_process(self._accelerator, lambda: self._note(subject, text))
+        self.notes = ranks.share_from_main(self.notes)
+
+    def record_saved(self, *, files: Mapping[str, str]) -> None:
+        """Write down what was saved, also after the ledger was closed; for the main process alone.
+
+        Args:
+            files: the SHA-256 of each file, by its name.
+
+        Raises:
+            LedgerError: it could not be written.
+        """
+        if self._ledger is not None:
+            self._ledger.saved(files=files)
+        else:
+            record_saved(ledger=self.path, files=files)
 
     def close(self) -> None:
         """Let the next run open the ledger."""
@@ -72,10 +97,9 @@ class Books:
             self._ledger.close()
             self._ledger = None
 
-    @property
-    def run(self) -> str:
-        """The ledger's own name, drawn when it was made; for the main process alone."""
-        return read_ledger(path=self.path).run
+    def read(self) -> LedgerRecord:
+        """All that the ledger holds; for the main process alone."""
+        return read_ledger(path=self.path)
 
     def _write(self, index: int) -> None:
         assert self._ledger is not None
@@ -85,15 +109,26 @@ class Books:
         if self._ledger is not None:
             return
         self._ledger = Ledger.open(path=self.path, plan=self._plan.to_json())
-        self.steps_charged = self._ledger.steps_charged
+        self.steps_charged, self.notes = self._ledger.steps_charged, self._ledger.notes
         if fixed_seed is not None:
             self._note("fixed-seed", f"sampling and noise came from the fixed seed {fixed_seed}")
 
-    def _note_once(self, subject: str, text: str) -> None:
-        held = {(note.subject, note.text) for note in read_ledger(path=self.path).notes}
-        if (subject, text) not in held:
-            self._note(subject, text)
-
     def _note(self, subject: str, text: str) -> None:
         assert self._ledger is not None
-        self._ledger.note(subject=subject, text=text)
+        if Note(subject, text) not in self._ledger.notes:
+            self._ledger.note(subject=subject, text=text)
+        self.notes = self._ledger.notes
+
+
+def record_saved(*, ledger: Path, files: Mapping[str, str]) -> None:
+    """Write into a ledger that nobody has open what was saved from it.
+
+    Args:
+        ledger: its file.
+        files: the SHA-256 of each file, by its name.
+
+    Raises:
+        LedgerError: it is damaged, in use, or cannot be written.
+    """
+    with Ledger.open(path=ledger, plan=read_ledger(path=ledger).plan) as books:
+        books.saved(files=files)

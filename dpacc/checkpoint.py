@@ -41,11 +41,12 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class JournalEntry:
-    """One released step: its private gradient, and C after it."""
+    """One released step: its private gradient, C after it, and the hash of its ledger line."""
 
     step: int
     gradient: Tensor
     bound: float
+    charge: str = ""
 
 
 class Checkpoints:
@@ -138,7 +139,7 @@ class Checkpoints:
         """Keep a released step's private gradient until the next checkpoint."""
         packed = save({"gradient": entry.gradient.cpu().contiguous()})
         digest = _checksum(_as_json(entry.bound) + packed)
-        header = _as_json({"bound": entry.bound, "sha256": digest}) + b"\n"
+        header = _as_json({"bound": entry.bound, "sha256": digest, "charge": entry.charge}) + b"\n"
         partial = self._journal / ".partial"
         write_durably(partial, header + packed)
         partial.rename(self._journal / f"{entry.step:08d}")
@@ -269,7 +270,9 @@ def _read_entry(path: Path, step: int) -> JournalEntry:
             f"the journal entry {path} is damaged ({error}); restore it from a copy, or start a "
             "new run"
         ) from None
-    return JournalEntry(step=step, gradient=gradient, bound=facts["bound"])
+    return JournalEntry(
+        step=step, gradient=gradient, bound=facts["bound"], charge=str(facts.get("charge", ""))
+    )
 
 
 # --- nested state as JSON with its tensors beside it ----------------------------------------

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import torch
 from accelerate import Accelerator
-from dpacc_accounting import Repeated, epsilon
 from peft import PeftModel
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
@@ -312,17 +312,23 @@ class PrivacyEngine(engine.PrivacyEngine):
             ranks.on_main_process(self.accelerator, lambda: self._save(model, folder))
 
     def get_epsilon(self, delta: float) -> float:
-        """ε at `delta` of the steps that the ledger holds, 0 before the first."""
+        """ε at `delta` of the steps that the ledger holds, 0 before the first.
+
+        Infinite where the ledger voids it; `guarantee()` says why, and what else qualifies it.
+
+        Warns:
+            UserWarning: a note in the ledger voids or qualifies this ε.
+        """
         if self.steps_charged == 0:
             return 0.0
-        event = Repeated(event=self.plan.step_event, times=self.steps_charged)
-        return epsilon(
-            event=event, delta=delta, adjacency=self.plan.adjacency, unit=self.plan.unit
-        ).epsilon
+        found = self.guarantee(delta=delta)
+        if found.notes:
+            warnings.warn(str(found), stacklevel=2)
+        return found.epsilon
 
     def _save(self, model: PeftModel, folder: Path) -> None:
         save_adapter(model=model, folder=folder)
-        state_privacy(folder=folder, plan=self.plan, ledger=self.ledger)
+        state_privacy(folder=folder, books=self._books)
 
     def _put_average_in_place(self) -> None:
         if self._average is not None and self.steps_charged == self.plan.steps:

@@ -111,7 +111,7 @@ class PrivacyEngine:
         self.micro_batch_units = micro_batch_units
         self.per_example_gradients = per_example_gradients
         self.wire = wire
-        self._books = Books(accelerator=accelerator, plan=plan, path=Path(ledger))
+        self.books = self._books = Books(accelerator=accelerator, plan=plan, path=Path(ledger))
         self._checkpoints = None if checkpoints is None else Checkpoints(Path(checkpoints))
         self._secret = _agree_on_secret(fixed_seed)
         self._resumed = False
@@ -127,8 +127,7 @@ class PrivacyEngine:
         Args:
             model: with its adapters; all else frozen.
             optimizer: of exactly the trainable parameters.
-            scheduler: stepped by the caller once an update; named here so that checkpoints
-                hold it.
+            scheduler: stepped by the caller once an update; checkpoints hold it.
 
         Raises:
             PrivacyError: the model or the optimizer cannot be trained privately as it is.
@@ -318,9 +317,10 @@ class PrivacyEngine:
         """Refuse to go on, or to save, when a buffer of the model changed in training."""
         self._steady.require_unchanged()
 
-    def guarantee(self) -> Guarantee:
-        """(ε, δ) of what has been charged so far."""
-        return self.plan.guarantee(steps=self._books.steps_charged)
+    def guarantee(self, *, delta: float | None = None) -> Guarantee:
+        """(ε, δ) of what was charged, at the plan's δ, with what voids or qualifies it."""
+        spent = self.plan.guarantee(steps=self.steps_charged, delta=delta)
+        return spent.noted(self._books.notes)
 
     @property
     def steps_charged(self) -> int:

@@ -95,7 +95,7 @@ def write_card(
         family=_TASKS[config.task][0],
         labels="" if config.labels is None else f", num_labels={len(config.labels)}",
         dpacc=version("dpacc"),
-        statement=_one_level_down(statement.strip()),
+        statement=one_level_down(statement.strip()),
         quality=_quality(measurements),
         picture=picture,
         settings=_table(
@@ -137,7 +137,7 @@ def _quality(measurements: Sequence[Measurement]) -> str:
     )
 
 
-def _one_level_down(markdown: str) -> str:
+def one_level_down(markdown: str) -> str:
     """Make every heading fit under the card's own."""
     return re.sub(r"^(?=#+ )", "#", markdown, flags=re.MULTILINE)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,11 @@ def draw_spending(
     axes.set_ylim(0, 1.15 * max([*epsilons, budget or 0.0]))
     axes.set_xlim(0, steps[-1])
     axes.set_title("Privacy spent", fontsize=13, color=_INK, loc="left")
-    _dress(axes, x="logical steps", y=f"ε at δ = {promise.delta:g}, {promise.adjacency}")
+    _dress(
+        axes,
+        x=f"logical steps{_qualified(promise)}",
+        y=f"ε at δ = {promise.delta:g}, {promise.adjacency}",
+    )
     return _png(figure)
 
 
@@ -104,7 +109,7 @@ def draw_profile(*, curve: Sequence[Guarantee], stated: Guarantee) -> bytes:
         color=_SERVER,
     )
     axes.set_title("Privacy profile", fontsize=13, color=_INK, loc="left")
-    _dress(axes, x=f"ε, {stated.adjacency}", y="δ")
+    _dress(axes, x=f"ε, {stated.adjacency}{_qualified(stated)}", y="δ")
     return _png(figure)
 
 
@@ -133,7 +138,11 @@ def draw_attack(*, curve: Sequence[Guarantee], stated: Guarantee) -> bytes:
     axes.set_ylim(1e-4, 1.15)
     axes.set_title("What an attacker can achieve", fontsize=13, color=_INK, loc="left")
     axes.legend(frameon=False, fontsize=10, labelcolor=_INK, loc="lower right")
-    _dress(axes, x="false-positive rate", y=f"true-positive rate, presence of one {stated.unit}")
+    _dress(
+        axes,
+        x=f"false-positive rate{_qualified(stated)}",
+        y=f"true-positive rate, presence of one {stated.unit}",
+    )
     return _png(figure)
 
 
@@ -258,6 +267,12 @@ def _figure(*, width: float = 7.2, height: float = 4.2) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(width, height), dpi=160, layout="constrained")
     return figure, figure.subplots()
+
+
+def _qualified(stated: Guarantee) -> str:
+    """What stands beneath a figure whose ε is qualified."""
+    said = "; ".join(stated.qualified_by)
+    return "\n" + textwrap.fill(f"ε is qualified: {said}", width=80) if said else ""
 
 
 def _dress(axes: Axes, *, x: str, y: str, grid: str = "y") -> None:

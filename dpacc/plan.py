@@ -255,12 +255,12 @@ class PrivacyPlan:
             event=Gaussian(noise_multiplier=self.noise_multiplier),
         )
 
-    def guarantee(self, *, steps: int | None = None) -> Guarantee:
-        """(ε, δ) after `steps` logical steps, by default after all of them."""
+    def guarantee(self, *, steps: int | None = None, delta: float | None = None) -> Guarantee:
+        """(ε, δ) after `steps` logical steps, by default after all of them, at the plan's δ."""
         taken = self.steps if steps is None else steps
         return epsilon(
             event=Repeated(event=self.step_event, times=taken),
-            delta=self.target_delta,
+            delta=self.target_delta if delta is None else delta,
             adjacency=self.adjacency,
             unit=self.unit,
         )

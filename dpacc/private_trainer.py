@@ -216,11 +216,14 @@ class PrivateTrainer(EvaluatesApart):
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log what is private or public, and ε so far; losses only if that was asked for."""
+        """Log what is private or public, and ε so far with what voids or qualifies it.
+
+        Losses are logged only if that was asked for.
+        """
         if not self.privacy.log_non_private_metrics:
             logs = {k: v for k, v in logs.items() if k not in _COMPUTED_WITHOUT_NOISE}
         if self._engine is not None and self._engine.steps_charged:
-            logs = logs | {"epsilon": self._engine.guarantee().epsilon}
+            logs = logs | self._engine.guarantee().figures()
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -393,4 +396,4 @@ class PrivateTrainer(EvaluatesApart):
         """On the main process, without waiting for others."""
         engine = self._engine
         if engine is not None and engine.steps_charged and self.is_world_process_zero():
-            state_privacy(folder=Path(folder), plan=self.plan, ledger=engine.ledger)
+            state_privacy(folder=Path(folder), books=engine.books)

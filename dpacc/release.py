@@ -31,7 +31,8 @@ class Release:
         plan: σ, C and the expected batch size.
         parameters: the trainable parameters, in the order of the sum's columns.
         secret: keys the noise.
-        charge: writes a step's charge to the ledger, and returns on every rank once it is there.
+        charge: writes a step's charge to the ledger, and returns on every rank once it is there;
+            on the main process, the hash of its line.
         journal: keeps a step's private gradient until the next checkpoint; for the main process.
         wire: how sums cross between ranks; by default in fp32.
     """
@@ -44,7 +45,7 @@ class Release:
         plan: PrivacyPlan,
         parameters: Sequence[nn.Parameter],
         secret: RunSecret,
-        charge: Callable[[int], None],
+        charge: Callable[[int], str],
         journal: Callable[[JournalEntry], None] | None = None,
         wire: Wire | None = None,
     ) -> None:
@@ -73,7 +74,7 @@ class Release:
             LedgerError: the charge could not be written; nothing was released.
         """
         total = self._wire.sum(clipped)
-        self._charge(index)
+        line = self._charge(index)
         total += self._wire.part(self._noise(index))
         total = self._wire.whole(total)
         if self._on_grid:
@@ -83,7 +84,7 @@ class Release:
         gradient = total[: self._width] / self._plan.expected_batch_size
         if self._journal is not None:
             journal = self._journal
-            entry = JournalEntry(step=index, gradient=gradient, bound=self.bound.value)
+            entry = JournalEntry(step=index, gradient=gradient, bound=self.bound.value, charge=line)
             ranks.on_main_process(self._accelerator, lambda: journal(entry))
         self._backend.update(self._parameters, gradient)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelerate import Accelerator
+from dpacc_accounting import LedgerRecord
 from torch import nn
 
 from dpacc import ranks
@@ -110,8 +111,10 @@ class Resumption:
         self._checkpoints.save(step=step, facts=self._facts(), state=state, parts=parts)
 
     def _facts(self) -> dict[str, Any]:
+        record = self._books.read()
         return {
-            "run": self._books.run,
+            "run": record.run,
+            "ledger": record.head,
             "plan": self._plan.fingerprint,
             "optimizer": self._backend.placement,
             "update rule": dict(self._rule),
@@ -135,7 +138,8 @@ class Resumption:
                 f"{self._backend.placement}; resume with the launch configuration and the number "
                 "of processes that the run was started with"
             )
-        if (facts.get("run"), facts.get("plan")) != (self._books.run, self._plan.fingerprint):
+        record = self._books.read()
+        if (facts.get("run"), facts.get("plan")) != (record.run, self._plan.fingerprint):
             raise ConfigurationError(
                 f"the checkpoints belong to another run than {self._books.path}; resume with the "
                 "folder and the settings that the run was started with"
@@ -148,7 +152,24 @@ class Resumption:
                 f"{done} steps were released and {self._books.path} holds only "
                 f"{self._books.steps_charged}: the ledger was cut or replaced; restore it"
             )
+        self._require_same_branch(record, facts, entries)
         return checkpoint, entries
+
+    def _require_same_branch(
+        self, record: LedgerRecord, facts: Mapping[str, Any], entries: Sequence[JournalEntry]
+    ) -> None:
+        """Refuse a ledger that does not hold the very lines under which the steps were released.
+
+        Raises:
+            ConfigurationError: a copy or a backup of the ledger went on in its place.
+        """
+        lines = {facts.get("ledger", record.head), *(entry.charge for entry in entries)}
+        if not lines <= {*record.chain, ""}:
+            raise ConfigurationError(
+                f"{self._books.path} does not hold the lines under which the checkpointed steps "
+                "were released: a copy or a backup of it went on in its place; restore the ledger "
+                "that was written beside these checkpoints, and merge both for what they cost"
+            )
 
     def _replay(self, entry: JournalEntry) -> None:
         gradient = entry.gradient.to(self._accelerator.device)

@@ -137,7 +137,7 @@ def _overrides(cell: Cell) -> list[str]:
 
 def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepConfig]]) -> None:
     """A random number of random trials; the best one's adapter, and one guarantee for all."""
-    from dpacc_accounting import Ledger, read_ledger, statement
+    from dpacc_accounting import Ledger
 
     from dpacc.artifacts import save_run
     from dpacc.chart import Measurement
@@ -172,7 +172,6 @@ def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepCon
                 best = (_merit(figures), cell, settings, figures, adapter)
     assert best is not None
     _, cell, settings, figures, adapter = best
-    record = read_ledger(path=folder / "ledger.jsonl")
     metric: Metric = "perplexity" if "accuracy" not in figures else "accuracy"
     last = Measurement(
         step=search.plan.steps,
@@ -184,10 +183,7 @@ def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepCon
         folder=folder,
         model=bench.adapted(config=settings, adapter=adapter),
         config=settings,
-        plan=search.plan,
-        guarantee=search.guarantee(),
-        statement=statement(plan=record.plan, record=record, guarantee=search.guarantee()),
-        ledger_head=record.head,
+        ledger=folder / "ledger.jsonl",
         measurements=[last],
     )
     facts = [*cell.items(), *((name, f"{value:.4g}") for name, value in figures.items())]

@@ -35,7 +35,6 @@ def train(config: TrainingConfig) -> None:
     """One private run, from files to an adapter with its privacy statement."""
     # Imported here, so that a mistake in the settings is told at once.
     import torch
-    from dpacc_accounting import read_ledger, statement
 
     from dpacc import PrivacyEngine, PrivacyPlan
     from dpacc.artifacts import save_run
@@ -219,6 +218,8 @@ def train(config: TrainingConfig) -> None:
         f"parameters ({engine.per_example_gradients} per-example gradients), noise multiplier "
         f"{plan.noise_multiplier:g}, run folder {folder}"
     )
+    for fact in engine.guarantee().qualified_by:
+        progress.note(f"ε is qualified: {fact}")
     course = [measure(start, engine.guarantee().epsilon if start else 0.0)]
     model.train()
     with progress:
@@ -232,10 +233,11 @@ def train(config: TrainingConfig) -> None:
             schedule.step()
             if average is not None and step.index + 1 == plan.steps:
                 average.put_in_place()
-            spent = engine.guarantee().epsilon
+            stated = engine.guarantee()
+            spent = stated.epsilon
             progress.advance(epsilon=spent)
             course.append(measure(step.index + 1, spent))
-            figures = {"epsilon": spent, "learning_rate": rate}
+            figures = stated.figures() | {"learning_rate": rate}
             if course[-1].quality is not None:
                 figures[f"held_out_{config.metric}"] = course[-1].quality
             if config.log_non_private_metrics:
@@ -247,15 +249,11 @@ def train(config: TrainingConfig) -> None:
 
     with engine.whole_adapters():
         if accelerator.is_main_process:
-            record = read_ledger(path=folder / "ledger.jsonl")
             save_run(
                 folder=folder,
                 model=model,
                 config=config,
-                plan=plan,
-                guarantee=engine.guarantee(),
-                statement=statement(plan=record.plan, record=record),
-                ledger_head=record.head,
+                ledger=folder / "ledger.jsonl",
                 measurements=course,
             )
     if accelerator.is_main_process:

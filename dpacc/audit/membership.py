@@ -9,15 +9,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from dpacc_accounting import Guarantee
+from dpacc_accounting import Event, Guarantee
+from dpacc_accounting.claims import AttackBounds, attack_bounds
 from dpacc_accounting.one_run import clopper_pearson
-from dpacc_accounting.tradeoff import advantage_bound, detection_bound
 from scipy.stats import rankdata
 
 from dpacc.audit.verdict import Scores
 from dpacc.errors import ConfigurationError
 
 _RATES = (0.001, 0.01, 0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promised:
+    """What was released, and what is claimed of it.
+
+    Args:
+        event: all releases.
+        claim: their price, with what voids or qualifies it.
+    """
+
+    event: Event
+    claim: Guarantee
+
+    def at(self, false_positives: float) -> AttackBounds | None:
+        """The most that any attack finds at this rate of false positives; None if nothing holds."""
+        return attack_bounds(event=self.event, claim=self.claim, false_positives=false_positives)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +87,7 @@ def membership_report(
     *,
     members: Scores,
     strangers: Scores,
-    guarantee: Guarantee | None = None,
+    promised: Promised | None = None,
     confidence: float = 0.95,
 ) -> MembershipReport:
     """Attack by thresholds on scores, the higher the more a text looks like a member.
@@ -78,7 +95,7 @@ def membership_report(
     Args:
         members: [n], scores of texts that were trained on.
         strangers: [k], scores of texts of the same kind that were not.
-        guarantee: what was promised, for the bounds beside.
+        promised: what was promised, for the bounds beside.
         confidence: of the lower limits, each for itself.
 
     Raises:
@@ -100,14 +117,15 @@ def membership_report(
     below = ranks[: len(members)].sum() - len(members) * (len(members) + 1) / 2
     thresholds = np.unique(everyone)
     found = _share_above(members, thresholds) - _share_above(strangers, thresholds)
+    bounds = None if promised is None else promised.at(0.01)
     return MembershipReport(
         members=len(members),
         strangers=len(strangers),
         auc=float(below / (len(members) * len(strangers))),
         advantage=float(max(found.max(), 0.0)),
-        allowed_advantage=None if guarantee is None else advantage_bound(guarantee=guarantee),
+        allowed_advantage=None if bounds is None else bounds.advantage,
         detections=tuple(
-            _detection(members, strangers, rate, guarantee, confidence) for rate in _RATES
+            _detection(members, strangers, rate, promised, confidence) for rate in _RATES
         ),
     )
 
@@ -116,7 +134,7 @@ def _detection(
     members: Scores,
     strangers: Scores,
     rate: float,
-    guarantee: Guarantee | None,
+    promised: Promised | None,
     confidence: float,
 ) -> Detection:
     allowed = int(rate * len(strangers))
@@ -125,12 +143,12 @@ def _detection(
     missed = len(members) - found
     limit = clopper_pearson(wrong=missed, tried=len(members), confidence=confidence)
     alarms = float((strangers > threshold).mean())
-    bound = None if guarantee is None else detection_bound(guarantee=guarantee, false_alarms=alarms)
+    bounds = None if promised is None else promised.at(alarms)
     return Detection(
         false_positives=alarms,
         true_positives=found / len(members),
         at_least=1 - limit,
-        allowed=bound,
+        allowed=None if bounds is None else bounds.true_positives,
     )
 
 

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from dpacc_accounting import Guarantee
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import options, terminal
+from dpacc.cli.promise import promise_rows
 from dpacc.cli.sources import read_source
 from dpacc.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from dpacc.audit.exposure import Exposure
     from dpacc.audit.finished import FinishedAdapter
-    from dpacc.audit.membership import MembershipReport
+    from dpacc.audit.membership import MembershipReport, Promised
 
 _NOT_FOR_PUBLICATION = (
     "these numbers are computed from private texts without noise: they are not covered by the "
@@ -63,10 +63,10 @@ def attack(
     known = {path: _texts(path, text_field, most) for path in (members, strangers) if path}
     with terminal.at_work("loading the adapter"):
         adapter = FinishedAdapter(run, model=model)
-    report = None
+    report, promised = None, _promised(run)
     if members is not None and strangers is not None:
         with terminal.at_work("scoring members and strangers"):
-            report = _membership(adapter, known[members], known[strangers], _promised(run))
+            report = _membership(adapter, known[members], known[strangers], promised)
     exposures = {
         secret: _exposure(adapter, secret, candidates)
         for secret in terminal.tracked(secrets, message="trying secrets")
@@ -74,12 +74,13 @@ def attack(
     if as_json:
         terminal.show_json(
             {
+                "promised": None if promised is None else promised.claim.to_json(),
                 "membership": None if report is None else report.to_json(),
                 "exposure": [{"secret": at + 1, **vars(e)} for at, e in _numbered(exposures)],
             }
         )
     else:
-        _show(report, exposures)
+        _show(report, exposures, promised)
     terminal.say(_NOT_FOR_PUBLICATION)
 
 
@@ -88,12 +89,12 @@ def _numbered(exposures: dict[str, Exposure]) -> list[tuple[int, Exposure]]:
 
 
 def _membership(
-    adapter: FinishedAdapter, members: list[str], strangers: list[str], promised: Guarantee | None
+    adapter: FinishedAdapter, members: list[str], strangers: list[str], promised: Promised | None
 ) -> MembershipReport:
     from dpacc.audit.membership import membership_report
 
     return membership_report(
-        members=adapter.gains(members), strangers=adapter.gains(strangers), guarantee=promised
+        members=adapter.gains(members), strangers=adapter.gains(strangers), promised=promised
     )
 
 
@@ -112,13 +113,22 @@ def _texts(path: Path, field: str, most: int) -> list[str]:
     return [record[field] for record in records[:most]]
 
 
-def _promised(run: Path) -> Guarantee | None:
-    """What the run's own ledger promises, if it has one."""
+def _promised(run: Path) -> Promised | None:
+    """What the run's own ledger promises, if it has one; nothing where it is void."""
+    from dpacc.audit.membership import Promised
+
     ledger = run / "ledger.jsonl"
-    return read_source(path=ledger).guarantee() if ledger.exists() else None
+    if not ledger.exists():
+        return None
+    found = read_source(path=ledger)
+    return Promised(event=found.event, claim=found.claim())
 
 
-def _show(report: MembershipReport | None, exposures: dict[str, Exposure]) -> None:
+def _show(
+    report: MembershipReport | None, exposures: dict[str, Exposure], promised: Promised | None
+) -> None:
+    if promised is not None:
+        terminal.show_facts(title="What the ledger promises", facts=promise_rows(promised.claim))
     if report is not None:
         terminal.show_facts(title="Membership inference", facts=_rows(report))
     for at, found in _numbered(exposures):

@@ -97,6 +97,15 @@ def _units(found: FederatedGuarantee) -> str:
     return ", ".join(f"{unit} ({', '.join(sorted(of))})" for unit, of in sorted(names.items()))
 
 
+def _notes(found: FederatedGuarantee) -> list[tuple[str, str]]:
+    """What voids or qualifies a client's price, of each client."""
+    rows = []
+    for price in found.prices:
+        rows += [("NOT private", f"{price.name}: {each}") for each in price.server.void_because]
+        rows += [("qualified", f"{price.name}: {each}") for each in price.server.qualified_by]
+    return rows
+
+
 def _facts(found: FederatedGuarantee) -> list[tuple[str, str]]:
     server, released = found.worst_server, found.worst_released
     stated = released.released
@@ -106,6 +115,7 @@ def _facts(found: FederatedGuarantee) -> list[tuple[str, str]]:
         ("δ", rounded_up(stated.delta)),
         ("adjacency", str(stated.adjacency)),
         ("privacy unit", _units(found)),
+        *_notes(found),
         *([("over budget", ", ".join(found.over_budget))] if found.over_budget else []),
         *(("holds if" if at == 0 else "", words) for at, words in enumerate(found.assumptions)),
     ]

@@ -4,20 +4,29 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dpacc_accounting import MergedLedgers, event_to_json, merge_ledgers, read_ledger
+from dpacc_accounting import MergedLedgers, event_to_json, merge_ledgers
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import options, terminal
 from dpacc.cli.promise import promise_rows
+from dpacc.cli.sources import read_books
 
 
 @click.command(short_help="Compose the ledgers of several runs on the same data.")
 @click.argument("ledgers", nargs=-1, required=True, type=click.Path(path_type=Path))
 @options.delta
+@options.settings
 @options.as_json
-def merge(ledgers: tuple[Path, ...], delta: float | None, as_json: bool) -> None:
-    """Price all the releases in LEDGERS together, for whoever's data every run used."""
-    records = {str(path): read_ledger(path=path) for path in dict.fromkeys(ledgers)}
+def merge(
+    ledgers: tuple[Path, ...], delta: float | None, settings: Path | None, as_json: bool
+) -> None:
+    """Price all the releases in LEDGERS together, for whoever's data every run used.
+
+    Copies of one run that went on apart count their common releases once, and each its own.
+    """
+    records = {
+        str(path): read_books(path=path, settings=settings) for path in dict.fromkeys(ledgers)
+    }
     if len(records) < len(ledgers):
         raise click.UsageError("The same ledger is named twice; name each run's once.")
     found = merge_ledgers(records=records, delta=delta)
@@ -33,8 +42,8 @@ def merge(ledgers: tuple[Path, ...], delta: float | None, as_json: bool) -> None
 def _document(found: MergedLedgers) -> dict[str, Any]:
     return {
         "private": found.together is not None,
-        "void_because": list(found.faults),
         **(found.together.to_json() if found.together else {"epsilon": None}),
+        "void_because": list(found.faults),
         "ledgers": [
             {"path": name, **(part.to_json() if part else {"epsilon": None})}
             for name, part in found.parts.items()

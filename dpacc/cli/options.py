@@ -17,6 +17,11 @@ source: Decorator = click.argument("source", type=click.Path(path_type=Path))
 delta: Decorator = click.option(
     "--delta", type=float, help="δ at which ε is stated.  [default: the plan's]"
 )
+settings: Decorator = click.option(
+    "--settings",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="YAML or JSON with settings that the ledger's own plan lacks.",
+)
 plot: Decorator = click.option(
     "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a figure here (PNG)."
 )

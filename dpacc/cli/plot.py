@@ -29,12 +29,20 @@ _POINTS = 24
     help="ε against steps; δ against ε; or an attack's true against false positives.",
 )
 @options.delta
+@options.settings
 @options.as_json
-def plot(source: Path, out: Path, kind: str, delta: float | None, as_json: bool) -> None:
+def plot(
+    source: Path,
+    out: Path,
+    kind: str,
+    delta: float | None,
+    settings: Path | None,
+    as_json: bool,
+) -> None:
     """Draw SOURCE, a ledger or a plan, as a figure for a paper or a review."""
     from dpacc import pictures
 
-    found = read_source(path=source)
+    found = read_source(path=source, settings=settings)
     stated = found.guarantee(delta=delta)
     if kind == "spending":
         steps, spent = _spending(found, stated)

@@ -5,7 +5,9 @@ from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
 
 
 def promise_rows(promise: Guarantee) -> list[tuple[str, str]]:
-    """ε at its δ, adjacency, unit, method, and how far ε may lie above the least that holds."""
+    """ε at its δ with all that it assumes, and what voids or qualifies it."""
+    if promise.void_because:
+        return [("NOT private", "; ".join(promise.void_because))]
     bounded_below = promise.slack < promise.epsilon
     return [
         ("ε", f"{rounded_up(promise.epsilon, digits=6)} at δ = {rounded_up(promise.delta)}"),
@@ -18,4 +20,5 @@ def promise_rows(promise: Guarantee) -> list[tuple[str, str]]:
             if bounded_below
             else "unknown: this method has no lower bound",
         ),
+        *([("qualified", "; ".join(promise.qualified_by))] if promise.qualified_by else []),
     ]

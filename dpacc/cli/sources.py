@@ -15,8 +15,8 @@ from dpacc_accounting import (
     Repeated,
     read_ledger,
 )
+from dpacc_accounting.claims import claim_of, void_because
 from dpacc_accounting.fields import FieldError, nearest
-from dpacc_accounting.wording import what_holds
 
 from dpacc.cli.documents import located, read_document
 from dpacc.errors import ConfigurationError
@@ -49,31 +49,53 @@ class Source:
             return replace(self.record, releases=self.record.releases[:steps]).event
         return Repeated(event=PrivacyPlan.from_json(self.plan).step_event, times=steps)
 
+    def claim(self, *, delta: float | None = None) -> Guarantee:
+        """What is claimed, at the plan's δ unless another is asked for, with all that voids it."""
+        return claim_of(plan=self.plan, record=self.record, delta=delta)
+
     def guarantee(self, *, delta: float | None = None) -> Guarantee:
         """What holds, at the plan's δ unless another is asked for.
 
         Raises:
             ConfigurationError: nothing holds.
         """
-        found, faults = what_holds(plan=self.plan, record=self.record, delta=delta)
-        if found is None:
+        claim = self.claim(delta=delta)
+        if faults := void_because(claim):
             raise ConfigurationError(f"this run is NOT private: {'; '.join(faults)}")
-        return found
+        return claim
 
 
-def read_source(*, path: Path) -> Source:
+def read_books(*, path: Path, settings: Path | None = None) -> LedgerRecord:
+    """A ledger, its plan completed by the settings in another file, if one is given.
+
+    Raises:
+        LedgerError: it is damaged or missing, or the settings contradict it.
+        ConfigurationError: the file of settings cannot be read.
+    """
+    record = read_ledger(path=path)
+    if settings is None:
+        return record
+    document = read_document(path=settings, wanted="a file of settings")
+    return record.completed(settings=document)
+
+
+def read_source(*, path: Path, settings: Path | None = None) -> Source:
     """The ledger, or the plan in YAML or JSON, that `path` holds.
 
     A plan names the fields of `PrivacyPlan`; one with `target_epsilon` and without
     `noise_multiplier` is calibrated, and may give `epochs` for `steps`. A run's `privacy.json`
     holds its plan under "plan".
 
+    Args:
+        path: of the ledger or plan.
+        settings: of a file with what a ledger's own plan lacks.
+
     Raises:
         ConfigurationError: neither, or a plan with a missing, unknown or senseless field.
         LedgerError: a damaged ledger.
     """
     if _is_ledger(path):
-        record = read_ledger(path=path)
+        record = read_books(path=path, settings=settings)
         return Source(plan=record.plan, record=record)
     document = read_document(path=path, wanted="a ledger or a plan")
     if isinstance(document.get("plan"), Mapping):

@@ -4,20 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dpacc_accounting import Guarantee, LedgerRecord, read_ledger
-from dpacc_accounting.wording import what_holds
+from dpacc_accounting import Guarantee, LedgerRecord
+from dpacc_accounting.claims import what_holds
 
 from dpacc.cli import options, terminal
 from dpacc.cli.promise import promise_rows
+from dpacc.cli.sources import read_books
 
 
 @click.command(short_help="Price what a ledger says was really released.")
 @options.ledger
 @options.delta
+@options.settings
 @options.as_json
-def spend(ledger: Path, delta: float | None, as_json: bool) -> None:
+def spend(ledger: Path, delta: float | None, settings: Path | None, as_json: bool) -> None:
     """Price the releases that LEDGER holds, whatever was planned."""
-    record = read_ledger(path=ledger)
+    record = read_books(path=ledger, settings=settings)
     spent, faults = what_holds(plan=record.plan, record=record, delta=delta)
     if as_json:
         terminal.show_json(_document(record, spent, faults))
@@ -29,10 +31,10 @@ def _document(record: LedgerRecord, spent: Guarantee | None, faults: list[str]) 
     promise = spent.to_json() if spent else {"epsilon": None}
     return {
         "private": spent is not None,
-        "void_because": faults,
         **promise,
+        "void_because": faults,
         "releases": len(record.releases),
-        "planned_steps": record.plan["steps"],
+        "planned_steps": record.plan.get("steps"),
         "torn": record.torn,
         "head": record.head,
     }
@@ -41,7 +43,8 @@ def _document(record: LedgerRecord, spent: Guarantee | None, faults: list[str]) 
 def _facts(
     record: LedgerRecord, spent: Guarantee | None, faults: list[str]
 ) -> list[tuple[str, str]]:
-    facts = [("releases", f"{len(record.releases)} of {record.plan['steps']} planned")]
+    planned = f" of {record.plan['steps']} planned" if "steps" in record.plan else ""
+    facts = [("releases", f"{len(record.releases)}{planned}")]
     if spent is None:
         return [*facts, ("NOT private", "; ".join(faults))]
     return [*facts, *promise_rows(spent)]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from dpacc_accounting import Guarantee
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.agreement import Agreement, Comparison, compare, dp_accounting_is_installed
@@ -15,21 +16,22 @@ from dpacc.cli.sources import read_source
 @click.command(short_help="Recompute a ledger's or a plan's ε with independent code.")
 @options.source
 @options.delta
+@options.settings
 @options.as_json
-def verify(source: Path, delta: float | None, as_json: bool) -> None:
+def verify(source: Path, delta: float | None, settings: Path | None, as_json: bool) -> None:
     """Recompute ε of SOURCE, a ledger or a plan, by accountants that share no code with ours.
 
     Exits with 1 where one of them cannot be right beside our certified interval, and with 2 where
     no other accountant can price what was run.
     """
-    found = read_source(path=source)
+    found = read_source(path=source, settings=settings)
     claim = found.guarantee(delta=delta)
     with terminal.at_work("asking the other accountants"):
         agreement = compare(event=found.event, claim=claim)
     if as_json:
         terminal.show_json({**claim.to_json(), **_document(agreement)})
     else:
-        _show(agreement, delta=claim.delta)
+        _show(agreement, stated=claim)
         for silent in agreement.silences:
             terminal.say(f"{silent.accountant} has no answer: {silent.reason}")
     if not dp_accounting_is_installed():
@@ -37,7 +39,7 @@ def verify(source: Path, delta: float | None, as_json: bool) -> None:
     sys.exit(0 if agreement.holds else 1)
 
 
-def _show(agreement: Agreement, *, delta: float) -> None:
+def _show(agreement: Agreement, *, stated: Guarantee) -> None:
     claim = agreement.comparisons[0].claim
     first = [
         claim.accountant,
@@ -57,14 +59,15 @@ def _show(agreement: Agreement, *, delta: float) -> None:
         for each in agreement.comparisons
     ]
     terminal.show_table(
-        title=f"ε at δ = {rounded_up(delta)}",
+        title=f"ε at δ = {rounded_up(stated.delta)}",
         columns=["accountant", "at least", "at most", "claim / this", "this is"],
         rows=[first, *rows],
     )
     terminal.show_facts(
         title="",
         facts=[
-            ("verdict", "all agree" if agreement.holds else "DISAGREEMENT: do not rely on this ε")
+            ("verdict", "all agree" if agreement.holds else "DISAGREEMENT: do not rely on this ε"),
+            *([("qualified", "; ".join(stated.qualified_by))] if stated.qualified_by else []),
         ],
     )
 

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
 from dpacc_accounting import LedgerRecord, read_ledger
 
 from dpacc.doctor.finding import Finding
+from dpacc.doctor.stated import origin_findings, stated_findings
 from dpacc.plan import PrivacyPlan
 
 
 def ledger_findings(*, folder: Path) -> list[Finding]:
-    """Is the ledger whole, does it hold the plan's steps once each, and is the run private?
+    """Is the ledger whole, is the run private, and does the folder state what the ledger gives?
 
     Raises:
         LedgerError: it is damaged or missing.
     """
     record = read_ledger(path=folder / "ledger.jsonl")
     plan = PrivacyPlan.from_json(record.plan)
-    return [_steps(record, plan), _events(record, plan), _secrets(record), *_proof(folder, record)]
+    return [
+        _steps(record, plan),
+        _events(record, plan),
+        _secrets(record),
+        *_qualifications(record),
+        *stated_findings(folder=folder, record=record),
+        *origin_findings(folder=folder, record=record),
+    ]
 
 
 def adapter_findings(*, folder: Path) -> list[Finding]:
@@ -71,27 +78,16 @@ def _events(record: LedgerRecord, plan: PrivacyPlan) -> Finding:
 
 
 def _secrets(record: LedgerRecord) -> Finding:
-    seeded = any(note.subject == "fixed-seed" for note in record.notes)
+    faults = [note.text for note in record.notes if note.voids]
     words = (
-        "sampling and noise came from a fixed seed: the run is NOT private"
-        if seeded
+        f"{'; '.join(faults)}: the run is NOT private"
+        if faults
         else "nothing says that sampling or noise could be predicted"
     )
-    return Finding(subject="secret", healthy=not seeded, words=words)
+    return Finding(subject="secret", healthy=not faults, words=words)
 
 
-def _proof(folder: Path, record: LedgerRecord) -> list[Finding]:
-    path = folder / "privacy.json"
-    if not path.exists():
-        return []
-    try:
-        head = json.loads(path.read_text())["ledger"]["head"]
-    except (ValueError, KeyError, TypeError):
-        return [Finding(subject="proof", healthy=False, words="privacy.json is damaged")]
-    same = head == record.head
-    words = (
-        "privacy.json names the ledger's last line"
-        if same
-        else "privacy.json names another last line: the ledger was cut, replaced or continued"
-    )
-    return [Finding(subject="proof", healthy=same, words=words)]
+def _qualifications(record: LedgerRecord) -> list[Finding]:
+    """What the ledger notes beside ε; it was said, so that it is no fault."""
+    said = [note.text for note in dict.fromkeys(record.notes) if not note.voids]
+    return [Finding(subject="qualified", healthy=True, words="; ".join(said))] if said else []

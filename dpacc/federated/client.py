@@ -30,6 +30,7 @@ from dpacc.federated.requests import (
     request_of,
     round_of,
 )
+from dpacc.federated.said_notes import said_of
 from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
 from dpacc.federated.sketch_messages import answer_second
 from dpacc.models import Base
@@ -252,6 +253,7 @@ class DPLoRAClient:
                 "steps-charged": training.steps_charged,
                 "steps-taken": update.steps,
                 "choice-epsilon": self._own_rank.charged,
+                **said_of(spent),
             }
         )
 

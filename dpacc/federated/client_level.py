@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dpacc_accounting import Gaussian, Ledger, PoissonSampled
+from dpacc_accounting import Adjacency, Gaussian, Ledger, PoissonSampled
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation import Aggregate
@@ -44,6 +44,12 @@ class ClientPrivacy:
                 raise ConfigurationError(f"{name}={value} must be a finite number above 0")
         if not 0 < self.delta < 1:
             raise ConfigurationError(f"delta={self.delta} must lie strictly between 0 and 1")
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The settings as a ledger's plan holds them, with all that a price needs."""
+        neighbours = {"adjacency": str(Adjacency.ADD_OR_REMOVE), "target_delta": self.delta}
+        return asdict(self) | neighbours
 
     def federation(self, *, sampling_rate: float, rounds: int) -> dict[str, Any]:
         """What `dpacc compose` reads, after so many charged rounds."""
@@ -88,7 +94,7 @@ class CentralNoise:
         self._event = (
             noise if sampling_rate == 1 else PoissonSampled(probability=sampling_rate, event=noise)
         )
-        plan = asdict(privacy) | {"clients": clients, "sampling_rate": sampling_rate}
+        plan = privacy.stated | {"clients": clients, "sampling_rate": sampling_rate}
         self._ledger = Ledger.open(path=ledger, plan=plan)
 
     def __call__(self, start: Arrays, updates: Mapping[str, Arrays]) -> Aggregate:

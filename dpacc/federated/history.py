@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
 from dpacc_accounting import FederatedGuarantee, price_federation, read_federation
+
+_NOTES = ("void_because", "qualified_by")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,9 @@ class ClientBooks:
         steps_taken: how many of them this round's update was trained on.
         choice_epsilon: ε of a rank that it chose from its data, within `epsilon`; 0 for none.
         unit: its privacy unit.
+        void_because: subjects of its ledger's notes after which no ε may be claimed; `epsilon` is
+            infinite then.
+        qualified_by: subjects of its other notes, which qualify `epsilon`.
     """
 
     epsilon: float
@@ -35,6 +41,20 @@ class ClientBooks:
     steps_taken: int
     choice_epsilon: float = 0.0
     unit: str = "example"
+    void_because: tuple[str, ...] = ()
+    qualified_by: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as strict JSON; an infinite ε is the string "inf"."""
+        epsilon = self.epsilon if math.isfinite(self.epsilon) else str(self.epsilon)
+        notes = {name: [*getattr(self, name)] for name in _NOTES}
+        return asdict(self) | {"epsilon": epsilon} | notes
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ClientBooks:
+        """Read what `to_json` wrote."""
+        notes = {name: tuple(document.get(name, ())) for name in _NOTES}
+        return cls(**{**document, **notes, "epsilon": float(document["epsilon"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +88,12 @@ class RoundReport:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        return asdict(self)
+        return asdict(self) | {"books": {name: b.to_json() for name, b in self.books.items()}}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> RoundReport:
         """Read what `to_json` wrote."""
-        books = {name: ClientBooks(**each) for name, each in document["books"].items()}
+        books = {name: ClientBooks.from_json(each) for name, each in document["books"].items()}
         lists = {name: tuple(document[name]) for name in ("asked", "survivors")}
         return cls(**{**document, **lists, "books": books})
 
@@ -179,6 +199,7 @@ def _client(name: str, books: list[ClientBooks]) -> dict[str, Any]:
         **first,
         "epsilon_budget": books[0].epsilon_budget,
         **({"choices": [books[-1].choice_epsilon]} if books[-1].choice_epsilon else {}),
+        **{name: [*said] for name in _NOTES if (said := getattr(books[-1], name))},
         "schedule": [
             {
                 "rounds": sum(1 for _ in same),

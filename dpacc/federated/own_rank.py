@@ -63,7 +63,7 @@ class OwnRank:
                     f"the choice of a rank costs epsilon={rank.epsilon} and the client has "
                     f"{dp.epsilon} for everything; lower the choice's"
                 )
-            self._books = RankBooks(setting=rank, folder=folder, shared=lora.rank)
+            self._books = RankBooks(setting=rank, folder=folder, shared=lora.rank, dp=dp)
 
     @property
     def now(self) -> int | PublicRank | None:
@@ -119,7 +119,7 @@ class OwnRank:
             delta=plan.target_delta,
             adjacency=plan.adjacency,
             unit=plan.unit,
-        )
+        ).noted(training.spent.notes)
 
 
 def _trained(start: Arrays) -> bool:

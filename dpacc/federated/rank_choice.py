@@ -13,11 +13,12 @@ from random import Random
 
 import numpy as np
 import numpy.typing as npt
-from dpacc_accounting import ExponentialMechanism, Ledger
+from dpacc_accounting import Adjacency, ExponentialMechanism, Ledger
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.compressed_updates import payload_bytes
 from dpacc.federated.compression import Compression
+from dpacc.federated.settings import DPSettings
 
 ADAPTIVE_SHARE = 0.05
 """What `rank="adaptive"` takes of a client's ε."""
@@ -193,10 +194,16 @@ class RankBooks:
         setting: how the rank is chosen.
         folder: the client's.
         shared: the shared adapter's rank.
+        dp: the client's privacy, in whose δ and unit the choice is stated.
     """
 
-    def __init__(self, *, setting: PrivateRank, folder: Path, shared: int) -> None:
+    def __init__(self, *, setting: PrivateRank, folder: Path, shared: int, dp: DPSettings) -> None:
         self._setting = setting
+        self._stated = {
+            "target_delta": dp.delta,
+            "unit": dp.unit_field or "example",
+            "adjacency": str(Adjacency.ADD_OR_REMOVE),
+        }
         self._ranks = setting.ranks(shared)
         self._shared = shared
         self._ledger = folder / "rank_ledger.jsonl"
@@ -234,7 +241,8 @@ class RankBooks:
         return rank
 
     def _open(self, *, charge: bool) -> bool:
-        plan = {"choice": "rank", **asdict(self._setting), "candidates": list(self._ranks)}
+        choice = {"choice": "rank", **asdict(self._setting), "candidates": list(self._ranks)}
+        plan = choice | self._stated
         with Ledger.open(path=self._ledger, plan=plan) as ledger:
             if charge:
                 event = ExponentialMechanism(epsilon=self._setting.epsilon)

@@ -21,6 +21,7 @@ from dpacc.federated.layout import Arrays, to_record
 from dpacc.federated.packing import Packing, rank_said, wire_bytes
 from dpacc.federated.ranks import NestedRanks, rank_of
 from dpacc.federated.requests import SEEN
+from dpacc.federated.said_notes import notes_in
 from dpacc.federated.settings import PrivacyBudget
 
 _BOOKS = {
@@ -298,9 +299,15 @@ def _books(metrics: MetricRecord | None, *, unit: str) -> ClientBooks:
         assert metrics is not None
         said = {name: metrics[key] for name, key in _BOOKS.items()}
         known = {name: float(value) for name, value in said.items()}  # type: ignore[arg-type]
-        assert all(math.isfinite(value) for value in known.values())
+        void, qualified = notes_in(metrics)
+        # Only of a client that says why may ε be infinite.
+        assert all(
+            math.isfinite(value) or (name == "epsilon" and value > 0 and void)
+            for name, value in known.items()
+        )
         counts = {name: int(known[name]) for name in ("steps_charged", "steps_taken")}
-        books = ClientBooks(**{**known, **counts}, unit=unit)  # type: ignore[arg-type]
+        notes: dict[str, Any] = {"unit": unit, "void_because": void, "qualified_by": qualified}
+        books = ClientBooks(**{**known, **counts, **notes})
         assert books.steps_charged >= books.steps_taken >= 1
         assert 0 < books.sampling_probability <= 1
         assert books.noise_multiplier > 0

@@ -44,4 +44,6 @@ def test_json_is_strict_and_complete(epsilon):
         "unit": "client",
         "method": "rdp",
         "slack": 0.5,
+        "void_because": [],
+        "qualified_by": [],
     }

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +17,17 @@ from dpacc_accounting import (
     Repeated,
     read_ledger,
 )
+from dpacc_accounting.event_documents import event_to_json
 from dpacc_accounting.record import seal
 
-PLAN = {"steps": 3, "noise_multiplier": 1.5, "target_epsilon": None, "unit": "example"}
+PLAN = {
+    "steps": 3,
+    "noise_multiplier": 1.5,
+    "target_epsilon": None,
+    "target_delta": 1e-5,
+    "unit": "example",
+    "adjacency": "add-or-remove",
+}
 STEP = PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=1.5))
 LOUD = Gaussian(noise_multiplier=9.0)
 
@@ -106,7 +115,8 @@ class TestTorn:
             with Ledger.open(path=path, plan=PLAN) as ledger:
                 assert ledger.steps_charged == 2
                 ledger.charge(step=3, event=LOUD)
-            assert path.read_bytes() == b"".join(whole) + last
+            assert path.read_bytes().startswith(b"".join(whole))
+            assert read_ledger(path=path).releases == ((1, STEP), (2, STEP), (3, LOUD))
 
     def test_a_whole_line_without_its_newline_counts(self, path: Path) -> None:
         """An editor that drops the final newline does not drop the last charge."""
@@ -175,7 +185,7 @@ class TestDamage:
             ({"kind": "release", "step": 4, "event": {"event": "magic"}}, "unknown event kind"),
             ({"kind": "release", "step": "4", "event": {}}, "not an opening, a release or a note"),
             ({"kind": "opened", "version": 1, "run": "x", "plan": {}}, "not an opening, a release"),
-            ({"kind": "opened", "version": 2}, "upgrade"),
+            ({"kind": "opened", "version": 3}, "upgrade"),
             ({"kind": "refund", "step": 3}, "not an opening, a release or a note"),
         ],
     )
@@ -254,6 +264,61 @@ class TestWriting:
             ledger.charge(step=4, event=STEP)
         assert [step for step, _ in read_ledger(path=path).releases] == [1, 2, 3, 4]
 
+    def test_going_on_writes_a_session_of_its_own(self, path: Path, tmp_path: Path) -> None:
+        """Two copies that both go on with the same charges differ from there, and only there."""
+        copy = tmp_path / "copy.jsonl"
+        copy.write_bytes(path.read_bytes())
+        Ledger.open(path=copy, plan=PLAN).close()
+        assert copy.read_bytes() == path.read_bytes()
+        for each in (path, copy):
+            with Ledger.open(path=each, plan=PLAN) as ledger:
+                ledger.charge(step=4, event=STEP)
+                ledger.charge(step=5, event=STEP)
+        one, other = read_ledger(path=path), read_ledger(path=copy)
+        assert one.releases == other.releases
+        assert (len(one.sessions), len(other.sessions)) == (1, 1)
+        shared = set(one.release_hashes) & set(other.release_hashes)
+        assert len(shared) == 3
+        assert len(one.chain) == 5 + 1 + 2
+        assert one.chain[-1] == one.head
+
+    def test_ledgers_of_version_1_are_read_and_gone_on_with(self, tmp_path: Path) -> None:
+        """A ledger without session lines keeps its charges, and does not tell copies apart."""
+        path = tmp_path / "old.jsonl"
+        opening, head = seal(
+            {"kind": "opened", "plan": PLAN, "run": "a" * 32, "version": 1}, previous="0" * 64
+        )
+        event = event_to_json(event=STEP)
+        line, _ = seal({"event": event, "kind": "release", "step": 1}, previous=head)
+        path.write_bytes(opening + line)
+        assert not read_ledger(path=path).tells_copies_apart
+        with Ledger.open(path=path, plan=PLAN) as ledger:
+            ledger.charge(step=2, event=STEP)
+        record = read_ledger(path=path)
+        assert record.releases == ((1, STEP), (2, STEP))
+        assert len(record.sessions) == 1
+        assert not record.tells_copies_apart
+
+    def test_what_was_saved_is_in_the_chain(self, path: Path) -> None:
+        """Each save leaves the checksums of its files, once; notes are known to the writer too."""
+        with Ledger.open(path=path, plan=PLAN) as ledger:
+            assert [note.subject for note in ledger.notes] == ["checkpoint"]
+            for files in ({"a": "1"}, {"a": "1"}, {"a": "2"}):
+                ledger.saved(files=files)
+        with Ledger.open(path=path, plan=PLAN) as ledger:
+            ledger.saved(files={"a": "2"})
+        assert read_ledger(path=path).saved == ({"a": "1"}, {"a": "2"})
+
+    def test_a_plan_that_nobody_can_price_is_told_at_once(self, tmp_path: Path) -> None:
+        """The first line cannot be changed later, so what it lacks is named when it is written."""
+        poor = {"steps": 3, "unit": "example"}
+        with pytest.warns(UserWarning, match=r"lacks adjacency, clipping, .* add them now"):
+            Ledger.open(path=tmp_path / "ledger.jsonl", plan=poor).close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            Ledger.open(path=tmp_path / "ledger.jsonl", plan=poor).close()
+            Ledger.open(path=tmp_path / "other.jsonl", plan=PLAN).close()
+
     def test_another_plan_is_refused(self, path: Path) -> None:
         """The refusal names each setting that differs, with both values, and writes nothing."""
         before = path.read_bytes()
@@ -265,7 +330,8 @@ class TestWriting:
         ):
             Ledger.open(
                 path=path,
-                plan={"steps": 3, "noise_multiplier": 0.5, "target_epsilon": None, "epochs": 2},
+                plan={k: v for k, v in PLAN.items() if k != "unit"}
+                | {"noise_multiplier": 0.5, "epochs": 2},
             )
         assert path.read_bytes() == before
         Ledger.open(path=path, plan=PLAN).close()

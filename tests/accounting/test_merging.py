@@ -1,5 +1,6 @@
 """Ledgers of several runs on the same data add up by composition, or are refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,67 @@ def test_one_ledger_is_itself(records: dict[str, LedgerRecord]) -> None:
     assert found.together == found.parts["a"]
 
 
-def test_the_same_run_does_not_count_twice(
+def _go_on(path: Path, *, start: int, steps: int) -> LedgerRecord:
+    with Ledger.open(path=path, plan=PLAN) as ledger:
+        for step in range(start, start + steps):
+            ledger.charge(step=step, event=STEP)
+    return read_ledger(path=path)
+
+
+def test_a_mere_copy_counts_once(records: dict[str, LedgerRecord], tmp_path: Path) -> None:
+    """A copy of a ledger, even an older one, adds nothing, and the reader is told."""
+    whole = (tmp_path / "a.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "older.jsonl").write_bytes(b"".join(whole[:-5]))
+    older = read_ledger(path=tmp_path / "older.jsonl")
+    found = merge_ledgers(records=records | {"older": older})
+    assert found.together == merge_ledgers(records=records).together
+    (remark,) = found.remarks
+    assert "15 common releases are counted once, 5 only in a, 0 only in older" in remark
+
+
+def test_copies_that_both_went_on_are_both_counted(tmp_path: Path) -> None:
+    """What the copies share was released once, and each one's own steps besides."""
+    _record(tmp_path / "a.jsonl", steps=20)
+    (tmp_path / "b.jsonl").write_bytes((tmp_path / "a.jsonl").read_bytes())
+    a = _go_on(tmp_path / "a.jsonl", start=20, steps=30)
+    b = _go_on(tmp_path / "b.jsonl", start=20, steps=30)
+    found = merge_ledgers(records={"a": a, "b": b})
+    assert found.together == epsilon(event=Repeated(event=STEP, times=80), delta=1e-5)
+    assert found.parts["a"] == found.parts["b"] == epsilon(event=a.event, delta=1e-5)
+    (remark,) = found.remarks
+    assert "20 common releases are counted once, 30 only in a, 30 only in b" in remark
+
+
+def test_a_restored_ledger_that_went_on_is_both_counted(tmp_path: Path) -> None:
+    """A ledger shortened to a backup and gone on with has lines of its own from there."""
+    path = tmp_path / "a.jsonl"
+    _record(path, steps=20)
+    backup = path.read_bytes()
+    ahead = _go_on(path, start=20, steps=10)
+    path.write_bytes(backup)
+    restored = _go_on(path, start=20, steps=5)
+    found = merge_ledgers(records={"ahead": ahead, "restored": restored})
+    assert found.together == epsilon(event=Repeated(event=STEP, times=35), delta=1e-5)
+
+
+def test_old_ledgers_of_one_run_are_counted_in_full(tmp_path: Path) -> None:
+    """Without session lines equal lines may be two releases: all are counted, and it is said."""
+    a = replace(_record(tmp_path / "a.jsonl", steps=20), version=1)
+    found = merge_ledgers(records={"a": a, "copy": a})
+    assert found.together == epsilon(event=Repeated(event=STEP, times=40), delta=1e-5)
+    assert "every release of each is counted" in found.remarks[0]
+
+
+def test_notes_of_every_run_qualify_the_total(
     records: dict[str, LedgerRecord], tmp_path: Path
 ) -> None:
-    """A copy of a ledger, even an older one, is refused by the run's own name."""
-    (tmp_path / "copy.jsonl").write_bytes((tmp_path / "a.jsonl").read_bytes())
-    copy = read_ledger(path=tmp_path / "copy.jsonl")
-    with pytest.raises(LedgerError, match=r"a and copy are the same run, [0-9a-f]+; give"):
-        merge_ledgers(records=records | {"copy": copy})
+    """What one run logged without noise is told beside the total, with its ledger's name."""
+    with Ledger.open(path=tmp_path / "a.jsonl", plan=PLAN) as ledger:
+        ledger.note(subject="non-private-metrics", text="losses were logged")
+    noted = records | {"a": read_ledger(path=tmp_path / "a.jsonl")}
+    together = merge_ledgers(records=noted).together
+    assert together is not None
+    assert together.qualified_by == ("a: losses were logged",)
 
 
 @pytest.mark.parametrize(("setting", "value"), [("adjacency", "replace-one"), ("unit", "patient")])

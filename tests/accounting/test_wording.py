@@ -18,8 +18,8 @@ from dpacc_accounting import (
     read_ledger,
     statement,
 )
+from dpacc_accounting.claims import what_holds
 from dpacc_accounting.guarantee import rounded_up
-from dpacc_accounting.wording import what_holds
 
 PLAN: dict[str, Any] = {
     "dataset_size": 10_000,

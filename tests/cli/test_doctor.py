@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from dpacc_accounting import Gaussian, Ledger, read_ledger
+from dpacc_accounting import Gaussian, Ledger, read_ledger, statement
 from safetensors.torch import save_file
 
 from dpacc import release
+from dpacc.artifacts import adapter_checksums, privacy_document
+from dpacc.books import record_saved
+from dpacc.doctor.run_folder import ledger_findings
 from tests.cli.test_audit import PLAN
 from tests.test_docs_loops import programs
 
@@ -57,13 +62,21 @@ def run(tmp_path: Path) -> Path:
     with Ledger.open(path=folder / "ledger.jsonl", plan=PLAN.to_json()) as book:
         for step in range(PLAN.steps):
             book.charge(step=step, event=PLAN.step_event)
-    head = read_ledger(path=folder / "ledger.jsonl").head
-    (folder / "privacy.json").write_text(json.dumps({"ledger": {"head": head}}))
     save_file(
         {"q.lora_A": torch.ones(2), "q.lora_B": torch.ones(2)},
         folder / "adapter_model.safetensors",
     )
+    state(folder)
     return folder
+
+
+def state(folder: Path) -> None:
+    """Write what a finished run states of itself, from its ledger."""
+    ledger = folder / "ledger.jsonl"
+    record_saved(ledger=ledger, files=adapter_checksums(folder=folder))
+    record = read_ledger(path=ledger)
+    (folder / "privacy.json").write_bytes(privacy_document(record=record, ledger=ledger.name))
+    (folder / "README.md").write_text(f"# Mine\n\n{statement(plan=record.plan, record=record)}")
 
 
 def examined(dpacc: Any, *words: object) -> tuple[int, dict[str, bool]]:
@@ -75,10 +88,10 @@ def examined(dpacc: Any, *words: object) -> tuple[int, dict[str, bool]]:
 
 
 def test_a_healthy_run(dpacc, run: Path) -> None:
-    """Ledger, charges, secret, proof, adapter, sampling, noise, sensitivity: all in plain words."""
+    """Ledger, charges, secret, proof, card, adapter, its origin, sampling, noise, sensitivity."""
     outcome = dpacc("doctor", run)
     assert outcome.code == 0
-    assert outcome.out.count("ok ") == 8
+    assert outcome.out.count("ok ") == 10
     assert "healthy" in outcome.out
     code, found = examined(dpacc, run)
     assert code == 0
@@ -106,7 +119,87 @@ def test_what_is_wrong_in_a_folder_is_named(dpacc, run: Path) -> None:
     code, found = examined(dpacc, run)
     assert code == 1
     ailing = {subject for subject, healthy in found.items() if not healthy}
-    assert ailing == {"charges", "secret", "proof", "adapter"}
+    assert ailing == {"charges", "secret", "proof", "card", "origin", "adapter"}
+
+
+def in_the_proof(*place: str, value: Any) -> Callable[[Path], None]:
+    """Edit one number of `privacy.json`."""
+
+    def forge(folder: Path) -> None:
+        document = json.loads((folder / "privacy.json").read_text())
+        inner = document
+        for name in place[:-1]:
+            inner = inner[name]
+        assert inner[place[-1]] != value
+        inner[place[-1]] = value
+        (folder / "privacy.json").write_text(json.dumps(document))
+
+    return forge
+
+
+def in_the_card(old: str, new: str) -> Callable[[Path], None]:
+    """Edit the card's words."""
+
+    def forge(folder: Path) -> None:
+        words = (folder / "README.md").read_text()
+        changed = re.sub(old, new, words, count=1)
+        assert changed != words
+        (folder / "README.md").write_text(changed)
+
+    return forge
+
+
+def another_runs_adapter(folder: Path) -> None:
+    """Copy in weights that this run never saved."""
+    weights = {"q.lora_A": torch.ones(2), "q.lora_B": torch.full((2,), 2.0)}
+    save_file(weights, folder / "adapter_model.safetensors")
+
+
+def a_step_more(folder: Path) -> None:
+    """Go on with the ledger and leave what was stated."""
+    with Ledger.open(path=folder / "ledger.jsonl", plan=PLAN.to_json()) as book:
+        book.charge(step=PLAN.steps, event=PLAN.step_event)
+
+
+FORGERIES = {
+    "ε in the proof": (in_the_proof("guarantee", "epsilon", value=0.1), "proof"),
+    "δ in the proof": (in_the_proof("guarantee", "delta", value=1e-9), "proof"),
+    "unit in the proof": (in_the_proof("guarantee", "unit", value="patient"), "proof"),
+    "attacks in the proof": (in_the_proof("attack_risk", "true_positives", value=0.01), "proof"),
+    "plan in the proof": (in_the_proof("plan", "noise_multiplier", value=9.0), "proof"),
+    "adapter in the proof": (in_the_proof("adapter", value={}), "proof"),
+    "ε in the card": (in_the_card(r"\(ε = [^,]*,", "(ε = 0.1,"), "card"),
+    "a limit less in the card": (in_the_card(r"- \*\*Held-out data.*\n", ""), "card"),
+    "a claim above the card": (in_the_card("# Mine", "# Mine, at ε = 0.1"), "card"),
+    "another run's adapter": (another_runs_adapter, "origin"),
+    "a ledger that went on": (a_step_more, "proof"),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_folder_is_unhealthy(run: Path, name: str) -> None:
+    """Whatever is edited afterwards is found by computing it anew from the ledger."""
+    forge, subject = FORGERIES[name]
+    findings = {each.subject: each for each in ledger_findings(folder=run)}
+    assert all(each.healthy for each in findings.values()), findings
+    forge(run)
+    findings = {each.subject: each for each in ledger_findings(folder=run)}
+    assert not findings[subject].healthy
+
+
+def test_an_adapter_that_no_ledger_names_is_unhealthy(run: Path) -> None:
+    """Without a record of what was saved it may be anyone's; an earlier save is the run's own."""
+    another_runs_adapter(run)
+    state(run)
+    first = {"q.lora_A": torch.ones(2), "q.lora_B": torch.ones(2)}
+    save_file(first, run / "adapter_model.safetensors")
+    (told,) = [each for each in ledger_findings(folder=run) if each.subject == "origin"]
+    assert (told.healthy, "save 1 of 2" in told.words) == (True, True)
+    (run / "ledger.jsonl").unlink()
+    with Ledger.open(path=run / "ledger.jsonl", plan=PLAN.to_json()) as book:
+        book.charge(step=0, event=PLAN.step_event)
+    (told,) = [each for each in ledger_findings(folder=run) if each.subject == "origin"]
+    assert (told.healthy, "may be another run's" in told.words) == (False, True)
 
 
 def test_a_broken_engine_makes_every_run_unhealthy(

@@ -51,13 +51,10 @@ def test_a_void_run_voids_the_total(dpacc, ledgers: list[Path]) -> None:
 
 
 def test_what_cannot_be_merged(dpacc, ledgers: list[Path], tmp_path: Path) -> None:
-    """Nothing, the same file twice, a copy, and a missing file are one line and code 2."""
-    copy = tmp_path / "copy.jsonl"
-    copy.write_bytes(ledgers[0].read_bytes())
+    """Nothing, the same file twice, and a missing file are one line and code 2."""
     for words, message in [
         ([], "LEDGERS"),
         ([ledgers[0], ledgers[0]], "named twice"),
-        ([*ledgers, copy], "the same run"),
         ([tmp_path / "absent.jsonl"], "cannot read"),
         ([*ledgers, "--delta", "2"], "delta"),
     ]:
@@ -65,3 +62,18 @@ def test_what_cannot_be_merged(dpacc, ledgers: list[Path], tmp_path: Path) -> No
         assert (outcome.code, outcome.out) == (2, "")
         assert outcome.err.count("\n") == 1
         assert message in outcome.err
+
+
+def test_copies_of_a_run_are_told(dpacc, ledgers: list[Path], tmp_path: Path) -> None:
+    """A copy adds nothing, one that went on adds its own steps, and the reader is told both."""
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(ledgers[0].read_bytes())
+    alone = json.loads(dpacc("merge", *ledgers, "--json").out)["epsilon"]
+    found = json.loads(dpacc("merge", *ledgers, copy, "--json").out)
+    assert found["epsilon"] == alone
+    with Ledger.open(path=copy, plan=PLAN) as ledger:
+        ledger.charge(step=30, event=STEP)
+    found = json.loads(dpacc("merge", *ledgers, copy, "--json").out)
+    assert found["epsilon"] > alone
+    assert "1 only in" in found["remarks"][0]
+    assert "30 common releases" in " ".join(dpacc("merge", *ledgers, copy).out.split())

@@ -95,10 +95,23 @@ def test_bad_ledgers(dpacc, path: Path, tmp_path: Path, command: str) -> None:
 
 @pytest.mark.parametrize("command", ["spend", "explain"])
 def test_a_plan_without_the_assumptions(dpacc, tmp_path: Path, command: str) -> None:
-    """A ledger opened with a plan of another kind is refused by naming what it lacks."""
+    """A ledger whose plan lacks what is needed is refused, and the remedy that is named works."""
     path = tmp_path / "ledger.jsonl"
-    Ledger.open(path=path, plan={"steps": 3}).close()
+    with pytest.warns(UserWarning, match="add them now"):
+        ledger = Ledger.open(path=path, plan={"steps": 3})
+    ledger.charge(step=0, event=STEP)
+    ledger.close()
     outcome = dpacc(command, path)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.count("\n") == 1
-    assert "the plan lacks adjacency" in outcome.err
+    assert "the ledger's plan lacks adjacency" in outcome.err
+    assert "after --settings" in outcome.err
+    rest = {name: value for name, value in PLAN.items() if name != "steps"}
+    (tmp_path / "rest.json").write_text(json.dumps(rest))
+    outcome = dpacc(command, path, "--settings", tmp_path / "rest.json", "--json")
+    assert outcome.code == 0, outcome.err
+    assert "given beside it" in outcome.out
+    (tmp_path / "other.json").write_text(json.dumps(rest | {"steps": 9}))
+    outcome = dpacc(command, path, "--settings", tmp_path / "other.json")
+    assert outcome.code == 2
+    assert "steps=3, not 9" in outcome.err

@@ -2,9 +2,11 @@
 
 import json
 import stat
+from hashlib import sha256
 
 import pytest
 import torch
+from dpacc_accounting import Ledger, read_ledger
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -55,6 +57,9 @@ def model(base_folder):
 
 def save(folder, model, base_folder):
     """Leave a whole run in the folder."""
+    with Ledger.open(path=folder / "ledger.jsonl", plan=PLAN.to_json()) as book:
+        for step in range(PLAN.steps):
+            book.charge(step=step, event=PLAN.step_event)
     save_run(
         folder=folder,
         model=model,
@@ -65,10 +70,7 @@ def save(folder, model, base_folder):
             expected_batch_size=10,
             steps=3,
         ),
-        plan=PLAN,
-        guarantee=PLAN.guarantee(),
-        statement="# Privacy statement\n\nIt holds.",
-        ledger_head="abc123",
+        ledger=folder / "ledger.jsonl",
         measurements=[
             Measurement(step=0, epsilon=0.0, quality=50.0),
             Measurement(step=3, epsilon=0.3, quality=40.0),
@@ -121,29 +123,35 @@ def base_logits(base_folder):
 
 
 def test_a_run_leaves_its_files_and_nothing_else(tmp_path, model, base_folder):
-    """The adapter, the proof, the card and the picture; no scratch file stays."""
+    """The adapter, the ledger, the proof, the card and the picture; no scratch file stays."""
     folder = new_run_folder(output_dir=tmp_path, name="demo")
     save(folder, model, base_folder)
     assert {path.name for path in folder.iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
+        "ledger.jsonl",
         "privacy.json",
         "privacy_utility.png",
         "README.md",
     }
-    assert "It holds." in (folder / "README.md").read_text(encoding="utf-8")
+    assert "## Privacy statement" in (folder / "README.md").read_text(encoding="utf-8")
     assert (folder / "privacy_utility.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_proof_holds_plan_and_guarantee(tmp_path, model, base_folder):
-    """`privacy.json` is strict JSON from which the plan can be read back and priced again."""
+    """`privacy.json` is strict JSON: plan, price, attacks, the ledger's end, the adapter's hash."""
     folder = new_run_folder(output_dir=tmp_path, name="demo")
     save(folder, model, base_folder)
     proof = json.loads((folder / "privacy.json").read_text(encoding="utf-8"))
     plan = PrivacyPlan.from_json(proof["plan"])
     assert plan == PLAN
     assert proof["guarantee"] == plan.guarantee().to_json()
-    assert proof["ledger"] == {"file": "ledger.jsonl", "head": "abc123"}
+    record = read_ledger(path=folder / "ledger.jsonl")
+    assert proof["ledger"] == {"file": "ledger.jsonl", "head": record.head}
+    assert proof["attack_risk"]["false_positives"] == 0.01
+    weights = (folder / "adapter_model.safetensors").read_bytes()
+    assert proof["adapter"]["adapter_model.safetensors"] == sha256(weights).hexdigest()
+    assert [*record.saved] == [proof["adapter"]]
 
 
 def test_a_failed_save_leaves_nothing_behind(tmp_path, model, monkeypatch):

@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers import EvalPrediction, Trainer
 from transformers.integrations import rewrite_logs
 
-from tests.dpacc.test_private_trainer import HELD_OUT, arguments, trainer
+from tests.dpacc.test_private_trainer import HELD_OUT, arguments, private, trainer
 from tests.dpacc.test_trackers import tensorboard_scalars
 from tests.tiny_models import collate, tiny_base
 
@@ -26,7 +26,12 @@ TIMES = {"runtime", "samples_per_second", "steps_per_second"}
 def test_tensorboard_gets_what_is_private_and_nothing_else(tmp_path: Path) -> None:
     """ε, learning rate and evaluations under their usual tags, each as in the log, ε as in the
     plan: no loss and no norm."""
-    run = trainer(tmp_path / "run", report_to=["tensorboard"], eval_strategy="epoch")
+    run = trainer(
+        tmp_path / "run",
+        privacy=private(fixed_seed=None),
+        report_to=["tensorboard"],
+        eval_strategy="epoch",
+    )
     run.train()
     expected: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for log in run.state.log_history:
@@ -121,6 +126,7 @@ def test_what_is_pushed_carries_its_privacy_and_no_private_step(
     monkeypatch.setattr("transformers.trainer.hf_api", lambda: hub)
     run = trainer(
         tmp_path / "run",
+        privacy=private(fixed_seed=None),
         push_to_hub=True,
         hub_model_id="me/private",
         hub_private_repo=True,

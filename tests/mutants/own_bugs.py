@@ -264,11 +264,12 @@ OWN_BUGS = (
         (
             Patch(
                 "dpacc.release",
-                "entry = JournalEntry(step=index, gradient=gradient, bound=self.bound.value)",
+                "entry = JournalEntry(step=index, gradient=gradient, bound=self.bound.value, charge=line)",
                 "entry = JournalEntry(\n"
                 "                step=index,\n"
                 "                gradient=clipped[: self._width] / self._plan.expected_batch_size,\n"
                 "                bound=self.bound.value,\n"
+                "                charge=line,\n"
                 "            )",
             ),
         ),

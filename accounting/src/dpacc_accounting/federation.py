@@ -155,11 +155,14 @@ def _example_level(federation: ExampleFederation) -> FederatedGuarantee:
     server = _priced(joined, federation)
     released = _released(rounds, chosen, joined, server, federation)
     units = _units(federation)
+    notes = {client.name: client.notes for client in federation.clients}
+    for names in federation.overlaps:
+        notes[_together(names)] = tuple(note for name in names for note in notes[name])
     prices = {
         name: Price(
             name=name,
-            server=replace(server[name], unit=units[name]),
-            released=replace(released[name], unit=units[name]),
+            server=replace(server[name], unit=units[name]).noted(notes[name]),
+            released=replace(released[name], unit=units[name]).noted(notes[name]),
         )
         for name in rounds
     }

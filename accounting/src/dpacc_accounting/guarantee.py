@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context, Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from dpacc_accounting.event_fields import shown
 
@@ -32,6 +33,21 @@ class Adjacency(StrEnum):
 
 METHOD_NAMES = {"pld": "PLD", "rdp": "RDP", "gaussian": "Gaussian closed form"}
 
+VOIDING_NOTES = frozenset({"fixed-seed", "not-private", "no-noise"})
+"""Subjects of notes after which no ε may be claimed; every other note qualifies it."""
+
+
+class Note(NamedTuple):
+    """A fact that voids or qualifies a guarantee, as a ledger holds it."""
+
+    subject: str
+    text: str
+
+    @property
+    def voids(self) -> bool:
+        """Whether no ε may be claimed beside it."""
+        return self.subject in VOIDING_NOTES
+
 
 @dataclass(frozen=True, kw_only=True)
 class Guarantee:
@@ -47,6 +63,7 @@ class Guarantee:
         method: how it was priced: "pld", "rdp" or "gaussian".
         slack: `epsilon` minus a certified lower bound on the exact ε at `delta`, >= 0. A method
             that computes no lower bound states the trivial one, 0, so its slack is `epsilon`.
+        notes: what voids or qualifies it. Beside a voiding note ε is infinite, whatever was given.
 
     >>> print(Guarantee(epsilon=7.99741, delta=1e-5, adjacency=Adjacency.ADD_OR_REMOVE,
     ...                 unit="example", method="pld", slack=0.001))
@@ -59,8 +76,54 @@ class Guarantee:
     unit: str
     method: str
     slack: float
+    notes: tuple[Note, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.void_because:
+            object.__setattr__(self, "epsilon", math.inf)
+            object.__setattr__(self, "slack", math.inf)
+
+    @property
+    def void_because(self) -> tuple[str, ...]:
+        """Why no ε may be claimed, if none may."""
+        return tuple(note.text for note in self.notes if note.voids)
+
+    @property
+    def qualified_by(self) -> tuple[str, ...]:
+        """What ε does not cover although this run did it, or what it rests on."""
+        return tuple(note.text for note in self.notes if not note.voids)
+
+    def noted(self, notes: Iterable[Note]) -> Guarantee:
+        """The same with these notes beside it, each once.
+
+        >>> bare = Guarantee(epsilon=1.0, delta=1e-5, adjacency=Adjacency.ADD_OR_REMOVE,
+        ...                  unit="example", method="pld", slack=0.0)
+        >>> bare.noted([Note("fixed-seed", "the noise came from seed 7")]).epsilon
+        inf
+        """
+        return replace(self, notes=tuple(dict.fromkeys((*self.notes, *notes))))
+
+    def figures(self) -> dict[str, float]:
+        """ε for trackers and logs, which take numbers alone: beside it a 1 for each note.
+
+        >>> logged = Note("logs", "losses were logged")
+        >>> Guarantee(epsilon=1.0, delta=1e-5, adjacency=Adjacency.ADD_OR_REMOVE, unit="example",
+        ...           method="pld", slack=0.0, notes=(logged,)).figures()
+        {'epsilon': 1.0, 'epsilon_qualified_by_logs': 1.0}
+        """
+        how = {True: "void_because_of", False: "qualified_by"}
+        said = [f"epsilon_{how[note.voids]}_{note.subject}" for note in self.notes]
+        return {"epsilon": self.epsilon, **{name.replace("-", "_"): 1.0 for name in said}}
 
     def __str__(self) -> str:
+        if self.void_because:
+            return f"NOT private, no ε may be claimed: {'; '.join(self.void_because)}"
+        return f"{self._claim()}{self._qualified()}"
+
+    def _qualified(self) -> str:
+        return f"; qualified: {'; '.join(self.qualified_by)}" if self.qualified_by else ""
+
+    def _claim(self) -> str:
         return (
             f"(ε = {rounded_up(self.epsilon)}, δ = {rounded_up(self.delta)})-DP, "
             f"{self.adjacency} adjacency, unit: {self.unit}, "
@@ -81,6 +144,8 @@ class Guarantee:
             "unit": self.unit,
             "method": self.method,
             "slack": _json_number(self.slack),
+            "void_because": list(self.void_because),
+            "qualified_by": list(self.qualified_by),
         }
 
 

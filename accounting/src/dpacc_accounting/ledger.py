@@ -7,6 +7,7 @@ says how their lines are chained.
 import json
 import operator
 import os
+import warnings
 import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -17,18 +18,19 @@ from uuid import uuid4
 
 from dpacc_accounting.event_documents import event_to_json
 from dpacc_accounting.events import Event
+from dpacc_accounting.guarantee import Note
 from dpacc_accounting.record import (
     START,
     VERSION,
     LedgerError,
     LedgerRecord,
-    Note,
     Release,
     is_torn_opening,
     parse,
     read_ledger,
     seal,
 )
+from dpacc_accounting.settings import PRICED, missing_settings
 
 __all__ = ["Ledger", "LedgerError", "LedgerRecord", "Note", "Release", "read_ledger"]
 
@@ -40,7 +42,8 @@ class Ledger:
     >>> from dpacc_accounting.events import Gaussian
     >>> folder = tempfile.TemporaryDirectory()
     >>> path = Path(folder.name) / "ledger.jsonl"
-    >>> with Ledger.open(path=path, plan={"steps": 2}) as ledger:
+    >>> plan = {"steps": 2, "unit": "example", "adjacency": "add-or-remove", "target_delta": 1e-5}
+    >>> with Ledger.open(path=path, plan=plan) as ledger:
     ...     ledger.charge(step=1, event=Gaussian(noise_multiplier=2.0))
     ...     ledger.charge(step=2, event=Gaussian(noise_multiplier=2.0))
     >>> read_ledger(path=path).event
@@ -56,13 +59,21 @@ class Ledger:
         self._head = START
         self._steps_charged = 0
         self._next_step = 0
+        self._notes: list[Note] = []
+        self._saved: Mapping[str, str] | None = None
+        self._session_due = False
 
     @classmethod
     def open(cls, *, path: Path | str, plan: Mapping[str, Any]) -> Self:
         """Create the ledger at ``path``, or reopen it when it was opened for the same ``plan``.
 
         The file is made with mode 0600 and stays locked until :meth:`close`; a last line torn by
-        a crash is cut away. Needs a POSIX system.
+        a crash is cut away. The first line written after a reopening follows a session line, a
+        random number by which copies that went on are told apart. Needs a POSIX system.
+
+        Warns:
+            UserWarning: a new ledger's plan lacks what a price needs, ``adjacency``, ``unit`` or
+                ``target_delta``; its first line cannot be changed later.
 
         Raises:
             LedgerError: another process writes to it, it is damaged, it was opened for another
@@ -70,6 +81,7 @@ class Ledger:
         """
         path = Path(path)
         document = _plain_plan(plan=plan)
+        _warn_of_missing_settings(document, path=path)
         try:
             _make_folder(path.parent)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -106,11 +118,35 @@ class Ledger:
             LedgerError: the line could not be stored.
         """
         self._append({"kind": "note", "subject": subject, "text": text})
+        self._notes.append(Note(subject, text))
+
+    def saved(self, *, files: Mapping[str, str]) -> None:
+        """Record what was saved from the releases up to here, unless the last record says so.
+
+        Args:
+            files: the SHA-256 of each file, by its name.
+
+        Raises:
+            LedgerError: the line could not be stored.
+        """
+        if self._saved != dict(files):
+            self._append({"files": dict(files), "kind": "saved"})
+            self._saved = dict(files)
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What voids or qualifies the guarantee, notes of earlier processes included."""
+        return tuple(self._notes)
 
     @property
     def steps_charged(self) -> int:
         """How many releases the ledger holds, those of earlier processes included."""
         return self._steps_charged
+
+    @property
+    def head(self) -> str:
+        """The hash of the last line."""
+        return self._head
 
     @property
     def last_step(self) -> int | None:
@@ -144,6 +180,8 @@ class Ledger:
         _refuse_other_plan(plan, record=record, path=self.path)
         self._head, self._steps_charged = record.head, len(record.releases)
         self._next_step = 0 if record.last_step is None else record.last_step + 1
+        self._notes, self._session_due = [*record.notes], True
+        self._saved = record.saved[-1] if record.saved else None
         self._mend(data[:size])
 
     def _mend(self, whole: bytes) -> None:
@@ -153,9 +191,13 @@ class Ledger:
             self._store(b"\n")
 
     def _append(self, body: Mapping[str, Any]) -> None:
-        line, head = seal(body, previous=self._head)
-        self._store(line)
-        self._head = head
+        due = [{"kind": "session", "session": uuid4().hex}] if self._session_due else []
+        lines, head = b"", self._head
+        for each in (*due, body):
+            line, head = seal(each, previous=head)
+            lines += line
+        self._store(lines)
+        self._head, self._session_due = head, False
 
     def _store(self, data: bytes) -> None:
         self._refuse_foreign_change()
@@ -187,6 +229,16 @@ class Ledger:
                 f"ledger {self.path} was deleted, replaced or changed while it was being written; "
                 "stop the run and restore the file"
             )
+
+
+def _warn_of_missing_settings(plan: Mapping[str, Any], *, path: Path) -> None:
+    if PRICED - plan.keys() and not path.exists():
+        warnings.warn(
+            f"the plan of the new ledger {path} lacks {', '.join(missing_settings(plan=plan))}; "
+            f"without {', '.join(sorted(PRICED))} it has no price, and without the rest no "
+            "statement: add them now, for a ledger's first line cannot be changed",
+            stacklevel=3,
+        )
 
 
 def _plain_plan(plan: Mapping[str, Any]) -> dict[str, Any]:

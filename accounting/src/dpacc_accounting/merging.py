@@ -1,16 +1,20 @@
-"""Several runs on the same data: their ledgers, composed into one total."""
+"""Several runs on the same data: their ledgers, composed into one total.
+
+Copies of one run's ledger may both have gone on: what they have in common was released once, and
+what each added was released besides. Their session lines tell which is which.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from dpacc_accounting.claims import what_holds
 from dpacc_accounting.events import Composed, Event
-from dpacc_accounting.guarantee import Adjacency, Guarantee
+from dpacc_accounting.guarantee import Adjacency, Guarantee, Note
 from dpacc_accounting.pricing import epsilon
-from dpacc_accounting.record import LedgerError, LedgerRecord
-from dpacc_accounting.wording import what_holds
+from dpacc_accounting.record import LedgerError, LedgerRecord, Release
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,7 @@ class MergedLedgers:
         together: the guarantee of all releases, composed; None where any part is void.
         event: all releases as one event.
         faults: why no ε may be claimed, if none may, each with its ledger's name.
-        remarks: what a reader should check, such as differing dataset sizes.
+        remarks: what a reader should check, such as copies of one run, or differing dataset sizes.
     """
 
     parts: Mapping[str, Guarantee | None]
@@ -42,8 +46,11 @@ def merge_ledgers(
         delta: δ at which every ε is stated; the smallest of the plans' when left out.
 
     Raises:
-        LedgerError: no ledger, the same run twice, or ledgers whose adjacencies or privacy units
-            differ, so that their guarantees speak of different neighbours.
+        LedgerError: no ledger, or ledgers whose adjacencies or privacy units differ, so that their
+            guarantees speak of different neighbours.
+
+    Lines that copies of one run share are counted once, and every copy's own lines. Where a ledger
+    of version 1 has no session lines to tell them by, all lines of every copy are counted.
 
     Source: adaptive composition as in `epsilon`: all releases' losses add up, which is tighter
     than adding the runs' ε.
@@ -67,13 +74,14 @@ def merge_ledgers(
         for name, record in records.items()
     }
     faults = tuple(f"{name}: {fault}" for name, (_, why) in found.items() for fault in why)
-    event = Composed(events=tuple(record.event for record in records.values()))
+    runs = _by_run(records)
+    event = Composed(events=tuple(part for copies in runs for part in _released(copies)))
     return MergedLedgers(
         parts={name: guarantee for name, (guarantee, _) in found.items()},
         together=None if faults else _together(records, event, delta),
         event=event,
         faults=faults,
-        remarks=_remarks(records),
+        remarks=(*(_on_copies(copies) for copies in runs if len(copies) > 1), *_on_sizes(records)),
     )
 
 
@@ -87,20 +95,53 @@ def _together(records: Mapping[str, LedgerRecord], event: Event, delta: float) -
     plan = next(iter(records.values())).plan
     adjacency = Adjacency(plan["adjacency"])
     found = epsilon(event=event, delta=delta, adjacency=adjacency, unit=plan["unit"])
-    return found if math.isfinite(found.epsilon) else None
+    said = (Note(n.subject, f"{name}: {n.text}") for name, r in records.items() for n in r.notes)
+    return found.noted(said) if math.isfinite(found.epsilon) else None
+
+
+def _by_run(records: Mapping[str, LedgerRecord]) -> list[dict[str, LedgerRecord]]:
+    """The ledgers, those of one run together."""
+    runs: dict[str, dict[str, LedgerRecord]] = {}
+    for name, record in records.items():
+        runs.setdefault(record.run, {})[name] = record
+    return [*runs.values()]
+
+
+def _told_apart(copies: Mapping[str, LedgerRecord]) -> bool:
+    return all(record.tells_copies_apart for record in copies.values())
+
+
+def _released(copies: Mapping[str, LedgerRecord]) -> list[Event]:
+    """What one run's ledgers released: common lines once, and each copy's own."""
+    records = [*copies.values()]
+    if len(records) == 1 or not _told_apart(copies):
+        return [record.event for record in records]
+    every: dict[str, Release] = {}
+    for record in records:
+        every.update(zip(record.release_hashes, record.releases, strict=True))
+    return [replace(records[0], releases=tuple(every.values())).event]
+
+
+def _on_copies(copies: Mapping[str, LedgerRecord]) -> str:
+    run = next(iter(copies.values())).run
+    names = " and ".join(copies)
+    if not _told_apart(copies):
+        return (
+            f"{names} are ledgers of one run, {run}, begun before ledgers told copies apart: every "
+            "release of each is counted; where one is a mere copy, name the longer alone"
+        )
+    lines = {name: set(record.release_hashes) for name, record in copies.items()}
+    common = set.intersection(*lines.values())
+    own = ", ".join(f"{len(each - common)} only in {name}" for name, each in lines.items())
+    return (
+        f"{names} are copies of one run, {run}: {len(common)} common releases are counted once, "
+        f"{own}"
+    )
 
 
 def _refuse_strangers(records: Mapping[str, LedgerRecord]) -> None:
     if not records:
         raise LedgerError("no ledger was given; name those of the runs on the same data")
-    runs: dict[str, str] = {}
-    for name, record in records.items():
-        if record.run in runs:
-            raise LedgerError(
-                f"{runs[record.run]} and {name} are the same run, {record.run}; "
-                "give the longer ledger once"
-            )
-        runs[record.run] = name
     for setting in ("adjacency", "unit"):
         values = {name: record.plan.get(setting) for name, record in records.items()}
         if len(set(values.values())) > 1:
@@ -111,11 +152,13 @@ def _refuse_strangers(records: Mapping[str, LedgerRecord]) -> None:
             )
 
 
-def _remarks(records: Mapping[str, LedgerRecord]) -> tuple[str, ...]:
-    sizes = {name: record.plan.get("dataset_size") for name, record in records.items()}
-    if len(set(sizes.values())) == 1:
+def _on_sizes(records: Mapping[str, LedgerRecord]) -> tuple[str, ...]:
+    sized = {
+        name: r.plan["dataset_size"] for name, r in records.items() if "dataset_size" in r.plan
+    }
+    if len(set(sized.values())) <= 1:
         return ()
-    said = ", ".join(f"{name}: {size}" for name, size in sizes.items())
+    said = ", ".join(f"{name}: {size}" for name, size in sized.items())
     return (
         f"the dataset sizes differ ({said}); the total covers units that are in all of them, and "
         "therefore every unit",

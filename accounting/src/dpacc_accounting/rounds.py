@@ -16,7 +16,7 @@ from dpacc_accounting.events import (
     PoissonSampled,
     Repeated,
 )
-from dpacc_accounting.guarantee import Adjacency
+from dpacc_accounting.guarantee import Adjacency, Note
 
 NoiseKind: TypeAlias = Literal["central", "distributed-gaussian", "discrete-gaussian", "skellam"]
 
@@ -94,6 +94,7 @@ class Client:
         choices: ε of each choice that it made from its data by an exponential mechanism, such as
             that of its own rank; both views count them.
         unit: what one row of its data stands for; None where it is the federation's.
+        notes: what its ledger says beside its releases, which voids or qualifies either price.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Client:
     calibrated: bool = False
     choices: tuple[float, ...] = ()
     unit: str | None = None
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

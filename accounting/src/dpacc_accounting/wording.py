@@ -4,42 +4,31 @@ Every number comes from the plan, the ledger or the accountant, and none is roun
 favour: ε, δ and attack risks are rounded up.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from dpacc_accounting.amplification import without_amplification
+from dpacc_accounting.claims import (
+    AttackBounds,
+    attack_bounds,
+    claim_of,
+    planned_step,
+    released,
+    void_because,
+)
 from dpacc_accounting.describing import described
 from dpacc_accounting.event_fields import nested_events
-from dpacc_accounting.events import Event, Gaussian, PoissonSampled, Repeated, Selected
+from dpacc_accounting.events import Event, Selected
 from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee, rounded_up
 from dpacc_accounting.pricing import epsilon
 from dpacc_accounting.record import LedgerRecord
-from dpacc_accounting.tradeoff import advantage_bound, detection_bound
-
-VOIDING_NOTES = frozenset({"fixed-seed", "not-private"})
-"""Subjects of ledger notes after which no ε may be claimed."""
+from dpacc_accounting.settings import SCALES, require_statable
 
 _NEIGHBOURS = {
     Adjacency.ADD_OR_REMOVE: "datasets that differ by adding or removing one {unit}",
     Adjacency.REPLACE_ONE: "datasets of equal size that differ by replacing one {unit}",
 }
-_SCALES = {
-    "flat": "by min(1, C / norm)",
-    "automatic": "by C / (norm + 0.01)",
-    "per-layer": "layer by layer, by min(1, C / (√K · norm)) for K layers",
-    "adaptive": "by min(1, C / norm)",
-}
-_NUMBERS = {
-    "dataset_size",
-    "expected_batch_size",
-    "steps",
-    "noise_multiplier",
-    "max_grad_norm",
-    "target_delta",
-}
-_WORDS = {"unit", "adjacency", "sampling", "clipping"}
 _ROWS = (
     ", with all examples that the run was told are its own (their gradients are averaged into one "
     "before clipping); where it was told of none, each example is taken for another's"
@@ -48,6 +37,10 @@ _NOT_COVERED = """\
 ## What it does not cover
 
 - **Hyper-parameter tuning.** {tuning}
+- **What was read off the data before training.** Class weights, vocabularies, label names and \
+their number, normalisation, length caps, the choice of a chat template: whatever was computed \
+from the private data without noise to set the run up is not in ε, and some of it is handed on \
+with the model.
 - **Metrics without noise.** Training losses, gradient norms, clipped fractions and actual batch \
 sizes are computed from private data: whoever publishes them gives more away than ε says.
 - **Held-out data.** Metrics on it, and model choices made by them, reveal facts about it.
@@ -83,16 +76,19 @@ def statement(
     >>> print(statement(plan=plan).splitlines()[0])
     # Privacy statement
     """
-    guarantee, faults = what_holds(plan=plan, record=record, guarantee=guarantee)
-    if guarantee is None:
-        claim = [_no_claim(faults)]
+    require_statable(plan=plan, record=record)
+    claim = claim_of(plan=plan, record=record, guarantee=guarantee)
+    event = released(plan=plan, record=record)
+    bounds = attack_bounds(event=event, claim=claim)
+    if bounds is None:
+        words = [_no_claim(void_because(claim))]
     else:
-        claim = [_claim(guarantee, record) + _amplification(plan, record, guarantee)]
-        claim.append(_attack_risk(guarantee))
+        words = [_claim(claim, plan, record) + _amplification(event, claim) + _qualified(claim)]
+        words.append(_attack_risk(bounds, claim.unit))
     limits = _NOT_COVERED.format(
-        unit=plan["unit"], size=plan["dataset_size"], tuning=_tuning(_event(plan, record))
+        unit=plan["unit"], size=plan["dataset_size"], tuning=_tuning(event)
     )
-    parts = ["# Privacy statement", *claim, _mechanism(plan, record), limits]
+    parts = ["# Privacy statement", *words, _mechanism(plan, record), limits]
     return "\n\n".join([*parts, *([_books(plan, record)] if record else [])]) + "\n"
 
 
@@ -108,51 +104,12 @@ def _tuning(event: Event) -> str:
     )
 
 
-def what_holds(
-    *,
-    plan: Mapping[str, Any],
-    record: LedgerRecord | None = None,
-    guarantee: Guarantee | None = None,
-    delta: float | None = None,
-) -> tuple[Guarantee | None, list[str]]:
-    """The guarantee that may be claimed, or None and the reasons why none may.
-
-    Args:
-        plan: the run's settings, as for :func:`statement`.
-        record: the ledger to price; without it, the whole plan is.
-        guarantee: what pricing gave, where that is known already.
-        delta: the δ at which ε is stated; the plan's when left out.
-
-    Raises:
-        ValueError: the plan lacks a setting, or cannot be priced.
-    """
-    _require_settings(plan)
-    faults = [n.text for n in record.notes if n.subject in VOIDING_NOTES] if record else []
-    if plan["noise_multiplier"] == 0:
-        faults.append("the noise multiplier is 0, so no noise was added")
-    if faults:
-        return None, faults
-    promise = guarantee or _price(plan, record, plan["target_delta"] if delta is None else delta)
-    if math.isinf(promise.epsilon):
-        return None, [f"no finite ε holds at δ = {rounded_up(promise.delta)}"]
-    return promise, []
-
-
-def _price(plan: Mapping[str, Any], record: LedgerRecord | None, delta: float) -> Guarantee:
-    adjacency, event = Adjacency(plan["adjacency"]), _event(plan, record)
-    return epsilon(event=event, delta=delta, adjacency=adjacency, unit=plan["unit"])
-
-
-def _event(plan: Mapping[str, Any], record: LedgerRecord | None) -> Event:
-    return record.event if record else Repeated(event=_step(plan), times=plan["steps"])
-
-
 def _no_claim(faults: list[str]) -> str:
     reasons = "\n".join(f"- {fault}" for fault in faults)
     return f"**This run is NOT private.** No ε may be claimed for it:\n\n{reasons}"
 
 
-def _claim(guarantee: Guarantee, record: LedgerRecord | None) -> str:
+def _claim(guarantee: Guarantee, plan: Mapping[str, Any], record: LedgerRecord | None) -> str:
     what = "What this run released is" if record else "What this plan would release is"
     neighbours = _NEIGHBOURS[guarantee.adjacency].format(unit=guarantee.unit)
     method = METHOD_NAMES.get(guarantee.method, guarantee.method)
@@ -167,15 +124,29 @@ def _claim(guarantee: Guarantee, record: LedgerRecord | None) -> str:
 private**.
 
 - **Privacy unit:** one {guarantee.unit}{rows}.
-- **Adjacency:** {guarantee.adjacency}: {neighbours}.
+- **Adjacency:** {guarantee.adjacency}: {neighbours}. {_size(guarantee, plan["dataset_size"])}
 - **Accountant:** {method}. ε is an upper bound; {slack}."""
 
 
-def _amplification(
-    plan: Mapping[str, Any], record: LedgerRecord | None, guarantee: Guarantee
-) -> str:
+def _size(guarantee: Guarantee, size: int) -> str:
+    """Why N may stand beside a promise that hides whether one more unit is there."""
+    if guarantee.adjacency is Adjacency.REPLACE_ONE:
+        return f"All have N = {size} {guarantee.unit}s."
+    return (
+        f"N = {size} is nevertheless printed here: the dataset's size is treated as public, so "
+        "that what is hidden is which units are in it, and not how many."
+    )
+
+
+def _qualified(claim: Guarantee) -> str:
+    if not claim.qualified_by:
+        return ""
+    facts = "".join(f"\n  - {text}" for text in claim.qualified_by)
+    return f"\n- **Qualified:** what follows is not in ε, or ε rests on it:{facts}"
+
+
+def _amplification(event: Event, guarantee: Guarantee) -> str:
     """What the same noise promises against someone who knows the samples, where that differs."""
-    event = _event(plan, record)
     bare = without_amplification(event=event)
     known = epsilon(event=bare, delta=guarantee.delta, adjacency=guarantee.adjacency)
     if bare == event or known.epsilon <= guarantee.epsilon:
@@ -186,18 +157,19 @@ knows every sample, or had they not been drawn that way, the same noise gives \
 ε = {rounded_up(known.epsilon)} at the same δ."""
 
 
-def _attack_risk(guarantee: Guarantee) -> str:
-    caught = rounded_up(100 * detection_bound(guarantee=guarantee, false_alarms=0.01))
-    advantage = rounded_up(100 * advantage_bound(guarantee=guarantee))
+def _attack_risk(bounds: AttackBounds, unit: str) -> str:
+    alarms = f"{100 * bounds.false_positives:g}%"
     return f"""\
 ## What an attacker can learn
 
-Let an attacker know every detail of the run and all data but one {guarantee.unit}'s, and decide \
-from the outcome which of two neighbouring datasets was used. Whatever the method, (ε, δ) implies:
+Let an attacker know every detail of the run and all data but one {unit}'s, and decide from the \
+outcome which of two neighbouring datasets was used. Whatever the method, the trade-off curve of \
+what is released implies:
 
-- at a false-positive rate of 1%, a true-positive rate of at most {caught}% (guessing has 1%);
-- at any rate, a true-positive rate at most {advantage} percentage points above the false-positive \
-rate (guessing has 0).
+- at a false-positive rate of {alarms}, a true-positive rate of at most \
+{rounded_up(100 * bounds.true_positives)}% (guessing has {alarms});
+- at any rate, a true-positive rate at most {rounded_up(100 * bounds.advantage)} percentage points \
+above the false-positive rate (guessing has 0).
 
 These bounds hold for every attack, known or not."""
 
@@ -216,7 +188,7 @@ DP-SGD (arXiv 1607.00133), {done} steps. In each step:
 1. **Sampling.** Each of the {size} {unit}s takes part with probability {batch}/{size} = \
 {batch / size:.6g}, independently of the others and of other steps (Poisson sampling), drawn by \
 dpacc's own sampler from a secret key. Shuffled batches would not have this guarantee.
-2. **Clipping.** Each drawn {unit}'s {whose} is multiplied {_SCALES[plan["clipping"]]}, so that \
+2. **Clipping.** Each drawn {unit}'s {whose} is multiplied {SCALES[plan["clipping"]]}, so that \
 its norm is at most C = {norm}; one that is not finite counts as zero.
 3. **Noise.** {_noise(plan["clipping"], sigma, norm)}{_grid(plan)}
 4. **Update.** The noised sum is divided by the public expected batch size, {batch}, and handed to \
@@ -252,7 +224,7 @@ def _grid(plan: Mapping[str, Any]) -> str:
 
 def _books(plan: Mapping[str, Any], record: LedgerRecord) -> str:
     facts = [f"Run {record.run}: {len(record.releases)} releases, last hash {record.head}."]
-    others = Counter(r.event for r in record.releases if r.event != _step(plan))
+    others = Counter(r.event for r in record.releases if r.event != planned_step(plan=plan))
     if others:
         count = sum(others.values())
         facts.append(f"{count} releases are not the plan's step; ε counts them as they were:")
@@ -264,25 +236,3 @@ def _books(plan: Mapping[str, Any], record: LedgerRecord) -> str:
         facts.append("A crash tore the last line; what it announced was never released.")
     facts += [f"Note on {note.subject}: {note.text}." for note in record.notes]
     return "\n".join(["## Ledger", "", *(f"- {fact}" for fact in facts)])
-
-
-def _step(plan: Mapping[str, Any]) -> Event:
-    return PoissonSampled(
-        probability=plan["expected_batch_size"] / plan["dataset_size"],
-        event=Gaussian(noise_multiplier=plan["noise_multiplier"]),
-    )
-
-
-def _require_settings(plan: Mapping[str, Any]) -> None:
-    missing = sorted((_NUMBERS | _WORDS) - plan.keys())
-    if missing:
-        raise ValueError(f"the plan lacks {', '.join(missing)}; add them to state a guarantee")
-    for name in sorted(_NUMBERS):
-        value = plan[name]
-        if not isinstance(value, int | float) or value < 0 or (value == 0 and "noise" not in name):
-            raise ValueError(f"the plan's {name}={value!r} is not a number above 0")
-    if plan["sampling"] != "poisson" or plan["clipping"] not in _SCALES:
-        raise ValueError(
-            f"sampling={plan['sampling']!r}, clipping={plan['clipping']!r} cannot be put in words "
-            f"here; the known ones are 'poisson' and {sorted(_SCALES)}"
-        )

@@ -121,7 +121,7 @@ class SharedNoise:
     def plan(self) -> dict[str, Any]:
         """What a ledger is opened for."""
         return {
-            **asdict(self.privacy),
+            **self.privacy.stated,
             "secure_sum": asdict(self.settings),
             "dimension": self.dimension,
         }

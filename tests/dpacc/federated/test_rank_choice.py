@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
-from dpacc_accounting import Composed, ExponentialMechanism, epsilon, read_ledger
+from dpacc_accounting import ExponentialMechanism, merge_ledgers, read_ledger
 
 from dpacc.cli.main import dpacc
 from dpacc.errors import ConfigurationError
@@ -34,6 +34,7 @@ from tests.dpacc.federated.test_aggregation import BOTH
 
 WIDE = LoraSettings(rank=8, target_modules=LORA.target_modules)
 EIGHT = Compression(bits=8)
+DP = DPSettings(epsilon=20.0, delta=1e-3, expected_batch_size=4)
 
 
 @pytest.mark.parametrize("compression", [None, EIGHT, Compression(bits=4, keep=0.1)])
@@ -154,7 +155,7 @@ def test_a_choice_is_charged_before_it_is_made_and_never_made_twice(
 ) -> None:
     """Where the draw dies the charge stays, and the shared rank; nothing is drawn again."""
     setting = PrivateRank(epsilon=0.5)
-    books = RankBooks(setting=setting, folder=tmp_path, shared=8)
+    books = RankBooks(setting=setting, folder=tmp_path, shared=8, dp=DP)
     assert not books.charged
 
     def die(*_: Any, **__: Any) -> int:
@@ -163,7 +164,7 @@ def test_a_choice_is_charged_before_it_is_made_and_never_made_twice(
     monkeypatch.setattr("dpacc.federated.rank_choice.draw_rank", die)
     with pytest.raises(KeyboardInterrupt):
         books.choose({1: 1, 2: 0, 4: 0, 8: 0})
-    again = RankBooks(setting=setting, folder=tmp_path, shared=8)
+    again = RankBooks(setting=setting, folder=tmp_path, shared=8, dp=DP)
     assert again.charged
     assert again.rank == 8
     (release,) = read_ledger(path=tmp_path / "rank_ledger.jsonl").releases
@@ -181,7 +182,7 @@ def federated(folder: Path, **changes: Any) -> tuple[Any, Any]:
 
 def test_a_client_chooses_after_the_first_round_and_keeps_its_total(folder: Path) -> None:
     """One choice, before round 2; steps and choice together stay within ε, by every account."""
-    one, history = federated(folder)
+    one, history = federated(folder, fixed_seed=None)
     chosen = json.loads((folder / "site-1" / "rank.json").read_text())["rank"]
     assert [report.failed for report in history.rounds] == [{}, {}, {}]
     assert one.training.ranks.rank == chosen
@@ -194,7 +195,7 @@ def test_a_client_chooses_after_the_first_round_and_keeps_its_total(folder: Path
 
 def test_compose_and_merge_price_the_choice_too(folder: Path) -> None:
     """`compose` on the rounds and `merge` of the two ledgers give the ε that the client states."""
-    _, history = federated(folder)
+    _, history = federated(folder, fixed_seed=None)
     (folder / "rounds.yaml").write_text(yaml.safe_dump(history.federation()))
     told = CliRunner().invoke(
         dpacc, ["compose", str(folder / "rounds.yaml"), "--json"], catch_exceptions=False
@@ -203,9 +204,12 @@ def test_compose_and_merge_price_the_choice_too(folder: Path) -> None:
     stated = history.epsilons()["site-1"]
     assert price["server"]["epsilon"] == pytest.approx(stated, rel=1e-9)
     place = folder / "site-1"
-    events = [read_ledger(path=place / f"{n}.jsonl").event for n in ("ledger", "rank_ledger")]
-    merged = epsilon(event=Composed(events=tuple(events)), delta=1e-3).epsilon
-    assert merged == pytest.approx(stated, rel=1e-9)
+    ledgers = {n: read_ledger(path=place / f"{n}.jsonl") for n in ("ledger", "rank_ledger")}
+    merged = merge_ledgers(records=ledgers)
+    assert merged.remarks == ()
+    assert merged.together is not None
+    assert merged.together.epsilon == pytest.approx(stated, rel=1e-9)
+    assert "exponential mechanism" in merged.together.qualified_by[0]
 
 
 def test_a_restarted_client_keeps_the_rank_that_it_chose(folder: Path) -> None:

@@ -145,7 +145,7 @@ def test_every_step_is_in_the_ledger_before_the_update_is_kept(
 def test_a_client_stops_when_its_budget_is_spent(folder: Path) -> None:
     """Noise sized for one round pays for one; in the second the client says so, others go on."""
     history = server(folder).train(
-        clients=[client(folder, 1, dp={"most_rounds": 1}), client(folder, 2)]
+        clients=[client(folder, 1, dp={"most_rounds": 1}, fixed_seed=None), client(folder, 2)]
     )
     assert history.rounds[0].survivors == ("site-1", "site-2")
     assert history.rounds[1].survivors == ("site-2",)
@@ -157,7 +157,7 @@ def test_personal_budgets_hold_under_random_participation(folder: Path) -> None:
     """Whoever is asked when, no client's ledger ever costs more than that client's own budget."""
     budgets = {1: 2.0, 2: 6.0, 3: 20.0}
     clients = [
-        client(folder, n, dp={"epsilon": epsilon, "most_rounds": 2})
+        client(folder, n, dp={"epsilon": epsilon, "most_rounds": 2}, fixed_seed=None)
         for n, epsilon in budgets.items()
     ]
     history = server(folder, num_clients=3, rounds=5).train(
@@ -175,7 +175,10 @@ def test_personal_budgets_hold_under_random_participation(folder: Path) -> None:
 
 def test_composing_the_run_anew_gives_each_clients_own_epsilon(folder: Path) -> None:
     """`dpacc compose` on what the server wrote prices each client as its own ledger does."""
-    clients = [client(folder, 1, dp={"most_rounds": 1}), client(folder, 2)]
+    clients = [
+        client(folder, 1, dp={"most_rounds": 1}, fixed_seed=None),
+        client(folder, 2, fixed_seed=None),
+    ]
     history = server(folder).train(clients=clients)
     rounds = folder / "rounds.yaml"
     rounds.write_text(yaml.safe_dump(history.federation()))
@@ -275,7 +278,7 @@ def test_the_layout_names_what_averaging_takes_for_granted(folder: Path) -> None
 def test_a_client_tells_what_its_ledger_holds_and_nothing_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside the adapter: name, rank, unit and eight numbers, which follow from public settings."""
+    """Beside the adapter: name, rank, unit, eight numbers and what voids them, all of it public."""
     one, answers = client(folder, 1), []
     answer = one.answer
     monkeypatch.setattr(one, "answer", lambda asked: answers.append(answer(asked)) or answers[-1])
@@ -286,7 +289,8 @@ def test_a_client_tells_what_its_ledger_holds_and_nothing_else(
     assert dict(told["config"]) == {"client": "site-1", "rank": 2, "unit": "example"}
     plan = one.training.plan
     assert dict(told["metrics"]) == {
-        "epsilon": plan.guarantee(steps=3).epsilon,
+        "epsilon": float("inf"),
+        "void-because-of:fixed-seed": 1.0,
         "delta": DELTA,
         "epsilon-budget": 20.0,
         "noise-multiplier": plan.noise_multiplier,

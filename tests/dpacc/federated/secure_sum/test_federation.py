@@ -60,7 +60,7 @@ def test_a_secure_federation_is_the_plain_one(folder: Path, protocol: ProtocolNa
     spacing = FixedPoint.fitting(clients=3, reach=8.0).spacing
     assert np.abs(weights(plain) - weights(hidden)).max() <= spacing / 2 + 1e-9
     assert sorted(history.epsilons()) == ["site-1", "site-2", "site-3"]
-    assert history.guarantee().worst_server.server.epsilon <= 20.0
+    assert history.guarantee().worst_server.server.void_because == ("fixed-seed",)
 
 
 def test_a_client_of_its_own_rank_is_summed_at_the_shared_one(folder: Path) -> None:
