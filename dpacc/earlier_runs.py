@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dpacc_accounting import Composed, Event, LedgerRecord, Repeated, epsilon, read_ledger
+from dpacc_accounting.claims import what_holds
 from dpacc_accounting.guarantee import rounded_up
 from dpacc_accounting.record import LedgerError
-from dpacc_accounting.wording import what_holds
 
 from dpacc.artifacts import new_run_folder
 from dpacc.errors import ConfigurationError

@@ -40,6 +40,7 @@ STATING = {
     "dpacc/cli/verify.py": _BY_SOURCE,
     "dpacc/doctor/stated.py": "compares with what the ledger gives, checked below",
     "dpacc/drop_in.py": "get_epsilon, checked below",
+    "dpacc/earlier_runs.py": "says nothing where one of the runs is void",
     "dpacc/engine.py": "guarantee(), checked below",
     "dpacc/federated/history.py": "prices what clients said of themselves, checked below",
     "dpacc/federated/local_training.py": "guarantee() of its engine",
