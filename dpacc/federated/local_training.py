@@ -78,7 +78,7 @@ class LocalTraining:
         )
         # The engine opens it at the first step, and an update that is sent again takes none.
         with Ledger.open(path=folder / "ledger.jsonl", plan=self.plan.to_json()) as ledger:
-            self._charged_before = ledger.steps_charged
+            self._charged_before, self._noted_before = ledger.steps_charged, ledger.notes
         self.ranks = adapter.ranks
         adapters = [p for p in adapter.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(adapters, lr=config.learning_rate, weight_decay=0.0)
@@ -190,8 +190,9 @@ class LocalTraining:
 
     @property
     def spent(self) -> Guarantee:
-        """What all charged steps promise."""
-        return self.plan.guarantee(steps=self.steps_charged)
+        """What all charged steps promise, with what voids or qualifies it."""
+        notes = (*self._noted_before, *self._engine.books.notes)
+        return self.plan.guarantee(steps=self.steps_charged).noted(notes)
 
     def close(self) -> None:
         """Let go of the ledger, and of the activations that were kept."""
