@@ -68,7 +68,7 @@ def draw_spending(
     axes.plot(steps, epsilons, color=_SERVER, linewidth=2)
     axes.plot(steps[-1:], epsilons[-1:], color=_SERVER, marker="o", markersize=6, clip_on=False)
     axes.annotate(
-        f"ε = {epsilons[-1]:.4g}",
+        f"ε = {rounded_up(epsilons[-1])}",
         (steps[-1], epsilons[-1]),
         xytext=(-8, -16),
         textcoords="offset points",
@@ -81,10 +81,11 @@ def draw_spending(
     axes.set_ylim(0, 1.15 * max([*epsilons, budget or 0.0]))
     axes.set_xlim(0, steps[-1])
     axes.set_title("Privacy spent", fontsize=13, color=_INK, loc="left")
+    _whole_ticks(axes)
     _dress(
         axes,
         x=f"logical steps{_qualified(promise)}",
-        y=f"ε at δ = {promise.delta:g}, {promise.adjacency}",
+        y=f"ε at δ = {rounded_up(promise.delta)}, {promise.adjacency}",
     )
     return _png(figure)
 
@@ -260,6 +261,12 @@ def _log_ticks(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xscale("log")
     axes.set_xticks([*values], [f"{value:g}" for value in values])
     axes.set_xticks([], minor=True)
+
+
+def _whole_ticks(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _figure(*, width: float = 7.2, height: float = 4.2) -> tuple[Figure, Axes]:

@@ -17,6 +17,7 @@ from dpacc.cli.promise import promise_rows
 @click.option("--delta", type=float, help="δ that goes with ε; well below 1/N.")
 @click.option("--dataset-size", type=int, help="N, the number of examples.")
 @click.option("--batch-size", type=int, help="Expected size of a logical batch.")
+@click.option("--sample-rate", type=float, help="q = batch / N, instead of both sizes.")
 @click.option("--epochs", type=float, help="Passes over the data; steps = ⌈epochs·N / batch⌉.")
 @click.option("--steps", type=int, help="Logical steps, instead of epochs.")
 @click.option("--noise-multiplier", type=float, help="σ; then one other quantity is left out.")
@@ -114,7 +115,7 @@ def _document(found: Calibration, free: FreeQuantity, settings: dict[str, Any]) 
         "sample_rate": found.sample_rate,
         "sampling": found.sampling,
         "dataset_size": settings["dataset_size"],
-        "batch_size": _batch_size(found, settings),
+        "batch_size": settings["dataset_size"] and _batch_size(found, settings),
         "target_epsilon": settings["epsilon"],
         **targets,
         "event": event_to_json(event=found.event),
@@ -124,12 +125,13 @@ def _document(found: Calibration, free: FreeQuantity, settings: dict[str, Any]) 
 def _facts(
     found: Calibration, free: FreeQuantity, settings: dict[str, Any]
 ) -> list[tuple[str, str]]:
-    promise, size, batch = found.guarantee, settings["dataset_size"], _batch_size(found, settings)
-    sigma, rate = rounded_up(found.noise_multiplier, digits=6), f"{found.sample_rate:.6g}"
+    promise, size, rate = found.guarantee, settings["dataset_size"], f"{found.sample_rate:.6g}"
+    sigma, epochs = rounded_up(found.noise_multiplier, digits=6), found.steps * found.sample_rate
+    sizes = f" = {_batch_size(found, settings)}/{size}" if size else ""
     return [
         ("noise multiplier σ", sigma),
-        ("steps T", f"{found.steps}, {found.steps * batch / size:.4g} epochs"),
-        ("sampling probability q", f"{rate} = {batch}/{size}"),
+        ("steps T", f"{found.steps}, {epochs:.4g} epochs"),
+        ("sampling probability q", f"{rate}{sizes}"),
         *promise_rows(promise),
         *_target(settings),
         ("sampling", f"{found.sampling}: shuffled batches would not be covered"),

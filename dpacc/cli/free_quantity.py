@@ -17,6 +17,7 @@ from dpacc_accounting import (
     calibrate_noise_to_advantage,
     calibrate_noise_to_detection,
     calibrate_steps,
+    noise_at_rate,
 )
 
 RISKS = ("advantage", "true_positives", "false_positives")
@@ -74,6 +75,11 @@ _TRAINING = ("dataset_size", "batch_size", *_LENGTH)
 _NOISE = FreeQuantity(
     name="noise_multiplier", solver=calibrate_noise, takes=("epsilon", "delta", *_TRAINING)
 )
+_NOISE_AT_RATE = FreeQuantity(
+    name="noise_multiplier",
+    solver=noise_at_rate,
+    takes=("epsilon", "delta", "sample_rate", *_LENGTH),
+)
 _ADVANTAGE = FreeQuantity(
     name="noise_multiplier",
     solver=calibrate_noise_to_advantage,
@@ -112,6 +118,8 @@ def free_quantity(*, settings: Mapping[str, Any]) -> FreeQuantity:
     ...                         "epsilon": 8.0}).name
     'delta'
     """
+    if settings.get("sample_rate") is not None:
+        return _at_rate(settings)
     if settings["noise_multiplier"] is None:
         return _noise_for(settings)
     if any(settings.get(name) is not None for name in RISKS):
@@ -133,6 +141,16 @@ def free_quantity(*, settings: Mapping[str, Any]) -> FreeQuantity:
             f"--steps (or --epochs), to be solved for; left out here: {missing}."
         )
     return left_out[0]
+
+
+def _at_rate(settings: Mapping[str, Any]) -> FreeQuantity:
+    for name in ("dataset_size", "batch_size", "noise_multiplier", *RISKS):
+        if settings.get(name) is not None:
+            raise click.UsageError(
+                f"--sample-rate finds the noise for ε and δ where sizes are unknown: drop "
+                f"{_option(name)}, or give --dataset-size and --batch-size instead."
+            )
+    return _NOISE_AT_RATE
 
 
 def _noise_for(settings: Mapping[str, Any]) -> FreeQuantity:

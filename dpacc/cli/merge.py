@@ -13,7 +13,7 @@ from dpacc.cli.sources import read_books
 
 
 @click.command(short_help="Compose the ledgers of several runs on the same data.")
-@click.argument("ledgers", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("ledgers", nargs=-1, required=True, type=options.Books())
 @options.delta
 @options.settings
 @options.as_json

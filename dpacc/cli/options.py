@@ -1,19 +1,60 @@
 """Options and arguments that several commands share."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
+
+
+class Books(click.Path):
+    """A ledger or a plan; a run's folder stands for its ledger."""
+
+    name = "path"
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        """The file that is meant."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not path.is_dir():
+            return path
+        if not (path / "ledger.jsonl").is_file():
+            self.fail(f"{path} is a folder without a ledger.jsonl.", param, ctx)
+        return path / "ledger.jsonl"
+
+
+class Picture(click.Path):
+    """Where a figure goes: refused before any work where it could not be drawn or stored."""
+
+    name = "path"
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        """The file to write."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if path.suffix.lower() != ".png":
+            self.fail(f"figures are PNG files: write {path.with_suffix('.png')}.", param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"there is no folder {path.parent}.", param, ctx)
+        if find_spec("matplotlib") is None:
+            self.fail("figures need matplotlib: pip install 'dpacc[plot]'.", param, ctx)
+        return path
+
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 as_json: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout."
 )
-ledger: Decorator = click.argument("ledger", type=click.Path(path_type=Path))
-source: Decorator = click.argument("source", type=click.Path(path_type=Path))
+ledger: Decorator = click.argument("ledger", type=Books())
+source: Decorator = click.argument("source", type=Books())
 delta: Decorator = click.option(
     "--delta", type=float, help="δ at which ε is stated.  [default: the plan's]"
 )
@@ -22,9 +63,7 @@ settings: Decorator = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="YAML or JSON with settings that the ledger's own plan lacks.",
 )
-plot: Decorator = click.option(
-    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a figure here (PNG)."
-)
+plot: Decorator = click.option("--plot", type=Picture(), help="Write a figure here (PNG).")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ def plan(
             dataset_size=dataset_size or _count(settings),
             machine=Machine(gpus=gpus, memory=memory_per_gpu, rates=rates),
             tokens=tokens_per_example,
-            path=str(config),
+            path=shlex.join([str(config), *overrides]),
         )
     assumed = {"sustained_tflops": rate, "network_gb_per_second": network, "gpus": gpus}
     if as_json:

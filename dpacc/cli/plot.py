@@ -17,7 +17,7 @@ _POINTS = 24
 @options.source
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=options.Picture(),
     required=True,
     help="Where the figure goes (PNG).",
 )
@@ -39,7 +39,7 @@ def plot(
     settings: Path | None,
     as_json: bool,
 ) -> None:
-    """Draw SOURCE, a ledger or a plan, as a figure for a paper or a review."""
+    """Draw SOURCE, a ledger, a run's folder or a plan, as a figure for a paper or a review."""
     from dpacc import pictures
 
     found = read_source(path=source, settings=settings)

@@ -35,7 +35,7 @@ def recommend(
         gpus: how many; 0 means the processor.
         fitting: the placements that fit on each.
         quantization: an int8 base cannot be cut over ranks.
-        config: path of the recipe's configuration.
+        config: path of the recipe's configuration, and the options that override it.
 
     >>> recommend(gpus=1, fitting={"whole"}, quantization="nf4", config="c.yaml").file
     'launch_configs/single_gpu.yaml'

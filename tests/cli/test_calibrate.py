@@ -134,6 +134,23 @@ def test_no_colour_where_none_is_wanted() -> None:
     assert not any(f"\x1b[{code}" in plain for code in range(30, 50))
 
 
+def test_a_sample_rate_stands_for_both_sizes(dpacc) -> None:
+    """q alone gives the noise of its sizes, and neither size; both at once are refused."""
+    words = ("--epsilon", 8, "--delta", 1e-5, "--epochs", 3)
+    by_rate = dpacc("calibrate", *words, "--sample-rate", 0.01, "--json")
+    by_size = dpacc("calibrate", *words, "--dataset-size", 10_000, "--batch-size", 100, "--json")
+    rated, sized = json.loads(by_rate.out), json.loads(by_size.out)
+    assert rated["noise_multiplier"] == sized["noise_multiplier"]
+    assert rated["steps"] == sized["steps"] == 300
+    assert rated["dataset_size"] is rated["batch_size"] is None
+    shown = dpacc("calibrate", *words, "--sample-rate", 0.01)
+    assert shown.code == 0
+    assert "3 epochs" in shown.out
+    both = dpacc("calibrate", *words, "--sample-rate", 0.01, "--batch-size", 100)
+    assert both.code == 2
+    assert "--batch-size" in both.err
+
+
 def test_a_cold_start_is_short() -> None:
     """Planning starts without the training stack, and with few modules beside numpy's and scipy's.
 

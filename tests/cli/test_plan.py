@@ -112,6 +112,13 @@ def test_time_follows_the_rates(dpacc: Run, config: Path) -> None:
     )
 
 
+def test_the_launch_line_repeats_what_was_overridden(dpacc: Run, config: Path) -> None:
+    """A plan for another ε than the configuration's is launched with that ε."""
+    told = json.loads(dpacc("plan", config, "--json", "--epsilon", "3").out)
+    assert told["guarantee"]["epsilon"] <= 3
+    assert told["launch"]["line"].endswith(f"--config {config} --epsilon 3")
+
+
 def test_the_document_recommends_a_launch(dpacc: Run, config: Path) -> None:
     """A file that exists, why, and a line that names file and configuration; null if none fits."""
     told = json.loads(dpacc("plan", config, "--gpus", 16, "--json").out)

@@ -56,7 +56,7 @@ def test_what_cannot_be_drawn(dpacc, ledger: Path, tmp_path: Path) -> None:
     for words, message in [
         ([ledger], "--out"),
         ([ledger, "--out", tmp_path / "a.png", "--kind", "pie"], "pie"),
-        ([ledger, "--out", tmp_path / "nowhere" / "a.png"], "cannot write"),
+        ([ledger, "--out", tmp_path / "nowhere" / "a.png"], "there is no folder"),
         ([tmp_path / "absent.yaml", "--out", tmp_path / "a.png"], "No such file"),
     ]:
         outcome = dpacc("plot", *words)

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dpacc_accounting.accountant import Accountant, get_noise_multiplier
     from dpacc_accounting.affordable import (
         calibrate_batch_size,
         calibrate_delta,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         positive_predictive_value,
         true_positive_rate,
     )
-    from dpacc_accounting.calibration import Calibration, calibrate_noise
+    from dpacc_accounting.calibration import Calibration, calibrate_noise, noise_at_rate
     from dpacc_accounting.conversion import from_dp_event, to_dp_event
     from dpacc_accounting.event_calibration import EventCalibration, calibrate_event
     from dpacc_accounting.event_documents import event_from_json, event_to_json
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
 
 # Each name is loaded on first use, so that reading a ledger costs no numpy and no scipy.
 _ROOMS = {
+    "Accountant": "accountant",
     "AdaptivelyClipped": "events",
     "Adjacency": "guarantee",
     "ApproximateDP": "finite_mechanisms",
@@ -132,7 +134,9 @@ _ROOMS = {
     "event_to_json": "event_documents",
     "from_dp_event": "conversion",
     "group_epsilon": "groups",
+    "get_noise_multiplier": "accountant",
     "joint_noise_multiplier": "quantile",
+    "noise_at_rate": "calibration",
     "merge_ledgers": "merging",
     "one_run_epsilon": "one_run",
     "one_run_mu": "one_run",
@@ -152,6 +156,7 @@ _ROOMS = {
 
 __all__ = [
     "ZCDP",
+    "Accountant",
     "AdaptivelyClipped",
     "Adjacency",
     "ApproximateDP",
@@ -202,9 +207,11 @@ __all__ = [
     "event_from_json",
     "event_to_json",
     "from_dp_event",
+    "get_noise_multiplier",
     "group_epsilon",
     "joint_noise_multiplier",
     "merge_ledgers",
+    "noise_at_rate",
     "one_run_epsilon",
     "one_run_mu",
     "positive_predictive_value",

@@ -129,8 +129,63 @@ def noise_within(
     dataset_size, batch_size = require_sizes(dataset_size, batch_size)
     epsilon, delta = require_epsilon(epsilon), require_delta(delta)
     count = whole_steps(dataset_size, batch_size, epochs, steps)
-    rate, adjacency = batch_size / dataset_size, Adjacency(adjacency)
+    rate = batch_size / dataset_size
     require_protection(rate, count, delta, dataset_size)
+    return _least_noise_at(rate, count, epsilon, delta, Adjacency(adjacency), unit, method)
+
+
+def noise_at_rate(
+    *,
+    sample_rate: float,
+    epochs: float | None = None,
+    steps: int | None = None,
+    epsilon: float,
+    delta: float,
+    adjacency: Adjacency = Adjacency.ADD_OR_REMOVE,
+    unit: str = "example",
+    method: str = "pld",
+) -> Calibration:
+    """The same where only q is known: T = ⌈epochs / q⌉, and nobody can say whether δ < 1/N.
+
+    Args:
+        sample_rate: q in (0, 1], each unit's chance to take part in a step.
+        epochs: expected passes over the data. Or give `steps`.
+        steps: T itself.
+        epsilon: target ε > 0.
+        delta: target δ in (0, 1), to be well below 1/N.
+        adjacency: as in `calibrate_noise`, like the rest.
+        unit: for the record.
+        method: how it is priced.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Source: as `calibrate_noise`, Abadi et al. 2016 (arXiv 1607.00133).
+
+    >>> found = noise_at_rate(sample_rate=256 / 67349, epochs=3, epsilon=8.0, delta=1e-5)
+    >>> found.steps, round(found.noise_multiplier, 4)
+    (790, 0.4636)
+    """
+    rate = real(sample_rate, name="sample_rate")
+    if not 0 < rate <= 1:
+        raise ValueError(f"sample_rate={rate} is not in (0, 1]; it is batch size / dataset size")
+    epsilon, delta = require_epsilon(epsilon), require_delta(delta)
+    inverse = 1 / Fraction(repr(rate))
+    count = whole_steps(inverse.numerator, inverse.denominator, epochs, steps)
+    require_protection(rate, count, delta, math.ceil(inverse))
+    return _least_noise_at(rate, count, epsilon, delta, Adjacency(adjacency), unit, method)
+
+
+def _least_noise_at(
+    rate: float,
+    count: int,
+    epsilon: float,
+    delta: float,
+    adjacency: Adjacency,
+    unit: str,
+    method: str,
+) -> Calibration:
+    """The least σ of T = `count` steps at q = `rate`."""
 
     def event(sigma: float) -> Event:
         return training(rate=rate, noise_multiplier=sigma, steps=count)
@@ -333,7 +388,7 @@ def whole_steps(dataset_size: int, batch_size: int, epochs: float | None, steps:
     if count > MOST_STEPS:
         asked = f"epochs={epochs}" if steps is None else f"steps={steps}"
         raise ValueError(
-            f"{asked} with dataset_size={dataset_size} and batch_size={batch_size} exceeds "
+            f"{asked} at a sample rate of {batch_size}/{dataset_size} exceeds "
             f"{MOST_STEPS:.0e} steps; shorten the run or raise the batch size"
         )
     return count
