@@ -36,6 +36,11 @@ _HEADING = "# Privacy statement"
 _BEGUN: list[Path] = []
 
 
+def own_folder(path: Path | str) -> None:
+    """Make a folder that only its owner may enter; one that is there stays as it is."""
+    Path(path).expanduser().mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def new_run_folder(*, output_dir: str | Path, name: str) -> Path:
     """Create `output_dir/name`, or `name-2`, `name-3`, … where it exists; only its owner may enter.
 

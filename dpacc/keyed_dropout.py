@@ -103,7 +103,8 @@ class KeyedDropout:
 
     def begin(self, *, step: int, examples: Sequence[int]) -> None:
         """A micro-batch goes out: `examples` are its rows' numbers in the dataset."""
-        self.rest()
+        if _current is not None:  # this one's or another engine's, which was left in the middle
+            _current.rest()
         self._masks = ExampleMasks(self._secret.stream(purpose="dropout", step=step))
         self._examples = examples
         self._padding, self._padding_at = Padding(), {}

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from dpacc.artifacts import state_privacy
+from dpacc.artifacts import own_folder, state_privacy
 from dpacc.averaging import IterateAverage, average_of
 from dpacc.backends import refuse_cut_models
 from dpacc.decoupled_losses import BatchLosses, batch_losses_of
@@ -32,6 +32,7 @@ from dpacc.lora_methods import apply_method
 from dpacc.plan import PrivacyPlan
 from dpacc.privacy_arguments import PrivacyArguments
 from dpacc.private_optimizer import PrivateOptimizer
+from dpacc.public_times import COMPUTED_WITHOUT_NOISE, date_reports
 from dpacc.ranks import on_main_process, share_from_main
 from dpacc.trainer_epoch import EpochOfSteps, only
 from dpacc.trainer_hooks import hold_in_full_precision, require_all_charged, require_overridden
@@ -46,7 +47,6 @@ from dpacc.trainer_refusals import (
 from dpacc.unit_identity import count_units
 
 _ANY_NUMBER_OF_TOKENS = 1 << 40
-_COMPUTED_WITHOUT_NOISE = frozenset({"loss", "grad_norm", "train_loss", "total_flos"})
 
 
 class PrivateTrainer(EvaluatesApart):
@@ -116,6 +116,7 @@ class PrivateTrainer(EvaluatesApart):
         args.gradient_accumulation_steps = 1
         args.ignore_data_skip = False
         with rows_untold(asked=units is not None):
+            own_folder(args.output_dir)
             super().__init__(args=args, **given)
         refuse_cut_models(self.accelerator)
         hold_in_full_precision(self.model)
@@ -221,7 +222,8 @@ class PrivateTrainer(EvaluatesApart):
         Losses are logged only if that was asked for.
         """
         if not self.privacy.log_non_private_metrics:
-            logs = {k: v for k, v in logs.items() if k not in _COMPUTED_WITHOUT_NOISE}
+            logs = {k: v for k, v in logs.items() if k not in COMPUTED_WITHOUT_NOISE}
+            date_reports(self.callback_handler.callbacks)
         if self._engine is not None and self._engine.steps_charged:
             logs = logs | self._engine.guarantee().figures()
         super().log(logs, start_time)
@@ -339,6 +341,9 @@ class PrivateTrainer(EvaluatesApart):
         assert self._engine is not None
         self._engine.checkpoint()
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        """None: a resume draws from a new secret, and nothing private from these generators."""
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """The adapters in the output folder will be this checkpoint's."""
         self._state_privacy(self.args.output_dir)
@@ -351,7 +356,7 @@ class PrivateTrainer(EvaluatesApart):
         done = super()._finalize_training(*arguments)
         if self.privacy.log_non_private_metrics:
             return done
-        public = {k: v for k, v in done.metrics.items() if k not in _COMPUTED_WITHOUT_NOISE}
+        public = {k: v for k, v in done.metrics.items() if k not in COMPUTED_WITHOUT_NOISE}
         return TrainOutput(done.global_step, math.nan, public)
 
     # --- what the run is about ------------------------------------------------------------------
@@ -359,8 +364,7 @@ class PrivateTrainer(EvaluatesApart):
     def _plan(self) -> PrivacyPlan:
         size = count_units(examples=len(self.train_dataset), units=self._units)
         self._steps_in_an_epoch = -(-size // self._expected_batch_size)
-        epochs = self.args.num_train_epochs
-        asked = self.args.max_steps
+        epochs, asked = self.args.num_train_epochs, self.args.max_steps
         return self.privacy.plan(
             dataset_size=size,
             expected_batch_size=self._expected_batch_size,

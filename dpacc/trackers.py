@@ -2,7 +2,8 @@
 
 Logged are ε, the learning rate and held-out quality: what is public or already paid for. What is
 computed from private data without noise stays out, unless the ledger says that it was logged; so
-does the machine's load, for memory grows with the private batch.
+does the machine's load, for memory grows with the private batch. What is logged is dated by its
+step, for how long a step takes follows the private batch too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from accelerate.utils import is_tensorboard_available, is_trackio_available, is_
 from torch import Tensor
 
 from dpacc.errors import ConfigurationError
+from dpacc.public_times import date_trackers
 
 _AVAILABLE = {
     "tensorboard": is_tensorboard_available,
@@ -72,6 +74,7 @@ def start_trackers(
         config={name: _plain(value) for name, value in settings.items()},
         init_kwargs=_in_the_folder_without_load(folder, names),
     )
+    date_trackers(accelerator)
 
 
 def _in_the_folder_without_load(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:

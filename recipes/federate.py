@@ -12,6 +12,7 @@ alone, and one trains on everything, to compare. Copy this file and edit it.
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 import time
@@ -282,7 +283,7 @@ def show_result(history: History, folder: Path, *, seconds: float) -> None:
         ("privacy unit", f"{worst.unit}, {worst.adjacency}"),
         ("ledgers", str(folder / "<client>" / "ledger.jsonl")),
         ("priced again by", f"dpacc compose {folder / 'rounds.yaml'}"),
-        ("wall time", f"{seconds:.0f} s"),
+        ("wall time", f"{math.ceil(seconds / 60)} min"),
         ("saved in", str(folder)),
     ]
     terminal.show_facts(title="Private federation", facts=facts)

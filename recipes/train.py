@@ -9,6 +9,7 @@ Copy this file and edit it: the privacy-bearing steps are imported, the loop is 
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -261,7 +262,7 @@ def train(config: TrainingConfig) -> None:
         facts += [
             ("noise multiplier σ", f"{plan.noise_multiplier:g}"),
             ("steps", f"{engine.steps_charged} of expected batch {plan.expected_batch_size}"),
-            ("wall time", f"{time.monotonic() - started:.0f} s"),
+            ("wall time", f"{math.ceil((time.monotonic() - started) / 60)} min"),
             ("saved in", str(folder)),
         ]
         terminal.show_facts(title="Private fine-tuning", facts=facts)

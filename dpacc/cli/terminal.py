@@ -120,10 +120,11 @@ def one_line_errors() -> Iterator[None]:
 
 
 class TrainingProgress:
-    """Steps done, ε spent of its budget, expected examples a second, and the time left.
+    """Steps done, ε spent of its budget, and on a terminal how fast and how long.
 
     A bar on a terminal, plain lines in a log, nothing on other ranks. Rates use the expected
-    batch size: the actual sizes are private.
+    batch size: the actual sizes are private. Lines in a log say no times, for logs are shared, and
+    how long a step took follows its actual size.
 
     Args:
         steps: logical steps in all.
@@ -172,19 +173,16 @@ class TrainingProgress:
         """One more step is done, and `epsilon` has been spent so far."""
         task = self._bar.tasks[self._task]
         done = int(task.completed) + 1
-        self._bar.update(self._task, completed=done, description=self._describe(epsilon, done))
+        spent = f"ε {rounded_up(epsilon, digits=3)} of {self._budget:g}"
+        self._bar.update(self._task, completed=done, description=f"{spent}  {self._rate(done)}")
         if self._visible and not self._console.is_terminal:
-            total = int(task.total or done)
-            left = (time.monotonic() - self._started) / (done - self._first) * (total - done)
-            say(f"step {done}/{total}  {self._describe(epsilon, done)}  {left:.0f} s left")
+            say(f"step {done}/{int(task.total or done)}  {spent}")
 
     def note(self, message: str) -> None:
         """Say something above the bar."""
         if self._visible:
             self._bar.console.print(escape(message), highlight=False, soft_wrap=True)
 
-    def _describe(self, epsilon: float, done: int) -> str:
+    def _rate(self, done: int) -> str:
         elapsed = max(time.monotonic() - self._started, 1e-9)
-        rate = f"{self._batch * (done - self._first) / elapsed:.1f}"
-        spent = f"ε {rounded_up(epsilon, digits=3)} of {self._budget:g}"
-        return f"{spent}  {rate} expected examples/s"
+        return f"{self._batch * (done - self._first) / elapsed:.1f} expected examples/s"

@@ -52,7 +52,7 @@ class KeptState:
 
     def keep(self, state: State) -> None:
         """Write the adapter, then what names it, then drop the adapter before it."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         adapter = self._folder / f"adapter-{len(state.history.rounds):04}.safetensors"
         save_file(state.arrays, adapter)
         known = {

@@ -173,7 +173,7 @@ class LocalTraining:
 
     def _skip_frozen_layers(self, folder: Path) -> None:
         """Compute once what the layers beneath the adapters make of this client's examples."""
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._frozen = FrozenActivations(
             model=self._model,
             examples=self._examples,

@@ -75,7 +75,7 @@ class Standstill:
         except (BudgetExhausted, LedgerError, OSError):  # of the books and the disk alone
             raise
         except Exception as error:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.write_text(json.dumps({"failed": type(error).__name__}))
             raise
 

@@ -161,10 +161,13 @@ def test_private_figures_reach_wandb_offline(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     folder = train(trackers="wandb", **DECAYING) / "tiny"
+    history = wandb_history(folder, rows=4)
     rows = {
         int(row["_step"]): {name: float(row[name]) for name in row if name[0] != "_"}
-        for row in wandb_history(folder, rows=4)
+        for row in history
     }
+    dated = [float(row["_timestamp"]) - int(row["_step"]) for row in history]
+    assert max(dated) - min(dated) < 1e-3  # by steps, not by how long they took
     assert by_name(rows) == expected_figures(folder, measured)
     (file,) = folder.rglob("run-*.wandb")
     assert b"private.jsonl" not in file.read_bytes()

@@ -10,7 +10,7 @@ import torch
 from dpacc_accounting import read_ledger
 
 from tests.dpacc.test_frozen_activations import trained
-from tests.dpacc.two_rank_program import SCENARIOS, run_scenarios, users
+from tests.dpacc.two_rank_program import SCENARIOS, dropping_out, run_scenarios, users
 from tests.ranks import require_success, run_ranks
 
 
@@ -44,6 +44,14 @@ def test_users_are_clipped_whole_on_whichever_rank_they_are(
     """Users of one to four examples, drawn and shared out as such: equal to fp32 rounding."""
     assert torch.equal(seen[0]["users"], seen[1]["users"])
     torch.testing.assert_close(seen[0]["users"], users(tmp_path), rtol=1e-4, atol=1e-6)
+
+
+def test_an_example_drops_the_same_on_whichever_rank_it_is(
+    seen: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Dropout before adapters and in attention: equal to fp32 rounding."""
+    assert torch.equal(seen[0]["dropout"], seen[1]["dropout"])
+    torch.testing.assert_close(seen[0]["dropout"], dropping_out(tmp_path), rtol=1e-4, atol=1e-6)
 
 
 def test_ranks_share_a_fresh_secret(seen: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dpacc.losses import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from tests.dpacc.test_engine import RecordingOptimizer, plan_for, prepared, received
 from tests.dpacc.test_frozen_activations import trained
-from tests.tiny_models import collate, examples, tiny_model
+from tests.tiny_models import collate, examples, tiny_base, tiny_model, with_lora
 
 SCENARIOS: dict[str, tuple[list[int], PrivacyPlan]] = {
     "ragged": ([7, 3, 12, 1, 9, 5, 5, 20, 2, 11], plan_for(10, expected_batch_size=6, steps=4)),
@@ -41,6 +41,30 @@ def users(folder: Path) -> torch.Tensor:
     plan = plan_for(4, expected_batch_size=3, steps=4, unit="user")
     engine, model, optimizer = prepared(plan, folder / "users.jsonl", micro_batch_tokens=24)
     for step in engine.steps(examples(lengths), collate, units=[*"abbccccdad"]):
+        for batch in step:
+            step.backward(causal_lm_losses(model, batch))
+        step.update()
+    engine.close()
+    return torch.stack(optimizer.received) * plan.expected_batch_size
+
+
+def dropping_out(folder: Path) -> torch.Tensor:
+    """The noised sums of "ragged" by a model with dropout before its adapters and in attention."""
+    lengths, plan = SCENARIOS["ragged"]
+    base = tiny_base("llama")
+    for layer in base.model.layers:
+        layer.self_attn.attention_dropout = 0.2
+    model = with_lora(base, "llama", lora_dropout=0.2)
+    optimizer = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
+    engine = PrivacyEngine(
+        Accelerator(cpu=True),
+        plan,
+        ledger=folder / "dropout.jsonl",
+        micro_batch_tokens=24,
+        fixed_seed=3,
+    )
+    model, _ = engine.prepare(model, optimizer)
+    for step in engine.steps(examples(lengths), collate):
         for batch in step:
             step.backward(causal_lm_losses(model, batch))
         step.update()
@@ -178,6 +202,7 @@ def main() -> None:
     seen = {
         "sums": run_scenarios(folder) | {"uneven memory": uneven_memory(folder, accelerator)},
         "users": users(folder),
+        "dropout": dropping_out(folder),
         "fresh secret": fresh_secret(folder),
         "disagreement": disagreement(folder, accelerator),
         "cached": cached(folder),

@@ -10,6 +10,7 @@ from tests.mutants.federation_hole_bugs import FEDERATION_HOLE_BUGS
 from tests.mutants.known_bugs import KNOWN_BUGS
 from tests.mutants.loop_bugs import LOOP_BUGS
 from tests.mutants.own_bugs import OWN_BUGS
+from tests.mutants.randomness_bugs import RANDOMNESS_BUGS
 from tests.mutants.surface_bugs import SURFACE_BUGS
 from tests.mutants.unit_bugs import UNIT_BUGS
 
@@ -24,4 +25,5 @@ BUGS = (
     *EVENT_BUGS,
     *UNIT_BUGS,
     *DATA_BUGS,
+    *RANDOMNESS_BUGS,
 )

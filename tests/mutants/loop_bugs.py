@@ -77,7 +77,7 @@ LOOP_BUGS = (
             ),
             Patch(
                 "dpacc.private_trainer",
-                "logs = {k: v for k, v in logs.items() if k not in _COMPUTED_WITHOUT_NOISE}",
+                "logs = {k: v for k, v in logs.items() if k not in COMPUTED_WITHOUT_NOISE}",
                 "pass",
             ),
         ),

@@ -123,7 +123,7 @@ def test_a_run_leaves_adapter_ledger_proof_card_and_picture(
     for fact in ("held-out perplexity", "ε", "δ", "add-or-remove", "example", "noise multiplier"):
         assert fact in out
     assert "step 4/4" in err
-    assert "expected examples/s" in err
+    assert not re.search(r"examples/s|[0-9] s left", err)  # how long steps take is private
 
 
 def test_a_second_run_gets_its_own_folder_and_ledger(

@@ -291,7 +291,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 def _make_folder(folder: Path) -> None:
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for each in missing:
         _sync_folder(each.parent)
 

@@ -37,7 +37,7 @@ class RoundsSummed:
 
     def keep(self, run: str, number: int) -> None:
         """Write the round down, to the disk; called before anything of it leaves."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._path.open("a") as file:
             # A line that a crash has torn ends here.
             file.write("\n" + _line(run, number) + "\n")
