@@ -33,16 +33,16 @@ from dpacc.plan import PrivacyPlan
 from dpacc.privacy_arguments import PrivacyArguments
 from dpacc.private_optimizer import PrivateOptimizer
 from dpacc.public_times import COMPUTED_WITHOUT_NOISE, date_reports
-from dpacc.ranks import on_main_process, share_from_main
+from dpacc.ranks import on_main_process
 from dpacc.trainer_epoch import EpochOfSteps, only
 from dpacc.trainer_hooks import hold_in_full_precision, require_all_charged, require_overridden
 from dpacc.trainer_refusals import (
     refuse_options,
-    refuse_other_checkpoints,
     refuse_own_losses,
     refuse_pairs,
     refuse_private_steering,
     refuse_unknown_arguments,
+    require_fresh_or_resumed,
 )
 from dpacc.unit_identity import count_units
 
@@ -151,7 +151,7 @@ class PrivateTrainer(EvaluatesApart):
             callbacks=self.callback_handler.callbacks,
             scheduler=self.lr_scheduler,
         )
-        self._require_fresh_or_resumed(resume_from_checkpoint)
+        require_fresh_or_resumed(resume_from_checkpoint, self._ledger, self.args.output_dir)
         self.admit_evaluated(self.eval_dataset)
         try:
             done = super().train(
@@ -386,15 +386,6 @@ class PrivateTrainer(EvaluatesApart):
             return self._remove_unused_columns(self.train_dataset), self.data_collator
         collate = self._get_collator_with_removed_columns(self.data_collator)
         return self.train_dataset, collate
-
-    def _require_fresh_or_resumed(self, resume_from_checkpoint: str | bool | None) -> None:
-        if resume_from_checkpoint:
-            refuse_other_checkpoints(resume_from_checkpoint, self.args.output_dir)
-        elif share_from_main(self._ledger.exists()):
-            raise ConfigurationError(
-                f"{self._ledger} holds a run that was begun; go on with "
-                "trainer.train(resume_from_checkpoint=True), or choose a new output_dir"
-            )
 
     def _state_privacy(self, folder: str) -> None:
         """On the main process, without waiting for others."""

@@ -18,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from dpacc.errors import ConfigurationError
 from dpacc.keywords import refuse_unknown
 from dpacc.privacy_arguments import PrivacyArguments
+from dpacc.ranks import share_from_main
 
 _Bad = Callable[[Any], bool]
 
@@ -171,6 +172,21 @@ def refuse_unknown_arguments(trainer: type, given: Mapping[str, Any]) -> None:
     makers = [vars(cls)["__init__"] for cls in trainer.__mro__[:-1] if "__init__" in vars(cls)]
     known = [name for maker in makers for name in inspect.signature(maker).parameters]
     refuse_unknown(given, known=dict.fromkeys(known), of=trainer.__name__)
+
+
+def require_fresh_or_resumed(asked: str | bool | None, ledger: Path, output_dir: str) -> None:
+    """Refuse to begin anew where a run was begun, or to resume where it does not stand.
+
+    Raises:
+        ConfigurationError: the ledger is there and no resume was asked for, or of elsewhere.
+    """
+    if asked:
+        refuse_other_checkpoints(asked, output_dir)
+    elif share_from_main(ledger.exists()):
+        raise ConfigurationError(
+            f"{ledger} holds a run that was begun; go on with "
+            "trainer.train(resume_from_checkpoint=True), or choose a new output_dir"
+        )
 
 
 def refuse_other_checkpoints(asked: str | bool, output_dir: str) -> None:
