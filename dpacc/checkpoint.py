@@ -252,6 +252,8 @@ def cannot_write(path: Path, error: OSError | SafetensorError) -> DpaccError:
 
 def sync_folder(folder: Path) -> None:
     """Wait until a folder's entries are on the disk."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows brings lists of files to the disk by itself
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

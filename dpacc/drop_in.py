@@ -26,6 +26,7 @@ from dpacc.plain_loader import expected_batch_size_of, number_of_units
 from dpacc.plan import Clipping, Noise, PrivacyPlan
 from dpacc.private_loss import PrivateLoss
 from dpacc.private_optimizer import PlainLoopOptimizer, UpdateSchedule
+from dpacc.restarts import refuse_fresh_start
 from dpacc.strategies import PerExampleGradients
 from dpacc.virtual_batches import Turns, VirtualBatches
 from dpacc.wire import WireFormat
@@ -275,7 +276,13 @@ class PrivacyEngine(engine.PrivacyEngine):
             units=loop.get("units"),
             probe_examples=loop.get("probe_examples"),
         )
-        loader = VirtualBatches(engine=self, dataset=data_loader.dataset, steps=steps, turns=turns)
+        loader = VirtualBatches(
+            engine=self,
+            dataset=data_loader.dataset,
+            steps=steps,
+            turns=turns,
+            begins=self._require_remembered,
+        )
         private_optimizer = PlainLoopOptimizer(inner, turns, schedule, self._put_average_in_place)
         return placed.train(), private_optimizer, loader
 
@@ -333,6 +340,15 @@ class PrivacyEngine(engine.PrivacyEngine):
     def _put_average_in_place(self) -> None:
         if self._average is not None and self.steps_charged == self.plan.steps:
             self._average.put_in_place()
+
+    def _require_remembered(self, step: int) -> None:
+        refuse_fresh_start(
+            charged=step,
+            ledger=self.ledger,
+            model=self._model,
+            resumed=self._resumed,
+            checkpoints=self._checkpoints is not None,
+        )
 
     def _require_unused(self) -> None:
         if "plan" in vars(self):

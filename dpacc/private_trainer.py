@@ -318,6 +318,7 @@ class PrivateTrainer(EvaluatesApart):
 
     def _close_ledger(self) -> None:
         if self._engine is not None:
+            self._epoch.close()
             self._engine.close()
 
     def _end_step(self) -> None:

@@ -19,6 +19,12 @@ class EpochOfSteps(Dataset[LogicalStep]):
     def __len__(self) -> int:
         return self._steps
 
+    def close(self) -> None:
+        """Let the engine put back what it had changed while it went from step to step."""
+        close = getattr(self.source, "close", None)
+        if close is not None:
+            close()
+
     def __getitem__(self, index: int) -> LogicalStep:
         return next(self.source)
 

@@ -7,7 +7,7 @@ nothing but the update may depend on it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -133,6 +133,7 @@ class VirtualBatches:
         dataset: the private examples.
         steps: the engine's, one after the other.
         turns: what the loop must do next.
+        begins: told the number of the first step, which it may refuse.
     """
 
     def __init__(
@@ -142,12 +143,14 @@ class VirtualBatches:
         dataset: Any,
         steps: Iterator[LogicalStep],
         turns: Turns,
+        begins: Callable[[int], None] = lambda step: None,
     ) -> None:
         self._engine = engine
         self._dataset = dataset
         self._steps = steps
         self._turns = turns
         self._passes = 0
+        self._begins: Callable[[int], None] | None = begins
 
     @property
     def dataset(self) -> Any:
@@ -183,10 +186,15 @@ class VirtualBatches:
         while self._engine.steps_charged < end:
             # The engine refuses to go on when the step before was left without its update.
             step = next(self._steps).never_empty()
+            if self._begins is not None:
+                self._begins(step.index)
+                self._begins = None
             for batch in step:
                 self._turns.hand_out(step, batch)
                 yield batch
                 self._turns.require(Due.BATCH)
+        if self._engine.steps_charged >= total:
+            next(self._steps, None)  # which puts back what the engine had changed meanwhile
 
 
 def _by_name_or_place(batch: Any) -> Mapping[Hashable, Any]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -121,7 +122,7 @@ class TestProcesses:
         )
         with ExitStack() as stack:
             stack.enter_context(Ledger.open(path=path, plan=PLAN))
-            with pytest.raises(LedgerError, match="another process: wait until it ends, or"):
+            with pytest.raises(LedgerError, match=r"this very process.*engine\.close\(\)"):
                 Ledger.open(path=path, plan=PLAN)
             assert "another process: wait until it ends" in _run(program, path)
             assert read_ledger(path=path).last_step == 3
@@ -131,6 +132,35 @@ class TestProcesses:
         """A ledger that nobody holds any longer does not block the next one."""
         Ledger.open(path=path, plan=PLAN)
         Ledger.open(path=path, plan=PLAN).close()
+
+    def test_one_lost_in_a_circle_frees_its_lock_too(self, path: Path) -> None:
+        """As an engine's is after a notebook's cell has run again, long before a collection."""
+        circle: list[object] = [Ledger.open(path=path, plan=PLAN)]
+        circle.append(circle)
+        del circle
+        Ledger.open(path=path, plan=PLAN).close()
+
+    def test_one_writer_on_windows(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without POSIX's locks a byte behind the file is locked, and no folder is synced."""
+        locked: set[tuple[int, int]] = set()
+
+        def locking(descriptor: int, mode: int, size: int) -> None:
+            place = (os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR))
+            if place in locked:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            locked.add(place)
+
+        windows = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+        monkeypatch.setitem(sys.modules, "msvcrt", windows)
+        monkeypatch.delattr(os, "O_DIRECTORY")
+        with Ledger.open(path=path, plan=PLAN) as ledger:
+            with pytest.raises(LedgerError, match="this very process"):
+                Ledger.open(path=path, plan=PLAN)
+            ledger.charge(step=4, event=STEP)
+        ((_, place),) = locked
+        assert place > path.stat().st_size
+        assert read_ledger(path=path).last_step == 4
 
     def test_a_killed_process_leaves_its_charge(self, path: Path) -> None:
         """After SIGKILL right behind charge(), the charge is on the disk and the lock is free."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from dpacc_accounting import LedgerError, read_ledger
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from dpacc import PrivacyEngine
@@ -290,3 +291,49 @@ def test_a_criterion_of_ones_own_is_pointed_to_losses(
     del batch["labels"]
     with pytest.raises(PrivacyError, match="losses="):
         run.model(**batch)
+
+
+@pytest.mark.parametrize("keeps", [False, True], ids=["without", "with checkpoints"])
+def test_a_loop_that_is_started_again_does_not_begin_with_a_fresh_adapter(
+    tmp_path: Path, keeps: bool
+) -> None:
+    """Its ledger would go on and its model begin anew: half of the budget, and nothing learned."""
+
+    def started() -> PlainRun:
+        torch.manual_seed(0)
+        run = PlainRun(
+            tmp_path / "ledger.jsonl",
+            checkpoints=tmp_path / "checkpoints" if keeps else None,
+            seed=None,
+            lr=0.1,
+        )
+        for name, parameter in run.model.named_parameters():
+            if "lora_B" in name:
+                parameter.data.zero_()
+        return run
+
+    first = started()
+    batches = iter(first.loader)
+    while first.engine.steps_charged == 0:
+        first.train_on(next(batches))
+    first.engine.close()
+    again = started()
+    with pytest.raises(ConfigurationError, match="resume" if keeps else "is_trainable=True"):
+        next(iter(again.loader))
+    again.engine.close()
+    assert len(read_ledger(path=tmp_path / "ledger.jsonl").releases) == 1
+
+
+def test_a_cell_that_is_run_twice_is_told_of_itself(
+    ledgers: Iterator[Path],  # noqa: F811
+) -> None:
+    """The ledger is open in this process, so waiting for another one would never end."""
+    ledger = next(ledgers)
+    run = PlainRun(ledger)
+    batch = next(iter(run.loader))
+    again = PlainRun(ledger)
+    with pytest.raises(LedgerError, match=r"this very process.*engine\.close\(\)"):
+        next(iter(again.loader))
+    run.engine.close()
+    assert len(batch)
+    next(iter(PlainRun(ledger).loader))

@@ -131,4 +131,23 @@ SURFACE_BUGS = (
             f"{DPACC}/test_unusual_families.py::test_adapters_within_a_mixture_of_experts_are_refused_by_name[qwen2_moe]",
         ),
     ),
+    Bug(
+        "fresh adapter on a begun ledger",
+        "a plain loop that is started again spends the rest of its budget on an adapter that knows "
+        "nothing of the first part",
+        (Patch("dpacc.virtual_batches", "                self._begins(step.index)\n", ""),),
+        (f"{_REFUSALS}::test_a_loop_that_is_started_again_does_not_begin_with_a_fresh_adapter",),
+    ),
+    Bug(
+        "two writers on Windows",
+        "without POSIX's locks two runs write one ledger",
+        (
+            Patch(
+                "dpacc_accounting.locks",
+                "        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)",
+                "        pass",
+            ),
+        ),
+        ("tests/accounting/test_ledger_endurance.py::TestProcesses::test_one_writer_on_windows",),
+    ),
 )

@@ -269,10 +269,10 @@ def test_a_second_run_in_the_same_folder_is_refused(
     stopped: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """While one process holds the ledger no other goes on with the run; afterwards one may."""
+    """While somebody holds the ledger nobody else goes on with the run; afterwards one may."""
     plan = read_ledger(path=stopped / "ledger.jsonl").plan
     with Ledger.open(path=stopped / "ledger.jsonl", plan=plan):
-        assert "another process" in refusal(lambda: resume(train), capsys)
+        assert "very process" in refusal(lambda: resume(train), capsys)
     assert charged(stopped) == [0, 1, 2]
     resume(train)
     require_whole(stopped)

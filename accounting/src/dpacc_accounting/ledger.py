@@ -19,6 +19,7 @@ from uuid import uuid4
 from dpacc_accounting.event_documents import event_to_json
 from dpacc_accounting.events import Event
 from dpacc_accounting.guarantee import Note
+from dpacc_accounting.locks import lock_alone, sync_folder
 from dpacc_accounting.record import (
     START,
     VERSION,
@@ -33,6 +34,8 @@ from dpacc_accounting.record import (
 from dpacc_accounting.settings import PRICED, missing_settings
 
 __all__ = ["Ledger", "LedgerError", "LedgerRecord", "Note", "Release", "read_ledger"]
+
+_HOW = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 
 
 class Ledger:
@@ -69,14 +72,14 @@ class Ledger:
 
         The file is made with mode 0600 and stays locked until :meth:`close`; a last line torn by
         a crash is cut away. The first line written after a reopening follows a session line, a
-        random number by which copies that went on are told apart. Needs a POSIX system.
+        random number by which copies that went on are told apart.
 
         Warns:
             UserWarning: a new ledger's plan lacks what a price needs, ``adjacency``, ``unit`` or
                 ``target_delta``; its first line cannot be changed later.
 
         Raises:
-            LedgerError: another process writes to it, it is damaged, it was opened for another
+            LedgerError: somebody else writes to it, it is damaged, it was opened for another
                 plan, or the disk refuses.
         """
         path = Path(path)
@@ -84,7 +87,7 @@ class Ledger:
         _warn_of_missing_settings(document, path=path)
         try:
             _make_folder(path.parent)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            descriptor = os.open(path, _HOW, 0o600)
             with ExitStack() as on_failure:
                 ledger = cls(path=path, descriptor=descriptor)
                 on_failure.callback(ledger.close)
@@ -169,12 +172,12 @@ class Ledger:
         self.close()
 
     def _take_over(self, plan: dict[str, Any]) -> None:
-        _lock(self._descriptor, path=self.path)
+        lock_alone(self._descriptor, path=self.path)
         data = _read_all(self._descriptor)
         if is_torn_opening(data):
             os.ftruncate(self._descriptor, 0)
             self._append({"kind": "opened", "plan": plan, "run": uuid4().hex, "version": VERSION})
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
             return
         record, size = parse(data, path=self.path)
         _refuse_other_plan(plan, record=record, path=self.path)
@@ -262,23 +265,6 @@ def _refuse_other_plan(plan: Mapping[str, Any], *, record: LedgerRecord, path: P
         )
 
 
-def _lock(descriptor: int, *, path: Path) -> None:
-    try:
-        import fcntl  # absent from Windows, where a ledger can still be read
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as failure:
-        raise LedgerError(
-            f"ledger {path} is being written by another process: wait until it ends, or give "
-            "this run a ledger of its own"
-        ) from failure
-    except (ImportError, OSError) as failure:
-        raise LedgerError(
-            f"cannot lock ledger {path} ({failure}): write it on a POSIX system, to a disk with "
-            "file locks"
-        ) from failure
-
-
 def _read_all(descriptor: int) -> bytes:
     with open(descriptor, "rb", closefd=False) as file:
         return file.read()
@@ -293,12 +279,4 @@ def _make_folder(folder: Path) -> None:
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for each in missing:
-        _sync_folder(each.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(each.parent)
