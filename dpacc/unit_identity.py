@@ -75,8 +75,9 @@ def require_one_each(*, examples: int, units: Any) -> None:
     """Refuse owners that are not as many as the examples, whose number is private beside units.
 
     Raises:
-        ConfigurationError: there are more or fewer of them.
+        ConfigurationError: there are more or fewer of them, or they are no list.
     """
+    _require_a_list(units)
     if len(units) != examples:
         more = "more" if len(units) > examples else "fewer"
         raise ConfigurationError(
@@ -99,7 +100,7 @@ def normalised(text: str) -> str:
 # --- containers -----------------------------------------------------------------------------
 
 
-def _listed(units: Any) -> Iterable[Any]:
+def _require_a_list(units: Any) -> None:
     if isinstance(units, str | bytes | Mapping | AbstractSet) or not hasattr(units, "__len__"):
         raise ConfigurationError(
             f"units={type(units).__name__} is no list of owners; give one owner for each example, "
@@ -109,6 +110,10 @@ def _listed(units: Any) -> Iterable[Any]:
         raise ConfigurationError(
             f"units has {units.ndim} dimensions; give one owner for each example"
         )
+
+
+def _listed(units: Any) -> Iterable[Any]:
+    _require_a_list(units)
     kind = getattr(getattr(units, "dtype", None), "kind", "")
     if kind == "M" and hasattr(units, "astype"):  # nanoseconds would become numbers
         return list(units.astype("datetime64[us]").tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoTokenizer, TrainerCallback
 
-from dpacc import PrivateTrainer
+from dpacc import PrivacyArguments, PrivateTrainer
 from dpacc.errors import ConfigurationError
 from dpacc.models import load_base
 from tests.dpacc.test_averaging import trained
@@ -30,7 +31,9 @@ CHAT = (
 )
 
 
-def sft_trainer(folder: Path, **changes: Any) -> Any:
+def sft_trainer(
+    folder: Path, *, units: Any = None, privacy: PrivacyArguments | None = None, **changes: Any
+) -> Any:
     """TRL's trainer made private, on prompts and completions, with an optimizer that records."""
     trl = pytest.importorskip("trl")
     save_tiny_llama(folder / "base", words=WORDS)
@@ -60,7 +63,8 @@ def sft_trainer(folder: Path, **changes: Any) -> Any:
         train_dataset=Dataset.from_list(
             [{"prompt": "the film was", "completion": f" {word}"} for word in WORDS]
         ),
-        privacy=private(max_grad_norm=1e-2),
+        units=units,
+        privacy=privacy or private(max_grad_norm=1e-2),
     )
 
 
@@ -232,3 +236,20 @@ def test_trls_trainers_of_preferences_are_refused_for_what_they_are(
             train_dataset=Dataset.from_list([{"chosen": "a", "rejected": "b"}]),
             privacy=private(),
         )
+
+
+def test_how_many_rows_the_patients_have_is_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TRL's bars count rows, which is private where a unit has several; they stay away then."""
+    sft_trainer(tmp_path / "examples")
+    assert "10/10" in capsys.readouterr().err
+    run = sft_trainer(
+        tmp_path / "patients", units=torch.arange(5).repeat(2), privacy=private(unit="patient")
+    )
+    shown = capsys.readouterr()
+    assert run.plan.dataset_size == 5
+    assert "10/10" not in shown.out + shown.err
+    run.train()
+    shown = capsys.readouterr()
+    assert not re.search(r"\b10\b", shown.out + shown.err)

@@ -70,6 +70,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "truth": ([True, False], "bool"),
     "lists": ([[1], [2]], "list"),
     "object": ([object(), object()], "object"),
+    "number": (torch.tensor(7), "0 dimensions"),
     "matrix": (torch.ones(2, 2, dtype=torch.int64), "2 dimensions"),
     "text": ("annbob", "str is no list"),
     "mapping": ({0: "ann"}, "dict is no list"),
@@ -94,6 +95,8 @@ def test_what_names_nobody_or_one_person_twice_is_refused(units: Any, words: str
     """Missing owners, kinds that hash by identity or by chance, and one person under two names."""
     with pytest.raises(ConfigurationError, match=words):
         owners_of(units)
+    with pytest.raises(ConfigurationError):
+        count_units(examples=2, units=units)
 
 
 @pytest.mark.parametrize("read", [owners_of, lambda units: group_by_unit(units=units)])
