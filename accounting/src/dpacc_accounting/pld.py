@@ -159,7 +159,7 @@ def event_delta_bounds(*, event: Event, adjacency: Adjacency, epsilon: float) ->
     known = gaussian_delta(mu=mu, epsilon=epsilon) if mu < math.inf else 1.0
     cap = min(participation_of(event=event), known)
     require_adjacency(event=event, adjacency=adjacency)
-    if cap == 0:
+    if cap < SMALLEST_DELTA:
         return Bounds(0.0, cap)
     if not resolved(event=event):
         known = _renyi(event_rdp_delta, event, adjacency, epsilon=epsilon)

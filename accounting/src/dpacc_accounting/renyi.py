@@ -161,7 +161,12 @@ def _laplace(shift: float, orders: Array) -> Array:
 def _finite(event: FiniteMechanism, adjacency: Adjacency, orders: Array) -> Array:
     """`ln Σ P·e^((α − 1)·loss) / (α − 1)` of a dominating pair."""
     if isinstance(event, DiscreteLaplace) and event.sensitivity > LARGEST_TABLE:
-        raise ValueError(f"{event} has more losses than are listed")
+        # Too many losses to list: no more than anything whose largest loss is the same.
+        reach = 2 if adjacency is Adjacency.REPLACE_ONE else 1
+        most = event.decay * (reach * float(event.sensitivity)) * (1 + 1e-15)
+        if most == math.inf:
+            return np.full_like(orders, math.inf)
+        event = ApproximateDP(epsilon=most, delta=0.0)
     losses, masses, _ = outcomes(mechanism=event, adjacency=adjacency)
     possible = masses > 0
     logs = np.log(masses[possible])[:, None] + np.outer(losses[possible], orders - 1)
