@@ -14,6 +14,7 @@ import pytest
 from dpacc_accounting import Gaussian, PoissonSampled, Repeated, Selected
 
 ONCE = Gaussian(noise_multiplier=1.0)
+GUESSES = accounting.Guesses(correct=9, made=10, canaries=10)
 SEARCH = Selected(event=ONCE, mean_runs=2, shape=1)
 RUN = {"dataset_size": 1000, "batch_size": 10}
 WHOLE = {"dataset_size": 10, "batch_size": 10}
@@ -94,6 +95,22 @@ CALLS: list[tuple[Any, dict[str, Any], tuple[str, ...]]] = [
         {"event": ONCE, "false_positives": 0.1, "prior": 0.5},
         ("false_positives", "prior"),
     ),
+    (
+        accounting.Guesses,
+        {"correct": 9, "made": 10, "canaries": 10},
+        ("correct", "made", "canaries"),
+    ),
+    (
+        accounting.one_run_epsilon,
+        {"guesses": GUESSES, "delta": 1e-5, "confidence": 0.9},
+        ("delta", "confidence"),
+    ),
+    (accounting.one_run_mu, {"guesses": GUESSES, "confidence": 0.9}, ("confidence",)),
+    (accounting.ApproximateDP, {"epsilon": 1.0, "delta": 0.1}, ("epsilon", "delta")),
+    (accounting.RandomizedResponse, {"noise": 0.5, "options": 2}, ("noise", "options")),
+    (accounting.DiscreteLaplace, {"decay": 0.5, "sensitivity": 2}, ("decay", "sensitivity")),
+    (accounting.PermuteAndFlip, {"epsilon": 1.0}, ("epsilon",)),
+    (accounting.ZCDP, {"rho": 1.0, "xi": 0.0}, ("rho", "xi")),
     (accounting.Gaussian, {"noise_multiplier": 1.0}, ("noise_multiplier",)),
     (
         accounting.AdaptivelyClipped,
@@ -112,7 +129,11 @@ CALLS: list[tuple[Any, dict[str, Any], tuple[str, ...]]] = [
         {"probability": 0.1, "largest_batch": 2, "dataset_size": 9, "event": ONCE},
         ("probability", "largest_batch", "dataset_size"),
     ),
-    (accounting.RandomlyAllocated, {"steps": 2, "event": ONCE}, ("steps",)),
+    (
+        accounting.RandomlyAllocated,
+        {"steps": 2, "participations": 1, "event": ONCE},
+        ("steps", "participations"),
+    ),
     (accounting.Selected, {"event": ONCE, "mean_runs": 2, "shape": 1}, ("mean_runs", "shape")),
     (accounting.Laplace, {"noise_multiplier": 1.0}, ("noise_multiplier",)),
     (accounting.DiscreteGaussian, {"sigma": 1.0, "sensitivity": 1}, ("sigma", "sensitivity")),
@@ -120,7 +141,7 @@ CALLS: list[tuple[Any, dict[str, Any], tuple[str, ...]]] = [
     (accounting.ExponentialMechanism, {"epsilon": 1.0}, ("epsilon",)),
 ]
 # A dataset may have any size.
-WITHOUT_END = {"dataset_size"}
+WITHOUT_END = {"dataset_size", "canaries"}
 NUMBERS = [(call, given, name) for call, given, names in CALLS for name in names]
 TAKING_EVENTS = [(call, given) for call, given, _ in CALLS if "event" in given]
 
@@ -225,3 +246,13 @@ def test_parts_come_as_a_list(value: Any) -> None:
 def test_what_takes_only_an_event_says_so(call: Any) -> None:
     """They neither look it up in a table nor hand it back."""
     assert "is not an event" in refused(call, {}, "event", "gaussian")
+
+
+@pytest.mark.parametrize("value", [None, "x", 1.0, [], True])
+def test_what_is_no_document_and_no_guesses_is_refused(value: Any) -> None:
+    """A plan, ledgers and guesses are told from anything else."""
+    assert "guesses" in refused(accounting.one_run_mu, {}, "guesses", value)
+    assert "guesses" in refused(accounting.one_run_epsilon, {"delta": 0}, "guesses", value)
+    assert "plan" in refused(accounting.statement, {}, "plan", value)
+    with pytest.raises(accounting.LedgerError, match=r"records|no ledger"):
+        accounting.merge_ledgers(records=value)

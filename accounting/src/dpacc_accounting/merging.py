@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dpacc_accounting.claims import what_holds
+from dpacc_accounting.event_fields import shown
 from dpacc_accounting.events import Composed, Event
 from dpacc_accounting.guarantee import Adjacency, Guarantee, Note
 from dpacc_accounting.pricing import epsilon
@@ -66,6 +67,8 @@ def merge_ledgers(
     >>> print(merge_ledgers(records={"one": one, "two": two}).together)
     (ε = 2.944, δ = 1e-05)-DP, add-or-remove adjacency, unit: example, PLD
     """
+    if not isinstance(records, Mapping):
+        raise LedgerError(f"records={shown(records)} is not a mapping from names to ledgers")
     _refuse_strangers(records)
     if delta is None:
         delta = min(_planned_delta(name, record) for name, record in records.items())

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from scipy.special import ndtr, ndtri
 from scipy.stats import beta, binom
 
+from dpacc_accounting.arguments import whole
+from dpacc_accounting.event_fields import real, shown
 from dpacc_accounting.gaussian import gaussian_epsilon
 
 ErrorCurve = Callable[[float], float]
@@ -43,6 +45,8 @@ class Guesses:
     canaries: int
 
     def __post_init__(self) -> None:
+        for name in ("correct", "made", "canaries"):
+            object.__setattr__(self, name, whole(name, getattr(self, name), least=0))
         if not 0 <= self.correct <= self.made <= self.canaries or self.made < 1:
             raise ValueError(
                 f"correct={self.correct}, made={self.made}, canaries={self.canaries} must ascend, "
@@ -158,6 +162,8 @@ def one_run_epsilon(*, guesses: Guesses, delta: float, confidence: float = 0.95)
     >>> round(one_run_epsilon(guesses=Guesses(correct=98, made=100, canaries=1000), delta=1e-5), 2)
     2.57
     """
+    _require_guesses(guesses)
+    delta = real(delta, name="delta")
     if not 0 <= delta < 1:
         raise ValueError(f"delta={delta} is outside [0, 1)")
     each = 1 - (1 - _checked(confidence)) / 2
@@ -185,6 +191,8 @@ def one_run_mu(*, guesses: Guesses, confidence: float = 0.95) -> float:
     >>> round(one_run_mu(guesses=Guesses(correct=98, made=100, canaries=1000)), 2)
     0.97
     """
+    _require_guesses(guesses)
+    confidence = _checked(confidence)
 
     def refuted(mu: float) -> bool:
         return refutes(guesses=guesses, curve=gaussian_curve(mu=mu), confidence=confidence)
@@ -300,7 +308,13 @@ def _last_true(holds: Callable[[float], bool], most: float) -> float:
     return low
 
 
-def _checked(confidence: float) -> float:
+def _require_guesses(value: Guesses) -> None:
+    if not isinstance(value, Guesses):
+        raise ValueError(f"guesses={shown(value)} are no Guesses(correct=, made=, canaries=)")
+
+
+def _checked(value: float) -> float:
+    confidence = real(value, name="confidence")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence} must lie strictly between 0 and 1")
     return confidence

@@ -18,7 +18,7 @@ from dpacc_accounting.claims import (
     void_because,
 )
 from dpacc_accounting.describing import described
-from dpacc_accounting.event_fields import nested_events
+from dpacc_accounting.event_fields import nested_events, shown
 from dpacc_accounting.events import Event, Selected
 from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee, rounded_up
 from dpacc_accounting.pricing import epsilon
@@ -76,6 +76,8 @@ def statement(
     >>> print(statement(plan=plan).splitlines()[0])
     # Privacy statement
     """
+    if not isinstance(plan, Mapping):
+        raise ValueError(f"plan={shown(plan)} is not a mapping of a run's settings")
     require_statable(plan=plan, record=record)
     claim = claim_of(plan=plan, record=record, guarantee=guarantee)
     event = released(plan=plan, record=record)
