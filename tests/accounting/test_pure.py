@@ -22,7 +22,7 @@ from dpacc_accounting import (
     delta,
     epsilon,
 )
-from dpacc_accounting.pure import Claim, claim_of
+from dpacc_accounting.pure import Claim, outright_claim
 
 ADD, REPLACE = Adjacency.ADD_OR_REMOVE, Adjacency.REPLACE_ONE
 ONCE = Laplace(noise_multiplier=1.0)
@@ -51,7 +51,7 @@ def test_nothing_is_lost_beyond_the_largest_loss(
     event: Event, adjacency: Adjacency, largest: float
 ) -> None:
     """δ is 0 at pure ε and beyond, above 0 below it; no δ needs more than pure ε."""
-    found = claim_of(event=event, adjacency=adjacency).epsilon
+    found = outright_claim(event=event, adjacency=adjacency).epsilon
     assert largest * (1 - 1e-9) <= found <= largest * (1 + 1e-9)
     for beyond in (found, 1.5 * found):
         assert delta(event=event, epsilon=beyond, adjacency=adjacency).delta == 0
@@ -83,7 +83,7 @@ def test_gaussians_have_no_largest_loss() -> None:
         Mixture(weights=(0.5, 0.5), events=(ONCE, noisy)),
         Selected(event=noisy, mean_runs=2, shape=1),
     ):
-        assert claim_of(event=event, adjacency=ADD).epsilon == math.inf
+        assert outright_claim(event=event, adjacency=ADD).epsilon == math.inf
         assert delta(event=event, epsilon=8.0).delta > 0
 
 
@@ -91,7 +91,7 @@ def test_gaussians_have_no_largest_loss() -> None:
 def test_a_search_of_pure_runs_is_pure(mean: float, most: float) -> None:
     """(2 + η)·ε for many geometric runs (Papernot & Steinke 2022, corollary 3); less for few."""
     search = Selected(event=ONCE, mean_runs=mean, shape=1)
-    found = claim_of(event=search, adjacency=ADD).epsilon
+    found = outright_claim(event=search, adjacency=ADD).epsilon
     assert 0.8 * most <= found <= most * (1 + 1e-12)
     assert delta(event=search, epsilon=found).delta == 0
 
@@ -99,13 +99,13 @@ def test_a_search_of_pure_runs_is_pure(mean: float, most: float) -> None:
 def test_a_mixture_of_what_cannot_happen_does_not_count() -> None:
     """A branch of weight 0 has no say."""
     never = Mixture(weights=(1.0, 0.0), events=(ONCE, Gaussian(noise_multiplier=0.0)))
-    assert claim_of(event=never, adjacency=ADD).epsilon == 1.0
+    assert outright_claim(event=never, adjacency=ADD).epsilon == 1.0
 
 
 def test_the_largest_loss_is_never_rounded_down() -> None:
     """10/3 as a sum of fractions is below the float that is returned."""
     ten = Repeated(event=Laplace(noise_multiplier=3.0), times=10)
-    assert Fraction(claim_of(event=ten, adjacency=ADD).epsilon) >= Fraction(10, 3)
+    assert Fraction(outright_claim(event=ten, adjacency=ADD).epsilon) >= Fraction(10, 3)
 
 
 def test_delta_and_epsilon_are_those_of_randomised_response() -> None:
@@ -127,6 +127,6 @@ def test_the_sampled_cap_is_that_of_three_outcomes() -> None:
     mixed = (1 - q) * p[::-1] + q * p
     loss = np.log(mixed / p[::-1])
     event = PoissonSampled(probability=q, event=Laplace(noise_multiplier=1 / largest))
-    found = claim_of(event=event, adjacency=ADD).epsilon
+    found = outright_claim(event=event, adjacency=ADD).epsilon
     assert found == pytest.approx(loss.max(), rel=1e-12)
     assert -loss.min() <= found

@@ -27,7 +27,7 @@ from dpacc_accounting.events import (
 from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
 from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee
 from dpacc_accounting.least import least_event
-from dpacc_accounting.pure import NOTHING, Claim, claim_of
+from dpacc_accounting.pure import NOTHING, Claim, outright_claim
 
 
 def epsilon(
@@ -169,7 +169,7 @@ def _least(event: Event, adjacency: Adjacency) -> Event:
 def _claim(event: Event, adjacency: Adjacency) -> Claim:
     if all(isinstance(part, Gaussian | PoissonSampled | Repeated) for part in nested_events(event)):
         return NOTHING
-    return claim_of(event=event, adjacency=adjacency)
+    return outright_claim(event=event, adjacency=adjacency)
 
 
 def _priced_epsilon(

@@ -76,7 +76,7 @@ class Claim:
 NOTHING = Claim(math.inf)
 
 
-def claim_of(*, event: Event, adjacency: Adjacency) -> Claim:
+def outright_claim(*, event: Event, adjacency: Adjacency) -> Claim:
     """(ε₀, δ₀) with which `event` is private whatever else is known, from above.
 
     Source: Dwork & Roth, The Algorithmic Foundations of Differential Privacy, theorem 3.16; Balle,
@@ -85,7 +85,7 @@ def claim_of(*, event: Event, adjacency: Adjacency) -> Claim:
 
     >>> from dpacc_accounting import Repeated
     >>> twice = Repeated(event=Laplace(noise_multiplier=2.0), times=2)
-    >>> claim_of(event=twice, adjacency=Adjacency.ADD_OR_REMOVE)
+    >>> outright_claim(event=twice, adjacency=Adjacency.ADD_OR_REMOVE)
     Claim(epsilon=1.0, delta=0.0)
     """
     gaussians, others = pieces(event=event)
@@ -127,14 +127,16 @@ def _single(event: Event, adjacency: Adjacency) -> Claim:
         case RandomizedResponse(noise=noise, options=options):
             return Claim(math.log1p(options * (1 - noise) / noise) * _ROUNDING)
         case PoissonSampled(probability=q, event=inner):
-            return _sampled(q, claim_of(event=inner, adjacency=adjacency), hidden=not replaced)
+            return _sampled(
+                q, outright_claim(event=inner, adjacency=adjacency), hidden=not replaced
+            )
         case SampledWithoutReplacement(event=inner):
             share = event.sample_size / event.dataset_size
-            return _sampled(share, claim_of(event=inner, adjacency=adjacency), hidden=True)
+            return _sampled(share, outright_claim(event=inner, adjacency=adjacency), hidden=True)
         case Mixture():
             return _mixed(event, adjacency)
         case Selected(event=inner):
-            return _selected(event, claim_of(event=inner, adjacency=adjacency))
+            return _selected(event, outright_claim(event=inner, adjacency=adjacency))
     return NOTHING
 
 
@@ -154,7 +156,7 @@ def _sampled(share: float, whole: Claim, *, hidden: bool) -> Claim:
 def _mixed(event: Mixture, adjacency: Adjacency) -> Claim:
     total = math.fsum(event.weights)
     likely = [
-        (weight / total, claim_of(event=part, adjacency=adjacency))
+        (weight / total, outright_claim(event=part, adjacency=adjacency))
         for weight, part in zip(event.weights, event.events, strict=True)
         if weight > 0
     ]
