@@ -76,7 +76,7 @@ class Unheeding(DPLoRAClient):
 
 def unheeding(folder: Path) -> DPLoRAClient:
     honest = client(folder, 1)
-    settings = {"client_id": "site-1", "dp_config": honest.dp_config, "fixed_seed": 7}
+    settings = {"client_id": "site-1", "dp_config": honest.dp_config}
     return Unheeding(
         data_path=folder / "data-1.jsonl",
         model_name=str(folder / "model"),
@@ -91,7 +91,7 @@ def test_what_it_gives_all_the_same_is_counted_and_not_used(folder: Path) -> Non
     """Nine steps were released and the ledger says six: the server's books price nine."""
     again = unheeding(folder)
     restored = Restored(folder)
-    history = restored.run(client(folder, 1), again)
+    history = restored.run(client(folder, 1, fixed_seed=None), again)
     assert history.rounds[2].survivors == ()
     assert "an older copy was brought back" in history.rounds[2].failed["site-1"]
     assert steps(folder) == 6

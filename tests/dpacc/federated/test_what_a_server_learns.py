@@ -235,6 +235,7 @@ LEAVES = {
         "metrics.steps-charged": _COUNT,
         "metrics.steps-taken": _COUNT,
         "metrics.choice-epsilon": _SETTING,
+        "metrics.void-because-of:<subject>": f"a flag: {_SETTING}, such as a fixed seed",
         "arrays.<adapter>": _NOISED,
         "arrays.codes": f"{_NOISED}; rounded by public coins",
         "arrays.scales": f"{_NOISED}; rounded by public coins",
@@ -277,6 +278,8 @@ class Listening(LocalGrid):
 def _kind(field: str) -> str:
     if "/" in field:
         return field.partition("/")[0]
+    if ":" in field:
+        return f"{field.partition(':')[0]}:<subject>"
     return "<adapter>" if "lora_" in field else field
 
 
