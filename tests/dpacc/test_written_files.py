@@ -59,6 +59,7 @@ TRAINER_STATE: Mapping[str, str] = {
 
 LOGGED: Mapping[str, str] = {
     **dict.fromkeys(("step", "epoch", "learning_rate", "epsilon"), "public: of the plan"),
+    "epsilon_void_because_of_fixed_seed": "public: what voids ε",
     "eval_loss": "of held-out data: outside the guarantee, as the statement says",
     **dict.fromkeys(
         ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second"),
@@ -68,6 +69,7 @@ LOGGED: Mapping[str, str] = {
 
 FIGURES = {
     *("train/epoch", "train/learning_rate", "train/epsilon", "epsilon", "learning_rate"),
+    "train/epsilon_void_because_of_fixed_seed",
     *("eval/loss", "eval/runtime", "eval/samples_per_second", "eval/steps_per_second"),
     "held_out_perplexity",
 }
