@@ -137,7 +137,7 @@ def _overrides(cell: Cell) -> list[str]:
 
 def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepConfig]]) -> None:
     """A random number of random trials; the best one's adapter, and one guarantee for all."""
-    from dpacc_accounting import Ledger
+    from dpacc_accounting import Ledger, read_ledger
 
     from dpacc.artifacts import save_run
     from dpacc.chart import Measurement
@@ -186,9 +186,10 @@ def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepCon
         ledger=folder / "ledger.jsonl",
         measurements=[last],
     )
+    promise = search.guarantee().noted(read_ledger(path=folder / "ledger.jsonl").notes)
     facts = [*cell.items(), *((name, f"{value:.4g}") for name, value in figures.items())]
     facts += [
-        ("the whole search", str(search.guarantee())),
+        ("the whole search", str(promise)),
         ("noise multiplier σ", f"{search.plan.noise_multiplier:g}"),
         ("saved in", str(folder)),
     ]

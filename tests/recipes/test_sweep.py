@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from dpacc.cli import terminal
 from dpacc.data import pad_examples
 from dpacc.engine import PrivacyEngine
+from dpacc.errors import ConfigurationError
 from dpacc.evaluation import held_out_perplexity
 from dpacc.models import load_adapter, load_base
 from dpacc.settings import read_settings
@@ -258,3 +259,32 @@ def test_a_mistake_is_told_before_any_trial(
     assert caught.value.code == 2
     assert words in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_private_search_says_by_what_its_adapters_were_whitened(
+    sweep: ModuleType,
+    material: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The search's own ledger, and so every ε that is stated of it, is qualified by the note."""
+    sweep.main(values(material, tmp_path, lora_method="whitened", trials=1.5))
+    record = read_ledger(path=tmp_path / "tiny/ledger.jsonl")
+    assert [note.subject for note in record.notes] == ["whitening"]
+    proof = json.loads((tmp_path / "tiny/privacy.json").read_text())
+    assert any("whitened by" in each for each in proof["guarantee"]["qualified_by"])
+    assert "qualified" in capsys.readouterr().out
+
+
+def test_a_private_search_measures_nothing_private(
+    sweep: ModuleType,
+    material: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """It chooses by held-out metrics: an overlap is refused, and cannot be allowed."""
+    same: dict[str, object] = {"held_out_data": material / "private.jsonl"}
+    with pytest.raises(ConfigurationError, match="private training data"):
+        sweep.main(values(material, tmp_path, **same))
+    with pytest.raises(ConfigurationError, match="cannot be among it"):
+        sweep.main(values(material, tmp_path, **same, allow_held_out_overlap=True))
+    assert not list(tmp_path.iterdir())
