@@ -225,8 +225,8 @@ FEDERATION_HOLE_BUGS = (
         (
             Patch(
                 "dpacc_accounting.federation",
-                "server=replace(server[name], unit=units[name]),",
-                "server=server[name],",
+                "server=replace(server[name], unit=units[name]).noted(notes[name]),",
+                "server=server[name].noted(notes[name]),",
             ),
         ),
         (f"{_WHO}::test_each_price_is_of_its_clients_own_unit",),
