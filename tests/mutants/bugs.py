@@ -11,6 +11,7 @@ from tests.mutants.known_bugs import KNOWN_BUGS
 from tests.mutants.loop_bugs import LOOP_BUGS
 from tests.mutants.own_bugs import OWN_BUGS
 from tests.mutants.randomness_bugs import RANDOMNESS_BUGS
+from tests.mutants.statement_bugs import STATEMENT_BUGS
 from tests.mutants.surface_bugs import SURFACE_BUGS
 from tests.mutants.unit_bugs import UNIT_BUGS
 
@@ -26,4 +27,5 @@ BUGS = (
     *UNIT_BUGS,
     *DATA_BUGS,
     *RANDOMNESS_BUGS,
+    *STATEMENT_BUGS,
 )
