@@ -190,8 +190,8 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.books",
-                "self.steps_charged = self._ledger.steps_charged",
-                "self.steps_charged = 0",
+                "self.steps_charged, self.notes = self._ledger.steps_charged, self._ledger.notes",
+                "self.steps_charged, self.notes = 0, self._ledger.notes",
             ),
         ),
         (

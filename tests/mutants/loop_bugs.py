@@ -60,7 +60,7 @@ LOOP_BUGS = (
     Bug(
         "ε of one step",
         "get_epsilon prices one step, however many were charged",
-        (Patch("dpacc.drop_in", "times=self.steps_charged)", "times=1)"),),
+        (Patch("dpacc.engine", "guarantee(steps=self.steps_charged", "guarantee(steps=1"),),
         (
             f"{_LOOP}::test_the_ledger_is_on_disk_before_the_optimizer_steps",
             f"{_LOOP}::test_a_budget_is_met_and_then_refused",

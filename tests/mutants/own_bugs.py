@@ -133,7 +133,7 @@ OWN_BUGS = (
         "charged after the update",
         "the ledger is written when the adapters have moved already",
         (
-            Patch("dpacc.release", "        self._charge(index)\n", ""),
+            Patch("dpacc.release", "        line = self._charge(index)\n", '        line = ""\n'),
             Patch(
                 "dpacc.release",
                 "        self._backend.update(self._parameters, gradient)\n",
