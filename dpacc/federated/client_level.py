@@ -96,6 +96,9 @@ class CentralNoise:
         )
         plan = privacy.stated | {"clients": clients, "sampling_rate": sampling_rate}
         self._ledger = Ledger.open(path=ledger, plan=plan)
+        if self._secret.fixed_seed is not None:
+            text = f"the noise came from the fixed seed {self._secret.fixed_seed}"
+            self._ledger.note(subject="fixed-seed", text=text)
 
     def __call__(self, start: Arrays, updates: Mapping[str, Arrays]) -> Aggregate:
         """One round's release. A round in which nobody was drawn is noised and charged like any.

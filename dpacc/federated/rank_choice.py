@@ -232,7 +232,7 @@ class RankBooks:
         Raises:
             LedgerError: the charge could not be written; nothing is chosen.
         """
-        self._open(charge=True)
+        self._open(charge=True, fixed_seed=fixed_seed)
         coins = secrets.SystemRandom() if fixed_seed is None else Random(fixed_seed)
         rank = draw_rank(counts, epsilon=self._setting.epsilon, coins=coins)
         partial = self._choice.with_suffix(".partial")
@@ -240,10 +240,14 @@ class RankBooks:
         partial.replace(self._choice)
         return rank
 
-    def _open(self, *, charge: bool) -> bool:
+    def _open(self, *, charge: bool, fixed_seed: int | None = None) -> bool:
         choice = {"choice": "rank", **asdict(self._setting), "candidates": list(self._ranks)}
         plan = choice | self._stated
         with Ledger.open(path=self._ledger, plan=plan) as ledger:
+            if fixed_seed is not None:
+                ledger.note(
+                    subject="fixed-seed", text=f"the choice came from the fixed seed {fixed_seed}"
+                )
             if charge:
                 event = ExponentialMechanism(epsilon=self._setting.epsilon)
                 ledger.charge(step=0, event=event)

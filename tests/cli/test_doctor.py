@@ -162,13 +162,13 @@ def a_step_more(folder: Path) -> None:
 
 
 FORGERIES = {
-    "ε in the proof": (in_the_proof("guarantee", "epsilon", value=0.1), "proof"),
-    "δ in the proof": (in_the_proof("guarantee", "delta", value=1e-9), "proof"),
+    "epsilon in the proof": (in_the_proof("guarantee", "epsilon", value=0.1), "proof"),
+    "delta in the proof": (in_the_proof("guarantee", "delta", value=1e-9), "proof"),
     "unit in the proof": (in_the_proof("guarantee", "unit", value="patient"), "proof"),
     "attacks in the proof": (in_the_proof("attack_risk", "true_positives", value=0.01), "proof"),
     "plan in the proof": (in_the_proof("plan", "noise_multiplier", value=9.0), "proof"),
     "adapter in the proof": (in_the_proof("adapter", value={}), "proof"),
-    "ε in the card": (in_the_card(r"\(ε = [^,]*,", "(ε = 0.1,"), "card"),
+    "epsilon in the card": (in_the_card(r"\(ε = [^,]*,", "(ε = 0.1,"), "card"),
     "a limit less in the card": (in_the_card(r"- \*\*Held-out data.*\n", ""), "card"),
     "a claim above the card": (in_the_card("# Mine", "# Mine, at ε = 0.1"), "card"),
     "another run's adapter": (another_runs_adapter, "origin"),

@@ -25,13 +25,13 @@ STATEMENT_BUGS = (
                 '        if False:\n            object.__setattr__(self, "epsilon", math.inf)\n',
             ),
         ),
-        (f"{_EVERYWHERE}::test_get_epsilon_is_infinite_or_warns",),
+        (f"{_EVERYWHERE}::test_get_epsilon_is_infinite_or_warns[void]",),
     ),
     Bug(
         "engine forgets notes",
         "engine.guarantee() states ε without what the ledger notes",
         (Patch("dpacc.engine", "return spent.noted(self._books.notes)", "return spent"),),
-        (f"{_EVERYWHERE}::test_objects_and_files_carry_it",),
+        (f"{_EVERYWHERE}::test_objects_and_files_carry_it[void-rows of a table]",),
     ),
     Bug(
         "notes left out of the JSON",
@@ -92,7 +92,7 @@ STATEMENT_BUGS = (
                 "        if False:\n",
             ),
         ),
-        (f"{_FORKED}::test_a_ledger_that_went_on_elsewhere_is_refused",),
+        (f"{_FORKED}::test_a_ledger_that_went_on_elsewhere_is_refused[journal]",),
     ),
     Bug(
         "proof believed",
@@ -104,7 +104,7 @@ STATEMENT_BUGS = (
                 "    differences: list[str] = []\n",
             ),
         ),
-        (f"{_DOCTOR}[ε in the proof]",),
+        (f"{_DOCTOR}[epsilon in the proof]",),
     ),
     Bug(
         "card believed",
@@ -116,7 +116,7 @@ STATEMENT_BUGS = (
                 "return _proof(folder, record)",
             ),
         ),
-        (f"{_DOCTOR}[ε in the card]",),
+        (f"{_DOCTOR}[epsilon in the card]",),
     ),
     Bug(
         "any adapter is this run's",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dpacc_accounting import Gaussian, LedgerError, PoissonSampled, read_ledger
+from dpacc_accounting.claims import claim_of
 from scipy import stats
 
 from dpacc.errors import ConfigurationError
@@ -191,3 +192,14 @@ def test_a_trusting_client_trains_no_longer_than_its_owner_allows(folder: Path) 
     history = federation.train(clients=clients, local_epochs=2.0)
     assert history.rounds[0].survivors == ()
     assert all("most_local_epochs is 1" in why for why in history.rounds[0].failed.values())
+
+
+def test_a_servers_fixed_seed_voids_its_ledger(tmp_path: Path) -> None:
+    """Its ledger can be priced as it is, names the seed, and then claims no ε."""
+    release = noise(tmp_path, seed=5)
+    release(START, {"a": moved(0.01)})
+    release.close()
+    record = read_ledger(path=tmp_path / "ledger-5.jsonl")
+    claim = claim_of(plan=record.plan, record=record)
+    assert (claim.unit, claim.delta) == ("client", DELTA)
+    assert claim.void_because == ("the noise came from the fixed seed 5",)

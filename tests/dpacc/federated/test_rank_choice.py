@@ -244,3 +244,12 @@ def test_ranks_that_cannot_be_chosen_are_refused(folder: Path) -> None:
         PrivateRank(epsilon=0.1, voters=0)
     own = OwnRank("adaptive", lora=WIDE, dp=dp, folder=folder, fixed_seed=None)
     assert own.set_aside == pytest.approx(0.05)
+
+
+def test_a_seeded_choice_is_noted_in_its_own_ledger(tmp_path: Path) -> None:
+    """Whoever merges it with another run's ledger learns that it promises nothing."""
+    books = RankBooks(setting=PrivateRank(epsilon=0.5), folder=tmp_path, shared=8, dp=DP)
+    books.choose({1: 1, 2: 0, 4: 0, 8: 0}, fixed_seed=3)
+    record = read_ledger(path=tmp_path / "rank_ledger.jsonl")
+    assert [note.subject for note in record.notes] == ["fixed-seed"]
+    assert merge_ledgers(records={"choice": record}).together is None
