@@ -146,9 +146,12 @@ def test_a_projection_of_relative_positions_is_refused_for_what_it_reads() -> No
 @pytest.mark.parametrize("family", _MIXTURES)
 def test_adapters_within_a_mixture_of_experts_are_refused_by_name(family: str) -> None:
     """A router's and a shared expert's layers see all tokens in one row."""
-    with pytest.raises(PrivacyError, match=r"mixture of experts.*q_proj"):
-        admit_model(adapted(_MIXTURES[family], "all-linear"))
     admit_model(adapted(_MIXTURES[family], ["q_proj", "v_proj"]))
+    model = adapted(_MIXTURES[family], "all-linear")
+    if not any("lora_" in name and ".mlp." in name for name, _ in model.named_parameters()):
+        pytest.skip("this version of PEFT adapts nothing within the experts of this family")
+    with pytest.raises(PrivacyError, match=r"mixture of experts.*q_proj"):
+        admit_model(model)
 
 
 @pytest.mark.parametrize("family", _MIXTURES)
