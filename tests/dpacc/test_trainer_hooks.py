@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerCallback
 
 from dpacc import PrivacyArguments, PrivateTrainer
 from dpacc.errors import ConfigurationError, PrivacyError
-from dpacc.trainer_hooks import STANDS_FOR, hold_in_full_precision
+from dpacc.trainer_hooks import LOWEST_TRANSFORMERS, STANDS_FOR, hold_in_full_precision
 from tests.dpacc.test_engine import LENGTHS
 from tests.dpacc.test_private_trainer import private, trainer
 from tests.tiny_models import collate, examples, tiny_model
@@ -129,3 +129,9 @@ def test_examples_for_the_probe_may_be_given(tmp_path: Path) -> None:
     )
     run.train()
     assert seen[0] in [each["input_ids"] for each in given]
+
+
+def test_the_version_that_is_asked_for_is_the_one_that_is_declared() -> None:
+    """Whoever installs by the declaration has every method that the private step stands for."""
+    declared = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'"transformers>={LOWEST_TRANSFORMERS}"' in declared
