@@ -282,7 +282,8 @@ def test_a_run_that_is_refused_before_its_first_charge_leaves_no_folder(
 class RefusingProbe:
     """A probe that refuses every model."""
 
-    def __init__(self, **_: object) -> None:
+    @classmethod
+    def before(cls, *_: object, **__: object) -> None:
         raise PrivacyError("coupled, said the probe")
 
 
