@@ -62,7 +62,11 @@ _WATCHED, _LONG = _PARTS[:2]
 
 
 def made_up_examples(
-    *, model: nn.Module, like: Any, lengths: Sequence[int] | None = None
+    *,
+    model: nn.Module,
+    like: Any,
+    lengths: Sequence[int] | None = None,
+    classes: int | None = None,
 ) -> list[Any]:
     """Invented examples with the fields, types and shapes of `like`.
 
@@ -73,6 +77,7 @@ def made_up_examples(
         model: tells the vocabulary.
         like: a real example, of which types, names and shapes are read.
         lengths: of the sequences, one an example; by default four different ones.
+        classes: how many values a token's label may have, where it is no word of the vocabulary.
 
     Raises:
         PrivacyError: a field whose type says nothing of how to invent it.
@@ -80,7 +85,7 @@ def made_up_examples(
     parts: Sequence[_Part] = _PARTS
     if lengths is not None:
         parts = [replace(_PARTS[i % 4], length=length) for i, length in enumerate(lengths)]
-    return _invented(model=model, like=like, parts=parts, fixed=None)
+    return _invented(model=model, like=like, parts=parts, fixed=None, classes=classes)
 
 
 def examples_for_probe(
@@ -126,10 +131,16 @@ def lengths_of_change(model: nn.Module) -> list[int]:
 
 
 def _invented(
-    *, model: nn.Module, like: Any, parts: Sequence[_Part], fixed: int | None
+    *,
+    model: nn.Module,
+    like: Any,
+    parts: Sequence[_Part],
+    fixed: int | None,
+    classes: int | None = None,
 ) -> list[Any]:
     generator = np.random.default_rng(0)
-    inventors = [_Inventor(model, _tokens_of(like), part, fixed, generator) for part in parts]
+    tokens = _tokens_of(like)
+    inventors = [_Inventor(model, tokens, part, fixed, generator, classes) for part in parts]
     return [each.example(like) for each in inventors]
 
 
@@ -150,6 +161,7 @@ class _Inventor:
         part: what the invented one is to be like.
         fixed: the length that all sequences must have, if collating only stacks.
         generator: of what is left open.
+        classes: how many values a token's label may have, where it is no word.
     """
 
     def __init__(
@@ -159,7 +171,9 @@ class _Inventor:
         part: _Part,
         fixed: int | None,
         generator: np.random.Generator,
+        classes: int | None,
     ) -> None:
+        self._labels = classes
         self._model = model
         self._tokens = tokens
         self._part = part
@@ -245,12 +259,12 @@ class _Inventor:
         return [int(i) for i in self._generator.choice(words, size=self._filled)]
 
     def _classes(self, length: int) -> list[int]:
-        return [int(i) for i in self._generator.integers(_CLASSES, size=length)]
+        return [int(i) for i in self._generator.integers(self._labels or _CLASSES, size=length)]
 
     @property
     def _predicts_words(self) -> bool:
         head = getattr(self._model, "get_output_embeddings", lambda: None)
-        return head() is not None
+        return self._labels is None and head() is not None
 
     def _text(self) -> str:
         """Of as many words as there would be tokens; the long one is the longest in tokens too."""

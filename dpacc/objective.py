@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dpacc.config import TrainingConfig
 from dpacc.decoupled_losses import BatchLosses, batch_losses_of
 from dpacc.errors import ConfigurationError
+from dpacc.invented_examples import made_up_examples
 from dpacc.losses import causal_lm_losses
 from dpacc.positions import require_positions
 
@@ -38,6 +39,19 @@ def losses_for(
         return batch_losses_of(model)
     tokens = answer_tokens(answers=config.answers, tokenizer=tokenizer)
     return partial(causal_lm_losses, among=tokens)
+
+
+def probe_examples_for(*, config: TrainingConfig, model: nn.Module, like: Any) -> list[Any] | None:
+    """Invented examples whose labels are places among the answers; none where words are learned.
+
+    Args:
+        config: names the answers.
+        model: tells the vocabulary.
+        like: an example, of which types, names and shapes are read.
+    """
+    if config.answers is None:
+        return None
+    return made_up_examples(model=model, like=like, classes=len(config.answers))
 
 
 def answer_tokens(*, answers: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Tensor:

@@ -19,7 +19,7 @@ from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError
 from dpacc.frozen_activations import FrozenActivations
 from dpacc.models import add_lora, load_base
-from dpacc.objective import losses_for
+from dpacc.objective import losses_for, probe_examples_for
 from dpacc.optimizers import optimizer_for
 from dpacc.overlap import admit_held_out
 from dpacc.plan import PrivacyPlan
@@ -144,7 +144,8 @@ class Bench:
             prepared, optimizer = engine.prepare(model, optimizer, schedule)
             examples, collate = self._examples_for(prepared, config)
             prepared.train()
-            for step in engine.steps(examples, collate):
+            invented = probe_examples_for(config=config, model=self._base, like=examples[0])
+            for step in engine.steps(examples, collate, probe_examples=invented):
                 for batch in step:
                     step.backward(self._losses_of(prepared, batch))
                 step.update()

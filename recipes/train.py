@@ -53,7 +53,7 @@ def train(config: TrainingConfig) -> None:
     from dpacc.hub import reserve_repository, upload_run
     from dpacc.model_card import shown_settings
     from dpacc.models import add_lora, load_base
-    from dpacc.objective import losses_for
+    from dpacc.objective import losses_for, probe_examples_for
     from dpacc.optimizers import optimizer_for
     from dpacc.overlap import admit_held_out
     from dpacc.pretrained import load_tokenizer
@@ -223,8 +223,9 @@ def train(config: TrainingConfig) -> None:
         progress.note(f"ε is qualified: {fact}")
     course = [measure(start, engine.guarantee().epsilon if start else 0.0)]
     model.train()
+    invented = probe_examples_for(config=config, model=base, like=examples[0])
     with progress:
-        for step in engine.steps(examples, collate_private, units=units):
+        for step in engine.steps(examples, collate_private, units=units, probe_examples=invented):
             for batch in step:
                 losses = losses_of(model, batch)
                 step.backward(losses)

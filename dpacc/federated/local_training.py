@@ -26,7 +26,7 @@ from dpacc.federated.optimizer_memory import OptimizerMemory
 from dpacc.federated.ranks import NestedRanks
 from dpacc.frozen_activations import FrozenActivations
 from dpacc.logical_step import LogicalStep
-from dpacc.objective import losses_for
+from dpacc.objective import losses_for, probe_examples_for
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness import RunSecret
 from dpacc.ranks import join_ranks
@@ -66,6 +66,7 @@ class LocalTraining:
         base = adapter.base
         self._examples, self._units, self._collate = data.examples, data.units, data.collate
         self._losses_of = losses_for(config=config, model=base.model, tokenizer=base.tokenizer)
+        self._invented = probe_examples_for(config=config, model=base.model, like=self._examples[0])
         self.steps_per_round = math.ceil(local_epochs * data.size / config.expected_batch_size)
         self.plan = PrivacyPlan.calibrate(
             dataset_size=data.size,
@@ -105,7 +106,12 @@ class LocalTraining:
             LedgerError: a charge could not be written; nothing of the round may leave.
         """
         if self._steps is None:
-            self._steps = self._engine.steps(self._examples, self._collate, units=self._units)
+            self._steps = self._engine.steps(
+                self._examples,
+                self._collate,
+                units=self._units,
+                probe_examples=self._invented,
+            )
         load_arrays(self._model, self.ranks.narrow(start))
         self._base.apply(start)
         self._model.train()

@@ -14,8 +14,9 @@ from dpacc import PrivacyEngine
 from dpacc.config import TrainingConfig
 from dpacc.data import load_units
 from dpacc.errors import ConfigurationError
-from dpacc.federated.local_training import LocalTraining
+from dpacc.federated.client_data import read_client_data
 from dpacc.federated.settings import DPSettings, Task, training_config
+from dpacc.models import load_tokenizer
 from tests.dpacc.federated.federations import LORA, tiny_folder
 from tests.tiny_models import collate, examples, tiny_model
 
@@ -68,7 +69,7 @@ def test_a_recipe_counts_owners_and_refuses_two_spellings(tmp_path: Path) -> Non
 
 
 def test_a_client_of_a_federation_refuses_the_same(tmp_path: Path) -> None:
-    """Before it has a ledger: a patient in two spellings would be two units."""
+    """When its data are read, before it has a ledger: two spellings would be two units."""
     dp = DPSettings(epsilon=1.0, delta=1e-3, expected_batch_size=1, unit_field="who")
     config = training_config(
         model=str(tiny_folder(tmp_path)),
@@ -78,5 +79,4 @@ def test_a_client_of_a_federation_refuses_the_same(tmp_path: Path) -> None:
         task=Task(fields={"max_length": 16}),
     )
     with pytest.raises(ConfigurationError, match="differ only in case"):
-        LocalTraining(config=config, rounds=1, local_epochs=1.0, folder=tmp_path / "client")
-    assert not (tmp_path / "client").exists()
+        read_client_data(config=config, tokenizer=load_tokenizer(model=config.model))
