@@ -144,7 +144,7 @@ def test_files_that_cannot_be_read(dpacc, rounds: Path, tmp_path: Path) -> None:
         ([tmp_path], "directory"),
         ([tmp_path / "list.yaml"], "name: value"),
         ([tmp_path / "broken.json"], "line 2"),
-        ([rounds, "--plot", tmp_path / "nowhere" / "a.png"], "cannot write"),
+        ([rounds, "--plot", tmp_path / "nowhere" / "a.png"], "there is no folder"),
     ]:
         outcome = dpacc("compose", *words)
         assert outcome.code == 2

@@ -25,7 +25,6 @@ DATA_BUGS = (
             "tests/accounting/test_small_delta.py::"
             "test_every_solver_refuses_one_in_n_and_warns_above_what_n_asks",
         ),
-        quick=True,
     ),
     Bug(
         "a charged ledger is cleared away",
@@ -54,14 +53,12 @@ DATA_BUGS = (
             "test_a_run_that_can_go_on_is_offered_and_no_second_budget_spent",
             f"{DPACC}/test_earlier_runs.py::test_all_runs_of_one_name_are_priced_together",
         ),
-        quick=True,
     ),
     Bug(
         "keys of a record shown",
         "an error lists what single records call their fields, which may be people's names",
         (Patch("dpacc.records", "else shared & record.keys()", "else shared | record.keys()"),),
         (f"{_RECORDS}::test_names_that_could_be_somebodys_are_not_listed",),
-        quick=True,
     ),
     Bug(
         "the length of a text shown",

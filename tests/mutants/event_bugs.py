@@ -47,7 +47,6 @@ EVENT_BUGS = (
             ),
         ),
         (f"{PURE}::test_the_largest_loss_is_never_rounded_down",),
-        quick=True,
     ),
     Bug(
         "δ of a bare claim left out",
@@ -63,7 +62,6 @@ EVENT_BUGS = (
             f"{FINITE}::test_compositions_are_those_of_all_outcomes[event0-add-or-remove-5]",
             f"{FINITE}::test_samples_are_those_of_all_outcomes[event0-add-or-remove-5]",
         ),
-        quick=True,
     ),
     Bug(
         "permute-and-flip priced from below",
@@ -92,7 +90,6 @@ EVENT_BUGS = (
             f"{SEVERAL}::test_it_lies_between_sampling_nothing_and_one_participation[9-3]",
             f"{SEVERAL}::test_unequal_blocks_are_those_of_a_partition",
         ),
-        quick=True,
     ),
     Bug(
         "ρ without its order",
@@ -105,7 +102,6 @@ EVENT_BUGS = (
             ),
         ),
         (f"{HERE}/test_zcdp.py::test_it_is_dp_accountings[0.0]",),
-        quick=True,
     ),
     Bug(
         "peaks between the nodes",
@@ -118,7 +114,6 @@ EVENT_BUGS = (
             ),
         ),
         (f"{HERE}/test_rdp.py::test_little_noise_is_not_missed_between_nodes[2.5-1e-06]",),
-        quick=True,
     ),
     Bug(
         "adjacency forgotten at little noise",
@@ -131,6 +126,5 @@ EVENT_BUGS = (
             ),
         ),
         (f"{HERE}/test_event_extremes.py::test_adjacency_is_refused_at_any_noise[0.001]",),
-        quick=True,
     ),
 )

@@ -60,7 +60,6 @@ STATEMENT_BUGS = (
             f"{_LEDGER}::test_going_on_writes_a_session_of_its_own",
             f"{_MERGING}::test_copies_that_both_went_on_are_both_counted",
         ),
-        quick=True,
     ),
     Bug(
         "longer copy alone",
@@ -73,14 +72,12 @@ STATEMENT_BUGS = (
             ),
         ),
         (f"{_MERGING}::test_copies_that_both_went_on_are_both_counted",),
-        quick=True,
     ),
     Bug(
         "old copies merged as new",
         "ledgers without session lines are merged by lines that only look alike",
         (Patch("dpacc_accounting.record", "return self.version > 1 and len", "return len"),),
         (f"{_MERGING}::test_old_ledgers_of_one_run_are_counted_in_full",),
-        quick=True,
     ),
     Bug(
         "another branch's ledger resumed",
@@ -141,13 +138,11 @@ STATEMENT_BUGS = (
             ),
         ),
         ("tests/accounting/test_claims.py::test_a_claim_that_covers_more_is_taken_at_its_word",),
-        quick=True,
     ),
     Bug(
         "settings beside the ledger unsaid",
         "what a user gave beside a ledger is priced as if the ledger held it",
         (Patch("dpacc_accounting.record", "notes=(*self.notes, said))", "notes=self.notes)"),),
         ("tests/accounting/test_claims.py::test_settings_beside_a_ledger_are_said",),
-        quick=True,
     ),
 )
