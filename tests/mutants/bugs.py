@@ -10,6 +10,7 @@ from tests.mutants.federation_hole_bugs import FEDERATION_HOLE_BUGS
 from tests.mutants.known_bugs import KNOWN_BUGS
 from tests.mutants.loop_bugs import LOOP_BUGS
 from tests.mutants.own_bugs import OWN_BUGS
+from tests.mutants.probe_bugs import PROBE_BUGS
 from tests.mutants.randomness_bugs import RANDOMNESS_BUGS
 from tests.mutants.statement_bugs import STATEMENT_BUGS
 from tests.mutants.surface_bugs import SURFACE_BUGS
@@ -22,6 +23,7 @@ BUGS = (
     *FEDERATED_BUGS,
     *ACCOUNTING_BUGS,
     *FEDERATION_HOLE_BUGS,
+    *PROBE_BUGS,
     *SURFACE_BUGS,
     *EVENT_BUGS,
     *UNIT_BUGS,
