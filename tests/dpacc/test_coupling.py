@@ -14,6 +14,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.utils.data import TensorDataset, default_collate
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -424,3 +425,43 @@ def test_a_buffer_that_changes_is_refused(tmp_path: Path) -> None:
     """An exact maximum of private activations would be saved with the adapter."""
     with pytest.raises(PrivacyError, match=r"norm\.1\.largest changed in training"):
         train(changed(observe), examples([5] * 4), tmp_path)
+
+
+# --- data of other kinds ------------------------------------------------------------------
+
+
+class Network(nn.Module):
+    """A plain module, without a configuration."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.Tanh(), nn.Linear(5, 3))
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.layers(pictures)
+
+
+def class_losses(model: nn.Module, batch: Any) -> torch.Tensor:
+    return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+
+def several_losses(model: nn.Module, batch: Any) -> torch.Tensor:
+    scores = model(batch["pixel_values"])
+    return nn.functional.binary_cross_entropy_with_logits(
+        scores, batch["labels"], reduction="none"
+    ).mean(dim=1)
+
+
+def test_plain_modules_learn_from_tuples_and_pictures(tmp_path: Path) -> None:
+    """A TensorDataset of pictures needs no probe_examples; a mean over it is still refused."""
+    data = TensorDataset(torch.randn(8, 3, 4, 4), torch.arange(8) % 3)
+    case: dict[str, Any] = {"collate": default_collate}
+    train(Network(), data, tmp_path, losses=class_losses, **case)
+    with pytest.raises(PrivacyError, match="with the examples beside it"):
+        train(Network(), data, tmp_path, losses=lambda m, b: class_losses(m, b) / len(b[0]), **case)
+
+
+def test_labels_that_are_several_numbers(tmp_path: Path) -> None:
+    """Yes or no to each of several classes, as a list of floats beside a picture."""
+    data = [{"pixel_values": torch.randn(3, 4, 4), "labels": [1.0, 0.0, 1.0]} for _ in range(8)]
+    train(Network(), data, tmp_path, losses=several_losses, collate=default_data_collator)

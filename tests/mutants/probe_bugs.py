@@ -68,7 +68,7 @@ PROBE_BUGS = (
         (
             Patch(
                 "dpacc.probe_verdict",
-                "return min(self.same_shapes, max(_LEAST, _ALL_ROWS_TOGETHER / self._most_rows))",
+                "return min(self.same_shapes, max(least, _ALL_ROWS_TOGETHER / self._most_rows))",
                 "return self.other_shapes",
             ),
         ),
