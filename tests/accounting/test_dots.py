@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from dpacc_accounting import Adjacency, Composed, Gaussian, Laplace, epsilon
 from dpacc_accounting.dots import Dots, dots_above, dots_below
+from dpacc_accounting.event_laws import directed_branches
 from dpacc_accounting.pairs import Pair
+from dpacc_accounting.views import View
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,9 +83,17 @@ def test_at_its_own_points_the_law_above_is_exact():
 @pytest.mark.parametrize("largest", [590.0, 610.0, 650.0])
 @pytest.mark.parametrize("at_delta", [1e-5, 0.01, 0.4])
 def test_losses_beyond_a_double_are_bounded_on_both_sides(largest, at_delta):
-    """A Laplace release of 1/b has ε(δ) = 1/b + 2·ln(1 − δ), also where e^ε overflows."""
+    """A Laplace release of 1/b has ε(δ) = 1/b + 2·ln(1 − δ), also where e^ε overflows.
+
+    On the grid itself, which pure ε caps in a price.
+    """
     exact = largest + 2 * math.log1p(-at_delta)
-    found = epsilon(event=Laplace(noise_multiplier=1 / largest), delta=at_delta)
+    event = Laplace(noise_multiplier=1 / largest)
+    branch, _ = directed_branches(event=event, adjacency=Adjacency.ADD_OR_REMOVE)
+    view = View(branch.laws, branch.times)
+    high, grid = view.epsilon_above(delta=at_delta)
+    assert view.epsilon_below(delta=at_delta, high=high, grid=grid) <= exact <= high
+    found = epsilon(event=event, delta=at_delta)
     assert found.epsilon - found.slack <= exact <= found.epsilon
 
 

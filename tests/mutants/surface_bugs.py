@@ -24,8 +24,8 @@ SURFACE_BUGS = (
             ),
         ),
         (
-            f"{_FAILED}::test_a_step_whose_backward_ran_out_of_memory_is_not_released[3-ghost]",
-            f"{_FAILED}::test_a_step_whose_backward_ran_out_of_memory_is_not_released[4-materialize]",
+            f"{_FAILED}::test_a_step_whose_backward_ran_out_of_memory_is_not_released[6-ghost]",
+            f"{_FAILED}::test_a_step_whose_backward_ran_out_of_memory_is_not_released[7-materialize]",
         ),
     ),
     Bug(
