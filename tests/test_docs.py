@@ -71,7 +71,7 @@ def test_the_accountant_in_the_readme_calibrates(capsys: pytest.CaptureFixture[s
 def test_every_dpacc_command_in_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """calibrate, spend, explain and verify exit with 0, the latter three on a ledger."""
+    """calibrate, spend, explain and verify exit with 0, the latter three on a run's folder."""
     plan = PrivacyPlan(
         dataset_size=100,
         expected_batch_size=10,
@@ -86,7 +86,7 @@ def test_every_dpacc_command_in_the_readme_runs(
     shown = [words for words in commands() if words[0] == "dpacc"]
     assert {words[1] for words in shown} == {"calibrate", "spend", "explain", "verify"}
     for words in shown:
-        arguments = [str(ledger) if word.endswith(".jsonl") else word for word in words]
+        arguments = [str(tmp_path) if word.startswith("runs/") else word for word in words]
         monkeypatch.setattr(sys, "argv", arguments)
         with pytest.raises(SystemExit) as end:
             main()
