@@ -151,7 +151,7 @@ def _accountants(claim: Guarantee) -> dict[str, Callable[[Event, Guarantee], Opi
     found: dict[str, Callable[[Event, Guarantee], Opinion]] = {"dpacc RDP": _own_rdp}
     if dp_accounting_is_installed():
         found["dp-accounting PLD"] = _google_pld
-        if claim.adjacency is Adjacency.ADD_OR_REMOVE:
+        if claim.adjacency is not Adjacency.REPLACE_ONE:
             found["dp-accounting RDP"] = _google_rdp
     return found
 
@@ -206,12 +206,12 @@ def _google_law(event: Event, claim: Guarantee, step: float, pessimistic: bool) 
                 noise_multiplier=sigma,
                 **where,
             )
-        case Laplace(noise_multiplier=scale) if claim.adjacency is Adjacency.ADD_OR_REMOVE:
+        case Laplace(noise_multiplier=scale) if claim.adjacency is not Adjacency.REPLACE_ONE:
             return pld.from_laplace_mechanism(scale, **grid, **rounding)
-        case DiscreteGaussian() if claim.adjacency is Adjacency.ADD_OR_REMOVE:
+        case DiscreteGaussian() if claim.adjacency is not Adjacency.REPLACE_ONE:
             return pld.from_discrete_gaussian_mechanism(**_integers(event), **grid, **rounding)
         case PoissonSampled(probability=q, event=DiscreteGaussian() as inner) if (
-            claim.adjacency is Adjacency.ADD_OR_REMOVE
+            claim.adjacency is not Adjacency.REPLACE_ONE
         ):
             return pld.from_discrete_gaussian_mechanism(
                 **_integers(inner), sampling_prob=q, **grid, **rounding
@@ -253,6 +253,7 @@ def _neighbours(adjacency: Adjacency) -> Any:
 
     if adjacency is Adjacency.REPLACE_ONE:
         return NeighboringRelation.REPLACE_ONE
+    # Zero-out has the pairs of add-or-remove wherever it is asked about.
     return NeighboringRelation.ADD_OR_REMOVE_ONE
 
 

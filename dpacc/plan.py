@@ -92,6 +92,11 @@ class PrivacyPlan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "adjacency", Adjacency(self.adjacency))
         _require(
+            self.adjacency is not Adjacency.ZERO_OUT,
+            "adjacency='zero-out' is not what a run states; use 'add-or-remove', whose ε is the "
+            "same for its Poisson samples",
+        )
+        _require(
             _is_count(self.dataset_size) and self.dataset_size >= 1,
             f"dataset_size={self.dataset_size!r} must be an integer of at least 1",
         )

@@ -79,4 +79,33 @@ ACCOUNTING_BUGS = (
             "tests/accounting/test_dots.py::test_losses_beyond_a_double_are_bounded_on_both_sides[0.01-650.0]",
         ),
     ),
+    Bug(
+        "a null unit's batch of fixed size amplified as a replaced one's",
+        "a curve that holds where another unit takes the place is used where none does",
+        (
+            Patch(
+                "dpacc_accounting.event_laws",
+                "    if adjacency is Adjacency.ZERO_OUT:\n        return MixedLaw(",
+                "    if False:\n        return MixedLaw(",
+            ),
+        ),
+        (
+            "tests/accounting/test_zero_out.py::test_one_batch_of_fixed_size_costs_its_share_of_one_contribution",
+            "tests/accounting/test_zero_out.py::test_batches_of_fixed_size_are_never_priced_below_an_enumeration[1.0]",
+        ),
+    ),
+    Bug(
+        "a null unit taken for an absent one by what is no sum",
+        "a mechanism known by ε alone may answer a null unit with what nothing else brings about",
+        (
+            Patch(
+                "dpacc_accounting.amplification",
+                "        return all(isinstance(part, _SUMS) for part in nested_events(event))\n",
+                "        return True\n",
+            ),
+        ),
+        (
+            "tests/accounting/test_zero_out.py::test_a_null_unit_may_tell_what_an_absent_one_does_not",
+        ),
+    ),
 )

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dpacc_accounting.arguments import an_event
+from dpacc_accounting.event_fields import nested_events
 from dpacc_accounting.events import (
+    AdaptivelyClipped,
     Composed,
+    DiscreteGaussian,
+    DiscreteLaplace,
     Event,
     Gaussian,
+    Laplace,
     Mixture,
     PoissonSampled,
     RandomlyAllocated,
@@ -16,9 +21,40 @@ from dpacc_accounting.events import (
     SampledWithoutReplacement,
     Selected,
     Shuffled,
+    Skellam,
     TruncatedPoissonSampled,
 )
+from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.truncation import truncation_cases
+
+_SUMS = (
+    Gaussian,
+    AdaptivelyClipped,
+    Laplace,
+    DiscreteLaplace,
+    DiscreteGaussian,
+    Skellam,
+    PoissonSampled,
+    RandomlyAllocated,
+    Repeated,
+    Composed,
+    Mixture,
+)
+
+
+def coin_is_hidden(*, event: Event, adjacency: Adjacency) -> bool:
+    """Whether a Poisson sample of `event` amplifies by the unit's coin, as if no one saw it.
+
+    That takes the neighbour's output to be the output of a sample without the unit. Under zero-out
+    it is where `event` sums contributions, to which a null unit adds zero; what else a mechanism
+    puts out when it is given a null unit is not known. Under replace-one it never is.
+
+    >>> coin_is_hidden(event=Gaussian(noise_multiplier=1.0), adjacency=Adjacency.ZERO_OUT)
+    True
+    """
+    if adjacency is Adjacency.ZERO_OUT:
+        return all(isinstance(part, _SUMS) for part in nested_events(event))
+    return adjacency is Adjacency.ADD_OR_REMOVE
 
 
 def without_amplification(*, event: Event) -> Event:

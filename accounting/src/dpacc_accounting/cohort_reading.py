@@ -56,7 +56,7 @@ def read_cohorts(*, document: Mapping[str, Any]) -> ClientFederation:
     secure = _secure_aggregation(top, noise)
     schedule, stated = _cohorts(top, secure), read_stated(top, unit="client")
     if any(part.population for part in schedule):
-        _require_replace_one(top, stated["adjacency"])
+        _require_equal_sizes(top, stated["adjacency"])
     return ClientFederation(
         schedule=schedule,
         noise=noise,
@@ -67,12 +67,13 @@ def read_cohorts(*, document: Mapping[str, Any]) -> ClientFederation:
     )
 
 
-def _require_replace_one(top: Fields, adjacency: Adjacency) -> None:
-    if adjacency is not Adjacency.REPLACE_ONE:
+def _require_equal_sizes(top: Fields, adjacency: Adjacency) -> None:
+    if adjacency is Adjacency.ADD_OR_REMOVE:
         top.refuse(
             "adjacency",
-            "must be 'replace-one' where cohorts have a fixed size, which federations of different "
-            "size do not share; or say `sampling: none` to price it without amplification",
+            "must be 'replace-one' or 'zero-out' where cohorts have a fixed size, which "
+            "federations of different size do not share; or say `sampling: none` to price it "
+            "without amplification",
         )
 
 

@@ -41,7 +41,7 @@ def round_divergences(
         present: honest clients whose noise is in this sum.
         discretization: dimension, granularity and rounding.
         sampling_rate: p of Poisson-sampled clients (Zhu & Wang 2019, theorem 6), under
-            add-or-remove adjacency; no amplification is claimed under replace-one.
+            add-or-remove adjacency; no amplification is claimed under others.
         adjacency: under add-or-remove, an absent client sends an update of zeros, and its noise.
 
     >>> grid = Discretization(dimension=100, granularity=0.01)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from dpacc_accounting.allocation import LARGEST_SHIFT as LARGEST_ALLOCATED_SHIFT
 from dpacc_accounting.allocation import AllocatedLaw
+from dpacc_accounting.amplification import coin_is_hidden
 from dpacc_accounting.composition import pieces, single_noise
 from dpacc_accounting.event_fields import nested_events
 from dpacc_accounting.events import (
@@ -35,7 +36,7 @@ from dpacc_accounting.laws import Law
 from dpacc_accounting.mechanism_laws import MechanismLaw
 from dpacc_accounting.mixing import Branch, MixedLaw, SampledLaw
 from dpacc_accounting.pairs import Pair, dominating_pairs
-from dpacc_accounting.truncation import truncated_law, truncation_cases
+from dpacc_accounting.truncation import require_room, truncated_law, truncation_cases
 
 LARGEST_SHIFT = 50.0
 """The largest 1/σ for which a grid resolves what sampling hides."""
@@ -84,7 +85,7 @@ def _law(event: Event, adjacency: Adjacency, direction: int) -> Law:
         case PoissonSampled(probability=q, event=inner):
             return _sampled(q, inner, adjacency, direction)
         case SampledWithoutReplacement():
-            return _fixed_batch(event, adjacency)
+            return _fixed_batch(event, adjacency, direction)
         case TruncatedPoissonSampled():
             return truncated_law(event=event, adjacency=adjacency, direction=direction)
         case RandomlyAllocated():
@@ -107,17 +108,27 @@ def _law(event: Event, adjacency: Adjacency, direction: int) -> Law:
 
 
 def _sampled(q: float, event: Event, adjacency: Adjacency, direction: int) -> Law:
-    """A Poisson sample; under replace-one, as if the unit's coin were seen: safe, not tight."""
+    """A Poisson sample; where the unit's coin is not hidden, as if it were seen: not tight."""
     branch = _branch(event, adjacency, direction)
-    if adjacency is Adjacency.REPLACE_ONE:
+    if not coin_is_hidden(event=event, adjacency=adjacency):
         return MixedLaw((q, 1 - q), (branch, Branch((), ())))
     return SampledLaw(q, branch, adding=direction == 1)
 
 
-def _fixed_batch(event: SampledWithoutReplacement, adjacency: Adjacency) -> Law:
+def _fixed_batch(event: SampledWithoutReplacement, adjacency: Adjacency, direction: int) -> Law:
+    """A batch of fixed size; under zero-out, as if it were seen whether the unit is in it.
+
+    A null unit keeps its place, so that the same batch is drawn from both datasets. Given who is in
+    it, outputs differ by one contribution where the unit is, and not at all elsewhere.
+    """
     require_adjacency(event=event, adjacency=adjacency)
-    share, branch = event.sample_size / event.dataset_size, _branch(event.event, adjacency, 0)
-    return MixedLaw((1.0,), (branch,)) if share == 1 else FixedBatchLaw(share, branch)
+    share = event.sample_size / event.dataset_size
+    branch = _branch(event.event, adjacency, direction)
+    if share == 1:
+        return MixedLaw((1.0,), (branch,))
+    if adjacency is Adjacency.ZERO_OUT:
+        return MixedLaw((share, 1 - share), (branch, Branch((), ())))
+    return FixedBatchLaw(share, branch)
 
 
 def _allocated(event: RandomlyAllocated, adjacency: Adjacency, direction: int) -> Law:
@@ -178,11 +189,13 @@ def require_adjacency(*, event: Event, adjacency: Adjacency) -> None:
     """
     replaced = adjacency is Adjacency.REPLACE_ONE
     for part in nested_events(event):
-        if isinstance(part, SampledWithoutReplacement) and not replaced:
+        if isinstance(part, SampledWithoutReplacement) and adjacency is Adjacency.ADD_OR_REMOVE:
             raise ValueError(
-                "SampledWithoutReplacement is priced under replace-one adjacency, where neighbours "
-                "have the same size; pass adjacency=Adjacency.REPLACE_ONE"
+                "SampledWithoutReplacement is priced where neighbours have the same size; pass "
+                "adjacency=Adjacency.REPLACE_ONE, or Adjacency.ZERO_OUT"
             )
+        if isinstance(part, TruncatedPoissonSampled):
+            require_room(event=part, adjacency=adjacency)
         if isinstance(part, RandomizedResponse):
             require_replacing(adjacency)
         if isinstance(part, RandomlyAllocated) and part.participations < part.steps and replaced:

@@ -29,12 +29,12 @@ def group_epsilon(
     """The smallest certified ε at δ for groups of up to k = `size` units.
 
     The least of: kμ-GDP of the releases as if unsampled (exact for unsampled Gaussians); under
-    add-or-remove adjacency, mixtures of Gaussians whose shifts are Binomial(k, q); and, for any
-    event, ``(k·ε, δ·(e^{kε} − 1)/(e^ε − 1))`` from its own (ε, δ).
+    add-or-remove or zero-out adjacency, mixtures of Gaussians whose shifts are Binomial(k, q); and,
+    for any event, ``(k·ε, δ·(e^{kε} − 1)/(e^ε − 1))`` from its own (ε, δ).
 
     Args:
         event: what is released about the same data, each unit sampled on its own.
-        size: k >= 1. Add-or-remove: k units are added, or k removed. Replace-one: k are replaced.
+        size: k >= 1. Add-or-remove: k units are added, or k removed. Otherwise k are replaced.
         delta: δ in (0, 1), for the whole group.
         adjacency: which datasets are neighbours when k = 1.
         unit: whose data one unit is; the result's unit names the group.

@@ -17,6 +17,9 @@ class Adjacency(StrEnum):
 
     ADD_OR_REMOVE: one has a privacy unit that the other lacks; clipped sums differ by <= C.
     REPLACE_ONE: one unit has other content; clipped sums differ by <= 2C.
+    ZERO_OUT: one unit is a null one, drawn like any other, that adds zero to every sum and count;
+        the datasets have the same size, and clipped sums differ by <= C. Source: Kairouz et al.
+        2021 (arXiv 2103.00039); Ponomareva et al. 2023 (arXiv 2303.00654).
 
     >>> Adjacency("replace-one") is Adjacency.REPLACE_ONE
     True
@@ -24,6 +27,7 @@ class Adjacency(StrEnum):
 
     ADD_OR_REMOVE = "add-or-remove"
     REPLACE_ONE = "replace-one"
+    ZERO_OUT = "zero-out"
 
     @classmethod
     def _missing_(cls, value: object) -> Adjacency:

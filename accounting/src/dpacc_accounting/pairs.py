@@ -7,6 +7,9 @@ distance 1/σ by which one unit moves the sum:
 
 Add-or-remove adjacency has two pairs, (p, r) = (q, 0) and (0, q); replace-one has (q, q). The
 privacy loss `ln dP/dQ` increases with the output in all three.
+
+Zero-out has the pairs of add-or-remove. The others are drawn alike with and without the unit, and a
+null unit, drawn or not, adds zero: the null dataset's outputs have the law of the smaller one's.
 """
 
 from __future__ import annotations

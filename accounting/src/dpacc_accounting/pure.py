@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from dpacc_accounting.amplification import coin_is_hidden
 from dpacc_accounting.composition import pieces
 from dpacc_accounting.events import (
     Event,
@@ -127,12 +128,12 @@ def _single(event: Event, adjacency: Adjacency) -> Claim:
         case RandomizedResponse(noise=noise, options=options):
             return Claim(math.log1p(options * (1 - noise) / noise) * _ROUNDING)
         case PoissonSampled(probability=q, event=inner):
-            return _sampled(
-                q, outright_claim(event=inner, adjacency=adjacency), hidden=not replaced
-            )
+            hidden = coin_is_hidden(event=inner, adjacency=adjacency)
+            return _sampled(q, outright_claim(event=inner, adjacency=adjacency), hidden=hidden)
         case SampledWithoutReplacement(event=inner):
             share = event.sample_size / event.dataset_size
-            return _sampled(share, outright_claim(event=inner, adjacency=adjacency), hidden=True)
+            hidden = adjacency is not Adjacency.ZERO_OUT
+            return _sampled(share, outright_claim(event=inner, adjacency=adjacency), hidden=hidden)
         case Mixture():
             return _mixed(event, adjacency)
         case Selected(event=inner):
@@ -144,7 +145,8 @@ def _sampled(share: float, whole: Claim, *, hidden: bool) -> Claim:
     """`ln(1 + q(e^ε₀ − 1))`, not above ε₀: also the most by which an addition is noticed.
 
     Under replace-one a Poisson sample's output without the unit need not lie between the other
-    two: there the coin counts as seen.
+    two: there the coin counts as seen. So does it under zero-out for a batch of fixed size, where
+    another unit takes the place, and for what is no sum.
     """
     lost = min(share * whole.delta * _ROUNDING, 1.0)
     if whole.epsilon > 700 or not hidden:

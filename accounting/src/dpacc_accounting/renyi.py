@@ -35,7 +35,7 @@ from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pairs import Array
 from dpacc_accounting.rdp import delta_of_divergences, epsilon_of_divergences, renyi_divergence
 from dpacc_accounting.selection import halting_chance
-from dpacc_accounting.truncation import truncation_cases
+from dpacc_accounting.truncation import require_room, truncation_cases
 
 # The second order of a selection's bound is sought among these; the large ones are whole, because
 # their moments are then finite sums.
@@ -107,6 +107,7 @@ def _other(event: Event, adjacency: Adjacency, orders: Array) -> Array:
     reach = 2 if adjacency is Adjacency.REPLACE_ONE else 1
     match event:
         case TruncatedPoissonSampled():
+            require_room(event=event, adjacency=adjacency)
             cases = truncation_cases(event=event)
             parts = [_sampled_gaussian(case, adjacency, orders) for _, case in cases]
             return _revealed([chance for chance, _ in cases], parts, orders)

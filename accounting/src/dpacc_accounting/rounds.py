@@ -139,7 +139,7 @@ class Cohorts:
         survivors: how many clients' noise reached the sum in each of these rounds; None before.
         opened: whether a sum was opened at all: secure aggregation opens none below its threshold.
         population: N, where each round draws exactly `cohort_size` of N clients, every such cohort
-            equally likely; priced under replace-one adjacency.
+            equally likely; priced under replace-one or zero-out adjacency.
         cohort_size: n of those N; p = n/N.
     """
 

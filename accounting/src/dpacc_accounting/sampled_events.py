@@ -53,8 +53,9 @@ class PoissonSampled(AnyEvent):
 class SampledWithoutReplacement(AnyEvent):
     """`event`, run on `sample_size` of `dataset_size` units, every such subset equally likely.
 
-    Priced under replace-one adjacency, which leaves the size of the dataset as it is. Batches cut
-    from one shuffled order are not this event: they depend on each other.
+    Priced under replace-one and zero-out adjacency, which leave the size of the dataset as it is;
+    zero-out counts who is in the batch as seen: safe, not tight. Batches cut from one shuffled
+    order are not this event: they depend on each other.
 
     Args:
         sample_size: units in the batch, at least 1.

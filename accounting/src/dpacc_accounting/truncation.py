@@ -128,9 +128,24 @@ def truncated_law(
     >>> truncated_law(event=cut, adjacency=where, direction=0).weights
     (0.5, 0.5)
     """
+    require_room(event=event, adjacency=adjacency)
     cases = truncation_cases(event=event)
     pairs = (dominating_pairs(release=case, adjacency=adjacency)[direction] for _, case in cases)
     return TruncatedLaw(tuple(chance for chance, _ in cases), tuple(pairs))
+
+
+def require_room(*, event: TruncatedPoissonSampled, adjacency: Adjacency) -> None:
+    """Refuse a batch that may be full where a null unit would take another's place in it.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if adjacency is Adjacency.ZERO_OUT and event.may_be_full and event.probability > 0:
+        raise ValueError(
+            "TruncatedPoissonSampled is not priced under zero-out adjacency, where a null unit "
+            "takes another's place; pass adjacency=Adjacency.ADD_OR_REMOVE, or price "
+            "without_amplification(event=...)"
+        )
 
 
 def truncation_cases(*, event: TruncatedPoissonSampled) -> list[tuple[float, Release]]:

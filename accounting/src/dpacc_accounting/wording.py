@@ -28,6 +28,8 @@ from dpacc_accounting.settings import SCALES, require_statable
 _NEIGHBOURS = {
     Adjacency.ADD_OR_REMOVE: "datasets that differ by adding or removing one {unit}",
     Adjacency.REPLACE_ONE: "datasets of equal size that differ by replacing one {unit}",
+    Adjacency.ZERO_OUT: "datasets of equal size that differ by replacing one {unit} by a null one, "
+    "which is drawn like any other and adds zero to every sum and count",
 }
 _ROWS = (
     ", with all examples that the run was told are its own (their gradients are averaged into one "
@@ -132,7 +134,7 @@ private**.
 
 def _size(guarantee: Guarantee, size: int) -> str:
     """Why N may stand beside a promise that hides whether one more unit is there."""
-    if guarantee.adjacency is Adjacency.REPLACE_ONE:
+    if guarantee.adjacency is not Adjacency.ADD_OR_REMOVE:
         return f"All have N = {size} {guarantee.unit}s."
     return (
         f"N = {size} is nevertheless printed here: the dataset's size is treated as public, so "
