@@ -26,7 +26,7 @@ from dpacc_accounting.truncation import truncation_cases
 from scipy.optimize import brentq
 from scipy.stats import binom
 
-ADD, REPLACE = Adjacency
+ADD, REPLACE = Adjacency.ADD_OR_REMOVE, Adjacency.REPLACE_ONE
 
 
 def cut(*, q: float, most: int, size: int, sigma: float) -> TruncatedPoissonSampled:
@@ -73,7 +73,7 @@ def test_no_data_lose_more_than_the_bound(others, q, most):
     for at in (0.0, 0.4, 1.2):
         bound = {
             a: delta(event=cut(q=q, most=most, size=4, sigma=1.5), epsilon=at, adjacency=a)
-            for a in Adjacency
+            for a in (ADD, REPLACE)
         }
         for unit in (1.0, -1.0, 0.4):
             given = sums([*others, unit], q, most)
@@ -119,7 +119,7 @@ def test_a_batch_that_is_always_full_has_this_price():
         assert exact - 1e-9 <= found <= exact * (1 + 1e-3)
 
 
-@pytest.mark.parametrize("adjacency", list(Adjacency))
+@pytest.mark.parametrize("adjacency", [ADD, REPLACE])
 def test_dp_accounting_has_no_lower_price(adjacency):
     """Ours meets theirs under replace-one, and is tighter under add-or-remove."""
     event = Repeated(event=cut(q=0.01, most=16, size=1000, sigma=1.0), times=300)
