@@ -3,13 +3,12 @@
 import pytest
 from dpacc_accounting import Adjacency
 
-from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
 
 
 def test_a_run_states_no_null_unit() -> None:
     """The engine's neighbours are with and without a unit; the remedy, taken, is a plan."""
-    with pytest.raises(ConfigurationError, match="use 'add-or-remove'") as refused:
+    with pytest.raises(ValueError, match="use 'add-or-remove'") as refused:
         plan_of(Adjacency.ZERO_OUT)
     assert "\n" not in str(refused.value)
     assert plan_of(Adjacency.ADD_OR_REMOVE).guarantee().epsilon > 0
