@@ -154,11 +154,13 @@ def test_groups_and_calibration_are_those_of_add_or_remove() -> None:
     assert group_epsilon(event=event, size=2, delta=1e-5, adjacency=ZEROED).epsilon == (
         removed.epsilon
     )
-    asked = {"dataset_size": 10_000, "batch_size": 100, "steps": 50}
-    found = calibrate_noise(**asked, epsilon=2.0, delta=1e-5, adjacency=ZEROED)
-    assert found.noise_multiplier == (
-        calibrate_noise(**asked, epsilon=2.0, delta=1e-5).noise_multiplier
+    removed_noise, found = (
+        calibrate_noise(
+            dataset_size=10_000, batch_size=100, steps=50, epsilon=2.0, delta=1e-5, adjacency=a
+        )
+        for a in (REMOVED, ZEROED)
     )
+    assert found.noise_multiplier == removed_noise.noise_multiplier
     assert found.guarantee.adjacency is ZEROED
 
 
@@ -195,7 +197,7 @@ def test_a_statement_says_what_a_null_unit_is() -> None:
 def test_its_name_survives_a_document() -> None:
     """A guarantee and its event read back as they were."""
     event = SampledWithoutReplacement(sample_size=2, dataset_size=3, event=NOISY)
-    stated = epsilon(event=event, delta=1e-5, adjacency="zero-out").to_json()
+    stated = epsilon(event=event, delta=1e-5, adjacency=Adjacency("zero-out")).to_json()
     assert Adjacency(stated["adjacency"]) is ZEROED
     again = event_from_json(document=event_to_json(event=event))
     assert epsilon(event=again, delta=1e-5, adjacency=ZEROED).epsilon == stated["epsilon"]
