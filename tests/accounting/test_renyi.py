@@ -32,7 +32,7 @@ EVENTS = [
 ]
 
 
-@pytest.mark.parametrize("adjacency", list(Adjacency))
+@pytest.mark.parametrize("adjacency", [Adjacency.ADD_OR_REMOVE, Adjacency.REPLACE_ONE])
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
 def test_renyi_is_never_below_the_certified_lower_bound(event, adjacency):
     """Two methods that share no numerics: RDP above PLD's lower bound, and not far from it."""

@@ -72,13 +72,15 @@ def test_their_divergences_are_those_of_a_removed_unit(event: Event) -> None:
 def discrete_gaussian(mean: int, sigma: float) -> np.ndarray:
     k = np.arange(-40, 41)
     chances = np.exp(-((k - mean) ** 2) / (2 * sigma**2))
-    return chances / chances.sum()
+    return np.asarray(chances / chances.sum())
 
 
 def outputs(data: list[int], batch: int, sigma: float) -> np.ndarray:
     """The exact law of a noised sum of a batch drawn without replacement."""
     drawn = [*combinations(data, batch)]
-    return np.sum([discrete_gaussian(sum(some), sigma) for some in drawn], axis=0) / len(drawn)
+    return np.asarray(
+        np.sum([discrete_gaussian(sum(some), sigma) for some in drawn], axis=0) / len(drawn)
+    )
 
 
 @pytest.mark.parametrize("at", [0.0, 0.3, 1.0, 2.0])
