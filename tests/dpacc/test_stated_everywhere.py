@@ -212,6 +212,7 @@ def test_a_federation_carries_it(noted: Noted, dpacc: Run, tmp_path: Path) -> No
         noise_multiplier=2.0,
         sampling_probability=0.1,
         steps_charged=3,
+        steps_taken=3,
         void_because=void,
         qualified_by=qualified,
     )
