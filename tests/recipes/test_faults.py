@@ -175,7 +175,7 @@ def test_a_read_only_folder_is_told_in_one_line(
     for folder in (stopped, stopped.parent):
         folder.chmod(0o500)
     with modes_obeyed():
-        new = refusal(lambda: train(**SETTINGS), capsys)
+        new = refusal(lambda: train(**SETTINGS | {"name": "other"}), capsys)
         (stopped / "ledger.jsonl").chmod(0o400)
         old = refusal(lambda: resume(train), capsys)
     assert "Permission denied" in new

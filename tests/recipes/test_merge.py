@@ -70,7 +70,7 @@ def classified(
             (model / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}')
         data = opinions(tmp_path / "opinions.jsonl", count=40, seed=0)
         shared = {"train_data": data, "held_out_data": data, "labels": "bad,good"}
-        shared |= {"allow_held_out_overlap": True}
+        shared |= {"allow_held_out_overlap": True, "max_length": 32}
         shared |= {"task": "sequence-classification", "lora_target_modules": "query,value"}
         runs = train(**shared | {"model": model, "learning_rate": 0.1} | changes)
         return model, runs / "tiny"
