@@ -196,7 +196,7 @@ def calibrate_epsilon(
 
     Source: as for `epsilon`.
 
-    >>> run = calibrate_epsilon(dataset_size=100_000, batch_size=1000, noise_multiplier=1.0,
+    >>> run = calibrate_epsilon(dataset_size=50_000, batch_size=500, noise_multiplier=1.0,
     ...                         steps=1000, delta=1e-5)
     >>> round(run.guarantee.epsilon, 3)
     1.828

@@ -62,7 +62,7 @@ class Claim:
         """The largest ε(δ) that it allows: `ln(e^ε₀ − δ′·(1 + e^ε₀))`, δ′ = (δ − δ₀)/(1 − δ₀).
 
         >>> round(Claim(1.0).epsilon_at(delta=0.1), 4), Claim(1.0, 0.1).epsilon_at(delta=0.05)
-        (0.8528, inf)
+        (0.8529, inf)
         """
         if self.epsilon == math.inf or delta < self.delta:
             return math.inf
