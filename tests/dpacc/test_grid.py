@@ -111,7 +111,9 @@ def test_the_price_covers_the_exact_law(shift: int) -> None:
 
 def test_composed_and_sampled_it_costs_no_more_than_it_is_charged() -> None:
     """The accountant's own discrete Gaussian, under Poisson sampling, is within the charge."""
-    plan = discrete(1000, expected_batch_size=10, steps=100, noise_multiplier=0.8)
+    plan = discrete(
+        1000, expected_batch_size=10, steps=100, noise_multiplier=0.8, target_delta=1e-4
+    )
     scale = whole_scale(multiplier=plan.noise_multiplier, sensitivity=64)
     from dpacc_accounting import PoissonSampled, Repeated
 
@@ -187,7 +189,7 @@ def test_the_books_and_the_statement_say_so(tmp_path: Path) -> None:
     [
         ({"noise": "laplace"}, "noise='laplace'"),
         ({"noise_multiplier": 1e6}, "noise multiplier of 1e"),
-        ({"dataset_size": 1 << 40}, "dataset_size=1099511627776"),
+        ({"dataset_size": 1 << 40, "target_delta": 1e-15}, "dataset_size=1099511627776"),
     ],
 )
 def test_plans_that_no_whole_numbers_hold_are_refused(
