@@ -133,7 +133,9 @@ def test_what_has_another_name_here_is_found():
     mixture = MixtureOfGaussiansDpEvent(3.0, [0.0, 2.0], [0.75, 0.25])
     sample = PoissonSampled(probability=0.25, event=Gaussian(noise_multiplier=1.5))
     assert from_dp_event(event=mixture) == sample
-    theirs = PLDAccountant().compose(mixture, 10).get_epsilon(1e-3)
+    theirs = (
+        PLDAccountant(value_discretization_interval=1e-3).compose(mixture, 10).get_epsilon(1e-3)
+    )
     ours = epsilon(event=Repeated(event=sample, times=10), delta=1e-3).epsilon
     assert ours == pytest.approx(theirs, rel=2e-3)
     always = MixtureOfGaussiansDpEvent(3.0, [2.0], [1.0])

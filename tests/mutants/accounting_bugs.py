@@ -28,7 +28,6 @@ ACCOUNTING_BUGS = (
             f"{SAMPLED}::test_long_compositions_are_not_priced_too_low[event0-0.01-55.07]",
             f"{SAMPLED}::test_many_sampled_discrete_gaussians_agree_with_the_reference[0.01-1-8-10-0.001]",
         ),
-        quick=True,
     ),
     Bug(
         "lost mass unnoticed",

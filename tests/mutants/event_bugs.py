@@ -34,7 +34,6 @@ EVENT_BUGS = (
             ),
         ),
         (f"{PURE}::test_nothing_is_lost_beyond_the_largest_loss[event7-replace-one-2.0]",),
-        quick=True,
     ),
     Bug(
         "pure ε rounded down",

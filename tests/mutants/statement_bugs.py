@@ -44,7 +44,6 @@ STATEMENT_BUGS = (
             ),
         ),
         ("tests/accounting/test_guarantee.py::test_json_is_strict_and_complete",),
-        quick=True,
     ),
     Bug(
         "no session line",

@@ -25,7 +25,6 @@ UNIT_BUGS = (
             f"{_IDENTITY}::test_the_same_owner_is_one_unit_whatever_holds_it[tensor]",
             f"{DPACC}/test_accumulation.py::test_a_whole_user_changes_the_sum_by_at_most_c[tensor]",
         ),
-        quick=True,
     ),
     Bug(
         "two spellings are two people",
