@@ -30,12 +30,14 @@ class KeyedCollation:
         collate: the user's.
         secret: the run's.
         rank: this process, which must draw other numbers than the rest.
+        begun: the step at which this loop over the data begins. A loop that begins again in the
+            same run draws numbers that no released step has used.
     """
 
-    def __init__(self, collate: Collate, secret: RunSecret, *, rank: int) -> None:
+    def __init__(self, collate: Collate, secret: RunSecret, *, rank: int, begun: int = 0) -> None:
         self._collate = collate
         self._secret = secret
-        self._purpose = f"collation on rank {rank}"
+        self._purpose = f"collation on rank {rank} from step {begun}"
         self._calls = 0
 
     def __call__(self, examples: list[Any]) -> Any:

@@ -231,7 +231,12 @@ class PrivacyEngine:
         batches = MicroBatches(
             dataset=dataset,
             members=members,
-            collate=KeyedCollation(collate, self._secret, rank=self.accelerator.process_index),
+            collate=KeyedCollation(
+                collate,
+                self._secret,
+                rank=self.accelerator.process_index,
+                begun=self._books.steps_charged,
+            ),
             accelerator=self.accelerator,
             dropout=self._dropout,
             expect=self._buffer.expect,
