@@ -23,9 +23,8 @@ from dpacc.books import Books, record_saved
 from dpacc.chart import Measurement, draw_progress
 from dpacc.checkpoint import cannot_write, write_durably
 from dpacc.config import TrainingConfig
-from dpacc.errors import ConfigurationError
+from dpacc.errors import ConfigurationError, require_local
 from dpacc.model_card import write_card
-from dpacc.settings import require_local
 
 if TYPE_CHECKING:
     from dpacc_accounting import Guarantee

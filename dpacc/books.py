@@ -10,9 +10,8 @@ from dpacc_accounting import Ledger, LedgerRecord, read_ledger
 from dpacc_accounting.guarantee import Note
 
 from dpacc import ranks
-from dpacc.errors import ConfigurationError
+from dpacc.errors import ConfigurationError, require_local
 from dpacc.plan import PrivacyPlan
-from dpacc.settings import require_local
 
 
 class Books:

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 from dpacc_accounting.small_delta import small_delta
 
-from dpacc.errors import ConfigurationError
-from dpacc.settings import check_limits, read_settings, require_local, setting
+from dpacc.errors import ConfigurationError, require_local
+from dpacc.settings import check_limits, read_settings, setting
 
 Quantization = Literal["none", "nf4", "int8"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]

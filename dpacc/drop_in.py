@@ -19,8 +19,7 @@ from dpacc.artifacts import save_adapter, state_privacy
 from dpacc.averaging import IterateAverage, average_of, require_share
 from dpacc.backends import Backend, refuse_cut_models
 from dpacc.decoupled_losses import LogitLosses, logit_losses_of
-from dpacc.errors import ConfigurationError
-from dpacc.keywords import names_what_is_unknown
+from dpacc.errors import ConfigurationError, names_what_is_unknown
 from dpacc.lora_methods import Method, apply_method
 from dpacc.plain_loader import expected_batch_size_of, number_of_units
 from dpacc.plan import Clipping, Noise, PrivacyPlan

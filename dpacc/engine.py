@@ -20,19 +20,18 @@ from dpacc.accumulation import ClippedSum
 from dpacc.adapters import attach_gradient_buffer
 from dpacc.admission import (
     admit_model,
-    admit_optimizer,
     refuse_raw_gradients,
     refuse_replaced_adapters,
 )
 from dpacc.backends import Backend, backend_for
+from dpacc.backends.held_parameters import admit_optimizer
 from dpacc.books import Books
 from dpacc.checkpoint import Checkpoints
 from dpacc.collation import KeyedCollation
-from dpacc.errors import BudgetExhausted, ConfigurationError
+from dpacc.errors import BudgetExhausted, ConfigurationError, names_what_is_unknown
 from dpacc.fingerprints import code_fingerprint
 from dpacc.joined_texts import refuse_joined_texts
 from dpacc.keyed_dropout import KeyedDropout
-from dpacc.keywords import names_what_is_unknown
 from dpacc.logical_step import Collate, LogicalStep
 from dpacc.members import members_of
 from dpacc.micro_batches import MicroBatches

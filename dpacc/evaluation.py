@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
@@ -154,3 +156,30 @@ def _exp(value: float) -> float:
         return math.exp(value)
     except OverflowError:
         return math.inf
+
+
+def losses_of_texts(
+    *,
+    model: nn.Module,
+    examples: Sequence[Example],
+    collate: Collate,
+    max_tokens: int = 4096,
+) -> npt.NDArray[np.float64]:
+    """[m], each example's mean loss over its tokens, in evaluation mode.
+
+    Losses of training examples are private: use this on canaries, or where nobody else looks.
+    """
+    device = next(model.parameters()).device
+    (runs,) = cut_into_micro_batches(
+        lengths=[len(each["input_ids"]) for each in examples],
+        ranks=1,
+        max_tokens=max_tokens,
+        start_cost=starting_cost(device.type),
+    )
+    losses = torch.zeros(len(examples), dtype=torch.float64)
+    with evaluating(model):
+        for positions in runs:
+            batch = send_to_device(collate([examples[at] for at in positions]), device)
+            losses[positions] = causal_lm_losses(model, batch).double().cpu()
+    found: npt.NDArray[np.float64] = losses.numpy()
+    return found

@@ -7,8 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from dpacc.errors import ConfigurationError
-from dpacc.keywords import choices
+from dpacc.errors import ConfigurationError, choices
 
 Method = Literal["lora", "ffa"]
 

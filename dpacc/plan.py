@@ -22,7 +22,7 @@ from dpacc_accounting import (
 )
 from dpacc_accounting.small_delta import require_small_delta
 
-from dpacc.keywords import choices
+from dpacc.errors import choices
 
 Clipping = Literal["flat", "per-layer", "automatic", "adaptive"]
 Noise = Literal["gaussian", "discrete_gaussian"]

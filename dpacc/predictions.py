@@ -10,12 +10,11 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from dpacc.audit.text_canaries import losses_of_texts
 from dpacc.batching import cut_into_micro_batches, starting_cost
 from dpacc.config import TrainingConfig
 from dpacc.data import read_held_out_records
 from dpacc.errors import ConfigurationError
-from dpacc.evaluation import evaluating, held_out_perplexity
+from dpacc.evaluation import evaluating, held_out_perplexity, losses_of_texts
 from dpacc.objective import losses_for
 from dpacc.supervision import IGNORED, Example, tokenize_examples
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dpacc.averaging import require_share
-from dpacc.errors import ConfigurationError
-from dpacc.keywords import names_what_is_unknown
+from dpacc.errors import ConfigurationError, names_what_is_unknown
 from dpacc.lora_methods import Method
 from dpacc.plan import Clipping, Noise, PrivacyPlan
 from dpacc.strategies import PerExampleGradients

@@ -88,25 +88,6 @@ def check_limits(*, settings: DataclassInstance) -> None:
                 )
 
 
-def require_local(path: str | Path, *, name: str) -> None:
-    """Refuse an address such as `s3://bucket`, which would become a folder of that name here.
-
-    Args:
-        path: where something will be written.
-        name: of the setting that says so.
-
-    Raises:
-        ConfigurationError: it is no path of this machine.
-
-    >>> require_local("runs/one", name="output_dir")
-    """
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
-        raise ConfigurationError(
-            f"{name}={path} is no folder of this machine: name one that is, and copy it "
-            "afterwards, or mount what should hold it"
-        )
-
-
 def describe_settings(*, kind: type[DataclassInstance], usage: str = "") -> str:
     """List every setting with its type, default and meaning, as `--help` prints it."""
     lines = [usage, "", "  --config FILE.yaml", "      Read settings from this file first."]

@@ -15,8 +15,7 @@ from typing import Any
 from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from dpacc.errors import ConfigurationError
-from dpacc.keywords import refuse_unknown
+from dpacc.errors import ConfigurationError, refuse_unknown
 from dpacc.privacy_arguments import PrivacyArguments
 from dpacc.ranks import share_from_main
 

@@ -18,10 +18,10 @@ from dpacc.data import load_held_out_examples, load_training_examples, pad_examp
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError
 from dpacc.frozen_activations import FrozenActivations
+from dpacc.held_out_data import admit_held_out
 from dpacc.models import add_lora, load_base
 from dpacc.objective import losses_for, probe_examples_for
 from dpacc.optimizers import optimizer_for
-from dpacc.overlap import admit_held_out
 from dpacc.plan import PrivacyPlan
 from dpacc.predictions import held_out_figures
 from dpacc.pretrained import load_tokenizer

@@ -93,9 +93,10 @@ def audit(config: AuditConfig) -> int:
     from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
     from dpacc.audit import Claim, DiracCanaries, judge
     from dpacc.audit.records import write_scores
-    from dpacc.audit.text_canaries import left_out, losses_of_texts, random_texts
+    from dpacc.audit.text_canaries import left_out, random_texts
     from dpacc.data import load_training_examples, pad_examples
     from dpacc.earlier_runs import begin_run
+    from dpacc.evaluation import losses_of_texts
     from dpacc.invented_examples import made_up_examples
     from dpacc.models import add_lora, load_base
     from dpacc.positions import require_positions

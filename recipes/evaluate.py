@@ -64,8 +64,8 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         load_held_out_units,
         pad_examples,
     )
+    from dpacc.held_out_data import admit_held_out
     from dpacc.models import load_adapter, load_base
-    from dpacc.overlap import admit_held_out
     from dpacc.predictions import continue_texts, held_out_figures, held_out_texts
     from dpacc.pretrained import load_tokenizer
 

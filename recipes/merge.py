@@ -18,8 +18,8 @@ from pathlib import Path
 
 from dpacc.cli import terminal
 from dpacc.config import Precision, Task
-from dpacc.errors import ConfigurationError
-from dpacc.settings import check_limits, read_settings, require_local, setting
+from dpacc.errors import ConfigurationError, require_local
+from dpacc.settings import check_limits, read_settings, setting
 
 _USAGE = "python recipes/merge.py --adapter FOLDER --output FOLDER [--push_to_hub owner/name]"
 # What says how private the model is goes with it.

@@ -50,12 +50,12 @@ def train(config: TrainingConfig) -> None:
     from dpacc.earlier_runs import begin_run
     from dpacc.evaluation import held_out_accuracy, held_out_perplexity
     from dpacc.frozen_activations import Collate, FrozenActivations
+    from dpacc.held_out_data import admit_held_out
     from dpacc.hub import reserve_repository, upload_run
     from dpacc.model_card import shown_settings
     from dpacc.models import add_lora, load_base
     from dpacc.objective import losses_for, probe_examples_for
     from dpacc.optimizers import optimizer_for
-    from dpacc.overlap import admit_held_out
     from dpacc.pretrained import load_tokenizer
     from dpacc.ranks import join_ranks, on_main_process, share_from_main
     from dpacc.schedule import schedule_for

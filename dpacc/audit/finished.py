@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpacc.audit.text_canaries import losses_of_texts
 from dpacc.data import pad_examples
 from dpacc.errors import ConfigurationError
+from dpacc.evaluation import losses_of_texts
 from dpacc.models import load_base
 from dpacc.supervision import Example, tokenize_examples
 

@@ -6,20 +6,11 @@ has the base model and the adapter can score them: nothing else of the run is lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 
 import numpy as np
-import torch
-from accelerate.utils import send_to_device
-from torch import Tensor, nn
 
-from dpacc.audit.verdict import Scores
-from dpacc.batching import cut_into_micro_batches, starting_cost
-from dpacc.evaluation import evaluating
-from dpacc.losses import causal_lm_losses
 from dpacc.supervision import IGNORED, Example
-
-TextCollate = Callable[[list[Example]], dict[str, Tensor]]
 
 
 def random_texts(
@@ -43,29 +34,3 @@ def left_out(example: Example) -> Example:
     {'input_ids': [5, 6], 'labels': [-100, -100]}
     """
     return {**example, "labels": [IGNORED] * len(example["labels"])}
-
-
-def losses_of_texts(
-    *,
-    model: nn.Module,
-    examples: Sequence[Example],
-    collate: TextCollate,
-    max_tokens: int = 4096,
-) -> Scores:
-    """[m], each example's mean loss over its tokens, in evaluation mode.
-
-    Losses of training examples are private: use this on canaries, or where nobody else looks.
-    """
-    device = next(model.parameters()).device
-    (runs,) = cut_into_micro_batches(
-        lengths=[len(each["input_ids"]) for each in examples],
-        ranks=1,
-        max_tokens=max_tokens,
-        start_cost=starting_cost(device.type),
-    )
-    losses = torch.zeros(len(examples), dtype=torch.float64)
-    with evaluating(model):
-        for positions in runs:
-            batch = send_to_device(collate([examples[at] for at in positions]), device)
-            losses[positions] = causal_lm_losses(model, batch).double().cpu()
-    return losses.numpy()

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from dpacc.admission import admit_optimizer
+from dpacc.backends.held_parameters import admit_optimizer
 
 
 class Replicated:

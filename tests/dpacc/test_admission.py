@@ -19,11 +19,11 @@ from dpacc import drop_in
 from dpacc.adapters import attach_gradient_buffer
 from dpacc.admission import (
     admit_model,
-    admit_optimizer,
     refuse_raw_gradients,
     refuse_replaced_adapters,
 )
 from dpacc.backends import backend_for
+from dpacc.backends.held_parameters import admit_optimizer
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError, PrivacyError
 from dpacc.plan import PrivacyPlan

@@ -81,7 +81,7 @@ SURFACE_BUGS = (
         "make_private takes unit_ids and poisson_sampling=False, and does as if nobody had asked",
         (
             Patch(
-                "dpacc.keywords",
+                "dpacc.errors",
                 "            refuse_unknown(given, known=known, of=name)\n",
                 "            pass\n",
             ),

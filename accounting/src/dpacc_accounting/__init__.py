@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         true_positive_rate,
     )
     from dpacc_accounting.calibration import Calibration, calibrate_noise, noise_at_rate
+    from dpacc_accounting.clipped_sums import joint_noise_multiplier, sum_noise_multiplier
     from dpacc_accounting.conversion import from_dp_event, to_dp_event
     from dpacc_accounting.event_calibration import EventCalibration, calibrate_event
     from dpacc_accounting.event_documents import event_from_json, event_to_json
@@ -71,7 +72,6 @@ if TYPE_CHECKING:
     from dpacc_accounting.merging import MergedLedgers, merge_ledgers
     from dpacc_accounting.one_run import Guesses, one_run_epsilon, one_run_mu
     from dpacc_accounting.pricing import delta, epsilon
-    from dpacc_accounting.quantile import joint_noise_multiplier, sum_noise_multiplier
     from dpacc_accounting.reading import read_federation
     from dpacc_accounting.record import LedgerError, LedgerRecord, read_ledger
     from dpacc_accounting.rounds import Federation
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
 # Each name is loaded on first use, so that reading a ledger costs no numpy and no scipy.
 _ROOMS = {
     "Accountant": "accountant",
-    "AdaptivelyClipped": "events",
+    "AdaptivelyClipped": "clipped_sums",
     "Adjacency": "guarantee",
     "ApproximateDP": "finite_mechanisms",
     "AttackRisk": "attacks",
@@ -95,7 +95,7 @@ _ROOMS = {
     "ExponentialMechanism": "mechanisms",
     "FederatedGuarantee": "federation",
     "Federation": "rounds",
-    "Gaussian": "events",
+    "Gaussian": "clipped_sums",
     "Guarantee": "guarantee",
     "Guesses": "one_run",
     "Laplace": "mechanisms",
@@ -135,7 +135,7 @@ _ROOMS = {
     "from_dp_event": "conversion",
     "group_epsilon": "groups",
     "get_noise_multiplier": "accountant",
-    "joint_noise_multiplier": "quantile",
+    "joint_noise_multiplier": "clipped_sums",
     "noise_at_rate": "calibration",
     "merge_ledgers": "merging",
     "one_run_epsilon": "one_run",
@@ -146,7 +146,7 @@ _ROOMS = {
     "read_ledger": "record",
     "runs_at": "selection",
     "statement": "wording",
-    "sum_noise_multiplier": "quantile",
+    "sum_noise_multiplier": "clipped_sums",
     "to_dp_event": "conversion",
     "tradeoff_curve": "tradeoff",
     "true_positive_rate": "attacks",

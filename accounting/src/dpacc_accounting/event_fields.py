@@ -9,6 +9,8 @@ from typing import Any
 
 MOST_TIMES = 10**300
 """Larger counts have no float."""
+MOST_UNITS = 10**15
+"""Binomial chances of larger numbers lose their digits."""
 
 
 class AnyEvent:

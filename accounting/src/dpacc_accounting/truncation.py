@@ -20,10 +20,10 @@ from scipy.special import betainc
 
 from dpacc_accounting.composition import Release, single_noise
 from dpacc_accounting.dots import Dots, dots_above, dots_below
+from dpacc_accounting.events import TruncatedPoissonSampled
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.laws import AtomicLaw, Atoms
 from dpacc_accounting.pairs import Array, Pair, dominating_pairs
-from dpacc_accounting.sampled_events import TruncatedPoissonSampled
 
 # Relative error of a binomial's tail, far above what is observed.
 _TAIL_ERROR = 1e-9
