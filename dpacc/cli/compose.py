@@ -98,12 +98,15 @@ def _units(found: FederatedGuarantee) -> str:
 
 
 def _notes(found: FederatedGuarantee) -> list[tuple[str, str]]:
-    """What voids or qualifies a client's price, of each client."""
-    rows = []
-    for price in found.prices:
-        rows += [("NOT private", f"{price.name}: {each}") for each in price.server.void_because]
-        rows += [("qualified", f"{price.name}: {each}") for each in price.server.qualified_by]
-    return rows
+    """What voids or qualifies prices, each with the clients of whom it is said."""
+    of_clients = found.level == "example"
+    return [
+        (
+            "NOT private" if note.voids else "qualified",
+            f"{', '.join(names)}: {note.text}" if of_clients else note.text,
+        )
+        for note, names in found.notes.items()
+    ]
 
 
 def _facts(found: FederatedGuarantee) -> list[tuple[str, str]]:

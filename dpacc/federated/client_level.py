@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from dpacc_accounting import Adjacency, Gaussian, Ledger, PoissonSampled
+from dpacc_accounting.guarantee import Note, stated_notes
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation import Aggregate
@@ -98,7 +99,8 @@ class CentralNoise:
         self._ledger = Ledger.open(path=ledger, plan=plan)
         if self._secret.fixed_seed is not None:
             text = f"the noise came from the fixed seed {self._secret.fixed_seed}"
-            self._ledger.note(subject="fixed-seed", text=text)
+            if Note("fixed-seed", text) not in self._ledger.notes:
+                self._ledger.note(subject="fixed-seed", text=text)
 
     def __call__(self, start: Arrays, updates: Mapping[str, Arrays]) -> Aggregate:
         """One round's release. A round in which nobody was drawn is noised and charged like any.
@@ -122,10 +124,11 @@ class CentralNoise:
         return self._ledger.steps_charged
 
     def federation(self) -> dict[str, Any]:
-        """What `dpacc compose` reads, from the rounds that the ledger holds."""
-        return self._privacy.federation(
+        """What `dpacc compose` reads, from the rounds and notes that the ledger holds."""
+        rounds = self._privacy.federation(
             sampling_rate=self._sampling_rate, rounds=self.rounds_charged
         )
+        return rounds | said_beside(self._ledger.notes)
 
     def close(self) -> None:
         """Let go of the ledger."""
@@ -139,6 +142,15 @@ class CentralNoise:
     def _clipped(self, moved: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
         length = float(np.linalg.norm(moved))
         return moved * min(1.0, self._privacy.clipping_norm / length) if length else moved
+
+
+def said_beside(notes: Iterable[Note]) -> dict[str, list[str]]:
+    """What a server's ledger says beside its rounds, as `dpacc compose` reads it.
+
+    >>> said_beside([Note("fixed-seed", "the noise came from the fixed seed 5")])
+    {'void_because': ['the noise came from the fixed seed 5']}
+    """
+    return {name: texts for name, texts in stated_notes(notes).items() if texts}
 
 
 def require_central(*, aggregation: str, defended: bool) -> None:

@@ -116,8 +116,11 @@ class History:
     client_level: Mapping[str, Any] | None = None
 
     def epsilons(self) -> dict[str, float]:
-        """Each client's ε, by its own ledger; of one that forgot steps, by the server's count."""
-        forgetful = {name for name, books in self._books().items() if _forgot(books)}
+        """Each client's ε, by its own ledger; of one that forgot steps, by the server's count.
+
+        Infinite where a note voids it; `guarantee()` says why, and what else qualifies it.
+        """
+        forgetful = {n for n, books in self._books().items() if _forgot(books) or _void(books)}
         priced = (
             {each.name: each.server.epsilon for each in self.guarantee().prices}
             if forgetful
@@ -199,7 +202,7 @@ def _client(name: str, books: list[ClientBooks]) -> dict[str, Any]:
         **first,
         "epsilon_budget": books[0].epsilon_budget,
         **({"choices": [books[-1].choice_epsilon]} if books[-1].choice_epsilon else {}),
-        **{name: [*said] for name in _NOTES if (said := getattr(books[-1], name))},
+        **{name: [*said] for name in _NOTES if (said := _said(books, name))},
         "schedule": [
             {
                 "rounds": sum(1 for _ in same),
@@ -209,6 +212,15 @@ def _client(name: str, books: list[ClientBooks]) -> dict[str, Any]:
             for (steps, noise), same in groupby(rounds)
         ],
     }
+
+
+def _said(books: list[ClientBooks], name: str) -> tuple[str, ...]:
+    """What it ever said: an older copy of a ledger, brought back, may lack a note."""
+    return tuple(dict.fromkeys(each for report in books for each in getattr(report, name)))
+
+
+def _void(books: list[ClientBooks]) -> bool:
+    return bool(_said(books, "void_because"))
 
 
 def _noise(books: ClientBooks) -> dict[str, float]:

@@ -15,7 +15,7 @@ _SUBJECT = re.compile(r"[a-z][a-z-]{0,39}")
 
 
 def said_of(spent: Guarantee) -> dict[str, float]:
-    """A flag for each note beside `spent`.
+    """A flag for each note beside `spent`, none of which is lost for how its subject is written.
 
     >>> from dpacc_accounting import Gaussian, epsilon
     >>> from dpacc_accounting.guarantee import Note
@@ -23,7 +23,16 @@ def said_of(spent: Guarantee) -> dict[str, float]:
     >>> said_of(spent.noted([Note("fixed-seed", "the noise came from seed 7")]))
     {'void-because-of:fixed-seed': 1.0}
     """
-    return {f"{_VOID if n.voids else _QUALIFIED}{n.subject}": 1.0 for n in spent.notes}
+    return {f"{_VOID if n.voids else _QUALIFIED}{_flag(n.subject)}": 1.0 for n in spent.notes}
+
+
+def _flag(subject: str) -> str:
+    """The subject in the form that `notes_in` takes.
+
+    >>> _flag("Unsigned keys"), _flag("42")
+    ('unsigned-keys', 'other')
+    """
+    return re.sub(r"[^a-z]+", "-", subject.lower()).strip("-")[:40].rstrip("-") or "other"
 
 
 def notes_in(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

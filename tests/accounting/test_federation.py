@@ -52,6 +52,39 @@ def _steps(client: dict[str, Any]) -> Repeated:
     )
 
 
+# --- what voids or qualifies
+
+
+@pytest.mark.parametrize("document", [COHORT, SHARED | {"schedule": [{"survivors": 80}]}])
+def test_notes_of_a_client_level_federation_stand_beside_every_price(
+    document: dict[str, Any],
+) -> None:
+    """What voids makes each ε infinite in either view, what qualifies stands beside it."""
+    bare = _price(document)
+    noted = _price(document | {"qualified_by": ["keys are not signed"]})
+    void = _price(document | {"void_because": ["the noise came from the fixed seed 5"]})
+    for before, said, none in zip(bare.prices, noted.prices, void.prices, strict=True):
+        assert said.released.epsilon == before.released.epsilon < math.inf
+        assert said.server.qualified_by == said.released.qualified_by == ("keys are not signed",)
+        assert none.released.epsilon == none.server.epsilon == math.inf
+        assert "fixed seed 5" in str(none.released)
+    with pytest.raises(ValueError, match="void_because must be a list of reasons in words"):
+        _price(document | {"void_because": "a seed"})
+
+
+def test_notes_are_told_once_with_all_of_whom_they_are_said() -> None:
+    """A report lists each fact with its clients; those that only overlap add no line."""
+    seed, logs = ["the seed was fixed"], ["losses were logged"]
+    found = _examples(
+        NORTH | {"void_because": seed},
+        SOUTH | {"void_because": seed, "qualified_by": logs},
+        overlaps=[["north", "south"]],
+    )
+    told = {note.text: names for note, names in found.notes.items()}
+    assert told == {seed[0]: ("north", "south"), logs[0]: ("south",)}
+    assert found.overlaps[0].server.void_because == (seed[0],)
+
+
 # --- example level
 
 

@@ -202,6 +202,14 @@ def test_a_trainers_logs_carry_it(tmp_path: Path) -> None:
         assert all(log["epsilon_qualified_by_non_private_metrics"] == 1.0 for log in stating)
 
 
+@pytest.mark.parametrize("subject", ["unsigned keys", "Whitening", "7 days", "ÿ", "x" * 60])
+def test_no_flag_is_lost_for_how_a_note_is_called(subject: str) -> None:
+    """A reply's names are of a fixed form; subjects are not."""
+    spent = epsilon(event=Gaussian(noise_multiplier=1.0), delta=1e-5)
+    void, qualified = notes_in(said_of(spent.noted([Note(subject, "a fact")])))
+    assert (len(void), len(qualified)) == (0, 1)
+
+
 def test_a_federation_carries_it(noted: Noted, dpacc: Run, tmp_path: Path) -> None:  # noqa: F811
     """From a client's reply to the history, its file, and what `dpacc compose` makes of it."""
     void, qualified = notes_in(said_of(noted.guarantee))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.accounting_bugs import ACCOUNTING_BUGS
+from tests.mutants.books_bugs import BOOKS_BUGS
 from tests.mutants.data_bugs import DATA_BUGS
 from tests.mutants.event_bugs import EVENT_BUGS
 from tests.mutants.federated_bugs import FEDERATED_BUGS
@@ -30,4 +31,5 @@ BUGS = (
     *DATA_BUGS,
     *RANDOMNESS_BUGS,
     *STATEMENT_BUGS,
+    *BOOKS_BUGS,
 )

@@ -39,7 +39,7 @@ STATEMENT_BUGS = (
         (
             Patch(
                 "dpacc_accounting.guarantee",
-                '            "void_because": list(self.void_because),\n            "qualified_by": list(self.qualified_by),\n',
+                "            **stated_notes(self.notes),\n",
                 "",
             ),
         ),

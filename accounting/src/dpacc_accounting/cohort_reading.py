@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast, get_args
 
 from dpacc_accounting.fields import Fields
-from dpacc_accounting.guarantee import Adjacency
+from dpacc_accounting.guarantee import Adjacency, Note
 from dpacc_accounting.rounds import (
     ClientFederation,
     Cohorts,
@@ -16,6 +16,8 @@ from dpacc_accounting.rounds import (
 )
 
 STATED = ("level", "delta", "adjacency", "unit")
+_SUBJECTS = {"void_because": "not-private", "qualified_by": "qualified"}
+NOTES = tuple(_SUBJECTS)
 _COHORT = (
     "rounds",
     "sampling",
@@ -28,6 +30,7 @@ _COHORT = (
 )
 CLIENT_LEVEL = (
     *STATED,
+    *NOTES,
     *_COHORT,
     "schedule",
     "noise",
@@ -63,6 +66,7 @@ def read_cohorts(*, document: Mapping[str, Any]) -> ClientFederation:
         secure_aggregation=secure,
         discretization=_discretization(top, noise),
         most_rounds=top.count("most_rounds", None),
+        notes=read_notes(top),
         **stated,
     )
 
@@ -190,3 +194,14 @@ def read_stated(top: Fields, *, unit: str) -> dict[str, Any]:
         "adjacency": Adjacency(adjacency),
         "unit": top.word("unit", unit),
     }
+
+
+def read_notes(fields: Fields) -> tuple[Note, ...]:
+    """What a ledger says beside its releases, as `stated_notes` writes it."""
+    found = []
+    for name, subject in _SUBJECTS.items():
+        given = fields.raw(name, ())
+        if not isinstance(given, list | tuple) or not all(isinstance(e, str) for e in given):
+            fields.refuse(name, f"must be a list of reasons in words, not {given!r}")
+        found += [Note(subject, text) for text in given]
+    return tuple(found)

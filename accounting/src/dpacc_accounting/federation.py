@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dpacc_accounting.events import Composed, Event, ExponentialMechanism
-from dpacc_accounting.guarantee import Guarantee
+from dpacc_accounting.guarantee import Guarantee, Note
 from dpacc_accounting.hidden import hidden_epsilons
 from dpacc_accounting.many import epsilons
 from dpacc_accounting.rounds import (
@@ -88,6 +88,18 @@ class FederatedGuarantee:
     def worst_released(self) -> Price:
         """The price with the largest ε in the released models' view, overlaps included."""
         return max((*self.prices, *self.overlaps), key=lambda price: price.released.epsilon)
+
+    @property
+    def notes(self) -> dict[Note, tuple[str, ...]]:
+        """What voids or qualifies prices: each fact once, with the names of those it is said of.
+
+        An overlap's are those of its clients.
+        """
+        found: dict[Note, list[str]] = {}
+        for price in self.prices:
+            for note in dict.fromkeys((*price.server.notes, *price.released.notes)):
+                found.setdefault(note, []).append(price.name)
+        return {note: tuple(names) for note, names in found.items()}
 
     @property
     def over_budget(self) -> tuple[str, ...]:
@@ -283,13 +295,19 @@ def _client_level(federation: ClientFederation) -> FederatedGuarantee:
     courses = {"planned": planned}
     if planned != federation.schedule:
         courses["as it went"] = federation.schedule
-    prices = tuple(
-        Price(name=name, **price_course(federation=federation, course=course))
-        for name, course in courses.items()
-    )
+    views = {
+        name: price_course(federation=federation, course=course) for name, course in courses.items()
+    }
     return FederatedGuarantee(
         level="client",
-        prices=prices,
+        prices=tuple(
+            Price(
+                name=name,
+                server=each["server"].noted(federation.notes),
+                released=each["released"].noted(federation.notes),
+            )
+            for name, each in views.items()
+        ),
         overlaps=(),
         assumptions=client_assumptions(federation=federation),
     )

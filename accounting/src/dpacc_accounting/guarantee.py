@@ -148,9 +148,21 @@ class Guarantee:
             "unit": self.unit,
             "method": self.method,
             "slack": _json_number(self.slack),
-            "void_because": list(self.void_because),
-            "qualified_by": list(self.qualified_by),
+            **stated_notes(self.notes),
         }
+
+
+def stated_notes(notes: Iterable[Note]) -> dict[str, list[str]]:
+    """The notes' texts as documents hold them beside ε: those that void it, and the others.
+
+    >>> stated_notes([Note("fixed-seed", "seed 7"), Note("logs", "losses were logged")])
+    {'void_because': ['seed 7'], 'qualified_by': ['losses were logged']}
+    """
+    each = tuple(dict.fromkeys(notes))
+    return {
+        "void_because": [note.text for note in each if note.voids],
+        "qualified_by": [note.text for note in each if not note.voids],
+    }
 
 
 def _json_number(value: float) -> float | str:

@@ -7,9 +7,16 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from dpacc_accounting.cohort_reading import CLIENT_LEVEL, STATED, read_cohorts, read_stated
+from dpacc_accounting.cohort_reading import (
+    CLIENT_LEVEL,
+    NOTES,
+    STATED,
+    read_cohorts,
+    read_notes,
+    read_stated,
+)
 from dpacc_accounting.fields import FieldError, Fields, Where, nearest
-from dpacc_accounting.guarantee import Adjacency, Note
+from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.rounds import (
     Client,
     ExampleFederation,
@@ -26,8 +33,7 @@ _PHASE = (
     "noise_multiplier",
     "participation",
 )
-_NOTES = {"void_because": "not-private", "qualified_by": "qualified"}
-_CLIENT = ("name", "unit", "count", "epsilon_budget", "schedule", "choices", *_NOTES, *_PHASE)
+_CLIENT = ("name", "unit", "count", "epsilon_budget", "schedule", "choices", *NOTES, *_PHASE)
 _EXAMPLE_LEVEL = (*STATED, "defaults", "clients", "overlaps")
 
 
@@ -97,19 +103,8 @@ def _client(
         schedule=_schedule(fields, noise),
         choices=_choices(fields),
         unit=fields.word("unit", None),
-        notes=_notes(fields),
+        notes=read_notes(fields),
     )
-
-
-def _notes(fields: Fields) -> tuple[Note, ...]:
-    """What a client's ledger says beside its releases."""
-    found = []
-    for name, subject in _NOTES.items():
-        given = fields.raw(name, ())
-        if not isinstance(given, list | tuple) or not all(isinstance(e, str) for e in given):
-            fields.refuse(name, f"must be a list of reasons in words, not {given!r}")
-        found += [Note(subject, text) for text in given]
-    return tuple(found)
 
 
 def _choices(fields: Fields) -> tuple[float, ...]:

@@ -207,6 +207,7 @@ class ClientFederation:
         most_rounds: the most rounds in which one client ever takes part, if that is enforced.
         adjacency: which federations are neighbours.
         unit: whose data one unit is.
+        notes: what the server's ledger says beside its releases; voids or qualifies every price.
     """
 
     schedule: tuple[Cohorts, ...]
@@ -217,6 +218,7 @@ class ClientFederation:
     most_rounds: int | None = None
     adjacency: Adjacency = Adjacency.ADD_OR_REMOVE
     unit: str = "client"
+    notes: tuple[Note, ...] = ()
 
 
 Federation: TypeAlias = ExampleFederation | ClientFederation

@@ -20,7 +20,7 @@ from dpacc_accounting import Event, Gaussian, Ledger, read_ledger
 
 from dpacc.discrete_noise import LARGEST_SCALE, discrete_gaussians
 from dpacc.errors import ConfigurationError
-from dpacc.federated.client_level import ClientPrivacy
+from dpacc.federated.client_level import ClientPrivacy, said_beside
 from dpacc.federated.secure_sum.fixed_point import Doubles, FixedPoint, Integers, OutOfRange
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.randomness import RunSecret
@@ -208,8 +208,9 @@ class SharedNoiseBooks:
         settings = self.noise.settings
         counts = range(settings.fewest, settings.clients + 1)
         known: dict[Event, int] = {self.noise.event(survivors=count): count for count in counts}
-        releases = read_ledger(path=self._ledger.path).releases
-        return self.noise.federation(survivors=[known[each.event] for each in releases])
+        record = read_ledger(path=self._ledger.path)
+        rounds = self.noise.federation(survivors=[known[each.event] for each in record.releases])
+        return rounds | said_beside(record.notes)
 
     def close(self) -> None:
         """Let go of the ledger."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from pathlib import Path
@@ -9,13 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dpacc_accounting import Gaussian, LedgerError, PoissonSampled, read_ledger
+from dpacc_accounting import (
+    Gaussian,
+    LedgerError,
+    PoissonSampled,
+    price_federation,
+    read_federation,
+    read_ledger,
+)
 from dpacc_accounting.claims import claim_of
 from scipy import stats
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.client_level import CentralNoise, ClientPrivacy
 from dpacc.federated.defence import Defence
+from dpacc.federated.history import History
 from dpacc.federated.layout import Arrays, flat, trainable_arrays
 from dpacc.federated.plain_client import TrustingClient
 from dpacc.randomness import RunSecret
@@ -203,3 +212,32 @@ def test_a_servers_fixed_seed_voids_its_ledger(tmp_path: Path) -> None:
     claim = claim_of(plan=record.plan, record=record)
     assert (claim.unit, claim.delta) == ("client", DELTA)
     assert claim.void_because == ("the noise came from the fixed seed 5",)
+
+
+def test_a_servers_fixed_seed_is_in_what_compose_reads(tmp_path: Path) -> None:
+    """Also from a ledger whose later rounds came from a secret: one guessable round is enough."""
+    path, settings = tmp_path / "ledger.jsonl", {"clients": 4, "sampling_rate": 0.5}
+    seeded = RunSecret.from_fixed_seed(5)
+    for secret in (seeded, None):
+        release = CentralNoise(privacy=privacy(), ledger=path, secret=secret, **settings)
+        release(START, {"a": moved(0.01)})
+        release.close()
+    document = release.federation()
+    assert document["rounds"] == 2
+    (price,) = price_federation(federation=read_federation(document=document)).prices
+    assert price.released.void_because == ("the noise came from the fixed seed 5",)
+    assert price.released.epsilon == float("inf")
+    history = History(client_level=document)
+    assert History.from_json(json.loads(json.dumps(history.to_json()))).guarantee().prices == (
+        price,
+    )
+
+
+def test_a_servers_secret_leaves_nothing_to_say(tmp_path: Path) -> None:
+    """What is not so is not told: the document of a proper run holds no such field."""
+    release = CentralNoise(
+        privacy=privacy(), clients=4, sampling_rate=0.5, ledger=tmp_path / "ledger.jsonl"
+    )
+    release(START, {"a": moved(0.01)})
+    release.close()
+    assert not {"void_because", "qualified_by"} & release.federation().keys()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +253,15 @@ def test_rounds_of_less_noise_are_priced_as_such() -> None:
     (price,) = history.guarantee().prices
     weaker = History(rounds=[report(1, charged=3, taken=3, noise_multiplier=0.5)])
     assert price.server.epsilon > weaker.guarantee().prices[0].server.epsilon
+
+
+def test_what_a_client_once_said_of_its_books_is_not_forgotten() -> None:
+    """A ledger brought back from before a note was written takes nothing back."""
+    rounds = [report(1, charged=3, taken=3), report(2, charged=6, taken=3)]
+    told = replace(rounds[0].books["a"], epsilon=math.inf, void_because=("fixed-seed",))
+    rounds[0] = replace(rounds[0], books={"a": replace(told, qualified_by=("whitening",))})
+    history = History(rounds=rounds)
+    (price,) = history.guarantee().prices
+    assert price.server.void_because == ("fixed-seed",)
+    assert price.server.qualified_by == ("whitening",)
+    assert history.epsilons() == {"a": math.inf}

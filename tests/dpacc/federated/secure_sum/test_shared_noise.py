@@ -216,6 +216,10 @@ def test_every_ledger_says_whom_its_noise_relies_on(tmp_path: Path) -> None:
     assert noise().alone == pytest.approx(2 / np.sqrt(3), rel=1e-3)
     found = price_federation(federation=read_federation(document=noise().federation(survivors=[4])))
     assert any("Against the server itself" in each for each in found.assumptions)
+    books = whole.strategy._shared_books
+    assert books is not None
+    (_, price) = price_federation(federation=read_federation(document=books.federation())).prices
+    assert price.server.qualified_by == price.released.qualified_by == (note.text,)
 
 
 def test_one_client_among_invented_ones_is_seen_under_its_own_noise_alone(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Books whose notes are lost between a ledger and whoever reads its ε."""
+
+from __future__ import annotations
+
+from tests.mutants.bug import Bug
+from tests.mutants.checks import DPACC
+from tests.mutants.planting import Patch
+
+_FEDERATION = "tests/accounting/test_federation.py"
+_CLIENT_LEVEL = f"{DPACC}/federated/test_client_level.py"
+_FORGOTTEN = f"{DPACC}/federated/test_forgotten_books.py"
+_EVERYWHERE = f"{DPACC}/test_stated_everywhere.py"
+
+BOOKS_BUGS = (
+    Bug(
+        "server's seed left out of its rounds",
+        "a server's ledger notes a fixed seed, and what `dpacc compose` reads does not",
+        (
+            Patch(
+                "dpacc.federated.client_level",
+                "return rounds | said_beside(self._ledger.notes)",
+                "return rounds",
+            ),
+        ),
+        (f"{_CLIENT_LEVEL}::test_a_servers_fixed_seed_is_in_what_compose_reads",),
+    ),
+    Bug(
+        "notes read and not priced",
+        "a client-level federation is priced as if its notes were not there",
+        (
+            Patch(
+                "dpacc_accounting.federation",
+                '                released=each["released"].noted(federation.notes),\n',
+                '                released=each["released"],\n',
+            ),
+        ),
+        (f"{_FEDERATION}::test_notes_of_a_client_level_federation_stand_beside_every_price",),
+    ),
+    Bug(
+        "an older copy takes a note back",
+        "a federation's history believes the last books alone, from before a seed was fixed",
+        (
+            Patch(
+                "dpacc.federated.history",
+                "for report in books for each in getattr(report, name)",
+                "for each in getattr(books[-1], name)",
+            ),
+        ),
+        (f"{_FORGOTTEN}::test_what_a_client_once_said_of_its_books_is_not_forgotten",),
+    ),
+    Bug(
+        "oddly named notes dropped",
+        "a client's note reaches no server if its subject holds a space or a capital",
+        (Patch("dpacc.federated.said_notes", "{_flag(n.subject)}", "{n.subject}"),),
+        (f"{_EVERYWHERE}::test_no_flag_is_lost_for_how_a_note_is_called",),
+    ),
+)
