@@ -1,7 +1,8 @@
 """What earlier versions wrote is still read: ledgers, checkpoints, run folders, federations.
 
 `earlier_files` was written by dpacc 0.1.0 before its modules had rooms: a run that ended, one that
-died at its fourth update of six, and a federation of one client that stopped after one round of two.
+died at its fourth update of six, and a federation of one client that stopped after one of two
+rounds.
 """
 
 from __future__ import annotations
