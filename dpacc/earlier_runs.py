@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dpacc_accounting import Composed, Event, LedgerRecord, Repeated, epsilon, read_ledger
-from dpacc_accounting.claims import what_holds
-from dpacc_accounting.guarantee import rounded_up
+from dpacc_accounting import (
+    Composed,
+    Event,
+    LedgerRecord,
+    Repeated,
+    epsilon,
+    merge_ledgers,
+    read_ledger,
+)
 from dpacc_accounting.record import LedgerError
 
 from dpacc.artifacts import new_run_folder
@@ -92,20 +98,22 @@ def _can_go_on(folder: Path, record: LedgerRecord) -> bool:
 
 
 def _together(found: Mapping[Path, LedgerRecord], plan: PrivacyPlan, planned: Event) -> str | None:
-    """ε of all releases and of the planned; None where no one guarantee covers them."""
+    """What all releases and the planned promise; None where no one guarantee covers them."""
     settings, delta = plan.to_json(), plan.target_delta
-    event = Composed(events=(*(record.event for record in found.values()), planned))
+    if any(
+        record.plan.get(each) != settings[each]
+        for record in found.values()
+        for each in ("adjacency", "unit")
+    ):
+        return None
     try:
-        for record in found.values():
-            if any(record.plan.get(each) != settings[each] for each in ("adjacency", "unit")):
-                return None
-            guarantee, _ = what_holds(plan=record.plan, record=record, delta=delta)
-            if guarantee is None:
-                return None
-        price = epsilon(event=event, delta=delta, adjacency=plan.adjacency, unit=plan.unit).epsilon
+        spent = merge_ledgers(records={str(f): record for f, record in found.items()}, delta=delta)
+        price = epsilon(
+            event=Composed(events=(spent.event, planned)),
+            delta=delta,
+            adjacency=plan.adjacency,
+            unit=plan.unit,
+        )
     except ValueError:  # a plan of another kind, or a search, which composes with nothing
         return None
-    return (
-        f"on the same data, all cost ε = {rounded_up(price)} together at δ = "
-        f"{plan.target_delta:.4g}"
-    )
+    return f"on the same data, all cost together: {price.noted(spent.notes)}"

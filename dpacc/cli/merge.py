@@ -64,7 +64,9 @@ def _facts(found: MergedLedgers) -> list[tuple[str, str]]:
     remarks = [("note", remark) for remark in found.remarks]
     if found.together is None:
         reasons = "; ".join(found.faults) or "no finite ε holds"
-        return [("NOT private", reasons), *remarks]
+        beside = "; ".join(note.text for note in found.notes if not note.voids)
+        qualified = [("qualified", beside)] if beside else []
+        return [("NOT private", reasons), *qualified, *remarks]
     apart = sum(part.epsilon for part in found.parts.values() if part)
     return [
         *promise_rows(found.together),

@@ -40,10 +40,13 @@ def test_table(dpacc, ledgers: list[Path], monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_void_run_voids_the_total(dpacc, ledgers: list[Path]) -> None:
-    """No total is shown when one run is not private; the reason is."""
+    """No total is shown when one run is not private; the reason is, and what qualifies others."""
     with Ledger.open(path=ledgers[0], plan=PLAN) as ledger:
         ledger.note(subject="fixed-seed", text="seed 7")
+    with Ledger.open(path=ledgers[1], plan=PLAN) as ledger:
+        ledger.note(subject="whitening", text="whitened by news")
     shown = dpacc("merge", *ledgers).out
+    assert "b.jsonl: whitened by news" in " ".join(shown.split())
     assert "NOT private" in shown
     assert "void" in shown
     found = json.loads(dpacc("merge", *ledgers, "--json").out)

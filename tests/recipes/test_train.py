@@ -134,8 +134,8 @@ def test_a_second_run_gets_its_own_folder_and_ledger(
     assert "have spent" not in capsys.readouterr().err
     runs = train()
     said = capsys.readouterr().err
-    assert "tiny has spent a budget already; on the same data, all cost ε = " in said
-    assert 8 < float(said.split("all cost ε = ")[1].split()[0]) < 16
+    assert "tiny has spent a budget already; on the same data, all cost together: (ε = " in said
+    assert 8 < float(said.split("(ε = ")[1].split(",")[0]) < 16
     assert {path.name for path in runs.iterdir()} == {"tiny", "tiny-2"}
     heads = {read_ledger(path=run / "ledger.jsonl").head for run in runs.iterdir()}
     assert len(heads) == 2

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from dpacc_accounting.claims import what_holds
+from dpacc_accounting.claims import claim_of, void_because
 from dpacc_accounting.event_fields import shown
 from dpacc_accounting.events import Composed, Event
 from dpacc_accounting.guarantee import Adjacency, Guarantee, Note
@@ -28,6 +28,7 @@ class MergedLedgers:
         event: all releases as one event.
         faults: why no ε may be claimed, if none may, each with its ledger's name.
         remarks: what a reader should check, such as copies of one run, or differing dataset sizes.
+        notes: what any ledger notes, each with its name: beside `together`, or why there is none.
     """
 
     parts: Mapping[str, Guarantee | None]
@@ -35,6 +36,7 @@ class MergedLedgers:
     event: Event
     faults: tuple[str, ...]
     remarks: tuple[str, ...]
+    notes: tuple[Note, ...] = ()
 
 
 def merge_ledgers(
@@ -72,19 +74,25 @@ def merge_ledgers(
     _refuse_strangers(records)
     if delta is None:
         delta = min(_planned_delta(name, record) for name, record in records.items())
-    found = {
-        name: what_holds(plan=record.plan, record=record, delta=delta)
+    claims = {
+        name: claim_of(plan=record.plan, record=record, delta=delta)
         for name, record in records.items()
     }
-    faults = tuple(f"{name}: {fault}" for name, (_, why) in found.items() for fault in why)
+    faults = tuple(
+        f"{name}: {why}" for name, claim in claims.items() for why in void_because(claim)
+    )
+    notes = tuple(
+        Note(n.subject, f"{name}: {n.text}") for name, c in claims.items() for n in c.notes
+    )
     runs = _by_run(records)
     event = Composed(events=tuple(part for copies in runs for part in _released(copies)))
     return MergedLedgers(
-        parts={name: guarantee for name, (guarantee, _) in found.items()},
-        together=None if faults else _together(records, event, delta),
+        parts={name: None if void_because(claim) else claim for name, claim in claims.items()},
+        together=None if faults else _together(records, event, delta, notes),
         event=event,
         faults=faults,
         remarks=(*(_on_copies(copies) for copies in runs if len(copies) > 1), *_on_sizes(records)),
+        notes=notes,
     )
 
 
@@ -94,12 +102,13 @@ def _planned_delta(name: str, record: LedgerRecord) -> float:
     return float(record.plan["target_delta"])
 
 
-def _together(records: Mapping[str, LedgerRecord], event: Event, delta: float) -> Guarantee | None:
+def _together(
+    records: Mapping[str, LedgerRecord], event: Event, delta: float, notes: tuple[Note, ...]
+) -> Guarantee | None:
     plan = next(iter(records.values())).plan
     adjacency = Adjacency(plan["adjacency"])
     found = epsilon(event=event, delta=delta, adjacency=adjacency, unit=plan["unit"])
-    said = (Note(n.subject, f"{name}: {n.text}") for name, r in records.items() for n in r.notes)
-    return found.noted(said) if math.isfinite(found.epsilon) else None
+    return found.noted(notes) if math.isfinite(found.epsilon) else None
 
 
 def _by_run(records: Mapping[str, LedgerRecord]) -> list[dict[str, LedgerRecord]]:
