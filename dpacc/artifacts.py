@@ -27,7 +27,6 @@ from dpacc.errors import ConfigurationError, require_local
 from dpacc.model_card import write_card
 
 if TYPE_CHECKING:
-    from dpacc_accounting import Guarantee
     from peft import PeftModel
 
 PICTURE = "privacy_utility.png"
@@ -115,7 +114,8 @@ def save_run(
     picture = draw_progress(
         measurements=measurements,
         target_epsilon=record.plan.get("target_epsilon"),
-        title=f"{config.name}{_beside_the_title(claim_of(plan=record.plan, record=record))}",
+        title=config.name,
+        promise=claim_of(plan=record.plan, record=record),
     )
     card = write_card(
         config=config,
@@ -204,12 +204,6 @@ def write_file(*, path: Path, content: bytes) -> None:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
-
-
-def _beside_the_title(claim: Guarantee) -> str:
-    if claim.void_because:
-        return " (NOT private: see the card)"
-    return " (ε is qualified: see the card)" if claim.qualified_by else ""
 
 
 def _first_free(parent: Path, name: str) -> Path:

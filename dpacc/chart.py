@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dpacc_accounting import Guarantee
+from dpacc_accounting.guarantee import rounded_up
+
+from dpacc.captions import beneath
 from dpacc.config import Metric
 
 if TYPE_CHECKING:
@@ -50,9 +54,20 @@ class Measurement:
 
 
 def draw_progress(
-    *, measurements: Sequence[Measurement], target_epsilon: float | None, title: str
+    *,
+    measurements: Sequence[Measurement],
+    target_epsilon: float | None,
+    title: str,
+    promise: Guarantee,
 ) -> bytes:
-    """Draw ε, with its budget, above held-out quality, where it was measured; return a PNG."""
+    """Draw ε, with its budget, above held-out quality, where it was measured; return a PNG.
+
+    Args:
+        measurements: in order of steps; those without a finite ε are left out.
+        target_epsilon: the budget, if there is one.
+        title: the run's.
+        promise: what is claimed of the run: δ, neighbours, unit, and what voids or qualifies ε.
+    """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -70,11 +85,12 @@ def draw_progress(
     )
     axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
     figure.suptitle(title, fontsize=13, color=_INK)
-    _draw_spending(axes[0], measurements, target_epsilon)
+    _draw_spending(axes[0], measurements, target_epsilon, promise)
     if measured:
         _draw_quality(axes[1], measured)
     figure.align_ylabels()
-    axes[-1].set_xlabel("logical steps", fontsize=11, color=_INK)
+    said = beneath(promise.notes)
+    axes[-1].set_xlabel(f"logical steps{said}", fontsize=11, color=_INK)
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     return _png(figure)
 
@@ -93,14 +109,17 @@ def mark_budget(axes: Axes, budget: float) -> None:
     )
 
 
-def _draw_spending(axes: Axes, measurements: Sequence[Measurement], target: float | None) -> None:
+def _draw_spending(
+    axes: Axes, measurements: Sequence[Measurement], target: float | None, promise: Guarantee
+) -> None:
     steps, spent = [m.step for m in measurements], [m.epsilon for m in measurements]
     _draw_line(axes, steps, spent, _SPENT)
     top = max([*spent, target or 0.0], default=0.0)
     if target is not None:
         mark_budget(axes, target)
     axes.set_ylim(0, top * 1.2 or 1)
-    _dress(axes, "privacy spent (ε)", _SPENT)
+    what = f"δ = {rounded_up(promise.delta)}, {promise.adjacency},\n{promise.unit}"
+    _dress(axes, f"privacy spent (ε)\n{what}", _SPENT)
 
 
 def _draw_quality(axes: Axes, measured: Sequence[Measurement]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from dpacc_accounting import FederatedGuarantee, Guarantee
 from dpacc_accounting.guarantee import rounded_up
 from dpacc_accounting.tradeoff import detection_bound
 
+from dpacc.captions import beneath
 from dpacc.chart import mark_budget
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def draw_spending(
     _whole_ticks(axes)
     _dress(
         axes,
-        x=f"logical steps{_qualified(promise)}",
-        y=f"ε at δ = {rounded_up(promise.delta)}, {promise.adjacency}",
+        x=f"logical steps{beneath(promise.notes)}",
+        y=f"ε at δ = {rounded_up(promise.delta)}, {promise.adjacency}, {promise.unit}",
     )
     return _png(figure)
 
@@ -110,7 +110,7 @@ def draw_profile(*, curve: Sequence[Guarantee], stated: Guarantee) -> bytes:
         color=_SERVER,
     )
     axes.set_title("Privacy profile", fontsize=13, color=_INK, loc="left")
-    _dress(axes, x=f"ε, {stated.adjacency}{_qualified(stated)}", y="δ")
+    _dress(axes, x=f"ε, {stated.adjacency}, {stated.unit}{beneath(stated.notes)}", y="δ")
     return _png(figure)
 
 
@@ -141,7 +141,7 @@ def draw_attack(*, curve: Sequence[Guarantee], stated: Guarantee) -> bytes:
     axes.legend(frameon=False, fontsize=10, labelcolor=_INK, loc="lower right")
     _dress(
         axes,
-        x=f"false-positive rate{_qualified(stated)}",
+        x=f"false-positive rate{beneath(stated.notes)}",
         y=f"true-positive rate, presence of one {stated.unit}",
     )
     return _png(figure)
@@ -178,7 +178,7 @@ def _federation_bars(found: FederatedGuarantee) -> bytes:
     stated = prices[0].released
     title = "ε by client" if found.level == "example" else f"ε of one {stated.unit}"
     axes.set_title(title, fontsize=13, color=_INK, loc="left")
-    _dress(axes, x=f"ε at δ = {stated.delta:g}, {stated.adjacency}, {stated.unit}", y="", grid="x")
+    _dress(axes, x=_stated(found), y="", grid="x")
     return _png(figure)
 
 
@@ -202,10 +202,9 @@ def _federation_distribution(found: FederatedGuarantee) -> bytes:
     _legend_above(axes)
     clients = sum(price.count for price in found.prices)
     axes.set_title(f"ε of {clients:,} clients", fontsize=13, color=_INK, loc="left")
-    stated = found.prices[0].released
     _dress(
         axes,
-        x=f"ε at δ = {stated.delta:g}, {stated.adjacency}, {stated.unit}",
+        x=_stated(found),
         y="clients with at most this ε, %",
         grid="both",
     )
@@ -276,10 +275,11 @@ def _figure(*, width: float = 7.2, height: float = 4.2) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _qualified(stated: Guarantee) -> str:
-    """What stands beneath a figure whose ε is qualified."""
-    said = "; ".join(stated.qualified_by)
-    return "\n" + textwrap.fill(f"ε is qualified: {said}", width=80) if said else ""
+def _stated(found: FederatedGuarantee) -> str:
+    """Of what, and at which δ, a federation's ε is, and what voids or qualifies it."""
+    stated = found.prices[0].released
+    units = " or ".join(sorted({price.server.unit for price in found.prices}))
+    return f"ε at δ = {stated.delta:g}, {stated.adjacency}, {units}{beneath(found.told)}"
 
 
 def _dress(axes: Axes, *, x: str, y: str, grid: str = "y") -> None:

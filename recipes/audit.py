@@ -193,7 +193,7 @@ def audit(config: AuditConfig) -> int:
             for batch in step:
                 step.backward(losses(model, batch))
             step.update()
-            progress.advance(epsilon=engine.guarantee().epsilon)
+            progress.advance(promise=engine.guarantee())
     engine.close()
 
     # The scores, and what they prove.

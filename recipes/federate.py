@@ -26,12 +26,15 @@ import yaml
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import terminal
+from dpacc.cli.promise import promise_rows
 from dpacc.errors import ConfigurationError
 from dpacc.settings import check_limits, read_settings, setting
 
 if TYPE_CHECKING:
+    from dpacc_accounting import FederatedGuarantee
+
     from dpacc.federated import DPSettings, History
-    from dpacc.federated.history import RoundReport
+    from dpacc.federated.history import ClientBooks, RoundReport
 
 _USAGE = "python recipes/federate.py --config FILE.yaml [settings]"
 
@@ -119,7 +122,7 @@ def run(config: FederationConfig, budgets: Mapping[str, DPSettings], started: fl
         pooled = train_pooled(config, budgets, folder)
         show_comparison(alone, together, pooled)
         draw_figure(folder / "privacy_utility.png", history, alone, together, pooled)
-    show_result(history, folder, seconds=time.monotonic() - started)
+    show_result(history.guarantee(), folder, seconds=time.monotonic() - started)
 
 
 # --- three ways to train --------------------------------------------------------------------
@@ -244,7 +247,7 @@ def show_round(report: RoundReport) -> None:
     rows = [
         [
             name,
-            rounded_up(books.epsilon, digits=4),
+            spent(books),
             f"{books.epsilon_budget:g}",
             str(books.steps_charged),
             f"filtered: {report.filtered[name]}" if name in report.filtered else "averaged",
@@ -255,6 +258,20 @@ def show_round(report: RoundReport) -> None:
     rows += [[name, "", "", "", reason] for name, reason in report.failed.items()]
     columns = ["client", "ε spent", "of", "steps", "update"]
     terminal.show_table(title=title, columns=columns, rows=rows)
+
+
+def spent(books: ClientBooks) -> str:
+    """A client's ε so far, and whether something voids or qualifies it: what, the end tells.
+
+    >>> from dpacc.federated.history import ClientBooks
+    >>> books = {"delta": 1e-5, "epsilon_budget": 8.0, "noise_multiplier": 1.0, "steps_taken": 1,
+    ...          "sampling_probability": 0.1, "steps_charged": 1, "qualified_by": ("whitening",)}
+    >>> spent(ClientBooks(epsilon=1.5, **books))
+    '1.5, qualified'
+    """
+    if books.void_because:
+        return "NOT private"
+    return rounded_up(books.epsilon, digits=4) + (", qualified" if books.qualified_by else "")
 
 
 def show_comparison(alone: Mapping[str, Quality], together: Quality, pooled: Quality) -> None:
@@ -275,12 +292,13 @@ def show_comparison(alone: Mapping[str, Quality], together: Quality, pooled: Qua
     )
 
 
-def show_result(history: History, folder: Path, *, seconds: float) -> None:
+def show_result(promise: FederatedGuarantee, folder: Path, *, seconds: float) -> None:
     """What is promised to whom, priced anew from what was done."""
-    worst = history.guarantee().worst_server.server
+    worst = promise.worst_server
     facts = [
-        ("largest ε of a client", f"{rounded_up(worst.epsilon, digits=6)} at δ = {worst.delta:g}"),
-        ("privacy unit", f"{worst.unit}, {worst.adjacency}"),
+        ("largest ε of a client", worst.name),
+        *promise_rows(worst.server),
+        *(("of clients", note.text) for note in promise.told),
         ("ledgers", str(folder / "<client>" / "ledger.jsonl")),
         ("priced again by", f"dpacc compose {folder / 'rounds.yaml'}"),
         ("wall time", f"{math.ceil(seconds / 60)} min"),
@@ -308,7 +326,10 @@ def draw_figure(
         )
         for name, epsilon in history.epsilons().items()
     ]
-    path.write_bytes(draw_utility(history=history, clients=clients, pooled=pooled))
+    picture = draw_utility(
+        history=history, promise=history.guarantee(), clients=clients, pooled=pooled
+    )
+    path.write_bytes(picture)
 
 
 def write_rounds(path: Path, history: History) -> None:

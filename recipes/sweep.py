@@ -232,7 +232,7 @@ def _run_each(
         yield {
             "settings": cell,
             **figures,
-            "epsilon": plan.guarantee().epsilon,
+            **plan.guarantee().to_json(),
             "noise_multiplier": plan.noise_multiplier,
             "seconds": time.monotonic() - started,
             "configuration": _configuration(settings),

@@ -219,8 +219,6 @@ def train(config: TrainingConfig) -> None:
         f"parameters ({engine.per_example_gradients} per-example gradients), noise multiplier "
         f"{plan.noise_multiplier:g}, run folder {folder}"
     )
-    for fact in engine.guarantee().qualified_by:
-        progress.note(f"ε is qualified: {fact}")
     course = [measure(start, engine.guarantee().epsilon if start else 0.0)]
     model.train()
     invented = probe_examples_for(config=config, model=base, like=examples[0])
@@ -237,7 +235,7 @@ def train(config: TrainingConfig) -> None:
                 average.put_in_place()
             stated = engine.guarantee()
             spent = stated.epsilon
-            progress.advance(epsilon=spent)
+            progress.advance(promise=stated)
             course.append(measure(step.index + 1, spent))
             figures = stated.figures() | {"learning_rate": rate}
             if course[-1].quality is not None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from dpacc.audit.verdict import Audit
 from dpacc.audit.wording import bounds_of, rounded_down
+from dpacc.captions import beneath
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +80,8 @@ def _draw_bounds(axes: Axes, audit: Audit) -> None:
         loc="left",
     )
     sure = f"{100 * audit.confidence:.10g}% confidence"
-    label = f"ε at least, at δ = {audit.claim.delta:g}, with {sure}"
+    stated = f"δ = {audit.claim.delta:g}, {audit.claim.adjacency}, {audit.claim.unit}"
+    label = f"ε at least, at {stated}, with {sure}{beneath(audit.notes)}"
     _dress(axes, x=label, y="", grid="x")
 
 

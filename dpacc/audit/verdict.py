@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from dpacc_accounting.gaussian import gaussian_epsilon
-from dpacc_accounting.guarantee import Guarantee
+from dpacc_accounting.guarantee import Guarantee, Note, stated_notes
 from dpacc_accounting.one_run import (
     Guesses,
     best_number_of_guesses,
@@ -42,6 +42,7 @@ class Audit:
         refuted: whether the claim cannot be true.
         included: [m], the coins.
         scores: [m], what was seen of each canary.
+        notes: what the ledger of the plan under test notes: an audit of the plan tests none of it.
     """
 
     claim: Guarantee
@@ -53,11 +54,13 @@ class Audit:
     refuted: bool
     included: Coins = field(compare=False, repr=False)
     scores: Scores = field(compare=False, repr=False)
+    notes: tuple[Note, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as strict JSON."""
         return {
             "claim": self.claim.to_json(),
+            "ledger_notes": stated_notes(self.notes),
             "confidence": self.confidence,
             "canaries": self.guesses.canaries,
             "guesses": self.guesses.made,

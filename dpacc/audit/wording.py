@@ -23,6 +23,10 @@ def audit_rows(audit: Audit) -> list[tuple[str, str]]:
             f"{audit.guesses.canaries} canaries",
         ),
     ]
+    rows[1:1] = [
+        ("NOT private" if note.voids else "qualified", f"the ledger notes: {note.text}")
+        for note in dict.fromkeys(audit.notes)
+    ]
     rows += [(f"ε at least, {words}", rounded_down(value)) for words, value in bounds_of(audit)]
     return [
         *rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,13 +95,15 @@ def _rehearsed(
 ) -> Audit:
     if epsilon is not None or delta is not None:
         raise ConfigurationError("a plan claims its own ε at its own δ; leave them out")
-    plan = PrivacyPlan.from_json(read_source(path=source).plan)
+    books = read_source(path=source)
+    plan = PrivacyPlan.from_json(books.plan)
     with options.training_stack():
         from dpacc.audit.rehearsal import rehearse
 
-    return rehearse(
+    found = rehearse(
         plan=plan,
         canaries=canaries,
         confidence=confidence,
         tracked=partial(terminal.tracked, message="rehearsing the plan"),
     )
+    return found if books.record is None else replace(found, notes=books.record.notes)

@@ -99,14 +99,7 @@ def _units(found: FederatedGuarantee) -> str:
 
 def _notes(found: FederatedGuarantee) -> list[tuple[str, str]]:
     """What voids or qualifies prices, each with the clients of whom it is said."""
-    of_clients = found.level == "example"
-    return [
-        (
-            "NOT private" if note.voids else "qualified",
-            f"{', '.join(names)}: {note.text}" if of_clients else note.text,
-        )
-        for note, names in found.notes.items()
-    ]
+    return [("NOT private" if note.voids else "qualified", note.text) for note in found.told]
 
 
 def _facts(found: FederatedGuarantee) -> list[tuple[str, str]]:

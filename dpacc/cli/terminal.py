@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
-from dpacc_accounting.guarantee import rounded_up
+from dpacc_accounting.guarantee import Guarantee, Note, rounded_up
 from dpacc_accounting.record import LedgerError
 from rich.console import Console
 from rich.markup import escape
@@ -147,6 +147,7 @@ class TrainingProgress:
         self._budget = epsilon_budget
         self._batch = expected_batch_size
         self._visible = visible
+        self._told: set[Note] = set()
         self._console = Console(stderr=True)
         self._started = time.monotonic()
         self._bar = Progress(
@@ -169,11 +170,22 @@ class TrainingProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def advance(self, *, epsilon: float) -> None:
-        """One more step is done, and `epsilon` has been spent so far."""
+    def advance(self, *, promise: Guarantee) -> None:
+        """One more step is done, and `promise` is what all until now amount to.
+
+        What voids or qualifies it is said in full once, and of that it does on every line.
+        """
+        for note in dict.fromkeys(promise.notes):
+            if note not in self._told:
+                self._told.add(note)
+                self.note(f"{'NOT private' if note.voids else 'ε is qualified'}: {note.text}")
         task = self._bar.tasks[self._task]
         done = int(task.completed) + 1
-        spent = f"ε {rounded_up(epsilon, digits=3)} of {self._budget:g}"
+        spent = f"ε {rounded_up(promise.epsilon, digits=3)} of {self._budget:g}"
+        if promise.void_because:
+            spent = "NOT private"
+        elif promise.qualified_by:
+            spent = f"{spent}, qualified"
         self._bar.update(self._task, completed=done, description=f"{spent}  {self._rate(done)}")
         if self._visible and not self._console.is_terminal:
             say(f"step {done}/{int(task.total or done)}  {spent}")

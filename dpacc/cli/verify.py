@@ -67,6 +67,8 @@ def _show(agreement: Agreement, *, stated: Guarantee) -> None:
         title="",
         facts=[
             ("verdict", "all agree" if agreement.holds else "DISAGREEMENT: do not rely on this ε"),
+            ("adjacency", str(stated.adjacency)),
+            ("privacy unit", stated.unit),
             *([("qualified", "; ".join(stated.qualified_by))] if stated.qualified_by else []),
         ],
     )

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dpacc_accounting import FederatedGuarantee
 from dpacc_accounting.guarantee import rounded_up
 
+from dpacc.captions import beneath
 from dpacc.federated.history import History
 
 if TYPE_CHECKING:
@@ -37,12 +39,17 @@ class ClientUtility:
 
 
 def draw_utility(
-    *, history: History, clients: Sequence[ClientUtility], pooled: Mapping[str, float]
+    *,
+    history: History,
+    promise: FederatedGuarantee,
+    clients: Sequence[ClientUtility],
+    pooled: Mapping[str, float],
 ) -> bytes:
     """Held-out quality by round, and by client against its ε; a PNG.
 
     Args:
         history: the federation's.
+        promise: what is claimed of it: δ, neighbours, unit, and what voids or qualifies ε.
         clients: each with what it would have had alone.
         pooled: what the same training of everything in one place finds, by kind.
     """
@@ -51,7 +58,7 @@ def draw_utility(
     figure = Figure(figsize=(10.4, 4.3), dpi=160, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     _draw_rounds(left, history, mean_of(pooled))
-    _draw_clients(right, clients)
+    _draw_clients(right, clients, promise)
     picture = io.BytesIO()
     options: dict[str, Any] = {"format": "png", "facecolor": "white"}
     figure.savefig(picture, **options)
@@ -91,7 +98,9 @@ def _draw_rounds(axes: Axes, history: History, pooled: float) -> None:
     _dress(axes, x="rounds", y="held-out balanced accuracy, %")
 
 
-def _draw_clients(axes: Axes, clients: Sequence[ClientUtility]) -> None:
+def _draw_clients(
+    axes: Axes, clients: Sequence[ClientUtility], promise: FederatedGuarantee
+) -> None:
     ranked = sorted(clients, key=lambda each: (float(_shown(each.epsilon)), each.name))
     places = range(len(ranked))
     alone = [100 * each.alone for each in ranked]
@@ -102,7 +111,9 @@ def _draw_clients(axes: Axes, clients: Sequence[ClientUtility]) -> None:
     axes.set_xticks(places, [f"ε = {_shown(each.epsilon)}\n{each.name}" for each in ranked])
     axes.legend(frameon=False, fontsize=10, labelcolor=_INK, loc="lower right")
     axes.set_title("Each client's own kind, by its ε", fontsize=12, color=_INK, loc="left")
-    _dress(axes, x="", y="")
+    stated = promise.worst_server.server
+    at = f"ε at δ = {rounded_up(stated.delta)}, {stated.adjacency}, {stated.unit}"
+    _dress(axes, x=f"{at}{beneath(promise.told, width=64)}", y="")
     axes.tick_params(axis="x", labelsize=8)
 
 

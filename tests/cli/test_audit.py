@@ -93,11 +93,16 @@ def test_a_plan_or_a_ledger_is_rehearsed_by_the_engine(
     plan.write_text(json.dumps(PLAN.to_json()))
     with Ledger.open(path=tmp_path / "ledger.jsonl", plan=PLAN.to_json()) as book:
         book.charge(step=0, event=PLAN.step_event)
+        book.note(subject="fixed-seed", text="sampling came from seed 7")
     words = ["--json", "--confidence", "0.999999"]
+    noted = dpacc("audit", tmp_path / "ledger.jsonl", *words[1:]).out
+    assert "NOT private the ledger notes: sampling came from seed 7" in " ".join(noted.split())
     for source in (plan, tmp_path / "ledger.jsonl"):
         outcome = dpacc("audit", source, *words)
         assert outcome.code == 0, outcome
-        assert json.loads(outcome.out)["canaries"] == 400
+        found = json.loads(outcome.out)
+        assert found["canaries"] == 400
+        assert bool(found["ledger_notes"]["void_because"]) is (source != plan)
     honest = release.standard_normals
     monkeypatch.setattr(release, "standard_normals", lambda **known: 0.3 * honest(**known))
     assert dpacc("audit", plan, *words).code == 1

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from dpacc_accounting import Gaussian, epsilon
 
 from dpacc.cli import terminal
 from dpacc.cli.encoding import write_in_any_encoding
@@ -25,12 +26,13 @@ def test_what_is_shown_can_be_encoded(encoding: str, monkeypatch: pytest.MonkeyP
     terminal.show_json({"ε": "δ"})
     terminal.show_markdown("# ε\n")
     terminal.complain("σ = 0 … 日本")
+    once = epsilon(event=Gaussian(noise_multiplier=1.0), delta=1e-5)
     progress = terminal.TrainingProgress(
         steps=1, epsilon_budget=8.0, expected_batch_size=2, visible=True
     )
     with progress:
         progress.note("ε → 8")
-        progress.advance(epsilon=8.0)
+        progress.advance(promise=once)
     shown = []
     for stream in streams:
         stream.flush()

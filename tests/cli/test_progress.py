@@ -15,8 +15,12 @@ COMMAND = [
 ]  # fmt: skip
 
 TRAINING = """
+from dataclasses import replace
+
+from dpacc_accounting import Gaussian, epsilon
 from dpacc.cli.terminal import TrainingProgress
 
+once = epsilon(event=Gaussian(noise_multiplier=1.0), delta=1e-5)
 for visible in (False, True):
     progress = TrainingProgress(
         steps=3, epsilon_budget=8.0, expected_batch_size=10, visible=visible, done=1
@@ -24,7 +28,7 @@ for visible in (False, True):
     progress.note(f"shown {visible}")
     with progress:
         for spent in (5.5, 7.5):
-            progress.advance(epsilon=spent)
+            progress.advance(promise=replace(once, epsilon=spent))
 """
 
 

@@ -3,9 +3,11 @@
 import math
 
 import pytest
+from dpacc_accounting import Gaussian, epsilon
 
 from dpacc.chart import Measurement, draw_progress
 
+PROMISE = epsilon(event=Gaussian(noise_multiplier=1.0), delta=1e-5)
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -16,7 +18,9 @@ def size(picture):
 
 def draw(measurements, target=8.0):
     """The picture of these measurements."""
-    return draw_progress(measurements=measurements, target_epsilon=target, title="run")
+    return draw_progress(
+        measurements=measurements, target_epsilon=target, title="run", promise=PROMISE
+    )
 
 
 def test_perplexity_gets_a_panel_of_its_own():

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from dpacc_accounting import Gaussian, Guarantee, epsilon, read_ledger, statement
-from dpacc_accounting.guarantee import Note
+from dpacc_accounting import (
+    FederatedGuarantee,
+    Gaussian,
+    Guarantee,
+    epsilon,
+    price_federation,
+    read_federation,
+    read_ledger,
+    statement,
+)
+from dpacc_accounting.guarantee import Note, stated_notes
+from matplotlib.axes import Axes
 
+from dpacc.audit.claims import Claim
+from dpacc.audit.picture import draw_audit
+from dpacc.audit.verdict import judge
+from dpacc.chart import Measurement, draw_progress
 from dpacc.cli.promise import promise_rows
+from dpacc.cli.terminal import TrainingProgress
 from dpacc.federated.history import ClientBooks, History, RoundReport
 from dpacc.federated.said_notes import notes_in, said_of
-from dpacc.pictures import draw_attack, draw_profile
+from dpacc.federated.utility_chart import ClientUtility, draw_utility
+from dpacc.pictures import draw_attack, draw_federation, draw_profile, draw_spending
 from tests.cli.conftest import Run, dpacc  # noqa: F401
 from tests.dpacc.test_drop_in import PlainRun
 from tests.dpacc.test_private_trainer import private, trainer
@@ -40,7 +58,7 @@ STATING = {
     "dpacc/cli/verify.py": _BY_SOURCE,
     "dpacc/doctor/stated.py": "compares with what the ledger gives, checked below",
     "dpacc/drop_in.py": "get_epsilon, checked below",
-    "dpacc/earlier_runs.py": "says nothing where one of the runs is void",
+    "dpacc/earlier_runs.py": "with the notes of every ledger, as its tests show",
     "dpacc/engine.py": "guarantee(), checked below",
     "dpacc/federated/history.py": "prices what clients said of themselves, checked below",
     "dpacc/federated/local_training.py": "guarantee() of its engine",
@@ -49,8 +67,8 @@ STATING = {
     "dpacc/private_trainer.py": "logs, checked below",
     "dpacc/search.py": _A_PLAN,
     "recipes/audit.py": "the progress of a run that is thrown away",
-    "recipes/federate.py": "the history's prices",
-    "recipes/sweep.py": _A_PLAN,
+    "recipes/federate.py": "the history's prices, checked below",
+    "recipes/sweep.py": "all of a plan's guarantee; a search's with its ledger's notes",
     "recipes/train.py": "guarantee() and its figures",
 }
 """Every file that prices a run or a plan, and how its ε comes with what voids or qualifies it."""
@@ -163,12 +181,118 @@ def test_a_figure_carries_it(noted: Noted, dpacc: Run, tmp_path: Path) -> None: 
     assert (tmp_path / "a.png").exists() is not noted.void
 
 
-@pytest.mark.parametrize("draw", [draw_profile, draw_attack])
-def test_a_picture_carries_it(draw: Callable[..., bytes]) -> None:
-    """What qualifies ε stands beneath the axis."""
-    bare = epsilon(event=Gaussian(noise_multiplier=1.0), delta=1e-5)
-    said = bare.noted([Note("non-private-metrics", "training losses were logged")])
-    assert draw(curve=[bare], stated=said) != draw(curve=[bare], stated=bare)
+VOID = Note("fixed-seed", "the noise came from seed 7")
+LOGGED = Note("non-private-metrics", "training losses were logged")
+ONCE = epsilon(event=Gaussian(noise_multiplier=1.0), delta=1e-5, unit="patient")
+CLIENT = {"name": "north", "rounds": 1, "sampling_probability": 0.1, "noise_multiplier": 1.0}
+
+
+def _rounds(said: Guarantee, *, clients: int = 1) -> FederatedGuarantee:
+    """A federation of clients with the notes of `said`."""
+    notes = stated_notes(said.notes)
+    several = [CLIENT | {"name": f"client {n}"} | notes for n in range(clients)]
+    document = {"level": "example", "delta": 1e-5, "unit": "patient", "clients": several}
+    return price_federation(federation=read_federation(document=document))
+
+
+def _utility(said: Guarantee) -> bytes:
+    report = RoundReport(
+        number=1, asked=(), survivors=(), failed={}, filtered={}, books={}, quality={"all": 0.7}
+    )
+    return draw_utility(
+        history=History(rounds=[report], start_quality={"all": 0.5}),
+        promise=_rounds(said),
+        clients=[ClientUtility(name="north", epsilon=said.epsilon, alone=0.6, federated=0.7)],
+        pooled={"all": 0.8},
+    )
+
+
+def _audited(said: Guarantee) -> bytes:
+    claim = Claim.of_event(event=Gaussian(noise_multiplier=1.0), delta=1e-5, unit="patient")
+    coins = np.arange(40) % 2 == 0
+    found = judge(included=coins, scores=coins.astype(float), claim=claim)
+    return draw_audit(audit=replace(found, notes=said.notes))
+
+
+FIGURES: dict[str, Callable[[Guarantee], bytes]] = {
+    "profile": lambda said: draw_profile(curve=[ONCE], stated=said),
+    "attack": lambda said: draw_attack(curve=[ONCE], stated=said),
+    "spending": lambda said: draw_spending(
+        steps=[0, 1], epsilons=[0.0, 1.0], budget=None, promise=said
+    ),
+    "progress": lambda said: draw_progress(
+        measurements=[Measurement(step=1, epsilon=1.0)], target_epsilon=2, title="", promise=said
+    ),
+    "bars of a federation": lambda said: draw_federation(found=_rounds(said)),
+    "a large federation": lambda said: draw_federation(found=_rounds(said, clients=40)),
+    "utility of a federation": _utility,
+    "audit": _audited,
+}
+
+
+@pytest.mark.parametrize(
+    ("figure", "note"),
+    [(each, LOGGED) for each in FIGURES]
+    + [(each, VOID) for each in FIGURES if each not in ("profile", "attack")],  # have no curve
+    ids=lambda value: value if isinstance(value, str) else value.subject,
+)
+def test_a_figure_says_of_what_its_epsilon_is(
+    figure: str, note: Note, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """δ, neighbours and unit at its axes, and beneath them what voids or qualifies ε."""
+    labels: list[str] = []
+    for name in ("set_xlabel", "set_ylabel"):
+        drawn = getattr(Axes, name)
+
+        def remember(self: Axes, label: str, *more: Any, _drawn: Any = drawn, **how: Any) -> Any:
+            labels.append(label)
+            return _drawn(self, label, *more, **how)
+
+        monkeypatch.setattr(Axes, name, remember)
+    assert FIGURES[figure](ONCE.noted([note])).startswith(b"\x89PNG")
+    words = " ".join(" ".join(labels).split())
+    assert note.text in words
+    assert ("NOT private: " if note.voids else "ε is qualified: ") in words
+    assert "patient" in words
+    assert figure == "attack" or "add-or-remove" in words
+    assert figure in ("attack", "profile") or "1e-05" in words
+
+
+@pytest.mark.parametrize("note", [VOID, LOGGED], ids=["void", "qualified"])
+def test_lines_of_progress_carry_it(note: Note, capsys: pytest.CaptureFixture[str]) -> None:
+    """In full before the first line that states ε, and as a word on each."""
+    progress = TrainingProgress(steps=2, epsilon_budget=8.0, expected_batch_size=2, visible=True)
+    with progress:
+        for _ in range(2):
+            progress.advance(promise=ONCE.noted([note]))
+    told, first, second = capsys.readouterr().err.splitlines()
+    assert told.endswith(note.text)
+    for line in (first, second):
+        assert ("NOT private" if note.voids else "ε 4.38 of 8, qualified") in line
+        assert ("ε" in line) is not note.voids
+
+
+@pytest.mark.parametrize("note", [VOID, LOGGED], ids=["void", "qualified"])
+def test_the_federations_recipe_carries_it(
+    note: Note, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each round's line has a word for it, and the end the fact and the clients it is said of."""
+    monkeypatch.setenv("COLUMNS", "200")
+    recipe = importlib.import_module("recipes.federate")
+    books = ClientBooks(
+        epsilon=1.5,
+        delta=1e-5,
+        epsilon_budget=8.0,
+        noise_multiplier=2.0,
+        sampling_probability=0.1,
+        steps_charged=3,
+        steps_taken=3,
+        **{name: tuple(texts) for name, texts in stated_notes([note]).items()},
+    )
+    assert recipe.spent(books) == ("NOT private" if note.voids else "1.5, qualified")
+    recipe.show_result(_rounds(ONCE.noted([note])), Path("run"), seconds=1.0)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"client 0: {note.text}" in shown
 
 
 def test_get_epsilon_is_infinite_or_warns(noted: Noted) -> None:

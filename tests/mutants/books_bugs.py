@@ -54,4 +54,36 @@ BOOKS_BUGS = (
         (Patch("dpacc.federated.said_notes", "{_flag(n.subject)}", "{n.subject}"),),
         (f"{_EVERYWHERE}::test_no_flag_is_lost_for_how_a_note_is_called",),
     ),
+    Bug(
+        "earlier runs' notes left out of the sum",
+        "the ε of a run together with earlier ones is said without what their ledgers note",
+        (Patch("dpacc.earlier_runs", "{price.noted(spent.notes)}", "{price}"),),
+        (
+            f"{DPACC}/test_earlier_runs.py::test_what_qualifies_an_earlier_run_stands_beside_the_sum",
+        ),
+    ),
+    Bug(
+        "a federation drawn without its notes",
+        "the picture of a federation shows ε and not what voids it",
+        (Patch("dpacc.pictures", "{units}{beneath(found.told)}", "{units}"),),
+        (f"{_EVERYWHERE}::test_a_figure_says_of_what_its_epsilon_is",),
+    ),
+    Bug(
+        "progress without a word",
+        "a run's log shows ε of its budget, of a run whose ledger voids it",
+        (Patch("dpacc.cli.terminal", "        if promise.void_because:\n", "        if False:\n"),),
+        (f"{_EVERYWHERE}::test_lines_of_progress_carry_it",),
+    ),
+    Bug(
+        "a void ledger audited as a plan",
+        "an audit of a ledger shows the plan's ε and nothing of the ledger's notes",
+        (
+            Patch(
+                "dpacc.cli.audit",
+                "else replace(found, notes=books.record.notes)",
+                "else found",
+            ),
+        ),
+        ("tests/cli/test_audit.py::test_a_plan_or_a_ledger_is_rehearsed_by_the_engine",),
+    ),
 )

@@ -87,6 +87,8 @@ def test_public_trials_are_all_shown_and_go_on_where_they_stopped(
     assert len({json.dumps(each["settings"]) for each in found}) == len(found) == 4
     assert len({each["perplexity"] for each in found}) == 4
     assert all(7.9 < each["epsilon"] <= 8 for each in found)
+    for said in ("delta", "adjacency", "unit", "method", "slack", "void_because", "qualified_by"):
+        assert all(said in each for each in found)
     assert "4 trials, best first" in capsys.readouterr().out
 
 

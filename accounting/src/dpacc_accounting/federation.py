@@ -24,6 +24,7 @@ from dpacc_accounting.rounds import (
 
 # At most this many different schedules behind hidden coins are composed, the others bounded.
 _FEW_SHARED_COINS = 24
+_MOST_NAMES = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,16 @@ class FederatedGuarantee:
             for note in dict.fromkeys((*price.server.notes, *price.released.notes)):
                 found.setdefault(note, []).append(price.name)
         return {note: tuple(names) for note, names in found.items()}
+
+    @property
+    def told(self) -> tuple[Note, ...]:
+        """The same as a reader is told it: a fact of clients begins with their names."""
+        if self.level == "client":
+            return tuple(self.notes)
+        return tuple(
+            Note(note.subject, f"{_listed(names)}: {note.text}")
+            for note, names in self.notes.items()
+        )
 
     @property
     def over_budget(self) -> tuple[str, ...]:
@@ -264,6 +275,11 @@ def _units(federation: ExampleFederation) -> dict[str, str]:
 
 def _composed(events: Sequence[Event]) -> Event:
     return events[0] if len(events) == 1 else Composed(events=tuple(events))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _together(names: Sequence[str]) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from dpacc_accounting import price_federation, read_federation
 from matplotlib.axes import Axes
 
 from dpacc.federated.history import History, RoundReport
 from dpacc.federated.utility_chart import ClientUtility, draw_utility
+
+ROUNDS = {"rounds": 1, "sampling_probability": 0.1, "noise_multiplier": 1.0}
 
 
 def test_every_client_is_drawn_with_an_epsilon_that_is_not_flattered(
@@ -37,6 +40,8 @@ def test_every_client_is_drawn_with_an_epsilon_that_is_not_flattered(
         ClientUtility(name="b", epsilon=7.9999, alone=0.6, federated=0.7),
         ClientUtility(name="a", epsilon=1.0401, alone=0.6, federated=0.7),
     ]
-    picture = draw_utility(history=history, clients=clients, pooled={"news": 0.75})
+    document = {"level": "example", "delta": 1e-5, "clients": [ROUNDS | {"name": "a"}]}
+    promise = price_federation(federation=read_federation(document=document))
+    picture = draw_utility(history=history, promise=promise, clients=clients, pooled={"news": 0.75})
     assert picture.startswith(b"\x89PNG")
     assert ticks == ["ε = 1.1\na", "ε = 8\nb"]
