@@ -23,6 +23,7 @@ import click
 import numpy as np
 import torch
 from upper_layers import load_sentences, load_written, measure, parts, upper_layers
+from utility_chart import ranks_figure, write
 from utility_contenders import Run, train
 from utility_plans import (
     EPSILONS,
@@ -59,6 +60,11 @@ class Bench:
         self._path = folder / "results.jsonl"
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         self._known: list[Result] = [json.loads(line) for line in lines]
+
+    @property
+    def validation(self) -> int:
+        """How many sentences choose settings."""
+        return len(self._validation)
 
     def result(self, run: Run, *, held_out: bool) -> Result:
         """Accuracy, loss and the sentences that were told wrongly."""
@@ -164,7 +170,16 @@ def rank_by_method(bench: Bench, picture: Path | None) -> None:
         row = [_shown([found[method, rank]]) for rank in RANKS]
         print(f"{method}, rate {rate:g}: " + " | ".join(row), flush=True)
     if picture is not None:
-        _draw(found, picture)
+        accuracies = {
+            method: [100 * found[method, rank]["accuracy"] for rank in RANKS] for method in METHODS
+        }
+        drawn = ranks_figure(
+            ranks=RANKS,
+            accuracies=accuracies,
+            untrained=100 * bench.untrained(held_out=False)["accuracy"],
+            sentences=bench.validation,
+        )
+        write(drawn, picture)
 
 
 def _shown(results: Sequence[Result]) -> str:
@@ -193,26 +208,6 @@ def _right(results: Sequence[Result], sentences: int) -> np.ndarray:
         row[result["wrong"]] = 0
     mean: np.ndarray = right.mean(axis=0)
     return mean
-
-
-def _draw(found: dict[tuple[str, int], Result], path: Path) -> None:
-    """Accuracy against rank, a line for each method."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, 4.2), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    words = {"lora": "LoRA: A and B learn", "ffa": "FFA-LoRA: B alone learns"}
-    for method, colour in zip(METHODS, ("#0072B2", "#D55E00"), strict=True):
-        values = [100 * found[method, rank]["accuracy"] for rank in RANKS]
-        axes.plot(RANKS, values, color=colour, linewidth=2, marker="o", label=words[method])
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(RANKS, [str(rank) for rank in RANKS])
-    axes.set_xlabel("rank", fontsize=11, color="#333333")
-    axes.set_ylabel("accuracy at ε = 8, %", fontsize=11, color="#333333")
-    axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=10)
-    figure.savefig(path, format="png", facecolor="white")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.captions import beneath
 from dpacc.config import Metric
+from dpacc.figures import encoded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Two of Okabe and Ito's colours, told apart by every kind of eye.
 _SPENT, _LEARNED = "#D55E00", "#0072B2"
@@ -92,7 +91,7 @@ def draw_progress(
     said = beneath(promise.notes)
     axes[-1].set_xlabel(f"logical steps{said}", fontsize=11, color=_INK)
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
-    return _png(figure)
+    return encoded(figure, form="png")
 
 
 def mark_budget(axes: Axes, budget: float) -> None:
@@ -158,10 +157,3 @@ def _dress(axes: Axes, label: str, colour: str) -> None:
     axes.tick_params(labelsize=10, colors=_INK, length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_GRID)
-
-
-def _png(figure: Figure) -> bytes:
-    picture = io.BytesIO()
-    options: dict[str, Any] = {"format": "png", "facecolor": "white"}
-    figure.savefig(picture, **options)
-    return picture.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -14,6 +13,7 @@ from dpacc_accounting.tradeoff import detection_bound
 
 from dpacc.captions import beneath
 from dpacc.chart import mark_budget
+from dpacc.figures import Format, encoded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,16 +26,18 @@ _INK, _SOFT, _GRID = "#333333", "#777777", "#DDDDDD"
 _MOST_BARS = 16
 
 
-def draw_federation(*, found: FederatedGuarantee) -> bytes:
-    """Each client's ε in both views: bars for a few, a distribution for many; a PNG."""
+def draw_federation(*, found: FederatedGuarantee, form: Format = "png") -> bytes:
+    """Each client's ε in both views: bars for a few, a distribution for many."""
     prices = [*found.prices, *found.overlaps]
     if len(prices) <= _MOST_BARS:
-        return _federation_bars(found)
-    return _federation_distribution(found)
+        return encoded(_federation_bars(found), form=form)
+    return encoded(_federation_distribution(found), form=form)
 
 
-def draw_sweep(*, rows: Sequence[Mapping[str, Any]], axis: str, by: str | None) -> bytes:
-    """σ against `axis`, one line for each value of `by`; a PNG."""
+def draw_sweep(
+    *, rows: Sequence[Mapping[str, Any]], axis: str, by: str | None, form: Format = "png"
+) -> bytes:
+    """σ against `axis`, one line for each value of `by`."""
     figure, axes = _figure()
     for at, value in enumerate(_distinct(rows, by)):
         line = [row for row in rows if by is None or row[by] == value]
@@ -57,13 +59,18 @@ def draw_sweep(*, rows: Sequence[Mapping[str, Any]], axis: str, by: str | None) 
         axes.legend(frameon=False, fontsize=10, labelcolor=_INK)
     axes.set_title("The least noise that keeps the budget", fontsize=13, color=_INK, loc="left")
     _dress(axes, x=_spoken(axis), y="noise multiplier σ")
-    return _png(figure)
+    return encoded(figure, form=form)
 
 
 def draw_spending(
-    *, steps: Sequence[int], epsilons: Sequence[float], budget: float | None, promise: Guarantee
+    *,
+    steps: Sequence[int],
+    epsilons: Sequence[float],
+    budget: float | None,
+    promise: Guarantee,
+    form: Format = "png",
 ) -> bytes:
-    """ε after each number of steps; a PNG."""
+    """ε after each number of steps."""
     figure, axes = _figure()
     axes.plot(steps, epsilons, color=_SERVER, linewidth=2)
     axes.plot(steps[-1:], epsilons[-1:], color=_SERVER, marker="o", markersize=6, clip_on=False)
@@ -87,11 +94,11 @@ def draw_spending(
         x=f"logical steps{beneath(promise.notes)}",
         y=f"ε at δ = {rounded_up(promise.delta)}, {promise.adjacency}, {promise.unit}",
     )
-    return _png(figure)
+    return encoded(figure, form=form)
 
 
-def draw_profile(*, curve: Sequence[Guarantee], stated: Guarantee) -> bytes:
-    """δ against ε, and the point that is stated; a PNG."""
+def draw_profile(*, curve: Sequence[Guarantee], stated: Guarantee, form: Format = "png") -> bytes:
+    """δ against ε, and the point that is stated."""
     figure, axes = _figure()
     axes.plot(
         [each.epsilon for each in curve],
@@ -111,11 +118,11 @@ def draw_profile(*, curve: Sequence[Guarantee], stated: Guarantee) -> bytes:
     )
     axes.set_title("Privacy profile", fontsize=13, color=_INK, loc="left")
     _dress(axes, x=f"ε, {stated.adjacency}, {stated.unit}{beneath(stated.notes)}", y="δ")
-    return _png(figure)
+    return encoded(figure, form=form)
 
 
-def draw_attack(*, curve: Sequence[Guarantee], stated: Guarantee) -> bytes:
-    """The most that any attack can achieve: true positives against false ones; a PNG."""
+def draw_attack(*, curve: Sequence[Guarantee], stated: Guarantee, form: Format = "png") -> bytes:
+    """The most that any attack can achieve: true positives against false ones."""
     figure, axes = _figure(width=5.6, height=5.2)
     alphas = [10 ** (-4 + 4 * k / 200) for k in range(201)]
     best = [min(detection_bound(guarantee=g, false_alarms=a) for g in curve) for a in alphas]
@@ -144,10 +151,10 @@ def draw_attack(*, curve: Sequence[Guarantee], stated: Guarantee) -> bytes:
         x=f"false-positive rate{beneath(stated.notes)}",
         y=f"true-positive rate, presence of one {stated.unit}",
     )
-    return _png(figure)
+    return encoded(figure, form=form)
 
 
-def _federation_bars(found: FederatedGuarantee) -> bytes:
+def _federation_bars(found: FederatedGuarantee) -> Figure:
     prices = [*found.prices, *found.overlaps]
     figure, axes = _figure(height=1.5 + 0.55 * len(prices))
     for view, colour, offset in (("server", _SERVER, -0.19), ("released", _RELEASED, 0.19)):
@@ -179,10 +186,10 @@ def _federation_bars(found: FederatedGuarantee) -> bytes:
     title = "ε by client" if found.level == "example" else f"ε of one {stated.unit}"
     axes.set_title(title, fontsize=13, color=_INK, loc="left")
     _dress(axes, x=_stated(found), y="", grid="x")
-    return _png(figure)
+    return figure
 
 
-def _federation_distribution(found: FederatedGuarantee) -> bytes:
+def _federation_distribution(found: FederatedGuarantee) -> Figure:
     figure, axes = _figure()
     same = all(price.server == price.released for price in found.prices)
     lines = [("released", _RELEASED, "both views" if same else "released models", 0.4)]
@@ -208,7 +215,7 @@ def _federation_distribution(found: FederatedGuarantee) -> bytes:
         y="clients with at most this ε, %",
         grid="both",
     )
-    return _png(figure)
+    return figure
 
 
 def _mark(axes: Axes, worst: float, colour: str, height: float) -> None:
@@ -291,10 +298,3 @@ def _dress(axes: Axes, *, x: str, y: str, grid: str = "y") -> None:
     axes.tick_params(which="both", labelsize=10, colors=_INK, length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_GRID)
-
-
-def _png(figure: Figure) -> bytes:
-    picture = io.BytesIO()
-    options: dict[str, Any] = {"format": "png", "facecolor": "white"}
-    figure.savefig(picture, **options)
-    return picture.getvalue()

@@ -80,8 +80,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         tiled = weight.device.type in ("cpu", "meta") and weight.dtype == torch.float32
         together = _TILE_OF_TOKENS if tiled else _TOKENS_PER_PRODUCT
         project = _project_in_tiles if tiled else _project_at_once
-        for start in range(0, len(targets), together):
-            rows = slice(start, start + together)
+        for rows in runs(total=len(targets), most=together):
             into = None if gradients is None else gradients[rows]
             losses[rows] = project(states[rows], weight, bias, targets[rows], into)
         ctx.save_for_backward(gradients)
@@ -120,8 +119,7 @@ def _project_in_tiles(
     expected = torch.zeros_like(states)
     part = torch.empty_like(states)
     room = states.new_empty(len(targets) * min(len(weight), _TILE_OF_WORDS))
-    for start in range(0, len(weight), _TILE_OF_WORDS):
-        tile = slice(start, start + _TILE_OF_WORDS)
+    for tile in runs(total=len(weight), most=_TILE_OF_WORDS):
         words = weight[tile]
         logits = room[: len(targets) * len(words)].view(len(targets), len(words))
         torch.mm(states, words.t(), out=logits)
@@ -168,6 +166,15 @@ def _chunks(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
     tokens, vocabulary = logits.shape
     most = _TOKENS_IN_CACHE if logits.device.type == "cpu" else _TOKENS_PER_PRODUCT
     scratch = logits.new_empty(min(tokens, most), vocabulary, dtype=torch.float32)
-    for start in range(0, tokens, most):
-        stop = min(start + most, tokens)
-        yield slice(start, stop), scratch[: stop - start]
+    for rows in runs(total=tokens, most=most):
+        yield rows, scratch[: rows.stop - rows.start]
+
+
+def runs(*, total: int, most: int) -> Iterator[slice]:
+    """Slices that cover 0 … total−1 in order, each `most` long but the last, which may be shorter.
+
+    >>> [*runs(total=5, most=2)]
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    for start in range(0, total, most):
+        yield slice(start, min(start + most, total))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
+
+from dpacc.figures import Format, encoded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,9 +19,13 @@ _INK, _GRID = "#333333", "#DDDDDD"
 
 
 def draw_trials(
-    *, trials: Sequence[Mapping[str, Any]], varied: Sequence[str], metric: str
+    *,
+    trials: Sequence[Mapping[str, Any]],
+    varied: Sequence[str],
+    metric: str,
+    form: Format = "png",
 ) -> bytes:
-    """`metric` along the first varied setting; a PNG.
+    """`metric` along the first varied setting.
 
     The second has a line for each of its values, all others a panel for each combination.
 
@@ -29,6 +34,7 @@ def draw_trials(
             leaves a gap.
         varied: names of settings, at least one.
         metric: "accuracy", shown in percent, or "perplexity".
+        form: what the bytes are.
     """
     from matplotlib.figure import Figure
 
@@ -46,10 +52,7 @@ def draw_trials(
         _dress(axes, x=_spoken(axis), y=_named(metric) if axes is drawn[0] else "")
     if by:
         drawn[-1].legend(frameon=False, fontsize=10, labelcolor=_INK)
-    picture = io.BytesIO()
-    options: dict[str, Any] = {"format": "png", "facecolor": "white"}
-    figure.savefig(picture, **options)
-    return picture.getvalue()
+    return encoded(figure, form=form)
 
 
 def _draw_lines(

@@ -25,6 +25,7 @@ from typing import Any
 from dpacc.cli import terminal
 from dpacc.config import Metric, TrainingConfig
 from dpacc.errors import ConfigurationError
+from dpacc.figures import format_of
 from dpacc.settings import read_settings, setting
 
 _USAGE = "python recipes/sweep.py --config FILE.yaml [settings]"
@@ -57,9 +58,9 @@ class SweepConfig(TrainingConfig):
         default=False,
     )
     picture: str | None = setting(
-        "File for a picture (PNG) of what held-out data says: along the axis the first setting of "
-        "vary, a line for each value of the second, a panel for each of the others. null draws "
-        "none.",
+        "File for a picture (PNG, PDF or SVG) of what held-out data says: along the axis the first "
+        "setting of vary, a line for each value of the second, a panel for each of the others. "
+        "null draws none.",
         default=None,
     )
 
@@ -74,6 +75,8 @@ class SweepConfig(TrainingConfig):
                 "a sweep uploads nothing: leave push_to_hub out, and train the settings it chooses "
                 "with recipes/train.py"
             )
+        if self.picture is not None:
+            format_of(path=Path(self.picture))
         if self.picture is not None and not self.data_is_public:
             raise ConfigurationError(
                 "picture shows every trial and a private search shows the best: leave it out, or "
@@ -259,6 +262,7 @@ def _show(config: SweepConfig, found: list[tuple[Cell, dict[str, Any]]]) -> None
             trials=[{**cell, metrics[0]: result[metrics[0]]} for cell, result in found],
             varied=list(found[0][0]),
             metric=metrics[0],
+            form=format_of(path=Path(config.picture)),
         )
         write_file(path=Path(config.picture), content=picture)
         terminal.say(f"picture in {config.picture}")

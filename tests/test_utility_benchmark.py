@@ -59,3 +59,22 @@ def test_dpaccs_row_is_measured(utility: ModuleType, tmp_path: Path) -> None:
     best = max(kept[:2], key=lambda each: each["accuracy"])["run"]["learning_rate"]
     assert {each["run"]["learning_rate"] for each in kept[2:]} == {best}
     assert row.startswith(f"ε 8.0 dpacc, rate {best:g}: ")
+
+
+def test_ranks_are_measured_and_drawn(
+    utility: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line for each method with every rank, and the figure of them all."""
+    monkeypatch.setattr(utility, "RANKS", (1, 2))
+    monkeypatch.setitem(utility.RATES, "dpacc, plain LoRA", (1e-2,))
+    ranked = utility.ranked
+    monkeypatch.setattr(
+        utility, "ranked", lambda *given: replace(ranked(*given), batch=10, steps=1)
+    )
+    picture = tmp_path / "ranks.png"
+    arguments = ["--folder", str(tmp_path / "results"), "ranks", "--picture", str(picture)]
+    done = CliRunner().invoke(utility.main, arguments, catch_exceptions=False)
+    lines = done.output.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["lora", "ffa"]
+    assert all(line.count("%, loss ") == 2 for line in lines)
+    assert picture.read_bytes().startswith(b"\x89PNG")

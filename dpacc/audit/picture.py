@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from dpacc.audit.verdict import Audit
 from dpacc.audit.wording import bounds_of, rounded_down
 from dpacc.captions import beneath
+from dpacc.figures import Format, encoded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,18 +20,15 @@ _INK, _GRID = "#333333", "#DDDDDD"
 _BINS = 40
 
 
-def draw_audit(*, audit: Audit) -> bytes:
-    """Histograms of both kinds of canaries above the bounds on ε and the claim; a PNG."""
+def draw_audit(*, audit: Audit, form: Format = "png") -> bytes:
+    """Histograms of both kinds of canaries above the bounds on ε and the claim."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 5.6), dpi=160, layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=(3, 2))
     _draw_scores(above, audit)
     _draw_bounds(below, audit)
-    picture = io.BytesIO()
-    options: dict[str, Any] = {"format": "png", "facecolor": "white"}
-    figure.savefig(picture, **options)
-    return picture.getvalue()
+    return encoded(figure, form=form)
 
 
 def _draw_scores(axes: Axes, audit: Audit) -> None:

@@ -14,6 +14,7 @@ from dpacc.cli import options, terminal
 from dpacc.cli.documents import read_document
 from dpacc.cli.sources import read_source
 from dpacc.errors import ConfigurationError
+from dpacc.figures import format_of
 from dpacc.plan import PrivacyPlan
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def audit(
         with options.training_stack():
             from dpacc.audit.picture import draw_audit
 
-            picture = draw_audit(audit=found)
+            picture = draw_audit(audit=found, form=format_of(path=plot))
         options.write_picture(path=plot, picture=picture)
     if as_json:
         terminal.show_json(found.to_json())

@@ -10,6 +10,7 @@ from dpacc_accounting.guarantee import rounded_up
 from dpacc.cli import options, terminal
 from dpacc.cli.free_quantity import RISKS, FreeQuantity, free_quantity
 from dpacc.cli.promise import promise_rows
+from dpacc.figures import format_of
 
 
 @click.command(short_help="Find the least noise that keeps training within a privacy budget.")
@@ -97,7 +98,8 @@ def _sweep(
             )
     rows = calibrate_all(axes=axes, settings=settings)
     if plot is not None:
-        options.write_picture(path=plot, picture=draw_rows(rows=rows, axes=axes))
+        picture = draw_rows(rows=rows, axes=axes, form=format_of(path=plot))
+        options.write_picture(path=plot, picture=picture)
     if as_json:
         fixed = {name: value for name, value in settings.items() if value is not None}
         terminal.show_json({**fixed, "sampling": "poisson", "rows": rows})

@@ -9,6 +9,7 @@ from dpacc_accounting.guarantee import Guarantee, rounded_up
 
 from dpacc.cli import options, terminal
 from dpacc.cli.documents import located, read_document
+from dpacc.figures import format_of
 
 
 @click.command(short_help="Price the rounds of a federation, client by client.")
@@ -35,7 +36,8 @@ def compose(rounds: Path, top: int, plot: Path | None, as_json: bool) -> None:
     if plot is not None:
         from dpacc.pictures import draw_federation
 
-        options.write_picture(path=plot, picture=draw_federation(found=found))
+        picture = draw_federation(found=found, form=format_of(path=plot))
+        options.write_picture(path=plot, picture=picture)
     if as_json:
         terminal.show_json(found.to_json())
     else:

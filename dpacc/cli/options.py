@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+from dpacc.errors import ConfigurationError
+from dpacc.figures import format_of
+
 
 class Books(click.Path):
     """A ledger or a plan; a run's folder stands for its ledger."""
@@ -39,8 +42,10 @@ class Picture(click.Path):
     def convert(self, value: Any, param: Any, ctx: Any) -> Path:
         """The file to write."""
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        if path.suffix.lower() != ".png":
-            self.fail(f"figures are PNG files: write {path.with_suffix('.png')}.", param, ctx)
+        try:
+            format_of(path=path)
+        except ConfigurationError as refusal:
+            self.fail(f"{refusal}.", param, ctx)
         if not path.parent.is_dir():
             self.fail(f"there is no folder {path.parent}.", param, ctx)
         if find_spec("matplotlib") is None:
@@ -63,7 +68,9 @@ settings: Decorator = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="YAML or JSON with settings that the ledger's own plan lacks.",
 )
-plot: Decorator = click.option("--plot", type=Picture(), help="Write a figure here (PNG).")
+plot: Decorator = click.option(
+    "--plot", type=Picture(), help="Write a figure here (PNG, PDF or SVG)."
+)
 
 
 @contextmanager
@@ -73,8 +80,6 @@ def training_stack() -> Iterator[None]:
     Raises:
         ConfigurationError: they are not installed.
     """
-    from dpacc.errors import ConfigurationError
-
     try:
         yield
     except ModuleNotFoundError as missing:
@@ -84,13 +89,11 @@ def training_stack() -> Iterator[None]:
 
 
 def write_picture(*, path: Path, picture: bytes) -> None:
-    """Store a PNG.
+    """Store a figure.
 
     Raises:
         ConfigurationError: the folder is missing or cannot be written.
     """
-    from dpacc.errors import ConfigurationError
-
     try:
         path.write_bytes(picture)
     except OSError as failure:

@@ -87,7 +87,7 @@ def plan(
       dpacc plan recipes/configs/llama2_7b.yaml --gpus 8 --memory-per-gpu 24GB
     """
     settings = load_config(arguments=["--config", str(config), *overrides])
-    with options.training_stack(), terminal.at_work("planning"):
+    with options.training_stack(), terminal.at_work("planning") as doing:
         from dpacc.planning.forecast import Machine, forecast
         from dpacc.planning.traffic import Rates
 
@@ -99,6 +99,7 @@ def plan(
             machine=Machine(gpus=gpus, memory=memory_per_gpu, rates=rates),
             tokens=tokens_per_example,
             path=shlex.join([str(config), *overrides]),
+            progress=doing,
         )
     assumed = {"sustained_tflops": rate, "network_gb_per_second": network, "gpus": gpus}
     if as_json:

@@ -8,6 +8,7 @@ from dpacc_accounting import delta as delta_at
 
 from dpacc.cli import options, terminal
 from dpacc.cli.sources import Source, read_source
+from dpacc.figures import format_of
 
 KINDS = ("spending", "profile", "attack")
 _POINTS = 24
@@ -19,7 +20,7 @@ _POINTS = 24
     "--out",
     type=options.Picture(),
     required=True,
-    help="Where the figure goes (PNG).",
+    help="Where the figure goes (PNG, PDF or SVG).",
 )
 @click.option(
     "--kind",
@@ -43,16 +44,18 @@ def plot(
     from dpacc import pictures
 
     found = read_source(path=source, settings=settings)
-    stated = found.guarantee(delta=delta)
+    stated, form = found.guarantee(delta=delta), format_of(path=out)
     if kind == "spending":
         steps, spent = _spending(found, stated)
         budget = found.plan.get("target_epsilon")
-        picture = pictures.draw_spending(steps=steps, epsilons=spent, budget=budget, promise=stated)
+        picture = pictures.draw_spending(
+            steps=steps, epsilons=spent, budget=budget, promise=stated, form=form
+        )
         points = [{"steps": at, "epsilon": value} for at, value in zip(steps, spent, strict=True)]
     else:
         curve = _profile(found, stated)
         draw = pictures.draw_attack if kind == "attack" else pictures.draw_profile
-        picture = draw(curve=curve, stated=stated)
+        picture = draw(curve=curve, stated=stated, form=form)
         points = [{"epsilon": each.epsilon, "delta": each.delta} for each in curve]
     options.write_picture(path=out, picture=picture)
     if as_json:

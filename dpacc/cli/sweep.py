@@ -12,6 +12,7 @@ from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import terminal
 from dpacc.cli.free_quantity import free_quantity
+from dpacc.figures import Format
 
 KINDS: dict[str, type] = {
     "epsilon": float,
@@ -77,8 +78,8 @@ def show_rows(
     terminal.show_facts(title="", facts=[*fixed, *assumed, ("sampling", "poisson")])
 
 
-def draw_rows(*, rows: Sequence[Mapping[str, Any]], axes: Axes) -> bytes:
-    """σ against the first axis, one line for each value of the second; a PNG.
+def draw_rows(*, rows: Sequence[Mapping[str, Any]], axes: Axes, form: Format) -> bytes:
+    """σ against the first axis, one line for each value of the second.
 
     Raises:
         click.UsageError: more axes than a figure shows.
@@ -88,7 +89,7 @@ def draw_rows(*, rows: Sequence[Mapping[str, Any]], axes: Axes) -> bytes:
     axis, *others = axes
     if len(others) > 1:
         raise click.UsageError("--plot shows at most two settings of --sweep; fix the others.")
-    return draw_sweep(rows=rows, axis=axis, by=others[0] if others else None)
+    return draw_sweep(rows=rows, axis=axis, by=others[0] if others else None, form=form)
 
 
 def _row(point: Mapping[str, float], settings: Mapping[str, Any]) -> dict[str, Any]:

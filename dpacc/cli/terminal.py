@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
@@ -48,14 +48,17 @@ def show_table(*, title: str, columns: Sequence[str], rows: Iterable[Sequence[st
 
 
 @contextmanager
-def at_work(message: str) -> Iterator[None]:
-    """Show on a terminal that something takes a while; elsewhere, nothing."""
+def at_work(message: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal that something takes a while; elsewhere, nothing.
+
+    What it yields says how far it is, behind the message.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield
+        yield lambda _: None
         return
-    with console.status(escape(message)):
-        yield
+    with console.status(escape(message)) as status:
+        yield lambda doing: status.update(escape(f"{message}: {doing}"))
 
 
 def tracked(items: Sequence[Item], *, message: str) -> Iterator[Item]:

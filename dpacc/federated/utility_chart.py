@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dpacc_accounting import FederatedGuarantee
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.captions import beneath
 from dpacc.federated.history import History
+from dpacc.figures import encoded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,10 +59,7 @@ def draw_utility(
     left, right = figure.subplots(1, 2, sharey=True)
     _draw_rounds(left, history, mean_of(pooled))
     _draw_clients(right, clients, promise)
-    picture = io.BytesIO()
-    options: dict[str, Any] = {"format": "png", "facecolor": "white"}
-    figure.savefig(picture, **options)
-    return picture.getvalue()
+    return encoded(figure, form="png")
 
 
 def mean_of(quality: Mapping[str, float]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -139,6 +139,7 @@ def forecast(
     machine: Machine,
     tokens: int | None = None,
     path: str = "CONFIG.yaml",
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Forecast:
     """Plan a run without its weights, its data or a GPU.
 
@@ -148,11 +149,13 @@ def forecast(
         machine: where it would run.
         tokens: of an example; by default the most the configuration keeps.
         path: of the configuration, for the launch line.
+        progress: is told what is being planned; a step of a deep model takes seconds.
 
     Raises:
         ConfigurationError: the model's architecture cannot be read, or a setting does not fit.
     """
     config = _as_computed(config, machine)
+    progress("noise")
     plan = PrivacyPlan.calibrate(
         dataset_size=dataset_size,
         expected_batch_size=config.expected_batch_size,
@@ -165,6 +168,7 @@ def forecast(
         noise=config.noise,
         unit=config.unit_field or "example",
     )
+    progress("the model")
     architecture = read_architecture(model=config.model)
     skeleton = build_skeleton(config=config, architecture=architecture)
     tokens = tokens or config.max_length
@@ -175,10 +179,12 @@ def forecast(
 
     @cache
     def cost(count: int) -> MicroBatchCost:
+        progress(f"a micro-batch of {count:,} × {tokens:,} tokens")
         return cost_of_micro_batch(
             skeleton=skeleton, plan=plan, strategy=strategy, examples=count, tokens=tokens
         )
 
+    progress("the coupling probe")
     probe = cost_of_micro_batch(
         skeleton=skeleton,
         plan=plan,
@@ -223,6 +229,8 @@ def forecast(
     placements: list[Placement] = list(PLACEMENTS) if machine.ranks > 1 else ["whole"]
     spreads = {placement: spread(placement) for placement in placements}
     fitting = {name for name, each in spreads.items() if each.memory.peak <= machine.memory}
+    progress("the same with activations kept or made again")
+    activations = _activations(config, plan, cost(examples), strategy, examples, tokens)
     return Forecast(
         plan=plan,
         trainable=skeleton.trainable,
@@ -230,7 +238,7 @@ def forecast(
         examples=examples,
         tokens=tokens,
         micro_batches=micro_batches,
-        activations=_activations(config, plan, cost(examples), strategy, examples, tokens),
+        activations=activations,
         spreads=spreads,
         largest_micro_batch=most_that_fits(
             peak=lambda count: memory("whole", count).peak,

@@ -18,6 +18,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from dpacc import token_losses
+from dpacc.planning.known_outcomes import KnownOutcomes
+
 _PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.bmm}
 _SUMS_OF_PRODUCTS = {torch.ops.aten.addmm, torch.ops.aten.addmm_, torch.ops.aten.baddbmm}
 
@@ -43,6 +46,8 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.at_peak: Counter[str] = Counter()
         self.operations = 0
         self._purpose = "other"
+        self._times = 1
+        self._outcomes = KnownOutcomes()
         self._alive: Counter[str] = Counter()
         self._total = 0
         self._born: dict[int, tuple[str, int]] = {}
@@ -55,6 +60,19 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
             yield
         finally:
             self._purpose = before
+
+    @contextmanager
+    def repeated(self, times: int) -> Iterator[None]:
+        """What is multiplied meanwhile counts so many times."""
+        before, self._times = self._times, self._times * times
+        try:
+            yield
+        finally:
+            self._times = before
+
+    def multiply(self, operations: int) -> None:
+        """Count floating-point operations."""
+        self.operations += self._times * operations
 
     def rename(self, tensor: Tensor, name: str) -> None:
         """A tensor that is alive is from now on for this purpose."""
@@ -75,14 +93,14 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kind = function.overloadpacket
         if kind is torch.ops.aten._local_scalar_dense and arguments[0].is_meta:
             return torch.zeros((), dtype=arguments[0].dtype).item()  # nothing is NaN, or left out
-        output = function(*arguments, **(named or {}))
+        output = self._outcomes.of(function, arguments, named or {})
         for tensor in tree_iter(output):
             if isinstance(tensor, Tensor):
                 self._count(tensor)
         if kind in _PRODUCTS:
-            self.operations += 2 * arguments[0].numel() * arguments[1].shape[-1]
+            self.multiply(2 * arguments[0].numel() * arguments[1].shape[-1])
         elif kind in _SUMS_OF_PRODUCTS:
-            self.operations += 2 * arguments[1].numel() * arguments[2].shape[-1]
+            self.multiply(2 * arguments[1].numel() * arguments[2].shape[-1])
         return output
 
     def _count(self, tensor: Tensor) -> None:
@@ -126,6 +144,30 @@ def fused_attention(live: LiveMemory) -> Iterator[None]:
         F.scaled_dot_product_attention = torchs_own
 
 
+@contextmanager
+def equal_runs_once(live: LiveMemory) -> Iterator[None]:
+    """Let losses go through the first two of many equal runs of tokens or words, and the last.
+
+    The second holds what the first left behind, as each later one does, and stands for all of them:
+    what is alive is the same, and its operations count as often as there are such runs.
+    """
+    every_one = token_losses.runs
+
+    def few(*, total: int, most: int) -> Iterator[slice]:
+        whole = total // most
+        for at in range(min(whole, 2)):
+            with live.repeated(whole - 1 if at else 1):
+                yield slice(at * most, (at + 1) * most)
+        if total % most:
+            yield slice(whole * most, total)
+
+    token_losses.runs = few
+    try:
+        yield
+    finally:
+        token_losses.runs = every_one
+
+
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -138,11 +180,11 @@ class _Fused(torch.autograd.Function):
         ctx.save_for_backward(query, key, value, output, normalisers, bias)
         # Two products of [tokens, tokens] with [tokens, features]; five in the backward.
         ctx.live, ctx.one = live, 2 * query.numel() * key.shape[-2]
-        live.operations += 2 * ctx.one
+        live.multiply(2 * ctx.one)
         return output
 
     @staticmethod
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Any, ...]:
         query, key, value, *_ = ctx.saved_tensors
-        ctx.live.operations += 5 * ctx.one
+        ctx.live.multiply(5 * ctx.one)
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None, None

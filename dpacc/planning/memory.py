@@ -121,18 +121,26 @@ def _optimizer_bytes(flat: int, placement: Placement, ranks: int) -> int:
 def most_that_fits(*, peak: Callable[[int], int], limit: int, at_most: int) -> int:
     """The largest number whose peak is within the limit; 0 if none, `at_most` if all.
 
-    `peak` must not fall; being almost a straight line, few of its values are asked for.
+    `peak` must not fall. The answer is one that fits and whose successor was seen not to. A peak on
+    a straight line is asked for four times at most, any other 3·log₂(`at_most`) + 3 times: where
+    two guesses by the chord leave more than half of the numbers, a third halves them.
 
     >>> most_that_fits(peak=lambda n: 100 + 7 * n, limit=200, at_most=1000)
     14
     """
-    if peak(1) > limit or at_most == 1:
-        return int(peak(1) <= limit)
-    first, second = peak(1), peak(min(at_most, 4))
-    slope = max(1, (second - first) // (min(at_most, 4) - 1))
-    low, high = 1, at_most + 1
+    least = peak(1)
+    if least > limit or at_most == 1:
+        return int(least <= limit)
+    most = peak(at_most)
+    if most <= limit:
+        return at_most
+    known = {1: least, at_most: most}
+    low, high, poor = 1, at_most, 0
     while high - low > 1:
-        guess = low + (limit - peak(low)) // slope
-        guess = min(max(low + 1, guess), high - 1)
-        low, high = (guess, high) if peak(guess) <= limit else (low, guess)
+        left = high - low
+        guess = low + (limit - known[low]) * left // (known[high] - known[low])
+        guess = (low + high) // 2 if poor == 2 else min(max(low + 1, guess), high - 1)
+        known[guess] = peak(guess)
+        low, high = (guess, high) if known[guess] <= limit else (low, guess)
+        poor = poor + 1 if poor < 2 and 2 * (high - low) > left else 0
     return low

@@ -80,16 +80,17 @@ def build_skeleton(*, config: TrainingConfig, architecture: PretrainedConfig) ->
     if base.config.pad_token_id is None:  # as the recipe does; which one changes no shape
         base.config.pad_token_id = 0
     stored = _store_quantized(base, config.quantization)
-    adapted = add_lora(
-        model=base,
-        method=config.lora_method,
-        rank=config.lora_rank,
-        alpha=config.lora_alpha,
-        dropout=config.lora_dropout,
-        target_modules=config.lora_target_modules,
-        gradient_checkpointing=config.gradient_checkpointing,
-        top_layers=config.lora_top_layers,
-    )
+    with torch.device("meta"):
+        adapted = add_lora(
+            model=base,
+            method=config.lora_method,
+            rank=config.lora_rank,
+            alpha=config.lora_alpha,
+            dropout=config.lora_dropout,
+            target_modules=config.lora_target_modules,
+            gradient_checkpointing=config.gradient_checkpointing,
+            top_layers=config.lora_top_layers,
+        )
     blocks = [_frozen_bytes(block, stored) for block in transformer_blocks(adapted)]
     base_bytes = _frozen_bytes(adapted, stored)
     buffer = attach_gradient_buffer(adapted)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dpacc.accumulation import ClippedSum
 from dpacc.gradients import GradientBuffer, KeptGradients, Slot
 from dpacc.plan import PrivacyPlan
-from dpacc.planning.live_memory import LiveMemory, fused_attention
+from dpacc.planning.live_memory import LiveMemory, equal_runs_once, fused_attention
 from dpacc.planning.skeleton import Skeleton
 from dpacc.strategies import Ghost, Materialize
 from dpacc.token_losses import projected_cross_entropy, token_cross_entropy
@@ -63,7 +63,7 @@ def cost_of_micro_batch(
     """
     live = LiveMemory()
     live.ignore(iter([*skeleton.model.parameters(), *skeleton.model.buffers()]))
-    with live, fused_attention(live):
+    with live, fused_attention(live), equal_runs_once(live):
         with live.purpose("clipped sum"):
             total = ClippedSum(
                 plan=plan, layout=skeleton.buffer.layout, max_grad_norm=1.0, device=_META

@@ -40,12 +40,13 @@ def test_a_folder_without_a_ledger_is_refused_in_one_line(dpacc, tmp_path: Path)
     assert found.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["figure.pdf", "figure", "figure.svg"])
-def test_a_figure_is_a_png_by_name(dpacc, run: Path, tmp_path: Path, name: str) -> None:
-    """Another name is refused before anything is priced, and the right one is given."""
+@pytest.mark.parametrize("name", ["figure.jpg", "figure", "figure.png.gz"])
+def test_a_figure_is_what_its_name_says(dpacc, run: Path, tmp_path: Path, name: str) -> None:
+    """Another name is refused before anything is priced, and a right one is given."""
     found = dpacc("plot", run, "--out", tmp_path / name)
     assert found.code == 2
-    assert f"write {tmp_path / 'figure.png'}" in found.err
+    assert ".png, .pdf or .svg" in found.err
+    assert f"write {(tmp_path / name).with_suffix('.png')}" in found.err
     assert not (tmp_path / name).exists()
 
 
@@ -70,7 +71,17 @@ def test_without_matplotlib_a_figure_is_refused_in_one_line(
     assert found.err.count("\n") == 1
 
 
-def test_a_figure_is_drawn(dpacc, run: Path, tmp_path: Path) -> None:
-    """With all that it needs, the file is a PNG."""
-    assert dpacc("plot", run, "--out", tmp_path / "figure.png").code == 0
-    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("a.png", b"\x89PNG"), ("a.pdf", b"%PDF-"), ("a.SVG", b"<?xml")],
+)
+def test_a_figure_is_drawn(dpacc, run: Path, tmp_path: Path, name: str, start: bytes) -> None:
+    """With all that it needs, the file is of its name's kind, undated and the same every time."""
+    picture, drawn = tmp_path / name, []
+    for _ in range(2):
+        assert dpacc("plot", run, "--kind", "profile", "--out", picture).code == 0
+        drawn.append(picture.read_bytes())
+    assert drawn[0] == drawn[1]
+    assert drawn[0].startswith(start)
+    assert b"CreationDate" not in drawn[0]
+    assert b"dc:date" not in drawn[0]

@@ -240,6 +240,7 @@ def test_a_trial_that_diverged_never_wins(sweep: ModuleType) -> None:
             "q_porj names no linear layer",
         ),
         ({"picture": "trials.png"}, "picture shows every trial"),
+        ({"picture": "trials.jpg", "data_is_public": True}, "write trials.png"),
         ({"push_to_hub": "someone/adapter"}, "a sweep uploads nothing"),
         ({"vary": "rank=4 8"}, "rank"),
         ({"vary": "lora_rank=4 0"}, "lora_rank"),
