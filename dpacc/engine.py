@@ -41,7 +41,7 @@ from dpacc.randomness import SECRET_BYTES, RunSecret
 from dpacc.release import Release
 from dpacc.resumption import Resumption
 from dpacc.sampling import PoissonSampler
-from dpacc.starting_point import refuse_private_examples_in_the_start, starting_notes
+from dpacc.starting_point import is_trained, refuse_private_examples_in_the_start, starting_notes
 from dpacc.steady_buffers import SteadyBuffers
 from dpacc.strategies import (
     Ghost,
@@ -151,6 +151,7 @@ class PrivacyEngine:
             }
         )
         ranks.start_alike(self.accelerator, self._parameters)
+        self._trained_before = is_trained(model)
         self._buffer = attach_gradient_buffer(model)
         self._choose_strategy()
         self._release = Release(
@@ -218,7 +219,8 @@ class PrivacyEngine:
         refuse_private_examples_in_the_start(self._model, dataset)
         refuse_joined_texts(dataset=dataset, collate=collate, model=self._model)
         self._books.open(fixed_seed=self._secret.fixed_seed)
-        for subject, text in starting_notes(self._model):
+        earlier = self._trained_before and not self._books.steps_charged
+        for subject, text in starting_notes(self._model, trained=earlier):
             self._books.note(subject=subject, text=text)
         if self._books.steps_charged >= self.plan.steps and not self._resumed:
             raise BudgetExhausted(

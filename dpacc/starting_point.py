@@ -25,6 +25,14 @@ _STARTS_FROM_DATA = {
 
 _PUBLIC_CALIBRATION = frozenset({"wikitext2", "c4", "c4-new", "ptb", "ptb-new", "pileval"})
 _DECLARED = "_dpacc_public_start"
+_BEGINS_AT_ZERO = (True, "gaussian")
+"""PEFT's starts for LoRA whose update B·A is zero; of another, nothing tells it from training."""
+
+_TRAINED = (
+    "trained-before",
+    "the adapter was already trained before this run's first step: what it was trained on is "
+    "outside this guarantee",
+)
 
 
 def declare_public_start(model: nn.Module, *, source: str) -> None:
@@ -81,9 +89,15 @@ def refuse_private_examples_in_the_start(model: nn.Module, private: Sequence[Any
             )
 
 
-def starting_notes(model: nn.Module) -> list[tuple[str, str]]:
-    """What the ledger must say of the start: subjects and texts."""
-    notes = [
+def starting_notes(model: nn.Module, *, trained: bool = False) -> list[tuple[str, str]]:
+    """What the ledger must say of the start: subjects and texts.
+
+    Args:
+        model: that is trained.
+        trained: whether it was, before the ledger's first step.
+    """
+    notes = [_TRAINED] if trained else []
+    notes += [
         (
             "public-start",
             f"what training started from was computed from {source}, which was declared public: "
@@ -92,6 +106,35 @@ def starting_notes(model: nn.Module) -> list[tuple[str, str]]:
         for source in _declared(model)
     ]
     return notes + [whitening_note(each.source) for each in _whitenings(model)]
+
+
+def is_trained(model: nn.Module) -> bool:
+    """Whether adapters that begin at zero no longer do, by data that nobody named.
+
+    >>> is_trained(nn.Linear(2, 2))
+    False
+    """
+    return not _declared(model) and any(
+        bool(lower.weight.any()) and bool(upper.weight.any())
+        for lower, upper in _factors_from_zero(model)
+    )
+
+
+def _factors_from_zero(model: nn.Module) -> Iterator[tuple[Any, Any]]:
+    """A and B of each LoRA layer whose update is zero before training."""
+    starts = {
+        name: config.init_lora_weights
+        for module in model.modules()
+        if isinstance(configs := getattr(module, "peft_config", None), dict)
+        for name, config in configs.items()
+        if hasattr(config, "init_lora_weights")
+    }
+    for module in model.modules():
+        lower, upper = getattr(module, "lora_A", None), getattr(module, "lora_B", None)
+        if isinstance(lower, nn.ModuleDict) and isinstance(upper, nn.ModuleDict):
+            for name in lower:
+                if starts.get(name, True) in _BEGINS_AT_ZERO:
+                    yield lower[name], upper[name]
 
 
 def whitening_note(source: str) -> tuple[str, str]:

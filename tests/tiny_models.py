@@ -143,6 +143,7 @@ def with_lora(
         **options,
     )
     model = get_peft_model(base, configuration)
+    model.peft_config["default"].init_lora_weights = False  # as PEFT calls such a start
     set_upper_factors(model)
     return model.train()
 

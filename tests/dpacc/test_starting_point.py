@@ -179,3 +179,51 @@ def test_adapters_are_not_whitened_by_private_examples(by: list[Any], tmp_path: 
     with pytest.raises(PrivacyError, match="whitened the adapters"):
         trained(whitened(by), tmp_path)
     assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def plain() -> Any:
+    """LoRA as PEFT begins it: B is zero."""
+    return get_peft_model(tiny_base("llama"), LoraConfig(r=2, target_modules=TARGETS))
+
+
+def notes_of(folder: Path) -> list[str]:
+    return [note.subject for note in read_ledger(path=folder / "ledger.jsonl").notes]
+
+
+def test_an_adapter_that_was_trained_before_is_said_to_be(tmp_path: Path) -> None:
+    """What a second ledger's run goes on from is in what it releases, and not in its ε."""
+    first = plain()
+    trained(first, tmp_path / "first")
+    assert notes_of(tmp_path / "first") == []
+    engine = trained(first, tmp_path / "second")
+    assert notes_of(tmp_path / "second") == ["trained-before"]
+    (said,) = engine.guarantee().qualified_by
+    assert "what it was trained on is outside this guarantee" in said
+    record = read_ledger(path=tmp_path / "second/ledger.jsonl")
+    assert said in statement(plan=record.plan, record=record)
+
+
+@pytest.mark.parametrize("resumes", [True, False], ids=["resumed", "restarted"])
+def test_a_run_that_goes_on_was_not_trained_before(resumes: bool, tmp_path: Path) -> None:
+    """What its own ledger counts is inside the guarantee, however the adapter came back."""
+    model = plain()
+    trained(model, tmp_path)
+    trained(plain() if resumes else model, tmp_path, resumes=resumes)
+    assert notes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("start", [False, "pissa", "gaussian", "orthogonal"])
+def test_a_start_that_is_not_zero_by_design_was_not_trained(start: Any, tmp_path: Path) -> None:
+    """Random factors, and such as are made of the base's weights."""
+    settings = LoraConfig(r=2, target_modules=TARGETS, init_lora_weights=start)
+    trained(get_peft_model(tiny_base("llama"), settings), tmp_path)
+    assert notes_of(tmp_path) == []
+
+
+def test_a_declaration_says_more_than_that_it_was_trained(tmp_path: Path) -> None:
+    """An adapter of public data is called by its name."""
+    model = tiny_model("llama")
+    model.peft_config["default"].init_lora_weights = True
+    declare_public_start(model, source="news of 2019")
+    trained(model, tmp_path)
+    assert notes_of(tmp_path) == ["public-start"]

@@ -86,4 +86,22 @@ BOOKS_BUGS = (
         ),
         ("tests/cli/test_audit.py::test_a_plan_or_a_ledger_is_rehearsed_by_the_engine",),
     ),
+    Bug(
+        "an adapter's past unsaid",
+        "a run goes on from an adapter that something else trained, and its statement says nothing",
+        (Patch("dpacc.starting_point", "notes = [_TRAINED] if trained else []", "notes = []"),),
+        (f"{DPACC}/test_starting_point.py::test_an_adapter_that_was_trained_before_is_said_to_be",),
+    ),
+    Bug(
+        "a run's own past held against it",
+        "a run that goes on says that its adapter was trained outside its guarantee",
+        (
+            Patch(
+                "dpacc.engine",
+                "self._trained_before and not self._books.steps_charged",
+                "is_trained(self._model)",
+            ),
+        ),
+        (f"{DPACC}/test_starting_point.py::test_a_run_that_goes_on_was_not_trained_before",),
+    ),
 )
