@@ -13,7 +13,6 @@ can see). Exits with 1 where either refutes the claim. The adapter is thrown awa
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -102,7 +101,6 @@ def audit(config: AuditConfig) -> int:
     from dpacc.positions import require_positions
     from dpacc.pretrained import load_tokenizer
 
-    started = time.monotonic()
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     if accelerator.num_processes > 1:
         raise ConfigurationError("an audit runs in one process; launch it with cpu or single_gpu")
@@ -216,7 +214,7 @@ def audit(config: AuditConfig) -> int:
     }
     for kind, each in found.items():
         _show(kind, each, folder)
-    terminal.say(f"{time.monotonic() - started:.0f} s; scores and figures are in {folder}")
+    terminal.say(f"scores and figures are in {folder}")
     return int(any(each.refuted for each in found.values()))
 
 

@@ -16,7 +16,6 @@ import itertools
 import json
 import math
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -230,14 +229,12 @@ def _run_each(
     plans = [bench.plan_of(config=settings) for _, settings in options]
     planned = list(zip(options, plans, strict=True))
     for (cell, settings), plan in terminal.tracked(planned, message="trials"):
-        started = time.monotonic()
         figures, _ = bench.run(config=settings, plan=plan)
         yield {
             "settings": cell,
             **figures,
             **plan.guarantee().to_json(),
             "noise_multiplier": plan.noise_multiplier,
-            "seconds": time.monotonic() - started,
             "configuration": _configuration(settings),
         }
 
