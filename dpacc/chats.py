@@ -42,6 +42,35 @@ def turn_complaint(messages: Sequence[Any]) -> str | None:
     return None
 
 
+def pair_complaint(prompt: Any, completion: Any, *, fields: Sequence[str]) -> str | None:
+    """What is wrong with a prompt and a completion, two texts or two lists of messages.
+
+    >>> pair_complaint("a", "b", fields=("p", "c"))
+    >>> pair_complaint("a", [{"role": "assistant", "content": "b"}], fields=("p", "c"))
+    "fields 'p' and 'c' must both be text, or both lists of messages"
+    """
+    lists = [isinstance(each, list) for each in (prompt, completion)]
+    if lists[0] != lists[1]:
+        named = " and ".join(map(repr, fields))
+        return f"fields {named} must both be text, or both lists of messages"
+    if not all(lists):
+        return None
+    for name, messages in zip(fields, (prompt, completion), strict=True):
+        reason = turn_complaint(messages) if messages else "needs at least one message"
+        if reason is not None:
+            return f"field {name!r}: {reason}"
+    return None
+
+
+def as_one_chat(prompt: Sequence[Turn], completion: Sequence[Turn]) -> list[Turn]:
+    """A chat of which nothing in the prompt is learned, whoever says it.
+
+    >>> as_one_chat([{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}])[0]
+    {'role': 'user', 'content': 'a', 'weight': 0}
+    """
+    return [*({**message, "weight": 0} for message in prompt), *completion]
+
+
 def tools_complaint(tools: Any) -> str | None:
     """What is wrong with the tools of a chat; None if nothing.
 

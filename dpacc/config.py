@@ -121,7 +121,9 @@ class TrainingConfig:
         default=None,
     )
     completion_field: str | None = setting(
-        "Field that holds the completion to learn; needs prompt_field.", default=None
+        "Field that holds the completion to learn; needs prompt_field. Both may hold lists of chat "
+        "messages, too: only what the assistant says in the completion is then learned.",
+        default=None,
     )
     messages_field: str | None = setting(
         "Field that holds chat messages; the model's chat template formats them, with the tools "

@@ -10,11 +10,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dpacc.chats import tools_complaint, turn_complaint
+from dpacc.chats import pair_complaint, tools_complaint, turn_complaint
 from dpacc.config import TrainingConfig
 from dpacc.errors import ConfigurationError
 from dpacc.labelling import class_complaint, tag_complaint, tokenize_classes, tokenize_tags
-from dpacc.records import FieldType, Record, read_records
+from dpacc.records import TEXT_OR_MESSAGES, FieldType, Record, read_records
 from dpacc.supervision import IGNORED, TOOLS_FIELD, Example, tokenize_examples
 from dpacc.unit_identity import owners_of
 
@@ -183,7 +183,11 @@ def _fields(config: TrainingConfig) -> tuple[dict[str, FieldType], dict[str, Fie
         return {config.messages_field: list}, {TOOLS_FIELD: list | str}
     if config.prompt_field is not None and config.completion_field is not None:
         prompt, *more = config.prompt_field.split(",")
-        return {prompt: str, config.completion_field: str}, dict.fromkeys(more, str)
+        if more:
+            return {prompt: str, config.completion_field: str}, dict.fromkeys(more, str)
+        return {prompt: TEXT_OR_MESSAGES, config.completion_field: TEXT_OR_MESSAGES}, {
+            TOOLS_FIELD: object
+        }
     return {config.text_field: str}, {}
 
 
@@ -202,8 +206,16 @@ def _complaint(config: TrainingConfig, record: Record) -> str | None:
     if config.messages_field is not None:
         chat = turn_complaint(record[config.messages_field])
         return chat or tools_complaint(record.get(TOOLS_FIELD))
-    completion = config.completion_field
-    if completion and config.answers and record[completion] not in config.answers:
+    prompt, completion = config.prompt_field, config.completion_field
+    if prompt is None or completion is None:
+        return None
+    if "," not in prompt:
+        found = pair_complaint(record[prompt], record[completion], fields=(prompt, completion))
+        if found is None and isinstance(record[prompt], list):
+            found = tools_complaint(record.get(TOOLS_FIELD))
+        if found is not None:
+            return found
+    if config.answers and record[completion] not in config.answers:
         return f"field {completion!r} is none of the answers"
     return None
 
@@ -240,6 +252,8 @@ def _nothing_to_learn(config: TrainingConfig) -> str:
         why = "no chat holds words of the role `assistant` without `weight` 0"
     elif config.task == "token-classification":
         why = "no record holds a word"
+    elif config.completion_field is not None:
+        why = "no completion holds a token, or words of the role `assistant` without `weight` 0"
     else:
         why = "no text holds two tokens"
     return f"{config.train_data} teaches nothing, and would spend the whole budget on it: {why}"

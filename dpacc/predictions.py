@@ -192,6 +192,8 @@ def held_out_texts(*, config: TrainingConfig) -> tuple[list[str], list[str]]:
     if prompt is None or completion is None:
         beginnings = [record[config.text_field].split()[:_BEGINNING] for record in records]
         return [" ".join(words) for words in beginnings], []
+    if any(isinstance(record[prompt], list) for record in records):  # messages, as above
+        return [], []
     return [r[prompt] for r in records], [r[completion] for r in records]
 
 

@@ -17,6 +17,7 @@ from dpacc.record_files import Place, Placed, Unreadable, file_type, read_files,
 
 Record = dict[str, Any]
 FieldType = type | UnionType
+TEXT_OR_MESSAGES: FieldType = str | list
 Complaint = Callable[[Record], str | None]
 
 _MOST_PLACES = 10
@@ -115,7 +116,7 @@ def _words(wanted: FieldType) -> str:
     words: dict[FieldType, str] = {
         list: "a list",
         str: "text",
-        list | str: "a list, or JSON of one",
+        TEXT_OR_MESSAGES: "text or a list",
     }
     return words.get(wanted, "text or a whole number")
 

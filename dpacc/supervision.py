@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dpacc.chat_spans import Chat, ChatError
-from dpacc.chats import tools_complaint, turn_complaint
+from dpacc.chats import as_one_chat, pair_complaint, tools_complaint, turn_complaint
 from dpacc.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def tokenize_examples(
             half of them to what is learned; its beginning then gives way.
         text_field: field of plain text, used when no other field is named.
         prompt_field: field that is read; needs `completion_field`.
-        completion_field: field that is learned, joined to the prompt as it is.
+        completion_field: field that is learned, joined to the prompt as it is. Where both are lists
+            of messages they make one chat, of which the completion's assistant is learned.
         messages_field: field of chat messages, formatted by the tokenizer's chat template, with
             the record's `tools`, if it has any.
         learn_end: whether a text or completion is followed by the end token.
@@ -69,6 +70,18 @@ def tokenize_examples(
         _require_chat_template(tokenizer)
         examples = _chats(records, messages_field, tokenizer)
     elif prompt_field is not None and completion_field is not None:
+        fields = (prompt_field, completion_field)
+        if _hold_messages(records, fields):
+            if answers is not None:
+                raise ConfigurationError(
+                    f"answers are texts, and {completion_field!r} holds messages: leave answers out"
+                )
+            return tokenize_examples(
+                records=_joined(records, fields),
+                tokenizer=tokenizer,
+                max_length=max_length,
+                messages_field="messages",
+            )
         examples = [
             _pair(record[prompt_field], record[completion_field], tokenizer, learn_end)
             for record in records
@@ -104,6 +117,38 @@ def _pair(
     said = _whole(tokenizer, completion, add_special_tokens=False)["input_ids"]
     learned = _with_end(said, tokenizer) if learn_end else said
     return {"input_ids": read + learned, "labels": [IGNORED] * len(read) + learned}
+
+
+def _hold_messages(records: Sequence[Mapping[str, Any]], fields: tuple[str, str]) -> bool:
+    """Whether prompts and completions are lists of messages; what is mixed is refused."""
+    prompt, completion = fields
+    faults: dict[str, list[int]] = {}
+    for number, record in enumerate(records, 1):
+        reason = pair_complaint(record[prompt], record[completion], fields=fields)
+        if reason is not None:
+            faults.setdefault(reason, []).append(number)
+    if faults:
+        raise ConfigurationError("; ".join(_named(why, at) for why, at in faults.items()))
+    kinds = {isinstance(record[prompt], list) for record in records}
+    if len(kinds) > 1:
+        raise ConfigurationError(
+            f"fields {prompt!r} and {completion!r} hold text in some records and lists of messages "
+            "in others: write all of them in one way"
+        )
+    return kinds == {True}
+
+
+def _joined(
+    records: Sequence[Mapping[str, Any]], fields: tuple[str, str]
+) -> list[Mapping[str, Any]]:
+    prompt, completion = fields
+    return [
+        {
+            "messages": as_one_chat(record[prompt], record[completion]),
+            TOOLS_FIELD: record.get(TOOLS_FIELD),
+        }
+        for record in records
+    ]
 
 
 def _whole(tokenizer: PreTrainedTokenizerBase, text: str, **options: Any) -> Any:
@@ -154,7 +199,7 @@ def _require_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
     if not tokenizer.chat_template:
         raise ConfigurationError(
             "this model's tokenizer has no chat template: use --prompt_field and "
-            "--completion_field, or the model's instruct version"
+            "--completion_field with plain text, or the model's instruct version"
         )
     if not tokenizer.is_fast:
         raise ConfigurationError("messages_field needs a fast tokenizer; this model has none")

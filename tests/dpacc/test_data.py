@@ -1,5 +1,6 @@
 """Examples are read by their configuration, and no error shows what is in them."""
 
+import json
 from functools import partial
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from dpacc.config import TrainingConfig
 from dpacc.data import load_held_out_examples, load_training_examples, pad_examples
 from dpacc.errors import ConfigurationError
+from dpacc.predictions import held_out_texts
 from tests.dpacc.test_supervision import TEMPLATE, byte_tokenizer
 
 SECRET = "my diagnosis"
@@ -134,6 +136,63 @@ def test_a_prompt_in_several_fields_is_joined(write):
         "Hum\n\nm<end>",
         "Cry\n\no<end>",
     ]
+
+
+PAIR = {
+    "prompt": [
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": "hm"},
+        {"role": "user", "content": "more"},
+    ],
+    "completion": [{"role": "assistant", "content": "no"}],
+}
+ASKED = {"prompt_field": "prompt", "completion_field": "completion"}
+
+
+def test_a_prompt_and_a_completion_of_messages_are_one_chat(write):
+    """Read as by TRL: of the assistant's turns only the completion's are learned; tools stay."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% for t in tools or [] %}<{{ t.name }}>{% endfor %}" + TEMPLATE
+    path = write("pairs.jsonl", json.dumps(PAIR | {"tools": [{"name": "look"}]}))
+    config = configured(train_data=path, **ASKED)
+    (example,) = load_training_examples(config=config, tokenizer=tokenizer)
+    held_out = configured(train_data=path, held_out_data=path, **ASKED)
+    assert held_out_texts(config=held_out) == ([], []), "no text is there to be continued"
+    learned = [label for label in example["labels"] if label != -100]
+    assert tokenizer.decode(learned) == "no<end>"
+    assert tokenizer.decode(example["input_ids"]) == (
+        "<look>[user]hello<end>[assistant]hm<end>[user]more<end>[assistant]no<end>"
+    )
+
+
+TEXTS = {"prompt": SECRET, "completion": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "told"),
+    [
+        ([PAIR | {"prompt": SECRET}], {}, "'prompt' and 'completion' must both be text, or both"),
+        ([PAIR | {"completion": SECRET}], {}, "must both be text, or both lists of messages"),
+        ([PAIR, TEXTS], {}, "hold text in some records and lists of messages in others"),
+        ([PAIR | {"completion": []}], {}, "field 'completion': needs at least one message"),
+        ([PAIR | {"prompt": [SECRET]}], {}, "field 'prompt': message 0 needs text in `role`"),
+        ([PAIR | {"tools": SECRET}], {}, "field `tools` needs a list of objects"),
+        ([PAIR | {"prompt": 3}], {}, "field 'prompt' must be text or a list"),
+        ([PAIR], {"answers": ("a", "b"), "learn_end": False}, "none of the answers"),
+    ],
+)
+def test_prompts_and_completions_of_two_kinds_are_refused_in_one_line(write, rows, changes, told):
+    """By fields and places, and never with their content."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    path = write("pairs.jsonl", "\n".join(map(json.dumps, rows)))
+    with pytest.raises(ConfigurationError) as error:
+        load_training_examples(
+            config=configured(train_data=path, **ASKED, **changes), tokenizer=tokenizer
+        )
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+    assert SECRET not in str(error.value)
 
 
 def test_tools_reach_the_chat_template(write):

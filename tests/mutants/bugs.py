@@ -15,6 +15,7 @@ from tests.mutants.probe_bugs import PROBE_BUGS
 from tests.mutants.randomness_bugs import RANDOMNESS_BUGS
 from tests.mutants.statement_bugs import STATEMENT_BUGS
 from tests.mutants.surface_bugs import SURFACE_BUGS
+from tests.mutants.times_bugs import TIMES_BUGS
 from tests.mutants.unit_bugs import UNIT_BUGS
 
 BUGS = (
@@ -32,4 +33,5 @@ BUGS = (
     *RANDOMNESS_BUGS,
     *STATEMENT_BUGS,
     *BOOKS_BUGS,
+    *TIMES_BUGS,
 )
