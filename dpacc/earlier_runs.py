@@ -76,15 +76,52 @@ def cost_with_earlier_runs(
     return f"{names} ha{plural} spent a budget already{words}"
 
 
-def _charged(parent: Path, name: str) -> dict[Path, LedgerRecord]:
+def spent_by_client(*, output_dir: str | Path, name: str, client: str) -> str | None:
+    """What earlier federations of one name cost a client's data, in words; None without any.
+
+    Counted are its ledgers of training together and alone, and those of pooled data. What is to
+    come is not priced here, for a client's plan is made from its data when it is first asked.
+
+    Args:
+        output_dir: the folder of all runs' folders.
+        name: of the federation that is to begin.
+        client: whose data.
+    """
+    places = (client, f"alone/{client}/{client}", "pooled/everything")
+    parent = Path(output_dir).expanduser()
+    found: dict[Path, LedgerRecord] = {}
+    for place in places:
+        found |= _charged(parent, name, place)
+    if not found:
+        return None
+    ledgers = "1 ledger" if len(found) == 1 else f"{len(found)} ledgers"
+    begun = f"{client}: {ledgers} of earlier runs in {parent} spent on its data"
+    first = next(iter(found.values())).plan
+    try:
+        spent = merge_ledgers(
+            records={str(folder): record for folder, record in found.items()},
+            delta=float(first["target_delta"]),
+        )
+        price = epsilon(
+            event=spent.event,
+            delta=float(first["target_delta"]),
+            adjacency=first["adjacency"],
+            unit=first["unit"],
+        )
+    except (ValueError, KeyError):  # of several units, or of a plan that composes with nothing
+        return f"{begun}; their costs add to this run's"
+    return f"{begun}, and this run's ε adds to it: {price.noted(spent.notes)}"
+
+
+def _charged(parent: Path, name: str, place: str = ".") -> dict[Path, LedgerRecord]:
     """The earlier runs that released anything, by their folders, the oldest first."""
     found = {}
     number, folder = 1, parent / name
     while folder.is_dir():
         try:
-            record = read_ledger(path=folder / "ledger.jsonl")
+            record = read_ledger(path=folder / place / "ledger.jsonl")
             if record.releases:
-                found[folder] = record
+                found[folder / place] = record
         except LedgerError:  # none, or one that says nothing
             pass
         number += 1

@@ -112,7 +112,12 @@ def main(arguments: Sequence[str]) -> None:
 def run(config: FederationConfig, budgets: Mapping[str, DPSettings], started: float) -> None:
     """Train together and, to compare, apart; show what came of it."""
     from dpacc.artifacts import new_run_folder
+    from dpacc.earlier_runs import spent_by_client
 
+    for name in budgets:
+        told = spent_by_client(output_dir=config.output_dir, name=config.name, client=name)
+        if told is not None:
+            terminal.say(told)
     folder = new_run_folder(output_dir=config.output_dir, name=config.name)
     terminal.say(f"{len(budgets)} clients, {config.rounds} rounds, run folder {folder}")
     history, together = train_together(config, budgets, folder, on_round=show_round)

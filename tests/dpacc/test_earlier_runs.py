@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dpacc_accounting import Ledger, Repeated, epsilon
 
-from dpacc.earlier_runs import begin_run, cost_with_earlier_runs
+from dpacc.earlier_runs import begin_run, cost_with_earlier_runs, spent_by_client
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
 
@@ -88,3 +88,28 @@ def test_costs_that_cannot_be_added_are_named_without_a_number(tmp_path: Path) -
     told = cost_with_earlier_runs(output_dir=tmp_path, name="run", plan=PLAN)
     assert told is not None
     assert told.endswith("run has spent a budget already, whose costs add to this run's")
+
+
+def test_a_clients_earlier_federations_are_priced_together(tmp_path: Path) -> None:
+    """Together, alone and pooled ledgers of 4, 2 and 3 steps cost what 9 cost; others' none."""
+    spend(tmp_path / "fed/north", steps=4)
+    spend(tmp_path / "fed/alone/north/north", steps=2)
+    spend(tmp_path / "fed-2/pooled/everything", steps=3)
+    spend(tmp_path / "fed/south", steps=4)
+    (tmp_path / "fed-2").mkdir(exist_ok=True)
+    told = spent_by_client(output_dir=tmp_path, name="fed", client="north")
+    assert told is not None
+    assert told.startswith("north: 3 ledgers")
+    cost = epsilon(event=Repeated(event=PLAN.step_event, times=9), delta=1e-4).epsilon
+    shown = float(told.split("ε = ")[1].split(",")[0].split()[0])
+    assert cost <= shown < cost * 1.001
+    assert spent_by_client(output_dir=tmp_path, name="other", client="north") is None
+
+
+def test_a_void_ledger_gives_a_client_no_price(tmp_path: Path) -> None:
+    """Noise that came from a fixed seed protects nothing, so no ε is said."""
+    spend(tmp_path / "fed/north", steps=4, note="fixed-seed")
+    told = spent_by_client(output_dir=tmp_path, name="fed", client="north")
+    assert told is not None
+    assert "ε = " not in told
+    assert "NOT private, no ε may be claimed" in told

@@ -98,7 +98,12 @@ def test_without_comparison_there_is_the_federation_alone(
         "adapter",
         "rounds.yaml",
     }
-    assert "largest ε of a client" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "largest ε of a client" in said
+    assert "spent on its data" not in said
+    federate.main(arguments(material, tmp_path, compare="false", rounds=1))
+    again = capsys.readouterr().out
+    assert all(f"{name}: 1 ledger of earlier runs" in again for name in CLIENTS)
 
 
 @pytest.mark.parametrize(
