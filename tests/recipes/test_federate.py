@@ -98,11 +98,11 @@ def test_without_comparison_there_is_the_federation_alone(
         "adapter",
         "rounds.yaml",
     }
-    said = capsys.readouterr().out
-    assert "largest ε of a client" in said
-    assert "spent on its data" not in said
+    shown = capsys.readouterr()
+    assert "largest ε of a client" in shown.out
+    assert "spent on its data" not in shown.err
     federate.main(arguments(material, tmp_path, compare="false", rounds=1))
-    again = capsys.readouterr().out
+    again = capsys.readouterr().err
     assert all(f"{name}: 1 ledger of earlier runs" in again for name in CLIENTS)
 
 
