@@ -41,6 +41,16 @@ def fork_ranks(work: Callable[[], None], *, ranks: int, survivor: int | None = N
     return [process.exitcode or 0 for process in everyone]
 
 
+def import_beforehand() -> None:
+    """What every rank would otherwise import, or compile, for itself."""
+    import deepspeed  # noqa: F401
+    from deepspeed.runtime.zero import stage3, stage_1_and_2  # noqa: F401
+
+    from tests.tiny_models import tiny_model
+
+    tiny_model("llama")  # the patterns by which PEFT and transformers rename weights
+
+
 def _be_rank(rank: int, ranks: int, port: int, work: Callable[[], None]) -> None:
     os.environ |= {
         "RANK": str(rank),

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from dpacc.cli.main import dpacc
 from tests.dpacc.federated.federations import client, server
-from tests.recipes.test_train import as_arguments, settings
+from tests.recipes.training import as_arguments, settings
 from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[1]

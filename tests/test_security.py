@@ -16,7 +16,8 @@ from dpacc.errors import ConfigurationError
 from dpacc.models import load_adapter
 from dpacc.noise import standard_normals
 from dpacc.randomness import RunSecret
-from tests.recipes.test_train import Train, material, recipe, train  # noqa: F401
+from tests.recipes.conftest import material, recipe, train  # noqa: F401
+from tests.recipes.training import Train
 from tests.tiny_models import tiny_base
 
 ROOT = Path(__file__).parents[1]

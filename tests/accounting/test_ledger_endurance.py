@@ -177,23 +177,23 @@ class TestProcesses:
             assert ledger.last_step == 8
 
 
-def test_a_hundred_thousand_releases(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twenty_thousand_releases(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long run's ledger is read and reopened line by line, once each, as one compact event."""
     with monkeypatch.context() as quick:
         quick.setattr(os, "fsync", lambda _: None)
         with Ledger.open(path=path, plan=PLAN) as ledger:
-            for step in range(4, 100_001):
+            for step in range(4, 20_001):
                 ledger.charge(step=step, event=LOUD)
     parsed = mock.Mock(side_effect=json.loads)
     monkeypatch.setattr(json, "loads", parsed)
     record = read_ledger(path=path)
     assert record.event == Composed(
-        events=(Repeated(event=STEP, times=2), Repeated(event=LOUD, times=99_998))
+        events=(Repeated(event=STEP, times=2), Repeated(event=LOUD, times=19_998))
     )
     with Ledger.open(path=path, plan=PLAN) as ledger:
-        assert ledger.steps_charged == 100_000
+        assert ledger.steps_charged == 20_000
     lines = path.read_bytes().count(b"\n")
-    assert lines > 99_990
+    assert lines > 19_990
     assert parsed.call_count <= 2 * lines + 10
 
 

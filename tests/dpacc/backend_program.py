@@ -29,10 +29,13 @@ from dpacc.losses import causal_lm_losses
 from dpacc.ranks import join_ranks
 from tests.dpacc.test_adapters import quantized
 from tests.dpacc.test_engine import plan_for
-from tests.forked_ranks import fork_ranks
+from tests.forked_ranks import fork_ranks, import_beforehand
 from tests.tiny_models import CONFIGURATIONS, collate, examples, with_lora
 
 BACKENDS = ("plain", "zero1", "zero2", "zero3", "fsdp2")
+CUTTING = ("zero3", "fsdp2")
+"""Those that cut the base over ranks."""
+
 LENGTHS = [7, 3, 12, 1, 9, 5, 5, 20, 2, 11]
 HIDDEN = 64
 SEED = 7
@@ -50,6 +53,7 @@ class Scenario:
     empty_draws: bool = False
     noise: str = "gaussian"
     wire: str = "fp32"
+    steps: int = 4
 
     @property
     def name(self) -> str:
@@ -62,10 +66,10 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario(),
-    Scenario(checkpointing=True, per_example_gradients="ghost", optimizer="adamw"),
-    Scenario(base="NF4", checkpointing=True, noise="discrete_gaussian"),
-    Scenario(base="NF4", per_example_gradients="ghost"),
+    Scenario(steps=3),
+    Scenario(checkpointing=True, per_example_gradients="ghost", optimizer="adamw", steps=3),
+    Scenario(base="NF4", checkpointing=True, noise="discrete_gaussian", steps=3),
+    Scenario(base="NF4", per_example_gradients="ghost", steps=3),
     Scenario(base="bf16", empty_draws=True, wire="bf16"),
 )
 """Every pair of base, strategy and checkpointing; benchmarks/invariance.py runs all of them."""
@@ -134,7 +138,9 @@ def train(backend: str, scenario: Scenario, ledger: Path) -> dict[str, Any]:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     data = examples([4] * 300 if scenario.empty_draws else LENGTHS)
     expected = 1 if scenario.empty_draws else 6
-    plan = plan_for(len(data), expected_batch_size=expected, steps=4, noise=scenario.noise)
+    plan = plan_for(
+        len(data), expected_batch_size=expected, steps=scenario.steps, noise=scenario.noise
+    )
     engine = PrivacyEngine(
         accelerator,
         plan,
@@ -271,19 +277,21 @@ def train_all(folder: Path, backends: Sequence[str], scenarios: Sequence[Scenari
 
 
 def main() -> None:
-    """Train under every backend and keep what this rank saw; without a launcher, as one rank."""
+    """Train under every backend on two ranks, then as one, and keep what each rank saw."""
     folder = Path(sys.argv[1])
-    if "RANK" not in os.environ:
+    import_beforehand()
 
-        def as_one_rank() -> None:
-            torch.save(train_all(folder, ("zero3", "fsdp2"), ALONE), folder / "alone.pt")
+    def as_one_of_two() -> None:
+        seen: dict[str, Any] = train_all(folder, BACKENDS, SCENARIOS)
+        seen["leaks"] = {b: leak(b, folder / f"{b} leak.jsonl") for b in ("zero2", "zero3")}
+        torch.save(seen, folder / f"rank-{os.environ['RANK']}.pt")
 
-        assert fork_ranks(as_one_rank, ranks=1) == [0]
-        return
-    seen: dict[str, Any] = train_all(folder, BACKENDS, SCENARIOS)
-    seen["leaks"] = {b: leak(b, folder / f"{b} leak.jsonl") for b in ("zero2", "zero3")}
-    torch.save(seen, folder / f"rank-{os.environ['RANK']}.pt")
-    torch.distributed.destroy_process_group()
+    def as_the_only_one() -> None:
+        (folder / "alone").mkdir()
+        torch.save(train_all(folder / "alone", CUTTING, ALONE), folder / "alone.pt")
+
+    assert fork_ranks(as_one_of_two, ranks=2) == [0, 0]
+    assert fork_ranks(as_the_only_one, ranks=1) == [0]
 
 
 if __name__ == "__main__":

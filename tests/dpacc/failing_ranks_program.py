@@ -23,7 +23,7 @@ from dpacc.errors import DpaccError
 from dpacc.losses import causal_lm_losses
 from tests.dpacc.backend_program import join
 from tests.dpacc.test_engine import plan_for
-from tests.forked_ranks import fork_ranks
+from tests.forked_ranks import fork_ranks, import_beforehand
 from tests.tiny_models import collate, examples, tiny_model
 
 LENGTHS = [7, 3, 12, 1, 9, 5, 5, 20, 2, 11]
@@ -171,6 +171,7 @@ def disagree(folder: Path) -> None:
 def main() -> None:
     """Disagree, then lose a rank in every way."""
     folder = Path(sys.argv[1])
+    import_beforehand()
     statuses = {"disagree": fork_ranks(lambda: disagree(folder), ranks=2)}
     for loss in LOSSES:
         (folder / loss.name).mkdir()

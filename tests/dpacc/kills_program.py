@@ -16,7 +16,7 @@ from typing import Any
 from dpacc import resumption
 from dpacc.errors import DpaccError
 from tests.dpacc.resume_program import die_at, run
-from tests.forked_ranks import fork_ranks
+from tests.forked_ranks import fork_ranks, import_beforehand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,7 @@ def _note_mixed_up(folder: Path, backend: str, note: Path) -> None:
 def main() -> None:
     """Kill and resume in every way; then resume ZeRO's runs as they must not be."""
     folder = Path(sys.argv[1])
+    import_beforehand()
     statuses = {kill.name: kill_and_resume(kill, folder / kill.name) for kill in KILLS}
     (folder / "statuses.json").write_text(json.dumps(statuses))
     cut = {kill.backend: folder / kill.name for kill in KILLS}

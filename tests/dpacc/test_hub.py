@@ -12,7 +12,8 @@ from huggingface_hub.utils import filter_repo_objects
 from dpacc import artifacts
 from dpacc.errors import ConfigurationError, DpaccError
 from dpacc.hub import PUBLISHED, reserve_repository, upload_run
-from tests.recipes.test_train import Train, material, recipe, train  # noqa: F401
+from tests.recipes.conftest import material, recipe, train  # noqa: F401
+from tests.recipes.training import Train
 
 
 class Hub:

@@ -15,7 +15,7 @@ from dpacc.admission import admit_model
 from dpacc.errors import ConfigurationError, PrivacyError
 from dpacc.models import load_base
 from dpacc.rotary import hold_rotary_embeddings
-from tests.dpacc.test_coupling import farthest, train
+from tests.dpacc.coupled import farthest, train
 from tests.tiny_models import CONFIGURATIONS, examples, save_tiny_llama, with_lora
 
 SCALING: dict[str, dict[str, Any]] = {

@@ -26,7 +26,8 @@ from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
 from dpacc.schedule import schedule_for
 from dpacc.trackers import NonPrivateLoss, require_trackers, start_trackers
-from tests.recipes.test_train import Train, material, recipe, train  # noqa: F401
+from tests.recipes.conftest import material, recipe, train  # noqa: F401
+from tests.recipes.training import Train
 
 DECAYING: dict[str, Any] = {"learning_rate": 0.01, "average_iterates": 0}
 """Every step has a rate of its own."""

@@ -28,14 +28,19 @@ def seen(folder: Path) -> list[dict[str, Any]]:
     return [torch.load(folder / f"rank-{rank}.pt") for rank in range(2)]
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """What one process releases in each scenario."""
+    return run_scenarios(tmp_path_factory.mktemp("alone"))
+
+
 @pytest.mark.parametrize("scenario", list(SCENARIOS))
 def test_the_noised_sum_does_not_depend_on_the_number_of_ranks(
-    scenario: str, seen: list[dict[str, Any]], tmp_path: Path
+    scenario: str, seen: list[dict[str, Any]], alone: dict[str, torch.Tensor]
 ) -> None:
     """Ragged shares, empty draws, one example for two ranks: equal to fp32 rounding."""
-    alone = run_scenarios(tmp_path)[scenario]
     assert torch.equal(seen[0]["sums"][scenario], seen[1]["sums"][scenario])
-    torch.testing.assert_close(seen[0]["sums"][scenario], alone, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(seen[0]["sums"][scenario], alone[scenario], rtol=1e-4, atol=1e-6)
 
 
 def test_users_are_clipped_whole_on_whichever_rank_they_are(
@@ -54,17 +59,22 @@ def test_an_example_drops_the_same_on_whichever_rank_it_is(
     torch.testing.assert_close(seen[0]["dropout"], dropping_out(tmp_path), rtol=1e-4, atol=1e-6)
 
 
-def test_ranks_share_a_fresh_secret(seen: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_ranks_share_a_fresh_secret(
+    seen: list[dict[str, Any]], alone: dict[str, torch.Tensor]
+) -> None:
     """Without a fixed seed both ranks still draw one sample and one noise, of their own run."""
     assert torch.equal(seen[0]["fresh secret"], seen[1]["fresh secret"])
-    assert not torch.allclose(seen[0]["fresh secret"], run_scenarios(tmp_path)["ragged"])
+    assert not torch.allclose(seen[0]["fresh secret"], alone["ragged"])
 
 
-def test_ranks_with_unequal_memory_cut_alike(seen: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_ranks_with_unequal_memory_cut_alike(
+    seen: list[dict[str, Any]], alone: dict[str, torch.Tensor]
+) -> None:
     """How many gradients fit is decided once: else examples would be lost or counted twice."""
-    alone = run_scenarios(tmp_path)["ragged"]
     for rank in seen:
-        torch.testing.assert_close(rank["sums"]["uneven memory"], alone, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            rank["sums"]["uneven memory"], alone["ragged"], rtol=1e-4, atol=1e-6
+        )
 
 
 def test_ranks_share_the_activations_of_frozen_layers(
@@ -77,21 +87,19 @@ def test_ranks_share_the_activations_of_frozen_layers(
 
 
 def test_a_plain_loop_on_two_ranks_gets_what_one_rank_gets(
-    seen: list[dict[str, Any]], tmp_path: Path
+    seen: list[dict[str, Any]], alone: dict[str, torch.Tensor]
 ) -> None:
     """Also where nobody was drawn, or for one rank only: every rank's loop updates as often."""
-    alone = run_scenarios(tmp_path)["empty draws"]
     assert torch.equal(seen[0]["plain loop"], seen[1]["plain loop"])
-    torch.testing.assert_close(seen[0]["plain loop"], alone, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(seen[0]["plain loop"], alone["empty draws"], rtol=1e-4, atol=1e-6)
 
 
 def test_the_trainer_on_two_ranks_gets_what_one_rank_gets(
-    seen: list[dict[str, Any]], tmp_path: Path
+    seen: list[dict[str, Any]], alone: dict[str, torch.Tensor]
 ) -> None:
     """Also when it was stopped and resumed."""
-    alone = run_scenarios(tmp_path)["ragged"]
     assert torch.equal(seen[0]["trainer"], seen[1]["trainer"])
-    torch.testing.assert_close(seen[0]["trainer"], alone, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(seen[0]["trainer"], alone["ragged"], rtol=1e-4, atol=1e-6)
 
 
 def test_only_the_first_rank_writes_the_ledger(folder: Path, seen: list[dict[str, Any]]) -> None:

@@ -17,7 +17,8 @@ from dpacc import PrivacyEngine
 from dpacc.losses import causal_lm_losses
 from tests.dpacc.test_engine import LENGTHS, plan_for
 from tests.dpacc.test_private_trainer import trainer
-from tests.recipes.test_train import Train, material, recipe, train  # noqa: F401
+from tests.recipes.conftest import material, recipe, train  # noqa: F401
+from tests.recipes.training import Train
 from tests.tiny_models import collate, examples, tiny_model
 
 FILES: Mapping[str, str] = {

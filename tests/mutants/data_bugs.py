@@ -8,6 +8,7 @@ from tests.mutants.planting import Patch
 
 _RECORDS = f"{DPACC}/test_records.py"
 _TRAIN = "tests/recipes/test_train.py"
+_INTERRUPTED = "tests/recipes/test_train_interrupted.py"
 _SPANS = f"{DPACC}/test_chat_spans.py"
 
 DATA_BUGS = (
@@ -36,7 +37,7 @@ DATA_BUGS = (
                 "    return True\n",
             ),
         ),
-        (f"{_TRAIN}::test_a_run_that_was_charged_keeps_its_ledger",),
+        (f"{_INTERRUPTED}::test_a_run_that_was_charged_keeps_its_ledger",),
     ),
     Bug(
         "a second budget without a word",

@@ -181,8 +181,8 @@ OWN_BUGS = (
             ),
         ),
         (
-            f"{DPACC}/test_models.py::test_fresh_adapters_change_nothing",
-            f"{DPACC}/test_models.py::test_adapters_are_float32_on_any_base",
+            f"{DPACC}/test_models_adapters.py::test_fresh_adapters_change_nothing",
+            f"{DPACC}/test_models_adapters.py::test_adapters_are_float32_on_any_base",
         ),
     ),
     Bug(

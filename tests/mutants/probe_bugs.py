@@ -8,7 +8,9 @@ from tests.mutants.bug import Bug
 from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
-COUPLING = f"{DPACC}/test_coupling.py"
+LOSSES = f"{DPACC}/test_coupled_losses.py"
+COLLATION = f"{DPACC}/test_coupled_collation.py"
+MODELS = f"{DPACC}/test_coupled_models.py"
 INVENTED = f"{DPACC}/test_invented_examples.py"
 
 PROBE_BUGS = (
@@ -28,7 +30,7 @@ PROBE_BUGS = (
             ),
         ),
         (
-            f"{COUPLING}::test_a_mean_over_tokens_of_rows_of_one_length",
+            f"{LOSSES}::test_a_mean_over_tokens_of_rows_of_one_length",
             f"{INVENTED}::test_rows_of_one_length_are_padded_within",
         ),
     ),
@@ -43,7 +45,7 @@ PROBE_BUGS = (
             ),
         ),
         (
-            f"{COUPLING}::test_losses_over_the_mean_weight_of_the_batch",
+            f"{LOSSES}::test_losses_over_the_mean_weight_of_the_batch",
             f"{INVENTED}::test_they_differ_wherever_examples_can",
         ),
     ),
@@ -58,7 +60,7 @@ PROBE_BUGS = (
             ),
         ),
         (
-            f"{COUPLING}::test_texts_that_are_tokenized_in_the_collate_function",
+            f"{COLLATION}::test_texts_that_are_tokenized_in_the_collate_function",
             f"{INVENTED}::test_they_differ_wherever_examples_can",
         ),
     ),
@@ -74,7 +76,7 @@ PROBE_BUGS = (
         ),
         (
             f"{DPACC}/test_probe.py::test_less_is_allowed_where_one_row_can_touch_many",
-            f"{COUPLING}::test_convolutions_that_read_padding",
+            f"{MODELS}::test_convolutions_that_read_padding",
         ),
     ),
     Bug(
@@ -83,7 +85,7 @@ PROBE_BUGS = (
         (Patch("dpacc.probe_verdict", "if not changes.leaked <= _EXACT:", "if False:"),),
         (
             f"{DPACC}/test_probe.py::test_a_loss_must_not_reach_through_a_neighbour",
-            f"{COUPLING}::test_losses_over_the_mean_loss_of_the_batch",
+            f"{LOSSES}::test_losses_over_the_mean_loss_of_the_batch",
         ),
     ),
     Bug(
@@ -96,7 +98,7 @@ PROBE_BUGS = (
                 "            pass\n",
             ),
         ),
-        (f"{COUPLING}::test_a_collate_function_keeps_order_and_number",),
+        (f"{COLLATION}::test_a_collate_function_keeps_order_and_number",),
     ),
     Bug(
         "masks of a known seed",
@@ -108,7 +110,7 @@ PROBE_BUGS = (
                 "        return self._collate(examples)\n",
             ),
         ),
-        (f"{COUPLING}::test_masks_that_a_collate_function_draws_are_secret",),
+        (f"{COLLATION}::test_masks_that_a_collate_function_draws_are_secret",),
     ),
     Bug(
         "buffer saved",
@@ -121,7 +123,7 @@ PROBE_BUGS = (
             ),
         ),
         (
-            f"{COUPLING}::test_a_buffer_that_changes_is_refused",
+            f"{MODELS}::test_a_buffer_that_changes_is_refused",
             f"{DPACC}/test_steady_buffers.py::test_a_buffer_that_changes_in_training_stops_step_and_save",
         ),
     ),

@@ -15,7 +15,7 @@ from dpacc_accounting import read_ledger
 from dpacc import release
 from dpacc.errors import ConfigurationError
 from dpacc.settings import read_settings
-from tests.recipes.test_train import WORDS, write_texts
+from tests.recipes.training import WORDS, write_texts
 from tests.tiny_models import save_tiny_llama
 
 ROOT = Path(__file__).parents[2]

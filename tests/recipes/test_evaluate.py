@@ -9,14 +9,7 @@ from types import ModuleType
 import pytest
 
 from dpacc.cli import terminal
-from tests.recipes.test_train import (  # noqa: F401
-    Train,
-    as_arguments,
-    material,
-    recipe,
-    settings,
-    train,
-)
+from tests.recipes.training import Train, as_arguments, settings
 from tests.scripts import load_script
 
 RECIPE = Path(__file__).parents[2] / "recipes/evaluate.py"
@@ -48,8 +41,8 @@ def learning_all_of(path: Path) -> dict[str, object]:
 
 def test_an_adapter_is_measured_beside_its_base(
     evaluation: ModuleType,
-    train: Train,  # noqa: F811
-    material: Path,  # noqa: F811
+    train: Train,
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -68,7 +61,7 @@ def test_an_adapter_is_measured_beside_its_base(
 
 def test_answers_and_classes_get_accuracy_and_f1(
     evaluation: ModuleType,
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -94,7 +87,7 @@ def test_answers_and_classes_get_accuracy_and_f1(
 
 def test_a_sample_of_answers_without_an_end_is_as_long_as_the_longest(
     evaluation: ModuleType,
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -113,8 +106,8 @@ def test_a_sample_of_answers_without_an_end_is_as_long_as_the_longest(
 
 def test_a_trained_classifier_is_measured_with_its_head(
     evaluation: ModuleType,
-    train: Train,  # noqa: F811
-    material: Path,  # noqa: F811
+    train: Train,
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -136,8 +129,8 @@ def test_a_trained_classifier_is_measured_with_its_head(
 
 def test_a_classifier_of_words_is_measured_with_its_head(
     evaluation: ModuleType,
-    train: Train,  # noqa: F811
-    material: Path,  # noqa: F811
+    train: Train,
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -163,7 +156,7 @@ def test_a_classifier_of_words_is_measured_with_its_head(
 )
 def test_what_cannot_be_measured_is_one_line(
     evaluation: ModuleType,
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     changes: dict[str, object],
@@ -178,7 +171,7 @@ def test_what_cannot_be_measured_is_one_line(
 
 def test_private_examples_are_not_measured(
     evaluation: ModuleType,
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

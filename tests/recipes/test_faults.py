@@ -22,17 +22,7 @@ from safetensors.torch import load_file
 
 from dpacc import artifacts
 from dpacc.checkpoint import Checkpoints
-from tests.recipes.test_train import (
-    Train,
-    as_arguments,
-    material,
-    recipe,
-    settings,
-    train,
-    write_texts,
-)
-
-__all__ = ["material", "recipe", "train"]
+from tests.recipes.training import Train, as_arguments, settings, write_texts
 
 STEPS = [0, 1, 2, 3]
 SETTINGS: dict[str, object] = {"checkpoint_every": 2, "held_out_data": "null"}

@@ -16,7 +16,7 @@ from dpacc.cli import terminal
 from dpacc.config import Task
 from dpacc.models import load_adapter, load_base
 from tests.dpacc.federated.federations import classifier_folder, opinions
-from tests.recipes.test_train import Train, as_arguments, material, recipe, train  # noqa: F401
+from tests.recipes.training import Train, as_arguments
 from tests.scripts import load_script
 
 RECIPE = Path(__file__).parents[2] / "recipes/merge.py"
@@ -30,8 +30,8 @@ def merging() -> ModuleType:
 
 def test_the_merged_model_needs_no_adapter(
     merging: ModuleType,
-    train: Train,  # noqa: F811
-    material: Path,  # noqa: F811
+    train: Train,
+    material: Path,
     tmp_path: Path,
 ) -> None:
     """Its logits are those of base and adapter; statement, ledger and tokenizer are beside it."""
@@ -58,7 +58,7 @@ def test_the_merged_model_needs_no_adapter(
 
 @pytest.fixture
 def classified(
-    train: Train,  # noqa: F811
+    train: Train,
     tmp_path: Path,
 ) -> Callable[..., tuple[Path, Path]]:
     """Train a tiny encoder to tell two classes; its folder, and the run's."""
@@ -109,7 +109,7 @@ def test_a_merged_classifier_answers_as_it_did(
 def test_a_head_of_other_classes_is_one_line(
     merging: ModuleType,
     classified: Callable[..., tuple[Path, Path]],
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -156,7 +156,7 @@ def test_what_cannot_be_merged_is_one_line(
 
 def test_nothing_is_uploaded_unasked(
     merging: ModuleType,
-    train: Train,  # noqa: F811
+    train: Train,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

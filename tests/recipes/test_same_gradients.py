@@ -21,7 +21,7 @@ from dpacc.data import load_training_examples, pad_examples
 from dpacc.models import add_lora, load_base
 from dpacc.randomness import RunSecret
 from recipes.train import train
-from tests.recipes.test_train import WORDS, as_arguments, settings, write_texts
+from tests.recipes.training import WORDS, as_arguments, settings, write_texts
 from tests.tiny_models import save_tiny_llama
 
 

@@ -25,7 +25,7 @@ from dpacc.models import load_adapter, load_base
 from dpacc.settings import read_settings
 from dpacc.supervision import tokenize_examples
 from dpacc.whitening import WhitenedLinear
-from tests.recipes.test_train import as_arguments, material, settings  # noqa: F401
+from tests.recipes.training import as_arguments, settings
 from tests.scripts import load_script
 
 RECIPE = Path(__file__).parents[2] / "recipes/sweep.py"
@@ -38,14 +38,14 @@ def sweep() -> ModuleType:
     return load_script(RECIPE)
 
 
-def values(material: Path, runs: Path, **changes: object) -> list[str]:  # noqa: F811
+def values(material: Path, runs: Path, **changes: object) -> list[str]:
     base = settings(material, runs) | {"vary": "learning_rate=1e-3 1e-1", "trials": 2}
     return as_arguments({**base, **changes})
 
 
 def test_a_private_search_costs_its_budget_as_a_whole(
     sweep: ModuleType,
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -70,7 +70,7 @@ def test_a_private_search_costs_its_budget_as_a_whole(
 
 def test_public_trials_are_all_shown_and_go_on_where_they_stopped(
     sweep: ModuleType,
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -99,7 +99,7 @@ def results(folder: Path) -> list[dict[str, Any]]:
 
 def test_whitened_trials_are_whitened(
     sweep: ModuleType,
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -132,7 +132,7 @@ def test_whitened_trials_are_whitened(
 
 def test_results_of_other_settings_are_left_out(
     sweep: ModuleType,
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -152,7 +152,7 @@ def test_results_of_other_settings_are_left_out(
 
 def test_the_columns_are_what_is_varied_now(
     sweep: ModuleType,
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -170,7 +170,7 @@ def test_the_columns_are_what_is_varied_now(
 
 def test_a_grid_of_budgets_ranks_and_methods_is_drawn(
     sweep: ModuleType,
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
 ) -> None:
     """The shipped grid's settings are all run, each within its own ε, and drawn."""
@@ -198,7 +198,7 @@ def test_every_shipped_sweep_is_read(sweep: ModuleType, path: Path) -> None:
 
 def test_damaged_results_are_refused(
     sweep: ModuleType,
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -250,7 +250,7 @@ def test_a_trial_that_diverged_never_wins(sweep: ModuleType) -> None:
 )
 def test_a_mistake_is_told_before_any_trial(
     sweep: ModuleType,
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     changes: dict[str, object],
@@ -266,7 +266,7 @@ def test_a_mistake_is_told_before_any_trial(
 
 def test_a_private_search_says_by_what_its_adapters_were_whitened(
     sweep: ModuleType,
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -281,7 +281,7 @@ def test_a_private_search_says_by_what_its_adapters_were_whitened(
 
 def test_a_private_search_measures_nothing_private(
     sweep: ModuleType,
-    material: Path,  # noqa: F811
+    material: Path,
     tmp_path: Path,
 ) -> None:
     """It chooses by held-out metrics: an overlap is refused, and cannot be allowed."""

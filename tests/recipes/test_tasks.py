@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from dpacc.config import TrainingConfig, load_config
 from dpacc.errors import ConfigurationError
 from dpacc.models import load_base
-from tests.recipes.test_train import WORDS, Train, material, recipe, train  # noqa: F401
+from tests.recipes.training import WORDS, Train
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +27,7 @@ def write(path: Path, records: list[dict[str, object]]) -> Path:
 
 
 def test_a_classifier_is_trained_with_its_head(
-    train: Train,  # noqa: F811
+    train: Train,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -66,7 +66,7 @@ def test_a_classifier_is_trained_with_its_head(
 
 
 def test_classes_of_words_are_learned(
-    train: Train,  # noqa: F811
+    train: Train,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -106,7 +106,7 @@ LEARNS_FAST = {
 
 
 def test_answers_to_prompts_are_learned(
-    train: Train,  # noqa: F811
+    train: Train,
     tmp_path: Path,
 ) -> None:
     """Completions that follow from their prompts become likelier, on prompts held out too."""
@@ -127,8 +127,8 @@ def test_answers_to_prompts_are_learned(
 
 
 def test_the_shipped_chat_configuration_trains(
-    train: Train,  # noqa: F811
-    material: Path,  # noqa: F811
+    train: Train,
+    material: Path,
     tmp_path: Path,
 ) -> None:
     """Chats of the form that its comment shows go in; what the assistant says is learned."""

@@ -1,0 +1,110 @@
+"""Runs of the training recipe that end too early: what they leave, and how they go on."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+import torch
+from dpacc_accounting import read_ledger
+from safetensors.torch import load_file
+
+from dpacc.errors import PrivacyError
+from tests.recipes.training import Train
+
+
+def test_a_run_that_is_refused_before_its_first_charge_leaves_no_folder(
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The probe's refusal comes after the ledger was opened, and takes it away again."""
+    monkeypatch.setattr("dpacc.engine.CouplingProbe", RefusingProbe)
+    with pytest.raises(SystemExit, match="2"):
+        train()
+    assert "coupled, said the probe" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.undo()
+    train()
+    monkeypatch.setattr("dpacc.engine.CouplingProbe", RefusingProbe)
+    with pytest.raises(SystemExit, match="2"):
+        train()
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"tiny"}
+
+
+class RefusingProbe:
+    """A probe that refuses every model."""
+
+    @classmethod
+    def before(cls, *_: object, **__: object) -> None:
+        raise PrivacyError("coupled, said the probe")
+
+
+def test_a_run_that_was_charged_keeps_its_ledger(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error at the first update, after the charge: what was spent stays on the books."""
+
+    def failing(*_: object) -> None:
+        raise PrivacyError("no update")
+
+    monkeypatch.setattr("dpacc.backends.replicated.Replicated.update", failing)
+    with pytest.raises(SystemExit, match="2"):
+        train()
+    assert len(read_ledger(path=tmp_path / "runs/tiny/ledger.jsonl").releases) == 1
+
+
+def test_a_killed_run_is_resumed(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dying at the third update and resuming takes the steps that are left, and no more."""
+    from dpacc.backends.replicated import Replicated
+
+    update, updates = Replicated.update, []
+
+    def dying(*arguments: object) -> None:
+        updates.append(arguments)
+        if len(updates) == 3:
+            raise KeyboardInterrupt
+        update(*arguments)
+
+    monkeypatch.setattr(Replicated, "update", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(checkpoint_every=2)
+    monkeypatch.setattr(Replicated, "update", update)
+    gc.collect()  # the interrupted engine lets go of its ledger
+    folder = train(checkpoint_every=2, resume="tiny") / "tiny"
+    record = read_ledger(path=folder / "ledger.jsonl")
+    assert [release.step for release in record.releases] == [0, 1, 2, 3]
+    assert (folder / "adapter_model.safetensors").exists()
+
+
+def test_a_killed_run_averages_what_an_uninterrupted_one_would(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dying amid the averaged steps, the third and fourth, changes nothing in their mean."""
+    from dpacc.backends.replicated import Replicated
+
+    update = Replicated.update
+    seen: list[list[torch.Tensor]] = []
+    dies = [True]
+
+    def watched(
+        self: Replicated, parameters: list[torch.nn.Parameter], gradient: torch.Tensor
+    ) -> None:
+        if dies and len(seen) == 3:
+            dies.clear()
+            raise KeyboardInterrupt
+        update(self, parameters, gradient)
+        seen.append([p.detach().clone() for p in parameters])
+
+    monkeypatch.setattr(Replicated, "update", watched)
+    with pytest.raises(KeyboardInterrupt):
+        train(average_iterates=0.5, checkpoint_every=3)
+    gc.collect()  # the interrupted engine lets go of its ledger
+    folder = train(average_iterates=0.5, checkpoint_every=3, resume="tiny") / "tiny"
+    assert len(seen) == 4
+    means = [(third + fourth) / 2 for third, fourth in zip(seen[2], seen[3], strict=True)]
+    saved = load_file(folder / "adapter_model.safetensors").values()
+    for mean in means:
+        assert any(t.shape == mean.shape and torch.allclose(t, mean) for t in saved)

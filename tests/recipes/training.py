@@ -1,0 +1,41 @@
+"""What every run of the training recipe in the tests is told, and how it is called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes/train.py"
+WORDS = ["the", "film", "was", "dull", "but", "its", "music", "and", "every", "face", "a", "joy"]
+
+
+Train = Callable[..., Path]
+
+
+def write_texts(path: Path, *, count: int, beginning: str = "") -> None:
+    """Texts of twenty authors; none begins with "joy" unless it is asked to."""
+    rows = (beginning + " ".join(WORDS[i % 7 : i % 7 + 3 + i % 9]) for i in range(count))
+    records = ({"text": row, "author": f"{beginning}author {i % 20}"} for i, row in enumerate(rows))
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def settings(material: Path, runs: Path) -> dict[str, object]:
+    return {
+        "model": material / "model",
+        "train_data": material / "private.jsonl",
+        "held_out_data": material / "held_out.jsonl",
+        "output_dir": runs,
+        "name": "tiny",
+        "epsilon": 8,
+        "expected_batch_size": 12,
+        "steps": 4,
+        "evaluate_every": 2,
+        "lora_target_modules": "q_proj,v_proj",
+        "dtype": "float32",
+    }
+
+
+def as_arguments(values: dict[str, object]) -> list[str]:
+    return [f"--{name}={value}" for name, value in values.items()]
