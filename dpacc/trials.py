@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from dpacc.assembly import adapters_for, base_for, plan_for, scheduler_for
 from dpacc.averaging import average_of, share_for
 from dpacc.blocks import first_trained_block
 from dpacc.config import TrainingConfig
-from dpacc.data import load_held_out_examples, load_training_examples, pad_examples
 from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError
 from dpacc.frozen_activations import FrozenActivations
-from dpacc.held_out_data import admit_held_out
-from dpacc.models import add_lora, load_base
 from dpacc.objective import losses_for, probe_examples_for
 from dpacc.optimizers import optimizer_for
 from dpacc.plan import PrivacyPlan
 from dpacc.predictions import held_out_figures
-from dpacc.pretrained import load_tokenizer
 from dpacc.ranks import join_ranks
-from dpacc.schedule import schedule_for
+from dpacc.training_data import read_training_data
 from dpacc.whitening import whiten
 
 if TYPE_CHECKING:
@@ -52,27 +48,10 @@ class Bench:
         self._accelerator = join_ranks()
         if self._accelerator.num_processes > 1:
             raise ConfigurationError("trials run in one process; launch this without ranks")
-        self._tokenizer = load_tokenizer(model=config.model)
-        self._private = load_training_examples(config=config, tokenizer=self._tokenizer)
-        self._held_out = load_held_out_examples(config=config, tokenizer=self._tokenizer)
-        if not data_is_public:
-            admit_held_out(
-                config=config,
-                private=self._private,
-                held_out=self._held_out,
-                owners=None,
-                held_out_owners=(),
-            )
-        self._collate = partial(pad_examples, pad_token_id=int(self._tokenizer.pad_token_id))
-        self._base, _ = load_base(
-            model=config.model,
-            quantization=config.quantization,
-            dtype=config.dtype,
-            device=self._accelerator.device,
-            task=config.task,
-            labels=config.labels,
-            seed=config.seed,
-        )
+        data = read_training_data(config=config, data_is_public=data_is_public)
+        self._tokenizer, self._collate = data.tokenizer, data.collate
+        self._private, self._held_out = data.private, data.held_out
+        self._base, _ = base_for(config=config, device=self._accelerator.device)
         self._losses_of = losses_for(config=config, model=self._base, tokenizer=self._tokenizer)
         self._frozen: FrozenActivations | None = None
         self._model: PeftModel | None = None
@@ -101,17 +80,7 @@ class Bench:
 
     def plan_of(self, *, config: TrainingConfig) -> PrivacyPlan:
         """The plan of one run, with just enough noise for its own ε."""
-        return PrivacyPlan.calibrate(
-            dataset_size=len(self._private),
-            expected_batch_size=config.expected_batch_size,
-            epochs=config.epochs,
-            steps=config.steps,
-            target_epsilon=config.epsilon,
-            target_delta=config.delta_for(dataset_size=len(self._private)),
-            max_grad_norm=config.max_grad_norm,
-            clipping=config.clipping,
-            noise=config.noise,
-        )
+        return plan_for(config=config, dataset_size=len(self._private))
 
     def run(self, *, config: TrainingConfig, plan: PrivacyPlan) -> tuple[dict[str, float], Adapter]:
         """Train a fresh adapter under `plan`; its figures on held-out data, and its weights.
@@ -129,9 +98,8 @@ class Bench:
         average = average_of(
             optimizer, steps=plan.steps, share=share, accelerator=self._accelerator
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            schedule_for(warmup=config.warmup_steps, steps=plan.steps, holds=share > 0),
+        schedule = scheduler_for(
+            config=config, optimizer=optimizer, steps=plan.steps, holds=share > 0
         )
         with tempfile.TemporaryDirectory() as folder:
             engine = PrivacyEngine(
@@ -192,17 +160,7 @@ class Bench:
             self._model = None
         base = self._base
         base.requires_grad_(False)
-        self._model = add_lora(
-            model=base,
-            method=config.lora_method,
-            rank=config.lora_rank,
-            alpha=config.lora_alpha,
-            dropout=config.lora_dropout,
-            target_modules=config.lora_target_modules,
-            seed=config.seed,
-            gradient_checkpointing=config.gradient_checkpointing,
-            top_layers=config.lora_top_layers,
-        )
+        self._model = adapters_for(config=config, base=base)
         return self._model
 
     def _examples_for(self, model: torch.nn.Module, config: TrainingConfig) -> tuple[Any, Any]:

@@ -89,7 +89,8 @@ def audit(config: AuditConfig) -> int:
     from accelerate import Accelerator
     from dpacc_accounting import Repeated
 
-    from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
+    from dpacc import PrivacyEngine, causal_lm_losses
+    from dpacc.assembly import adapters_for, base_for, plan_for
     from dpacc.audit import Claim, DiracCanaries, judge
     from dpacc.audit.records import write_scores
     from dpacc.audit.text_canaries import left_out, random_texts
@@ -97,7 +98,6 @@ def audit(config: AuditConfig) -> int:
     from dpacc.earlier_runs import begin_run
     from dpacc.evaluation import losses_of_texts
     from dpacc.invented_examples import made_up_examples
-    from dpacc.models import add_lora, load_base
     from dpacc.positions import require_positions
     from dpacc.pretrained import load_tokenizer
 
@@ -109,17 +109,10 @@ def audit(config: AuditConfig) -> int:
     tokenizer = load_tokenizer(model=config.model)
     private = load_training_examples(config=config, tokenizer=tokenizer)
     private = private[: config.private_examples]
-    base = load_base(model=config.model, dtype=config.dtype, quantization=config.quantization)
+    base = base_for(config=config, device=accelerator.device)
     require_positions(model=base.model, max_length=config.max_length)
     pad = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
-    model = add_lora(
-        model=base.model,
-        method=config.lora_method,
-        rank=config.lora_rank,
-        alpha=config.lora_alpha,
-        target_modules=config.lora_target_modules,
-        seed=config.seed,
-    )
+    model = adapters_for(config=config, base=base.model)
     adapters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(adapters, lr=config.learning_rate)
 
@@ -145,16 +138,7 @@ def audit(config: AuditConfig) -> int:
     ]
 
     # The plan: what is claimed, and carried out.
-    plan = PrivacyPlan.calibrate(
-        dataset_size=len(data),
-        expected_batch_size=config.expected_batch_size,
-        epochs=config.epochs,
-        steps=config.steps,
-        target_epsilon=config.epsilon,
-        target_delta=config.delta_for(dataset_size=len(data)),
-        max_grad_norm=config.max_grad_norm,
-        clipping=config.clipping,
-    )
+    plan = plan_for(config=config, dataset_size=len(data))
     folder = begin_run(output_dir=config.output_dir, name=config.name, plan=plan, say=terminal.say)
     engine = PrivacyEngine(
         accelerator,

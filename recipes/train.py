@@ -12,15 +12,51 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dpacc.chart import Measurement
 from dpacc.cli import terminal
 from dpacc.cli.promise import promise_rows
 from dpacc.config import TrainingConfig, load_config
+
+# What is heavy is imported where it is used, so that a mistake in the settings is told at once.
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from dpacc import PrivacyEngine, PrivacyPlan
+    from dpacc.averaging import IterateAverage
+    from dpacc.training_data import TrainingData
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """What learns: a frozen base with trainable adapters, and how it is updated."""
+
+    base: Any
+    model: Any
+    losses_of: Callable[[Any, Any], torch.Tensor]
+    optimizer: Any
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    average: IterateAverage | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run whose ledger is open."""
+
+    config: TrainingConfig
+    accelerator: Accelerator
+    data: TrainingData
+    plan: PrivacyPlan
+    learner: Learner
+    engine: PrivacyEngine
+    folder: Path
+    start: int
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -34,117 +70,85 @@ def main(arguments: Sequence[str]) -> None:
 
 def train(config: TrainingConfig) -> None:
     """One private run, from files to an adapter with its privacy statement."""
-    # Imported here, so that a mistake in the settings is told at once.
-    import torch
-
-    from dpacc import PrivacyEngine, PrivacyPlan
-    from dpacc.artifacts import save_run
-    from dpacc.averaging import average_of, share_for
-    from dpacc.data import (
-        load_held_out_examples,
-        load_held_out_units,
-        load_training_examples,
-        load_units,
-        pad_examples,
-    )
-    from dpacc.earlier_runs import begin_run
-    from dpacc.evaluation import held_out_accuracy, held_out_perplexity
-    from dpacc.frozen_activations import Collate, FrozenActivations
-    from dpacc.held_out_data import admit_held_out
-    from dpacc.hub import reserve_repository, upload_run
-    from dpacc.model_card import shown_settings
-    from dpacc.models import add_lora, load_base
-    from dpacc.objective import losses_for, probe_examples_for
-    from dpacc.optimizers import optimizer_for
-    from dpacc.pretrained import load_tokenizer
-    from dpacc.ranks import join_ranks, on_main_process, share_from_main
-    from dpacc.schedule import schedule_for
-    from dpacc.trackers import NonPrivateLoss, require_trackers, start_trackers
-    from dpacc.unit_identity import count_units
-    from dpacc.whitening import whiten
+    from dpacc.assembly import plan_for
+    from dpacc.ranks import join_ranks
+    from dpacc.training_data import read_training_data
 
     started = time.monotonic()
-    require_trackers(names=config.trackers or ())
     accelerator = join_ranks()
+    config = settled(config, accelerator)
+    data = read_training_data(config=config)
+    # Everything the guarantee depends on, with just enough noise to keep it.
+    plan = plan_for(config=config, dataset_size=data.number_of_units)
+    learner = build_model(config, accelerator, data, steps=plan.steps)
+    run = open_run(config, accelerator, data, plan, learner)
+    course = learn(run)
+    save(run, course)
+    if accelerator.is_main_process:
+        show(run, course, minutes=math.ceil((time.monotonic() - started) / 60))
+        publish(run)
+    accelerator.end_training()
+
+
+def settled(config: TrainingConfig, accelerator: Accelerator) -> TrainingConfig:
+    """What must be known before hours are spent: trackers, the average's share, the repository."""
+    from dpacc.averaging import share_for
+    from dpacc.hub import reserve_repository
+    from dpacc.ranks import on_main_process
+    from dpacc.trackers import require_trackers
+
+    require_trackers(names=config.trackers or ())
     share = share_for(config.average_iterates, accelerator=accelerator)
-    config = replace(config, average_iterates=share)
-    repository = config.push_to_hub
-    if repository is not None:
-        on_main_process(accelerator, partial(reserve_repository, repository))
+    if config.push_to_hub is not None:
+        on_main_process(accelerator, partial(reserve_repository, config.push_to_hub))
+    return replace(config, average_iterates=share)
 
-    # The data, before any weights: private examples to learn from, public ones to measure on.
-    tokenizer = load_tokenizer(model=config.model)
-    private = load_training_examples(config=config, tokenizer=tokenizer)
-    units = load_units(config=config)
-    held_out = load_held_out_examples(config=config, tokenizer=tokenizer)
-    facts_of_data = admit_held_out(
-        config=config,
-        private=private,
-        held_out=held_out,
-        owners=units,
-        held_out_owners=load_held_out_units(config=config),
-    )
-    collate = partial(pad_examples, pad_token_id=tokenizer.pad_token_id)
-    base, _ = load_base(
-        model=config.model,
-        quantization=config.quantization,
-        dtype=config.dtype,
-        device=accelerator.device,
-        task=config.task,
-        labels=config.labels,
-        seed=config.seed,
-    )
-    losses_of = losses_for(config=config, model=base, tokenizer=tokenizer)
 
-    # The plan: everything the guarantee depends on, with just enough noise to keep it.
-    number_of_units = count_units(examples=len(private), units=units)
-    plan = PrivacyPlan.calibrate(
-        dataset_size=number_of_units,
-        expected_batch_size=config.expected_batch_size,
-        epochs=config.epochs,
-        steps=config.steps,
-        target_epsilon=config.epsilon,
-        target_delta=config.delta_for(dataset_size=number_of_units),
-        max_grad_norm=config.max_grad_norm,
-        clipping=config.clipping,
-        noise=config.noise,
-        unit=config.unit_field or "example",
-    )
+def build_model(
+    config: TrainingConfig, accelerator: Accelerator, data: TrainingData, *, steps: int
+) -> Learner:
+    """A frozen base, trainable adapters, one loss per example, and an optimizer."""
+    from dpacc.assembly import adapters_for, base_for, scheduler_for
+    from dpacc.averaging import average_of
+    from dpacc.objective import losses_for
+    from dpacc.optimizers import optimizer_for
+    from dpacc.whitening import whiten
 
-    # The model: a frozen base, trainable adapters.
-    model = add_lora(
-        model=base,
-        method=config.lora_method,
-        rank=config.lora_rank,
-        alpha=config.lora_alpha,
-        dropout=config.lora_dropout,
-        target_modules=config.lora_target_modules,
-        seed=config.seed,
-        gradient_checkpointing=config.gradient_checkpointing,
-        top_layers=config.lora_top_layers,
-    )
+    base, _ = base_for(config=config, device=accelerator.device)
+    losses_of = losses_for(config=config, model=base, tokenizer=data.tokenizer)
+    model = adapters_for(config=config, base=base)
     if config.lora_method == "whitened":
         whiten(
             model=model,
-            public_examples=held_out,
-            collate=collate,
+            public_examples=data.held_out,
+            collate=data.collate,
             source="the held-out data",
         )
-    adapters = [p for p in model.parameters() if p.requires_grad]
-    trainable = sum(p.numel() for p in adapters)
-    optimizer = optimizer_for(adapters, config=config)
-    average = average_of(optimizer, steps=plan.steps, share=share, accelerator=accelerator)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        schedule_for(warmup=config.warmup_steps, steps=plan.steps, holds=share > 0),
+    optimizer = optimizer_for([p for p in model.parameters() if p.requires_grad], config=config)
+    share = config.average_iterates or 0.0
+    return Learner(
+        base=base,
+        model=model,
+        losses_of=losses_of,
+        optimizer=optimizer,
+        schedule=scheduler_for(config=config, optimizer=optimizer, steps=steps, holds=share > 0),
+        average=average_of(optimizer, steps=steps, share=share, accelerator=accelerator),
     )
 
-    folder = Path(config.resume) if config.resume else None
-    if folder is None:
-        begin = partial(begin_run, output_dir=config.output_dir, name=config.name, plan=plan)
-        begun: list[Path] = []
-        on_main_process(accelerator, lambda: begun.append(begin(say=terminal.say)))
-        folder = share_from_main(begun)[0]
+
+def open_run(
+    config: TrainingConfig,
+    accelerator: Accelerator,
+    data: TrainingData,
+    plan: PrivacyPlan,
+    learner: Learner,
+) -> Run:
+    """A folder, the engine with its ledger in it, and what the ledger must say."""
+    from dpacc import PrivacyEngine
+    from dpacc.model_card import shown_settings
+    from dpacc.trackers import start_trackers
+
+    folder = run_folder(config, accelerator, plan)
     keeps_checkpoints = config.checkpoint_every is not None or config.resume is not None
     engine = PrivacyEngine(
         accelerator,
@@ -155,10 +159,10 @@ def train(config: TrainingConfig) -> None:
         per_example_gradients=config.per_example_gradients,
         wire=config.wire,
     )
-    model, optimizer = engine.prepare(model, optimizer, schedule)
+    model, optimizer = engine.prepare(learner.model, learner.optimizer, learner.schedule)
     start = engine.resume() if config.resume else 0
-    if average is not None and start == plan.steps:
-        average.put_in_place()
+    if learner.average is not None and start == plan.steps:
+        learner.average.put_in_place()
     start_trackers(
         accelerator=accelerator,
         names=config.trackers or (),
@@ -171,103 +175,169 @@ def train(config: TrainingConfig) -> None:
             subject="non-private-metrics",
             text="training losses, computed from private data without noise, were logged",
         )
-    for subject, text in facts_of_data:
+    for subject, text in data.notes:
         engine.note(subject=subject, text=text)
-    private_loss = NonPrivateLoss(accelerator)
-
-    collate_private: Collate = collate
-    examples = private
-    if config.cache_frozen_activations:
-        frozen = FrozenActivations(
-            model=model,
-            examples=private,
-            collate=collate,
-            accelerator=accelerator,
-            folder=folder,
-        )
-        examples, collate_private = frozen.examples, frozen.collate
-
-    held_out_quality = held_out_accuracy
-    if config.task == "causal-lm":
-        held_out_quality = partial(held_out_perplexity, losses_of=losses_of)
-
-    def measure(step: int, spent: float) -> Measurement:
-        """Where the run stands; its quality only when that is due."""
-        every = config.evaluate_every or plan.steps
-        if not held_out or (step % every and start < step < plan.steps):
-            return Measurement(step=step, epsilon=spent)
-        quality = held_out_quality(
-            model=model,
-            examples=held_out,
-            collate=collate,
-            max_tokens=config.micro_batch_tokens,
-            accelerator=accelerator,
-        )
-        measured = Measurement(step=step, epsilon=spent, quality=quality, metric=config.metric)
-        progress.note(f"step {step}: held-out {measured.metric} {measured.shown}")
-        return measured
-
-    progress = terminal.TrainingProgress(
-        steps=plan.steps,
-        epsilon_budget=config.epsilon,
-        expected_batch_size=plan.expected_batch_size,
-        visible=accelerator.is_main_process,
-        done=start,
+    return Run(
+        config=config,
+        accelerator=accelerator,
+        data=data,
+        plan=plan,
+        learner=replace(learner, model=model, optimizer=optimizer),
+        engine=engine,
+        folder=folder,
+        start=start,
     )
-    progress.note(
-        f"{number_of_units} private {plan.unit}s, {trainable:,} trainable "
-        f"parameters ({engine.per_example_gradients} per-example gradients), noise multiplier "
-        f"{plan.noise_multiplier:g}, run folder {folder}"
-    )
-    course = [measure(start, engine.guarantee().epsilon if start else 0.0)]
-    model.train()
-    invented = probe_examples_for(config=config, model=base, like=examples[0])
+
+
+def run_folder(config: TrainingConfig, accelerator: Accelerator, plan: PrivacyPlan) -> Path:
+    """The folder to go on in, or a new one, with what it costs together with earlier runs."""
+    from dpacc.earlier_runs import begin_run
+    from dpacc.ranks import on_main_process, share_from_main
+
+    if config.resume:
+        return Path(config.resume)
+    begin = partial(begin_run, output_dir=config.output_dir, name=config.name, plan=plan)
+    begun: list[Path] = []
+    on_main_process(accelerator, lambda: begun.append(begin(say=terminal.say)))
+    folder: Path = share_from_main(begun)[0]
+    return folder
+
+
+def learn(run: Run) -> list[Measurement]:
+    """The private loop: each step cut, clipped, summed, charged and noised once; its course."""
+    from dpacc.objective import probe_examples_for
+    from dpacc.trackers import NonPrivateLoss
+
+    config, engine, learner = run.config, run.engine, run.learner
+    private_loss = NonPrivateLoss(run.accelerator)
+    examples, collate = examples_of(run)
+    progress = begin_progress(run)
+    measure = measuring(run, progress)
+    course = [measure(run.start, engine.guarantee().epsilon if run.start else 0.0)]
+    learner.model.train()
+    invented = probe_examples_for(config=config, model=learner.base, like=examples[0])
     with progress:
-        for step in engine.steps(examples, collate_private, units=units, probe_examples=invented):
+        for step in engine.steps(examples, collate, units=run.data.units, probe_examples=invented):
             for batch in step:
-                losses = losses_of(model, batch)
+                losses = learner.losses_of(learner.model, batch)
                 step.backward(losses)
                 private_loss.add(losses)
             step.update()
-            rate = schedule.get_last_lr()[0]
-            schedule.step()
-            if average is not None and step.index + 1 == plan.steps:
-                average.put_in_place()
+            rate = learner.schedule.get_last_lr()[0]
+            learner.schedule.step()
+            if learner.average is not None and step.index + 1 == run.plan.steps:
+                learner.average.put_in_place()
             stated = engine.guarantee()
-            spent = stated.epsilon
             progress.advance(promise=stated)
-            course.append(measure(step.index + 1, spent))
+            course.append(measure(step.index + 1, stated.epsilon))
             figures = stated.figures() | {"learning_rate": rate}
             if course[-1].quality is not None:
                 figures[f"held_out_{config.metric}"] = course[-1].quality
             if config.log_non_private_metrics:
                 figures["non_private_loss"] = private_loss.mean()
-            accelerator.log(figures, step=step.index + 1)
+            run.accelerator.log(figures, step=step.index + 1)
             if config.checkpoint_every and (step.index + 1) % config.checkpoint_every == 0:
                 engine.checkpoint()
     engine.close()
+    return course
 
-    with engine.whole_adapters():
-        if accelerator.is_main_process:
+
+def examples_of(run: Run) -> tuple[Any, Callable[[list[Any]], Any]]:
+    """The private examples, or what frozen layers make of them, and their collate function."""
+    from dpacc.frozen_activations import FrozenActivations
+
+    if not run.config.cache_frozen_activations:
+        return run.data.private, run.data.collate
+    frozen = FrozenActivations(
+        model=run.learner.model,
+        examples=run.data.private,
+        collate=run.data.collate,
+        accelerator=run.accelerator,
+        folder=run.folder,
+    )
+    return frozen.examples, frozen.collate
+
+
+def begin_progress(run: Run) -> terminal.TrainingProgress:
+    """A progress bar, and a line on what begins."""
+    progress = terminal.TrainingProgress(
+        steps=run.plan.steps,
+        epsilon_budget=run.config.epsilon,
+        expected_batch_size=run.plan.expected_batch_size,
+        visible=run.accelerator.is_main_process,
+        done=run.start,
+    )
+    trainable = sum(p.numel() for p in run.learner.model.parameters() if p.requires_grad)
+    progress.note(
+        f"{run.data.number_of_units} private {run.plan.unit}s, {trainable:,} trainable "
+        f"parameters ({run.engine.per_example_gradients} per-example gradients), noise multiplier "
+        f"{run.plan.noise_multiplier:g}, run folder {run.folder}"
+    )
+    for fact in run.engine.guarantee().qualified_by:
+        progress.note(f"ε is qualified: {fact}")
+    return progress
+
+
+def measuring(run: Run, progress: terminal.TrainingProgress) -> Callable[[int, float], Measurement]:
+    """Says where a run stands after a step; its held-out quality only when that is due."""
+    from dpacc.evaluation import held_out_accuracy, held_out_perplexity
+
+    config, steps = run.config, run.plan.steps
+    held_out_quality = held_out_accuracy
+    if config.task == "causal-lm":
+        held_out_quality = partial(held_out_perplexity, losses_of=run.learner.losses_of)
+
+    def measure(step: int, spent: float) -> Measurement:
+        every = config.evaluate_every or steps
+        if not run.data.held_out or (step % every and run.start < step < steps):
+            return Measurement(step=step, epsilon=spent)
+        quality = held_out_quality(
+            model=run.learner.model,
+            examples=run.data.held_out,
+            collate=run.data.collate,
+            max_tokens=config.micro_batch_tokens,
+            accelerator=run.accelerator,
+        )
+        measured = Measurement(step=step, epsilon=spent, quality=quality, metric=config.metric)
+        progress.note(f"step {step}: held-out {measured.metric} {measured.shown}")
+        return measured
+
+    return measure
+
+
+def save(run: Run, course: Sequence[Measurement]) -> None:
+    """Adapter, proof, card and picture, written by the main process."""
+    from dpacc.artifacts import save_run
+
+    with run.engine.whole_adapters():
+        if run.accelerator.is_main_process:
             save_run(
-                folder=folder,
-                model=model,
-                config=config,
-                ledger=folder / "ledger.jsonl",
+                folder=run.folder,
+                model=run.learner.model,
+                config=run.config,
+                ledger=run.folder / "ledger.jsonl",
                 measurements=course,
             )
-    if accelerator.is_main_process:
-        facts = result_rows(course) + promise_rows(engine.guarantee())
-        facts += [
-            ("noise multiplier σ", f"{plan.noise_multiplier:g}"),
-            ("steps", f"{engine.steps_charged} of expected batch {plan.expected_batch_size}"),
-            ("wall time", f"{math.ceil((time.monotonic() - started) / 60)} min"),
-            ("saved in", str(folder)),
-        ]
-        terminal.show_facts(title="Private fine-tuning", facts=facts)
-        if repository is not None:
-            upload_run(folder=folder, repository=repository)
-    accelerator.end_training()
+
+
+def show(run: Run, course: Sequence[Measurement], *, minutes: int) -> None:
+    """What training bought, and what it cost."""
+    facts = result_rows(course) + promise_rows(run.engine.guarantee())
+    facts += [
+        ("noise multiplier σ", f"{run.plan.noise_multiplier:g}"),
+        ("steps", f"{run.engine.steps_charged} of expected batch {run.plan.expected_batch_size}"),
+        ("wall time", f"{minutes} min"),
+        ("saved in", str(run.folder)),
+    ]
+    terminal.show_facts(title="Private fine-tuning", facts=facts)
+
+
+def publish(run: Run) -> None:
+    """Upload the folder, if that was asked for."""
+    from dpacc.hub import upload_run
+
+    if run.config.push_to_hub is not None:
+        upload_run(folder=run.folder, repository=run.config.push_to_hub)
 
 
 def result_rows(course: Sequence[Measurement]) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from dpacc.assembly import plan_for
 from dpacc.config import TrainingConfig
 from dpacc.plan import PrivacyPlan
 from dpacc.planning.architectures import read_architecture
@@ -156,18 +157,7 @@ def forecast(
     """
     config = _as_computed(config, machine)
     progress("noise")
-    plan = PrivacyPlan.calibrate(
-        dataset_size=dataset_size,
-        expected_batch_size=config.expected_batch_size,
-        epochs=config.epochs,
-        steps=config.steps,
-        target_epsilon=config.epsilon,
-        target_delta=config.delta_for(dataset_size=dataset_size),
-        max_grad_norm=config.max_grad_norm,
-        clipping=config.clipping,
-        noise=config.noise,
-        unit=config.unit_field or "example",
-    )
+    plan = plan_for(config=config, dataset_size=dataset_size)
     progress("the model")
     architecture = read_architecture(model=config.model)
     skeleton = build_skeleton(config=config, architecture=architecture)

@@ -15,11 +15,12 @@ from transformers import PretrainedConfig
 from transformers.quantizers.base import get_keys_to_not_convert
 
 from dpacc.adapters import attach_gradient_buffer
+from dpacc.assembly import adapters_for
 from dpacc.blocks import transformer_blocks
 from dpacc.config import Quantization, TrainingConfig
 from dpacc.errors import ConfigurationError
 from dpacc.gradients import GradientBuffer
-from dpacc.models import FAMILIES, add_lora
+from dpacc.models import FAMILIES
 
 _PRECISIONS = {
     "float32": torch.float32,
@@ -81,16 +82,7 @@ def build_skeleton(*, config: TrainingConfig, architecture: PretrainedConfig) ->
         base.config.pad_token_id = 0
     stored = _store_quantized(base, config.quantization)
     with torch.device("meta"):
-        adapted = add_lora(
-            model=base,
-            method=config.lora_method,
-            rank=config.lora_rank,
-            alpha=config.lora_alpha,
-            dropout=config.lora_dropout,
-            target_modules=config.lora_target_modules,
-            gradient_checkpointing=config.gradient_checkpointing,
-            top_layers=config.lora_top_layers,
-        )
+        adapted = adapters_for(config=config, base=base)
     blocks = [_frozen_bytes(block, stored) for block in transformer_blocks(adapted)]
     base_bytes = _frozen_bytes(adapted, stored)
     buffer = attach_gradient_buffer(adapted)
