@@ -13,19 +13,23 @@ can see). Exits with 1 where either refutes the claim. The adapter is thrown awa
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpacc.cli import terminal
 from dpacc.config import TrainingConfig
 from dpacc.errors import ConfigurationError
 from dpacc.settings import read_settings, setting
 
+# What is heavy is imported where it is used, so that a mistake in the settings is told at once.
 if TYPE_CHECKING:
-    from dpacc.audit import Audit
+    from accelerate import Accelerator
+
+    from dpacc import PrivacyEngine, PrivacyPlan
+    from dpacc.audit import Audit, DiracCanaries
 
 # Settings of a training run that an audit has no use for.
 _WITHOUT_EFFECT = (
@@ -81,48 +85,96 @@ def main(arguments: Sequence[str]) -> int:
         return audit(config)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """Canaries beside private examples, and the coins that decided which of them are in.
+
+    Attributes:
+        texts: sentences of random tokens.
+        texts_in: which of them are learned.
+        dirac: canaries in gradient space.
+        dirac_in: which of them are added.
+        examples: the private examples, and all canaries.
+    """
+
+    texts: list[Any]
+    texts_in: Any
+    dirac: DiracCanaries
+    dirac_in: Any
+    examples: list[Any]
+
+
 def audit(config: AuditConfig) -> int:
     """One private run with canaries in its data, and what they prove: 1 if the claim is refuted."""
-    # Imported here, so that a mistake in the settings is told at once.
-    import numpy as np
+    from dpacc.assembly import adapters_for, base_for, plan_for
+    from dpacc.earlier_runs import begin_run
+    from dpacc.positions import require_positions
+
+    accelerator = one_process()
+    private = read_examples(config)
+    base, tokenizer = base_for(config=config, device=accelerator.device)
+    require_positions(model=base, max_length=config.max_length)
+    model = adapters_for(config=config, base=base)
+    optimizer = torch_adamw(model, learning_rate=config.learning_rate)
+    planted = plant(config, model, optimizer, private, tokenizer)
+    # What is claimed, and carried out.
+    plan = plan_for(config=config, dataset_size=len(planted.examples))
+    folder = begin_run(output_dir=config.output_dir, name=config.name, plan=plan, say=terminal.say)
+    terminal.say(
+        f"{len(private)} private examples, {len(planted.texts)} text and "
+        f"{config.gradient_canaries} gradient canaries, noise multiplier "
+        f"{plan.noise_multiplier:g}, run folder {folder}"
+    )
+    engine = open_engine(config, accelerator, plan, folder)
+    model, optimizer = engine.prepare(model, optimizer)
+    measure = losses_of_canaries(config, model, planted, tokenizer)
+    before = measure()
+    learn(config, engine, model, planted, like=private[0], tokenizer=tokenizer)
+    return judge_all(config, plan, planted, fallen=before - measure(), folder=folder)
+
+
+def one_process() -> Accelerator:
+    """Where an audit runs."""
     import torch
     from accelerate import Accelerator
-    from dpacc_accounting import Repeated
-
-    from dpacc import PrivacyEngine, causal_lm_losses
-    from dpacc.assembly import adapters_for, base_for, plan_for
-    from dpacc.audit import Claim, DiracCanaries, judge
-    from dpacc.audit.records import write_scores
-    from dpacc.audit.text_canaries import left_out, random_texts
-    from dpacc.data import load_training_examples, pad_examples
-    from dpacc.earlier_runs import begin_run
-    from dpacc.evaluation import losses_of_texts
-    from dpacc.invented_examples import made_up_examples
-    from dpacc.positions import require_positions
-    from dpacc.pretrained import load_tokenizer
 
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     if accelerator.num_processes > 1:
         raise ConfigurationError("an audit runs in one process; launch it with cpu or single_gpu")
+    return accelerator
 
-    # The private examples, before any weights, and the model.
+
+def read_examples(config: AuditConfig) -> list[Any]:
+    """The private examples, before any weights."""
+    from dpacc.data import load_training_examples
+    from dpacc.pretrained import load_tokenizer
+
     tokenizer = load_tokenizer(model=config.model)
-    private = load_training_examples(config=config, tokenizer=tokenizer)
-    private = private[: config.private_examples]
-    base = base_for(config=config, device=accelerator.device)
-    require_positions(model=base.model, max_length=config.max_length)
-    pad = partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id)
-    model = adapters_for(config=config, base=base.model)
-    adapters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(adapters, lr=config.learning_rate)
+    return load_training_examples(config=config, tokenizer=tokenizer)[: config.private_examples]
 
-    # The canaries, and the coins that decide which of them are in.
+
+def torch_adamw(model: Any, *, learning_rate: float) -> Any:
+    """AdamW over all that is trained: Dirac canaries look at every element of it."""
+    import torch
+
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
+
+
+def plant(
+    config: AuditConfig, model: Any, optimizer: Any, private: list[Any], tokenizer: Any
+) -> Planted:
+    """Canaries of both kinds, each in by a coin of its own."""
+    import numpy as np
+
+    from dpacc.audit import DiracCanaries
+    from dpacc.audit.text_canaries import left_out, random_texts
+
     coins = np.random.default_rng()
     texts = random_texts(
         canaries=config.text_canaries,
         tokens=config.canary_tokens,
-        vocabulary=len(base.tokenizer),
-        avoid=base.tokenizer.all_special_ids,
+        vocabulary=len(tokenizer),
+        avoid=tokenizer.all_special_ids,
         seed=config.seed,
     )
     texts_in = coins.random(len(texts)) < 0.5
@@ -132,74 +184,108 @@ def audit(config: AuditConfig) -> int:
     )
     dirac_in = coins.random(config.gradient_canaries) < 0.5
     nothing = left_out({"input_ids": [0], "labels": [0]})
-    data = [
-        *dirac.beside([*private, *written]),
-        *dirac.examples(included=dirac_in, like=nothing),
-    ]
+    return Planted(
+        texts=texts,
+        texts_in=texts_in,
+        dirac=dirac,
+        dirac_in=dirac_in,
+        examples=[
+            *dirac.beside([*private, *written]),
+            *dirac.examples(included=dirac_in, like=nothing),
+        ],
+    )
 
-    # The plan: what is claimed, and carried out.
-    plan = plan_for(config=config, dataset_size=len(data))
-    folder = begin_run(output_dir=config.output_dir, name=config.name, plan=plan, say=terminal.say)
-    engine = PrivacyEngine(
+
+def open_engine(
+    config: AuditConfig, accelerator: Accelerator, plan: PrivacyPlan, folder: Path
+) -> PrivacyEngine:
+    """The engine, which keeps each example's gradient: Dirac canaries stand in for one."""
+    from dpacc import PrivacyEngine
+
+    return PrivacyEngine(
         accelerator,
         plan,
         ledger=folder / "ledger.jsonl",
         micro_batch_tokens=config.micro_batch_tokens,
         per_example_gradients="materialize",
     )
-    model, optimizer = engine.prepare(model, optimizer)
-    measure = partial(
+
+
+def losses_of_canaries(
+    config: AuditConfig, model: Any, planted: Planted, tokenizer: Any
+) -> Callable[[], Any]:
+    """Measures the loss of each sentence of random tokens, in or not."""
+    from dpacc.data import pad_examples
+    from dpacc.evaluation import losses_of_texts
+
+    return partial(
         losses_of_texts,
         model=model,
-        examples=texts,
-        collate=pad,
+        examples=planted.texts,
+        collate=partial(pad_examples, pad_token_id=tokenizer.pad_token_id),
         max_tokens=config.micro_batch_tokens,
     )
-    before = measure()
 
-    losses, collate = dirac.losses(causal_lm_losses), dirac.collate(pad)
-    rehearsal = dirac.beside(made_up_examples(model=model, like=private[0]))
+
+def learn(
+    config: AuditConfig,
+    engine: PrivacyEngine,
+    model: Any,
+    planted: Planted,
+    *,
+    like: Any,
+    tokenizer: Any,
+) -> None:
+    """The private loop, as any run has it."""
+    from dpacc import causal_lm_losses
+    from dpacc.data import pad_examples
+    from dpacc.invented_examples import made_up_examples
+
+    dirac, plan = planted.dirac, engine.plan
+    losses = dirac.losses(causal_lm_losses)
+    collate = dirac.collate(partial(pad_examples, pad_token_id=tokenizer.pad_token_id))
+    rehearsal = dirac.beside(made_up_examples(model=model, like=like))
     progress = terminal.TrainingProgress(
         steps=plan.steps,
         epsilon_budget=config.epsilon,
         expected_batch_size=plan.expected_batch_size,
         visible=True,
     )
-    progress.note(
-        f"{len(private)} private examples, {len(texts)} text and {config.gradient_canaries} "
-        f"gradient canaries, noise multiplier {plan.noise_multiplier:g}, run folder {folder}"
-    )
     model.train()
     with progress:
-        for step in engine.steps(data, collate, probe_examples=rehearsal):
+        for step in engine.steps(planted.examples, collate, probe_examples=rehearsal):
             for batch in step:
                 step.backward(losses(model, batch))
             step.update()
             progress.advance(promise=engine.guarantee())
     engine.close()
 
-    # The scores, and what they prove.
+
+def judge_all(
+    config: AuditConfig, plan: PrivacyPlan, planted: Planted, *, fallen: Any, folder: Path
+) -> int:
+    """The scores, kept in files, and what they prove of the claim."""
+    from dpacc_accounting import Repeated
+
+    from dpacc.audit import Claim, judge
+    from dpacc.audit.records import write_scores
+
     event = Repeated(event=plan.step_event, times=plan.steps)
     claim = Claim.of_event(event=event, delta=plan.target_delta)
-    fallen = before - measure()
-    released = dirac.scores(
+    # Ordinary examples add to the same elements, so those scores have no threshold known before.
+    released = planted.dirac.scores(
         expected_batch_size=plan.expected_batch_size, max_grad_norm=plan.max_grad_norm
     )
-    # Ordinary examples add to the same elements, so those scores have no threshold known before.
-    write_scores(path=folder / "text_scores.json", included=texts_in, scores=fallen, plan=plan)
-    write_scores(
-        path=folder / "gradient_scores.json", included=dirac_in, scores=released, plan=plan
-    )
-    found = {
-        "text": judge(included=texts_in, scores=fallen, claim=claim, confidence=config.confidence),
-        "gradient": judge(
-            included=dirac_in, scores=released, claim=claim, confidence=config.confidence
-        ),
-    }
-    for kind, each in found.items():
-        _show(kind, each, folder)
+    scored = {"text": (planted.texts_in, fallen), "gradient": (planted.dirac_in, released)}
+    refuted = 0
+    for kind, (included, scores) in scored.items():
+        path = folder / f"{kind}_scores.json"
+        write_scores(path=path, included=included, scores=scores, plan=plan)
+        found = judge(included=included, scores=scores, claim=claim, confidence=config.confidence)
+        _show(kind, found, folder)
+        refuted += found.refuted
     terminal.say(f"scores and figures are in {folder}")
-    return int(any(each.refuted for each in found.values()))
+    return int(refuted > 0)
 
 
 def _show(kind: str, found: Audit, folder: Path) -> None:
