@@ -18,7 +18,7 @@ from tests.ranks import require_success, run_ranks
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of one two-rank run of the program."""
     folder = tmp_path_factory.mktemp("two_ranks")
-    require_success(run_ranks("tests.dpacc.two_rank_program", folder))
+    require_success(run_ranks("tests.dpacc.two_rank_program", folder, ranks=1))
     return folder
 
 

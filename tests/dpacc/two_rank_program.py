@@ -18,6 +18,7 @@ from dpacc.losses import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from tests.dpacc.test_engine import RecordingOptimizer, plan_for, prepared, received
 from tests.dpacc.test_frozen_activations import trained
+from tests.forked_ranks import fork_ranks
 from tests.tiny_models import collate, examples, tiny_base, tiny_model, with_lora
 
 SCENARIOS: dict[str, tuple[list[int], PrivacyPlan]] = {
@@ -195,9 +196,9 @@ class StopAfter(TrainerCallback):
         control.should_training_stop = state.global_step >= self.steps
 
 
-def main() -> None:
-    """Run everything and write what this rank saw."""
-    folder, accelerator = Path(sys.argv[1]), Accelerator(cpu=True)
+def run_everything(folder: Path) -> None:
+    """Run all of it as one rank of two, and write what this rank saw."""
+    accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2
     seen = {
         "sums": run_scenarios(folder) | {"uneven memory": uneven_memory(folder, accelerator)},
@@ -213,6 +214,12 @@ def main() -> None:
     torch.save(seen, folder / f"rank-{accelerator.process_index}.pt")
     accelerator.wait_for_everyone()  # a rank that closes its sockets early could fail the other
     accelerator.end_training()
+
+
+def main() -> None:
+    """Fork two ranks."""
+    folder = Path(sys.argv[1])
+    assert fork_ranks(lambda: run_everything(folder), ranks=2) == [0, 0]
 
 
 if __name__ == "__main__":
