@@ -145,7 +145,7 @@ def train(backend: str, scenario: Scenario, ledger: Path) -> dict[str, Any]:
         accelerator,
         plan,
         ledger=ledger,
-        micro_batch_tokens=24,
+        micro_batch_tokens=40,
         per_example_gradients=scenario.per_example_gradients,  # type: ignore[arg-type]
         wire=scenario.wire,  # type: ignore[arg-type]
         fixed_seed=SEED,
