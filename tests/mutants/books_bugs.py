@@ -57,7 +57,13 @@ BOOKS_BUGS = (
     Bug(
         "earlier runs' notes left out of the sum",
         "the ε of a run together with earlier ones is said without what their ledgers note",
-        (Patch("dpacc.earlier_runs", "{price.noted(spent.notes)}", "{price}"),),
+        (
+            Patch(
+                "dpacc.earlier_runs",
+                "all cost together: {price.noted(spent.notes)}",
+                "all cost together: {price}",
+            ),
+        ),
         (
             f"{DPACC}/test_earlier_runs.py::test_what_qualifies_an_earlier_run_stands_beside_the_sum",
         ),
