@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dpacc import release
 from dpacc.audit import Audit, rehearse
 from dpacc.audit.wording import rounded_down
 from dpacc.plan import PrivacyPlan
+from dpacc.step import release
 
 CANARIES = 10_000
 EPSILONS = (1.0, 2.0, 4.0, 8.0)

@@ -24,7 +24,7 @@ Step = Callable[[], None]
 
 def model_and_batch() -> tuple[nn.Module, dict[str, torch.Tensor]]:
     """SmolLM2 in fp32 with rank-16 LoRA on all projections, and 8 sequences of 128 tokens."""
-    from dpacc.models import add_lora, load_base
+    from dpacc.recipe.models import add_lora, load_base
 
     base = load_base(model=str(MODEL), dtype="float32")
     model = add_lora(model=base.model, rank=RANK, alpha=2 * RANK)
@@ -81,7 +81,7 @@ def _dpacc(strategy: str) -> Step:
     def collate(examples: list[Any]) -> dict[str, torch.Tensor]:
         if len(examples) == EXAMPLES:
             return batch
-        from dpacc.data import pad_examples
+        from dpacc.recipe.examples import pad_examples
 
         return pad_examples(examples, pad_token_id=0)
 

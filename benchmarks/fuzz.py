@@ -27,13 +27,13 @@ import click
 from dpacc_accounting import Gaussian, Ledger, PoissonSampled
 from dpacc_accounting.guarantee import Adjacency
 
-from dpacc.chats import turn_complaint
 from dpacc.cli import terminal
 from dpacc.cli.main import main as command_line
-from dpacc.config import load_config
-from dpacc.labelling import tag_complaint
+from dpacc.data.chats import turn_complaint
+from dpacc.data.labelling import tag_complaint
+from dpacc.data.records import read_records
 from dpacc.plan import PrivacyPlan
-from dpacc.records import read_records
+from dpacc.recipe.config import load_config
 
 SECONDS = 60
 ODD_NUMBERS = [

@@ -28,16 +28,16 @@ import click
 with atheris.instrument_imports(include=["dpacc", "dpacc_accounting", "yaml", "json"]):
     import fuzz
     from dpacc_accounting import read_federation, read_ledger
-    from dpacc_accounting.event_documents import event_to_json
-    from dpacc_accounting.record import START, seal
+    from dpacc_accounting.events.documents import event_to_json
+    from dpacc_accounting.ledger.record import START, seal
 
-    from dpacc.chats import turn_complaint
     from dpacc.cli import terminal
     from dpacc.cli.documents import located, read_document
-    from dpacc.config import load_config
+    from dpacc.data.chats import turn_complaint
+    from dpacc.data.labelling import tag_complaint
+    from dpacc.data.records import read_records
     from dpacc.federated.budgets import read_budgets
-    from dpacc.labelling import tag_complaint
-    from dpacc.records import read_records
+    from dpacc.recipe.config import load_config
 
 FATES = ("taken", "refused", "found")
 BUDGETS = """\

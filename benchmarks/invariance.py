@@ -65,7 +65,7 @@ def train_everything(folder: Path) -> None:
     """What each rank does, and keeps."""
     import torch
 
-    from tests.dpacc.backend_program import BACKENDS, Scenario, train
+    from tests.dpacc.ranks.backend_program import BACKENDS, Scenario, train
 
     ways = itertools.product(BASES, STRATEGIES, CHECKPOINTING)
     scenarios = [

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from tests.dpacc.kills_program import Kill
+    from tests.dpacc.step.kills_program import Kill
 
 ROOT = Path(__file__).parents[1]
 BACKENDS = ("plain", "fsdp2", "zero1", "zero2", "zero3")
@@ -32,7 +32,7 @@ def outcome(folder: Path, expected: Path) -> str:
     from dpacc_accounting import read_ledger
     from safetensors.torch import load_file
 
-    from tests.dpacc.resume_program import STEPS
+    from tests.dpacc.step.resume_program import STEPS
 
     steps = [release.step for release in read_ledger(path=folder / "ledger.jsonl").releases]
     if steps != list(range(STEPS)):
@@ -52,7 +52,7 @@ def verdict(seen: str, loses: bool) -> bool:
 
 def killed_and_resumed(kill: Kill, root: Path) -> str:
     """What became of a run that died there."""
-    from tests.dpacc.kills_program import kill_and_resume
+    from tests.dpacc.step.kills_program import kill_and_resume
 
     statuses = kill_and_resume(kill, root / kill.name)
     if not any(statuses["killed"]):
@@ -69,8 +69,8 @@ def main(ranks: tuple[int, ...], backend: tuple[str, ...]) -> None:
     """Kill, resume, and print a table of the largest difference of any adapter element."""
     sys.path.insert(0, str(ROOT))
     os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}  # before torch is imported
-    from tests.dpacc.kills_program import Kill
-    from tests.dpacc.resume_program import DEATHS, run
+    from tests.dpacc.step.kills_program import Kill
+    from tests.dpacc.step.resume_program import DEATHS, run
     from tests.forked_ranks import fork_ranks
 
     failures = 0

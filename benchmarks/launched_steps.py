@@ -30,10 +30,10 @@ from shapes import SHAPES
 from transformers import AutoModelForCausalLM, LlamaConfig, set_seed
 
 from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
-from dpacc.config import PerExampleGradients
-from dpacc.data import pad_examples
-from dpacc.models import add_lora
-from dpacc.ranks import join_ranks
+from dpacc.ranks.collectives import join_ranks
+from dpacc.recipe.config import PerExampleGradients
+from dpacc.recipe.examples import pad_examples
+from dpacc.recipe.models import add_lora
 
 SMALL = LlamaConfig(
     vocab_size=512,

@@ -52,8 +52,8 @@ def measure(case: dict[str, Any]) -> int:
     from seven_billion import random_base
 
     from dpacc import PrivacyEngine, causal_lm_losses
-    from dpacc.data import pad_examples
-    from dpacc.models import add_lora, load_base
+    from dpacc.recipe.examples import pad_examples
+    from dpacc.recipe.models import add_lora, load_base
 
     accelerator = Accelerator(cpu=True)
     if case["model"] == "nf4":
@@ -110,11 +110,11 @@ def estimate(case: dict[str, Any]) -> int:
 @cache
 def _planned(model: str, checkpointing: bool) -> tuple[Skeleton, MicroBatchCost]:
     """A base with adapters, and what its coupling probe takes."""
-    from dpacc.config import TrainingConfig
     from dpacc.planning.architectures import read_architecture
     from dpacc.planning.memory import PROBE_EXAMPLES, PROBE_TOKENS
     from dpacc.planning.skeleton import build_skeleton
     from dpacc.planning.weightless_step import cost_of_micro_batch
+    from dpacc.recipe.config import TrainingConfig
 
     quantized = model == "nf4"
     config = TrainingConfig(

@@ -40,16 +40,16 @@ def train(folder: Path, *, lost: frozenset[int] = frozenset()) -> None:
     import torch
     from peft import get_peft_model_state_dict
 
-    from dpacc import ranks
-    from dpacc.artifacts import save_adapter
-    from dpacc.checkpoint import Checkpoints, JournalEntry
-    from dpacc.engine import PrivacyEngine
-    from dpacc.losses import causal_lm_losses
+    from dpacc.artifacts.run_folder import save_adapter
+    from dpacc.losses.per_example import causal_lm_losses
     from dpacc.plan import PrivacyPlan
-    from dpacc.release import Release
+    from dpacc.ranks import collectives
+    from dpacc.step.checkpoint import Checkpoints, JournalEntry
+    from dpacc.step.engine import PrivacyEngine
+    from dpacc.step.release import Release
     from tests.tiny_models import collate, examples, tiny_model
 
-    accelerator = ranks.join_ranks(patience_seconds=PATIENCE_SECONDS)
+    accelerator = collectives.join_ranks(patience_seconds=PATIENCE_SECONDS)
     journal, release = Checkpoints.journal, Release.__call__
 
     def witnessed(self: Checkpoints, entry: JournalEntry) -> None:
@@ -78,7 +78,7 @@ def train(folder: Path, *, lost: frozenset[int] = frozenset()) -> None:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 / (1 + step))
     ledger = folder / "ledger.jsonl"
-    started_before = ranks.share_from_main(ledger.exists())
+    started_before = collectives.share_from_main(ledger.exists())
     engine = PrivacyEngine(
         accelerator, plan, ledger=ledger, checkpoints=folder / "checkpoints", fixed_seed=SEED
     )
@@ -118,7 +118,7 @@ def state_after_death(folder: Path) -> tuple[int, int, set[int], str]:
     """Steps charged, steps a resume would restore, steps released, and the stage it died in."""
     from dpacc_accounting import read_ledger
 
-    from dpacc.checkpoint import Checkpoints
+    from dpacc.step.checkpoint import Checkpoints
 
     said = (folder / "witness").read_text().splitlines() if (folder / "witness").exists() else []
     released = {int(line.split()[1]) for line in said if line.startswith("released")}
@@ -320,8 +320,8 @@ def main(kills: int, ranks: tuple[int, ...], seed: int) -> None:
     sys.path.insert(0, str(ROOT))
     import torch
 
-    import dpacc.artifacts
-    import dpacc.engine  # noqa: F401 - imported once, for all children
+    import dpacc.artifacts.run_folder
+    import dpacc.step.engine  # noqa: F401 - imported once, for all children
     import tests.tiny_models  # noqa: F401
 
     torch.set_num_threads(1)

@@ -29,10 +29,10 @@ def model_and_data(
     dtype: str, top_layers: int | None = None
 ) -> tuple[nn.Module, Examples, Collate]:
     """The adapted model, every review as tokens, and padding to the longest of a batch."""
-    from dpacc.data import pad_examples
-    from dpacc.models import add_lora, load_base
-    from dpacc.records import read_records
-    from dpacc.supervision import tokenize_examples
+    from dpacc.data.records import read_records
+    from dpacc.data.supervision import tokenize_examples
+    from dpacc.recipe.examples import pad_examples
+    from dpacc.recipe.models import add_lora, load_base
 
     base = load_base(model=str(MODEL), dtype=dtype)  # type: ignore[arg-type]
     model = add_lora(model=base.model, rank=RANK, alpha=2 * RANK, top_layers=top_layers)
@@ -82,7 +82,7 @@ def dpacc(
     from accelerate import Accelerator
 
     from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
-    from dpacc.frozen_activations import FrozenActivations
+    from dpacc.layers.frozen_activations import FrozenActivations
 
     model, examples, collate = model_and_data(dtype, top_layers)
     optimizer = torch.optim.AdamW(trainable(model), lr=1e-4)

@@ -24,13 +24,13 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 
-from dpacc.federated.grid import LocalGrid
-from dpacc.federated.history import History
-from dpacc.federated.layout import to_record
-from dpacc.federated.secure_sum.client import SecureClient
 from dpacc.federated.secure_sum.keys import mask, new_key
 from dpacc.federated.secure_sum.settings import SecureSum
-from dpacc.federated.secure_sum.strategy import SecureFederatedLoRA
+from dpacc.federated.secure_sum.summing_client import SecureClient
+from dpacc.federated.server.history import History
+from dpacc.federated.server.in_process_grid import LocalGrid
+from dpacc.federated.server.secure_sum_strategy import SecureFederatedLoRA
+from dpacc.federated.updates.layout import to_record
 
 
 @dataclass

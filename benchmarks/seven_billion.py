@@ -42,9 +42,9 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
 from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
-from dpacc.config import PerExampleGradients
-from dpacc.data import pad_examples
-from dpacc.models import add_lora
+from dpacc.recipe.config import PerExampleGradients
+from dpacc.recipe.examples import pad_examples
+from dpacc.recipe.models import add_lora
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 NF4 = BitsAndBytesConfig(

@@ -66,7 +66,7 @@ class LastPosition(LlamaDecoderLayer):
 
 def upper_layers(*, layers: int) -> PreTrainedModel:
     """The top `layers` of SmolLM2, frozen, from `inputs_embeds` to the label words."""
-    from dpacc.models import load_base
+    from dpacc.recipe.models import load_base
 
     model = load_base(model=str(MODEL), dtype=DTYPE).model
     kept = model.model.layers[-layers:]
@@ -237,7 +237,7 @@ def _beneath(*, layers: int, prompts: Sequence[str], words: Sequence[int], path:
 @torch.no_grad()
 def _write(count: int) -> list[str]:
     """First lines that the base continues "Review:" with."""
-    from dpacc.models import load_base
+    from dpacc.recipe.models import load_base
 
     base = load_base(model=str(MODEL), dtype=DTYPE)
     torch.manual_seed(0)
@@ -258,7 +258,7 @@ def _write(count: int) -> list[str]:
 @torch.no_grad()
 def _states_beneath(layers: int, rows: Sequence[Row], starts: np.ndarray) -> Tensor:
     """What enters the top `layers` for each token of each row, [tokens, hidden]."""
-    from dpacc.models import load_base
+    from dpacc.recipe.models import load_base
 
     model = load_base(model=str(MODEL), dtype=DTYPE).model.eval().model
     model.layers = model.layers[:-layers]

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from upper_layers import Row, Sentences, word_losses
 
-from dpacc.schedule import warm_up_then_decay
+from dpacc.recipe.schedule import warm_up_then_decay
 
 PHYSICAL_BATCH = 64
 
@@ -48,8 +48,8 @@ def train(run: Run, *, base: Any, sentences: Sentences, rows: list[Row], written
 
     `written` is public: what the base wrote itself.
     """
-    from dpacc.models import add_lora
-    from dpacc.whitening import whiten
+    from dpacc.layers.whitening import whiten
+    from dpacc.recipe.models import add_lora
 
     adapted = add_lora(
         model=base,
@@ -74,7 +74,7 @@ def _dpacc(run: Run, model: nn.Module, sentences: Sentences, rows: list[Row]) ->
     from accelerate import Accelerator
 
     from dpacc import PrivacyEngine
-    from dpacc.averaging import IterateAverage
+    from dpacc.step.averaging import IterateAverage
 
     optimizer = _adamw(run, model)
     average = None

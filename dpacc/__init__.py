@@ -7,20 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dpacc.drop_in import PrivacyEngine as PrivacyEngine
-    from dpacc.losses import causal_lm_losses as causal_lm_losses
+    from dpacc.loops.drop_in import PrivacyEngine as PrivacyEngine
+    from dpacc.losses.per_example import causal_lm_losses as causal_lm_losses
     from dpacc.plan import PrivacyPlan as PrivacyPlan
-    from dpacc.privacy_arguments import PrivacyArguments as PrivacyArguments
-    from dpacc.private_trainer import PrivateTrainer as PrivateTrainer
+    from dpacc.trainer.privacy_arguments import PrivacyArguments as PrivacyArguments
+    from dpacc.trainer.private_trainer import PrivateTrainer as PrivateTrainer
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "PrivacyPlan": "dpacc.plan",
-    "PrivacyEngine": "dpacc.drop_in",
-    "PrivacyArguments": "dpacc.privacy_arguments",
-    "PrivateTrainer": "dpacc.private_trainer",
-    "causal_lm_losses": "dpacc.losses",
+    "PrivacyEngine": "dpacc.loops.drop_in",
+    "PrivacyArguments": "dpacc.trainer.privacy_arguments",
+    "PrivateTrainer": "dpacc.trainer.private_trainer",
+    "causal_lm_losses": "dpacc.losses.per_example",
 }
 
 __all__ = [

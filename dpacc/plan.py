@@ -20,7 +20,7 @@ from dpacc_accounting import (
     epsilon,
     sum_noise_multiplier,
 )
-from dpacc_accounting.small_delta import require_small_delta
+from dpacc_accounting.pricing.small_delta import require_small_delta
 
 from dpacc.errors import choices
 
@@ -253,7 +253,7 @@ class PrivacyPlan:
     def step_event(self) -> Event:
         """What one logical step costs: discrete noise hides what Gaussian noise of σ hides.
 
-        See [`whole_scale`][dpacc.grid.whole_scale].
+        See [`whole_scale`][dpacc.step.integer_sum.whole_scale].
         """
         return PoissonSampled(
             probability=self.sampling_probability,

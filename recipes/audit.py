@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpacc.cli import terminal
-from dpacc.config import TrainingConfig
 from dpacc.errors import ConfigurationError
-from dpacc.settings import read_settings, setting
+from dpacc.recipe.config import TrainingConfig
+from dpacc.recipe.settings import read_settings, setting
 
 # What is heavy is imported where it is used, so that a mistake in the settings is told at once.
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class AuditConfig(TrainingConfig):
 def main(arguments: Sequence[str]) -> int:
     """Read the settings, train, judge, and return the exit code."""
     config = read_settings(kind=AuditConfig, arguments=arguments, usage=_USAGE)
-    from dpacc.artifacts import unspent_folders_removed
+    from dpacc.artifacts.run_folder import unspent_folders_removed
 
     with unspent_folders_removed():
         return audit(config)
@@ -106,9 +106,9 @@ class Planted:
 
 def audit(config: AuditConfig) -> int:
     """One private run with canaries in its data, and what they prove: 1 if the claim is refuted."""
-    from dpacc.assembly import adapters_for, base_for, plan_for
-    from dpacc.earlier_runs import begin_run
-    from dpacc.positions import require_positions
+    from dpacc.artifacts.earlier_runs import begin_run
+    from dpacc.recipe.assembly import adapters_for, base_for, plan_for
+    from dpacc.step.admission.positions import require_positions
 
     accelerator = one_process()
     private = read_examples(config)
@@ -146,8 +146,8 @@ def one_process() -> Accelerator:
 
 def read_examples(config: AuditConfig) -> list[Any]:
     """The private examples, before any weights."""
-    from dpacc.data import load_training_examples
-    from dpacc.pretrained import load_tokenizer
+    from dpacc.recipe.examples import load_training_examples
+    from dpacc.recipe.pretrained import load_tokenizer
 
     tokenizer = load_tokenizer(model=config.model)
     return load_training_examples(config=config, tokenizer=tokenizer)[: config.private_examples]
@@ -215,8 +215,8 @@ def losses_of_canaries(
     config: AuditConfig, model: Any, planted: Planted, tokenizer: Any
 ) -> Callable[[], Any]:
     """Measures the loss of each sentence of random tokens, in or not."""
-    from dpacc.data import pad_examples
-    from dpacc.evaluation import losses_of_texts
+    from dpacc.recipe.evaluation import losses_of_texts
+    from dpacc.recipe.examples import pad_examples
 
     return partial(
         losses_of_texts,
@@ -238,8 +238,8 @@ def learn(
 ) -> None:
     """The private loop, as any run has it."""
     from dpacc import causal_lm_losses
-    from dpacc.data import pad_examples
-    from dpacc.invented_examples import made_up_examples
+    from dpacc.recipe.examples import pad_examples
+    from dpacc.step.admission.invented_examples import made_up_examples
 
     dirac, plan = planted.dirac, engine.plan
     losses = dirac.losses(causal_lm_losses)

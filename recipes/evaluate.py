@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from dpacc.cli import terminal
-from dpacc.config import TrainingConfig
 from dpacc.errors import ConfigurationError
-from dpacc.settings import read_settings, setting
+from dpacc.recipe.config import TrainingConfig
+from dpacc.recipe.settings import read_settings, setting
 
 _USAGE = "python recipes/evaluate.py --config FILE.yaml [--adapter FOLDER] [settings]"
 
@@ -59,15 +59,15 @@ def main(arguments: Sequence[str]) -> None:
 def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     """Every figure by its name."""
     # Imported here, so that a mistake in the settings is told at once.
-    from dpacc.data import (
+    from dpacc.recipe.examples import (
         load_held_out_examples,
         load_held_out_units,
         pad_examples,
     )
-    from dpacc.held_out_data import admit_held_out
-    from dpacc.models import load_adapter, load_base
-    from dpacc.predictions import continue_texts, held_out_figures, held_out_texts
-    from dpacc.pretrained import load_tokenizer
+    from dpacc.recipe.held_out_data import admit_held_out
+    from dpacc.recipe.models import load_adapter, load_base
+    from dpacc.recipe.predictions import continue_texts, held_out_figures, held_out_texts
+    from dpacc.recipe.pretrained import load_tokenizer
 
     # The data before any weights, for it may be what is wrong.
     tokenizer = load_tokenizer(model=config.model)
@@ -119,7 +119,7 @@ def _private_examples(
     config: EvaluationConfig, tokenizer: Any
 ) -> tuple[list[Any], list[Any] | None]:
     """The training data and its owners, where it is at hand and has examples of this form."""
-    from dpacc.data import load_training_examples, load_units
+    from dpacc.recipe.examples import load_training_examples, load_units
 
     if not Path(config.train_data).expanduser().exists():
         return [], None

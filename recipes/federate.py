@@ -26,15 +26,15 @@ import yaml
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import terminal
-from dpacc.cli.promise import promise_rows
+from dpacc.cli.guarantee_table import promise_rows
 from dpacc.errors import ConfigurationError
-from dpacc.settings import check_limits, read_settings, setting
+from dpacc.recipe.settings import check_limits, read_settings, setting
 
 if TYPE_CHECKING:
     from dpacc_accounting import FederatedGuarantee
 
     from dpacc.federated import DPSettings, History
-    from dpacc.federated.history import ClientBooks, RoundReport
+    from dpacc.federated.server.history import ClientBooks, RoundReport
 
 _USAGE = "python recipes/federate.py --config FILE.yaml [settings]"
 
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str]) -> None:
     """Read the settings, run the federation, and show what came of it."""
     config = read_settings(kind=FederationConfig, arguments=arguments, usage=_USAGE)
     started = time.monotonic()
-    from dpacc.artifacts import unspent_folders_removed
+    from dpacc.artifacts.run_folder import unspent_folders_removed
     from dpacc.federated import read_budgets
 
     budgets = read_budgets(path=config.budgets)
@@ -111,8 +111,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def run(config: FederationConfig, budgets: Mapping[str, DPSettings], started: float) -> None:
     """Train together and, to compare, apart; show what came of it."""
-    from dpacc.artifacts import new_run_folder
-    from dpacc.earlier_runs import spent_by_client
+    from dpacc.artifacts.earlier_runs import spent_by_client
+    from dpacc.artifacts.run_folder import new_run_folder
 
     for name in budgets:
         told = spent_by_client(output_dir=config.output_dir, name=config.name, client=name)
@@ -149,7 +149,7 @@ def train_together(
         LoraSettings,
         largest_budget,
     )
-    from dpacc.federated.held_out import HeldOut
+    from dpacc.federated.server.held_out import HeldOut
 
     # What all agree on: an adapter whose A is drawn from a public seed and frozen.
     lora = LoraSettings(
@@ -268,7 +268,7 @@ def show_round(report: RoundReport) -> None:
 def spent(books: ClientBooks) -> str:
     """A client's ε so far, and whether something voids or qualifies it: what, the end tells.
 
-    >>> from dpacc.federated.history import ClientBooks
+    >>> from dpacc.federated.server.history import ClientBooks
     >>> books = {"delta": 1e-5, "epsilon_budget": 8.0, "noise_multiplier": 1.0, "steps_taken": 1,
     ...          "sampling_probability": 0.1, "steps_charged": 1, "qualified_by": ("whitening",)}
     >>> spent(ClientBooks(epsilon=1.5, **books))
@@ -320,7 +320,7 @@ def draw_figure(
     pooled: Quality,
 ) -> None:
     """What each client's ε bought, alone and together."""
-    from dpacc.federated.utility_chart import ClientUtility, draw_utility
+    from dpacc.federated.server.utility_chart import ClientUtility, draw_utility
 
     clients = [
         ClientUtility(

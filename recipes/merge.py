@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpacc.cli import terminal
-from dpacc.config import Precision, Task
 from dpacc.errors import ConfigurationError, require_local
-from dpacc.settings import check_limits, read_settings, setting
+from dpacc.recipe.config import Precision, Task
+from dpacc.recipe.settings import check_limits, read_settings, setting
 
 _USAGE = "python recipes/merge.py --adapter FOLDER --output FOLDER [--push_to_hub owner/name]"
 # What says how private the model is goes with it.
@@ -72,16 +72,16 @@ def main(arguments: Sequence[str]) -> None:
     config = read_settings(kind=MergeConfig, arguments=arguments, usage=_USAGE)
     facts = [("saved in", config.output)]
     if merge(config):
-        facts.append(("to load", f"dpacc.models.load_base: {_READS_MEAN}"))
+        facts.append(("to load", f"dpacc.recipe.models.load_base: {_READS_MEAN}"))
     terminal.show_facts(title="Merged", facts=facts)
 
 
 def merge(config: MergeConfig) -> bool:
     """The adapter's update added to the base's weights, W + s·B·A; whether dpacc must load it."""
     # Imported here, so that a mistake in the settings is told at once.
-    from dpacc.hub import reserve_repository, upload_run
-    from dpacc.models import base_named_by, load_adapter, load_base
-    from dpacc.pooling import say_mean, takes_mean
+    from dpacc.artifacts.hub import reserve_repository, upload_run
+    from dpacc.layers.pooling import say_mean, takes_mean
+    from dpacc.recipe.models import base_named_by, load_adapter, load_base
 
     adapter = Path(config.adapter)
     task = task_of(adapter)
@@ -145,7 +145,7 @@ def merged_card(card: str, *, task: Task, averages: bool) -> str:
     folder = "path/to/this/folder"
     if averages:
         loading = f"""\
-from dpacc.models import load_base
+from dpacc.recipe.models import load_base
 
 model, tokenizer = load_base(model="{folder}", task="{task}")
 """

@@ -21,11 +21,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from dpacc.artifacts.figure_files import format_of
 from dpacc.cli import terminal
-from dpacc.config import Metric, TrainingConfig
 from dpacc.errors import ConfigurationError
-from dpacc.figures import format_of
-from dpacc.settings import read_settings, setting
+from dpacc.recipe.config import Metric, TrainingConfig
+from dpacc.recipe.settings import read_settings, setting
 
 _USAGE = "python recipes/sweep.py --config FILE.yaml [settings]"
 # Base and data are read once, so that these can differ from trial to trial, and no others.
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str]) -> None:
         read_settings(kind=SweepConfig, arguments=[*arguments, *_overrides(cell)]) for cell in cells
     ]
     search = _search_public_data if config.data_is_public else _search_private_data
-    from dpacc.artifacts import unspent_folders_removed
+    from dpacc.artifacts.run_folder import unspent_folders_removed
 
     with unspent_folders_removed():
         search(config, list(zip(cells, settings, strict=True)))
@@ -141,12 +141,12 @@ def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepCon
     """A random number of random trials; the best one's adapter, and one guarantee for all."""
     from dpacc_accounting import Ledger, read_ledger
 
-    from dpacc.artifacts import save_run
-    from dpacc.chart import Measurement
-    from dpacc.earlier_runs import begin_run
-    from dpacc.search import PrivateSearch
-    from dpacc.starting_point import whitening_note
-    from dpacc.trials import Bench
+    from dpacc.artifacts.earlier_runs import begin_run
+    from dpacc.artifacts.progress_chart import Measurement
+    from dpacc.artifacts.run_folder import save_run
+    from dpacc.search.private_search import PrivateSearch
+    from dpacc.search.trials import Bench
+    from dpacc.step.admission.starting_point import whitening_note
 
     bench = Bench(config)
     bench.require_adapters([settings for _, settings in options])
@@ -200,7 +200,7 @@ def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepCon
 
 def _search_public_data(config: SweepConfig, options: list[tuple[Cell, SweepConfig]]) -> None:
     """Every combination once, each result on disk as soon as it is there."""
-    from dpacc.artifacts import write_file
+    from dpacc.artifacts.run_folder import write_file
 
     path = Path(config.output_dir) / config.name / "results.jsonl"
     written = _read_results(path)
@@ -222,7 +222,7 @@ def _run_each(
     config: SweepConfig, options: list[tuple[Cell, SweepConfig]]
 ) -> Iterator[dict[str, Any]]:
     """What each combination is, what comes of it, and what it costs."""
-    from dpacc.trials import Bench
+    from dpacc.search.trials import Bench
 
     bench = Bench(config, data_is_public=True)
     bench.require_adapters([settings for _, settings in options])
@@ -252,8 +252,8 @@ def _show(config: SweepConfig, found: list[tuple[Cell, dict[str, Any]]]) -> None
         ],
     )
     if config.picture is not None:
-        from dpacc.artifacts import write_file
-        from dpacc.trials_chart import draw_trials
+        from dpacc.artifacts.run_folder import write_file
+        from dpacc.search.trials_chart import draw_trials
 
         picture = draw_trials(
             trials=[{**cell, metrics[0]: result[metrics[0]]} for cell, result in found],

@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpacc.chart import Measurement
+from dpacc.artifacts.progress_chart import Measurement
 from dpacc.cli import terminal
-from dpacc.cli.promise import promise_rows
-from dpacc.config import TrainingConfig, load_config
+from dpacc.cli.guarantee_table import promise_rows
+from dpacc.recipe.config import TrainingConfig, load_config
 
 # What is heavy is imported where it is used, so that a mistake in the settings is told at once.
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from dpacc import PrivacyEngine, PrivacyPlan
-    from dpacc.averaging import IterateAverage
-    from dpacc.training_data import TrainingData
+    from dpacc.recipe.training_data import TrainingData
+    from dpacc.step.averaging import IterateAverage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Run:
 def main(arguments: Sequence[str]) -> None:
     """Read the settings, train, and show what came of it."""
     config = load_config(arguments=arguments)
-    from dpacc.artifacts import unspent_folders_removed
+    from dpacc.artifacts.run_folder import unspent_folders_removed
 
     with unspent_folders_removed():
         train(config)
@@ -70,9 +70,9 @@ def main(arguments: Sequence[str]) -> None:
 
 def train(config: TrainingConfig) -> None:
     """One private run, from files to an adapter with its privacy statement."""
-    from dpacc.assembly import plan_for
-    from dpacc.ranks import join_ranks
-    from dpacc.training_data import read_training_data
+    from dpacc.ranks.collectives import join_ranks
+    from dpacc.recipe.assembly import plan_for
+    from dpacc.recipe.training_data import read_training_data
 
     started = time.monotonic()
     accelerator = join_ranks()
@@ -92,10 +92,10 @@ def train(config: TrainingConfig) -> None:
 
 def settled(config: TrainingConfig, accelerator: Accelerator) -> TrainingConfig:
     """What must be known before hours are spent: trackers, the average's share, the repository."""
-    from dpacc.averaging import share_for
-    from dpacc.hub import reserve_repository
-    from dpacc.ranks import on_main_process
-    from dpacc.trackers import require_trackers
+    from dpacc.artifacts.hub import reserve_repository
+    from dpacc.ranks.collectives import on_main_process
+    from dpacc.recipe.trackers import require_trackers
+    from dpacc.step.averaging import share_for
 
     require_trackers(names=config.trackers or ())
     share = share_for(config.average_iterates, accelerator=accelerator)
@@ -108,11 +108,11 @@ def build_model(
     config: TrainingConfig, accelerator: Accelerator, data: TrainingData, *, steps: int
 ) -> Learner:
     """A frozen base, trainable adapters, one loss per example, and an optimizer."""
-    from dpacc.assembly import adapters_for, base_for, scheduler_for
-    from dpacc.averaging import average_of
-    from dpacc.objective import losses_for
-    from dpacc.optimizers import optimizer_for
-    from dpacc.whitening import whiten
+    from dpacc.layers.whitening import whiten
+    from dpacc.recipe.assembly import adapters_for, base_for, scheduler_for
+    from dpacc.recipe.objective import losses_for
+    from dpacc.recipe.optimizers import optimizer_for
+    from dpacc.step.averaging import average_of
 
     base, _ = base_for(config=config, device=accelerator.device)
     losses_of = losses_for(config=config, model=base, tokenizer=data.tokenizer)
@@ -145,8 +145,8 @@ def open_run(
 ) -> Run:
     """A folder, the engine with its ledger in it, and what the ledger must say."""
     from dpacc import PrivacyEngine
-    from dpacc.model_card import shown_settings
-    from dpacc.trackers import start_trackers
+    from dpacc.artifacts.model_card import shown_settings
+    from dpacc.recipe.trackers import start_trackers
 
     folder = run_folder(config, accelerator, plan)
     keeps_checkpoints = config.checkpoint_every is not None or config.resume is not None
@@ -191,8 +191,8 @@ def open_run(
 
 def run_folder(config: TrainingConfig, accelerator: Accelerator, plan: PrivacyPlan) -> Path:
     """The folder to go on in, or a new one, with what it costs together with earlier runs."""
-    from dpacc.earlier_runs import begin_run
-    from dpacc.ranks import on_main_process, share_from_main
+    from dpacc.artifacts.earlier_runs import begin_run
+    from dpacc.ranks.collectives import on_main_process, share_from_main
 
     if config.resume:
         return Path(config.resume)
@@ -205,8 +205,8 @@ def run_folder(config: TrainingConfig, accelerator: Accelerator, plan: PrivacyPl
 
 def learn(run: Run) -> list[Measurement]:
     """The private loop: each step cut, clipped, summed, charged and noised once; its course."""
-    from dpacc.objective import probe_examples_for
-    from dpacc.trackers import NonPrivateLoss
+    from dpacc.recipe.objective import probe_examples_for
+    from dpacc.recipe.trackers import NonPrivateLoss
 
     config, engine, learner = run.config, run.engine, run.learner
     private_loss = NonPrivateLoss(run.accelerator)
@@ -244,7 +244,7 @@ def learn(run: Run) -> list[Measurement]:
 
 def examples_of(run: Run) -> tuple[Any, Callable[[list[Any]], Any]]:
     """The private examples, or what frozen layers make of them, and their collate function."""
-    from dpacc.frozen_activations import FrozenActivations
+    from dpacc.layers.frozen_activations import FrozenActivations
 
     if not run.config.cache_frozen_activations:
         return run.data.private, run.data.collate
@@ -280,7 +280,7 @@ def begin_progress(run: Run) -> terminal.TrainingProgress:
 
 def measuring(run: Run, progress: terminal.TrainingProgress) -> Callable[[int, float], Measurement]:
     """Says where a run stands after a step; its held-out quality only when that is due."""
-    from dpacc.evaluation import held_out_accuracy, held_out_perplexity
+    from dpacc.recipe.evaluation import held_out_accuracy, held_out_perplexity
 
     config, steps = run.config, run.plan.steps
     held_out_quality = held_out_accuracy
@@ -307,7 +307,7 @@ def measuring(run: Run, progress: terminal.TrainingProgress) -> Callable[[int, f
 
 def save(run: Run, course: Sequence[Measurement]) -> None:
     """Adapter, proof, card and picture, written by the main process."""
-    from dpacc.artifacts import save_run
+    from dpacc.artifacts.run_folder import save_run
 
     with run.engine.whole_adapters():
         if run.accelerator.is_main_process:
@@ -334,7 +334,7 @@ def show(run: Run, course: Sequence[Measurement], *, minutes: int) -> None:
 
 def publish(run: Run) -> None:
     """Upload the folder, if that was asked for."""
-    from dpacc.hub import upload_run
+    from dpacc.artifacts.hub import upload_run
 
     if run.config.push_to_hub is not None:
         upload_run(folder=run.folder, repository=run.config.push_to_hub)

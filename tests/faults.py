@@ -11,12 +11,12 @@ from pathlib import Path
 PAGE = Path(__file__).parents[1] / "docs/assurance.md"
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 RECIPE = "tests/recipes/test_faults.py"
-RESUMPTION = "tests/dpacc/test_resumption.py"
-RANKS = "tests/dpacc/test_ranks.py"
-LEDGER = "tests/accounting/test_ledger_endurance.py"
-SERVER = "tests/dpacc/federated/test_server.py"
+RESUMPTION = "tests/dpacc/step/test_resumption.py"
+RANKS = "tests/dpacc/ranks/test_collectives.py"
+LEDGER = "tests/accounting/ledger/test_ledger_endurance.py"
+SERVER = "tests/dpacc/federated/server/test_federated_server.py"
 TORN = "tests/dpacc/federated/test_torn_files.py"
-CENTRAL = "tests/dpacc/federated/test_client_level.py"
+CENTRAL = "tests/dpacc/federated/aggregation/test_client_level.py"
 
 
 @dataclass(frozen=True)

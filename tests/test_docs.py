@@ -12,8 +12,8 @@ import torch
 from dpacc_accounting import Ledger
 
 from dpacc.cli.main import main
-from dpacc.config import load_config
 from dpacc.plan import PrivacyPlan
+from dpacc.recipe.config import load_config
 from tests.tiny_models import collate, examples, tiny_model
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dpacc.settings import read_settings
+from dpacc.recipe.settings import read_settings
 from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +58,7 @@ def test_every_recipe_and_file_on_the_page_exists() -> None:
 
 def test_every_setting_on_the_page_exists() -> None:
     """What stands before a colon, or is said to be set, is a setting of some recipe."""
-    from dpacc.config import TrainingConfig
+    from dpacc.recipe.config import TrainingConfig
 
     known = {field.name for field in fields(TrainingConfig)} | {"data_is_public", "trials"}
     for name in (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dpacc.config import TrainingConfig
+from dpacc.recipe.config import TrainingConfig
 from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[1]

@@ -40,8 +40,8 @@ from functools import partial
 from pathlib import Path
 from accelerate import Accelerator
 from transformers import LlamaConfig, LlamaForCausalLM
-from dpacc.data import pad_examples
-from dpacc.evaluation import held_out_perplexity
+from dpacc.recipe.examples import pad_examples
+from dpacc.recipe.evaluation import held_out_perplexity
 
 accelerator = Accelerator(cpu=True)
 torch.manual_seed(0)

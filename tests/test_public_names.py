@@ -15,7 +15,7 @@ import click
 import pytest
 
 from dpacc.cli.main import dpacc
-from dpacc.config import TrainingConfig
+from dpacc.recipe.config import TrainingConfig
 
 PUBLIC = json.loads(Path(__file__).with_name("public_names.json").read_text())
 PACKAGES = ("dpacc", "dpacc.audit", "dpacc.federated", "dpacc_accounting")

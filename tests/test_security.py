@@ -13,9 +13,9 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from dpacc.errors import ConfigurationError
-from dpacc.models import load_adapter
-from dpacc.noise import standard_normals
-from dpacc.randomness import RunSecret
+from dpacc.randomness.gaussian_noise import standard_normals
+from dpacc.randomness.run_secret import RunSecret
+from dpacc.recipe.models import load_adapter
 from tests.recipes.conftest import material, recipe, train  # noqa: F401
 from tests.recipes.training import Train
 from tests.tiny_models import tiny_base

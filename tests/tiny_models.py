@@ -193,7 +193,7 @@ def collate(batch: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 def losses_of(family: str) -> Any:
     """The per-example loss function of `family`."""
-    from dpacc.losses import causal_lm_losses, classification_losses
+    from dpacc.losses.per_example import causal_lm_losses, classification_losses
 
     return classification_losses if family in CLASSIFIERS else causal_lm_losses
 

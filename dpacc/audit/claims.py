@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dpacc_accounting import Adjacency, Event, Guarantee, epsilon, tradeoff_curve
+from dpacc_accounting.attacks.one_run_audit import ErrorCurve, approximate_curve
 from dpacc_accounting.gaussian import gaussian_mu
-from dpacc_accounting.one_run import ErrorCurve, approximate_curve
 
 from dpacc.errors import ConfigurationError
 

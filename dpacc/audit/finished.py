@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpacc.data import pad_examples
+from dpacc.data.supervision import Example, tokenize_examples
 from dpacc.errors import ConfigurationError
-from dpacc.evaluation import losses_of_texts
-from dpacc.models import load_base
-from dpacc.supervision import Example, tokenize_examples
+from dpacc.recipe.evaluation import losses_of_texts
+from dpacc.recipe.examples import pad_examples
+from dpacc.recipe.models import load_base
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dpacc.adapters import trainable_layers
 from dpacc.audit.verdict import Coins, Scores
 from dpacc.errors import ConfigurationError
-from dpacc.logical_step import Collate
+from dpacc.layers.adapters import trainable_layers
+from dpacc.step.logical_step import Collate
 
 Losses = Callable[[nn.Module, Any], Tensor]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from dpacc_accounting import Event, Guarantee
-from dpacc_accounting.claims import AttackBounds, attack_bounds
-from dpacc_accounting.one_run import clopper_pearson
+from dpacc_accounting.attacks.one_run_audit import clopper_pearson
+from dpacc_accounting.ledger.claims import AttackBounds, attack_bounds
 from scipy.stats import rankdata
 
 from dpacc.audit.verdict import Scores

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dpacc.artifacts.captions import beneath
+from dpacc.artifacts.figure_files import Format, encoded
 from dpacc.audit.verdict import Audit
 from dpacc.audit.wording import bounds_of, rounded_down
-from dpacc.captions import beneath
-from dpacc.figures import Format, encoded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

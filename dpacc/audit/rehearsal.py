@@ -16,9 +16,9 @@ from torch import nn
 from dpacc.audit.claims import Claim
 from dpacc.audit.gradient_canaries import DiracCanaries
 from dpacc.audit.verdict import Audit, Coins, Scores, judge
-from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
+from dpacc.step.engine import PrivacyEngine
 
 _MOST_CANARIES = 10_000
 

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from dpacc.supervision import IGNORED, Example
+from dpacc.data.supervision import IGNORED, Example
 
 
 def random_texts(

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from dpacc_accounting.gaussian import gaussian_epsilon
-from dpacc_accounting.guarantee import Guarantee, Note, stated_notes
-from dpacc_accounting.one_run import (
+from dpacc_accounting.attacks.one_run_audit import (
     Guesses,
     best_number_of_guesses,
     clopper_pearson,
@@ -18,6 +16,8 @@ from dpacc_accounting.one_run import (
     one_run_mu,
     refutes,
 )
+from dpacc_accounting.gaussian import gaussian_epsilon
+from dpacc_accounting.guarantee import Guarantee, Note, stated_notes
 
 from dpacc.audit.claims import Claim
 from dpacc.errors import ConfigurationError

@@ -1,1 +1,7 @@
-"""The `dpacc` command: one file a subcommand, loaded when it is called."""
+"""The `dpacc` command: what its subcommands, a file each in the room `commands`, are made of.
+
+Read `main` and `lazy_commands`, which load a subcommand when it is called, then `terminal`, which
+alone talks to rich (`encoding`, `plain_warnings` and `last_word` see that everything can be read),
+and what several share: `options`, `sources`, `documents`, `guarantee_table`. `free_quantity` and
+`sweep` are parts of `calibrate`, `agreement` of `verify`. Offers `dpacc`.
+"""

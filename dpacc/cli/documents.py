@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dpacc_accounting.fields import FieldError, Where
+from dpacc_accounting.federation.fields import FieldError, Where
 
 from dpacc.errors import ConfigurationError
 

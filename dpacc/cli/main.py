@@ -5,7 +5,7 @@ import sys
 from typing import NoReturn
 
 import click
-from dpacc_accounting.record import LedgerError
+from dpacc_accounting.ledger.record import LedgerError
 
 from dpacc import __version__
 from dpacc.cli.encoding import write_in_any_encoding

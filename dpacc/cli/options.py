@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from dpacc.artifacts.figure_files import format_of
 from dpacc.errors import ConfigurationError
-from dpacc.figures import format_of
 
 
 class Books(click.Path):

@@ -4,7 +4,7 @@ import sys
 import warnings
 from typing import Any
 
-from dpacc_accounting.small_delta import PrivacyWarning
+from dpacc_accounting.pricing.small_delta import PrivacyWarning
 
 _AS_USUAL = warnings.showwarning
 

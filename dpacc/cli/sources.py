@@ -15,8 +15,8 @@ from dpacc_accounting import (
     Repeated,
     read_ledger,
 )
-from dpacc_accounting.claims import claim_of, void_because
-from dpacc_accounting.fields import FieldError, nearest
+from dpacc_accounting.federation.fields import FieldError, nearest
+from dpacc_accounting.ledger.claims import claim_of, void_because
 
 from dpacc.cli.documents import located, read_document
 from dpacc.errors import ConfigurationError

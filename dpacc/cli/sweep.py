@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
-from dpacc_accounting.fields import nearest
+from dpacc_accounting.federation.fields import nearest
 from dpacc_accounting.guarantee import rounded_up
 
+from dpacc.artifacts.figure_files import Format
 from dpacc.cli import terminal
 from dpacc.cli.free_quantity import free_quantity
-from dpacc.figures import Format
 
 KINDS: dict[str, type] = {
     "epsilon": float,
@@ -84,7 +84,7 @@ def draw_rows(*, rows: Sequence[Mapping[str, Any]], axes: Axes, form: Format) ->
     Raises:
         click.UsageError: more axes than a figure shows.
     """
-    from dpacc.pictures import draw_sweep
+    from dpacc.artifacts.pictures import draw_sweep
 
     axis, *others = axes
     if len(others) > 1:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 from dpacc_accounting.guarantee import Guarantee, Note, rounded_up
-from dpacc_accounting.record import LedgerError
+from dpacc_accounting.ledger.record import LedgerError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn

@@ -1,1 +1,5 @@
-"""Is what ran what was accounted? Findings in plain words, for a run's folder or for a script."""
+"""Is what ran what was accounted? Findings in plain words, for a run's folder or for a script.
+
+Read `finding`, then the examinations: `run_folder` with `stated`, `engine_room` and `script`, which
+judge what they record by `statistics`. Offers `Finding`.
+"""

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from dpacc.doctor.finding import Finding
 from dpacc.doctor.statistics import noise_finding, sampling_finding
-from dpacc.engine import PrivacyEngine
 from dpacc.plan import PrivacyPlan
-from dpacc.randomness import RunSecret
-from dpacc.sampling import PoissonSampler
+from dpacc.randomness.run_secret import RunSecret
+from dpacc.randomness.sampling import PoissonSampler
+from dpacc.step.engine import PrivacyEngine
 
 _STEPS, _WIDTH, _UNITS = 20, 64, 8
 _SEED = 0

@@ -24,17 +24,17 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from dpacc import accumulation
-from dpacc.books import Books
-from dpacc.clipping import add_clipped
 from dpacc.doctor.finding import Finding
 from dpacc.doctor.statistics import noise_finding, sampling_finding
-from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError, DpaccError
-from dpacc.gradients import Slot
+from dpacc.layers.gradient_buffer import Slot
 from dpacc.plan import PrivacyPlan
-from dpacc.release import Release
-from dpacc.sampling import PoissonSampler
+from dpacc.randomness.sampling import PoissonSampler
+from dpacc.step import accumulation
+from dpacc.step.clipping import add_clipped
+from dpacc.step.engine import PrivacyEngine
+from dpacc.step.release import Release
+from dpacc.step.run_ledger import Books
 
 _MORE_DRAWS = 200
 _ROUNDING = 1e-4

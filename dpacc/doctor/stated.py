@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from dpacc_accounting import LedgerRecord, statement
-from dpacc_accounting.claims import claim_of
+from dpacc_accounting.ledger.claims import claim_of
 
-from dpacc.artifacts import adapter_checksums, stated_facts
+from dpacc.artifacts.model_card import one_level_down
+from dpacc.artifacts.run_folder import adapter_checksums, stated_facts
 from dpacc.doctor.finding import Finding
-from dpacc.model_card import one_level_down
 
 _ANY_EPSILON = re.compile(r"(?:ε|\bepsilon\b)\W{0,6}(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", re.IGNORECASE)
 _ROUNDING = 1e-6

@@ -9,41 +9,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dpacc.federated.aggregation.client_level import ClientPrivacy as ClientPrivacy
+    from dpacc.federated.aggregation.robust import Defence as Defence
     from dpacc.federated.budgets import largest_budget as largest_budget
     from dpacc.federated.budgets import read_budgets as read_budgets
-    from dpacc.federated.client import DPLoRAClient as DPLoRAClient
-    from dpacc.federated.client_level import ClientPrivacy as ClientPrivacy
-    from dpacc.federated.compression import Compression as Compression
-    from dpacc.federated.defence import Defence as Defence
-    from dpacc.federated.history import History as History
-    from dpacc.federated.plain_client import TrustingClient as TrustingClient
-    from dpacc.federated.rank_choice import PrivateRank as PrivateRank
-    from dpacc.federated.rank_choice import PublicRank as PublicRank
-    from dpacc.federated.secure_sum.client import SecureClient as SecureClient
+    from dpacc.federated.clients.private_client import DPLoRAClient as DPLoRAClient
+    from dpacc.federated.clients.trusting_client import TrustingClient as TrustingClient
+    from dpacc.federated.ranks.rank_choice import PrivateRank as PrivateRank
+    from dpacc.federated.ranks.rank_choice import PublicRank as PublicRank
     from dpacc.federated.secure_sum.settings import SecureSum as SecureSum
-    from dpacc.federated.server import FederatedServer as FederatedServer
+    from dpacc.federated.secure_sum.summing_client import SecureClient as SecureClient
+    from dpacc.federated.server.federated_server import FederatedServer as FederatedServer
+    from dpacc.federated.server.history import History as History
     from dpacc.federated.settings import DPSettings as DPSettings
     from dpacc.federated.settings import LoraSettings as LoraSettings
     from dpacc.federated.settings import PrivacyBudget as PrivacyBudget
+    from dpacc.federated.updates.compression import Compression as Compression
 
 # Flower reads them when it is imported; what a hospital runs should not phone home.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 _HOMES = {
-    "ClientPrivacy": "dpacc.federated.client_level",
-    "TrustingClient": "dpacc.federated.plain_client",
-    "Compression": "dpacc.federated.compression",
-    "DPLoRAClient": "dpacc.federated.client",
+    "ClientPrivacy": "dpacc.federated.aggregation.client_level",
+    "TrustingClient": "dpacc.federated.clients.trusting_client",
+    "Compression": "dpacc.federated.updates.compression",
+    "DPLoRAClient": "dpacc.federated.clients.private_client",
     "DPSettings": "dpacc.federated.settings",
-    "Defence": "dpacc.federated.defence",
-    "FederatedServer": "dpacc.federated.server",
-    "History": "dpacc.federated.history",
+    "Defence": "dpacc.federated.aggregation.robust",
+    "FederatedServer": "dpacc.federated.server.federated_server",
+    "History": "dpacc.federated.server.history",
     "LoraSettings": "dpacc.federated.settings",
     "PrivacyBudget": "dpacc.federated.settings",
-    "PrivateRank": "dpacc.federated.rank_choice",
-    "PublicRank": "dpacc.federated.rank_choice",
-    "SecureClient": "dpacc.federated.secure_sum.client",
+    "PrivateRank": "dpacc.federated.ranks.rank_choice",
+    "PublicRank": "dpacc.federated.ranks.rank_choice",
+    "SecureClient": "dpacc.federated.secure_sum.summing_client",
     "SecureSum": "dpacc.federated.secure_sum.settings",
     "largest_budget": "dpacc.federated.budgets",
     "read_budgets": "dpacc.federated.budgets",

@@ -13,16 +13,16 @@ import yaml
 from flwr.app import Context, Message
 from flwr.app.user_config import UserConfig
 
-from dpacc.config import Task as TaskName
 from dpacc.errors import ConfigurationError
-from dpacc.federated.aggregation import AggregationName
-from dpacc.federated.client import DPLoRAClient
+from dpacc.federated.aggregation.averaging import AggregationName
+from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.requests import COULD_NOT, refusal
-from dpacc.federated.secure_sum.client import SecureClient
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
-from dpacc.federated.server import FederatedServer
+from dpacc.federated.secure_sum.summing_client import SecureClient
+from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.settings import DPSettings, LoraSettings, PrivacyBudget, SharedMethod
-from dpacc.settings import check_limits, read_settings, setting
+from dpacc.recipe.config import Task as TaskName
+from dpacc.recipe.settings import check_limits, read_settings, setting
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

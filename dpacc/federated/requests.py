@@ -17,11 +17,11 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from dpacc.errors import BudgetExhausted, ConfigurationError, DpaccError
-from dpacc.federated.factors import Factors
-from dpacc.federated.layout import Arrays, digest_of, from_record
-from dpacc.federated.packing import Packing
-from dpacc.federated.sketch_messages import read_sketching
-from dpacc.federated.sketches import Sketching
+from dpacc.federated.aggregation.factors import Factors
+from dpacc.federated.aggregation.sketch_messages import read_sketching
+from dpacc.federated.aggregation.sketches import Sketching
+from dpacc.federated.updates.layout import Arrays, digest_of, from_record
+from dpacc.federated.updates.packing import Packing
 
 SPENT = "budget spent: this client gives nothing more"
 """The refusal of a client that has nothing left to give."""

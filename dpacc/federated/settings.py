@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dpacc.config import TrainingConfig
 from dpacc.errors import ConfigurationError
+from dpacc.recipe.config import TrainingConfig
 
 SharedMethod = Literal["lora", "rslora", "ffa"]
 """Methods under which clients' adapters can be averaged: they have the same coordinates."""
@@ -87,7 +87,7 @@ class DPSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is learned: fields of [`TrainingConfig`][dpacc.config.TrainingConfig] about data.
+    """What is learned: fields of [`TrainingConfig`][dpacc.recipe.config.TrainingConfig] about data.
 
     >>> Task(fields={"task": "sequence-classification", "labels": ("bad", "good")}).labels
     ('bad', 'good')

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from dpacc.assembly import plan_for
-from dpacc.config import TrainingConfig
 from dpacc.plan import PrivacyPlan
 from dpacc.planning.architectures import read_architecture
 from dpacc.planning.launch import Launch, recommend
@@ -24,8 +22,10 @@ from dpacc.planning.memory import (
 from dpacc.planning.skeleton import Skeleton, build_skeleton
 from dpacc.planning.traffic import Rates, seconds, sent_bytes
 from dpacc.planning.weightless_step import MicroBatchCost, Strategy, cost_of_micro_batch
-from dpacc.precision import computes_in_16_bits
-from dpacc.strategies import choose, rows_within
+from dpacc.recipe.assembly import plan_for
+from dpacc.recipe.config import TrainingConfig
+from dpacc.recipe.precision import computes_in_16_bits
+from dpacc.step.strategies import choose, rows_within
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from dpacc.config import Quantization
 from dpacc.planning.memory import Placement
+from dpacc.recipe.config import Quantization
 
 _ON_ONE_MACHINE = 8
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from dpacc import token_losses
+from dpacc.losses import token_losses
 from dpacc.planning.known_outcomes import KnownOutcomes
 
 _PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.bmm}

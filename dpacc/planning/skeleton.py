@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from transformers import PretrainedConfig
 from transformers.quantizers.base import get_keys_to_not_convert
 
-from dpacc.adapters import attach_gradient_buffer
-from dpacc.assembly import adapters_for
-from dpacc.blocks import transformer_blocks
-from dpacc.config import Quantization, TrainingConfig
 from dpacc.errors import ConfigurationError
-from dpacc.gradients import GradientBuffer
-from dpacc.models import FAMILIES
+from dpacc.layers.adapters import attach_gradient_buffer
+from dpacc.layers.blocks import transformer_blocks
+from dpacc.layers.gradient_buffer import GradientBuffer
+from dpacc.recipe.assembly import adapters_for
+from dpacc.recipe.config import Quantization, TrainingConfig
+from dpacc.recipe.models import FAMILIES
 
 _PRECISIONS = {
     "float32": torch.float32,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dpacc.config import WireFormat
 from dpacc.planning.memory import Placement
+from dpacc.recipe.config import WireFormat
 
 _BYTES_OF_SUM: dict[WireFormat, float] = {"fp32": 4.0, "bf16": 2.0}
 

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dpacc.accumulation import ClippedSum
-from dpacc.gradients import GradientBuffer, KeptGradients, Slot
+from dpacc.layers.gradient_buffer import GradientBuffer, KeptGradients, Slot
+from dpacc.losses.token_losses import projected_cross_entropy, token_cross_entropy
 from dpacc.plan import PrivacyPlan
 from dpacc.planning.live_memory import LiveMemory, equal_runs_once, fused_attention
 from dpacc.planning.skeleton import Skeleton
-from dpacc.strategies import Ghost, Materialize
-from dpacc.token_losses import projected_cross_entropy, token_cross_entropy
+from dpacc.step.accumulation import ClippedSum
+from dpacc.step.strategies import Ghost, Materialize
 
 Strategy = Literal["materialize", "ghost"]
 _META = torch.device("meta")

@@ -6,7 +6,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from dpacc.federated.deployment import answer_once, client_of
-from dpacc.federated.secure_sum.stages import KEYS, OPEN, SHARES
+from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES
 
 app = ClientApp()
 

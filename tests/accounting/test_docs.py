@@ -10,7 +10,7 @@ from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli.documents import read_document
 from dpacc.cli.main import COMMANDS
-from tests.accounting.test_merging import PLAN, QUIET, STEP
+from tests.accounting.ledger.test_merging import PLAN, QUIET, STEP
 from tests.cli.conftest import dpacc  # noqa: F401
 
 PAGE = (Path(__file__).parents[2] / "docs" / "accounting.md").read_text()
@@ -63,7 +63,7 @@ def test_every_command_is_on_the_page() -> None:
 
 def test_the_federations_on_the_page_name_every_field(folder: Path) -> None:
     """A reader of the page has seen every field that a federation may have."""
-    from dpacc_accounting import reading
+    from dpacc_accounting.federation import reading
 
     for name in ("hospitals.yaml", "phones.yaml", "wards.yaml"):
         read_federation(document=read_document(path=folder / name))
@@ -95,7 +95,7 @@ def test_the_table_of_events_names_every_event_and_its_figures_are_priced() -> N
         TruncatedPoissonSampled,
         epsilon,
     )
-    from dpacc_accounting.event_documents import _KINDS
+    from dpacc_accounting.events.documents import _KINDS
 
     names = {kind.__name__ for kind in _KINDS.values()} - {"Repeated", "Composed"}
     assert {name for name in names if f"`{name}`" not in PAGE} == set()

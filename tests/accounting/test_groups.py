@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from dpacc_accounting import Gaussian, PoissonSampled, Repeated, delta, epsilon
 from dpacc_accounting.gaussian import gaussian_epsilon
-from dpacc_accounting.group_pairs import group_pairs
 from dpacc_accounting.groups import group_epsilon, user_epsilon
+from dpacc_accounting.pld.group_pairs import group_pairs
 from scipy.integrate import quad
 from scipy.stats import binom, norm
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from dpacc_accounting import Ledger
 
-from dpacc.losses import causal_lm_losses
-from dpacc.models import add_lora, load_base
+from dpacc.losses.per_example import causal_lm_losses
+from dpacc.recipe.models import add_lora, load_base
 from tests.cli.test_audit import PLAN
 from tests.tiny_models import collate, save_tiny_llama
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from dpacc_accounting import Ledger
 
-from dpacc import release
 from dpacc.audit.records import write_scores
 from dpacc.plan import PrivacyPlan
+from dpacc.step import release
 
 PLAN = PrivacyPlan(
     dataset_size=400,

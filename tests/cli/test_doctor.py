@@ -13,10 +13,10 @@ import torch
 from dpacc_accounting import Gaussian, Ledger, read_ledger, statement
 from safetensors.torch import save_file
 
-from dpacc import release
-from dpacc.artifacts import adapter_checksums, privacy_document
-from dpacc.books import record_saved
+from dpacc.artifacts.run_folder import adapter_checksums, privacy_document
 from dpacc.doctor.run_folder import ledger_findings
+from dpacc.step import release
+from dpacc.step.run_ledger import record_saved
 from tests.cli.test_audit import PLAN
 from tests.test_docs_loops import programs
 

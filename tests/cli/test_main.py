@@ -41,7 +41,7 @@ def test_help_loads_no_command() -> None:
         "from dpacc.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print('loaded:', *{'numpy', 'rich', 'dpacc.cli.calibrate'} & sys.modules.keys())"
+        "print('loaded:', *{'numpy', 'rich', 'dpacc.cli.commands.calibrate'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "Commands:" in done.stdout

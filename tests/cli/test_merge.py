@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from dpacc_accounting import Composed, Ledger, Repeated, epsilon
 
-from tests.accounting.test_merging import PLAN, QUIET, STEP
+from tests.accounting.ledger.test_merging import PLAN, QUIET, STEP
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dpacc_accounting import Ledger
 
-from tests.accounting.test_merging import PLAN, STEP
+from tests.accounting.ledger.test_merging import PLAN, STEP
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from dpacc_accounting import (
     epsilon,
 )
 
-from dpacc import agreement
-from dpacc.agreement import compare
-from tests.accounting.test_merging import PLAN, STEP
+from dpacc.cli import agreement
+from dpacc.cli.agreement import compare
+from tests.accounting.ledger.test_merging import PLAN, STEP
 
 EVENT = Composed(
     events=(
@@ -175,7 +175,7 @@ def test_disagreement_is_exit_code_1(dpacc, ledger: Path, monkeypatch: pytest.Mo
     def wrong(*, event, claim):
         return honest(event=event, claim=replace(claim, epsilon=claim.epsilon / 2, slack=0.0))
 
-    monkeypatch.setattr("dpacc.cli.verify.compare", wrong)
+    monkeypatch.setattr("dpacc.cli.commands.verify.compare", wrong)
     outcome = dpacc("verify", ledger)
     assert outcome.code == 1
     assert "DISAGREEMENT" in outcome.out
@@ -186,7 +186,7 @@ def test_without_dp_accounting_our_own_rdp_is_asked(
     dpacc, ledger: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where dp-accounting is not installed, one opinion is left, and how to get more is said."""
-    for room in ("dpacc.agreement", "dpacc.cli.verify"):
+    for room in ("dpacc.cli.agreement", "dpacc.cli.commands.verify"):
         monkeypatch.setattr(f"{room}.dp_accounting_is_installed", lambda: False)
     outcome = dpacc("verify", ledger, "--json")
     assert [o["accountant"] for o in json.loads(outcome.out)["opinions"]] == ["dpacc RDP"]

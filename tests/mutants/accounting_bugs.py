@@ -5,9 +5,9 @@ from __future__ import annotations
 from tests.mutants.bug import Bug
 from tests.mutants.planting import Patch
 
-SAMPLED = "tests/accounting/test_sampled_laws.py"
+SAMPLED = "tests/accounting/pld/test_sampled_losses.py"
 WHOLE = Patch(
-    "dpacc_accounting.laws",
+    "dpacc_accounting.pld.privacy_losses",
     "    if not error <= (_LACKING if above else _EXCEEDING):\n",
     "    if False:\n",
 )
@@ -18,7 +18,7 @@ ACCOUNTING_BUGS = (
         "what P never puts out has a loss of ln(1 − q) after sampling; leaving it out loses mass",
         (
             Patch(
-                "dpacc_accounting.mixing",
+                "dpacc_accounting.pld.mixtures",
                 "            np.append(mixed, (1 - q) * unmatched),\n",
                 "            np.append(mixed, 0.0 * unmatched),\n",
             ),
@@ -35,7 +35,7 @@ ACCOUNTING_BUGS = (
         (
             WHOLE,
             Patch(
-                "dpacc_accounting.mixing",
+                "dpacc_accounting.pld.mixtures",
                 "            np.append(mixed, (1 - q) * unmatched),\n",
                 "            np.append(mixed, 0.0 * unmatched),\n",
             ),
@@ -50,7 +50,7 @@ ACCOUNTING_BUGS = (
         "1/σ overflows, δ becomes no number, and ε 0",
         (
             Patch(
-                "dpacc_accounting.composition",
+                "dpacc_accounting.events.flattening",
                 "    return sigma if sigma >= _FAINTEST else 0.0\n",
                 "    return sigma\n",
             ),
@@ -69,13 +69,13 @@ ACCOUNTING_BUGS = (
         "e^loss is cut at e^600, and a lower bound rises above the truth",
         (
             Patch(
-                "dpacc_accounting.dots",
+                "dpacc_accounting.pld.connect_the_dots",
                 "    if step > _WIDEST_STEP or losses[-1] > _LARGEST_LOSS:\n",
                 "    if step > _WIDEST_STEP:\n",
             ),
         ),
         (
-            "tests/accounting/test_dots.py::test_losses_beyond_a_double_are_bounded_on_both_sides[0.01-650.0]",
+            "tests/accounting/pld/test_connect_the_dots.py::test_losses_beyond_a_double_are_bounded_on_both_sides[0.01-650.0]",
         ),
     ),
     Bug(
@@ -83,14 +83,14 @@ ACCOUNTING_BUGS = (
         "a curve that holds where another unit takes the place is used where none does",
         (
             Patch(
-                "dpacc_accounting.event_laws",
+                "dpacc_accounting.pld.event_losses",
                 "    if adjacency is Adjacency.ZERO_OUT:\n        return MixedLaw(",
                 "    if False:\n        return MixedLaw(",
             ),
         ),
         (
-            "tests/accounting/test_zero_out.py::test_one_batch_of_fixed_size_costs_its_share_of_one_contribution",
-            "tests/accounting/test_zero_out.py::test_batches_of_fixed_size_are_never_priced_below_an_enumeration[1.0]",
+            "tests/accounting/pricing/test_zero_out.py::test_one_batch_of_fixed_size_costs_its_share_of_one_contribution",
+            "tests/accounting/pricing/test_zero_out.py::test_batches_of_fixed_size_are_never_priced_below_an_enumeration[1.0]",
         ),
     ),
     Bug(
@@ -98,13 +98,13 @@ ACCOUNTING_BUGS = (
         "a mechanism known by ε alone may answer a null unit with what nothing else brings about",
         (
             Patch(
-                "dpacc_accounting.amplification",
+                "dpacc_accounting.pld.amplification",
                 "        return all(isinstance(part, _SUMS) for part in nested_events(event))\n",
                 "        return True\n",
             ),
         ),
         (
-            "tests/accounting/test_zero_out.py::test_a_null_unit_may_tell_what_an_absent_one_does_not",
+            "tests/accounting/pricing/test_zero_out.py::test_a_null_unit_may_tell_what_an_absent_one_does_not",
         ),
     ),
 )

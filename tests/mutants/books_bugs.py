@@ -6,10 +6,10 @@ from tests.mutants.bug import Bug
 from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
-_FEDERATION = "tests/accounting/test_federation.py"
-_CLIENT_LEVEL = f"{DPACC}/federated/test_client_level.py"
-_FORGOTTEN = f"{DPACC}/federated/test_forgotten_books.py"
-_EVERYWHERE = f"{DPACC}/test_stated_everywhere.py"
+_FEDERATION = "tests/accounting/federation/test_guarantees.py"
+_CLIENT_LEVEL = f"{DPACC}/federated/aggregation/test_client_level.py"
+_FORGOTTEN = f"{DPACC}/federated/clients/test_forgotten_books.py"
+_EVERYWHERE = f"{DPACC}/artifacts/test_stated_everywhere.py"
 
 BOOKS_BUGS = (
     Bug(
@@ -17,7 +17,7 @@ BOOKS_BUGS = (
         "a server's ledger notes a fixed seed, and what `dpacc compose` reads does not",
         (
             Patch(
-                "dpacc.federated.client_level",
+                "dpacc.federated.aggregation.client_level",
                 "return rounds | said_beside(self._ledger.notes)",
                 "return rounds",
             ),
@@ -29,7 +29,7 @@ BOOKS_BUGS = (
         "a client-level federation is priced as if its notes were not there",
         (
             Patch(
-                "dpacc_accounting.federation",
+                "dpacc_accounting.federation.guarantees",
                 '                released=each["released"].noted(federation.notes),\n',
                 '                released=each["released"],\n',
             ),
@@ -41,7 +41,7 @@ BOOKS_BUGS = (
         "a federation's history believes the last books alone, from before a seed was fixed",
         (
             Patch(
-                "dpacc.federated.history",
+                "dpacc.federated.server.history",
                 "for report in books for each in getattr(report, name)",
                 "for each in getattr(books[-1], name)",
             ),
@@ -59,19 +59,19 @@ BOOKS_BUGS = (
         "the ε of a run together with earlier ones is said without what their ledgers note",
         (
             Patch(
-                "dpacc.earlier_runs",
+                "dpacc.artifacts.earlier_runs",
                 "all cost together: {price.noted(spent.notes)}",
                 "all cost together: {price}",
             ),
         ),
         (
-            f"{DPACC}/test_earlier_runs.py::test_what_qualifies_an_earlier_run_stands_beside_the_sum",
+            f"{DPACC}/artifacts/test_earlier_runs.py::test_what_qualifies_an_earlier_run_stands_beside_the_sum",
         ),
     ),
     Bug(
         "a federation drawn without its notes",
         "the picture of a federation shows ε and not what voids it",
-        (Patch("dpacc.pictures", "{units}{beneath(found.told)}", "{units}"),),
+        (Patch("dpacc.artifacts.pictures", "{units}{beneath(found.told)}", "{units}"),),
         (f"{_EVERYWHERE}::test_a_figure_says_of_what_its_epsilon_is",),
     ),
     Bug(
@@ -85,7 +85,7 @@ BOOKS_BUGS = (
         "an audit of a ledger shows the plan's ε and nothing of the ledger's notes",
         (
             Patch(
-                "dpacc.cli.audit",
+                "dpacc.cli.commands.audit",
                 "else replace(found, notes=books.record.notes)",
                 "else found",
             ),
@@ -95,19 +95,29 @@ BOOKS_BUGS = (
     Bug(
         "an adapter's past unsaid",
         "a run goes on from an adapter that something else trained, and its statement says nothing",
-        (Patch("dpacc.starting_point", "notes = [_TRAINED] if trained else []", "notes = []"),),
-        (f"{DPACC}/test_starting_point.py::test_an_adapter_that_was_trained_before_is_said_to_be",),
+        (
+            Patch(
+                "dpacc.step.admission.starting_point",
+                "notes = [_TRAINED] if trained else []",
+                "notes = []",
+            ),
+        ),
+        (
+            f"{DPACC}/step/admission/test_starting_point.py::test_an_adapter_that_was_trained_before_is_said_to_be",
+        ),
     ),
     Bug(
         "a run's own past held against it",
         "a run that goes on says that its adapter was trained outside its guarantee",
         (
             Patch(
-                "dpacc.engine",
+                "dpacc.step.engine",
                 "self._trained_before and not self._books.steps_charged",
                 "is_trained(self._model)",
             ),
         ),
-        (f"{DPACC}/test_starting_point.py::test_a_run_that_goes_on_was_not_trained_before",),
+        (
+            f"{DPACC}/step/admission/test_starting_point.py::test_a_run_that_goes_on_was_not_trained_before",
+        ),
     ),
 )

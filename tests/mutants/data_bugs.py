@@ -6,10 +6,10 @@ from tests.mutants.bug import Bug
 from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
-_RECORDS = f"{DPACC}/test_records.py"
+_RECORDS = f"{DPACC}/data/test_records.py"
 _TRAIN = "tests/recipes/test_train.py"
 _INTERRUPTED = "tests/recipes/test_train_interrupted.py"
-_SPANS = f"{DPACC}/test_chat_spans.py"
+_SPANS = f"{DPACC}/data/test_chat_spans.py"
 
 DATA_BUGS = (
     Bug(
@@ -17,13 +17,13 @@ DATA_BUGS = (
         "publishing one example drawn at random counts as private",
         (
             Patch(
-                "dpacc_accounting.small_delta",
+                "dpacc_accounting.pricing.small_delta",
                 "if delta * dataset_size >= 1 and dataset_size > 1:",
                 "if delta * dataset_size > dataset_size:",
             ),
         ),
         (
-            "tests/accounting/test_small_delta.py::"
+            "tests/accounting/pricing/test_small_delta.py::"
             "test_every_solver_refuses_one_in_n_and_warns_above_what_n_asks",
         ),
     ),
@@ -32,7 +32,7 @@ DATA_BUGS = (
         "a run that stops after its first charge takes its ledger with it",
         (
             Patch(
-                "dpacc.artifacts",
+                "dpacc.artifacts.run_folder",
                 "    return not any(record.releases for record in records)\n",
                 "    return True\n",
             ),
@@ -44,21 +44,25 @@ DATA_BUGS = (
         "a job that is queued again spends ε anew where it could go on",
         (
             Patch(
-                "dpacc.earlier_runs",
+                "dpacc.artifacts.earlier_runs",
                 "    found = _charged(Path(output_dir).expanduser(), name)\n",
                 "    found: dict[Path, LedgerRecord] = {}\n",
             ),
         ),
         (
-            f"{DPACC}/test_earlier_runs.py::"
+            f"{DPACC}/artifacts/test_earlier_runs.py::"
             "test_a_run_that_can_go_on_is_offered_and_no_second_budget_spent",
-            f"{DPACC}/test_earlier_runs.py::test_all_runs_of_one_name_are_priced_together",
+            f"{DPACC}/artifacts/test_earlier_runs.py::test_all_runs_of_one_name_are_priced_together",
         ),
     ),
     Bug(
         "keys of a record shown",
         "an error lists what single records call their fields, which may be people's names",
-        (Patch("dpacc.records", "else shared & record.keys()", "else shared | record.keys()"),),
+        (
+            Patch(
+                "dpacc.data.records", "else shared & record.keys()", "else shared | record.keys()"
+            ),
+        ),
         (f"{_RECORDS}::test_names_that_could_be_somebodys_are_not_listed",),
     ),
     Bug(
@@ -66,19 +70,19 @@ DATA_BUGS = (
         "the tokenizer warns of a private text with the number of its tokens",
         (
             Patch(
-                "dpacc.supervision",
+                "dpacc.data.supervision",
                 "return tokenizer(text, truncation=True, max_length=_ALL_TOKENS, **options)",
                 "return tokenizer(text, **options)",
             ),
         ),
-        (f"{DPACC}/test_supervision.py::test_the_length_of_a_private_text_is_not_shown",),
+        (f"{DPACC}/data/test_supervision.py::test_the_length_of_a_private_text_is_not_shown",),
     ),
     Bug(
         "a turn of weight 0 is learned",
         "what its owner marked as read only moves the adapters",
         (
             Patch(
-                "dpacc.chats",
+                "dpacc.data.chats",
                 ' and message.get("weight") != 0\n',
                 "\n",
             ),

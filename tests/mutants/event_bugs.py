@@ -6,9 +6,9 @@ from tests.mutants.bug import Bug
 from tests.mutants.planting import Patch
 
 HERE = "tests/accounting"
-PURE = f"{HERE}/test_pure.py"
-FINITE = f"{HERE}/test_finite_mechanisms.py"
-SEVERAL = f"{HERE}/test_several_participations.py"
+PURE = f"{HERE}/pricing/test_outright_claims.py"
+FINITE = f"{HERE}/events/test_finite_mechanisms.py"
+SEVERAL = f"{HERE}/pld/test_several_participations.py"
 
 EVENT_BUGS = (
     Bug(
@@ -16,7 +16,7 @@ EVENT_BUGS = (
         "a mixture's pure ε is its largest event's, not its smallest's",
         (
             Patch(
-                "dpacc_accounting.pure",
+                "dpacc_accounting.pricing.outright_claims",
                 "    return Claim(max(claim.epsilon for _, claim in likely), lost)\n",
                 "    return Claim(min(claim.epsilon for _, claim in likely), lost)\n",
             ),
@@ -28,7 +28,7 @@ EVENT_BUGS = (
         "under replace-one the output without the unit need not lie between the other two",
         (
             Patch(
-                "dpacc_accounting.pure",
+                "dpacc_accounting.pricing.outright_claims",
                 "    if whole.epsilon > 700 or not hidden:\n",
                 "    if whole.epsilon > 700:\n",
             ),
@@ -40,7 +40,7 @@ EVENT_BUGS = (
         "a sum of fractions becomes the nearest float, which may lie below it",
         (
             Patch(
-                "dpacc_accounting.pure",
+                "dpacc_accounting.pricing.outright_claims",
                 "    return near if Fraction(near) >= value else math.nextafter(near, math.inf)\n",
                 "    return near\n",
             ),
@@ -52,7 +52,7 @@ EVENT_BUGS = (
         "an (ε, δ)-private mechanism is priced as an ε-private one",
         (
             Patch(
-                "dpacc_accounting.finite_laws",
+                "dpacc_accounting.pld.finite_losses",
                 "            return losses, masses * (1 - delta), delta\n",
                 "            return losses, masses, 0.0\n",
             ),
@@ -67,7 +67,7 @@ EVENT_BUGS = (
         "two candidates' cost is taken for the most that any choice costs",
         (
             Patch(
-                "dpacc_accounting.finite_laws",
+                "dpacc_accounting.pld.finite_losses",
                 "        if not above and isinstance(mechanism, PermuteAndFlip):\n",
                 "        if isinstance(mechanism, PermuteAndFlip):\n",
             ),
@@ -79,7 +79,7 @@ EVENT_BUGS = (
         "a unit in k of t steps is priced as if one block were all",
         (
             Patch(
-                "dpacc_accounting.composition",
+                "dpacc_accounting.events.flattening",
                 "                _collect(once, times * blocks, counts, others)\n",
                 "                _collect(once, times, counts, others)\n",
             ),
@@ -95,35 +95,37 @@ EVENT_BUGS = (
         "the divergence of ρ-zCDP at order α is ρ·α, not ρ·(α − 1)",
         (
             Patch(
-                "dpacc_accounting.renyi",
+                "dpacc_accounting.renyi.divergence",
                 "            return xi + rho * orders\n",
                 "            return xi + rho * (orders - 1)\n",
             ),
         ),
-        (f"{HERE}/test_zcdp.py::test_it_is_dp_accountings[0.0]",),
+        (f"{HERE}/pricing/test_zcdp.py::test_it_is_dp_accountings[0.0]",),
     ),
     Bug(
         "peaks between the nodes",
         "with little noise a Rényi moment is read off nodes that step over its peak",
         (
             Patch(
-                "dpacc_accounting.rdp",
+                "dpacc_accounting.renyi.sampled_gaussian",
                 "        return _log_moment_between(q, shift, order)\n",
                 "        pass\n",
             ),
         ),
-        (f"{HERE}/test_rdp.py::test_little_noise_is_not_missed_between_nodes[2.5-1e-06]",),
+        (
+            f"{HERE}/renyi/test_sampled_gaussian.py::test_little_noise_is_not_missed_between_nodes[2.5-1e-06]",
+        ),
     ),
     Bug(
         "adjacency forgotten at little noise",
         "what no grid can hold is priced under an adjacency that no pair is known for",
         (
             Patch(
-                "dpacc_accounting.pld",
+                "dpacc_accounting.pricing.certified_bounds",
                 "    require_adjacency(event=event, adjacency=adjacency)\n    if not resolved(",
                 "    if not resolved(",
             ),
         ),
-        (f"{HERE}/test_event_extremes.py::test_adjacency_is_refused_at_any_noise[0.001]",),
+        (f"{HERE}/pld/test_event_extremes.py::test_adjacency_is_refused_at_any_noise[0.001]",),
     ),
 )

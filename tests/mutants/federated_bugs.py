@@ -7,8 +7,8 @@ from tests.mutants.bug import Bug
 from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
-_SERVER = f"{DPACC}/federated/test_server.py"
-_CENTRAL = f"{DPACC}/federated/test_client_level.py"
+_SERVER = f"{DPACC}/federated/server/test_federated_server.py"
+_CENTRAL = f"{DPACC}/federated/aggregation/test_client_level.py"
 _LEARNS = f"{DPACC}/federated/test_what_a_server_learns.py"
 _BUDGETS = f"{DPACC}/federated/test_budgets.py"
 
@@ -18,7 +18,7 @@ FEDERATED_BUGS = (
         "a client's update leaves although its ledger could not be written",
         (
             Patch(
-                "dpacc.federated.local_training",
+                "dpacc.federated.clients.local_training",
                 "        except BaseException:\n            self._steps = None  # the next request goes on where the ledger stands\n            raise\n",
                 "        except Exception:\n            taken += 1\n",
             ),
@@ -30,7 +30,7 @@ FEDERATED_BUGS = (
         "a client that restarts forgets what it has spent",
         (
             Patch(
-                "dpacc.federated.local_training",
+                "dpacc.federated.clients.local_training",
                 'ledger=folder / "ledger.jsonl"',
                 'ledger=folder / f"ledger-{id(self)}.jsonl"',
             ),
@@ -42,7 +42,7 @@ FEDERATED_BUGS = (
         "a request that was answered already is answered with a second update, from fresh draws",
         (
             Patch(
-                "dpacc.federated.client",
+                "dpacc.federated.clients.private_client",
                 "update = self._last.find(lambda kept: kept == request)",
                 "update = None",
             ),
@@ -66,7 +66,7 @@ FEDERATED_BUGS = (
         "a number computed from private texts, without noise, stands beside the books",
         (
             Patch(
-                "dpacc.federated.client",
+                "dpacc.federated.clients.private_client",
                 '"steps-charged": training.steps_charged,',
                 '"steps-charged": training.steps_charged,\n                "tokens": sum(len(str(each)) for each in training._examples),',
             ),
@@ -90,7 +90,7 @@ FEDERATED_BUGS = (
         "a client's noise is sized for 2ε",
         (
             Patch(
-                "dpacc.federated.local_training",
+                "dpacc.federated.clients.local_training",
                 "target_epsilon=config.epsilon",
                 "target_epsilon=2 * config.epsilon",
             ),
@@ -102,7 +102,7 @@ FEDERATED_BUGS = (
         "the server averages updates of clients that spend more than it promises",
         (
             Patch(
-                "dpacc.federated.strategy",
+                "dpacc.federated.server.strategy",
                 "books.delta != budget.delta or books.epsilon_budget > budget.epsilon",
                 "books.delta != budget.delta",
             ),
@@ -114,7 +114,9 @@ FEDERATED_BUGS = (
         "a client that adds no noise answers a server that adds none either",
         (
             Patch(
-                "dpacc.federated.plain_client", 'if asked.get("privacy") != "client":', "if False:"
+                "dpacc.federated.clients.trusting_client",
+                'if asked.get("privacy") != "client":',
+                "if False:",
             ),
         ),
         (f"{_CENTRAL}::test_the_two_modes_are_never_mixed",),
@@ -124,7 +126,7 @@ FEDERATED_BUGS = (
         "one client's update may be as long as it likes",
         (
             Patch(
-                "dpacc.federated.client_level",
+                "dpacc.federated.aggregation.client_level",
                 "total += self._clipped(flat(update) - before)",
                 "total += flat(update) - before",
             ),
@@ -139,7 +141,7 @@ FEDERATED_BUGS = (
         "the noise is added to the mean as if it were for the sum divided once more",
         (
             Patch(
-                "dpacc.federated.client_level",
+                "dpacc.federated.aggregation.client_level",
                 "self._privacy.clipping_norm * noise\n",
                 "self._privacy.clipping_norm * noise / self._denominator\n",
             ),
@@ -151,7 +153,7 @@ FEDERATED_BUGS = (
         "every round draws the same noise",
         (
             Patch(
-                "dpacc.federated.client_level",
+                "dpacc.federated.aggregation.client_level",
                 "secret=self._secret, step=step, count",
                 "secret=self._secret, step=0, count",
             ),
@@ -163,7 +165,7 @@ FEDERATED_BUGS = (
         "the clipped sum is divided by how many took part, which is private",
         (
             Patch(
-                "dpacc.federated.client_level",
+                "dpacc.federated.aggregation.client_level",
                 "before + total / self._denominator",
                 "before + total / max(len(updates), 1)",
             ),
@@ -175,7 +177,7 @@ FEDERATED_BUGS = (
         "a round that nobody joined leaves the adapter as it is",
         (
             Patch(
-                "dpacc.federated.strategy",
+                "dpacc.federated.server.strategy",
                 "due = bool(updates) or self._budget is None",
                 "due = bool(updates)",
             ),
@@ -187,7 +189,7 @@ FEDERATED_BUGS = (
         "the server charges a sampling rate that it divides by the number of clients",
         (
             Patch(
-                "dpacc.federated.client_level",
+                "dpacc.federated.aggregation.client_level",
                 "PoissonSampled(probability=sampling_rate, event=noise)",
                 "PoissonSampled(probability=sampling_rate / clients, event=noise)",
             ),

@@ -7,9 +7,9 @@ from tests.mutants.bug import Bug
 from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
-_CODE = f"{DPACC}/test_remote_code.py"
+_CODE = f"{DPACC}/recipe/test_remote_code.py"
 _LEARNS = f"{DPACC}/federated/test_what_a_server_learns.py"
-_FORGOT = f"{DPACC}/federated/test_forgotten_books.py"
+_FORGOT = f"{DPACC}/federated/clients/test_forgotten_books.py"
 _WHO = f"{DPACC}/federated/test_who_took_part.py"
 _NODE = f"{DPACC}/federated/test_deployment.py"
 _ONCE = f"{DPACC}/federated/secure_sum/test_one_sum_a_round.py"
@@ -21,12 +21,12 @@ FEDERATION_HOLE_BUGS = (
         "whoever answers a terminal's question lets a folder's Python run beside the data",
         (
             Patch(
-                "dpacc.models",
+                "dpacc.recipe.models",
                 "output_loading_info=True, trust_remote_code=False, **options",
                 "output_loading_info=True, **options",
             ),
             Patch(
-                "dpacc.pretrained",
+                "dpacc.recipe.pretrained",
                 "source, trust_remote_code=False\n",
                 "source\n",
             ),
@@ -53,7 +53,7 @@ FEDERATION_HOLE_BUGS = (
         "records are read by the tokenizer of whatever model the server names, and the answer says whether one could not be",
         (
             Patch(
-                "dpacc.federated.client",
+                "dpacc.federated.clients.private_client",
                 "base=self._base or load_own_base(self._config),",
                 "base=load_own_base(__import__('dataclasses').replace(self._config, model=str(asked.get('model', self._config.model)))),",
             ),
@@ -89,7 +89,7 @@ FEDERATION_HOLE_BUGS = (
         "beside its update a client sends how many rows it holds, as averages with weights want",
         (
             Patch(
-                "dpacc.federated.client",
+                "dpacc.federated.clients.private_client",
                 '"steps-taken": update.steps,',
                 '"steps-taken": update.steps,\n                "num-examples": len(training._examples),',
             ),
@@ -110,7 +110,7 @@ FEDERATION_HOLE_BUGS = (
         "one update goes into two sums, which differ by whoever is in one of them alone",
         (
             Patch(
-                "dpacc.federated.secure_sum.client",
+                "dpacc.federated.secure_sum.summing_client",
                 "self._rounds.refuse_second(packing.run, packing.number)",
                 "pass",
             ),
@@ -134,7 +134,7 @@ FEDERATION_HOLE_BUGS = (
         "a client whose ledger was restored takes steps again that a server has seen",
         (
             Patch(
-                "dpacc.federated.client",
+                "dpacc.federated.clients.private_client",
                 "or training.steps_charged < seen:",
                 "or False:",
             ),
@@ -146,7 +146,7 @@ FEDERATION_HOLE_BUGS = (
         "steps that a restored ledger counts twice as one are priced once",
         (
             Patch(
-                "dpacc.federated.history",
+                "dpacc.federated.server.history",
                 "max(each.steps_charged - seen, each.steps_taken)",
                 "max(each.steps_charged - seen, 0)",
             ),
@@ -161,7 +161,7 @@ FEDERATION_HOLE_BUGS = (
         "the server uses an update that its client's ledger does not hold",
         (
             Patch(
-                "dpacc.federated.strategy",
+                "dpacc.federated.server.strategy",
                 "if known.steps_charged >= seen + known.steps_taken:",
                 "if True:",
             ),
@@ -200,7 +200,7 @@ FEDERATION_HOLE_BUGS = (
         "a node that says another's name is given its place in the books",
         (
             Patch(
-                "dpacc.federated.history",
+                "dpacc.federated.server.history",
                 "known = said if said not in self.nodes else",
                 "known = said if True else",
             ),
@@ -212,7 +212,7 @@ FEDERATION_HOLE_BUGS = (
         "the file of the shared adapter, which may be published, says who took part",
         (
             Patch(
-                "dpacc.federated.kept_state",
+                "dpacc.federated.server.kept_state",
                 "save_file(state.arrays, adapter)",
                 'save_file(state.arrays, adapter, metadata={"history": json.dumps(state.history.to_json())})',
             ),
@@ -224,7 +224,7 @@ FEDERATION_HOLE_BUGS = (
         "a client that protects whole patients is listed with an epsilon for one example",
         (
             Patch(
-                "dpacc_accounting.federation",
+                "dpacc_accounting.federation.guarantees",
                 "server=replace(server[name], unit=units[name]).noted(notes[name]),",
                 "server=server[name].noted(notes[name]),",
             ),
@@ -236,7 +236,7 @@ FEDERATION_HOLE_BUGS = (
         "a client whose noise shrank between rounds is priced as if it had kept what it began with",
         (
             Patch(
-                "dpacc.federated.history",
+                "dpacc.federated.server.history",
                 "**({} if noise == first else noise),",
                 "",
             ),

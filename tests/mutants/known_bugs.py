@@ -12,13 +12,13 @@ KNOWN_BUGS = (
         "the loss is a mean over all tokens of the micro-batch",
         (
             Patch(
-                "dpacc.losses",
+                "dpacc.losses.per_example",
                 "dense.sum(dim=1) / supervised.sum(dim=1).clamp(min=1)",
                 "dense.sum(dim=1) / supervised.sum().clamp(min=1)",
             ),
         ),
         (
-            f"{DPACC}/test_losses.py::test_a_loss_does_not_depend_on_its_neighbours",
+            f"{DPACC}/losses/test_per_example.py::test_a_loss_does_not_depend_on_its_neighbours",
             f"{ENGINE}::test_the_cut_into_micro_batches_does_not_change_the_sum",
         ),
         known=True,
@@ -27,12 +27,24 @@ KNOWN_BUGS = (
         "deaf coupling probe",
         "the probe sees that examples are coupled and says nothing",
         (
-            Patch("dpacc.probe_verdict", "if not changes.others <= unequal:", "if False:"),
-            Patch("dpacc.probe_verdict", "if not changes.among <= self.other_shapes:", "if False:"),
-            Patch("dpacc.probe_verdict", "if not changes.leaked <= _EXACT:", "if False:"),
+            Patch(
+                "dpacc.step.admission.probe_verdict",
+                "if not changes.others <= unequal:",
+                "if False:",
+            ),
+            Patch(
+                "dpacc.step.admission.probe_verdict",
+                "if not changes.among <= self.other_shapes:",
+                "if False:",
+            ),
+            Patch(
+                "dpacc.step.admission.probe_verdict",
+                "if not changes.leaked <= _EXACT:",
+                "if False:",
+            ),
         ),
         (
-            f"{DPACC}/test_probe.py::test_the_verdict_allows_rounding_and_nothing_more",
+            f"{DPACC}/step/admission/test_coupling_probe.py::test_the_verdict_allows_rounding_and_nothing_more",
             f"{ENGINE}::test_coupled_losses_are_refused_before_the_first_step",
         ),
         known=True,
@@ -42,7 +54,7 @@ KNOWN_BUGS = (
         "each step takes the next batch of a shuffled order, and is priced as Poisson",
         (
             Patch(
-                "dpacc.sampling",
+                "dpacc.randomness.sampling",
                 "return np.flatnonzero(stream.words(start=0, count=self.dataset_size) < threshold)",
                 "epoch = self.secret.stream(purpose='sampling', step=0)\n"
                 "        order = np.argsort(epoch.words(start=0, count=self.dataset_size))\n"
@@ -53,8 +65,8 @@ KNOWN_BUGS = (
         ),
         (
             DOCTOR,
-            f"{DPACC}/test_sampling.py::test_batch_sizes_are_binomial",
-            f"{DPACC}/test_sampling.py::test_examples_join_equally_often_and_independently",
+            f"{DPACC}/randomness/test_sampling.py::test_batch_sizes_are_binomial",
+            f"{DPACC}/randomness/test_sampling.py::test_examples_join_equally_often_and_independently",
         ),
         known=True,
         quick=True,
@@ -64,12 +76,12 @@ KNOWN_BUGS = (
         "ranks draw their own samples and their own noise",
         (
             Patch(
-                "dpacc.engine",
+                "dpacc.step.engine",
                 "RunSecret(ranks.share_from_main(secrets.token_bytes(SECRET_BYTES)))",
                 "RunSecret(secrets.token_bytes(SECRET_BYTES))",
             ),
         ),
-        (f"{DPACC}/test_two_ranks.py::test_ranks_share_a_fresh_secret",),
+        (f"{DPACC}/step/test_two_ranks.py::test_ranks_share_a_fresh_secret",),
         known=True,
         ranks=True,
     ),
@@ -78,7 +90,7 @@ KNOWN_BUGS = (
         "all ranks take the first rank's share, so that its examples count twice",
         (
             Patch(
-                "dpacc.micro_batches",
+                "dpacc.step.micro_batches",
                 "cut[self._accelerator.process_index]",
                 "cut[0]",
             ),
@@ -92,7 +104,7 @@ KNOWN_BUGS = (
         "a step in which nobody joined is passed over",
         (
             Patch(
-                "dpacc.engine",
+                "dpacc.step.engine",
                 "            total = self._zero_sum()\n",
                 "            if not drawn:\n                continue\n"
                 "            total = self._zero_sum()\n",
@@ -106,7 +118,7 @@ KNOWN_BUGS = (
         "a step in which nobody joined releases zeros",
         (
             Patch(
-                "dpacc.release",
+                "dpacc.step.release",
                 "self._wire.part(self._noise(index))",
                 "self._wire.part(self._noise(index)) * bool(total.any())",
             ),
@@ -122,11 +134,11 @@ KNOWN_BUGS = (
         "each rank adds noise before the reduction",
         (
             Patch(
-                "dpacc.release",
+                "dpacc.step.release",
                 "self._wire.sum(clipped)",
                 "self._wire.sum(clipped + self._noise(index))",
             ),
-            Patch("dpacc.release", "self._wire.part(self._noise(index))", "0.0"),
+            Patch("dpacc.step.release", "self._wire.part(self._noise(index))", "0.0"),
         ),
         (TWO_RANKS,),
         known=True,
@@ -137,7 +149,7 @@ KNOWN_BUGS = (
         "a setting that a user may choose divides the noise, here by 1.3",
         (
             Patch(
-                "dpacc.release",
+                "dpacc.step.release",
                 "self._plan.gradient_noise_multiplier * self.bound.value",
                 "self._plan.gradient_noise_multiplier * self.bound.value / 1.3",
             ),
@@ -150,14 +162,14 @@ KNOWN_BUGS = (
         "an example with a NaN gradient wipes out the whole sum",
         (
             Patch(
-                "dpacc.clipping",
+                "dpacc.step.clipping",
                 "return torch.where(finite, scales, 0.0).expand_as(squares)",
                 "return scales.expand_as(squares)",
             ),
         ),
         (
             DOCTOR,
-            f"{DPACC}/test_clipping.py::test_a_non_finite_unit_contributes_zero",
+            f"{DPACC}/step/test_clipping.py::test_a_non_finite_unit_contributes_zero",
             f"{ENGINE}::test_one_example_changes_the_sum_by_at_most_c[NaN-flat]",
         ),
         known=True,
@@ -167,12 +179,12 @@ KNOWN_BUGS = (
         "a NaN sum becomes a step without any noise",
         (
             Patch(
-                "dpacc.clipping",
+                "dpacc.step.clipping",
                 "return torch.where(finite, scales, 0.0).expand_as(squares)",
                 "return scales.expand_as(squares)",
             ),
             Patch(
-                "dpacc.release",
+                "dpacc.step.release",
                 "gradient = total[: self._width] / self._plan.expected_batch_size",
                 "gradient = total[: self._width].nan_to_num() / self._plan.expected_batch_size",
             ),
@@ -189,14 +201,14 @@ KNOWN_BUGS = (
         "a resumed run forgets what its ledger holds",
         (
             Patch(
-                "dpacc.books",
+                "dpacc.step.run_ledger",
                 "self.steps_charged, self.notes = self._ledger.steps_charged, self._ledger.notes",
                 "self.steps_charged, self.notes = 0, self._ledger.notes",
             ),
         ),
         (
-            f"{DPACC}/test_engine_ledger.py::test_a_spent_ledger_stops_the_next_run",
-            f"{DPACC}/test_resumption.py::test_a_shortened_ledger_is_refused",
+            f"{DPACC}/step/test_engine_ledger.py::test_a_spent_ledger_stops_the_next_run",
+            f"{DPACC}/step/test_resumption.py::test_a_shortened_ledger_is_refused",
         ),
         known=True,
     ),
@@ -205,7 +217,7 @@ KNOWN_BUGS = (
         "every run has the same secret, so that a resumed step adds old noise to other data",
         (
             Patch(
-                "dpacc.engine",
+                "dpacc.step.engine",
                 "RunSecret(ranks.share_from_main(secrets.token_bytes(SECRET_BYTES)))",
                 "RunSecret(bytes(SECRET_BYTES))",
             ),
@@ -218,14 +230,14 @@ KNOWN_BUGS = (
         "a layer's gradient is written twice, as hooks do under activation checkpointing",
         (
             Patch(
-                "dpacc.adapters",
+                "dpacc.layers.adapters",
                 "            buffer.write(weight_slot, buffer.products(gradient, input))\n",
                 "            buffer.write(weight_slot, buffer.products(gradient, input))\n"
                 "            buffer.write(weight_slot, buffer.products(gradient, input))\n",
             ),
         ),
         (
-            f"{DPACC}/test_adapters.py::test_one_pass_equals_loop_under_activation_checkpointing[llama]",
+            f"{DPACC}/layers/test_adapters.py::test_one_pass_equals_loop_under_activation_checkpointing[llama]",
         ),
         known=True,
     ),
@@ -234,23 +246,23 @@ KNOWN_BUGS = (
         "a layer that took no part keeps the last micro-batch's gradients",
         (
             Patch(
-                "dpacc.strategies",
+                "dpacc.step.strategies",
                 "        kept = self._keep(",
                 "        kept = self.__dict__.get('left') or self._keep(",
             ),
             Patch(
-                "dpacc.strategies",
+                "dpacc.step.strategies",
                 "        with self._buffer.open(examples=len(losses), sink=kept, owners=owners):\n",
                 "        self.left = kept\n"
                 "        with self._buffer.open(examples=len(losses), sink=kept, owners=owners):\n",
             ),
             Patch(
-                "dpacc.gradients",
+                "dpacc.layers.gradient_buffer",
                 "        while self.blocks:\n            slot, block = self.blocks.popitem()\n",
                 "        for slot, block in self.blocks.items():\n",
             ),
         ),
-        (f"{DPACC}/test_adapters.py::test_an_unused_layer_is_zero_not_left_over",),
+        (f"{DPACC}/layers/test_adapters.py::test_an_unused_layer_is_zero_not_left_over",),
         known=True,
     ),
     Bug(
@@ -258,7 +270,7 @@ KNOWN_BUGS = (
         "noise beyond the first chunk comes from a generator that anybody can predict",
         (
             Patch(
-                "dpacc.noise",
+                "dpacc.randomness.gaussian_noise",
                 "        normals[start:stop] = _box_muller(stream, start, stop - start)\n",
                 "        normals[start:stop] = (\n"
                 "            _box_muller(stream, start, stop - start)\n"
@@ -267,7 +279,7 @@ KNOWN_BUGS = (
                 "        )\n",
             ),
         ),
-        (f"{DPACC}/test_wiring.py::test_noise_beyond_the_first_chunk_is_keyed_too",),
+        (f"{DPACC}/step/test_wiring.py::test_noise_beyond_the_first_chunk_is_keyed_too",),
         known=True,
     ),
     Bug(
@@ -275,28 +287,28 @@ KNOWN_BUGS = (
         "the exact mean loss of each micro-batch goes to the log",
         (
             Patch(
-                "dpacc.logical_step",
+                "dpacc.step.logical_step",
                 "            self._take(losses)\n",
                 "            print(f'loss {float(losses.detach().mean()):.4f}')\n"
                 "            self._take(losses)\n",
             ),
         ),
-        (f"{DPACC}/test_wiring.py::test_nothing_that_is_shown_depends_on_the_data",),
+        (f"{DPACC}/step/test_wiring.py::test_nothing_that_is_shown_depends_on_the_data",),
         known=True,
         quick=True,
     ),
     Bug(
         "BatchNorm admitted",
         "a layer that mixes the examples of a batch trains along",
-        (Patch("dpacc.admission", "    _refuse_batch_norm(model)\n", ""),),
-        (f"{DPACC}/test_admission.py::test_batch_norm_is_refused_even_when_frozen",),
+        (Patch("dpacc.step.admission.trainable", "    _refuse_batch_norm(model)\n", ""),),
+        (f"{DPACC}/step/admission/test_trainable.py::test_batch_norm_is_refused_even_when_frozen",),
         known=True,
     ),
     Bug(
         "router loss admitted",
         "a balance loss over all examples is added to each",
-        (Patch("dpacc.admission", "    _refuse_router_losses(model)\n", ""),),
-        (f"{DPACC}/test_admission.py::test_router_balance_losses_are_refused",),
+        (Patch("dpacc.step.admission.trainable", "    _refuse_router_losses(model)\n", ""),),
+        (f"{DPACC}/step/admission/test_trainable.py::test_router_balance_losses_are_refused",),
         known=True,
     ),
     Bug(
@@ -304,26 +316,28 @@ KNOWN_BUGS = (
         "adapters loaded after prepare() are never updated, or without privacy",
         (
             Patch(
-                "dpacc.engine",
+                "dpacc.step.engine",
                 "        refuse_replaced_adapters(self._model, self._parameters)\n",
                 "",
             ),
         ),
-        (f"{DPACC}/test_wiring.py::test_adapters_replaced_while_training_stop_the_step",),
+        (f"{DPACC}/step/test_wiring.py::test_adapters_replaced_while_training_stop_the_step",),
         known=True,
     ),
     Bug(
         "head without a rule",
         "a trainable layer that no rule covers is updated with its raw gradient",
-        (Patch("dpacc.admission", "    _require_per_example_rules(model)\n", ""),),
-        (f"{DPACC}/test_admission.py::test_a_trainable_layer_without_a_rule_is_refused",),
+        (Patch("dpacc.step.admission.trainable", "    _require_per_example_rules(model)\n", ""),),
+        (
+            f"{DPACC}/step/admission/test_trainable.py::test_a_trainable_layer_without_a_rule_is_refused",
+        ),
         known=True,
     ),
     Bug(
         "raw gradients let through",
         "a weight used outside its layer gets an unclipped gradient",
-        (Patch("dpacc.engine", "        refuse_raw_gradients(self._model)\n", ""),),
-        (f"{DPACC}/test_wiring.py::test_a_raw_gradient_stops_the_step",),
+        (Patch("dpacc.step.engine", "        refuse_raw_gradients(self._model)\n", ""),),
+        (f"{DPACC}/step/test_wiring.py::test_a_raw_gradient_stops_the_step",),
         known=True,
     ),
 )

@@ -14,7 +14,7 @@ OWN_BUGS = (
         "the sum of a micro-batch is clipped, not each gradient in it",
         (
             Patch(
-                "dpacc.accumulation",
+                "dpacc.step.accumulation",
                 "        add_clipped(total=self._gradients, blocks=blocks, scales=scales)\n",
                 "        summed = torch.zeros_like(self._gradients)\n"
                 "        for slot, block in blocks.items():\n"
@@ -35,14 +35,14 @@ OWN_BUGS = (
         "per-layer clipping gives every layer C instead of C/√K",
         (
             Patch(
-                "dpacc.clipping",
+                "dpacc.step.clipping",
                 "share = max_grad_norm / math.sqrt(squares.shape[1])",
                 "share = max_grad_norm",
             ),
         ),
         (
             DOCTOR,
-            f"{DPACC}/test_clipping.py::test_per_layer_clipping_bounds_each_layer_by_its_share",
+            f"{DPACC}/step/test_clipping.py::test_per_layer_clipping_bounds_each_layer_by_its_share",
         ),
     ),
     Bug(
@@ -50,14 +50,14 @@ OWN_BUGS = (
         "the last layer's gradient is scaled but not measured",
         (
             Patch(
-                "dpacc.clipping",
+                "dpacc.step.clipping",
                 "norms = squares.sum(dim=1, keepdim=True).sqrt()",
                 "norms = squares[:, : max(1, squares.shape[1] - 1)].sum(dim=1, keepdim=True).sqrt()",
             ),
         ),
         (
             DOCTOR,
-            f"{DPACC}/test_clipping.py::test_one_unit_never_exceeds_the_bound",
+            f"{DPACC}/step/test_clipping.py::test_one_unit_never_exceeds_the_bound",
             f"{ENGINE}::test_the_sum_is_that_of_clipped_gradients",
         ),
     ),
@@ -66,7 +66,7 @@ OWN_BUGS = (
         "the noise on the sum shrinks with the number of ranks",
         (
             Patch(
-                "dpacc.release",
+                "dpacc.step.release",
                 "self._plan.gradient_noise_multiplier * self.bound.value",
                 "self._plan.gradient_noise_multiplier * self.bound.value "
                 "/ self._accelerator.num_processes",
@@ -80,14 +80,14 @@ OWN_BUGS = (
         "two steps in a row draw the same noise",
         (
             Patch(
-                "dpacc.release",
+                "dpacc.step.release",
                 "standard_normals(secret=self._secret, step=index, count=count, threads=threads)",
                 "standard_normals(secret=self._secret, step=index // 2, count=count, threads=threads)",
             ),
         ),
         (
             DOCTOR,
-            f"{DPACC}/test_wiring.py::test_the_noise_of_a_run_is_white_across_steps",
+            f"{DPACC}/step/test_wiring.py::test_the_noise_of_a_run_is_white_across_steps",
         ),
     ),
     Bug(
@@ -95,7 +95,7 @@ OWN_BUGS = (
         "the noise is σ where it should be σC",
         (
             Patch(
-                "dpacc.release",
+                "dpacc.step.release",
                 "self._plan.gradient_noise_multiplier * self.bound.value",
                 "self._plan.gradient_noise_multiplier",
             ),
@@ -110,19 +110,19 @@ OWN_BUGS = (
         "Box–Muller takes the same uniform for the radius and the angle",
         (
             Patch(
-                "dpacc.noise",
+                "dpacc.randomness.gaussian_noise",
                 "angle = (2.0 * np.pi) * uniforms[1::2]",
                 "angle = (2.0 * np.pi) * uniforms[0::2]",
             ),
         ),
-        (f"{DPACC}/test_noise.py::test_the_noise_is_standard_normal",),
+        (f"{DPACC}/randomness/test_gaussian_noise.py::test_the_noise_is_standard_normal",),
     ),
     Bug(
         "tail micro-batch dropped",
         "the last micro-batch of every step is left out",
         (
             Patch(
-                "dpacc.micro_batches",
+                "dpacc.step.micro_batches",
                 "for positions in mine]",
                 "for positions in mine[: max(1, len(mine) - 1)]]",
             ),
@@ -133,17 +133,19 @@ OWN_BUGS = (
         "charged after the update",
         "the ledger is written when the adapters have moved already",
         (
-            Patch("dpacc.release", "        line = self._charge(index)\n", '        line = ""\n'),
             Patch(
-                "dpacc.release",
+                "dpacc.step.release", "        line = self._charge(index)\n", '        line = ""\n'
+            ),
+            Patch(
+                "dpacc.step.release",
                 "        self._backend.update(self._parameters, gradient)\n",
                 "        self._backend.update(self._parameters, gradient)\n"
                 "        self._charge(index)\n",
             ),
         ),
         (
-            f"{DPACC}/test_engine_ledger.py::test_dying_between_charge_and_update_leaves_the_charge",
-            f"{DPACC}/test_engine_ledger.py::test_a_ledger_that_cannot_be_written_stops_the_step",
+            f"{DPACC}/step/test_engine_ledger.py::test_dying_between_charge_and_update_leaves_the_charge",
+            f"{DPACC}/step/test_engine_ledger.py::test_a_ledger_that_cannot_be_written_stops_the_step",
         ),
     ),
     Bug(
@@ -151,7 +153,7 @@ OWN_BUGS = (
         "gradients are measured with eight bits and scaled with all of them",
         (
             Patch(
-                "dpacc.gradients",
+                "dpacc.layers.gradient_buffer",
                 "self.squares[:, slot.index] = kept.square().sum(dim=1)",
                 "self.squares[:, slot.index] = kept.bfloat16().square().sum(dim=1)",
             ),
@@ -164,10 +166,10 @@ OWN_BUGS = (
     Bug(
         "shared gradients overwritten",
         "a layer that is used twice keeps the gradient of one use only",
-        (Patch("dpacc.gradients", "].add_(block)", "].copy_(block)"),),
+        (Patch("dpacc.layers.gradient_buffer", "].add_(block)", "].copy_(block)"),),
         (
-            f"{DPACC}/test_adapters.py::test_a_layer_used_twice_adds_up",
-            f"{DPACC}/test_heads.py::test_a_tied_embedding_and_head_add_up",
+            f"{DPACC}/layers/test_adapters.py::test_a_layer_used_twice_adds_up",
+            f"{DPACC}/layers/test_heads.py::test_a_tied_embedding_and_head_add_up",
         ),
     ),
     Bug(
@@ -175,30 +177,34 @@ OWN_BUGS = (
         "the frozen base trains along",
         (
             Patch(
-                "dpacc.models",
+                "dpacc.recipe.models",
                 "    for parameter in adapted.parameters():\n",
                 "    adapted.requires_grad_(True)\n    for parameter in adapted.parameters():\n",
             ),
         ),
         (
-            f"{DPACC}/test_models_adapters.py::test_fresh_adapters_change_nothing",
-            f"{DPACC}/test_models_adapters.py::test_adapters_are_float32_on_any_base",
+            f"{DPACC}/recipe/test_models_adapters.py::test_fresh_adapters_change_nothing",
+            f"{DPACC}/recipe/test_models_adapters.py::test_adapters_are_float32_on_any_base",
         ),
     ),
     Bug(
         "outliers of a whole batch",
         "an int8 base looks for outliers over all examples of a micro-batch, and is admitted",
         (
-            Patch("dpacc.models", "load_in_8bit=True, llm_int8_threshold=0.0", "load_in_8bit=True"),
             Patch(
-                "dpacc.admission",
+                "dpacc.recipe.models",
+                "load_in_8bit=True, llm_int8_threshold=0.0",
+                "load_in_8bit=True",
+            ),
+            Patch(
+                "dpacc.step.admission.trainable",
                 '"MatmulLtState" and state.threshold > 0',
                 '"MatmulLtState" and state.threshold < 0',
             ),
         ),
         (
-            f"{DPACC}/test_models.py::test_an_int8_base_computes_each_example_by_itself",
-            f"{DPACC}/test_admission.py::test_an_int8_base_that_looks_for_outliers_is_refused",
+            f"{DPACC}/recipe/test_models.py::test_an_int8_base_computes_each_example_by_itself",
+            f"{DPACC}/step/admission/test_trainable.py::test_an_int8_base_that_looks_for_outliers_is_refused",
         ),
     ),
     Bug(
@@ -206,14 +212,14 @@ OWN_BUGS = (
         "examples join with probability 2q",
         (
             Patch(
-                "dpacc.sampling",
+                "dpacc.randomness.sampling",
                 "np.uint64(self.expected_batch_size * _WORD_VALUES",
                 "np.uint64(2 * self.expected_batch_size * _WORD_VALUES",
             ),
         ),
         (
             DOCTOR,
-            f"{DPACC}/test_sampling.py::test_batch_sizes_are_binomial",
+            f"{DPACC}/randomness/test_sampling.py::test_batch_sizes_are_binomial",
         ),
     ),
     Bug(
@@ -221,12 +227,12 @@ OWN_BUGS = (
         "how many gradients lie below C is used exactly",
         (
             Patch(
-                "dpacc.release",
+                "dpacc.step.release",
                 "noise[self._width :] *= self._plan.count_noise",
                 "noise[self._width :] *= 0.0",
             ),
         ),
-        (f"{DPACC}/test_wiring.py::test_the_count_below_c_is_noised",),
+        (f"{DPACC}/step/test_wiring.py::test_the_count_below_c_is_noised",),
     ),
     Bug(
         "adaptive count for free",
@@ -238,32 +244,32 @@ OWN_BUGS = (
                 "if True:\n            return self.noise_multiplier",
             ),
         ),
-        (f"{DPACC}/test_accumulation.py::test_adaptive_clipping_spends_what_the_plan_says",),
+        (f"{DPACC}/step/test_accumulation.py::test_adaptive_clipping_spends_what_the_plan_says",),
     ),
     Bug(
         "users clipped by the example",
         "each of a user's examples may weigh C",
         (
             Patch(
-                "dpacc.logical_step",
+                "dpacc.step.logical_step",
                 "self._accumulate(losses, None if each_its_own else owners)",
                 "self._accumulate(losses, None)",
             ),
         ),
-        (f"{DPACC}/test_accumulation.py::test_a_whole_user_changes_the_sum_by_at_most_c",),
+        (f"{DPACC}/step/test_accumulation.py::test_a_whole_user_changes_the_sum_by_at_most_c",),
     ),
     Bug(
         "second pass unchecked",
         "ghost adds whatever the second backward gives",
-        (Patch("dpacc.strategies", "        into.require_bounded(sink)\n", ""),),
-        (f"{DPACC}/test_strategies.py::test_ghost_refuses_passes_that_disagree",),
+        (Patch("dpacc.step.strategies", "        into.require_bounded(sink)\n", ""),),
+        (f"{DPACC}/step/test_strategies.py::test_ghost_refuses_passes_that_disagree",),
     ),
     Bug(
         "journal before the noise",
         "the journal on disk holds the clipped sum without its noise",
         (
             Patch(
-                "dpacc.release",
+                "dpacc.step.release",
                 "entry = JournalEntry(step=index, gradient=gradient, bound=self.bound.value, charge=line)",
                 "entry = JournalEntry(\n"
                 "                step=index,\n"
@@ -273,50 +279,50 @@ OWN_BUGS = (
                 "            )",
             ),
         ),
-        (f"{DPACC}/test_wiring.py::test_the_journal_holds_what_was_released",),
+        (f"{DPACC}/step/test_wiring.py::test_the_journal_holds_what_was_released",),
     ),
     Bug(
         "secret shown",
         "the run's secret appears in logs and tracebacks",
         (
             Patch(
-                "dpacc.randomness",
+                "dpacc.randomness.run_secret",
                 'return "RunSecret(<hidden>)" if hidden',
                 'return f"RunSecret({self._key.hex()})" if hidden',
             ),
         ),
-        (f"{DPACC}/test_noise.py::test_fresh_secrets_differ_and_stay_hidden",),
+        (f"{DPACC}/randomness/test_gaussian_noise.py::test_fresh_secrets_differ_and_stay_hidden",),
     ),
     Bug(
         "a step too few",
         "ε is stated for one step fewer than was charged",
         (Patch("dpacc.plan", "times=taken", "times=max(taken - 1, 1)"),),
-        (f"{DPACC}/test_wiring.py::test_the_plans_epsilon_is_that_of_its_ledger",),
+        (f"{DPACC}/step/test_wiring.py::test_the_plans_epsilon_is_that_of_its_ledger",),
     ),
     Bug(
         "fixed seed not noted",
         "a run with predictable noise calls itself private",
         (
             Patch(
-                "dpacc.books",
+                "dpacc.step.run_ledger",
                 "        if fixed_seed is not None:\n",
                 "        if False:\n",
             ),
         ),
-        (f"{DPACC}/test_engine_ledger.py::test_the_ledger_holds_exactly_the_steps_released",),
+        (f"{DPACC}/step/test_engine_ledger.py::test_the_ledger_holds_exactly_the_steps_released",),
     ),
     Bug(
         "ledger not synced",
         "charges wait in the system's buffers while the adapters move on",
         (
             Patch(
-                "dpacc_accounting.ledger",
+                "dpacc_accounting.ledger.writer",
                 "            os.fsync(self._descriptor)\n        except",
                 "            pass\n        except",
             ),
         ),
         (
-            "tests/accounting/test_ledger.py::TestWriting::test_each_line_is_synced_before_charge_returns",
+            "tests/accounting/ledger/test_writer.py::TestWriting::test_each_line_is_synced_before_charge_returns",
         ),
     ),
 )

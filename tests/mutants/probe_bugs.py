@@ -8,10 +8,10 @@ from tests.mutants.bug import Bug
 from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
-LOSSES = f"{DPACC}/test_coupled_losses.py"
-COLLATION = f"{DPACC}/test_coupled_collation.py"
-MODELS = f"{DPACC}/test_coupled_models.py"
-INVENTED = f"{DPACC}/test_invented_examples.py"
+LOSSES = f"{DPACC}/step/admission/test_coupled_losses.py"
+COLLATION = f"{DPACC}/step/admission/test_coupled_collation.py"
+MODELS = f"{DPACC}/step/admission/test_coupled_models.py"
+INVENTED = f"{DPACC}/step/admission/test_invented_examples.py"
 
 PROBE_BUGS = (
     Bug(
@@ -19,12 +19,12 @@ PROBE_BUGS = (
         "invented examples of one length learn equally many tokens, so a mean over tokens passes",
         (
             Patch(
-                "dpacc.invented_examples",
+                "dpacc.step.admission.invented_examples",
                 "        unlearned = min(round(self._part.unlearned * filled), filled - 2)\n",
                 "        unlearned = 0\n",
             ),
             Patch(
-                "dpacc.invented_examples",
+                "dpacc.step.admission.invented_examples",
                 "self._filled = self._length if fixed is None else max(2, round(part.filled * fixed))",
                 "self._filled = self._length",
             ),
@@ -39,7 +39,7 @@ PROBE_BUGS = (
         "every invented number is the same, so losses over the batch's mean weight pass",
         (
             Patch(
-                "dpacc.invented_examples",
+                "dpacc.step.admission.invented_examples",
                 "return part.level * self._generator.uniform(0.5, 1.0, size=shape)",
                 "return np.full(shape, 0.5)",
             ),
@@ -54,7 +54,7 @@ PROBE_BUGS = (
         "every invented text is the same, so a mean over tokens passes where collating tokenizes",
         (
             Patch(
-                "dpacc.invented_examples",
+                "dpacc.step.admission.invented_examples",
                 "            return self._text()\n",
                 '            return "made up"\n',
             ),
@@ -69,22 +69,28 @@ PROBE_BUGS = (
         "a convolution that reads padding passes as rounding where the base is in 16 bits",
         (
             Patch(
-                "dpacc.probe_verdict",
+                "dpacc.step.admission.probe_verdict",
                 "return min(self.same_shapes, max(least, _ALL_ROWS_TOGETHER / self._most_rows))",
                 "return self.other_shapes",
             ),
         ),
         (
-            f"{DPACC}/test_probe.py::test_less_is_allowed_where_one_row_can_touch_many",
+            f"{DPACC}/step/admission/test_coupling_probe.py::test_less_is_allowed_where_one_row_can_touch_many",
             f"{MODELS}::test_convolutions_that_read_padding",
         ),
     ),
     Bug(
         "losses through neighbours",
         "a loss that reaches through a neighbour's row passes where it changes little",
-        (Patch("dpacc.probe_verdict", "if not changes.leaked <= _EXACT:", "if False:"),),
         (
-            f"{DPACC}/test_probe.py::test_a_loss_must_not_reach_through_a_neighbour",
+            Patch(
+                "dpacc.step.admission.probe_verdict",
+                "if not changes.leaked <= _EXACT:",
+                "if False:",
+            ),
+        ),
+        (
+            f"{DPACC}/step/admission/test_coupling_probe.py::test_a_loss_must_not_reach_through_a_neighbour",
             f"{LOSSES}::test_losses_over_the_mean_loss_of_the_batch",
         ),
     ),
@@ -93,7 +99,7 @@ PROBE_BUGS = (
         "a collate function that sorts gives one unit's row to another",
         (
             Patch(
-                "dpacc.collation",
+                "dpacc.step.admission.collation",
                 "            _require_order(batch, [self([each]) for each in several])\n",
                 "            pass\n",
             ),
@@ -105,7 +111,7 @@ PROBE_BUGS = (
         "a collate function masks by the generator that everybody seeds",
         (
             Patch(
-                "dpacc.collation",
+                "dpacc.step.admission.collation",
                 "        with global_generators(stream):\n            return self._collate(examples)\n",
                 "        return self._collate(examples)\n",
             ),
@@ -117,14 +123,14 @@ PROBE_BUGS = (
         "an exact maximum of private activations stays in a buffer, and is saved",
         (
             Patch(
-                "dpacc.steady_buffers",
+                "dpacc.step.admission.steady_buffers",
                 "            if now.get(name) != self._marks.get(name):\n",
                 "            if False:\n",
             ),
         ),
         (
             f"{MODELS}::test_a_buffer_that_changes_is_refused",
-            f"{DPACC}/test_steady_buffers.py::test_a_buffer_that_changes_in_training_stops_step_and_save",
+            f"{DPACC}/step/admission/test_steady_buffers.py::test_a_buffer_that_changes_in_training_stops_step_and_save",
         ),
     ),
     Bug(
@@ -132,26 +138,38 @@ PROBE_BUGS = (
         "a buffer that only real examples change goes unseen",
         (
             Patch(
-                "dpacc.engine",
+                "dpacc.step.engine",
                 "        self.require_steady_buffers()\n        self._backend.require",
                 "        self._backend.require",
             ),
         ),
         (
-            f"{DPACC}/test_steady_buffers.py::test_a_buffer_that_changes_in_training_stops_step_and_save",
+            f"{DPACC}/step/admission/test_steady_buffers.py::test_a_buffer_that_changes_in_training_stops_step_and_save",
         ),
     ),
     Bug(
         "longest row sets frequencies",
         "rotary embeddings follow the longest row of a micro-batch",
-        (Patch("dpacc.admission", "    refuse_rotary_embeddings_of_a_whole_batch(model)\n", ""),),
-        (f"{DPACC}/test_rotary.py::test_what_follows_the_longest_row_is_refused",),
+        (
+            Patch(
+                "dpacc.step.admission.trainable",
+                "    refuse_rotary_embeddings_of_a_whole_batch(model)\n",
+                "",
+            ),
+        ),
+        (f"{DPACC}/step/admission/test_rotary.py::test_what_follows_the_longest_row_is_refused",),
     ),
     Bug(
         "one scale for all",
         "layers converted to float8 round all activations by one scale",
-        (Patch("dpacc.admission", "    _refuse_layers_that_round_activations(model)\n", ""),),
-        (f"{DPACC}/test_admission.py::test_layers_converted_to_8_bits_are_refused",),
+        (
+            Patch(
+                "dpacc.step.admission.trainable",
+                "    _refuse_layers_that_round_activations(model)\n",
+                "",
+            ),
+        ),
+        (f"{DPACC}/step/admission/test_trainable.py::test_layers_converted_to_8_bits_are_refused",),
     ),
 )
 """Mistakes by which an example could move its neighbours unseen."""

@@ -6,10 +6,10 @@ from tests.mutants.bug import Bug
 from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
-_DROPOUT = f"{DPACC}/test_keyed_dropout.py"
-_STRAY = f"{DPACC}/test_stray_draws.py"
-_MASKS = f"{DPACC}/test_example_masks.py"
-_WRITTEN = f"{DPACC}/test_written_files.py"
+_DROPOUT = f"{DPACC}/randomness/test_keyed_dropout.py"
+_STRAY = f"{DPACC}/randomness/test_stray_draws.py"
+_MASKS = f"{DPACC}/randomness/test_dropout_masks.py"
+_WRITTEN = f"{DPACC}/artifacts/test_written_files.py"
 
 RANDOMNESS_BUGS = (
     Bug(
@@ -17,11 +17,11 @@ RANDOMNESS_BUGS = (
         "masks come from one stream that a public seed starts, so one example changes all of them",
         (
             Patch(
-                "dpacc.keyed_dropout",
+                "dpacc.randomness.keyed_dropout",
                 "    if _current is None or not training or p == 0:",
                 "    if True:",
             ),
-            Patch("dpacc.keyed_dropout", "                self.finish()\n", ""),
+            Patch("dpacc.randomness.keyed_dropout", "                self.finish()\n", ""),
         ),
         (
             f"{_DROPOUT}::test_a_trainer_with_adapter_dropout_keeps_to_c",
@@ -33,7 +33,7 @@ RANDOMNESS_BUGS = (
         "an example's masks follow its place in the micro-batch, and so who else was drawn",
         (
             Patch(
-                "dpacc.keyed_dropout",
+                "dpacc.randomness.keyed_dropout",
                 "                example=example,\n",
                 "                example=row,\n",
             ),
@@ -45,7 +45,9 @@ RANDOMNESS_BUGS = (
         "an example drops the same numbers whenever it is drawn",
         (
             Patch(
-                "dpacc.keyed_dropout", 'purpose="dropout", step=step', 'purpose="dropout", step=0'
+                "dpacc.randomness.keyed_dropout",
+                'purpose="dropout", step=step',
+                'purpose="dropout", step=0',
             ),
         ),
         (f"{_DROPOUT}::test_masks_differ_from_step_to_step",),
@@ -55,7 +57,7 @@ RANDOMNESS_BUGS = (
         "attention's masks are numbered by the width of the micro-batch, which neighbours choose",
         (
             Patch(
-                "dpacc.example_masks",
+                "dpacc.randomness.dropout_masks",
                 "    return np.where(key <= query, below, above)",
                 "    return query * size + key",
             ),
@@ -68,7 +70,7 @@ RANDOMNESS_BUGS = (
         "activation checkpointing without its state goes backward through other masks",
         (
             Patch(
-                "dpacc.stray_draws",
+                "dpacc.randomness.stray_draws",
                 "        if self.repeating and call >= self._made:",
                 "        if False:",
             ),
@@ -78,13 +80,13 @@ RANDOMNESS_BUGS = (
     Bug(
         "other draws pass",
         "a layer draws for the whole micro-batch where invented examples did not show it",
-        (Patch("dpacc.keyed_dropout", "        self._calls.require_untouched()\n", ""),),
+        (Patch("dpacc.randomness.keyed_dropout", "        self._calls.require_untouched()\n", ""),),
         (f"{_STRAY}::test_a_draw_that_made_up_examples_do_not_cause_is_refused_too",),
     ),
     Bug(
         "own generators pass",
         "a layer draws from a generator of its own, for the whole micro-batch",
-        (Patch("dpacc.keyed_dropout", "        self._watch.wanted = invented\n", ""),),
+        (Patch("dpacc.randomness.keyed_dropout", "        self._watch.wanted = invented\n", ""),),
         (f"{_STRAY}::test_what_cannot_be_keyed_is_refused_by_name",),
     ),
     Bug(
@@ -92,7 +94,7 @@ RANDOMNESS_BUGS = (
         "a dataset crops its examples by a generator that all share",
         (
             Patch(
-                "dpacc.micro_batches",
+                "dpacc.step.micro_batches",
                 '        with refusing_draws("reading the dataset", _DRAWN_BY_ITSELF):\n'
                 "            units:",
                 "        if True:\n            units:",
@@ -105,7 +107,7 @@ RANDOMNESS_BUGS = (
         "a Trainer's checkpoint holds the states of generators",
         (
             Patch(
-                "dpacc.private_trainer",
+                "dpacc.trainer.private_trainer",
                 "    def _save_rng_state(self, output_dir: str) -> None:",
                 "    def _save_no_rng_state(self, output_dir: str) -> None:",
             ),
@@ -117,7 +119,7 @@ RANDOMNESS_BUGS = (
         "events say when each step ended, which follows how many examples it drew",
         (
             Patch(
-                "dpacc.public_times",
+                "dpacc.recipe.public_times",
                 "        add_event(event, step, begun + (step or 0))",
                 "        add_event(event, step, walltime)",
             ),
@@ -127,7 +129,7 @@ RANDOMNESS_BUGS = (
     Bug(
         "training timed",
         "a Trainer's log says how long all its steps took",
-        (Patch("dpacc.public_times", "= TRAINING_TIMES | {", "= {"),),
+        (Patch("dpacc.recipe.public_times", "= TRAINING_TIMES | {", "= {"),),
         (f"{_WRITTEN}::test_every_field_is_known[trainer]",),
     ),
 )

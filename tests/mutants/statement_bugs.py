@@ -8,11 +8,11 @@ from tests.mutants.bug import Bug
 from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
-_EVERYWHERE = f"{DPACC}/test_stated_everywhere.py"
-_LEDGER = "tests/accounting/test_ledger.py::TestWriting"
-_MERGING = "tests/accounting/test_merging.py"
+_EVERYWHERE = f"{DPACC}/artifacts/test_stated_everywhere.py"
+_LEDGER = "tests/accounting/ledger/test_writer.py::TestWriting"
+_MERGING = "tests/accounting/ledger/test_merging.py"
 _DOCTOR = "tests/cli/test_doctor.py::test_a_forged_folder_is_unhealthy"
-_FORKED = f"{DPACC}/test_forked_books.py"
+_FORKED = f"{DPACC}/step/test_forked_books.py"
 
 STATEMENT_BUGS = (
     Bug(
@@ -30,7 +30,7 @@ STATEMENT_BUGS = (
     Bug(
         "engine forgets notes",
         "engine.guarantee() states ε without what the ledger notes",
-        (Patch("dpacc.engine", "return spent.noted(self._books.notes)", "return spent"),),
+        (Patch("dpacc.step.engine", "return spent.noted(self._books.notes)", "return spent"),),
         (f"{_EVERYWHERE}::test_objects_and_files_carry_it[void-rows of a table]",),
     ),
     Bug(
@@ -50,7 +50,7 @@ STATEMENT_BUGS = (
         "a reopened ledger goes on as if it were the only copy",
         (
             Patch(
-                "dpacc_accounting.ledger",
+                "dpacc_accounting.ledger.writer",
                 "self._notes, self._session_due = [*record.notes], True",
                 "self._notes, self._session_due = [*record.notes], False",
             ),
@@ -65,7 +65,7 @@ STATEMENT_BUGS = (
         "of copies that both went on, merging counts the longer one only",
         (
             Patch(
-                "dpacc_accounting.merging",
+                "dpacc_accounting.ledger.merging",
                 "    every: dict[str, Release] = {}\n",
                 "    return [max(records, key=lambda each: len(each.releases)).event]\n    every: dict[str, Release] = {}\n",
             ),
@@ -75,7 +75,7 @@ STATEMENT_BUGS = (
     Bug(
         "old copies merged as new",
         "ledgers without session lines are merged by lines that only look alike",
-        (Patch("dpacc_accounting.record", "return self.version > 1 and len", "return len"),),
+        (Patch("dpacc_accounting.ledger.record", "return self.version > 1 and len", "return len"),),
         (f"{_MERGING}::test_old_ledgers_of_one_run_are_counted_in_full",),
     ),
     Bug(
@@ -83,7 +83,7 @@ STATEMENT_BUGS = (
         "a resume counts the steps of a ledger and does not look whose lines they are",
         (
             Patch(
-                "dpacc.resumption",
+                "dpacc.step.resumption",
                 '        if not lines <= {*record.chain, ""}:\n',
                 "        if False:\n",
             ),
@@ -131,17 +131,23 @@ STATEMENT_BUGS = (
         "an attack bound is taken from the curve of an event that the claim exceeds",
         (
             Patch(
-                "dpacc_accounting.claims",
+                "dpacc_accounting.ledger.claims",
                 "    if epsilon_of_event < claim.epsilon:\n",
                 "    if False:\n",
             ),
         ),
-        ("tests/accounting/test_claims.py::test_a_claim_that_covers_more_is_taken_at_its_word",),
+        (
+            "tests/accounting/ledger/test_claims.py::test_a_claim_that_covers_more_is_taken_at_its_word",
+        ),
     ),
     Bug(
         "settings beside the ledger unsaid",
         "what a user gave beside a ledger is priced as if the ledger held it",
-        (Patch("dpacc_accounting.record", "notes=(*self.notes, said))", "notes=self.notes)"),),
-        ("tests/accounting/test_claims.py::test_settings_beside_a_ledger_are_said",),
+        (
+            Patch(
+                "dpacc_accounting.ledger.record", "notes=(*self.notes, said))", "notes=self.notes)"
+            ),
+        ),
+        ("tests/accounting/ledger/test_claims.py::test_settings_beside_a_ledger_are_said",),
     ),
 )

@@ -7,18 +7,18 @@ from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
 _REHEARSAL = f"{DPACC}/doctor/test_script.py"
-_REFUSALS = f"{DPACC}/test_drop_in_refusals.py"
-_HOOKS = f"{DPACC}/test_trainer_hooks.py"
-_FAILED = f"{DPACC}/test_failed_steps.py"
+_REFUSALS = f"{DPACC}/loops/test_drop_in_refusals.py"
+_HOOKS = f"{DPACC}/trainer/test_required_hooks.py"
+_FAILED = f"{DPACC}/step/test_failed_steps.py"
 
 SURFACE_BUGS = (
     Bug(
         "failed backward skipped",
         "a micro-batch whose backward ran out of memory counts as done",
         (
-            Patch("dpacc.logical_step", "            self._broken = f", "            _ = f"),
+            Patch("dpacc.step.logical_step", "            self._broken = f", "            _ = f"),
             Patch(
-                "dpacc.logical_step",
+                "dpacc.step.logical_step",
                 "            self._take(losses)\n        self._take = None\n",
                 "            take, self._take = self._take, None\n            take(losses)\n",
             ),
@@ -31,7 +31,7 @@ SURFACE_BUGS = (
     Bug(
         "failed collation skipped",
         "a micro-batch that could not be made may be replaced by another, or tried again",
-        (Patch("dpacc.logical_step", "            self._broken = f", "            _ = f"),),
+        (Patch("dpacc.step.logical_step", "            self._broken = f", "            _ = f"),),
         (f"{_FAILED}::test_a_collation_that_failed_ends_the_step",),
     ),
     Bug(
@@ -39,7 +39,7 @@ SURFACE_BUGS = (
         "a loop that leaves an iteration over a step and begins another loses a micro-batch",
         (
             Patch(
-                "dpacc.logical_step",
+                "dpacc.step.logical_step",
                 "        self._require_backward_done()\n        while self._waiting:",
                 "        while self._waiting:",
             ),
@@ -51,7 +51,7 @@ SURFACE_BUGS = (
         "a loop that catches a failed update goes on to the next step",
         (
             Patch(
-                "dpacc.logical_step",
+                "dpacc.step.logical_step",
                 'this one was skipped, or failed."""\n        self._require_sound()\n',
                 'this one was skipped, or failed."""\n        self._updated = True\n',
             ),
@@ -93,7 +93,7 @@ SURFACE_BUGS = (
         "a Trainer whose methods are not those that are overridden trains without the private step",
         (
             Patch(
-                "dpacc.trainer_hooks",
+                "dpacc.trainer.required_hooks",
                 "        if not any(name in vars(parent) for parent in parents):",
                 "        if False:",
             ),
@@ -103,7 +103,7 @@ SURFACE_BUGS = (
     Bug(
         "steps that nobody charged",
         "a training ends with more steps than its ledger holds, and says nothing",
-        (Patch("dpacc.private_trainer", "            self._require_all_charged()\n", ""),),
+        (Patch("dpacc.trainer.private_trainer", "            self._require_all_charged()\n", ""),),
         (
             f"{_HOOKS}::test_steps_without_a_charge_are_refused_when_training_ends",
             f"{_HOOKS}::test_a_loop_that_calls_nothing_private_is_refused_when_it_ends",
@@ -112,9 +112,15 @@ SURFACE_BUGS = (
     Bug(
         "tokens taken for examples",
         "a projection that sees [tokens, examples, features] writes a gradient for each token",
-        (Patch("dpacc.lean_lora", "        if id(self) in tokens_first:", "        if False:"),),
         (
-            f"{DPACC}/test_unusual_families.py::test_projections_that_are_scaled_in_place_or_see_tokens_first[longformer]",
+            Patch(
+                "dpacc.layers.in_place_lora",
+                "        if id(self) in tokens_first:",
+                "        if False:",
+            ),
+        ),
+        (
+            f"{DPACC}/step/admission/test_unusual_families.py::test_projections_that_are_scaled_in_place_or_see_tokens_first[longformer]",
         ),
     ),
     Bug(
@@ -122,20 +128,20 @@ SURFACE_BUGS = (
         "layers that see the tokens of all examples in one row are taken for layers of examples",
         (
             Patch(
-                "dpacc.admission",
+                "dpacc.step.admission.trainable",
                 "    refuse_routed_layers(model)\n    _require",
                 "    _require",
             ),
         ),
         (
-            f"{DPACC}/test_unusual_families.py::test_adapters_within_a_mixture_of_experts_are_refused_by_name[qwen2_moe]",
+            f"{DPACC}/step/admission/test_unusual_families.py::test_adapters_within_a_mixture_of_experts_are_refused_by_name[qwen2_moe]",
         ),
     ),
     Bug(
         "fresh adapter on a begun ledger",
         "a plain loop that is started again spends the rest of its budget on an adapter that knows "
         "nothing of the first part",
-        (Patch("dpacc.virtual_batches", "                self._begins(step.index)\n", ""),),
+        (Patch("dpacc.loops.virtual_batches", "                self._begins(step.index)\n", ""),),
         (f"{_REFUSALS}::test_a_loop_that_is_started_again_does_not_begin_with_a_fresh_adapter",),
     ),
     Bug(
@@ -143,11 +149,13 @@ SURFACE_BUGS = (
         "without POSIX's locks two runs write one ledger",
         (
             Patch(
-                "dpacc_accounting.locks",
+                "dpacc_accounting.ledger.locks",
                 "        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)",
                 "        pass",
             ),
         ),
-        ("tests/accounting/test_ledger_endurance.py::TestProcesses::test_one_writer_on_windows",),
+        (
+            "tests/accounting/ledger/test_ledger_endurance.py::TestProcesses::test_one_writer_on_windows",
+        ),
     ),
 )

@@ -10,7 +10,9 @@ TIMES_BUGS = (
     Bug(
         "prompt's assistant learned",
         "the assistant's turns in a prompt of messages are learned with its completion",
-        (Patch("dpacc.chats", '{**message, "weight": 0} for', "{**message} for"),),
-        (f"{DPACC}/test_data.py::test_a_prompt_and_a_completion_of_messages_are_one_chat",),
+        (Patch("dpacc.data.chats", '{**message, "weight": 0} for', "{**message} for"),),
+        (
+            f"{DPACC}/recipe/test_examples.py::test_a_prompt_and_a_completion_of_messages_are_one_chat",
+        ),
     ),
 )

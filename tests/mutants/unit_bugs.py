@@ -6,11 +6,11 @@ from tests.mutants.bug import Bug
 from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
-_IDENTITY = f"{DPACC}/test_unit_identity.py"
-_OVERLAP = f"{DPACC}/test_overlap.py"
-_JOINED = f"{DPACC}/test_joined_texts.py"
-_START = f"{DPACC}/test_starting_point.py"
-_OWNERS = "dpacc.unit_identity"
+_IDENTITY = f"{DPACC}/data/test_privacy_units.py"
+_OVERLAP = f"{DPACC}/data/test_overlap.py"
+_JOINED = f"{DPACC}/data/test_joined_texts.py"
+_START = f"{DPACC}/step/admission/test_starting_point.py"
+_OWNERS = "dpacc.data.privacy_units"
 
 UNIT_BUGS = (
     Bug(
@@ -23,7 +23,7 @@ UNIT_BUGS = (
         ),
         (
             f"{_IDENTITY}::test_the_same_owner_is_one_unit_whatever_holds_it[tensor]",
-            f"{DPACC}/test_accumulation.py::test_a_whole_user_changes_the_sum_by_at_most_c[tensor]",
+            f"{DPACC}/step/test_accumulation.py::test_a_whole_user_changes_the_sum_by_at_most_c[tensor]",
         ),
     ),
     Bug(
@@ -53,7 +53,7 @@ UNIT_BUGS = (
     Bug(
         "private examples held out",
         "exact metrics of training examples are computed, logged and saved without a word",
-        (Patch("dpacc.overlap", "    if same:\n", "    if not held_out:\n"),),
+        (Patch("dpacc.data.overlap", "    if same:\n", "    if not held_out:\n"),),
         (f"{_OVERLAP}::test_a_trainer_evaluates_no_private_example[list]",),
     ),
     Bug(
@@ -61,7 +61,7 @@ UNIT_BUGS = (
         "`evaluate` and `predict` take the training data when it is given to them by hand",
         (
             Patch(
-                "dpacc.evaluated_data",
+                "dpacc.trainer.evaluated_data",
                 "self.admit_evaluated(self.eval_dataset if own else dataset)",
                 "self.admit_evaluated(self.eval_dataset if own else None)",
             ),
@@ -71,7 +71,7 @@ UNIT_BUGS = (
     Bug(
         "a person on both sides",
         "somebody who is protected as a whole is measured by other rows of theirs",
-        (Patch("dpacc.overlap", "    if people:\n", "    if people > len(list(owners)):\n"),),
+        (Patch("dpacc.data.overlap", "    if people:\n", "    if people > len(list(owners)):\n"),),
         (f"{_OVERLAP}::test_a_protected_person_may_not_stand_in_held_out_data",),
     ),
     Bug(
@@ -79,7 +79,7 @@ UNIT_BUGS = (
         "metrics of private examples are asked for, and neither ledger nor statement says it",
         (
             Patch(
-                "dpacc.evaluated_data",
+                "dpacc.trainer.evaluated_data",
                 "            self._engine.note(subject=subject, text=text)\n",
                 "            assert subject and text\n",
             ),
@@ -89,7 +89,7 @@ UNIT_BUGS = (
     Bug(
         "a start from private data",
         "EVA's A holds the main directions of what the layers read of the private examples",
-        (Patch("dpacc.admission", "    refuse_starts_from_data(model)\n", ""),),
+        (Patch("dpacc.step.admission.trainable", "    refuse_starts_from_data(model)\n", ""),),
         (f"{_START}::test_a_start_from_data_is_refused_until_it_is_declared_public",),
     ),
     Bug(
@@ -97,7 +97,7 @@ UNIT_BUGS = (
         "second moments of private data are in the saved weights, without noise",
         (
             Patch(
-                "dpacc.engine",
+                "dpacc.step.engine",
                 "        refuse_private_examples_in_the_start(self._model, dataset)\n",
                 "",
             ),
@@ -109,7 +109,7 @@ UNIT_BUGS = (
         "held-out people are in the weights, and neither ledger, statement nor card says so",
         (
             Patch(
-                "dpacc.starting_point",
+                "dpacc.step.admission.starting_point",
                 "return notes + [whitening_note(each.source) for each in _whitenings(model)]",
                 "return notes",
             ),
@@ -121,7 +121,7 @@ UNIT_BUGS = (
         "one record more changes every later block, each of which counts as an example",
         (
             Patch(
-                "dpacc.joined_texts",
+                "dpacc.data.joined_texts",
                 "    if begins is not None and _begin_in_the_middle(rows, begins):\n",
                 "    if begins is None:\n",
             ),
@@ -133,7 +133,7 @@ UNIT_BUGS = (
         "rows that say of themselves that they hold several sequences are taken",
         (
             Patch(
-                "dpacc.joined_texts",
+                "dpacc.data.joined_texts",
                 "    if any(_is_packed(each) for each in held):\n",
                 "    if not dataset:\n",
             ),

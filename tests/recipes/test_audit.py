@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from dpacc_accounting import read_ledger
 
-from dpacc import release
 from dpacc.errors import ConfigurationError
-from dpacc.settings import read_settings
+from dpacc.recipe.settings import read_settings
+from dpacc.step import release
 from tests.recipes.training import WORDS, write_texts
 from tests.tiny_models import save_tiny_llama
 

@@ -20,8 +20,7 @@ import pytest
 from dpacc_accounting import Ledger, read_ledger
 from safetensors.torch import load_file
 
-from dpacc import artifacts
-from dpacc.checkpoint import Checkpoints
+from dpacc.step.checkpoint import Checkpoints
 from tests.recipes.training import Train, as_arguments, settings, write_texts
 
 STEPS = [0, 1, 2, 3]

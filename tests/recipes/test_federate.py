@@ -135,7 +135,7 @@ def test_a_mistake_is_one_line(
 def test_the_shipped_budgets_are_for_the_clients_that_are_fetched(federate: ModuleType) -> None:
     """Every client of the configuration has a file, and every file a client."""
     from dpacc.federated import read_budgets
-    from dpacc.settings import read_settings
+    from dpacc.recipe.settings import read_settings
 
     path = ROOT / "recipes/configs/federation/sentiment.yaml"
     config = read_settings(kind=federate.FederationConfig, arguments=["--config", str(path)])

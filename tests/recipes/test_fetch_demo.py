@@ -196,7 +196,7 @@ def test_the_real_reviews_are_all_there():
 @pytest.mark.skipif(not MODEL.is_dir(), reason="recipes/fetch_demo.py has not been run")
 def test_the_real_model_knows_the_capital_of_france():
     """The converted weights and tokenizer are those of a model that speaks English."""
-    from dpacc.models import load_base
+    from dpacc.recipe.models import load_base
 
     model, tokenizer = load_base(model=str(MODEL))
     prompt = tokenizer("The capital of France is", return_tensors="pt")

@@ -156,7 +156,7 @@ def test_the_real_encoder_puts_like_texts_together() -> None:
     """Means of tokens are near for sentences that say the same, and far for others."""
     import torch
 
-    from dpacc.models import load_base
+    from dpacc.recipe.models import load_base
 
     model, tokenizer = load_base(
         model=str(DATA / "all-minilm-l6-v2"), task="sequence-classification", labels=("a", "b")

@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from dpacc import PrivacyArguments, PrivacyEngine, PrivacyPlan, PrivateTrainer
-from dpacc.backends.replicated import Replicated
-from dpacc.config import TrainingConfig, load_config
-from dpacc.data import load_training_examples, pad_examples
-from dpacc.models import add_lora, load_base
-from dpacc.randomness import RunSecret
+from dpacc.randomness.run_secret import RunSecret
+from dpacc.ranks.backends.replicated import Replicated
+from dpacc.recipe.config import TrainingConfig, load_config
+from dpacc.recipe.examples import load_training_examples, pad_examples
+from dpacc.recipe.models import add_lora, load_base
 from recipes.train import train
 from tests.recipes.training import WORDS, as_arguments, settings, write_texts
 from tests.tiny_models import save_tiny_llama
@@ -34,7 +34,7 @@ def released() -> Iterator[list[torch.Tensor]]:
         gradients.append(gradient.clone())
 
     secret = RunSecret.from_fixed_seed(3)
-    known = mock.patch("dpacc.engine._agree_on_secret", return_value=secret)
+    known = mock.patch("dpacc.step.engine._agree_on_secret", return_value=secret)
     with known, mock.patch.object(Replicated, "update", keep):
         yield gradients
 

@@ -17,14 +17,14 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from dpacc.cli import terminal
-from dpacc.data import pad_examples
-from dpacc.engine import PrivacyEngine
+from dpacc.data.supervision import tokenize_examples
 from dpacc.errors import ConfigurationError
-from dpacc.evaluation import held_out_perplexity
-from dpacc.models import load_adapter, load_base
-from dpacc.settings import read_settings
-from dpacc.supervision import tokenize_examples
-from dpacc.whitening import WhitenedLinear
+from dpacc.layers.whitening import WhitenedLinear
+from dpacc.recipe.evaluation import held_out_perplexity
+from dpacc.recipe.examples import pad_examples
+from dpacc.recipe.models import load_adapter, load_base
+from dpacc.recipe.settings import read_settings
+from dpacc.step.engine import PrivacyEngine
 from tests.recipes.training import as_arguments, settings
 from tests.scripts import load_script
 

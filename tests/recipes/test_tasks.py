@@ -13,9 +13,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from dpacc.config import TrainingConfig, load_config
 from dpacc.errors import ConfigurationError
-from dpacc.models import load_base
+from dpacc.recipe.config import TrainingConfig, load_config
+from dpacc.recipe.models import load_base
 from tests.recipes.training import WORDS, Train
 
 ROOT = Path(__file__).parents[2]

@@ -99,7 +99,7 @@ def test_what_auto_chose_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Whether gradients are kept or passed twice goes by the memory, and shows before step 1."""
-    monkeypatch.setattr("dpacc.engine.most_rows_that_fit", lambda **_: rows_that_fit)
+    monkeypatch.setattr("dpacc.step.engine.most_rows_that_fit", lambda **_: rows_that_fit)
     train(per_example_gradients="auto", held_out_data="null", steps=1)
     said = capsys.readouterr().err
     assert f"({chosen} per-example gradients)" in said
@@ -153,7 +153,7 @@ def test_ghost_passes_and_every_clipping_rule_train(clipping: str, train: Train)
 
 def test_the_last_adapters_are_averaged(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """By default a run of four steps saves the mean of its last two adapters, and says so."""
-    from dpacc.backends.replicated import Replicated
+    from dpacc.ranks.backends.replicated import Replicated
 
     update = Replicated.update
     seen: list[list[torch.Tensor]] = []

@@ -21,14 +21,14 @@ def test_a_run_that_is_refused_before_its_first_charge_leaves_no_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The probe's refusal comes after the ledger was opened, and takes it away again."""
-    monkeypatch.setattr("dpacc.engine.CouplingProbe", RefusingProbe)
+    monkeypatch.setattr("dpacc.step.engine.CouplingProbe", RefusingProbe)
     with pytest.raises(SystemExit, match="2"):
         train()
     assert "coupled, said the probe" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
     monkeypatch.undo()
     train()
-    monkeypatch.setattr("dpacc.engine.CouplingProbe", RefusingProbe)
+    monkeypatch.setattr("dpacc.step.engine.CouplingProbe", RefusingProbe)
     with pytest.raises(SystemExit, match="2"):
         train()
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"tiny"}
@@ -50,7 +50,7 @@ def test_a_run_that_was_charged_keeps_its_ledger(
     def failing(*_: object) -> None:
         raise PrivacyError("no update")
 
-    monkeypatch.setattr("dpacc.backends.replicated.Replicated.update", failing)
+    monkeypatch.setattr("dpacc.ranks.backends.replicated.Replicated.update", failing)
     with pytest.raises(SystemExit, match="2"):
         train()
     assert len(read_ledger(path=tmp_path / "runs/tiny/ledger.jsonl").releases) == 1
@@ -58,7 +58,7 @@ def test_a_run_that_was_charged_keeps_its_ledger(
 
 def test_a_killed_run_is_resumed(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dying at the third update and resuming takes the steps that are left, and no more."""
-    from dpacc.backends.replicated import Replicated
+    from dpacc.ranks.backends.replicated import Replicated
 
     update, updates = Replicated.update, []
 
@@ -83,7 +83,7 @@ def test_a_killed_run_averages_what_an_uninterrupted_one_would(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dying amid the averaged steps, the third and fourth, changes nothing in their mean."""
-    from dpacc.backends.replicated import Replicated
+    from dpacc.ranks.backends.replicated import Replicated
 
     update = Replicated.update
     seen: list[list[torch.Tensor]] = []

@@ -12,20 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dpacc_accounting.accountant import Accountant, get_noise_multiplier
-    from dpacc_accounting.affordable import (
-        calibrate_batch_size,
-        calibrate_delta,
-        calibrate_epochs,
-        calibrate_epsilon,
-        calibrate_steps,
-    )
-    from dpacc_accounting.amplification import without_amplification
-    from dpacc_accounting.attack_calibration import (
-        calibrate_noise_to_advantage,
-        calibrate_noise_to_detection,
-    )
-    from dpacc_accounting.attacks import (
+    from dpacc_accounting.attacks.best_attack import (
         AttackRisk,
         attack_advantage,
         attack_risk,
@@ -33,12 +20,26 @@ if TYPE_CHECKING:
         positive_predictive_value,
         true_positive_rate,
     )
-    from dpacc_accounting.calibration import Calibration, calibrate_noise, noise_at_rate
-    from dpacc_accounting.clipped_sums import joint_noise_multiplier, sum_noise_multiplier
-    from dpacc_accounting.conversion import from_dp_event, to_dp_event
-    from dpacc_accounting.event_calibration import EventCalibration, calibrate_event
-    from dpacc_accounting.event_documents import event_from_json, event_to_json
-    from dpacc_accounting.events import (
+    from dpacc_accounting.attacks.one_run_audit import Guesses, one_run_epsilon, one_run_mu
+    from dpacc_accounting.attacks.tradeoff import TradeoffCurve, tradeoff_curve
+    from dpacc_accounting.calibration.accountant import Accountant, get_noise_multiplier
+    from dpacc_accounting.calibration.affordable import (
+        calibrate_batch_size,
+        calibrate_delta,
+        calibrate_epochs,
+        calibrate_epsilon,
+        calibrate_steps,
+    )
+    from dpacc_accounting.calibration.attack_targets import (
+        calibrate_noise_to_advantage,
+        calibrate_noise_to_detection,
+    )
+    from dpacc_accounting.calibration.event_scale import EventCalibration, calibrate_event
+    from dpacc_accounting.calibration.noise import Calibration, calibrate_noise, noise_at_rate
+    from dpacc_accounting.events.clipped_sums import joint_noise_multiplier, sum_noise_multiplier
+    from dpacc_accounting.events.conversion import from_dp_event, to_dp_event
+    from dpacc_accounting.events.documents import event_from_json, event_to_json
+    from dpacc_accounting.events.event import (
         AdaptivelyClipped,
         Composed,
         Event,
@@ -52,106 +53,105 @@ if TYPE_CHECKING:
         Shuffled,
         TruncatedPoissonSampled,
     )
-    from dpacc_accounting.federation import FederatedGuarantee, price_federation
-    from dpacc_accounting.finite_mechanisms import (
+    from dpacc_accounting.events.finite_mechanisms import (
         ZCDP,
         ApproximateDP,
         DiscreteLaplace,
         PermuteAndFlip,
         RandomizedResponse,
     )
-    from dpacc_accounting.groups import group_epsilon, user_epsilon
-    from dpacc_accounting.guarantee import Adjacency, Guarantee
-    from dpacc_accounting.ledger import Ledger
-    from dpacc_accounting.mechanisms import (
+    from dpacc_accounting.events.mechanisms import (
         DiscreteGaussian,
         ExponentialMechanism,
         Laplace,
         Skellam,
     )
-    from dpacc_accounting.merging import MergedLedgers, merge_ledgers
-    from dpacc_accounting.one_run import Guesses, one_run_epsilon, one_run_mu
-    from dpacc_accounting.pricing import delta, epsilon
-    from dpacc_accounting.reading import read_federation
-    from dpacc_accounting.record import LedgerError, LedgerRecord, read_ledger
-    from dpacc_accounting.rounds import Federation
+    from dpacc_accounting.federation.guarantees import FederatedGuarantee, price_federation
+    from dpacc_accounting.federation.reading import read_federation
+    from dpacc_accounting.federation.rounds import Federation
+    from dpacc_accounting.groups import group_epsilon, user_epsilon
+    from dpacc_accounting.guarantee import Adjacency, Guarantee
+    from dpacc_accounting.ledger.merging import MergedLedgers, merge_ledgers
+    from dpacc_accounting.ledger.record import LedgerError, LedgerRecord, read_ledger
+    from dpacc_accounting.ledger.statement import statement
+    from dpacc_accounting.ledger.writer import Ledger
+    from dpacc_accounting.pld.amplification import without_amplification
+    from dpacc_accounting.pricing.price import delta, epsilon
     from dpacc_accounting.selection import runs_at
-    from dpacc_accounting.tradeoff import TradeoffCurve, tradeoff_curve
-    from dpacc_accounting.wording import statement
 
 # Each name is loaded on first use, so that reading a ledger costs no numpy and no scipy.
 _ROOMS = {
-    "Accountant": "accountant",
-    "AdaptivelyClipped": "clipped_sums",
+    "Accountant": "calibration.accountant",
+    "AdaptivelyClipped": "events.clipped_sums",
     "Adjacency": "guarantee",
-    "ApproximateDP": "finite_mechanisms",
-    "AttackRisk": "attacks",
-    "Calibration": "calibration",
-    "Composed": "events",
-    "DiscreteGaussian": "mechanisms",
-    "DiscreteLaplace": "finite_mechanisms",
-    "Event": "events",
-    "EventCalibration": "event_calibration",
-    "ExponentialMechanism": "mechanisms",
-    "FederatedGuarantee": "federation",
-    "Federation": "rounds",
-    "Gaussian": "clipped_sums",
+    "ApproximateDP": "events.finite_mechanisms",
+    "AttackRisk": "attacks.best_attack",
+    "Calibration": "calibration.noise",
+    "Composed": "events.event",
+    "DiscreteGaussian": "events.mechanisms",
+    "DiscreteLaplace": "events.finite_mechanisms",
+    "Event": "events.event",
+    "EventCalibration": "calibration.event_scale",
+    "ExponentialMechanism": "events.mechanisms",
+    "FederatedGuarantee": "federation.guarantees",
+    "Federation": "federation.rounds",
+    "Gaussian": "events.clipped_sums",
     "Guarantee": "guarantee",
-    "Guesses": "one_run",
-    "Laplace": "mechanisms",
-    "Ledger": "ledger",
-    "LedgerError": "record",
-    "LedgerRecord": "record",
-    "MergedLedgers": "merging",
-    "Mixture": "events",
-    "PermuteAndFlip": "finite_mechanisms",
-    "PoissonSampled": "events",
-    "RandomizedResponse": "finite_mechanisms",
-    "RandomlyAllocated": "events",
-    "Repeated": "events",
-    "SampledWithoutReplacement": "events",
-    "Selected": "events",
-    "Shuffled": "events",
-    "Skellam": "mechanisms",
-    "TradeoffCurve": "tradeoff",
-    "TruncatedPoissonSampled": "events",
-    "ZCDP": "finite_mechanisms",
-    "attack_advantage": "attacks",
-    "attack_risk": "attacks",
-    "bayes_error": "attacks",
-    "calibrate_batch_size": "affordable",
-    "calibrate_delta": "affordable",
-    "calibrate_epochs": "affordable",
-    "calibrate_epsilon": "affordable",
-    "calibrate_event": "event_calibration",
-    "calibrate_noise": "calibration",
-    "calibrate_noise_to_advantage": "attack_calibration",
-    "calibrate_noise_to_detection": "attack_calibration",
-    "calibrate_steps": "affordable",
-    "delta": "pricing",
-    "epsilon": "pricing",
-    "event_from_json": "event_documents",
-    "event_to_json": "event_documents",
-    "from_dp_event": "conversion",
+    "Guesses": "attacks.one_run_audit",
+    "Laplace": "events.mechanisms",
+    "Ledger": "ledger.writer",
+    "LedgerError": "ledger.record",
+    "LedgerRecord": "ledger.record",
+    "MergedLedgers": "ledger.merging",
+    "Mixture": "events.event",
+    "PermuteAndFlip": "events.finite_mechanisms",
+    "PoissonSampled": "events.event",
+    "RandomizedResponse": "events.finite_mechanisms",
+    "RandomlyAllocated": "events.event",
+    "Repeated": "events.event",
+    "SampledWithoutReplacement": "events.event",
+    "Selected": "events.event",
+    "Shuffled": "events.event",
+    "Skellam": "events.mechanisms",
+    "TradeoffCurve": "attacks.tradeoff",
+    "TruncatedPoissonSampled": "events.event",
+    "ZCDP": "events.finite_mechanisms",
+    "attack_advantage": "attacks.best_attack",
+    "attack_risk": "attacks.best_attack",
+    "bayes_error": "attacks.best_attack",
+    "calibrate_batch_size": "calibration.affordable",
+    "calibrate_delta": "calibration.affordable",
+    "calibrate_epochs": "calibration.affordable",
+    "calibrate_epsilon": "calibration.affordable",
+    "calibrate_event": "calibration.event_scale",
+    "calibrate_noise": "calibration.noise",
+    "calibrate_noise_to_advantage": "calibration.attack_targets",
+    "calibrate_noise_to_detection": "calibration.attack_targets",
+    "calibrate_steps": "calibration.affordable",
+    "delta": "pricing.price",
+    "epsilon": "pricing.price",
+    "event_from_json": "events.documents",
+    "event_to_json": "events.documents",
+    "from_dp_event": "events.conversion",
     "group_epsilon": "groups",
-    "get_noise_multiplier": "accountant",
-    "joint_noise_multiplier": "clipped_sums",
-    "noise_at_rate": "calibration",
-    "merge_ledgers": "merging",
-    "one_run_epsilon": "one_run",
-    "one_run_mu": "one_run",
-    "positive_predictive_value": "attacks",
-    "price_federation": "federation",
-    "read_federation": "reading",
-    "read_ledger": "record",
+    "get_noise_multiplier": "calibration.accountant",
+    "joint_noise_multiplier": "events.clipped_sums",
+    "noise_at_rate": "calibration.noise",
+    "merge_ledgers": "ledger.merging",
+    "one_run_epsilon": "attacks.one_run_audit",
+    "one_run_mu": "attacks.one_run_audit",
+    "positive_predictive_value": "attacks.best_attack",
+    "price_federation": "federation.guarantees",
+    "read_federation": "federation.reading",
+    "read_ledger": "ledger.record",
     "runs_at": "selection",
-    "statement": "wording",
-    "sum_noise_multiplier": "clipped_sums",
-    "to_dp_event": "conversion",
-    "tradeoff_curve": "tradeoff",
-    "true_positive_rate": "attacks",
+    "statement": "ledger.statement",
+    "sum_noise_multiplier": "events.clipped_sums",
+    "to_dp_event": "events.conversion",
+    "tradeoff_curve": "attacks.tradeoff",
+    "true_positive_rate": "attacks.best_attack",
     "user_epsilon": "groups",
-    "without_amplification": "amplification",
+    "without_amplification": "pld.amplification",
 }
 
 __all__ = [

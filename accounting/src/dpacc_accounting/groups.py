@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-from dpacc_accounting.arguments import an_event, require_delta, require_unit, whole
 from dpacc_accounting.bracketing import last_negative
-from dpacc_accounting.composition import Release, releases
-from dpacc_accounting.events import Event
+from dpacc_accounting.events.arguments import an_event, require_delta, require_unit, whole
+from dpacc_accounting.events.event import Event
+from dpacc_accounting.events.flattening import Release, releases
 from dpacc_accounting.gaussian import gaussian_epsilon
 from dpacc_accounting.guarantee import Adjacency, Guarantee
-from dpacc_accounting.pld import joint_mu
-from dpacc_accounting.pricing import delta as price_delta
-from dpacc_accounting.pricing import epsilon as price_epsilon
+from dpacc_accounting.pricing.certified_bounds import joint_mu
+from dpacc_accounting.pricing.price import delta as price_delta
+from dpacc_accounting.pricing.price import epsilon as price_epsilon
 
 # Beyond this size only the general rules are tried.
 _LARGEST_GROUP = 10_000
@@ -45,7 +45,7 @@ def group_epsilon(
     Source: Ganesh 2024 (arXiv 2401.10294); Vadhan 2017, The Complexity of Differential Privacy,
     lemma 2.2; Dong, Roth & Su 2019 (arXiv 1905.02383), theorem 2.14.
 
-    >>> from dpacc_accounting.events import Gaussian
+    >>> from dpacc_accounting.events.event import Gaussian
     >>> pair = group_epsilon(event=Gaussian(noise_multiplier=2.0), size=2, delta=1e-5)
     >>> print(pair)
     (ε = 4.378, δ = 1e-05)-DP, add-or-remove adjacency, unit: group of up to 2 examples, PLD
@@ -84,7 +84,7 @@ def user_epsilon(
 
     Source: as for `group_epsilon`; Charles et al. 2024 (arXiv 2407.07737) compares the two ways.
 
-    >>> from dpacc_accounting.events import Gaussian
+    >>> from dpacc_accounting.events.event import Gaussian
     >>> user_epsilon(event=Gaussian(noise_multiplier=2.0), cap=2, delta=1e-5).unit
     'user with up to 2 examples'
     """
@@ -124,8 +124,8 @@ def _by_mixture(counts: dict[Release, int], size: int, delta: float) -> tuple[fl
 
     Values of B may have been rounded up, so that nothing but 0 is certified from below.
     """
-    from dpacc_accounting.group_pairs import group_pairs
-    from dpacc_accounting.views import View
+    from dpacc_accounting.pld.composed_loss import View
+    from dpacc_accounting.pld.group_pairs import group_pairs
 
     pairs = [
         group_pairs(probability=r.probability, noise_multiplier=r.noise_multiplier, size=size)

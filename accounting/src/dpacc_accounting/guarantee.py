@@ -9,7 +9,7 @@ from decimal import ROUND_CEILING, Context, Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from dpacc_accounting.event_fields import shown
+from dpacc_accounting.events.fields import shown
 
 
 class Adjacency(StrEnum):

@@ -25,8 +25,8 @@ import math
 from collections.abc import Callable, Iterator
 
 from dpacc_accounting.bracketing import last_negative
-from dpacc_accounting.event_fields import real, shown
-from dpacc_accounting.events import Selected
+from dpacc_accounting.events.event import Selected
+from dpacc_accounting.events.fields import real, shown
 
 # Questions to the profile of one run; any ε₁ gives a bound, and this is close to the best.
 _HALVINGS = 12

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from dpacc.errors import ConfigurationError
+from dpacc.federated.secure_sum.exchange import SumNotOpened, Talk
 from dpacc.federated.secure_sum.fixed_point import Integers
 from dpacc.federated.secure_sum.homomorphic import EncryptedTotal, library, unpacked
+from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Told, Wire
 from dpacc.federated.secure_sum.settings import SecureSum
-from dpacc.federated.secure_sum.stages import KEYS, OPEN, SHARES, Told, Wire
-from dpacc.federated.secure_sum.talk import SumNotOpened, Talk
 
 
 class EncryptedSum:

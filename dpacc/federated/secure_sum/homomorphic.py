@@ -18,7 +18,7 @@ import numpy as np
 from dpacc.errors import ConfigurationError
 from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum.fixed_point import Integers
-from dpacc.federated.secure_sum.stages import (
+from dpacc.federated.secure_sum.messages import (
     KEYS,
     OPEN,
     SHARES,

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from dpacc.federated.secure_sum.fixed_point import WHOLE, Residues, Words
 from dpacc.federated.secure_sum.shamir import SharesDisagree
-from dpacc.randomness import KeyedStream
+from dpacc.randomness.run_secret import KeyedStream
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12

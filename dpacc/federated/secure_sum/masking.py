@@ -23,8 +23,7 @@ from dpacc.federated.secure_sum.keys import (
     sealed,
     unsealed,
 )
-from dpacc.federated.secure_sum.shamir import SharesDisagree, shares
-from dpacc.federated.secure_sum.stages import (
+from dpacc.federated.secure_sum.messages import (
     KEYS,
     OPEN,
     SHARES,
@@ -36,6 +35,7 @@ from dpacc.federated.secure_sum.stages import (
     paired,
     several,
 )
+from dpacc.federated.secure_sum.shamir import SharesDisagree, shares
 
 
 def pair_mask(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from dpacc.federated.secure_sum.exchange import Talk
 from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Words
+from dpacc.federated.secure_sum.messages import ClientSide, Told, Wire
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
-from dpacc.federated.secure_sum.stages import ClientSide, Told, Wire
-from dpacc.federated.secure_sum.talk import Talk
 
 
 class Conducted(Protocol):

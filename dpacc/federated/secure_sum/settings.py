@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.client_level import ClientPrivacy
+from dpacc.federated.aggregation.client_level import ClientPrivacy
 
 ProtocolName = Literal["secagg", "pairwise", "ckks"]
 

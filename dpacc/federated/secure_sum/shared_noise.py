@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from dpacc_accounting import Event, Gaussian, Ledger, read_ledger
 
-from dpacc.discrete_noise import LARGEST_SCALE, discrete_gaussians
 from dpacc.errors import ConfigurationError
-from dpacc.federated.client_level import ClientPrivacy, said_beside
+from dpacc.federated.aggregation.client_level import ClientPrivacy, said_beside
 from dpacc.federated.secure_sum.fixed_point import Doubles, FixedPoint, Integers, OutOfRange
 from dpacc.federated.secure_sum.settings import SecureSum
-from dpacc.randomness import RunSecret
+from dpacc.randomness.discrete_gaussian import LARGEST_SCALE, discrete_gaussians
+from dpacc.randomness.run_secret import RunSecret
 
 _TAIL = 40
 """Standard deviations for which the grid has room: noise exceeds them with chance below e⁻⁸⁰⁰."""
@@ -69,7 +69,7 @@ class SharedNoise:
         √(s²·m − 8)/Δ, m being the honest among them: a sum of m discrete Gaussians of scale s is
         one of scale s√m but for factors within 1 ± 10·m·e^(−π²s²) a coordinate (arXiv 2102.06387),
         which for s ≥ 16 are within 1 ± 10⁻¹⁰⁹⁰, and that one is a random rounding of the Gaussian
-        mechanism's output (`dpacc.grid.whole_scale`).
+        mechanism's output (`dpacc.step.integer_sum.whole_scale`).
         """
         honest = survivors - self.settings.colluding
         return math.sqrt(self.scale**2 * honest - _SMOOTHING) / self.sensitivity

@@ -10,13 +10,13 @@ import numpy as np
 from flwr.app import ConfigRecord
 
 from dpacc.errors import ConfigurationError
+from dpacc.federated.secure_sum.exchange import SumNotOpened, Talk, words_of
 from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words, signed
 from dpacc.federated.secure_sum.keys import public_key
 from dpacc.federated.secure_sum.masking import add_pair_mask, pair_mask, self_mask
+from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Told, Wire
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import SharesDisagree, combined
-from dpacc.federated.secure_sum.stages import KEYS, OPEN, SHARES, Told, Wire
-from dpacc.federated.secure_sum.talk import SumNotOpened, Talk, words_of
 
 
 class MaskedSum:

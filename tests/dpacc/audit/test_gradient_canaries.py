@@ -12,12 +12,12 @@ from accelerate import Accelerator
 from dpacc_accounting import Repeated
 
 from dpacc.audit import Claim, DiracCanaries, judge
-from dpacc.engine import PrivacyEngine
 from dpacc.errors import ConfigurationError
-from dpacc.invented_examples import made_up_examples
-from dpacc.losses import causal_lm_losses
+from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
-from tests.dpacc.test_engine import RecordingOptimizer, noiseless
+from dpacc.step.admission.invented_examples import made_up_examples
+from dpacc.step.engine import PrivacyEngine
+from tests.dpacc.step.test_engine import RecordingOptimizer, noiseless
 from tests.tiny_models import collate, examples, tiny_model
 
 CANARIES = 400

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from dpacc import release
 from dpacc.audit import rehearse
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
-from dpacc.sampling import PoissonSampler
+from dpacc.randomness.sampling import PoissonSampler
+from dpacc.step import release
 
 
 def plan_of(**changes: Any) -> PrivacyPlan:
@@ -61,7 +61,7 @@ def too_little_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def clip_at_twice_the_norm(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dpacc import accumulation
+    from dpacc.step import accumulation
 
     honest = accumulation.clipping_scales
     monkeypatch.setattr(accumulation, "clipping_scales", lambda **words: 1.3 * honest(**words))

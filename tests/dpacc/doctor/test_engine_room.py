@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from dpacc import accumulation, release
 from dpacc.doctor.engine_room import engine_findings
 from dpacc.plan import PrivacyPlan
-from dpacc.sampling import PoissonSampler
+from dpacc.randomness.sampling import PoissonSampler
+from dpacc.step import accumulation, release
 
 
 def plan_of(**changes: Any) -> PrivacyPlan:

@@ -11,9 +11,9 @@ import torch
 
 from dpacc.doctor.script import script_findings
 from dpacc.errors import ConfigurationError
-from dpacc.noise import standard_normals
-from dpacc.randomness import RunSecret
-from tests.dpacc.test_engine import LENGTHS, noiseless, received
+from dpacc.randomness.gaussian_noise import standard_normals
+from dpacc.randomness.run_secret import RunSecret
+from tests.dpacc.step.test_engine import LENGTHS, noiseless, received
 from tests.tiny_models import examples, tiny_model
 
 WEIGHTS = """

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dpacc.doctor.statistics import noise_finding, sampling_finding
-from dpacc.randomness import RunSecret
-from dpacc.sampling import PoissonSampler
+from dpacc.randomness.run_secret import RunSecret
+from dpacc.randomness.sampling import PoissonSampler
 
 SIZE, BATCH, STEPS = 1000, 50, 200
 

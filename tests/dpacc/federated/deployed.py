@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from dpacc.federated.history import History
+from dpacc.federated.server.history import History
 
 ROOT = Path(__file__).parents[3]
 APP = ROOT / "recipes/federation"

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from dpacc.federated.client import DPLoRAClient
-from dpacc.federated.server import FederatedServer
+from dpacc.federated.clients.private_client import DPLoRAClient
+from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.settings import DPSettings, LoraSettings, PrivacyBudget
 from tests.tiny_models import CONFIGURATIONS, save_tiny_llama
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
-from dpacc.federated.client import DPLoRAClient
+from dpacc.federated.clients.private_client import DPLoRAClient
 
 Twist = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From the round's start and an honest update to what is sent."""

@@ -28,12 +28,12 @@ from dpacc.federated.deployment import (
     read_config,
     write_results,
 )
-from dpacc.federated.grid import LocalGrid
-from dpacc.federated.history import History
-from dpacc.federated.layout import trainable_arrays
 from dpacc.federated.requests import COULD_NOT
-from dpacc.federated.secure_sum.stages import KEYS, RECORD
-from dpacc.federated.server import FederatedServer
+from dpacc.federated.secure_sum.messages import KEYS, RECORD
+from dpacc.federated.server.federated_server import FederatedServer
+from dpacc.federated.server.history import History
+from dpacc.federated.server.in_process_grid import LocalGrid
+from dpacc.federated.updates.layout import trainable_arrays
 from tests.dpacc.federated.federations import DELTA, client, server, texts
 
 APP = Path(__file__).parents[3] / "recipes/federation"

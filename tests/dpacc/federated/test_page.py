@@ -9,7 +9,7 @@ import pytest
 import yaml
 from dpacc_accounting import read_ledger
 
-from dpacc.federated.aggregation import AggregationName
+from dpacc.federated.aggregation.averaging import AggregationName
 from tests.dpacc.federated.federations import texts
 
 PAGE = (Path(__file__).parents[3] / "docs/federated.md").read_text()

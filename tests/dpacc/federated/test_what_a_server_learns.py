@@ -14,19 +14,19 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.client_level import ClientPrivacy
-from dpacc.federated.compression import Compression
+from dpacc.federated.aggregation.client_level import ClientPrivacy
+from dpacc.federated.clients.local_training import LocalTraining
+from dpacc.federated.clients.trusting_client import TrustingClient
 from dpacc.federated.deployment import answer_once, client_of, require_readable
-from dpacc.federated.grid import LocalGrid
-from dpacc.federated.layout import layout_hash, to_record, trainable_arrays
-from dpacc.federated.local_training import LocalTraining
-from dpacc.federated.plain_client import TrustingClient
 from dpacc.federated.requests import COULD_NOT
-from dpacc.federated.secure_sum.client import SecureClient
 from dpacc.federated.secure_sum.settings import SecureSum
-from dpacc.federated.server import FederatedServer
+from dpacc.federated.secure_sum.summing_client import SecureClient
+from dpacc.federated.server.federated_server import FederatedServer
+from dpacc.federated.server.in_process_grid import LocalGrid
 from dpacc.federated.settings import LoraSettings
 from dpacc.federated.supernode import require_readable_data
+from dpacc.federated.updates.compression import Compression
+from dpacc.federated.updates.layout import layout_hash, to_record, trainable_arrays
 from tests.dpacc.federated.federations import DELTA, LORA, client, server, texts
 from tests.tiny_models import save_tiny_llama
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from dpacc_accounting import price_federation, read_federation
-from dpacc_accounting.fields import FieldError
+from dpacc_accounting.federation.fields import FieldError
 from flwr.app import Context, Message, RecordDict
 from safetensors import safe_open
 
 from dpacc.federated.deployment import write_results
-from dpacc.federated.grid import LocalGrid
-from dpacc.federated.server import FederatedServer
+from dpacc.federated.server.federated_server import FederatedServer
+from dpacc.federated.server.in_process_grid import LocalGrid
 from tests.dpacc.federated.federations import DELTA, WORDS, client, server
 
 KEPT_BY_NAME = ("history.json", "rounds.yaml", "state.json")

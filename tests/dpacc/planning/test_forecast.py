@@ -11,11 +11,8 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
-from dpacc.accumulation import ClippedSum
-from dpacc.adapters import attach_gradient_buffer
-from dpacc.config import Task, TrainingConfig, load_config
-from dpacc.losses import causal_lm_losses
-from dpacc.models import FAMILIES, add_lora
+from dpacc.layers.adapters import attach_gradient_buffer
+from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.planning.architectures import KNOWN, read_architecture
 from dpacc.planning.forecast import Machine, forecast
@@ -25,7 +22,10 @@ from dpacc.planning.memory import PROBE_EXAMPLES, PROBE_TOKENS, device_memory, m
 from dpacc.planning.skeleton import build_skeleton, nf4_bytes
 from dpacc.planning.traffic import Rates, sent_bytes
 from dpacc.planning.weightless_step import Strategy, cost_of_micro_batch
-from dpacc.strategies import Ghost, Materialize
+from dpacc.recipe.config import Task, TrainingConfig, load_config
+from dpacc.recipe.models import FAMILIES, add_lora
+from dpacc.step.accumulation import ClippedSum
+from dpacc.step.strategies import Ghost, Materialize
 from tests.tiny_models import CLASSIFIERS, CONFIGURATIONS, collate, examples
 
 ROOT = Path(__file__).parents[3]

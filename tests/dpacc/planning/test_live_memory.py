@@ -9,14 +9,14 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from dpacc import token_losses
-from dpacc.config import TrainingConfig
+from dpacc.losses import token_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.planning import weightless_step
 from dpacc.planning.known_outcomes import KnownOutcomes
 from dpacc.planning.live_memory import LiveMemory, equal_runs_once
 from dpacc.planning.skeleton import Skeleton, build_skeleton
 from dpacc.planning.weightless_step import MicroBatchCost, Strategy, cost_of_micro_batch
+from dpacc.recipe.config import TrainingConfig
 from tests.tiny_models import CONFIGURATIONS
 
 META = torch.device("meta")

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from dpacc.config import TrainingConfig
 from dpacc.planning import forecast as forecasting
 from dpacc.planning.forecast import Machine, forecast
 from dpacc.planning.memory import most_that_fits
 from dpacc.planning.traffic import Rates
 from dpacc.planning.weightless_step import MicroBatchCost, cost_of_micro_batch
+from dpacc.recipe.config import TrainingConfig
 from tests.tiny_models import CONFIGURATIONS
 
 MACHINE = Machine(gpus=1, memory=24 * 10**9, rates=Rates(operations=120e12, network=25e9))

@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from dpacc.config import LoraMethod, TrainingConfig
-from dpacc.models import add_lora
 from dpacc.planning.forecast import Machine, forecast
 from dpacc.planning.skeleton import Skeleton, build_skeleton
 from dpacc.planning.traffic import Rates
+from dpacc.recipe.config import LoraMethod, TrainingConfig
+from dpacc.recipe.models import add_lora
 from tests.tiny_models import CONFIGURATIONS
 
 EIGHT_GPUS = Machine(gpus=8, memory=24 * 10**9, rates=Rates(operations=120e12, network=25e9))

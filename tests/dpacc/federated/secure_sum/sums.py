@@ -12,19 +12,19 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from dpacc.federated.client_level import ClientPrivacy
-from dpacc.federated.compression import Compression
-from dpacc.federated.grid import LocalGrid
-from dpacc.federated.history import History, RoundReport
-from dpacc.federated.layout import Arrays, flat, to_record
-from dpacc.federated.secure_sum.client import SecureClient
+from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.secure_sum.fixed_point import Words
 from dpacc.federated.secure_sum.masking import add_pair_mask, pair_mask, self_mask
+from dpacc.federated.secure_sum.messages import KEYS, OPEN, RECORD, SHARES
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import combined
 from dpacc.federated.secure_sum.shared_noise import SharedNoiseBooks
-from dpacc.federated.secure_sum.stages import KEYS, OPEN, RECORD, SHARES
-from dpacc.federated.secure_sum.strategy import SecureFederatedLoRA
+from dpacc.federated.secure_sum.summing_client import SecureClient
+from dpacc.federated.server.history import History, RoundReport
+from dpacc.federated.server.in_process_grid import LocalGrid
+from dpacc.federated.server.secure_sum_strategy import SecureFederatedLoRA
+from dpacc.federated.updates.compression import Compression
+from dpacc.federated.updates.layout import Arrays, flat, to_record
 
 WIDTH = 37
 STAGES = (f"query.{KEYS}", f"query.{SHARES}", "train", f"query.{OPEN}")

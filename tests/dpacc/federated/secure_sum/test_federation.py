@@ -10,13 +10,13 @@ import pytest
 from dpacc_accounting import read_ledger
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.client_level import ClientPrivacy
-from dpacc.federated.defence import Defence
-from dpacc.federated.layout import flat, trainable_arrays
-from dpacc.federated.plain_client import TrustingClient
-from dpacc.federated.secure_sum.client import SecureClient
+from dpacc.federated.aggregation.client_level import ClientPrivacy
+from dpacc.federated.aggregation.robust import Defence
+from dpacc.federated.clients.trusting_client import TrustingClient
 from dpacc.federated.secure_sum.fixed_point import FixedPoint
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
+from dpacc.federated.secure_sum.summing_client import SecureClient
+from dpacc.federated.updates.layout import flat, trainable_arrays
 from tests.dpacc.federated.federations import LORA, client, server, texts
 
 THREE = SecureSum(clients=3, threshold=2)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from dpacc_accounting import read_ledger
 
-from dpacc.federated.secure_sum.client import SecureClient
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
+from dpacc.federated.secure_sum.summing_client import SecureClient
 from tests.dpacc.federated.federations import server
 from tests.dpacc.federated.secure_sum.sums import Federation, updates
 from tests.dpacc.federated.secure_sum.test_federation import secure

@@ -14,10 +14,10 @@ from flwr.proto.message_pb2 import Context as ProtoContext
 
 from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum import homomorphic
-from dpacc.federated.secure_sum.client import SecureClient
 from dpacc.federated.secure_sum.fixed_point import FixedPoint
+from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Seat
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
-from dpacc.federated.secure_sum.stages import KEYS, OPEN, SHARES, Seat
+from dpacc.federated.secure_sum.summing_client import SecureClient
 from tests.dpacc.federated.secure_sum.sums import STAGES, Federation, Fixed, updates
 
 PAIRWISE = SecureSum(clients=4, protocol="pairwise")

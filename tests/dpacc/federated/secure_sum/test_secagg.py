@@ -17,9 +17,9 @@ from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum.fixed_point import FixedPoint, residues, signed
 from dpacc.federated.secure_sum.keys import new_key, public_key
 from dpacc.federated.secure_sum.masking import SECAGG, pair_mask
+from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Seat, Told
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import SharesDisagree, combined
-from dpacc.federated.secure_sum.stages import KEYS, OPEN, SHARES, Seat, Told
 from tests.dpacc.federated.secure_sum.sums import STAGES, Federation, updates
 
 FIVE = SecureSum(clients=5, threshold=3)

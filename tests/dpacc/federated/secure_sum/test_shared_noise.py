@@ -12,17 +12,17 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from dpacc_accounting import LedgerError, price_federation, read_federation, read_ledger
-from dpacc_accounting.pricing import epsilon
+from dpacc_accounting.pricing.price import epsilon
 from scipy import stats
 
 from dpacc.cli.main import dpacc
 from dpacc.errors import ConfigurationError
-from dpacc.federated.client_level import ClientPrivacy
+from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.requests import COULD_NOT
-from dpacc.federated.secure_sum.client import SecureClient
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseBooks
-from dpacc.randomness import RunSecret
+from dpacc.federated.secure_sum.summing_client import SecureClient
+from dpacc.randomness.run_secret import RunSecret
 from tests.dpacc.federated.secure_sum.sums import Federation, Fixed, updates
 
 FIVE = SecureSum(clients=5, threshold=4, colluding=1)

@@ -1,0 +1,66 @@
+"""The privacy loss of a batch of fixed size, drawn without replacement, under replace-one.
+
+For t >= 1 the curve of `((1 − γ)Q + γP, Q)` dominates, γ being the share that is drawn; for t < 1
+the mirrored one does, because neighbours may be swapped. Both are one law: the positive losses, the
+same mirrored, and the rest at 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dpacc_accounting.pld.privacy_losses import AtomicLaw, Atoms
+
+if TYPE_CHECKING:
+    from dpacc_accounting.pld.mixtures import Branch
+
+_MOST_POINTS = 1 << 14
+
+
+@dataclass(frozen=True)
+class FixedBatchLaw(AtomicLaw):
+    """The loss of `branch`, run on a share γ of the units, under replace-one adjacency.
+
+    Args:
+        share: γ in (0, 1).
+        branch: what is run on the batch, under replace-one adjacency.
+
+    Source: Balle, Barthe & Gaboardi 2018 (arXiv 1807.01647), theorem 10; Zhu, Dong & Wang 2022
+    (arXiv 2106.08567), theorem 11.
+    """
+
+    share: float
+    branch: Branch
+
+    @property
+    def grids(self) -> int:
+        """The branch's, and its own."""
+        return 1 + self.branch.grids
+
+    @property
+    def most_points(self) -> int:
+        """No more than a branch's own grid has."""
+        return _MOST_POINTS
+
+    def fine_step(self, *, outside: float) -> float:
+        """Fine enough for the branch: sampling only draws losses together."""
+        return self.branch.fine_step(outside=outside)
+
+    def atoms(self, *, step: float, outside: float, above: bool) -> Atoms:
+        """The branch's losses, from above or from below, after sampling and mirrored."""
+        whole, share = self.branch.atoms(step=step, outside=outside, above=above), self.share
+        positive = whole.losses > 0
+        losses, masses = whole.losses[positive], whole.masses[positive]
+        sampled = np.logaddexp(math.log1p(-share), math.log(share) + losses)
+        grown = masses * ((1 - share) * np.exp(-losses) + share)
+        mirrored = grown * np.exp(-sampled)
+        rest = 1 - math.fsum(grown) - math.fsum(mirrored) - share * whole.infinite
+        return Atoms(
+            np.concatenate([sampled, -sampled, np.zeros(1)]),
+            np.concatenate([grown, mirrored, np.array([max(rest, 0.0)])]),
+            share * whole.infinite,
+        )

@@ -1,0 +1,222 @@
+"""What a run leaves in a folder: the adapter, the proof, the card and the picture.
+
+Nothing here is computed from private data without noise. Each file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpacc_accounting import LedgerRecord, read_ledger, statement
+from dpacc_accounting.ledger.claims import attack_bounds, claim_of
+from dpacc_accounting.ledger.record import LedgerError
+from safetensors import SafetensorError
+
+from dpacc.artifacts.model_card import write_card
+from dpacc.artifacts.progress_chart import Measurement, draw_progress
+from dpacc.errors import ConfigurationError, require_local
+from dpacc.recipe.config import TrainingConfig
+from dpacc.step.checkpoint import cannot_write, write_durably
+from dpacc.step.run_ledger import Books, record_saved
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+PICTURE = "privacy_utility.png"
+_HEADING = "# Privacy statement"
+_BEGUN: list[Path] = []
+
+
+def own_folder(path: Path | str) -> None:
+    """Make a folder that only its owner may enter; one that is there stays as it is."""
+    Path(path).expanduser().mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def new_run_folder(*, output_dir: str | Path, name: str) -> Path:
+    """Create `output_dir/name`, or `name-2`, `name-3`, … where it exists; only its owner may enter.
+
+    For the main process alone: another rank's call would make a folder of its own.
+
+    Raises:
+        ConfigurationError: the folder cannot be created.
+    """
+    require_local(output_dir, name="output_dir")
+    parent = Path(output_dir).expanduser()
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = _first_free(parent, name)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot create a folder in output_dir={output_dir}: {error.strerror}; "
+            "choose another with --output_dir"
+        ) from error
+    _BEGUN.append(folder)
+    return folder
+
+
+@contextmanager
+def unspent_folders_removed() -> Iterator[None]:
+    """Remove the folders that runs begin inside it, if an error ends it before any is charged."""
+    _BEGUN.clear()
+    try:
+        yield
+    except BaseException:
+        for folder in filter(_is_unspent, _BEGUN):
+            shutil.rmtree(folder, ignore_errors=True)
+            # The folder of all runs too, if this was to be the first.
+            with suppress(OSError):
+                folder.parent.rmdir()
+        raise
+
+
+def _is_unspent(folder: Path) -> bool:
+    """Whether every ledger in a run's folder, its clients' too, is readable and empty."""
+    try:
+        records = [read_ledger(path=path) for path in folder.rglob("*.jsonl")]
+    except LedgerError:
+        return False
+    return not any(record.releases for record in records)
+
+
+def save_run(
+    *,
+    folder: Path,
+    model: PeftModel,
+    config: TrainingConfig,
+    ledger: Path,
+    measurements: Sequence[Measurement],
+) -> None:
+    """Write the adapter, `privacy.json`, the model card and the picture into `folder`.
+
+    For the main process alone.
+
+    Args:
+        folder: what [`new_run_folder`][dpacc.artifacts.run_folder.new_run_folder] returned.
+        model: the trained PEFT model.
+        config: what the run was told.
+        ledger: what was released, closed; everything that is stated comes from it, and it is told
+            which adapter was saved.
+        measurements: where the run stood, in order of steps.
+
+    Raises:
+        LedgerError: the ledger cannot be read or written.
+    """
+    save_adapter(model=model, folder=folder)
+    record_saved(ledger=ledger, files=adapter_checksums(folder=folder))
+    record = read_ledger(path=ledger)
+    picture = draw_progress(
+        measurements=measurements,
+        target_epsilon=record.plan.get("target_epsilon"),
+        title=config.name,
+        promise=claim_of(plan=record.plan, record=record),
+    )
+    card = write_card(
+        config=config,
+        statement=statement(plan=record.plan, record=record),
+        measurements=measurements,
+        picture=PICTURE,
+    )
+    write_file(
+        path=folder / "privacy.json", content=privacy_document(record=record, ledger=ledger.name)
+    )
+    write_file(path=folder / PICTURE, content=picture)
+    write_file(path=folder / "README.md", content=card.encode())
+
+
+def privacy_document(*, record: LedgerRecord, ledger: str) -> bytes:
+    """`privacy.json`: what a ledger amounts to, and what it rests on, for machines.
+
+    Args:
+        record: of the ledger, which names the files that were saved last.
+        ledger: the name of its file.
+    """
+    return _json({"dpacc": version("dpacc")} | stated_facts(record=record, ledger=ledger))
+
+
+def stated_facts(*, record: LedgerRecord, ledger: str) -> dict[str, Any]:
+    """All of `privacy.json` that follows from a ledger; arguments as for `privacy_document`."""
+    claim = claim_of(plan=record.plan, record=record)
+    bounds = attack_bounds(event=record.event, claim=claim)
+    return {
+        "guarantee": claim.to_json(),
+        "attack_risk": None if bounds is None else bounds._asdict(),
+        "plan": dict(record.plan),
+        "ledger": {"file": ledger, "head": record.head},
+        "adapter": dict(record.saved[-1]) if record.saved else None,
+    }
+
+
+def state_privacy(*, folder: Path, books: Books) -> None:
+    """Write `privacy.json`, and the statement at the end of the model card in `folder`.
+
+    Both speak of the releases up to now, on which whatever lies there rests. For the main process
+    alone.
+
+    Args:
+        folder: where adapters were saved.
+        books: the run's ledger, which is told what was saved.
+    """
+    books.record_saved(files=adapter_checksums(folder=folder))
+    record = read_ledger(path=books.path)
+    document = privacy_document(record=record, ledger=books.path.name)
+    write_file(path=folder / "privacy.json", content=document)
+    card = folder / "README.md"
+    words = card.read_text(encoding="utf-8") if card.exists() else ""
+    kept = words.partition(f"\n{_HEADING}")[0].rstrip()
+    claim = statement(plan=record.plan, record=record)
+    write_file(path=card, content=f"{kept}\n\n{claim}\n".lstrip().encode())
+
+
+def adapter_checksums(*, folder: Path) -> dict[str, str]:
+    """The SHA-256 of each of the adapter's files in a folder, by its name."""
+    names = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+    found = [folder / name for name in names if (folder / name).exists()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def save_adapter(*, model: PeftModel, folder: Path) -> None:
+    """Write the adapter's weights and configuration, as `PeftModel.from_pretrained` reads them."""
+    scratch = folder / ".adapter.partial"
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        # Embeddings are never trained here; looking for changed ones would ask the hub.
+        model.save_pretrained(scratch, save_embedding_layers=False)
+        for file in scratch.iterdir():
+            file.replace(folder / file.name)
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(folder, error) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_file(*, path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    scratch = path.with_name(f".{path.name}.partial")
+    try:
+        write_durably(scratch, content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _first_free(parent: Path, name: str) -> Path:
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def _json(document: Any) -> bytes:
+    return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -1,0 +1,224 @@
+"""`dpacc plan`: what a run would need, before anything is downloaded or rented."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from dpacc_accounting.guarantee import rounded_up
+
+from dpacc.cli import options, terminal
+from dpacc.cli.guarantee_table import promise_rows
+from dpacc.errors import ConfigurationError
+from dpacc.recipe.config import TrainingConfig, load_config
+
+if TYPE_CHECKING:
+    from dpacc.planning.forecast import Forecast
+
+_UNITS = {"": 10**9, "GB": 10**9, "GIB": 2**30, "MB": 10**6, "MIB": 2**20}
+_SUSTAINED_TFLOPS = {"gpu": 120.0, "processor": 0.1}
+
+
+class _Memory(click.ParamType):  # type: ignore[type-arg]
+    name = "memory"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
+        if found is None or found[2].upper() not in _UNITS or not float(found[1]):
+            self.fail(f"{value!r} is no amount of memory; write 24GB or 22.5GiB.", param, ctx)
+        return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+@click.command(
+    short_help="Say what a run would need: memory, traffic, time, noise, launch.",
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+@click.option("--gpus", type=click.IntRange(min=0), default=1, show_default=True, help="0: none.")
+@click.option(
+    "--memory-per-gpu",
+    type=_Memory(),
+    default="24GB",
+    show_default=True,
+    help="Of each GPU, or of the machine where there is none.",
+)
+@click.option("--dataset-size", type=click.IntRange(min=1), help="N.  [default: counted]")
+@click.option(
+    "--tokens-per-example",
+    type=click.IntRange(min=1),
+    help="Padded tokens of an example.  [default: the configuration's max_length]",
+)
+@click.option(
+    "--tflops",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Sustained 10¹² operations a second of one device.  [default: 120 a GPU, 0.1 without]",
+)
+@click.option(
+    "--network",
+    type=click.FloatRange(min=0, min_open=True),
+    default=25.0,
+    show_default=True,
+    help="Sustained GB a second that one rank sends.",
+)
+@options.as_json
+def plan(
+    config: Path,
+    overrides: tuple[str, ...],
+    gpus: int,
+    memory_per_gpu: int,
+    dataset_size: int | None,
+    tokens_per_example: int | None,
+    tflops: float | None,
+    network: float,
+    as_json: bool,
+) -> None:
+    """Plan the run of CONFIG, a YAML of recipes/train.py, without GPU, weights or training.
+
+    Any setting of CONFIG may be overridden: --model gpt2 --quantization nf4 --dtype bfloat16.
+    Of the data nothing is read but how many examples there are.
+
+    \b
+      dpacc plan recipes/configs/llama2_7b.yaml --gpus 8 --memory-per-gpu 24GB
+    """
+    settings = load_config(arguments=["--config", str(config), *overrides])
+    with options.training_stack(), terminal.at_work("planning") as doing:
+        from dpacc.planning.forecast import Machine, forecast
+        from dpacc.planning.traffic import Rates
+
+        rate = tflops or _SUSTAINED_TFLOPS["gpu" if gpus else "processor"]
+        rates = Rates(operations=rate * 1e12, network=network * 1e9)
+        found = forecast(
+            config=settings,
+            dataset_size=dataset_size or _count(settings),
+            machine=Machine(gpus=gpus, memory=memory_per_gpu, rates=rates),
+            tokens=tokens_per_example,
+            path=shlex.join([str(config), *overrides]),
+            progress=doing,
+        )
+    assumed = {"sustained_tflops": rate, "network_gb_per_second": network, "gpus": gpus}
+    if as_json:
+        promise = found.plan.guarantee().to_json()
+        terminal.show_json(
+            {
+                "model": settings.model,
+                **found.to_json(),
+                "noise_multiplier": found.plan.noise_multiplier,
+                "steps": found.plan.steps,
+                "dataset_size": found.plan.dataset_size,
+                "expected_batch_size": found.plan.expected_batch_size,
+                "guarantee": promise,
+                "assumed": {**assumed, "memory_bytes": memory_per_gpu},
+            }
+        )
+        return
+    _show(found, settings, memory_per_gpu, rate, network)
+
+
+def _count(config: TrainingConfig) -> int:
+    """How many privacy units the training data holds."""
+    from dpacc.data.privacy_units import count_units
+    from dpacc.data.records import read_records
+    from dpacc.recipe.examples import load_units
+
+    if not Path(config.train_data).expanduser().exists():
+        raise ConfigurationError(
+            f"train_data={config.train_data} is no file here, so its examples cannot be counted: "
+            "give --dataset-size"
+        )
+    units = load_units(config=config)
+    if units is not None:
+        return count_units(examples=len(units), units=units)
+    return len(read_records(source=config.train_data, fields={}))
+
+
+def _show(
+    found: Forecast, settings: TrainingConfig, memory: int, tflops: float, network: float
+) -> None:
+    plan, tokens = found.plan, found.tokens
+    largest = found.largest_micro_batch
+    facts = [
+        ("model", f"{settings.model}, base stored as {settings.quantization}"),
+        ("trainable parameters", f"{found.trainable:,}"),
+        ("per-example gradients", found.strategy),
+        (
+            "micro-batch",
+            f"{found.examples} examples of {tokens} tokens, {found.micro_batches} a logical step "
+            "on each rank",
+        ),
+        (
+            "largest that fits",
+            f"{largest} examples: --micro_batch_tokens {largest * tokens}"
+            if largest
+            else f"none in {_size(memory)} with the base whole",
+        ),
+        (
+            "activations",
+            f"{_size(found.activations[True])} with gradient_checkpointing, "
+            f"{_size(found.activations[False])} without",
+        ),
+        ("noise multiplier σ", rounded_up(plan.noise_multiplier, digits=6)),
+        *promise_rows(plan.guarantee()),
+        (
+            "steps",
+            f"{plan.steps} of expected batch {plan.expected_batch_size}, N = {plan.dataset_size}",
+        ),
+    ]
+    terminal.show_facts(title="Plan", facts=facts)
+    _show_spreads(found)
+    launch = found.launch
+    terminal.show_facts(
+        title="Recommendation",
+        facts=[
+            ("launch", f"{launch.file}: {launch.why}" if launch else _nothing_fits(settings)),
+            *([("line", launch.line)] if launch else []),
+            (
+                "assumed",
+                f"{_size(memory)} and {tflops:g} sustained TFLOP/s a device, {network:g} GB/s a "
+                f"rank, every example {tokens} tokens; nothing overlaps",
+            ),
+        ],
+    )
+
+
+def _show_spreads(found: Forecast) -> None:
+    from dpacc.planning.memory import PLACEMENTS
+
+    spreads = found.spreads
+    names = list(dict.fromkeys(name for s in spreads.values() for name in s.memory.parts))
+    rows = [
+        [name, *(_size(s.memory.parts.get(name, 0)) for s in spreads.values())] for name in names
+    ]
+    rows += [
+        ["peak", *(_size(s.memory.peak) for s in spreads.values())],
+        ["reached in", *(s.memory.moment for s in spreads.values())],
+        *(
+            [f"sent a step, {wire}", *(_size(s.sent[wire]) for s in spreads.values())]
+            for wire in ("fp32", "bf16")
+        ),
+        ["seconds a step", *(f"{s.seconds:.3g}" for s in spreads.values())],
+        ["hours in all", *(f"{s.seconds * found.plan.steps / 3600:.2g}" for s in spreads.values())],
+    ]
+    columns = ["on each device", *(PLACEMENTS[name] for name in spreads)]
+    terminal.show_table(title="Memory, traffic and time", columns=columns, rows=rows)
+
+
+def _nothing_fits(settings: TrainingConfig) -> str:
+    advice = []
+    if settings.quantization == "none":
+        advice.append("--quantization nf4")
+    if not settings.gradient_checkpointing:
+        advice.append("--gradient_checkpointing true")
+    if settings.per_example_gradients != "ghost":
+        advice.append("--per_example_gradients ghost")
+    advice.append(f"--micro_batch_tokens {max(1, settings.micro_batch_tokens // 2)}")
+    return f"nothing fits; try {', '.join(advice)}, or more GPUs"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**27 else f"{count / 2**20:.2f} MiB"

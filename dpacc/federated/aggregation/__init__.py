@@ -1,0 +1,6 @@
+"""How the clients' adapters become one.
+
+Read `averaging` and `rule_choice`, then the other rules: `robust`, `sketches` with
+`sketch_messages`, and `client_level`, whose noise the server adds. `factors` says where LoRA's
+factors stand. Offers `ClientPrivacy` and `Defence`.
+"""

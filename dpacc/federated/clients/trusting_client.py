@@ -1,0 +1,150 @@
+"""A client of a federation whose server is trusted with updates, and adds the noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from dpacc.federated.clients.client_data import ClientData, load_own_base, read_client_data
+from dpacc.federated.clients.local_adapter import LocalAdapter
+from dpacc.federated.clients.non_private_training import PlainTraining
+from dpacc.federated.requests import (
+    RequestRefused,
+    Standstill,
+    answered,
+    read_local_epochs,
+    read_packing,
+    read_start,
+)
+from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
+from dpacc.recipe.models import Base
+
+
+class TrustingClient:
+    """One organisation in a client-level federation: its updates leave without noise.
+
+    Nothing protects it from the server, which must be trusted to clip and to add noise; it refuses
+    a server that does not say that it does.
+
+    Args:
+        client_id: how the server's reports call it.
+        data_path: its examples, a local file.
+        model_name: its own copy of the model, by whose tokenizer its records are read.
+        lora_config: the adapter that all share.
+        batch_size: of local training.
+        learning_rate: AdamW's.
+        task: what is learned; a mapping of `TrainingConfig`'s fields about data.
+        most_local_epochs: the most passes over its data that a server may ask for in one round.
+        folder: where it says that it stopped, should training ever fail.
+    """
+
+    def __init__(
+        self,
+        *,
+        client_id: str,
+        data_path: Path | str,
+        model_name: str,
+        lora_config: LoraSettings,
+        batch_size: int,
+        learning_rate: float = 1e-3,
+        task: dict[str, Any] | None = None,
+        most_local_epochs: float = 1.0,
+        folder: Path | str | None = None,
+    ) -> None:
+        self.client_id = client_id
+        self.folder = Path(folder) if folder is not None else Path("federation") / client_id
+        self._most_local_epochs = most_local_epochs
+        self._config = training_config(
+            model=model_name,
+            data_path=str(data_path),
+            lora=lora_config,
+            # The budget is the server's to keep; a run's words ask for one all the same.
+            dp=DPSettings(
+                epsilon=1.0,
+                delta=0.5,
+                expected_batch_size=batch_size,
+                learning_rate=learning_rate,
+            ),
+            task=Task(fields=task or {}),
+        )
+        self._standstill = Standstill(self.folder)
+        self._base: Base | None = None
+        self._data: ClientData | None = None
+        self._adapter: LocalAdapter | None = None
+        self._training: PlainTraining | None = None
+
+    @property
+    def app(self) -> ClientApp:
+        """This client as Flower runs it."""
+        app = ClientApp()
+
+        @app.train()
+        def train(message: Message, context: Context) -> Message:
+            del context
+            return self.answer(message)
+
+        return app
+
+    def require_readable(self) -> None:
+        """Read the model and every record once, before any server asks.
+
+        Raises:
+            ConfigurationError: one cannot be read as this client's settings say.
+            StoppedError: it failed before, and nobody has looked.
+        """
+        self._standstill.refuse_to_go_on()
+        if self._data is None:
+            self._base = load_own_base(self._config)
+            self._data = read_client_data(config=self._config, tokenizer=self._base.tokenizer)
+
+    def answer(self, message: Message) -> Message:
+        """One round's update, or why there is none."""
+        return answered(
+            lambda: Message(self._update(message.content), reply_to=message),
+            message=message,
+            client=self.client_id,
+        )
+
+    def _update(self, content: RecordDict) -> RecordDict:
+        asked = content.config_records["config"]
+        adapter = self._agree(asked)
+        start = read_start(content, adapter.shared)
+        packing = read_packing(asked)
+        epochs = read_local_epochs(asked, most=self._most_local_epochs)
+        with self._standstill.among_records():
+            update = self._begin(adapter, epochs).run_round(start)
+        arrays = packing.pack(update, start=start, client=self.client_id)
+        return RecordDict({"arrays": arrays, "config": ConfigRecord({"client": self.client_id})})
+
+    def _agree(self, asked: ConfigRecord) -> LocalAdapter:
+        """The adapter that the server asks for; no record is looked at.
+
+        Raises:
+            RequestRefused: the server wants another, or does not say that it adds noise.
+        """
+        self._standstill.refuse_to_go_on()
+        if asked.get("privacy") != "client":
+            raise RequestRefused(
+                "this client's updates hold no noise and the server does not say that it adds any; "
+                "use DPLoRAClient, or a FederatedServer with client_privacy"
+            )
+        if self._adapter is None:
+            base = self._base or load_own_base(self._config)
+            self._adapter = LocalAdapter(
+                config=self._config, base=base, rank=None, compression=None
+            )
+        if asked.get("layout") != self._adapter.layout:
+            raise RequestRefused("the adapters' layout differs from the server's")
+        return self._adapter
+
+    def _begin(self, adapter: LocalAdapter, local_epochs: float) -> PlainTraining:
+        if self._training is None:
+            if self._data is None:
+                self._data = read_client_data(config=self._config, tokenizer=adapter.base.tokenizer)
+            self._training = PlainTraining(
+                config=self._config, adapter=adapter, data=self._data, local_epochs=local_epochs
+            )
+        return self._training

@@ -1,0 +1,5 @@
+"""Clients of different ranks, what a rank costs, and what to choose.
+
+Read `mixed_ranks` and `rank_choice`, then `tuning` and `model_shape`, which plan without a model.
+Offers `PublicRank` and `PrivateRank`.
+"""

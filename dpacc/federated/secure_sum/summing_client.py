@@ -1,0 +1,285 @@
+"""A client that takes part in secure sums: what trains it stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from dpacc.errors import BudgetExhausted, ConfigurationError
+from dpacc.federated.aggregation.client_level import ClientPrivacy
+from dpacc.federated.ranks.mixed_ranks import NestedRanks, rank_of
+from dpacc.federated.requests import RequestRefused, answered
+from dpacc.federated.secure_sum.exchange import to_wire
+from dpacc.federated.secure_sum.fixed_point import Doubles, Integers, OutOfRange
+from dpacc.federated.secure_sum.messages import KEYS, OPEN, RECORD, SHARES, Asked, Seat, text
+from dpacc.federated.secure_sum.protocols import client_side
+from dpacc.federated.secure_sum.rounds_summed import RoundsSummed
+from dpacc.federated.secure_sum.settings import SecureSum
+from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseBooks
+from dpacc.federated.secure_sum.summands import Addends
+from dpacc.federated.updates.layout import flat, from_record
+from dpacc.federated.updates.packing import rank_said
+from dpacc.randomness.run_secret import RunSecret
+
+
+class Trains(Protocol):
+    """What answers a training message with an adapter."""
+
+    client_id: str
+
+    def answer(self, message: Message) -> Message:
+        """One round's update, or why there is none."""
+
+
+class SecureClient:
+    """One organisation whose updates leave only inside a sum.
+
+    Args:
+        client: what trains: a `DPLoRAClient`, whose updates are private already and are hidden
+            besides, or with `privacy` a `TrustingClient`, which then need trust nobody.
+        secure_sum: what its owner agreed to; a server that asks otherwise is refused. Without
+            `privacy` the server may ask for compressed updates, if their codes can be added.
+        privacy: client level: the clipping norm, and the noise of which this client adds a share.
+        most_rounds: client level: in how many sums it will ever be; needed with `privacy`.
+        folder: where its own ledger of sums is kept, and at example level which rounds were
+            summed; by default that of `client`.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: Trains,
+        secure_sum: SecureSum,
+        privacy: ClientPrivacy | None = None,
+        most_rounds: int | None = None,
+        folder: Path | str | None = None,
+    ) -> None:
+        self.client_id = client.client_id
+        self._client = client
+        self._settings = secure_sum
+        self._side = client_side(secure_sum.protocol)
+        self._agreed = secure_sum.agreed(privacy)
+        own = getattr(client, "folder", None) or Path("federation") / self.client_id
+        place = Path(folder) if folder is not None else Path(own)
+        self._rounds = RoundsSummed(place)
+        self._noise: OwnShare | None = None
+        if privacy is not None:
+            if most_rounds is None:
+                raise ConfigurationError(
+                    "privacy without most_rounds: say in how many rounds this client may ever take "
+                    "part, so that no server can ask for more"
+                )
+            self._noise = OwnShare(
+                privacy=privacy,
+                settings=secure_sum,
+                most_rounds=most_rounds,
+                path=place / "ledger.jsonl",
+            )
+
+    @property
+    def app(self) -> ClientApp:
+        """This client as Flower runs it, in process or on a SuperNode."""
+        app = ClientApp()
+
+        @app.train()
+        def train(message: Message, context: Context) -> Message:
+            return self._guarded(self._train, message, context)
+
+        @app.query(KEYS)
+        def keys(message: Message, context: Context) -> Message:
+            return self._guarded(self._begin, message, context)
+
+        @app.query(SHARES)
+        def shares(message: Message, context: Context) -> Message:
+            return self._guarded(self._answer(SHARES), message, context)
+
+        @app.query(OPEN)
+        def unmask(message: Message, context: Context) -> Message:
+            return self._guarded(self._answer(OPEN), message, context)
+
+        return app
+
+    def require_readable(self) -> None:
+        """Read the model and every record once, before any server asks.
+
+        Raises:
+            ConfigurationError: one cannot be read as its owner's settings say.
+        """
+        require = getattr(self._client, "require_readable", None)
+        if require is not None:
+            require()
+
+    def close(self) -> None:
+        """Let go of its ledgers."""
+        if self._noise is not None:
+            self._noise.close()
+        close = getattr(self._client, "close", None)
+        if close is not None:
+            close()
+
+    def _guarded(
+        self, stage: Callable[[Message, Context], Message], message: Message, context: Context
+    ) -> Message:
+        return answered(lambda: stage(message, context), message=message, client=self.client_id)
+
+    def _begin(self, message: Message, context: Context) -> Message:
+        """A new sum; whatever was left of another is forgotten."""
+        asked = _asked(message)
+        if text(asked, "agreed") != self._agreed:
+            raise RequestRefused(
+                "the server's secure_sum or client_privacy differs from this client's; give both "
+                "the same"
+            )
+        fresh = ConfigRecord({"session": text(asked, "session"), "next": ""})
+        context.state.config_records[RECORD] = fresh
+        return self._answer(KEYS)(message, context)
+
+    def _answer(self, stage: str) -> Callable[[Message, Context], Message]:
+        def answer(message: Message, context: Context) -> Message:
+            query = self._side.queries.get(stage)
+            if query is None:
+                raise RequestRefused(f"protocol={self._settings.protocol!r} knows no {stage!r}")
+            told = query(_asked(message), self._seat(context))
+            return Message(RecordDict({RECORD: ConfigRecord(told)}), reply_to=message)
+
+        return answer
+
+    def _train(self, message: Message, context: Context) -> Message:
+        """Train, and let nothing leave but protected numbers, what the books say, and a name."""
+        asked, seat = _asked(message), self._seat(context)
+        level = "example" if self._noise is None else "client"
+        if message.content.config_records["config"]["privacy"] != level:
+            raise RequestRefused(f"this client takes part in {level}-level federations alone")
+        addends = self._addends(message)
+        self._side.require(asked, seat)
+        packing = addends.packing
+        if self._noise is None:
+            self._rounds.refuse_second(packing.run, packing.number)
+        else:
+            self._noise.require_rounds_left()
+        reply = self._client.answer(_uncompressed(message))
+        if reply.has_error():
+            return reply
+        whole = self._whole(_moved(message, reply), addends)
+        sent = self._side.protect(whole, asked, replace(seat, words=addends.words))
+        if self._noise is None:  # else every sum holds noise, and a charge, of its own
+            self._rounds.keep(packing.run, packing.number)
+        kept = {name: r for name, r in reply.content.items() if name in ("config", "metrics")}
+        arrays = ArrayRecord({RECORD: to_wire(sent)})
+        return Message(RecordDict({**kept, "arrays": arrays}), reply_to=message)
+
+    def _addends(self, message: Message) -> Addends:
+        try:
+            return Addends.asked(
+                message.content.config_records["config"],
+                settings=self._settings,
+                client_level=self._noise is not None,
+            )
+        except (ConfigurationError, ValueError) as error:
+            raise RequestRefused(str(error)) from error
+
+    def _whole(self, moved: Doubles, addends: Addends) -> Integers:
+        if self._noise is not None:
+            return self._noise.add(moved)
+        try:
+            return addends.whole(moved, client=self.client_id)
+        except OutOfRange as error:  # of an update that holds its noise already
+            raise RequestRefused(str(error)) from error
+
+    def _seat(self, context: Context) -> Seat:
+        state = context.state.config_records.get(RECORD)
+        if state is None:
+            raise RequestRefused("the server never began a secure sum with this client")
+        return Seat(node=str(context.node_id), settings=self._settings, state=state)
+
+
+class OwnShare:
+    """A client's share of the noise, and its own ledger of the sums it was part of.
+
+    Args:
+        privacy: σ, C and δ.
+        settings: n, t and how many collude.
+        most_rounds: how many sums are ever charged.
+        path: the ledger; σ of its entries is that of the fewest survivors, for a client does not
+            know how many there will be.
+    """
+
+    def __init__(
+        self,
+        *,
+        privacy: ClientPrivacy,
+        settings: SecureSum,
+        most_rounds: int,
+        path: Path,
+    ) -> None:
+        self._privacy = privacy
+        self._settings = settings
+        self._most_rounds = most_rounds
+        self._path = path
+        self._books: SharedNoiseBooks | None = None
+
+    def require_rounds_left(self) -> None:
+        """Stop before training where nothing may be sent afterwards.
+
+        Raises:
+            BudgetExhausted: `most_rounds` sums are charged.
+        """
+        if self._books is not None and self._books.rounds_charged >= self._most_rounds:
+            raise BudgetExhausted(f"all {self._most_rounds} rounds of this client are spent")
+
+    def add(self, moved: Doubles) -> Integers:
+        """Charge one sum, then clip, round and noise the update.
+
+        Raises:
+            BudgetExhausted: `most_rounds` sums are charged.
+            LedgerError: the charge could not be written; nothing may leave.
+        """
+        books = self._opened(len(moved))
+        self.require_rounds_left()
+        step = books.charge(survivors=self._settings.fewest)
+        return books.noise.share(moved, secret=RunSecret.generate(), step=step)
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        if self._books is not None:
+            self._books.close()
+            self._books = None
+
+    def _opened(self, dimension: int) -> SharedNoiseBooks:
+        if self._books is None:
+            noise = SharedNoise(privacy=self._privacy, settings=self._settings, dimension=dimension)
+            self._books = SharedNoiseBooks(noise=noise, path=self._path)
+        return self._books
+
+
+def _asked(message: Message) -> Asked:
+    asked = message.content.config_records.get(RECORD)
+    if asked is None:
+        raise RequestRefused("this client's updates leave only inside a secure sum; use secure_sum")
+    return asked
+
+
+def _uncompressed(message: Message) -> Message:
+    """The same request for an update as it is, of which codes are made afterwards."""
+    content, config = message.content, message.content.config_records["config"]
+    plain = ConfigRecord({name: said for name, said in config.items() if name != "compression"})
+    request = copy(message)
+    request.content = RecordDict({**content, "config": plain})
+    return request
+
+
+def _moved(message: Message, reply: Message) -> Doubles:
+    """By how much training moved the shared adapter, of which a client may train a part."""
+    sent = message.content.array_records["arrays"]
+    start = {name: array.numpy() for name, array in sent.items()}
+    said, shared = reply.content.config_records["config"], rank_of(start)
+    ranks = NestedRanks(rank=rank_said(said, shared=shared), shared=shared)
+    before = ranks.narrow(start)
+    update = from_record(reply.content.array_records["arrays"], like=before)
+    return flat(ranks.widen(update)) - flat(ranks.widen(before))

@@ -1,0 +1,6 @@
+"""What asks, adds up and remembers: the federation's server on Flower.
+
+Read `federated_server`, then `strategy`, of which `fedask_strategy` and `secure_sum_strategy` are
+kinds, `history` and `kept_state`; `in_process_grid` carries messages without a network, `held_out`
+measures and `utility_chart` draws. Offers `FederatedServer` and `History`.
+"""

@@ -1,0 +1,366 @@
+"""The federation's server: a thin hand on Flower's ServerApp and strategy."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Context, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from torch import nn
+
+from dpacc.errors import ConfigurationError
+from dpacc.federated.aggregation.averaging import CORRECTING, AggregationName
+from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy, require_central
+from dpacc.federated.aggregation.factors import CorrectedBase
+from dpacc.federated.aggregation.robust import Defence, defended, require_fitting
+from dpacc.federated.aggregation.rule_choice import aggregation_named
+from dpacc.federated.aggregation.sketch_messages import SKETCH
+from dpacc.federated.clients.private_client import DPLoRAClient
+from dpacc.federated.clients.trusting_client import TrustingClient
+from dpacc.federated.secure_sum.settings import SecureSum, require_summable
+from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseBooks
+from dpacc.federated.secure_sum.summing_client import SecureClient
+from dpacc.federated.server.fedask_strategy import require_sketchable, strategy_for
+from dpacc.federated.server.history import History, RoundReport
+from dpacc.federated.server.in_process_grid import LocalGrid
+from dpacc.federated.server.kept_state import KeptState, State
+from dpacc.federated.server.secure_sum_strategy import SecureFederatedLoRA
+from dpacc.federated.server.strategy import FederatedLoRA
+from dpacc.federated.settings import LoraSettings, PrivacyBudget, Task
+from dpacc.federated.updates.compression import Compression
+from dpacc.federated.updates.layout import Arrays, flat, layout_hash, load_arrays, to_record
+from dpacc.federated.updates.packing import require_packable
+from dpacc.recipe.models import add_lora, load_base
+
+Measure = Callable[[nn.Module], Mapping[str, float]]
+
+
+class FederatedServer:
+    """Coordinates a federation, in process or as the ServerApp of a deployed one.
+
+    Args:
+        model_name: folder or hub id of the base that all share.
+        num_clients: how many must be connected before the first round.
+        rounds: R.
+        privacy_budget: example level: the most that any client may spend; updates of others are
+            refused.
+        client_privacy: client level: the noise that this server adds, or with `secure_sum` the
+            clients. Give one of the two.
+        secure_sum: how updates are added up so that this server sees the sum alone.
+        lora_config: the adapter that all share.
+        task: fields of `TrainingConfig` about data; of them, `task` and `labels` shape the model.
+        folder: where the state of the run is kept, from which a restarted server goes on.
+
+    ```python
+    server = FederatedServer(model_name="model", num_clients=2, rounds=5,
+                             privacy_budget=PrivacyBudget(epsilon=8.0, delta=1e-5))
+    history = server.train(clients=clients, local_epochs=1)
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        model_name: str,
+        num_clients: int,
+        rounds: int,
+        privacy_budget: PrivacyBudget | None = None,
+        client_privacy: ClientPrivacy | None = None,
+        secure_sum: SecureSum | None = None,
+        lora_config: LoraSettings | None = None,
+        task: Mapping[str, Any] | None = None,
+        folder: Path | str = "federation/server",
+    ) -> None:
+        self._model_name = model_name
+        self._num_clients = num_clients
+        self._rounds = rounds
+        if (privacy_budget is None) == (client_privacy is None):
+            raise ConfigurationError(
+                "give privacy_budget, for clients that add their own noise, or client_privacy, for "
+                "a server that adds it: the two are never mixed"
+            )
+        self._budget = privacy_budget
+        self._client_privacy = client_privacy
+        self._secure_sum = secure_sum
+        self._lora = lora_config or LoraSettings()
+        self._folder = Path(folder)
+        self._kept = KeptState(self._folder)
+        self._history = History()
+        self._run = secrets.token_hex(16)
+        shape = Task(fields=task or {})
+        base = load_base(
+            model=model_name, task=shape.kind, labels=shape.labels, seed=self._lora.seed
+        )
+        self.model: nn.Module = add_lora(
+            model=base.model,
+            method=self._lora.method,
+            rank=self._lora.rank,
+            alpha=self._lora.alpha,
+            target_modules=self._lora.target_modules,
+            seed=self._lora.seed,
+            top_layers=self._lora.top_layers,
+        )
+        self.tokenizer = base.tokenizer
+
+    def train(
+        self,
+        *,
+        clients: Sequence[DPLoRAClient | TrustingClient | SecureClient],
+        aggregation: AggregationName = "ffa",
+        client_sampling_rate: float = 1.0,
+        local_epochs: float = 1.0,
+        defence: Defence | None = None,
+        measure: Measure | None = None,
+        compression: Compression | None = None,
+        sketch_size: int | None = None,
+        on_round: Callable[[RoundReport], None] | None = None,
+    ) -> History:
+        """Run all rounds in this process.
+
+        Args:
+            clients: who takes part.
+            aggregation: how adapters become one.
+            client_sampling_rate: the chance with which each client is asked in a round.
+            local_epochs: a client's expected passes over its data in one round.
+            defence: what to do about hostile clients; by default nothing.
+            measure: what to measure of the model after each round, on data of the server's own.
+            compression: of what clients send; by default none.
+            sketch_size: for "fedask", the rank of the mean that is caught for certain; by default
+                num_clients · rank, which is exact.
+            on_round: is told of each round once its state is kept.
+
+        Raises:
+            ConfigurationError: settings that contradict each other, another run's state, or a
+                client whose records cannot be read.
+        """
+        if len(clients) != self._num_clients:
+            raise ConfigurationError(
+                f"num_clients={self._num_clients} and {len(clients)} clients given; "
+                "name as many as take part"
+            )
+        for client in clients:
+            client.require_readable()
+        app = self.app(
+            aggregation=aggregation,
+            client_sampling_rate=client_sampling_rate,
+            local_epochs=local_epochs,
+            defence=defence,
+            measure=measure,
+            compression=compression,
+            sketch_size=sketch_size,
+            on_round=on_round,
+        )
+        grid = LocalGrid({node: client.app for node, client in enumerate(clients, start=1)})
+        context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
+        with _quiet_flower():
+            app(grid, context)
+        return self._history
+
+    def app(
+        self,
+        *,
+        aggregation: AggregationName = "ffa",
+        client_sampling_rate: float = 1.0,
+        local_epochs: float = 1.0,
+        defence: Defence | None = None,
+        measure: Measure | None = None,
+        on_round: Callable[[RoundReport], None] | None = None,
+        round_timeout: float = 3600.0,
+        connect_timeout: float = 600.0,
+        compression: Compression | None = None,
+        sketch_size: int | None = None,
+    ) -> ServerApp:
+        """The same run as a Flower ServerApp, for a deployed federation; see `train`.
+
+        Args:
+            aggregation: as in `train`, like all up to round_timeout.
+            client_sampling_rate: see there.
+            local_epochs: see there.
+            defence: see there.
+            measure: see there.
+            compression: see there.
+            sketch_size: see there.
+            on_round: see there.
+            round_timeout: seconds after which a round goes on without who has not answered.
+            connect_timeout: seconds that clients have to connect in, before the first round.
+        """
+        if not 0 < client_sampling_rate <= 1:
+            raise ConfigurationError(
+                f"client_sampling_rate={client_sampling_rate} must lie above 0 and be at most 1"
+            )
+        rule, first = aggregation_named(aggregation, model=self.model)
+        require_packable(compression, aggregation=aggregation, secure=self._secure_sum is not None)
+        if aggregation == "fedask" and sketch_size is None:
+            sketch_size = self._num_clients * self._lora.rank
+        require_sketchable(sketch_size, aggregation=aggregation, defended=defence is not None)
+        strategy_of = strategy_for(
+            sketch_size, model=self.model, drawn=first, seconds=round_timeout
+        )
+        if self._secure_sum is not None:
+            require_summable(
+                settings=self._secure_sum,
+                clients=self._num_clients,
+                aggregation=aggregation,
+                defended=defence is not None,
+                sampled=client_sampling_rate < 1,
+                client_level=self._client_privacy is not None,
+                compressed=compression is not None,
+            )
+        elif self._client_privacy is not None:
+            require_central(aggregation=aggregation, defended=defence is not None)
+        if defence is not None:
+            require_fitting(defence, aggregation=aggregation, clients=self._num_clients)
+            rule = defended(defence, rule)
+        self._base = CorrectedBase(self.model)
+        app = ServerApp()
+
+        @app.main()
+        def main(grid: Grid, context: Context) -> None:
+            del context
+            arrays = self._restore(aggregation, first)
+            if not self._history.rounds:
+                self._history.start_quality = self._measured(measure, arrays)
+                self._save(arrays, self._history, aggregation)
+            noise = self._noise(client_sampling_rate, arrays)
+            strategy = (self._secured(noise) or strategy_of)(
+                start=arrays,
+                aggregation=noise if isinstance(noise, CentralNoise) else rule,
+                budget=self._budget,
+                clients=self._num_clients,
+                sampling_rate=client_sampling_rate,
+                history=self._history,
+                connect_timeout=connect_timeout,
+                measure=lambda now: self._measured(measure, now),
+                after_round=lambda now, history: self._after_round(
+                    now, history, aggregation, noise, on_round
+                ),
+            )
+            config = ConfigRecord(
+                {
+                    "run": self._run,
+                    "layout": layout_hash(self.model),
+                    "rounds": self._rounds,
+                    "local-epochs": float(local_epochs),
+                    "corrected": aggregation in CORRECTING,
+                    "privacy": "example" if noise is None else "client",
+                    **({} if compression is None else {"compression": compression.words}),
+                    **({} if sketch_size is None else {SKETCH: sketch_size}),
+                }
+            )
+            strategy.start(
+                grid=grid,
+                initial_arrays=to_record(arrays),
+                num_rounds=self._rounds - len(self._history.rounds),
+                timeout=round_timeout,
+                train_config=config,
+            )
+            self._load(strategy.arrays)
+            if noise is not None:
+                noise.close()
+
+        return app
+
+    @property
+    def history(self) -> History:
+        """All rounds so far."""
+        return self._history
+
+    def _noise(
+        self, sampling_rate: float, arrays: Arrays
+    ) -> CentralNoise | SharedNoiseBooks | None:
+        """What the server's ledger is for: noise of its own, or that of a sum's survivors."""
+        if self._client_privacy is None:
+            return None
+        ledger = self._folder / "ledger.jsonl"
+        if self._secure_sum is not None:
+            shared = SharedNoise(
+                privacy=self._client_privacy,
+                settings=self._secure_sum,
+                dimension=flat(arrays).size,
+            )
+            return SharedNoiseBooks(noise=shared, path=ledger)
+        return CentralNoise(
+            privacy=self._client_privacy,
+            clients=self._num_clients,
+            sampling_rate=sampling_rate,
+            ledger=ledger,
+        )
+
+    def _secured(
+        self, noise: CentralNoise | SharedNoiseBooks | None
+    ) -> Callable[..., FederatedLoRA] | None:
+        """The strategy that sees the sum of a round's updates alone, where that was asked for."""
+        if self._secure_sum is None:
+            return None
+        return partial(
+            SecureFederatedLoRA,
+            secure_sum=self._secure_sum,
+            privacy=self._client_privacy,
+            books=noise if isinstance(noise, SharedNoiseBooks) else None,
+        )
+
+    def _after_round(
+        self,
+        arrays: Arrays,
+        history: History,
+        aggregation: str,
+        noise: CentralNoise | SharedNoiseBooks | None,
+        on_round: Callable[[RoundReport], None] | None,
+    ) -> None:
+        if noise is not None:
+            history.client_level = noise.federation()
+        self._save(arrays, history, aggregation)
+        if on_round is not None:
+            on_round(history.rounds[-1])
+
+    def _load(self, arrays: Arrays) -> None:
+        load_arrays(self.model, arrays)
+        self._base.apply(arrays)
+
+    def _measured(self, measure: Measure | None, arrays: Arrays) -> Mapping[str, float]:
+        if measure is None:
+            return {}
+        self._load(arrays)
+        return dict(measure(self.model))
+
+    def _save(self, arrays: Arrays, history: History, aggregation: str) -> None:
+        self._kept.keep(
+            State(run=self._run, agreed=self._agreed(aggregation), history=history, arrays=arrays)
+        )
+
+    def _restore(self, aggregation: str, first: Arrays) -> Arrays:
+        """Where the run stands: at its beginning, or after the last round that was kept."""
+        known = self._kept.read()
+        if known is None:
+            return first
+        if known.agreed != self._agreed(aggregation):
+            raise ConfigurationError(
+                f"{self._kept.path} holds a federation with other settings; give this one a "
+                "folder of its own"
+            )
+        self._run, self._history = known.run, known.history
+        return known.arrays
+
+    def _agreed(self, aggregation: str) -> str:
+        layout = layout_hash(self.model)
+        words = [self._model_name, self._rounds, aggregation, layout, str(self._client_privacy)]
+        return json.dumps([*words, str(self._secure_sum)])
+
+
+@contextmanager
+def _quiet_flower() -> Iterator[None]:
+    """The history tells what Flower's log would."""
+    log = logging.getLogger("flwr")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

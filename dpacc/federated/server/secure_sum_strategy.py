@@ -1,0 +1,160 @@
+"""The federation as a Flower strategy that sees the sum of a round's updates alone."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from dpacc.errors import ConfigurationError
+from dpacc.federated.aggregation.client_level import ClientPrivacy
+from dpacc.federated.secure_sum.exchange import SumNotOpened, Talk
+from dpacc.federated.secure_sum.fixed_point import Doubles, Integers
+from dpacc.federated.secure_sum.messages import RECORD, Told, Wire
+from dpacc.federated.secure_sum.protocols import Conducted, conducted
+from dpacc.federated.secure_sum.settings import SecureSum
+from dpacc.federated.secure_sum.shared_noise import SharedNoiseBooks
+from dpacc.federated.secure_sum.summands import Addends
+from dpacc.federated.server.history import ClientBooks
+from dpacc.federated.server.strategy import FederatedLoRA
+from dpacc.federated.updates.layout import Arrays, flat, to_record, unflat
+from dpacc.federated.updates.packing import wire_bytes
+
+QUERY_TIMEOUT = 600.0
+"""Seconds that a client has for a stage without training."""
+
+
+class SecureFederatedLoRA(FederatedLoRA):
+    """`FederatedLoRA` whose updates arrive inside a secure sum.
+
+    Before training, keys and shares are exchanged; after it the sum is opened, if enough clients'
+    numbers arrived, and charged before that where the clients share the noise. The mean of an
+    opened sum counts every client alike.
+
+    Args:
+        secure_sum: the protocol.
+        privacy: client level: what the clients' noise is for.
+        books: client level: the server's ledger.
+        common: what `FederatedLoRA` takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        secure_sum: SecureSum,
+        privacy: ClientPrivacy | None,
+        books: SharedNoiseBooks | None,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        self._settings = secure_sum
+        self._agreed = secure_sum.agreed(privacy)
+        self._shared_books = books
+        self._sum: Conducted | None = None
+        self._talk: Talk | None = None
+        self._stopped = ""
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Exchange keys with all that are asked, then ask those that are still there to train."""
+        super().configure_train(server_round, arrays, config, grid)
+        self._talk = Talk(grid=grid, session=secrets.token_hex(16), timeout=QUERY_TIMEOUT)
+        self._addends = Addends(settings=self._settings, packing=self._packing)
+        self._sum = conducted(
+            settings=self._settings,
+            talk=self._talk,
+            count=self._addends.count(flat(self.arrays).size),
+            words=self._addends.words,
+        )
+        self._stopped = ""
+        try:
+            invited = self._sum.invite(self._asked, self._agreed)
+        except SumNotOpened as stopped:
+            self._stopped = str(stopped)
+            invited = {}
+        self._sent = [self._invitation(node, told, config) for node, told in invited.items()]
+        self._bytes_sent = sum(wire_bytes(message) for message in self._sent)
+        return self._sent
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Add what arrived, open the sum, and move the adapter by its mean."""
+        del server_round
+        refused = {} if self._talk is None else self._talk.refused
+        why = self._stopped or "no answer"
+        failed = {self._name(node): refused.get(node, why) for node in self._asked}
+        names: list[str] = []
+        books: dict[str, ClientBooks] = {}
+        self._received = 0
+        for node, reply in self._by_node(replies):
+            before = self._name(node)
+            self._received += wire_bytes(reply)
+            try:
+                records, known = self._checked(reply)
+                if known is not None and (forgotten := self._forgotten(before, known)):
+                    books[before] = known
+                    raise ConfigurationError(forgotten)
+                self._take(node, records)
+            except ConfigurationError as error:
+                failed[before] = str(error)
+                continue
+            failed.pop(before, None)
+            names.append(self._learn_name(node, reply))
+            if known is not None:
+                books[names[-1]] = known
+        survivors = names
+        try:
+            self.arrays = self._opened()
+        except SumNotOpened as stopped:
+            failed |= dict.fromkeys(names, str(stopped))
+            survivors = []
+        if self._talk is not None:
+            self._bytes_sent += self._talk.bytes_sent
+            self._received += self._talk.bytes_received
+        self._report(survivors=survivors, failed=failed, books=books)
+        return to_record(self.arrays), None
+
+    def _invitation(self, node: int, told: Told, config: ConfigRecord) -> Message:
+        assert self._talk is not None
+        content = RecordDict({**self._request(config, node), RECORD: self._talk.record(told)})
+        return Message(content, dst_node_id=node, message_type=MessageType.TRAIN)
+
+    def _take(self, node: int, records: RecordDict) -> None:
+        """Add one reply's numbers to the sum."""
+        assert self._sum is not None
+        self._sum.take(node, _wire(records))
+
+    def _opened(self) -> Arrays:
+        """The next adapter. The ledger holds the sum before any client helps to open it."""
+        assert self._sum is not None
+        if self._stopped:
+            raise SumNotOpened(self._stopped)
+        self._sum.require_openable()
+        count, before = self._sum.arrived, flat(self.arrays)
+        if self._shared_books is not None:
+            self._shared_books.charge(survivors=count)
+            moved = self._shared_books.noise.values(self._sum.open()) / self._settings.clients
+        else:
+            moved = self._mean(self._sum.open(), clients=count, numbers=before.size)
+        return unflat(before + moved, like=self.arrays)
+
+    def _mean(self, total: Integers, *, clients: int, numbers: int) -> Doubles:
+        try:
+            return self._addends.mean(total, clients=clients, numbers=numbers)
+        except ConfigurationError as error:  # whoever sent codes too large chose them
+            raise SumNotOpened(f"the sum is not one of codes: {error}") from error
+
+
+def _wire(records: RecordDict) -> Wire:
+    arrays = records.array_records["arrays"]
+    if set(arrays) != {RECORD} or arrays[RECORD].stype != "numpy.ndarray":
+        raise ConfigurationError("the reply's arrays are not a part of a secure sum")
+    try:
+        return arrays[RECORD].numpy()
+    except Exception as error:  # whoever sent it chose the bytes
+        raise ConfigurationError("the reply's part of the secure sum cannot be read") from error

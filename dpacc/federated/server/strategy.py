@@ -1,0 +1,319 @@
+"""The federation as a Flower strategy: who is asked, what is accepted, how it becomes one."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from logging import INFO
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from dpacc.errors import ConfigurationError
+from dpacc.federated.aggregation.averaging import Aggregate, Aggregation
+from dpacc.federated.aggregation.factors import CORRECTION
+from dpacc.federated.ranks.mixed_ranks import NestedRanks, rank_of
+from dpacc.federated.requests import SEEN
+from dpacc.federated.said_notes import notes_in
+from dpacc.federated.server.history import ClientBooks, History, RoundReport
+from dpacc.federated.settings import PrivacyBudget
+from dpacc.federated.updates.layout import Arrays, to_record
+from dpacc.federated.updates.packing import Packing, rank_said, wire_bytes
+
+_BOOKS = {
+    "epsilon": "epsilon",
+    "delta": "delta",
+    "epsilon_budget": "epsilon-budget",
+    "noise_multiplier": "noise-multiplier",
+    "sampling_probability": "sampling-probability",
+    "steps_charged": "steps-charged",
+    "steps_taken": "steps-taken",
+    "choice_epsilon": "choice-epsilon",
+}
+
+
+class FederatedLoRA(FedAvg):
+    """Example-level private federation: every client's update is private before it arrives.
+
+    What the server does with it is post-processing. Clients are never asked to evaluate: what they
+    measured on private data would leave without noise.
+
+    Args:
+        start: the adapter before the first round.
+        aggregation: from updates to the next adapter.
+        budget: the most that a client may spend, and the δ that all share; None where the server
+            adds the noise, and clients keep no books.
+        clients: how many must be connected before the first round.
+        sampling_rate: the chance with which each connected client is asked in a round, by a coin
+            of the operating system.
+        history: the rounds so far; this one goes on after them.
+        connect_timeout: seconds that clients have to connect in.
+        measure: what the server measures on data of its own.
+        after_round: keeps what a restart needs.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: Arrays,
+        aggregation: Aggregation,
+        budget: PrivacyBudget | None,
+        clients: int,
+        sampling_rate: float,
+        history: History,
+        connect_timeout: float,
+        measure: Callable[[Arrays], Mapping[str, float]],
+        after_round: Callable[[Arrays, History], None],
+    ) -> None:
+        super().__init__(min_available_nodes=clients)
+        self.arrays = start
+        self._aggregation = aggregation
+        self._budget = budget
+        self._sampling_rate = sampling_rate
+        self._history = history
+        self._connect_timeout = connect_timeout
+        self._measure = measure
+        self._after_round = after_round
+        self._asked: list[int] = []
+        self._sent: list[Message] = []
+        self._all_connected = False
+        self._coins = secrets.SystemRandom()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask each connected client with the same chance."""
+        del server_round, arrays
+        self._asked = [n for n in self._connected(grid) if self._coins.random() < self.rate]
+        config["server-round"] = len(self._history.rounds) + 1
+        self._packing = Packing.asked(config)
+        self._sent = [
+            Message(self._request(config, node), dst_node_id=node, message_type=MessageType.TRAIN)
+            for node in self._asked
+        ]
+        self._bytes_sent = sum(wire_bytes(message) for message in self._sent)
+        return self._sent
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check every reply alone, aggregate those that hold, and report on all."""
+        del server_round
+        failed = {self._name(node): "no answer" for node in self._asked}
+        updates: dict[str, Arrays] = {}
+        books: dict[str, ClientBooks] = {}
+        self._received = 0
+        for node, reply in self._by_node(replies):
+            before = self._name(node)
+            self._received += wire_bytes(reply)
+            try:
+                update, known = self._accept(reply)
+            except ConfigurationError as error:
+                failed[before] = str(error)
+                continue
+            failed.pop(before, None)
+            name = self._learn_name(node, reply)
+            if known is not None:
+                books[name] = known
+                forgotten = self._forgotten(name, known)
+                if forgotten is not None:
+                    failed[name] = forgotten
+                    continue
+            updates[name] = update
+        # Under client-level privacy an empty round is noised like any: it must not show.
+        due = bool(updates) or self._budget is None
+        aggregate = self._aggregate(updates) if due else None
+        if aggregate is not None:
+            self.arrays = aggregate.arrays
+        self._report(
+            survivors=tuple(updates),
+            failed=failed,
+            filtered={} if aggregate is None else aggregate.filtered,
+            books=books,
+            error=0.0 if aggregate is None else aggregate.error,
+        )
+        return to_record(self.arrays), None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Nobody is asked."""
+        del server_round, arrays, config, grid
+        return []
+
+    def summary(self) -> None:
+        """Flower's log needs no summary; the history tells everything."""
+
+    @property
+    def rate(self) -> float:
+        """The chance with which a client is asked."""
+        return self._sampling_rate
+
+    def _report(
+        self,
+        *,
+        survivors: Iterable[str],
+        failed: Mapping[str, str],
+        books: Mapping[str, ClientBooks],
+        filtered: Mapping[str, str] | None = None,
+        error: float = 0.0,
+    ) -> None:
+        """Measure the adapter as it is now, and write the round down."""
+        survivors = tuple(survivors)
+        self._history.rounds.append(
+            RoundReport(
+                number=len(self._history.rounds) + 1,
+                asked=tuple(self._name(node) for node in self._asked),
+                survivors=survivors,
+                failed=failed,
+                filtered=filtered or {},
+                books=books,
+                quality=self._measure(self.arrays),
+                aggregation_error=error,
+                bytes_sent=self._bytes_sent,
+                bytes_received=self._received,
+            )
+        )
+        self._after_round(self.arrays, self._history)
+        if self._budget is not None:  # else who took part is a secret
+            log(INFO, "answered: %s; failed: %s", ", ".join(survivors) or "nobody", failed)
+
+    def _connected(self, grid: Grid) -> list[int]:
+        """All clients, once they have come; later whoever is still there."""
+        if not self._all_connected:
+            self._wait_for_all(grid)
+            self._all_connected = True
+        return sorted(grid.get_node_ids())
+
+    def _wait_for_all(self, grid: Grid) -> None:
+        """A run that was begun before goes on without those that have not come in time."""
+        deadline = time.monotonic() + self._connect_timeout
+        while (come := len(list(grid.get_node_ids()))) < self.min_available_nodes:
+            if time.monotonic() < deadline:
+                time.sleep(1)
+            elif come and self._history.rounds:
+                return
+            else:
+                raise ConfigurationError(
+                    f"{come} of {self.min_available_nodes} clients connected within "
+                    f"{self._connect_timeout:g} s; start the others, or name fewer"
+                )
+
+    def _by_node(self, replies: Iterable[Message]) -> list[tuple[int, Message]]:
+        """Each reply with the node that was asked: for a dead one, Flower's link answers."""
+        asked = {each.metadata.message_id: each.metadata.dst_node_id for each in self._sent}
+        known = [(asked.get(each.metadata.reply_to_message_id), each) for each in replies]
+        return sorted(
+            ((node, each) for node, each in known if node is not None), key=lambda pair: pair[0]
+        )
+
+    def _request(self, config: ConfigRecord, node: int) -> RecordDict:
+        seen = {} if self._budget is None else {SEEN: self._history.steps_seen(self._name(node))}
+        told = ConfigRecord({**config, **seen})
+        return RecordDict({"arrays": to_record(self.arrays), "config": told})
+
+    def _accept(self, reply: Message) -> tuple[Arrays, ClientBooks | None]:
+        """The update and books of one reply.
+
+        Raises:
+            ConfigurationError: the client gave none, or not what was agreed.
+        """
+        records, books = self._checked(reply)
+        said = records.config_records["config"]
+        return self._unpacked(records.array_records["arrays"], said), books
+
+    def _checked(self, reply: Message) -> tuple[RecordDict, ClientBooks | None]:
+        """The records of one reply, which are the agreed ones, and the client's books.
+
+        Raises:
+            ConfigurationError: the client gave none, or not what was agreed.
+        """
+        if reply.has_error():
+            raise ConfigurationError(str(reply.error.reason))
+        records = reply.content
+        if not {"arrays", "config"} <= set(records) <= {"arrays", "metrics", "config"}:
+            raise ConfigurationError("the reply does not hold arrays, metrics and config")
+        books = None
+        if self._budget is not None:
+            books = _books_within(
+                self._budget,
+                records.metric_records.get("metrics"),
+                unit=str(records.config_records["config"].get("unit", "example")),
+            )
+        if "arrays" not in records.array_records:
+            raise ConfigurationError("the reply holds no arrays")
+        return records, books
+
+    def _aggregate(self, updates: Mapping[str, Arrays]) -> Aggregate:
+        return self._aggregation(self.arrays, updates)
+
+    def _unpacked(self, arrays: ArrayRecord, said: ConfigRecord) -> Arrays:
+        """A client's update at the shared rank, of whatever rank and size it came."""
+        # Clients send adapters; corrections of the base are the server's alone.
+        adapter = {name: a for name, a in self.arrays.items() if not name.startswith(CORRECTION)}
+        shared = rank_of(adapter)
+        ranks = NestedRanks(rank=rank_said(said, shared=shared), shared=shared)
+        update = self._packing.unpack(
+            arrays, start=ranks.narrow(adapter), client=str(said.get("client"))
+        )
+        return ranks.widen(update)
+
+    def _forgotten(self, name: str, known: ClientBooks) -> str | None:
+        """Why an update is not used whose ledger does not hold it beside all that was seen before.
+
+        It has left its client all the same, so its steps are counted.
+        """
+        seen = self._history.steps_seen(name)
+        if known.steps_charged >= seen + known.steps_taken:
+            return None
+        return (
+            f"its ledger held {seen} steps before and holds {known.steps_charged} after "
+            f"{known.steps_taken} more: an older copy was brought back; its update is counted, and "
+            "not used"
+        )
+
+    def _name(self, node: int) -> str:
+        return self._history.name_of(node) or f"node {node}"
+
+    def _learn_name(self, node: int, reply: Message) -> str:
+        said = reply.content.config_records["config"].get("client", f"node {node}")
+        return self._history.learn_name(node, str(said))
+
+
+def _books_within(budget: PrivacyBudget, metrics: MetricRecord | None, *, unit: str) -> ClientBooks:
+    books = _books(metrics, unit=unit)
+    if books.delta != budget.delta or books.epsilon_budget > budget.epsilon:
+        raise ConfigurationError(
+            f"the client keeps epsilon={books.epsilon_budget:g} at delta={books.delta:g}; this "
+            f"federation promises at most epsilon={budget.epsilon:g} at delta={budget.delta:g}"
+        )
+    return books
+
+
+def _books(metrics: MetricRecord | None, *, unit: str) -> ClientBooks:
+    try:
+        assert metrics is not None
+        said = {name: metrics[key] for name, key in _BOOKS.items()}
+        known = {name: float(value) for name, value in said.items()}  # type: ignore[arg-type]
+        void, qualified = notes_in(metrics)
+        # Only of a client that says why may ε be infinite.
+        assert all(
+            math.isfinite(value) or (name == "epsilon" and value > 0 and void)
+            for name, value in known.items()
+        )
+        counts = {name: int(known[name]) for name in ("steps_charged", "steps_taken")}
+        notes: dict[str, Any] = {"unit": unit, "void_because": void, "qualified_by": qualified}
+        books = ClientBooks(**{**known, **counts, **notes})
+        assert books.steps_charged >= books.steps_taken >= 1
+        assert 0 < books.sampling_probability <= 1
+        assert books.noise_multiplier > 0
+        assert min(books.epsilon, books.choice_epsilon) >= 0
+        assert unit
+        return books
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError("the reply does not say what its ledger holds") from error

@@ -1,0 +1,4 @@
+"""An update on its way: in one layout, whole or in fewer bytes.
+
+Read `layout`, `packing`, then `compression` and `compressed_updates`. Offers `Compression`.
+"""

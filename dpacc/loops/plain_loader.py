@@ -1,0 +1,77 @@
+"""What an ordinary DataLoader says of a private run: how many examples, how large a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from accelerate.data_loader import DataLoaderAdapter, DataLoaderStateMixin
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+)
+
+from dpacc.data.privacy_units import count_units
+from dpacc.errors import ConfigurationError
+
+_POISSON = "every example joins every step by its own coin, whatever its length, class or weight"
+
+
+def number_of_units(data_loader: DataLoader[Any], units: Sequence[Hashable] | None) -> int:
+    """How many examples the loader has, or how many units they belong to.
+
+    Raises:
+        ConfigurationError: the loader cannot be sampled by coins.
+    """
+    _refuse_prepared(data_loader)
+    _refuse_streams(data_loader)
+    _refuse_foreign_samplers(data_loader)
+    return count_units(examples=len(data_loader.dataset), units=units)  # type: ignore[arg-type]
+
+
+def expected_batch_size_of(data_loader: DataLoader[Any]) -> int:
+    """The loader's batch size.
+
+    Raises:
+        ConfigurationError: it has none.
+    """
+    if data_loader.batch_size is None:
+        raise ConfigurationError(
+            "the DataLoader has no batch_size, which is what a logical batch should hold on "
+            "average; give it one, and no batch_sampler"
+        )
+    return data_loader.batch_size
+
+
+def _refuse_prepared(data_loader: DataLoader[Any]) -> None:
+    if isinstance(data_loader, DataLoaderStateMixin | DataLoaderAdapter):
+        raise ConfigurationError(
+            f"data_loader is a {type(data_loader).__name__}, which accelerator.prepare made and "
+            "which cuts the data over ranks; give make_private the plain DataLoader, model and "
+            "optimizer instead of accelerator.prepare, which it stands for"
+        )
+
+
+def _refuse_streams(data_loader: DataLoader[Any]) -> None:
+    if isinstance(data_loader.dataset, IterableDataset):
+        raise ConfigurationError(
+            "a stream of examples cannot be sampled: every example must have the same chance in "
+            "every step; load it into a dataset with a length"
+        )
+
+
+def _refuse_foreign_samplers(data_loader: DataLoader[Any]) -> None:
+    sampler, batch_sampler = data_loader.sampler, data_loader.batch_sampler
+    if not isinstance(sampler, RandomSampler | SequentialSampler):
+        raise ConfigurationError(
+            f"the DataLoader's {type(sampler).__name__} would be ignored: {_POISSON}; leave it "
+            "out, and give shuffle=True or nothing"
+        )
+    if batch_sampler is not None and type(batch_sampler) is not BatchSampler:
+        raise ConfigurationError(
+            f"the DataLoader's {type(batch_sampler).__name__} would be ignored: {_POISSON}; give "
+            "make_private the plain DataLoader, with a batch_size, before any accelerator.prepare"
+        )

@@ -1,0 +1,105 @@
+"""The parts of a run that its configuration describes: plan, base, adapters, schedule."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from dpacc.plan import PrivacyPlan
+from dpacc.recipe.config import TrainingConfig
+from dpacc.recipe.models import Base, add_lora, load_base
+from dpacc.recipe.schedule import schedule_for
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+def plan_for(*, config: TrainingConfig, dataset_size: int) -> PrivacyPlan:
+    """The plan of a run, with just enough noise for the configuration's ε.
+
+    Args:
+        config: the run.
+        dataset_size: N, in privacy units.
+
+    Raises:
+        ConfigurationError: no noise keeps the budget, or a setting does not fit N.
+
+    >>> config = TrainingConfig(
+    ...     model="m", train_data="t", epsilon=8.0, expected_batch_size=10, steps=20, delta=1e-4)
+    >>> plan = plan_for(config=config, dataset_size=1000)
+    >>> plan.steps, plan.unit, plan.guarantee().epsilon <= 8.0
+    (20, 'example', True)
+    """
+    return PrivacyPlan.calibrate(
+        dataset_size=dataset_size,
+        expected_batch_size=config.expected_batch_size,
+        epochs=config.epochs,
+        steps=config.steps,
+        target_epsilon=config.epsilon,
+        target_delta=config.delta_for(dataset_size=dataset_size),
+        max_grad_norm=config.max_grad_norm,
+        clipping=config.clipping,
+        noise=config.noise,
+        unit=config.unit_field or "example",
+    )
+
+
+def base_for(*, config: TrainingConfig, device: torch.device) -> Base:
+    """The frozen base and its tokenizer.
+
+    Args:
+        config: names it, and says how it is stored and what its head is for.
+        device: where it will be.
+
+    Raises:
+        ConfigurationError: it cannot be read, or lacks some of the weights.
+    """
+    return load_base(
+        model=config.model,
+        quantization=config.quantization,
+        dtype=config.dtype,
+        device=device,
+        task=config.task,
+        labels=config.labels,
+        seed=config.seed,
+    )
+
+
+def adapters_for(*, config: TrainingConfig, base: PreTrainedModel) -> PeftModel:
+    """The base with fresh LoRA adapters.
+
+    Args:
+        config: their rank, method and places.
+        base: stays frozen.
+
+    Raises:
+        ConfigurationError: the base cannot have such adapters.
+    """
+    return add_lora(
+        model=base,
+        method=config.lora_method,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        target_modules=config.lora_target_modules,
+        seed=config.seed,
+        gradient_checkpointing=config.gradient_checkpointing,
+        top_layers=config.lora_top_layers,
+    )
+
+
+def scheduler_for(
+    *, config: TrainingConfig, optimizer: torch.optim.Optimizer, steps: int, holds: bool
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """The learning rate's course over `steps` updates.
+
+    Args:
+        config: how long it warms up.
+        optimizer: whose rate it sets.
+        steps: T.
+        holds: whether it stays up until the end, as averages of iterates want it.
+    """
+    course = schedule_for(warmup=config.warmup_steps, steps=steps, holds=holds)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, course)

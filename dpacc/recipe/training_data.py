@@ -1,0 +1,78 @@
+"""The data of a run, read before any weights: what it learns from, and what it measures on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from dpacc.data.privacy_units import count_units
+from dpacc.data.supervision import Example
+from dpacc.recipe.config import TrainingConfig
+from dpacc.recipe.examples import (
+    load_held_out_examples,
+    load_held_out_units,
+    load_training_examples,
+    load_units,
+    pad_examples,
+)
+from dpacc.recipe.held_out_data import admit_held_out
+from dpacc.recipe.pretrained import load_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What a run learns from, and what it measures on.
+
+    Attributes:
+        tokenizer: of the configuration's model.
+        private: the private examples.
+        units: whose each is; None where every example is its own unit.
+        held_out: what the guarantee does not cover; empty where none is named.
+        notes: what the ledger must say of them, subjects and texts.
+    """
+
+    tokenizer: Any
+    private: list[Example]
+    units: list[Hashable] | None
+    held_out: list[Example]
+    notes: list[tuple[str, str]]
+
+    @property
+    def number_of_units(self) -> int:
+        """N, which is public."""
+        return count_units(examples=len(self.private), units=self.units)
+
+    @property
+    def collate(self) -> Callable[[list[Example]], dict[str, Any]]:
+        """Pads a micro-batch to its longest row."""
+        return partial(pad_examples, pad_token_id=int(self.tokenizer.pad_token_id))
+
+
+def read_training_data(*, config: TrainingConfig, data_is_public: bool = False) -> TrainingData:
+    """Read and tokenize what the configuration names.
+
+    Args:
+        config: the files, their fields, and the model whose tokenizer reads them.
+        data_is_public: whether the examples to learn from need no protection.
+
+    Raises:
+        ConfigurationError: something cannot be read, or private examples are held out as well.
+    """
+    tokenizer = load_tokenizer(model=config.model)
+    private = load_training_examples(config=config, tokenizer=tokenizer)
+    units = load_units(config=config)
+    held_out = load_held_out_examples(config=config, tokenizer=tokenizer)
+    notes: list[tuple[str, str]] = []
+    if not data_is_public:
+        notes = admit_held_out(
+            config=config,
+            private=private,
+            held_out=held_out,
+            owners=units,
+            held_out_owners=load_held_out_units(config=config),
+        )
+    return TrainingData(
+        tokenizer=tokenizer, private=private, units=units, held_out=held_out, notes=notes
+    )

@@ -1,0 +1,399 @@
+"""The private step: accumulate clipped gradients, reduce, charge, noise once, update."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from accelerate import Accelerator
+from dpacc_accounting import Guarantee
+from torch import Tensor, nn
+
+import dpacc
+from dpacc.data.joined_texts import refuse_joined_texts
+from dpacc.errors import BudgetExhausted, ConfigurationError, names_what_is_unknown
+from dpacc.layers.adapters import attach_gradient_buffer
+from dpacc.plan import PrivacyPlan
+from dpacc.randomness.keyed_dropout import KeyedDropout
+from dpacc.randomness.run_secret import SECRET_BYTES, RunSecret
+from dpacc.randomness.sampling import PoissonSampler
+from dpacc.ranks import collectives
+from dpacc.ranks.backends import Backend, backend_for
+from dpacc.ranks.backends.held_parameters import admit_optimizer
+from dpacc.ranks.fingerprints import code_fingerprint
+from dpacc.ranks.reduction import WireFormat, wire_for
+from dpacc.step.accumulation import ClippedSum
+from dpacc.step.admission.collation import KeyedCollation
+from dpacc.step.admission.coupling_probe import CouplingProbe
+from dpacc.step.admission.starting_point import (
+    is_trained,
+    refuse_private_examples_in_the_start,
+    starting_notes,
+)
+from dpacc.step.admission.steady_buffers import SteadyBuffers
+from dpacc.step.admission.trainable import (
+    admit_model,
+    refuse_raw_gradients,
+    refuse_replaced_adapters,
+)
+from dpacc.step.checkpoint import Checkpoints
+from dpacc.step.logical_step import Collate, LogicalStep
+from dpacc.step.micro_batches import MicroBatches
+from dpacc.step.release import Release
+from dpacc.step.resumption import Resumption
+from dpacc.step.run_ledger import Books
+from dpacc.step.strategies import (
+    Ghost,
+    Materialize,
+    PerExampleGradients,
+    Strategy,
+    choose,
+    most_rows_that_fit,
+)
+from dpacc.step.unit_members import members_of
+from dpacc.step.update_rule import Schedule, update_rule
+
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
+AnyOptimizer = TypeVar("AnyOptimizer", bound=torch.optim.Optimizer)
+
+
+class PrivacyEngine:
+    """Trains a model's adapters under a privacy plan, on any number of ranks.
+
+    Args:
+        accelerator: the launch's Accelerator.
+        plan: what the guarantee depends on; the engine keeps no copy of any part of it.
+        ledger: where releases are recorded before they happen. Must be new, or hold the same
+            plan: its charges then count against the plan.
+        checkpoints: a folder for checkpoints and the journal between them, which make a killed
+            run resumable; without it, none are kept.
+        micro_batch_tokens: the most padded tokens in one micro-batch. No effect on the result.
+        micro_batch_units: the most privacy units in one micro-batch; likewise.
+        per_example_gradients: "materialize" keeps them through one backward, "ghost" goes
+            backward twice and keeps none, "auto" looks at the memory. The same result, exactly.
+        fixed_seed: makes sampling and noise predictable, for tests; noted in the ledger, and
+            the run is not private.
+        wire: "fp32", or "bf16": the noised sum crosses between ranks, and reaches the optimizer,
+            rounded to bf16; the sum without noise never is.
+        backend: how the model is placed; by default what the launch configuration asks for.
+
+    ```python
+    engine = PrivacyEngine(accelerator, plan, ledger="run/ledger.jsonl")
+    model, optimizer = engine.prepare(model, optimizer)
+    for step in engine.steps(train, collate):
+        for batch in step:
+            step.backward(causal_lm_losses(model, batch))
+        step.update()
+    ```
+    """
+
+    @names_what_is_unknown()
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        plan: PrivacyPlan,
+        *,
+        ledger: Path | str,
+        checkpoints: Path | str | None = None,
+        micro_batch_tokens: int = 4096,
+        micro_batch_units: int | None = None,
+        per_example_gradients: PerExampleGradients = "auto",
+        wire: WireFormat = "fp32",
+        fixed_seed: int | None = None,
+        backend: Backend | None = None,
+    ) -> None:
+        self._backend = backend or backend_for(accelerator)
+        self.accelerator = accelerator
+        self.plan = plan
+        self.micro_batch_tokens = micro_batch_tokens
+        self.micro_batch_units = micro_batch_units
+        self.per_example_gradients = per_example_gradients
+        self.wire = wire
+        self.books = self._books = Books(accelerator=accelerator, plan=plan, path=Path(ledger))
+        self._checkpoints = None if checkpoints is None else Checkpoints(Path(checkpoints))
+        self._secret = _agree_on_secret(fixed_seed)
+        self._resumed = False
+
+    def prepare(
+        self,
+        model: AnyModel,
+        optimizer: AnyOptimizer,
+        scheduler: Schedule | None = None,
+    ) -> tuple[AnyModel, AnyOptimizer]:
+        """Check, place and instrument the model; every rank starts from the same adapters.
+
+        Args:
+            model: with its adapters; all else frozen.
+            optimizer: of exactly the trainable parameters.
+            scheduler: stepped by the caller once an update; checkpoints hold it.
+
+        Raises:
+            PrivacyError: the model or the optimizer cannot be trained privately as it is.
+            ConfigurationError: nothing is trainable, or ranks disagree.
+        """
+        admit_model(model)
+        admit_optimizer(optimizer, model)
+        adapters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._parameters = list(adapters.values())
+        rule = update_rule(optimizer=optimizer, scheduler=scheduler, adapters=adapters)
+        collectives.require_agreement(
+            {
+                "the version of dpacc": dpacc.__version__,
+                "the source code of dpacc": code_fingerprint(),
+                "the privacy plan": self.plan.fingerprint,
+                "micro_batch_tokens": self.micro_batch_tokens,
+                "micro_batch_units": self.micro_batch_units,
+                "per_example_gradients": self.per_example_gradients,
+                "wire": self.wire,
+                "the number of trainable parameters": sum(p.numel() for p in self._parameters),
+                **{f"the {name}": value for name, value in rule.items()},
+            }
+        )
+        collectives.start_alike(self.accelerator, self._parameters)
+        self._trained_before = is_trained(model)
+        self._buffer = attach_gradient_buffer(model)
+        self._choose_strategy()
+        self._release = Release(
+            accelerator=self.accelerator,
+            backend=self._backend,
+            plan=self.plan,
+            parameters=self._parameters,
+            secret=self._secret,
+            charge=self._books.charge,
+            journal=None if self._checkpoints is None else self._checkpoints.journal,
+            wire=wire_for(self.accelerator, self.wire),
+        )
+        # Last, because placing may cut parameters over the ranks, whose shapes are then gone.
+        self._model, self._optimizer = self._backend.place(model, optimizer)
+        self._steady = SteadyBuffers(self._model)
+        self._dropout = KeyedDropout(
+            model=self._model,
+            secret=self._secret,
+            device=self.accelerator.device,
+            tokens_may_be_flattened=self._buffer.tokens_may_be_flattened,
+        )
+        self._resumption = None
+        if self._checkpoints is not None:
+            self._resumption = Resumption(
+                accelerator=self.accelerator,
+                backend=self._backend,
+                checkpoints=self._checkpoints,
+                books=self._books,
+                plan=self.plan,
+                adapters=adapters,
+                scheduler=scheduler,
+                rule=rule,
+                bound=self._release.bound,
+            )
+        return cast(AnyModel, self._model), cast(AnyOptimizer, self._optimizer)
+
+    @names_what_is_unknown(of="engine.steps")
+    def steps(
+        self,
+        dataset: Sequence[Any],
+        collate: Collate,
+        *,
+        units: Sequence[Hashable] | None = None,
+        probe_examples: Sequence[Any] | None = None,
+    ) -> Iterator[LogicalStep]:
+        """The plan's logical steps that are not charged yet, Poisson-sampled from `dataset`.
+
+        Args:
+            dataset: examples by index; one with an "input_ids" field is cut by its length.
+            collate: makes a batch of a list of examples.
+            units: whose each example is, for a privacy unit larger than one example. Units are
+                sampled; the gradients of a unit's examples are averaged, then clipped.
+            probe_examples: invented examples for the coupling probe, if none can be made up from
+                the dataset's fields.
+
+        Raises:
+            ConfigurationError: the dataset's size is not the plan's, on any rank.
+            PrivacyError: the probe finds that examples are coupled, or a step was left without
+                its update.
+            BudgetExhausted: the ledger already holds all the plan's steps.
+        """
+        if not hasattr(self, "_model"):
+            raise ConfigurationError("call engine.prepare(model, optimizer) before engine.steps")
+        members = members_of(dataset=dataset, units=units, plan=self.plan)
+        refuse_private_examples_in_the_start(self._model, dataset)
+        refuse_joined_texts(dataset=dataset, collate=collate, model=self._model)
+        self._books.open(fixed_seed=self._secret.fixed_seed)
+        earlier = self._trained_before and not self._books.steps_charged
+        for subject, text in starting_notes(self._model, trained=earlier):
+            self._books.note(subject=subject, text=text)
+        if self._books.steps_charged >= self.plan.steps and not self._resumed:
+            raise BudgetExhausted(
+                f"{self._books.path} already holds all {self.plan.steps} steps of the plan; "
+                "start a new run, whose budget adds to this one's"
+            )
+        if self._resumption is not None and self._books.steps_charged == 0:
+            self._resumption.save(0)
+        batches = MicroBatches(
+            dataset=dataset,
+            members=members,
+            collate=KeyedCollation(
+                collate,
+                self._secret,
+                rank=self.accelerator.process_index,
+                begun=self._books.steps_charged,
+            ),
+            accelerator=self.accelerator,
+            dropout=self._dropout,
+            expect=self._buffer.expect,
+            max_tokens=self.micro_batch_tokens,
+            max_units=self._most_units,
+        )
+        coupling = CouplingProbe.before(
+            dataset,
+            probe_examples,
+            model=self._model,
+            collate=collate,
+            place=batches.place_made_up,
+            gradients=self._dropout.until_after(self._whole_gradients),
+            buffers=self._steady,
+            rounds=lambda: self._buffer.in_half_precision,
+            rows_limits=(self._most_rows, self.micro_batch_tokens, self.micro_batch_units),
+        )
+        probe: CouplingProbe | None = coupling
+        sampler = PoissonSampler(
+            dataset_size=self.plan.dataset_size,
+            expected_batch_size=self.plan.expected_batch_size,
+            secret=self._secret,
+        )
+        try:
+            for index in range(self._books.steps_charged, self.plan.steps):
+                self._release.draw_ahead(index)
+                drawn = batches.of_this_rank(sampler.draw(step=index))
+                total = self._zero_sum()
+                step = LogicalStep(
+                    index=index,
+                    micro_batches=drawn,
+                    placeholder=coupling.watched,
+                    probe=probe,
+                    present=batches.presenting(index),
+                    accumulate=self._dropout.until_after(partial(self._strategy.add, into=total)),
+                    drop=self._dropout.until_after(self._drop),
+                    release=partial(self._release_checked, index, total),
+                )
+                yield step
+                step.require_updated()
+                probe = None
+        finally:
+            self._dropout.rest()
+
+    def resume(self) -> int:
+        """Go back to the last checkpoint and redo the released steps after it, without data.
+
+        Call it after `prepare` and before `steps`. A step that was charged but not released when
+        the run died is lost, and stays charged.
+
+        Returns:
+            The number of the next step.
+
+        Raises:
+            ConfigurationError: there is nothing to resume, or it is another run's.
+        """
+        if self._resumption is None:
+            raise ConfigurationError("to resume, give the engine its folder of checkpoints")
+        self._books.require_started()
+        self._books.open(fixed_seed=self._secret.fixed_seed)
+        self._resumption.restore()
+        self._resumption.save(self._books.steps_charged)
+        self._resumed = True
+        return self._books.steps_charged
+
+    def checkpoint(self) -> None:
+        """Keep where the run stands; call it between two steps, after the scheduler's."""
+        if self._resumption is None:
+            raise ConfigurationError("to keep checkpoints, give the engine a folder for them")
+        self._resumption.save(self._books.steps_charged)
+
+    def note(self, *, subject: str, text: str) -> None:
+        """Write into the ledger, and so into the statement, a fact that qualifies the guarantee."""
+        self._books.open(fixed_seed=self._secret.fixed_seed)
+        self._books.note(subject=subject, text=text)
+
+    def whole_adapters(self) -> AbstractContextManager[None]:
+        """While it lasts, adapters are whole on every rank, to be saved; all ranks must enter."""
+        self.require_steady_buffers()
+        return self._backend.whole_adapters()
+
+    def require_steady_buffers(self) -> None:
+        """Refuse to go on, or to save, when a buffer of the model changed in training."""
+        self._steady.require_unchanged()
+
+    def guarantee(self, *, delta: float | None = None) -> Guarantee:
+        """(ε, δ) of what was charged, at the plan's δ, with what voids or qualifies it."""
+        spent = self.plan.guarantee(steps=self.steps_charged, delta=delta)
+        return spent.noted(self._books.notes)
+
+    @property
+    def steps_charged(self) -> int:
+        """How many logical steps the ledger holds."""
+        return self._books.steps_charged
+
+    @property
+    def ledger(self) -> Path:
+        """The file of what was charged."""
+        return self._books.path
+
+    def close(self) -> None:
+        """Close the ledger; the next run may open it."""
+        self._books.close()
+
+    def _choose_strategy(self) -> None:
+        """Materialize or ghost; both are exact, so only speed and memory depend on it."""
+        device = self.accelerator.device
+        rows_here = most_rows_that_fit(width=self._buffer.layout.width, device=device)
+        # The least on any rank: ranks that cut a draw differently would lose examples.
+        self._most_rows = min(collectives.tell_all(rows_here))
+        self.per_example_gradients = choose(
+            self.per_example_gradients, rows_that_fit=self._most_rows
+        )
+        chosen = Ghost if self.per_example_gradients == "ghost" else Materialize
+        self._strategy: Strategy = chosen(self._buffer, self._backward, device)
+
+    @property
+    def _most_units(self) -> int | None:
+        keeps_rows = self.per_example_gradients == "materialize"
+        limits = [max(1, self._most_rows)] if keeps_rows else []
+        limits += [self.micro_batch_units] if self.micro_batch_units is not None else []
+        return min(limits, default=None)
+
+    def _whole_gradients(self, losses: Tensor) -> Tensor:
+        """Of made-up examples, for the probe: their memory is its alone, and gone after it."""
+        return Materialize(self._buffer, self._backward, self.accelerator.device).rows(losses)
+
+    def _drop(self, losses: Tensor) -> None:
+        """Run the backwards of a made-up micro-batch, as collectives need, for nothing."""
+        self._strategy.add(losses, None, self._zero_sum())
+
+    def _backward(self, loss: Tensor, keep_graph: bool) -> None:
+        with self._dropout.backward():
+            self._backend.backward(loss, keep_graph)
+        refuse_raw_gradients(self._model)
+
+    def _zero_sum(self) -> ClippedSum:
+        return ClippedSum(
+            plan=self.plan,
+            layout=self._buffer.layout,
+            max_grad_norm=self._release.bound.value,
+            device=self.accelerator.device,
+        )
+
+    def _release_checked(self, index: int, clipped: ClippedSum) -> None:
+        refuse_replaced_adapters(self._model, self._parameters)
+        self.require_steady_buffers()
+        self._backend.require_same_optimizer(self._model)
+        self._release(index, clipped.total)
+
+
+def _agree_on_secret(fixed_seed: int | None) -> RunSecret:
+    if fixed_seed is not None:
+        return RunSecret.from_fixed_seed(fixed_seed)
+    return RunSecret(collectives.share_from_main(secrets.token_bytes(SECRET_BYTES)))

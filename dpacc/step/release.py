@@ -1,0 +1,125 @@
+"""The only way anything leaves a logical step: reduce, charge, noise once, journal, update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from dpacc.plan import PrivacyPlan
+from dpacc.randomness.gaussian_noise import standard_normals
+from dpacc.randomness.run_secret import RunSecret
+from dpacc.ranks import collectives
+from dpacc.ranks.backends import Backend
+from dpacc.ranks.reduction import Wire, wire_for
+from dpacc.step.accumulation import AdaptiveBound
+from dpacc.step.checkpoint import JournalEntry
+from dpacc.step.integer_sum import COUNT_POINTS, Grid, grid_noise
+
+
+class Release:
+    """Turns the ranks' clipped sums into one private update.
+
+    Args:
+        accelerator: the launch's Accelerator.
+        backend: hands the private gradient to the optimizer.
+        plan: σ, C and the expected batch size.
+        parameters: the trainable parameters, in the order of the sum's columns.
+        secret: keys the noise.
+        charge: writes a step's charge to the ledger, and returns on every rank once it is there;
+            on the main process, the hash of its line.
+        journal: keeps a step's private gradient until the next checkpoint; for the main process.
+        wire: how sums cross between ranks; by default in fp32.
+    """
+
+    def __init__(
+        self,
+        *,
+        accelerator: Accelerator,
+        backend: Backend,
+        plan: PrivacyPlan,
+        parameters: Sequence[nn.Parameter],
+        secret: RunSecret,
+        charge: Callable[[int], str],
+        journal: Callable[[JournalEntry], None] | None = None,
+        wire: Wire | None = None,
+    ) -> None:
+        self._wire = wire or wire_for(accelerator, "fp32")
+        self._accelerator = accelerator
+        self._backend = backend
+        self._plan = plan
+        self._parameters = parameters
+        self._secret = secret
+        self._charge = charge
+        self._journal = journal
+        self._width = sum(p.numel() for p in parameters)
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="noise")
+        self._ahead: tuple[int, Future[npt.NDArray[Any]]] | None = None
+        self._on_grid = plan.noise == "discrete_gaussian"
+        self.bound = AdaptiveBound(plan)
+
+    def draw_ahead(self, index: int) -> None:
+        """Start drawing the noise of a step in the background, while its backward runs."""
+        self._ahead = (index, self._worker.submit(self._draw, index))
+
+    def __call__(self, index: int, clipped: Tensor) -> None:
+        """Release step `index`, whose clipped sum on this rank is `clipped`.
+
+        Raises:
+            LedgerError: the charge could not be written; nothing was released.
+        """
+        total = self._wire.sum(clipped)
+        line = self._charge(index)
+        total += self._wire.part(self._noise(index))
+        total = self._wire.whole(total)
+        if self._on_grid:
+            total = self._from_grid(total)
+        if self._plan.clipping == "adaptive":
+            self.bound.follow(float(total[-1]))
+        gradient = total[: self._width] / self._plan.expected_batch_size
+        if self._journal is not None:
+            journal = self._journal
+            entry = JournalEntry(step=index, gradient=gradient, bound=self.bound.value, charge=line)
+            collectives.on_main_process(self._accelerator, lambda: journal(entry))
+        self._backend.update(self._parameters, gradient)
+
+    def _draw(self, index: int) -> npt.NDArray[Any]:
+        threads = collectives.idle_cores(self._accelerator)
+        if self._on_grid:
+            return grid_noise(
+                plan=self._plan,
+                secret=self._secret,
+                step=index,
+                width=self._width,
+                threads=threads,
+            )
+        count = self._width + (self._plan.clipping == "adaptive")
+        return standard_normals(secret=self._secret, step=index, count=count, threads=threads)
+
+    def _noise(self, index: int) -> Tensor:
+        """N(0, (σ_g·C)²) for every element of the sum, and N(0, σ_b²) for the count, if any.
+
+        Discrete noise has these variances in grid points.
+        """
+        if self._ahead is None or self._ahead[0] != index:
+            self.draw_ahead(index)
+        assert self._ahead is not None
+        drawn, self._ahead = self._ahead[1].result(), None
+        noise = torch.from_numpy(drawn).to(self._accelerator.device)
+        if self._on_grid:
+            return noise
+        noise[: self._width] *= self._plan.gradient_noise_multiplier * self.bound.value
+        noise[self._width :] *= self._plan.count_noise
+        return noise
+
+    def _from_grid(self, noised: Tensor) -> Tensor:
+        """Noised whole numbers as the fp32 numbers they stand for."""
+        numbers = noised.double()
+        numbers[: self._width] *= Grid(max_grad_norm=self.bound.value).spacing
+        numbers[self._width :] /= COUNT_POINTS
+        return numbers.float()

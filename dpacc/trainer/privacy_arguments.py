@@ -1,0 +1,107 @@
+"""What a private Trainer is told about privacy, beside transformers' own arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dpacc.errors import ConfigurationError, names_what_is_unknown
+from dpacc.layers.lora_methods import Method
+from dpacc.plan import Clipping, Noise, PrivacyPlan
+from dpacc.step.averaging import require_share
+from dpacc.step.strategies import PerExampleGradients
+
+
+@dataclass(kw_only=True)
+class PrivacyArguments:
+    """The privacy of a [`PrivateTrainer`][dpacc.trainer.private_trainer.PrivateTrainer].
+
+    Fields are plain, so `HfArgumentParser((TrainingArguments, PrivacyArguments))` reads them from
+    a command line or a file.
+
+    Args:
+        target_delta: δ at which ε is stated.
+        target_epsilon: ε after all steps, by the least noise that keeps it; or give
+            `noise_multiplier`.
+        noise_multiplier: σ, the standard deviation of the noise on the sum divided by C.
+        max_grad_norm: C, the clipping norm of one example's gradient.
+        clipping: see [`PrivacyPlan`][dpacc.plan.PrivacyPlan].
+        noise: likewise.
+        method: "lora" trains both matrices of each adapter; "ffa" freezes A.
+        average_iterates: share of the steps, the last ones, whose adapters are averaged after the
+            last of them; free of privacy, and best under a constant learning rate. 0 keeps the
+            last adapter, as does a run that stops early.
+        unit: what the privacy unit is called, where the trainer is given `units`.
+        ledger: its file; by default `ledger.jsonl` in the output folder.
+        per_example_gradients: see [`dpacc.step.engine.PrivacyEngine`][]. No effect on the result.
+        eval_data_is_public: that the evaluation data is no part of what is protected; needed
+            where its metrics steer the training.
+        allow_eval_overlap: evaluate on data that holds private training examples, too, of which
+            metrics then tell without noise; noted in the ledger and the statement.
+        log_non_private_metrics: log the training loss, which is computed without noise; noted in
+            the ledger and the statement.
+        fixed_seed: makes sampling and noise predictable, for tests; such a run is not private.
+    """
+
+    target_delta: float
+    target_epsilon: float | None = None
+    noise_multiplier: float | None = None
+    max_grad_norm: float = 1.0
+    clipping: Clipping = "flat"
+    noise: Noise = "gaussian"
+    method: Method = "lora"
+    average_iterates: float = 0.0
+    unit: str = "example"
+    ledger: str | None = None
+    per_example_gradients: PerExampleGradients = "auto"
+    eval_data_is_public: bool = False
+    allow_eval_overlap: bool = False
+    log_non_private_metrics: bool = False
+    fixed_seed: int | None = None
+
+    def plan(self, *, dataset_size: int, expected_batch_size: int, steps: int) -> PrivacyPlan:
+        """The plan of a run of that size.
+
+        Raises:
+            ConfigurationError: not exactly one of target_epsilon and noise_multiplier, or
+                average_iterates is no share.
+            ValueError: an argument is out of range.
+
+        >>> arguments = PrivacyArguments(target_delta=1e-5, noise_multiplier=1.0)
+        >>> arguments.plan(dataset_size=100, expected_batch_size=10, steps=5).sampling_probability
+        0.1
+        """
+        require_share(self.average_iterates)
+        if (self.target_epsilon is None) == (self.noise_multiplier is None):
+            raise ConfigurationError(
+                f"target_epsilon={self.target_epsilon} and noise_multiplier="
+                f"{self.noise_multiplier}: give exactly one of them"
+            )
+        if self.noise_multiplier is not None:
+            return PrivacyPlan(
+                dataset_size=dataset_size,
+                expected_batch_size=expected_batch_size,
+                steps=steps,
+                noise_multiplier=self.noise_multiplier,
+                max_grad_norm=self.max_grad_norm,
+                target_delta=self.target_delta,
+                clipping=self.clipping,
+                noise=self.noise,
+                unit=self.unit,
+            )
+        assert self.target_epsilon is not None
+        return PrivacyPlan.calibrate(
+            dataset_size=dataset_size,
+            expected_batch_size=expected_batch_size,
+            steps=steps,
+            target_epsilon=self.target_epsilon,
+            target_delta=self.target_delta,
+            max_grad_norm=self.max_grad_norm,
+            clipping=self.clipping,
+            noise=self.noise,
+            unit=self.unit,
+        )
+
+
+PrivacyArguments.__init__ = names_what_is_unknown(of="PrivacyArguments")(  # type: ignore[method-assign]
+    PrivacyArguments.__init__
+)

@@ -1,0 +1,115 @@
+"""A second run of one name says what both cost, and one that can be resumed is offered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dpacc_accounting import Ledger, Repeated, epsilon
+
+from dpacc.artifacts.earlier_runs import begin_run, cost_with_earlier_runs, spent_by_client
+from dpacc.errors import ConfigurationError
+from dpacc.plan import PrivacyPlan
+
+PLAN = PrivacyPlan(
+    dataset_size=100,
+    expected_batch_size=10,
+    steps=4,
+    noise_multiplier=1.0,
+    max_grad_norm=1.0,
+    target_delta=1e-4,
+)
+
+
+def spend(folder: Path, *, steps: int, plan: PrivacyPlan = PLAN, note: str | None = None) -> None:
+    folder.mkdir(parents=True)
+    with Ledger.open(path=folder / "ledger.jsonl", plan=plan.to_json()) as ledger:
+        if note is not None:
+            ledger.note(subject=note, text="it was noted")
+        for step in range(steps):
+            ledger.charge(step=step, event=plan.step_event)
+
+
+def test_all_runs_of_one_name_are_priced_together(tmp_path: Path) -> None:
+    """Two ledgers of 4 and 2 steps and a plan of 4 cost what 10 steps cost."""
+    spend(tmp_path / "run", steps=4)
+    spend(tmp_path / "run-2", steps=2)
+    together = epsilon(event=Repeated(event=PLAN.step_event, times=10), delta=1e-4)
+    said: list[str] = []
+    folder = begin_run(output_dir=tmp_path, name="run", plan=PLAN, say=said.append)
+    assert folder == tmp_path / "run-3"
+    (told,) = said
+    assert told.startswith(f"{tmp_path}/run and {tmp_path}/run-2 have spent a budget already")
+    assert told.endswith(f": {together}")
+
+
+def test_nothing_is_said_where_nothing_was_spent(tmp_path: Path) -> None:
+    """No folder, one without a ledger, and one whose ledger has no release."""
+    assert cost_with_earlier_runs(output_dir=tmp_path, name="run", plan=PLAN) is None
+    (tmp_path / "run").mkdir()
+    spend(tmp_path / "run-2", steps=0)
+    assert cost_with_earlier_runs(output_dir=tmp_path, name="run", plan=PLAN) is None
+
+
+def test_a_run_that_can_go_on_is_offered_and_no_second_budget_spent(tmp_path: Path) -> None:
+    """A job that is queued again would else begin anew: its checkpoints say where it stands."""
+    spend(tmp_path / "run", steps=2)
+    (tmp_path / "run/checkpoints").mkdir()
+    with pytest.raises(ConfigurationError, match=r"2 of 4 steps: go on with --resume .*/run, or"):
+        begin_run(output_dir=tmp_path, name="run", plan=PLAN, say=print)
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    begin_run(output_dir=tmp_path, name="other", plan=PLAN, say=print)
+
+
+def test_what_qualifies_an_earlier_run_stands_beside_the_sum(tmp_path: Path) -> None:
+    """The notes of all ledgers, each with its run; of two that say the same, both."""
+    for name, note in (("run", "whitening"), ("run-2", None), ("run-3", "non-private-metrics")):
+        spend(tmp_path / name, steps=4, note=note)
+    told = cost_with_earlier_runs(output_dir=tmp_path, name="run", plan=PLAN)
+    assert told is not None
+    assert "add-or-remove adjacency, unit: example, PLD; qualified: " in told
+    for name, spoken in (("run", True), ("run-2", False), ("run-3", True)):
+        assert (f"{tmp_path / name}: it was noted" in told) is spoken
+
+
+def test_a_run_without_privacy_leaves_no_sum_and_says_why(tmp_path: Path) -> None:
+    """Whoever's data a run by a fixed seed used has no guarantee, whatever else is run on it."""
+    spend(tmp_path / "run", steps=4, note="fixed-seed")
+    spend(tmp_path / "run-2", steps=4, note="whitening")
+    told = cost_with_earlier_runs(output_dir=tmp_path, name="run", plan=PLAN)
+    assert told is not None
+    assert "ε = " not in told
+    assert f"NOT private, no ε may be claimed: {tmp_path / 'run'}: it was noted" in told
+
+
+def test_costs_that_cannot_be_added_are_named_without_a_number(tmp_path: Path) -> None:
+    """Another privacy unit: no one ε covers both."""
+    spend(tmp_path / "run", steps=4, plan=PrivacyPlan.from_json(PLAN.to_json() | {"unit": "ward"}))
+    told = cost_with_earlier_runs(output_dir=tmp_path, name="run", plan=PLAN)
+    assert told is not None
+    assert told.endswith("run has spent a budget already, whose costs add to this run's")
+
+
+def test_a_clients_earlier_federations_are_priced_together(tmp_path: Path) -> None:
+    """Together, alone and pooled ledgers of 4, 2 and 3 steps cost what 9 cost; others' none."""
+    spend(tmp_path / "fed/north", steps=4)
+    spend(tmp_path / "fed/alone/north/north", steps=2)
+    spend(tmp_path / "fed-2/pooled/everything", steps=3)
+    spend(tmp_path / "fed/south", steps=4)
+    (tmp_path / "fed-2").mkdir(exist_ok=True)
+    told = spent_by_client(output_dir=tmp_path, name="fed", client="north")
+    assert told is not None
+    assert told.startswith("north: 3 ledgers")
+    cost = epsilon(event=Repeated(event=PLAN.step_event, times=9), delta=1e-4).epsilon
+    shown = float(told.split("ε = ")[1].split(",")[0].split()[0])
+    assert cost <= shown < cost * 1.001
+    assert spent_by_client(output_dir=tmp_path, name="other", client="north") is None
+
+
+def test_a_void_ledger_gives_a_client_no_price(tmp_path: Path) -> None:
+    """Noise that came from a fixed seed protects nothing, so no ε is said."""
+    spend(tmp_path / "fed/north", steps=4, note="fixed-seed")
+    told = spent_by_client(output_dir=tmp_path, name="fed", client="north")
+    assert told is not None
+    assert "ε = " not in told
+    assert "NOT private, no ε may be claimed" in told

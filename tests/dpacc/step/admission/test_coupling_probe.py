@@ -1,0 +1,103 @@
+"""The coupling probe: made-up micro-batches, real gradients, and a verdict with a culprit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dpacc.errors import PrivacyError
+from dpacc.step.admission.coupling_probe import CouplingProbe
+from dpacc.step.admission.probe_verdict import Changes, Surroundings, Verdict
+
+NOWHERE = Surroundings(padded_on_the_left=False, padding_words=frozenset(), padding_word=None)
+
+
+def conclude(
+    *, dtype: torch.dtype = torch.float32, most_rows: int = 1, norm: float = 1.0, **changes: Any
+) -> None:
+    verdict = Verdict(model=nn.Linear(1, 1).to(dtype), most_rows=most_rows)
+    verdict.conclude(norm, Changes(**changes), NOWHERE)
+
+
+def test_the_verdict_allows_rounding_and_nothing_more() -> None:
+    """fp32 rounding passes, a few tenths of a percent do not."""
+    conclude(among=1e-6, others=1e-6, again=1e-6)
+    for kind in ("among", "others"):
+        with pytest.raises(PrivacyError, match=r"changed by 0\.4% with the examples beside it"):
+            conclude(**{kind: 0.004})
+    with pytest.raises(PrivacyError, match="from one forward to the next"):
+        conclude(again=0.004, others=0.004)
+    with pytest.raises(PrivacyError, match="longer than a length at which"):
+        conclude(beyond=0.004)
+
+
+def test_16_bits_have_room_among_other_lengths_only() -> None:
+    """There sums are taken in another order; at equal shapes rows are rounded alike."""
+    half = torch.bfloat16
+    conclude(among=0.06, beyond=0.06, dtype=half)
+    with pytest.raises(PrivacyError, match="with the examples beside it"):
+        conclude(others=0.06, dtype=half)
+    conclude(others=0.06, same_shapes=False, dtype=half)
+    with pytest.raises(PrivacyError, match="with the examples beside it"):
+        conclude(among=0.5, dtype=half)
+
+
+def test_less_is_allowed_where_one_row_can_touch_many() -> None:
+    """What padding does to every row of a micro-batch adds up, so all together move little."""
+    half = torch.bfloat16
+    conclude(padded=0.004, dtype=half, most_rows=2)
+    with pytest.raises(PrivacyError, match=r"changed by 0\.40% with its padding"):
+        conclude(padded=0.004, dtype=half, most_rows=400)
+
+
+def test_a_loss_must_not_reach_through_a_neighbour() -> None:
+    """Any gradient of one example's loss through another's row is refused, in any precision."""
+    with pytest.raises(PrivacyError, match="through the examples beside it"):
+        conclude(leaked=1e-4, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("norm", [0.0, float("nan"), float("inf")])
+def test_a_gradient_that_shows_nothing_is_refused(norm: float) -> None:
+    """Zero or NaN on the made-up example proves nothing, so training does not start."""
+    with pytest.raises(PrivacyError, match="shows nothing"):
+        conclude(norm=norm)
+
+
+@pytest.mark.parametrize("kind", ["among", "others", "leaked", "padded", "beyond", "again"])
+def test_a_gradient_that_becomes_nan_is_refused(kind: str) -> None:
+    """NaN in any company counts as a change."""
+    with pytest.raises(PrivacyError):
+        conclude(**{kind: float("nan")})
+
+
+def test_the_probe_keeps_no_gradient() -> None:
+    """Not even of made-up examples, once it has concluded."""
+    weight = torch.ones(3, requires_grad=True)
+
+    def collate(examples: list[float]) -> torch.Tensor:
+        return torch.tensor(examples)[:, None]
+
+    def gradients(losses: torch.Tensor) -> torch.Tensor:
+        return torch.stack([losses.detach()] * 3, dim=1)
+
+    probe = CouplingProbe(
+        model=nn.Linear(1, 1), examples=[1.0, 2.0, 3.0, 4.0], collate=collate, gradients=gradients
+    )
+    sizes = []
+    for rehearsal in probe.rehearsals():
+        sizes.append(rehearsal.examples)
+        rehearsal.take((rehearsal.batch * weight).sum(dim=1))
+    assert sizes == [1, 3, 3, 1]
+    assert not any(isinstance(value, torch.Tensor) for value in vars(probe).values())
+    assert probe._seen == []
+
+
+def test_one_example_alone_is_no_probe() -> None:
+    """Without neighbours there is nothing to compare."""
+    with pytest.raises(PrivacyError, match="at least two"):
+        CouplingProbe(
+            model=nn.Linear(1, 1), examples=[{}], collate=list, gradients=lambda losses: losses
+        )

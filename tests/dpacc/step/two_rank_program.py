@@ -1,0 +1,226 @@
+"""What each rank runs in `test_two_ranks`: seeded scenarios whose noised sums are kept."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainingArguments
+
+from dpacc import PrivacyArguments, PrivacyEngine, PrivateTrainer
+from dpacc.errors import ConfigurationError, DpaccError
+from dpacc.losses.per_example import causal_lm_losses
+from dpacc.plan import PrivacyPlan
+from tests.dpacc.layers.test_frozen_activations import trained
+from tests.dpacc.step.test_engine import RecordingOptimizer, plan_for, prepared, received
+from tests.forked_ranks import fork_ranks
+from tests.tiny_models import collate, examples, tiny_base, tiny_model, with_lora
+
+SCENARIOS: dict[str, tuple[list[int], PrivacyPlan]] = {
+    "ragged": ([7, 3, 12, 1, 9, 5, 5, 20, 2, 11], plan_for(10, expected_batch_size=6, steps=4)),
+    "empty draws": ([4] * 300, plan_for(300, expected_batch_size=1, steps=6)),
+    "one example": ([6], plan_for(1, expected_batch_size=1, steps=2)),
+}
+
+
+def run_scenarios(folder: Path) -> dict[str, torch.Tensor]:
+    """The noised sums, [steps, width], of every scenario."""
+    return {
+        name: received(plan, examples(lengths), folder / f"{name}.jsonl", micro_batch_tokens=24)
+        for name, (lengths, plan) in SCENARIOS.items()
+    }
+
+
+def users(folder: Path) -> torch.Tensor:
+    """The noised sums of "ragged" where its ten examples belong to four users."""
+    lengths, _ = SCENARIOS["ragged"]
+    plan = plan_for(4, expected_batch_size=3, steps=4, unit="user")
+    engine, model, optimizer = prepared(plan, folder / "users.jsonl", micro_batch_tokens=24)
+    for step in engine.steps(examples(lengths), collate, units=[*"abbccccdad"]):
+        for batch in step:
+            step.backward(causal_lm_losses(model, batch))
+        step.update()
+    engine.close()
+    return torch.stack(optimizer.received) * plan.expected_batch_size
+
+
+def dropping_out(folder: Path) -> torch.Tensor:
+    """The noised sums of "ragged" by a model with dropout before its adapters and in attention."""
+    lengths, plan = SCENARIOS["ragged"]
+    base = tiny_base("llama")
+    for layer in base.model.layers:
+        layer.self_attn.attention_dropout = 0.2
+    model = with_lora(base, "llama", lora_dropout=0.2)
+    optimizer = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
+    engine = PrivacyEngine(
+        Accelerator(cpu=True),
+        plan,
+        ledger=folder / "dropout.jsonl",
+        micro_batch_tokens=24,
+        fixed_seed=3,
+    )
+    model, _ = engine.prepare(model, optimizer)
+    for step in engine.steps(examples(lengths), collate):
+        for batch in step:
+            step.backward(causal_lm_losses(model, batch))
+        step.update()
+    engine.close()
+    return torch.stack(optimizer.received) * plan.expected_batch_size
+
+
+def disagreement(folder: Path, accelerator: Accelerator) -> str:
+    """What a rank is told when the ranks' plans differ."""
+    plan = plan_for(10, steps=3 + accelerator.process_index)
+    try:
+        prepared(plan, folder / "disagreement.jsonl")
+    except ConfigurationError as error:
+        return str(error)
+    return "no error"
+
+
+def failed_charge(folder: Path, accelerator: Accelerator) -> str:
+    """What a rank is told when rank 0 cannot write the ledger."""
+    plan = plan_for(1, expected_batch_size=1, steps=1)
+    engine, _, optimizer = prepared(plan, folder / "unwritable.jsonl")
+
+    def fail(index: int) -> None:
+        raise OSError("disk full")
+
+    engine._books._write = fail  # type: ignore[method-assign]
+    step = next(engine.steps(examples([6]), collate))
+    for batch in step:
+        step.backward(causal_lm_losses(engine._model, batch))
+    try:
+        step.update()
+    except (OSError, DpaccError) as error:
+        return f"{type(error).__name__}: {error}; updates: {len(optimizer.received)}"
+    return "no error"
+
+
+def uneven_memory(folder: Path, accelerator: Accelerator) -> torch.Tensor:
+    """The "ragged" scenario where the second rank has room for fewer gradients than the first."""
+    lengths, plan = SCENARIOS["ragged"]
+    room = {0: 8, 1: 1}[accelerator.process_index]
+    with mock.patch("dpacc.step.engine.most_rows_that_fit", return_value=room):
+        return received(
+            plan,
+            examples(lengths),
+            folder / "uneven.jsonl",
+            micro_batch_tokens=1000,
+        )
+
+
+def fresh_secret(folder: Path) -> torch.Tensor:
+    """The noised sums of a run without a fixed seed."""
+    lengths, plan = SCENARIOS["ragged"]
+    return received(plan, examples(lengths), folder / "fresh.jsonl", seed=None)
+
+
+def cached(folder: Path) -> torch.Tensor:
+    """Adapters trained above activations that the ranks computed together."""
+    (folder / "cached").mkdir(exist_ok=True)
+    adapters, batches = trained(folder / "cached", cached=True)
+    assert batches > 0
+    return adapters
+
+
+def plain_loop(folder: Path) -> torch.Tensor:
+    """The noised sums of "empty draws" from a plain loop, which updates after a backward."""
+    lengths, plan = SCENARIOS["empty draws"]
+    model = tiny_model("llama")
+    inner = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
+    engine = PrivacyEngine(ledger=folder / "plain.jsonl", fixed_seed=3)
+    model, optimizer, loader = engine.make_private_with_plan(
+        model=model,
+        optimizer=inner,
+        data_loader=DataLoader(examples(lengths), batch_size=1, collate_fn=collate),
+        plan=plan,
+    )
+    for batch in loader:
+        optimizer.zero_grad()
+        model(**batch).loss.backward()
+        optimizer.step()
+    engine.close()
+    return torch.stack(inner.received)
+
+
+def private_trainer(folder: Path) -> torch.Tensor:
+    """The noised sums of "ragged" from the Trainer, stopped after two steps and resumed."""
+    lengths, plan = SCENARIOS["ragged"]
+    received: list[torch.Tensor] = []
+    for stop, resume in ((2, None), (plan.steps, True)):
+        model = tiny_model("llama")
+        inner = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
+        trainer = PrivateTrainer(
+            model=model,
+            optimizers=(inner, None),
+            args=TrainingArguments(
+                output_dir=str(folder / "trainer"),
+                per_device_train_batch_size=1,
+                gradient_accumulation_steps=plan.expected_batch_size // 2,
+                max_steps=plan.steps,
+                save_strategy="steps",
+                save_steps=2,
+                report_to=[],
+                disable_tqdm=True,
+                use_cpu=True,
+                ddp_backend="gloo",
+            ),
+            train_dataset=examples(lengths),
+            data_collator=collate,
+            callbacks=[StopAfter(stop)],
+            privacy=PrivacyArguments(
+                noise_multiplier=plan.noise_multiplier,
+                max_grad_norm=plan.max_grad_norm,
+                target_delta=plan.target_delta,
+                fixed_seed=3,
+            ),
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        received += inner.received
+    return torch.stack(received) * plan.expected_batch_size
+
+
+class StopAfter(TrainerCallback):
+    """Ends a training after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = state.global_step >= self.steps
+
+
+def run_everything(folder: Path) -> None:
+    """Run all of it as one rank of two, and write what this rank saw."""
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == 2
+    seen = {
+        "sums": run_scenarios(folder) | {"uneven memory": uneven_memory(folder, accelerator)},
+        "users": users(folder),
+        "dropout": dropping_out(folder),
+        "fresh secret": fresh_secret(folder),
+        "disagreement": disagreement(folder, accelerator),
+        "cached": cached(folder),
+        "plain loop": plain_loop(folder),
+        "trainer": private_trainer(folder),
+        "failed charge": failed_charge(folder, accelerator),
+    }
+    torch.save(seen, folder / f"rank-{accelerator.process_index}.pt")
+    accelerator.wait_for_everyone()  # a rank that closes its sockets early could fail the other
+    accelerator.end_training()
+
+
+def main() -> None:
+    """Fork two ranks."""
+    folder = Path(sys.argv[1])
+    assert fork_ranks(lambda: run_everything(folder), ranks=2) == [0, 0]
+
+
+if __name__ == "__main__":
+    main()
