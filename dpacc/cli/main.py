@@ -32,7 +32,7 @@ COMMANDS = {
 @click.group(
     cls=LazyCommands,
     summaries=COMMANDS,
-    rooms="dpacc.cli.",
+    rooms="dpacc.cli.commands.",
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

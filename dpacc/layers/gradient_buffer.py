@@ -1,8 +1,8 @@
 """Where per-example gradients go: kept whole, or only their norms, or straight into the sum.
 
 Every trainable parameter has a slot in a flat row. A layer's backward hands its gradients,
-[examples, *shape], to a [`GradientBuffer`][dpacc.layers.gradient_buffer.GradientBuffer], which passes one flat
-block a privacy unit on to a sink.
+[examples, *shape], to a [`GradientBuffer`][dpacc.layers.gradient_buffer.GradientBuffer], which
+passes one flat block a privacy unit on to a sink.
 """
 
 from __future__ import annotations

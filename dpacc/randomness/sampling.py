@@ -17,7 +17,7 @@ _WORD_VALUES = 1 << 64
 def group_by_unit(*, units: Sequence[Hashable]) -> list[list[int]]:
     """The positions of each unit's examples, units in the order of their first example.
 
-    Owners are compared as [`owners_of`][dpacc.data.privacy_units.owners_of] says, and refused by it.
+    Owners are compared, and refused, as [`owners_of`][dpacc.data.privacy_units.owners_of] says.
 
     >>> group_by_unit(units=["ann", "bob", "ann"])
     [[0, 2], [1]]

@@ -1,7 +1,8 @@
 """Read a flat, documented dataclass from a YAML file and command-line overrides.
 
-Every field declares its meaning and its limits once, with [`setting`][dpacc.recipe.settings.setting];
-the errors and `--help` are made from that. An unknown name is an error that suggests the nearest.
+Every field declares its meaning and its limits once, with
+[`setting`][dpacc.recipe.settings.setting]; the errors and `--help` are made from that. An unknown
+name is an error that suggests the nearest.
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ def test_child_processes_carry_the_bug_too() -> None:
     """A rank that is started by a check has the same bug, and none without it."""
     code = [
         "-c",
-        "from dpacc.randomness.sampling import *; from dpacc.randomness.run_secret import RunSecret as R\n"
+        "from dpacc.randomness.sampling import *\n"
+        "from dpacc.randomness.run_secret import RunSecret as R\n"
         "s = PoissonSampler(dataset_size=99, expected_batch_size=9, secret=R.from_fixed_seed(0))\n"
         "print({len(s.draw(step=i)) for i in range(9)} == {9})",
     ]

@@ -20,6 +20,7 @@ import pytest
 from dpacc_accounting import Ledger, read_ledger
 from safetensors.torch import load_file
 
+from dpacc.artifacts import run_folder
 from dpacc.step.checkpoint import Checkpoints
 from tests.recipes.training import Train, as_arguments, settings, write_texts
 
@@ -120,8 +121,8 @@ PLACES: dict[str, tuple[Any, str, int, list[int]]] = {
     "a step is charged": (Ledger, "charge", 2, [0, 1]),
     "a step is journalled": (Checkpoints, "journal", 2, [0, 1, 2]),
     "a checkpoint is written": (Checkpoints, "save", 1, [0, 1]),
-    "the adapter is saved": (artifacts, "save_adapter", 0, STEPS),
-    "the proof is saved": (artifacts, "write_file", 0, STEPS),
+    "the adapter is saved": (run_folder, "save_adapter", 0, STEPS),
+    "the proof is saved": (run_folder, "write_file", 0, STEPS),
 }
 """What is being written, which call of it meets a full disk, and the steps charged by then."""
 

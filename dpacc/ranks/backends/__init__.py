@@ -1,4 +1,9 @@
-"""How a model is placed on its ranks, and how the private gradient reaches its optimizer."""
+"""How a model is placed on its ranks, and how the private gradient reaches its optimizer.
+
+Read `contract`, then `replicated`, `fsdp2` and `zero` with its `zero_config`, and `selection` of
+one of them. `cutting` says which bases may be cut, `held_parameters` what an optimizer must hold.
+Offers `Backend`, `Fsdp2`, `Replicated`, `Zero` and `backend_for`.
+"""
 
 from dpacc.ranks.backends.contract import Backend as Backend
 from dpacc.ranks.backends.fsdp2 import Fsdp2 as Fsdp2

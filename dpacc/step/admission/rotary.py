@@ -60,8 +60,8 @@ def refuse_rotary_embeddings_of_a_whole_batch(model: nn.Module) -> None:
 def _complaint(name: str, kind: str) -> str:
     return (
         f"{name} has rotary embeddings of type {kind}, whose frequencies follow the longest row of "
-        "a micro-batch; call dpacc.step.admission.rotary.hold_rotary_embeddings(model) before prepare(), which "
-        "keeps those of texts within the original context, or of longest= tokens"
+        "a micro-batch; call dpacc.step.admission.rotary.hold_rotary_embeddings(model) before "
+        "prepare(), which keeps those of texts within the original context, or of longest= tokens"
     )
 
 

@@ -52,7 +52,7 @@ STATING = {
     "dpacc/cli/commands/explain.py": "checked below",
     "dpacc/cli/commands/merge.py": "checked below",
     "dpacc/cli/commands/plan.py": _A_PLAN,
-    "dpacc/cli/commands/plot.py": "the notes stand in its JSON and beneath its picture, checked below",
+    "dpacc/cli/commands/plot.py": "notes in its JSON and beneath its picture, checked below",
     "dpacc/cli/sources.py": "claim_of",
     "dpacc/cli/commands/spend.py": "checked below",
     "dpacc/cli/commands/verify.py": _BY_SOURCE,

@@ -57,7 +57,7 @@ def test_nothing_is_rounded_before_its_noise(
         return call
 
     for name in ("sum_over_ranks", "share_of_sum", "gather_shares"):
-        monkeypatch.setattr(collectives, name, spied(name, getattr(ranks, name)))
+        monkeypatch.setattr(collectives, name, spied(name, getattr(collectives, name)))
     clean = released(noiseless(len(LENGTHS), steps=1), tmp_path / "clean.jsonl", "fp32")
     crossed.clear()
     plan = plan_for(len(LENGTHS), steps=1)

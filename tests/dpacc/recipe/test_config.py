@@ -133,5 +133,6 @@ def test_every_setting_says_what_it_means():
 
 def test_reading_a_configuration_loads_no_torch():
     """Bad settings are refused in well under a second, for torch is not imported."""
-    code = "import sys, dpacc.recipe.config; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    heavy = "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = f"import sys, dpacc.recipe.config; {heavy}"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

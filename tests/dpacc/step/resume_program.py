@@ -33,7 +33,7 @@ PLAN = PrivacyPlan(
 )
 
 PLACES: dict[str, tuple[Any, str, str]] = {
-    "before the reduction": (ranks, "sum_over_ranks", ""),
+    "before the reduction": (collectives, "sum_over_ranks", ""),
     "before the charge": (Books, "charge", ""),
     "before the journal": (Checkpoints, "journal", ""),
     "before the journal's entry has its name": (Path, "rename", "journal/"),

@@ -53,7 +53,8 @@ class Fields:
     >>> Fields({"round": 3}, known=("rounds", "delta"))
     Traceback (most recent call last):
     ...
-    dpacc_accounting.federation.fields.FieldError: round is not a known field; did you mean 'rounds'?
+    dpacc_accounting.federation.fields.FieldError: round is not a known field; did you mean \
+'rounds'?
     """
 
     def __init__(

@@ -121,7 +121,8 @@ def read_ledger(*, path: Path | str) -> LedgerRecord:
     >>> read_ledger(path="nowhere.jsonl")
     Traceback (most recent call last):
         ...
-    dpacc_accounting.ledger.record.LedgerError: cannot read ledger nowhere.jsonl: No such file or directory
+    dpacc_accounting.ledger.record.LedgerError: cannot read ledger nowhere.jsonl: No such \
+file or directory
     """
     path = Path(path)
     try:

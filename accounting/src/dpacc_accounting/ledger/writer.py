@@ -1,7 +1,7 @@
 """The books of a training run: every release is on the disk before it leaves the process.
 
-:class:`Ledger` writes them, :func:`read_ledger` reads them back; :mod:`dpacc_accounting.ledger.record`
-says how their lines are chained.
+:class:`Ledger` writes them, :func:`read_ledger` reads them back;
+:mod:`dpacc_accounting.ledger.record` says how their lines are chained.
 """
 
 import json
