@@ -77,7 +77,7 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.step.engine",
-                "RunSecret(ranks.share_from_main(secrets.token_bytes(SECRET_BYTES)))",
+                "RunSecret(collectives.share_from_main(secrets.token_bytes(SECRET_BYTES)))",
                 "RunSecret(secrets.token_bytes(SECRET_BYTES))",
             ),
         ),
@@ -218,7 +218,7 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.step.engine",
-                "RunSecret(ranks.share_from_main(secrets.token_bytes(SECRET_BYTES)))",
+                "RunSecret(collectives.share_from_main(secrets.token_bytes(SECRET_BYTES)))",
                 "RunSecret(bytes(SECRET_BYTES))",
             ),
         ),
