@@ -3,6 +3,7 @@
 Names are loaded on first use, so that planning noise never waits for torch.
 """
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,22 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dpacc' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+def on_first_use(
+    package: Mapping[str, Any], homes: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A package's `__getattr__` and `__dir__`, whose names are loaded when they are asked for.
+
+    Args:
+        package: its `globals()`.
+        homes: the module that defines each name.
+    """
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package['__name__']!r} has no attribute {name!r}")
+        return getattr(import_module(homes[name]), name)
+
+    return load, lambda: sorted([*package, *homes])
 
 
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = on_first_use(globals(), _HOMES)

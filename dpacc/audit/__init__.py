@@ -9,8 +9,9 @@ Names are loaded on first use: judging guesses needs no torch. Offers `rehearse`
 `judge` and `Claim`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dpacc import on_first_use
 
 if TYPE_CHECKING:
     from dpacc.audit.claims import Claim as Claim
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
     from dpacc.audit.verdict import judge as judge
 
 _HOMES = {
-    "Audit": "verdict",
-    "Claim": "claims",
-    "DiracCanaries": "gradient_canaries",
-    "audit_trainer": "trainers",
-    "judge": "verdict",
-    "projections": "trainers",
-    "rehearse": "rehearsal",
+    "Audit": "dpacc.audit.verdict",
+    "Claim": "dpacc.audit.claims",
+    "DiracCanaries": "dpacc.audit.gradient_canaries",
+    "audit_trainer": "dpacc.audit.trainers",
+    "judge": "dpacc.audit.verdict",
+    "projections": "dpacc.audit.trainers",
+    "rehearse": "dpacc.audit.rehearsal",
 }
 
 __all__ = [
@@ -42,11 +43,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dpacc.audit' has no attribute {name!r}")
-    return getattr(import_module(f"dpacc.audit.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = on_first_use(globals(), _HOMES)

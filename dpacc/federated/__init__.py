@@ -10,8 +10,9 @@ Names are loaded on first use. Offers `DPLoRAClient`, `FederatedServer`, `DPSett
 """
 
 import os
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dpacc import on_first_use
 
 if TYPE_CHECKING:
     from dpacc.federated.aggregation.client_level import ClientPrivacy as ClientPrivacy
@@ -74,11 +75,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dpacc.federated' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = on_first_use(globals(), _HOMES)

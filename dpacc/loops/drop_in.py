@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from dpacc.artifacts.run_folder import save_adapter, state_privacy
 from dpacc.errors import ConfigurationError, names_what_is_unknown
 from dpacc.layers.lora_methods import Method, apply_method
-from dpacc.loops.plain_loader import expected_batch_size_of, number_of_units
+from dpacc.loops.plain_loader import sizes_of
 from dpacc.loops.private_loss import PrivateLoss
 from dpacc.loops.private_optimizer import PlainLoopOptimizer, UpdateSchedule
 from dpacc.loops.restarts import refuse_fresh_start
@@ -170,8 +170,7 @@ class PrivacyEngine(engine.PrivacyEngine):
             PrivacyError: the model cannot be trained privately as it is.
         """
         plan = PrivacyPlan.calibrate(
-            dataset_size=number_of_units(data_loader, loop.get("units")),
-            expected_batch_size=expected_batch_size_of(data_loader),
+            **sizes_of(data_loader, loop.get("units")),
             epochs=epochs,
             steps=steps,
             target_epsilon=target_epsilon,
@@ -216,14 +215,10 @@ class PrivacyEngine(engine.PrivacyEngine):
             unit: what the privacy unit is called; to be said where `units` are given.
             **loop: see [`PlainLoop`][dpacc.loops.drop_in.PlainLoop].
         """
-        size, batch = (
-            number_of_units(data_loader, loop.get("units")),
-            expected_batch_size_of(data_loader),
-        )
+        sizes = sizes_of(data_loader, loop.get("units"))
         plan = PrivacyPlan(
-            dataset_size=size,
-            expected_batch_size=batch,
-            steps=-(-epochs * size // batch),
+            **sizes,
+            steps=-(-epochs * sizes["dataset_size"] // sizes["expected_batch_size"]),
             noise_multiplier=noise_multiplier,
             target_delta=target_delta,
             max_grad_norm=max_grad_norm,
@@ -380,10 +375,10 @@ def _at_most(max_physical_batch_size: int) -> EngineSettings:
 def _require_the_loaders(
     plan: PrivacyPlan, data_loader: DataLoader[Any], units: Sequence[Hashable] | None
 ) -> None:
-    there = (number_of_units(data_loader, units), expected_batch_size_of(data_loader))
-    if there != (plan.dataset_size, plan.expected_batch_size):
+    size, batch = sizes_of(data_loader, units).values()
+    if (size, batch) != (plan.dataset_size, plan.expected_batch_size):
         raise ConfigurationError(
-            f"the loader has {there[0]} {plan.unit}s in batches of {there[1]} and the plan "
+            f"the loader has {size} {plan.unit}s in batches of {batch} and the plan "
             f"dataset_size={plan.dataset_size}, expected_batch_size={plan.expected_batch_size}; "
             "calibrate the plan for this loader"
         )

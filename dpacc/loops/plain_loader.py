@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from accelerate.data_loader import DataLoaderAdapter, DataLoaderStateMixin
 from torch.utils.data import (
@@ -20,24 +20,32 @@ from dpacc.errors import ConfigurationError
 _POISSON = "every example joins every step by its own coin, whatever its length, class or weight"
 
 
-def number_of_units(data_loader: DataLoader[Any], units: Sequence[Hashable] | None) -> int:
-    """How many examples the loader has, or how many units they belong to.
+class LoaderSizes(TypedDict):
+    """What a plan takes from a loader.
+
+    Keys:
+        dataset_size: its examples, or the units they belong to.
+        expected_batch_size: its batch size.
+    """
+
+    dataset_size: int
+    expected_batch_size: int
+
+
+def sizes_of(data_loader: DataLoader[Any], units: Sequence[Hashable] | None) -> LoaderSizes:
+    """How many examples, or units, the loader has, and in batches of how many.
 
     Raises:
-        ConfigurationError: the loader cannot be sampled by coins.
+        ConfigurationError: it cannot be sampled by coins, or has no batch size.
     """
     _refuse_prepared(data_loader)
     _refuse_streams(data_loader)
     _refuse_foreign_samplers(data_loader)
-    return count_units(examples=len(data_loader.dataset), units=units)  # type: ignore[arg-type]
+    size = count_units(examples=len(data_loader.dataset), units=units)  # type: ignore[arg-type]
+    return {"dataset_size": size, "expected_batch_size": _batch_size_of(data_loader)}
 
 
-def expected_batch_size_of(data_loader: DataLoader[Any]) -> int:
-    """The loader's batch size.
-
-    Raises:
-        ConfigurationError: it has none.
-    """
+def _batch_size_of(data_loader: DataLoader[Any]) -> int:
     if data_loader.batch_size is None:
         raise ConfigurationError(
             "the DataLoader has no batch_size, which is what a logical batch should hold on "

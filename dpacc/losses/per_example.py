@@ -79,10 +79,11 @@ def _losses_at(
     words = slice(None) if among is None else among.to(targets.device)
     if any(p.requires_grad for p in head.parameters()):
         # A trained head must see which example each state belongs to.
-        every: Tensor = model(**inputs, use_cache=False).logits
-        return token_cross_entropy(_at(positions, every, model)[:, words], targets)
+        logits: Tensor = model(**inputs, use_cache=False).logits
+        return token_cross_entropy(_at(positions, logits, model)[:, words], targets)
     if isinstance(head, nn.Linear) and _is_whole(head) and _adds_nothing(model, head, inputs):
-        states = _at(positions, _states_before(model, head, inputs), model)
+        every = states_before(head=head, model=model, inputs=inputs)
+        states = _at(positions, every, model)
         bias = None if head.bias is None else head.bias[words]
         return projected_cross_entropy(states, head.weight[words], bias, targets)
     return token_cross_entropy(_logits_at(model, head, inputs, positions)[:, words], targets)
@@ -113,8 +114,14 @@ def _logits_at(
     return logits.squeeze(0)
 
 
-def _states_before(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """The hidden states that the head would project, [examples, tokens, hidden]."""
+def states_before(*, head: nn.Module, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """The hidden states that the model's output head would project, [examples, tokens, hidden].
+
+    Args:
+        head: sees one token of them, and no more is projected.
+        model: whose it is.
+        inputs: of the model.
+    """
     seen: list[Tensor] = []
 
     def keep_one(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from dpacc.layers.gradient_buffer import GradientBuffer, KeptGradients, Slot
+from dpacc.losses.per_example import states_before
 from dpacc.losses.token_losses import projected_cross_entropy, token_cross_entropy
 from dpacc.plan import PrivacyPlan
 from dpacc.planning.live_memory import LiveMemory, equal_runs_once, fused_attention
@@ -111,7 +111,7 @@ def _losses(model: nn.Module, live: LiveMemory, examples: int, tokens: int) -> T
         return logits.float().flatten(1).sum(dim=1)
     with live.purpose("activations"):
         inputs = _inputs(model, examples, tokens)
-        states = _states_before(model, head, inputs).flatten(0, 1).clone()
+        states = states_before(head=head, model=model, inputs=inputs).flatten(0, 1).clone()
     targets = torch.zeros(examples * tokens, dtype=torch.long, device=_META)
     with live.purpose("losses"):
         if isinstance(head, nn.Linear) and not any(p.requires_grad for p in head.parameters()):
@@ -129,18 +129,3 @@ def _inputs(model: nn.Module, examples: int, tokens: int) -> dict[str, Tensor]:
     mask = torch.ones(examples, 1, tokens, tokens, dtype=torch.bool, device=_META)
     given = {"input_ids": ids, "attention_mask": mask, "position_ids": torch.zeros_like(ids)}
     return {name: value for name, value in given.items() if name in known}
-
-
-def _states_before(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    seen: list[Tensor] = []
-
-    def keep_one(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor]:
-        seen.append(arguments[0])
-        return (arguments[0][:1, :1].detach(),)
-
-    hook = head.register_forward_pre_hook(keep_one)
-    try:
-        model(**inputs, use_cache=False)
-    finally:
-        hook.remove()
-    return seen.pop()

@@ -54,8 +54,8 @@ FEDERATION_HOLE_BUGS = (
         (
             Patch(
                 "dpacc.federated.clients.private_client",
-                "base=self._base or load_own_base(self._config),",
-                "base=load_own_base(__import__('dataclasses').replace(self._config, model=str(asked.get('model', self._config.model)))),",
+                "base=self._own_files.take_base(),",
+                "base=OwnFiles(__import__('dataclasses').replace(self._config, model=str(asked.get('model', self._config.model)))).take_base(),",
             ),
         ),
         (f"{_LEARNS}::test_a_base_of_the_servers_choice_is_not_used",),

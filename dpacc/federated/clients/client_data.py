@@ -50,10 +50,47 @@ def read_client_data(*, config: TrainingConfig, tokenizer: PreTrainedTokenizerBa
     )
 
 
-def load_own_base(config: TrainingConfig) -> Base:
-    """The model and tokenizer that a client's own settings name.
+class OwnFiles:
+    """A client's model and records, each read once, by its own settings alone.
 
-    Raises:
-        ConfigurationError: they cannot be read.
+    Args:
+        config: the settings.
     """
-    return load_base(model=config.model, task=config.task, labels=config.labels, seed=config.seed)
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self._config = config
+        self._base: Base | None = None
+        self._data: ClientData | None = None
+
+    def require_readable(self) -> None:
+        """Read model and records now, if no record was read yet.
+
+        Raises:
+            ConfigurationError: one cannot be read.
+        """
+        if self._data is None:
+            self._base = self._read_base()
+            self.data(self._base.tokenizer)
+
+    def take_base(self) -> Base:
+        """The model and its tokenizer, for one adapter: it is changed in place.
+
+        Raises:
+            ConfigurationError: they cannot be read.
+        """
+        base, self._base = self._base or self._read_base(), None
+        return base
+
+    def data(self, tokenizer: PreTrainedTokenizerBase) -> ClientData:
+        """The records, as the model's tokenizer reads them.
+
+        Raises:
+            ConfigurationError: one cannot be read.
+        """
+        if self._data is None:
+            self._data = read_client_data(config=self._config, tokenizer=tokenizer)
+        return self._data
+
+    def _read_base(self) -> Base:
+        own = self._config
+        return load_base(model=own.model, task=own.task, labels=own.labels, seed=own.seed)

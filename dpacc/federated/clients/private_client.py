@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.sketch_messages import answer_second
-from dpacc.federated.clients.client_data import ClientData, load_own_base, read_client_data
+from dpacc.federated.clients.client_data import OwnFiles
 from dpacc.federated.clients.last_update import LastUpdate, Update
 from dpacc.federated.clients.local_adapter import LocalAdapter
 from dpacc.federated.clients.local_training import LocalTraining
@@ -33,7 +33,6 @@ from dpacc.federated.said_notes import said_of
 from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
 from dpacc.federated.updates.layout import Arrays, to_record
 from dpacc.federated.updates.packing import Packing
-from dpacc.recipe.models import Base
 
 
 class DPLoRAClient:
@@ -93,8 +92,7 @@ class DPLoRAClient:
         self._fixed_seed = fixed_seed
         self._last = LastUpdate(self.folder)
         self._standstill = Standstill(self.folder)
-        self._base: Base | None = None
-        self._data: ClientData | None = None
+        self._own_files = OwnFiles(self._config)
         self._adapter: LocalAdapter | None = None
         self._training: LocalTraining | None = None
 
@@ -126,9 +124,7 @@ class DPLoRAClient:
             StoppedError: it failed before, and nobody has looked.
         """
         self._standstill.refuse_to_go_on()
-        if self._data is None:
-            self._base = load_own_base(self._config)
-            self._data = read_client_data(config=self._config, tokenizer=self._base.tokenizer)
+        self._own_files.require_readable()
 
     def answer(self, message: Message) -> Message:
         """One round's update, the second part of it where a rule asks twice, or why there is none.
@@ -207,11 +203,10 @@ class DPLoRAClient:
         if self._adapter is None:
             self._adapter = LocalAdapter(
                 config=self._config,
-                base=self._base or load_own_base(self._config),
+                base=self._own_files.take_base(),
                 rank=self._own_rank.now,
                 compression=packing.compression,
             )
-            self._base = None  # it is changed in place
         if asked.get("layout") != self._adapter.layout:
             raise RequestRefused(
                 "the adapters' layout differs from the server's: give both the same model and "
@@ -224,14 +219,10 @@ class DPLoRAClient:
             rounds = self.dp_config.most_rounds or int(read_number(asked, "rounds"))
             _, adapter = self._agree(asked)
             with self._standstill.among_records():
-                if self._data is None:
-                    self._data = read_client_data(
-                        config=self._config, tokenizer=adapter.base.tokenizer
-                    )
                 self._training = LocalTraining(
                     config=self._config,
                     adapter=adapter,
-                    data=self._data,
+                    data=self._own_files.data(adapter.base.tokenizer),
                     rounds=rounds,
                     local_epochs=local_epochs,
                     set_aside=self._own_rank.set_aside,

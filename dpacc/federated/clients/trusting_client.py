@@ -8,7 +8,7 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from dpacc.federated.clients.client_data import ClientData, load_own_base, read_client_data
+from dpacc.federated.clients.client_data import OwnFiles
 from dpacc.federated.clients.local_adapter import LocalAdapter
 from dpacc.federated.clients.non_private_training import PlainTraining
 from dpacc.federated.requests import (
@@ -20,7 +20,6 @@ from dpacc.federated.requests import (
     read_start,
 )
 from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
-from dpacc.recipe.models import Base
 
 
 class TrustingClient:
@@ -71,8 +70,7 @@ class TrustingClient:
             task=Task(fields=task or {}),
         )
         self._standstill = Standstill(self.folder)
-        self._base: Base | None = None
-        self._data: ClientData | None = None
+        self._own_files = OwnFiles(self._config)
         self._adapter: LocalAdapter | None = None
         self._training: PlainTraining | None = None
 
@@ -96,9 +94,7 @@ class TrustingClient:
             StoppedError: it failed before, and nobody has looked.
         """
         self._standstill.refuse_to_go_on()
-        if self._data is None:
-            self._base = load_own_base(self._config)
-            self._data = read_client_data(config=self._config, tokenizer=self._base.tokenizer)
+        self._own_files.require_readable()
 
     def answer(self, message: Message) -> Message:
         """One round's update, or why there is none."""
@@ -132,7 +128,7 @@ class TrustingClient:
                 "use DPLoRAClient, or a FederatedServer with client_privacy"
             )
         if self._adapter is None:
-            base = self._base or load_own_base(self._config)
+            base = self._own_files.take_base()
             self._adapter = LocalAdapter(
                 config=self._config, base=base, rank=None, compression=None
             )
@@ -142,9 +138,10 @@ class TrustingClient:
 
     def _begin(self, adapter: LocalAdapter, local_epochs: float) -> PlainTraining:
         if self._training is None:
-            if self._data is None:
-                self._data = read_client_data(config=self._config, tokenizer=adapter.base.tokenizer)
             self._training = PlainTraining(
-                config=self._config, adapter=adapter, data=self._data, local_epochs=local_epochs
+                config=self._config,
+                adapter=adapter,
+                data=self._own_files.data(adapter.base.tokenizer),
+                local_epochs=local_epochs,
             )
         return self._training

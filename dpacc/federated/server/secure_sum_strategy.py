@@ -18,7 +18,6 @@ from dpacc.federated.secure_sum.protocols import Conducted, conducted
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shared_noise import SharedNoiseBooks
 from dpacc.federated.secure_sum.summands import Addends
-from dpacc.federated.server.history import ClientBooks
 from dpacc.federated.server.strategy import FederatedLoRA
 from dpacc.federated.updates.layout import Arrays, flat, to_record, unflat
 from dpacc.federated.updates.packing import wire_bytes
@@ -86,37 +85,21 @@ class SecureFederatedLoRA(FederatedLoRA):
         """Add what arrived, open the sum, and move the adapter by its mean."""
         del server_round
         refused = {} if self._talk is None else self._talk.refused
-        why = self._stopped or "no answer"
-        failed = {self._name(node): refused.get(node, why) for node in self._asked}
-        names: list[str] = []
-        books: dict[str, ClientBooks] = {}
-        self._received = 0
-        for node, reply in self._by_node(replies):
-            before = self._name(node)
-            self._received += wire_bytes(reply)
-            try:
-                records, known = self._checked(reply)
-                if known is not None and (forgotten := self._forgotten(before, known)):
-                    books[before] = known
-                    raise ConfigurationError(forgotten)
-                self._take(node, records)
-            except ConfigurationError as error:
-                failed[before] = str(error)
-                continue
-            failed.pop(before, None)
-            names.append(self._learn_name(node, reply))
-            if known is not None:
-                books[names[-1]] = known
-        survivors = names
+        answers = self._read(
+            replies,
+            self._take,
+            unheard=lambda node: refused.get(node, self._stopped or "no answer"),
+        )
+        survivors = [*answers.taken]
         try:
             self.arrays = self._opened()
         except SumNotOpened as stopped:
-            failed |= dict.fromkeys(names, str(stopped))
+            answers.failed.update(dict.fromkeys(survivors, str(stopped)))
             survivors = []
         if self._talk is not None:
             self._bytes_sent += self._talk.bytes_sent
             self._received += self._talk.bytes_received
-        self._report(survivors=survivors, failed=failed, books=books)
+        self._report(answers=answers, survivors=survivors)
         return to_record(self.arrays), None
 
     def _invitation(self, node: int, told: Told, config: ConfigRecord) -> Message:

@@ -6,8 +6,9 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from logging import INFO
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.logger import log
@@ -35,6 +36,24 @@ _BOOKS = {
     "steps_taken": "steps-taken",
     "choice_epsilon": "choice-epsilon",
 }
+
+
+Taken = TypeVar("Taken")
+
+
+@dataclass(kw_only=True)
+class Answers(Generic[Taken]):
+    """What came of one round's replies, by client.
+
+    Args:
+        taken: what is used of each reply that holds.
+        failed: why there is none of the others.
+        books: what the ledger holds of each client whose reply holds, used or not.
+    """
+
+    taken: dict[str, Taken] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    books: dict[str, ClientBooks] = field(default_factory=dict)
 
 
 class FederatedLoRA(FedAvg):
@@ -104,37 +123,17 @@ class FederatedLoRA(FedAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check every reply alone, aggregate those that hold, and report on all."""
         del server_round
-        failed = {self._name(node): "no answer" for node in self._asked}
-        updates: dict[str, Arrays] = {}
-        books: dict[str, ClientBooks] = {}
-        self._received = 0
-        for node, reply in self._by_node(replies):
-            before = self._name(node)
-            self._received += wire_bytes(reply)
-            try:
-                update, known = self._accept(reply)
-            except ConfigurationError as error:
-                failed[before] = str(error)
-                continue
-            failed.pop(before, None)
-            name = self._learn_name(node, reply)
-            if known is not None:
-                books[name] = known
-                forgotten = self._forgotten(name, known)
-                if forgotten is not None:
-                    failed[name] = forgotten
-                    continue
-            updates[name] = update
+        answers = self._read(replies, self._update_in, unheard=lambda node: "no answer")
+        updates = answers.taken
         # Under client-level privacy an empty round is noised like any: it must not show.
         due = bool(updates) or self._budget is None
         aggregate = self._aggregate(updates) if due else None
         if aggregate is not None:
             self.arrays = aggregate.arrays
         self._report(
-            survivors=tuple(updates),
-            failed=failed,
+            answers=answers,
+            survivors=updates,
             filtered={} if aggregate is None else aggregate.filtered,
-            books=books,
             error=0.0 if aggregate is None else aggregate.error,
         )
         return to_record(self.arrays), None
@@ -157,9 +156,8 @@ class FederatedLoRA(FedAvg):
     def _report(
         self,
         *,
+        answers: Answers[Any],
         survivors: Iterable[str],
-        failed: Mapping[str, str],
-        books: Mapping[str, ClientBooks],
         filtered: Mapping[str, str] | None = None,
         error: float = 0.0,
     ) -> None:
@@ -170,9 +168,9 @@ class FederatedLoRA(FedAvg):
                 number=len(self._history.rounds) + 1,
                 asked=tuple(self._name(node) for node in self._asked),
                 survivors=survivors,
-                failed=failed,
+                failed=answers.failed,
                 filtered=filtered or {},
-                books=books,
+                books=answers.books,
                 quality=self._measure(self.arrays),
                 aggregation_error=error,
                 bytes_sent=self._bytes_sent,
@@ -181,7 +179,7 @@ class FederatedLoRA(FedAvg):
         )
         self._after_round(self.arrays, self._history)
         if self._budget is not None:  # else who took part is a secret
-            log(INFO, "answered: %s; failed: %s", ", ".join(survivors) or "nobody", failed)
+            log(INFO, "answered: %s; failed: %s", ", ".join(survivors) or "nobody", answers.failed)
 
     def _connected(self, grid: Grid) -> list[int]:
         """All clients, once they have come; later whoever is still there."""
@@ -217,15 +215,45 @@ class FederatedLoRA(FedAvg):
         told = ConfigRecord({**config, **seen})
         return RecordDict({"arrays": to_record(self.arrays), "config": told})
 
-    def _accept(self, reply: Message) -> tuple[Arrays, ClientBooks | None]:
-        """The update and books of one reply.
+    def _read(
+        self,
+        replies: Iterable[Message],
+        take: Callable[[int, RecordDict], Taken],
+        *,
+        unheard: Callable[[int], str],
+    ) -> Answers[Taken]:
+        """Check every reply alone, and take what holds.
 
-        Raises:
-            ConfigurationError: the client gave none, or not what was agreed.
+        Args:
+            replies: of the clients that were asked.
+            take: what is used of a node's records; refuses what was not agreed.
+            unheard: why a node gave nothing, if no reply of it is there.
         """
-        records, books = self._checked(reply)
+        answers = Answers[Taken](failed={self._name(node): unheard(node) for node in self._asked})
+        self._received = 0
+        for node, reply in self._by_node(replies):
+            before = self._name(node)
+            self._received += wire_bytes(reply)
+            try:
+                records, books = self._checked(reply)
+                if books is not None and (forgotten := self._forgotten(before, books)):
+                    answers.books[before] = books
+                    raise ConfigurationError(forgotten)
+                taken = take(node, records)
+            except ConfigurationError as error:
+                answers.failed[before] = str(error)
+                continue
+            answers.failed.pop(before, None)
+            name = self._learn_name(node, reply)
+            answers.taken[name] = taken
+            if books is not None:
+                answers.books[name] = books
+        return answers
+
+    def _update_in(self, node: int, records: RecordDict) -> Arrays:
+        del node
         said = records.config_records["config"]
-        return self._unpacked(records.array_records["arrays"], said), books
+        return self._unpacked(records.array_records["arrays"], said)
 
     def _checked(self, reply: Message) -> tuple[RecordDict, ClientBooks | None]:
         """The records of one reply, which are the agreed ones, and the client's books.
