@@ -33,7 +33,7 @@ from dpacc.recipe.settings import check_limits, read_settings, setting
 if TYPE_CHECKING:
     from dpacc_accounting import FederatedGuarantee
 
-    from dpacc.federated import DPSettings, History
+    from dpacc.federated import DPLoRAClient, DPSettings, FederatedServer, History, LoraSettings
     from dpacc.federated.server.history import ClientBooks, RoundReport
 
 _USAGE = "python recipes/federate.py --config FILE.yaml [settings]"
@@ -91,26 +91,71 @@ class FederationConfig:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Federation:
+    """Who trains together, on what, and where all of it is kept.
+
+    Attributes:
+        config: what all agree on.
+        budgets: each client's privacy and training, by its name.
+        data: the folder of the clients' texts.
+        folder: where the clients and the server keep what is theirs.
+    """
+
+    config: FederationConfig
+    budgets: Mapping[str, DPSettings]
+    data: Path
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What three ways to train find: each client alone, all together, everything in one place."""
+
+    alone: Mapping[str, Quality]
+    together: Quality
+    pooled: Quality
+
+
 def main(arguments: Sequence[str]) -> None:
     """Read the settings, run the federation, and show what came of it."""
     config = read_settings(kind=FederationConfig, arguments=arguments, usage=_USAGE)
-    started = time.monotonic()
     from dpacc.artifacts.run_folder import unspent_folders_removed
     from dpacc.federated import read_budgets
 
     budgets = read_budgets(path=config.budgets)
+    require_texts(config, budgets)
+    with unspent_folders_removed():
+        run(config, budgets)
+
+
+def require_texts(config: FederationConfig, budgets: Mapping[str, DPSettings]) -> None:
+    """Each client has a file."""
     for name in budgets:
         if not (Path(config.data) / f"{name}.jsonl").is_file():
             raise ConfigurationError(
                 f"{config.data} has no {name}.jsonl for the client {name} of {config.budgets}: run "
                 "`python recipes/fetch_federation.py`, or name another folder with --data"
             )
-    with unspent_folders_removed():
-        run(config, budgets, started)
 
 
-def run(config: FederationConfig, budgets: Mapping[str, DPSettings], started: float) -> None:
+def run(config: FederationConfig, budgets: Mapping[str, DPSettings]) -> None:
     """Train together and, to compare, apart; show what came of it."""
+    started = time.monotonic()
+    federation = begin(config, budgets)
+    history, together = train_together(federation, on_round=show_round)
+    write_rounds(federation.folder / "rounds.yaml", history)
+    if config.compare:
+        comparison = Comparison(
+            alone=train_alone(federation), together=together, pooled=train_pooled(federation)
+        )
+        show_comparison(comparison)
+        draw_figure(federation.folder / "privacy_utility.png", history, comparison)
+    show_result(history.guarantee(), federation.folder, seconds=time.monotonic() - started)
+
+
+def begin(config: FederationConfig, budgets: Mapping[str, DPSettings]) -> Federation:
+    """A new folder, after what earlier runs have cost each client's data was said."""
     from dpacc.artifacts.earlier_runs import spent_by_client
     from dpacc.artifacts.run_folder import new_run_folder
 
@@ -120,73 +165,26 @@ def run(config: FederationConfig, budgets: Mapping[str, DPSettings], started: fl
             terminal.say(told)
     folder = new_run_folder(output_dir=config.output_dir, name=config.name)
     terminal.say(f"{len(budgets)} clients, {config.rounds} rounds, run folder {folder}")
-    history, together = train_together(config, budgets, folder, on_round=show_round)
-    write_rounds(folder / "rounds.yaml", history)
-    if config.compare:
-        alone = train_alone(config, budgets, folder)
-        pooled = train_pooled(config, budgets, folder)
-        show_comparison(alone, together, pooled)
-        draw_figure(folder / "privacy_utility.png", history, alone, together, pooled)
-    show_result(history.guarantee(), folder, seconds=time.monotonic() - started)
+    return Federation(config=config, budgets=budgets, data=Path(config.data), folder=folder)
 
 
 # --- three ways to train --------------------------------------------------------------------
 
 
 def train_together(
-    config: FederationConfig,
-    budgets: Mapping[str, DPSettings],
-    folder: Path,
-    *,
-    data: Path | None = None,
-    on_round: Callable[[RoundReport], None] | None = None,
+    federation: Federation, *, on_round: Callable[[RoundReport], None] | None = None
 ) -> tuple[History, Quality]:
     """A federation of these clients, and what its model finds; measured each round if watched."""
-    from dpacc.federated import (
-        Defence,
-        DPLoRAClient,
-        FederatedServer,
-        LoraSettings,
-        largest_budget,
-    )
+    from dpacc.federated import Defence
     from dpacc.federated.server.held_out import HeldOut
 
-    # What all agree on: an adapter whose A is drawn from a public seed and frozen.
-    lora = LoraSettings(
-        rank=config.lora_rank,
-        alpha=config.lora_alpha,
-        method="ffa",
-        target_modules=config.lora_target_modules,
-        top_layers=config.lora_top_layers,
-        seed=config.seed,
-    )
-    # The clients: each with data, budget and ledger of its own.
-    clients = [
-        DPLoRAClient(
-            client_id=name,
-            data_path=(data or Path(config.data)) / f"{name}.jsonl",
-            model_name=config.model,
-            lora_config=lora,
-            dp_config=replace(own, most_local_epochs=config.local_epochs),
-            task=config.task | {"cache_frozen_activations": True},
-            folder=folder / name,
-        )
-        for name, own in budgets.items()
-    ]
-    # The server: it averages B and the head, and measures on examples of its own.
-    server = FederatedServer(
-        model_name=config.model,
-        num_clients=len(clients),
-        rounds=config.rounds,
-        privacy_budget=largest_budget(budgets),
-        lora_config=lora,
-        task=config.task,
-        folder=folder / "server",
-    )
-    defence = Defence(rule=config.defence, attackers=config.attackers)
+    config = federation.config
+    clients = make_clients(federation)
+    server = make_server(federation)
     held_out = HeldOut(folder=config.data, tokenizer=server.tokenizer, task=config.task)
     if on_round:
-        held_out.require_apart({name: Path(config.data) / f"{name}.jsonl" for name in budgets})
+        held_out.require_apart({n: federation.data / f"{n}.jsonl" for n in federation.budgets})
+    defence = Defence(rule=config.defence, attackers=config.attackers)
     history = server.train(
         clients=clients,
         aggregation="ffa",
@@ -201,41 +199,86 @@ def train_together(
     if not history.epsilons():
         raise ConfigurationError(f"no client took part: {dict(history.rounds[-1].failed)}")
     model: Any = server.model
-    model.save_pretrained(folder / "adapter")
+    model.save_pretrained(federation.folder / "adapter")
     return history, held_out(model)
 
 
-def train_alone(
-    config: FederationConfig, budgets: Mapping[str, DPSettings], folder: Path
-) -> dict[str, Quality]:
+def shared_adapter(config: FederationConfig) -> LoraSettings:
+    """What all agree on: an adapter whose A is drawn from a public seed and frozen."""
+    from dpacc.federated import LoraSettings
+
+    return LoraSettings(
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        method="ffa",
+        target_modules=config.lora_target_modules,
+        top_layers=config.lora_top_layers,
+        seed=config.seed,
+    )
+
+
+def make_clients(federation: Federation) -> list[DPLoRAClient]:
+    """The clients: each with data, budget and ledger of its own."""
+    from dpacc.federated import DPLoRAClient
+
+    config = federation.config
+    return [
+        DPLoRAClient(
+            client_id=name,
+            data_path=federation.data / f"{name}.jsonl",
+            model_name=config.model,
+            lora_config=shared_adapter(config),
+            dp_config=replace(own, most_local_epochs=config.local_epochs),
+            task=config.task | {"cache_frozen_activations": True},
+            folder=federation.folder / name,
+        )
+        for name, own in federation.budgets.items()
+    ]
+
+
+def make_server(federation: Federation) -> FederatedServer:
+    """The server: it averages B and the head, and measures on examples of its own."""
+    from dpacc.federated import FederatedServer, largest_budget
+
+    config = federation.config
+    return FederatedServer(
+        model_name=config.model,
+        num_clients=len(federation.budgets),
+        rounds=config.rounds,
+        privacy_budget=largest_budget(federation.budgets),
+        lora_config=shared_adapter(config),
+        task=config.task,
+        folder=federation.folder / "server",
+    )
+
+
+def train_alone(federation: Federation) -> dict[str, Quality]:
     """Each client as a federation of its own, with the same ε and as many steps."""
-    found = {}
-    for name, own in budgets.items():
+    found, folder = {}, federation.folder / "alone"
+    for name, own in federation.budgets.items():
         terminal.say(f"{name} alone")
-        _, found[name] = train_together(config, {name: own}, folder / "alone" / name)
+        by_itself = replace(federation, budgets={name: own}, folder=folder / name)
+        _, found[name] = train_together(by_itself)
     return found
 
 
-def train_pooled(
-    config: FederationConfig, budgets: Mapping[str, DPSettings], folder: Path
-) -> Quality:
+def train_pooled(federation: Federation) -> Quality:
     """One client that holds everything, in batches as large as all others' together.
 
     The strictest client's ε must then hold for all.
     """
     terminal.say("everything in one place")
-    first = next(iter(budgets.values()))
+    owners = federation.budgets.values()
     everything = replace(
-        first,
-        epsilon=min(own.epsilon for own in budgets.values()),
-        expected_batch_size=sum(own.expected_batch_size for own in budgets.values()),
+        next(iter(owners)),
+        epsilon=min(own.epsilon for own in owners),
+        expected_batch_size=sum(own.expected_batch_size for own in owners),
     )
     with tempfile.TemporaryDirectory() as data:
-        texts = [(Path(config.data) / f"{name}.jsonl").read_text("utf-8") for name in budgets]
+        texts = [(federation.data / f"{n}.jsonl").read_text("utf-8") for n in federation.budgets]
         (Path(data) / "everything.jsonl").write_text("\n".join(texts), "utf-8")
-        _, found = train_together(
-            config, {"everything": everything}, folder / "pooled", data=Path(data)
-        )
+        pooled = replace(federation, budgets={"everything": everything}, data=Path(data))
+        _, found = train_together(replace(pooled, folder=federation.folder / "pooled"))
     return found
 
 
@@ -279,12 +322,14 @@ def spent(books: ClientBooks) -> str:
     return rounded_up(books.epsilon, digits=4) + (", qualified" if books.qualified_by else "")
 
 
-def show_comparison(alone: Mapping[str, Quality], together: Quality, pooled: Quality) -> None:
+def show_comparison(comparison: Comparison) -> None:
     """Each kind's held-out balanced accuracy, by who trained on what."""
+    together, pooled = comparison.together, comparison.pooled
     rows = []
     for kind in together:
-        own = [found[kind] for name, found in alone.items() if kind_of(name) == kind]
-        others = [found[kind] for name, found in alone.items() if kind_of(name) != kind]
+        alone = [(kind_of(name), found[kind]) for name, found in comparison.alone.items()]
+        own = [share for of, share in alone if of == kind]
+        others = [share for of, share in alone if of != kind]
         rows.append([mean(own), mean(others), together[kind], pooled[kind]])
     rows.append([mean([row[at] for row in rows]) for at in range(4)])
     terminal.show_table(
@@ -312,13 +357,7 @@ def show_result(promise: FederatedGuarantee, folder: Path, *, seconds: float) ->
     terminal.show_facts(title="Private federation", facts=facts)
 
 
-def draw_figure(
-    path: Path,
-    history: History,
-    alone: Mapping[str, Quality],
-    together: Quality,
-    pooled: Quality,
-) -> None:
+def draw_figure(path: Path, history: History, comparison: Comparison) -> None:
     """What each client's ε bought, alone and together."""
     from dpacc.federated.server.utility_chart import ClientUtility, draw_utility
 
@@ -326,13 +365,13 @@ def draw_figure(
         ClientUtility(
             name=name,
             epsilon=epsilon,
-            alone=alone[name][kind_of(name)],
-            federated=together[kind_of(name)],
+            alone=comparison.alone[name][kind_of(name)],
+            federated=comparison.together[kind_of(name)],
         )
         for name, epsilon in history.epsilons().items()
     ]
     picture = draw_utility(
-        history=history, promise=history.guarantee(), clients=clients, pooled=pooled
+        history=history, promise=history.guarantee(), clients=clients, pooled=comparison.pooled
     )
     path.write_bytes(picture)
 

@@ -16,16 +16,22 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dpacc.artifacts.figure_files import format_of
 from dpacc.cli import terminal
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import Metric, TrainingConfig
 from dpacc.recipe.settings import read_settings, setting
+
+# What is heavy is imported where it is used, so that a mistake in the settings is told at once.
+if TYPE_CHECKING:
+    from dpacc import PrivacyPlan
+    from dpacc.search.private_search import PrivateSearch
+    from dpacc.search.trials import Bench
 
 _USAGE = "python recipes/sweep.py --config FILE.yaml [settings]"
 # Base and data are read once, so that these can differ from trial to trial, and no others.
@@ -44,6 +50,8 @@ _OF_THE_PLAN = (
 _OF_THE_SWEEP = ("name", "output_dir", "vary", "trials", "data_is_public", "picture")
 
 Cell = dict[str, str]
+Figures = dict[str, float]
+Result = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,39 +126,77 @@ class SweepConfig(TrainingConfig):
         ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One combination of the varied settings, and all settings with it."""
+
+    cell: Cell
+    config: SweepConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A trial that was run: what held-out data says of it, and its adapter."""
+
+    trial: Trial
+    figures: Figures
+    adapter: Any
+
+
 def main(arguments: Sequence[str]) -> None:
     """Read the settings, search, and show what was found."""
     config = read_settings(kind=SweepConfig, arguments=arguments, usage=_USAGE)
-    cells = config.cells()
-    # Each combination is read like any configuration, and refused before anything is computed.
-    settings = [
-        read_settings(kind=SweepConfig, arguments=[*arguments, *_overrides(cell)]) for cell in cells
-    ]
-    search = _search_public_data if config.data_is_public else _search_private_data
+    trials = read_trials(config, arguments)
+    search = search_public_data if config.data_is_public else search_private_data
     from dpacc.artifacts.run_folder import unspent_folders_removed
 
     with unspent_folders_removed():
-        search(config, list(zip(cells, settings, strict=True)))
+        search(config, trials)
 
 
-def _overrides(cell: Cell) -> list[str]:
+def read_trials(config: SweepConfig, arguments: Sequence[str]) -> list[Trial]:
+    """Each combination, read like any configuration and refused before anything is computed."""
+    return [
+        Trial(
+            cell=cell,
+            config=read_settings(kind=SweepConfig, arguments=[*arguments, *overrides(cell)]),
+        )
+        for cell in config.cells()
+    ]
+
+
+def overrides(cell: Cell) -> list[str]:
+    """The combination as command-line arguments."""
     return [f"--{name}={value}" for name, value in cell.items()]
 
 
-def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepConfig]]) -> None:
-    """A random number of random trials; the best one's adapter, and one guarantee for all."""
-    from dpacc_accounting import Ledger, read_ledger
+# --- on private data ------------------------------------------------------------------------
 
-    from dpacc.artifacts.earlier_runs import begin_run
-    from dpacc.artifacts.progress_chart import Measurement
-    from dpacc.artifacts.run_folder import save_run
+
+def search_private_data(config: SweepConfig, trials: list[Trial]) -> None:
+    """A random number of random trials; the best one's adapter, and one guarantee for all."""
     from dpacc.search.private_search import PrivateSearch
     from dpacc.search.trials import Bench
-    from dpacc.step.admission.starting_point import whitening_note
 
     bench = Bench(config)
-    bench.require_adapters([settings for _, settings in options])
+    bench.require_adapters([trial.config for trial in trials])
     search = PrivateSearch.calibrate(plan=bench.plan_of(config=config), mean_trials=config.trials)
+    folder = charge(config, search, trials)
+    best = best_of(search.draw_trials(trials), bench, search.plan)
+    save_best(best, bench, search, folder)
+    show_best(best, search, folder)
+
+
+def charge(config: SweepConfig, search: PrivateSearch, trials: list[Trial]) -> Path:
+    """A run folder whose ledger holds the whole search, before its first trial.
+
+    So a search that never ends is charged, too.
+    """
+    from dpacc_accounting import Ledger
+
+    from dpacc.artifacts.earlier_runs import begin_run
+    from dpacc.step.admission.starting_point import whitening_note
+
     folder = begin_run(
         output_dir=config.output_dir,
         name=config.name,
@@ -158,39 +204,55 @@ def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepCon
         event=search.event,
         say=terminal.say,
     )
-    # The whole search is charged before its first trial, and so is one that never ends.
     with Ledger.open(path=folder / "ledger.jsonl", plan=search.plan.to_json()) as ledger:
         ledger.charge(step=0, event=search.event)
-        if any(settings.lora_method == "whitened" for _, settings in options):
+        if any(trial.config.lora_method == "whitened" for trial in trials):
             subject, text = whitening_note("the held-out data")
             ledger.note(subject=subject, text=text)
-    drawn = search.draw_trials(options)
-    best: tuple[float, Cell, SweepConfig, dict[str, float], Any] | None = None
-    # Neither how many trials there are nor how they do is shown: only the best is released.
+    return folder
+
+
+def best_of(drawn: Iterable[Trial], bench: Bench, plan: PrivacyPlan) -> Outcome:
+    """Run what was drawn. Neither how many trials there are nor how they do is shown."""
+    best: Outcome | None = None
     with terminal.at_work("searching"):
-        for cell, settings in drawn:
-            figures, adapter = bench.run(config=settings, plan=search.plan)
-            if best is None or _merit(figures) > best[0]:
-                best = (_merit(figures), cell, settings, figures, adapter)
+        for trial in drawn:
+            figures, adapter = bench.run(config=trial.config, plan=plan)
+            if best is None or merit(figures) > merit(best.figures):
+                best = Outcome(trial=trial, figures=figures, adapter=adapter)
     assert best is not None
-    _, cell, settings, figures, adapter = best
-    metric: Metric = "perplexity" if "accuracy" not in figures else "accuracy"
+    return best
+
+
+def save_best(best: Outcome, bench: Bench, search: PrivateSearch, folder: Path) -> None:
+    """The one adapter that is released, with the guarantee of the whole search."""
+    from dpacc.artifacts.progress_chart import Measurement
+    from dpacc.artifacts.run_folder import save_run
+
+    metric: Metric = "perplexity" if "accuracy" not in best.figures else "accuracy"
     last = Measurement(
         step=search.plan.steps,
         epsilon=search.guarantee().epsilon,
-        quality=figures[metric],
+        quality=best.figures[metric],
         metric=metric,
     )
     save_run(
         folder=folder,
-        model=bench.adapted(config=settings, adapter=adapter),
-        config=settings,
+        model=bench.adapted(config=best.trial.config, adapter=best.adapter),
+        config=best.trial.config,
         ledger=folder / "ledger.jsonl",
         measurements=[last],
     )
+
+
+def show_best(best: Outcome, search: PrivateSearch, folder: Path) -> None:
+    """Which settings won, and what the whole search cost."""
+    from dpacc_accounting import read_ledger
+
     promise = search.guarantee().noted(read_ledger(path=folder / "ledger.jsonl").notes)
-    facts = [*cell.items(), *((name, f"{value:.4g}") for name, value in figures.items())]
-    facts += [
+    facts = [
+        *best.trial.cell.items(),
+        *((name, f"{value:.4g}") for name, value in best.figures.items()),
         ("the whole search", str(promise)),
         ("noise multiplier σ", f"{search.plan.noise_multiplier:g}"),
         ("saved in", str(folder)),
@@ -198,74 +260,49 @@ def _search_private_data(config: SweepConfig, options: list[tuple[Cell, SweepCon
     terminal.show_facts(title="The best of a private search", facts=facts)
 
 
-def _search_public_data(config: SweepConfig, options: list[tuple[Cell, SweepConfig]]) -> None:
-    """Every combination once, each result on disk as soon as it is there."""
-    from dpacc.artifacts.run_folder import write_file
+# --- on public data -------------------------------------------------------------------------
 
+
+def search_public_data(config: SweepConfig, trials: list[Trial]) -> None:
+    """Every combination once, each result on disk as soon as it is there."""
     path = Path(config.output_dir) / config.name / "results.jsonl"
-    written = _read_results(path)
-    known = {_identity(each.get("configuration")): each for each in written}
-    missing = [each for each in options if _identity(_configuration(each[1])) not in known]
-    for result in _run_each(config, missing) if missing else ():
-        known[_identity(result["configuration"])] = result
-        written.append(result)
-        lines = "".join(json.dumps(each) + "\n" for each in written)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path=path, content=lines.encode())
-    found = [(cell, known[_identity(_configuration(settings))]) for cell, settings in options]
-    _show(config, found)
-    others = len(written) - len(found)
+    results = read_results(path)
+    known = by_configuration(results)
+    missing = [trial for trial in trials if identity_of(configuration_of(trial)) not in known]
+    for result in run_each(config, missing):
+        results.append(result)
+        write_results(path, results)
+    known = by_configuration(results)
+    found = [(trial.cell, known[identity_of(configuration_of(trial))]) for trial in trials]
+    show_table(found)
+    if config.picture is not None:
+        draw(found, Path(config.picture))
+    others = len(results) - len(found)
     terminal.say(f"results in {path}" + (f", with {others} of other settings" if others else ""))
 
 
-def _run_each(
-    config: SweepConfig, options: list[tuple[Cell, SweepConfig]]
-) -> Iterator[dict[str, Any]]:
+def run_each(config: SweepConfig, trials: list[Trial]) -> Iterator[Result]:
     """What each combination is, what comes of it, and what it costs."""
+    if not trials:
+        return
     from dpacc.search.trials import Bench
 
     bench = Bench(config, data_is_public=True)
-    bench.require_adapters([settings for _, settings in options])
-    plans = [bench.plan_of(config=settings) for _, settings in options]
-    planned = list(zip(options, plans, strict=True))
-    for (cell, settings), plan in terminal.tracked(planned, message="trials"):
-        figures, _ = bench.run(config=settings, plan=plan)
+    bench.require_adapters([trial.config for trial in trials])
+    plans = [bench.plan_of(config=trial.config) for trial in trials]
+    planned = list(zip(trials, plans, strict=True))
+    for trial, plan in terminal.tracked(planned, message="trials"):
+        figures, _ = bench.run(config=trial.config, plan=plan)
         yield {
-            "settings": cell,
+            "settings": trial.cell,
             **figures,
             **plan.guarantee().to_json(),
             "noise_multiplier": plan.noise_multiplier,
-            "configuration": _configuration(settings),
+            "configuration": configuration_of(trial),
         }
 
 
-def _show(config: SweepConfig, found: list[tuple[Cell, dict[str, Any]]]) -> None:
-    """The trials of this sweep as a table, the best first, and as a picture."""
-    metrics = [name for name in ("accuracy", "macro F1", "perplexity") if name in found[0][1]]
-    ranked = sorted(found, key=lambda each: _merit(each[1]), reverse=True)
-    terminal.show_table(
-        title=f"{len(found)} {'trial' if len(found) == 1 else 'trials'}, best first",
-        columns=[*found[0][0], *metrics],
-        rows=[
-            [*cell.values(), *(f"{result[name]:.4g}" for name in metrics)]
-            for cell, result in ranked
-        ],
-    )
-    if config.picture is not None:
-        from dpacc.artifacts.run_folder import write_file
-        from dpacc.search.trials_chart import draw_trials
-
-        picture = draw_trials(
-            trials=[{**cell, metrics[0]: result[metrics[0]]} for cell, result in found],
-            varied=list(found[0][0]),
-            metric=metrics[0],
-            form=format_of(path=Path(config.picture)),
-        )
-        write_file(path=Path(config.picture), content=picture)
-        terminal.say(f"picture in {config.picture}")
-
-
-def _read_results(path: Path) -> list[dict[str, Any]]:
+def read_results(path: Path) -> list[Result]:
     """What earlier launches found, whatever their settings were."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -276,19 +313,69 @@ def _read_results(path: Path) -> list[dict[str, Any]]:
         ) from None
 
 
-def _configuration(settings: SweepConfig) -> dict[str, Any]:
+def write_results(path: Path, results: list[Result]) -> None:
+    """All of them, in place of those that were there."""
+    from dpacc.artifacts.run_folder import write_file
+
+    lines = "".join(json.dumps(each) + "\n" for each in results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path=path, content=lines.encode())
+
+
+def by_configuration(results: list[Result]) -> dict[str, Result]:
+    """Each result, by all that it depends on."""
+    return {identity_of(each.get("configuration")): each for each in results}
+
+
+def configuration_of(trial: Trial) -> dict[str, Any]:
     """All that a trial's result depends on."""
-    return {name: each for name, each in asdict(settings).items() if name not in _OF_THE_SWEEP}
+    return {name: each for name, each in asdict(trial.config).items() if name not in _OF_THE_SWEEP}
 
 
-def _identity(configuration: dict[str, Any] | None) -> str:
+def identity_of(configuration: dict[str, Any] | None) -> str:
+    """The same for the same settings in whatever order."""
     return json.dumps(configuration, sort_keys=True)
 
 
-def _merit(figures: dict[str, Any]) -> float:
+def show_table(found: list[tuple[Cell, Result]]) -> None:
+    """The trials of this sweep, the best first."""
+    metrics = metrics_of(found)
+    ranked = sorted(found, key=lambda each: merit(each[1]), reverse=True)
+    terminal.show_table(
+        title=f"{len(found)} {'trial' if len(found) == 1 else 'trials'}, best first",
+        columns=[*found[0][0], *metrics],
+        rows=[
+            [*cell.values(), *(f"{result[name]:.4g}" for name in metrics)]
+            for cell, result in ranked
+        ],
+    )
+
+
+def draw(found: list[tuple[Cell, Result]], path: Path) -> None:
+    """The trials of this sweep as a picture."""
+    from dpacc.artifacts.run_folder import write_file
+    from dpacc.search.trials_chart import draw_trials
+
+    metric = metrics_of(found)[0]
+    picture = draw_trials(
+        trials=[{**cell, metric: result[metric]} for cell, result in found],
+        varied=list(found[0][0]),
+        metric=metric,
+        form=format_of(path=path),
+    )
+    write_file(path=path, content=picture)
+    terminal.say(f"picture in {path}")
+
+
+def metrics_of(found: list[tuple[Cell, Result]]) -> list[str]:
+    """What held-out data measured, the first of which decides."""
+    return [name for name in ("accuracy", "macro F1", "perplexity") if name in found[0][1]]
+
+
+def merit(figures: Mapping[str, Any]) -> float:
     """Larger is better; what is no number at all is worst."""
-    merit = float(figures.get("accuracy", -figures.get("perplexity", 0.0)))
-    return -math.inf if math.isnan(merit) else merit
+    found = float(figures.get("accuracy", -figures.get("perplexity", 0.0)))
+    return -math.inf if math.isnan(found) else found
 
 
 if __name__ == "__main__":

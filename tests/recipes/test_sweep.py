@@ -193,7 +193,7 @@ def test_every_shipped_sweep_is_read(sweep: ModuleType, path: Path) -> None:
     given = ["--config", str(path)]
     config = read_settings(kind=sweep.SweepConfig, arguments=given)
     for cell in config.cells():
-        assert read_settings(kind=sweep.SweepConfig, arguments=[*given, *sweep._overrides(cell)])
+        assert read_settings(kind=sweep.SweepConfig, arguments=[*given, *sweep.overrides(cell)])
 
 
 def test_damaged_results_are_refused(
@@ -215,8 +215,8 @@ def test_damaged_results_are_refused(
 
 def test_a_trial_that_diverged_never_wins(sweep: ModuleType) -> None:
     """What is no number ranks below the worst perplexity."""
-    assert sweep._merit({"perplexity": math.nan}) < sweep._merit({"perplexity": 1e300})
-    assert sweep._merit({"accuracy": 0.6}) > sweep._merit({"accuracy": 0.5})
+    assert sweep.merit({"perplexity": math.nan}) < sweep.merit({"perplexity": 1e300})
+    assert sweep.merit({"accuracy": 0.6}) > sweep.merit({"accuracy": 0.5})
 
 
 @pytest.mark.parametrize(
