@@ -54,26 +54,32 @@ def non_private() -> Step:
     return step
 
 
-def _dpacc(strategy: str) -> Step:
+def private_engine(*, dataset_size: int, expected_batch_size: int, **settings: Any) -> Any:
+    """dpacc's engine for as many steps as anybody times; its ledger is thrown away."""
     from accelerate import Accelerator
 
-    from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
+    from dpacc import PrivacyEngine, PrivacyPlan
 
-    model, batch = model_and_batch()
-    optimizer = torch.optim.AdamW(trainable(model), lr=1e-4)
     plan = PrivacyPlan(
-        dataset_size=EXAMPLES,
-        expected_batch_size=EXAMPLES,
+        dataset_size=dataset_size,
+        expected_batch_size=expected_batch_size,
         steps=10_000,
         noise_multiplier=SIGMA,
         max_grad_norm=CLIP,
         target_delta=1e-5,
     )
-    engine = PrivacyEngine(
-        Accelerator(cpu=not torch.cuda.is_available()),
-        plan,
-        ledger=Path(tempfile.mkdtemp()) / "ledger.jsonl",
-        per_example_gradients=strategy,  # type: ignore[arg-type]
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    ledger = Path(tempfile.mkdtemp()) / "ledger.jsonl"
+    return PrivacyEngine(accelerator, plan, ledger=ledger, **settings)
+
+
+def _dpacc(strategy: str) -> Step:
+    from dpacc import causal_lm_losses
+
+    model, batch = model_and_batch()
+    optimizer = torch.optim.AdamW(trainable(model), lr=1e-4)
+    engine = private_engine(
+        dataset_size=EXAMPLES, expected_batch_size=EXAMPLES, per_example_gradients=strategy
     )
     model, optimizer = engine.prepare(model, optimizer)
     rows = [{name: t[i].tolist() for name, t in batch.items()} for i in range(EXAMPLES)]

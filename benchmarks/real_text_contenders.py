@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import CLIP, MODEL, RANK, SIGMA, TEXTS, trainable
+from contenders import CLIP, MODEL, RANK, SIGMA, TEXTS, private_engine, trainable
 from torch import nn
 
 LOGICAL_BATCH, MICRO_BATCH = 256, 8
@@ -79,26 +79,12 @@ def dpacc(
     turn: Turn, dtype: str, top_layers: int | None = None, cache_frozen_activations: bool = False
 ) -> None:
     """dpacc as the recipe runs it: Poisson draws, ledger, noise and checks included."""
-    from accelerate import Accelerator
-
-    from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
+    from dpacc import causal_lm_losses
     from dpacc.layers.frozen_activations import FrozenActivations
 
     model, examples, collate = model_and_data(dtype, top_layers)
     optimizer = torch.optim.AdamW(trainable(model), lr=1e-4)
-    plan = PrivacyPlan(
-        dataset_size=len(examples),
-        expected_batch_size=LOGICAL_BATCH,
-        steps=10_000,
-        noise_multiplier=SIGMA,
-        max_grad_norm=CLIP,
-        target_delta=1e-5,
-    )
-    engine = PrivacyEngine(
-        Accelerator(cpu=not torch.cuda.is_available()),
-        plan,
-        ledger=Path(tempfile.mkdtemp()) / "ledger.jsonl",
-    )
+    engine = private_engine(dataset_size=len(examples), expected_batch_size=LOGICAL_BATCH)
     model, optimizer = engine.prepare(model, optimizer)
     if cache_frozen_activations:
         frozen = FrozenActivations(

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
+
+
+def pip_from(folder: Path) -> dict[str, str]:
+    """An environment in which pip knows what lies in the folder, and nothing else."""
+    return {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(folder),
+        "PIP_EXTRA_INDEX_URL": "",
+    }
 
 
 def load_script(path: Path) -> ModuleType:

@@ -32,7 +32,7 @@ VOCABULARY = 96
 _COMMON = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 _WITHOUT_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-_LLAMA_LIKE = {
+LLAMA_LIKE = {
     **_COMMON,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -41,7 +41,7 @@ _LLAMA_LIKE = {
     "num_key_value_heads": 2,
 }
 _GPT_LIKE = {**_COMMON, **_WITHOUT_DROPOUT, "n_embd": 32, "n_layer": 2, "n_head": 4}
-_BERT_LIKE = {
+BERT_LIKE = {
     "vocab_size": VOCABULARY,
     "pad_token_id": 0,
     "hidden_size": 32,
@@ -55,9 +55,9 @@ _BERT_LIKE = {
 }
 
 CONFIGURATIONS: dict[str, PretrainedConfig] = {
-    "llama": LlamaConfig(**_LLAMA_LIKE, head_dim=8),
-    "mistral": MistralConfig(**_LLAMA_LIKE, head_dim=8, sliding_window=None),
-    "qwen2": Qwen2Config(**_LLAMA_LIKE),
+    "llama": LlamaConfig(**LLAMA_LIKE, head_dim=8),
+    "mistral": MistralConfig(**LLAMA_LIKE, head_dim=8, sliding_window=None),
+    "qwen2": Qwen2Config(**LLAMA_LIKE),
     "gptj": GPTJConfig(**_GPT_LIKE, rotary_dim=4, n_positions=256),
     "gpt2": GPT2Config(**_GPT_LIKE, n_positions=256),
     "gpt_neox": GPTNeoXConfig(
@@ -79,8 +79,8 @@ CONFIGURATIONS: dict[str, PretrainedConfig] = {
         dropout=0.0,
         max_position_embeddings=256,
     ),
-    "bert": BertConfig(**_BERT_LIKE),
-    "roberta": RobertaConfig(**_BERT_LIKE),
+    "bert": BertConfig(**BERT_LIKE),
+    "roberta": RobertaConfig(**BERT_LIKE),
 }
 
 TARGETS = {

@@ -101,18 +101,10 @@ def _totals(
     ranks = accelerator.num_processes if accelerator else 1
     rank = accelerator.process_index if accelerator else 0
     device = accelerator.device if accelerator else next(model.parameters()).device
-    lengths = [len(example["input_ids"]) for example in examples]
-    shares = cut_into_micro_batches(
-        lengths=lengths,
-        ranks=ranks,
-        max_tokens=max_tokens,
-        start_cost=starting_cost(device.type),
-    )
+    batches = in_batches(examples, collate, max_tokens, device, ranks=ranks, rank=rank)
     total = torch.zeros(2, dtype=torch.float64)
     with evaluating(model):
-        for positions in shares[rank]:
-            # A rank with none left reads one again, for a sharded model is gathered by all ranks.
-            batch = send_to_device(collate([examples[i] for i in positions or [0]]), device)
+        for positions, batch in batches:
             measured = count(model, batch)
             total += measured if positions else 0.0
     if accelerator is not None:
@@ -120,6 +112,38 @@ def _totals(
         total = accelerator.reduce(total.float().to(device), reduction="sum").double().cpu()
     first, second = total.tolist()
     return first, second
+
+
+def in_batches(
+    examples: Sequence[Example],
+    collate: Collate,
+    max_tokens: int,
+    device: torch.device,
+    *,
+    ranks: int = 1,
+    rank: int = 0,
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """A rank's share of micro-batches, each with the places of its examples.
+
+    A rank with none left is given one example again, and no place: a sharded model is gathered by
+    all ranks.
+
+    Args:
+        examples: of all ranks.
+        collate: makes a batch of a list of examples.
+        max_tokens: padded tokens in one micro-batch.
+        device: where batches are sent.
+        ranks: among how many they are shared.
+        rank: which of these reads here.
+    """
+    shares = cut_into_micro_batches(
+        lengths=[len(example["input_ids"]) for example in examples],
+        ranks=ranks,
+        max_tokens=max_tokens,
+        start_cost=starting_cost(device.type),
+    )
+    for positions in shares[rank]:
+        yield positions, send_to_device(collate([examples[i] for i in positions or [0]]), device)
 
 
 def _right_and_labels(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -170,16 +194,9 @@ def losses_of_texts(
     Losses of training examples are private: use this on canaries, or where nobody else looks.
     """
     device = next(model.parameters()).device
-    (runs,) = cut_into_micro_batches(
-        lengths=[len(each["input_ids"]) for each in examples],
-        ranks=1,
-        max_tokens=max_tokens,
-        start_cost=starting_cost(device.type),
-    )
     losses = torch.zeros(len(examples), dtype=torch.float64)
     with evaluating(model):
-        for positions in runs:
-            batch = send_to_device(collate([examples[at] for at in positions]), device)
+        for positions, batch in in_batches(examples, collate, max_tokens, device):
             losses[positions] = causal_lm_losses(model, batch).double().cpu()
     found: npt.NDArray[np.float64] = losses.numpy()
     return found

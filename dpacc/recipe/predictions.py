@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from dpacc.data.supervision import IGNORED, Example, tokenize_examples
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig
-from dpacc.recipe.evaluation import evaluating, held_out_perplexity, losses_of_texts
+from dpacc.recipe.evaluation import (
+    evaluating,
+    held_out_perplexity,
+    in_batches,
+    losses_of_texts,
+)
 from dpacc.recipe.examples import read_held_out_records
 from dpacc.recipe.objective import losses_for
-from dpacc.step.batching import cut_into_micro_batches, starting_cost
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -80,16 +83,9 @@ def predict_classes(
         max_tokens: padded tokens in one micro-batch.
     """
     device = next(model.parameters()).device
-    (runs,) = cut_into_micro_batches(
-        lengths=[len(each["input_ids"]) for each in examples],
-        ranks=1,
-        max_tokens=max_tokens,
-        start_cost=starting_cost(device.type),
-    )
     predicted, true = [], []
     with evaluating(model):
-        for positions in runs:
-            batch = send_to_device(collate([examples[at] for at in positions]), device)
+        for _, batch in in_batches(examples, collate, max_tokens, device):
             labels = batch.pop("labels")
             guesses = model(**batch).logits.argmax(dim=-1)
             predicted += guesses[labels != IGNORED].tolist()

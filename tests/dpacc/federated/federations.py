@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
 from dpacc.federated.clients.private_client import DPLoRAClient
+from dpacc.federated.clients.trusting_client import TrustingClient
 from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.settings import DPSettings, LoraSettings, PrivacyBudget
 from tests.tiny_models import CONFIGURATIONS, save_tiny_llama
@@ -57,6 +60,19 @@ def client(place: Path, number: int, **changes: Any) -> DPLoRAClient:
     return DPLoRAClient(**settings | changes)
 
 
+def trusting(place: Path, number: int) -> TrustingClient:
+    """One client that leaves the noise to its server."""
+    return TrustingClient(
+        client_id=f"site-{number}",
+        data_path=texts(place / f"data-{number}.jsonl", seed=number),
+        model_name=str(place / "model"),
+        lora_config=LORA,
+        batch_size=4,
+        task={"max_length": 16},
+        folder=place / f"site-{number}",
+    )
+
+
 def server(place: Path, **changes: Any) -> FederatedServer:
     """A server of the same model."""
     settings: dict[str, Any] = {
@@ -68,6 +84,18 @@ def server(place: Path, **changes: Any) -> FederatedServer:
         "folder": place / "server",
     }
     return FederatedServer(**settings | changes)
+
+
+def die_in_the_second_round(dying: FederatedServer, clients: Sequence[Any]) -> None:
+    """Train until the second round is measured, which is before it is kept, and go no further."""
+
+    def die(model: Any) -> dict[str, float]:
+        if len(dying.history.rounds) == 1:
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        dying.train(clients=clients, measure=die)
 
 
 CLASSES = {"bad": ["bad", "dull"], "good": ["good", "fine"]}

@@ -16,7 +16,6 @@ from flwr.app.user_config import UserConfig
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.clients.local_training import LocalTraining
-from dpacc.federated.clients.trusting_client import TrustingClient
 from dpacc.federated.deployment import answer_once, client_of, require_readable
 from dpacc.federated.requests import COULD_NOT
 from dpacc.federated.secure_sum.settings import SecureSum
@@ -27,7 +26,7 @@ from dpacc.federated.settings import LoraSettings
 from dpacc.federated.supernode import require_readable_data
 from dpacc.federated.updates.compression import Compression
 from dpacc.federated.updates.layout import layout_hash, to_record, trainable_arrays
-from tests.dpacc.federated.federations import DELTA, LORA, client, server, texts
+from tests.dpacc.federated.federations import DELTA, LORA, client, server, trusting
 from tests.tiny_models import save_tiny_llama
 
 LABELS = ("bad", "good", "other")
@@ -283,18 +282,6 @@ def _kind(field: str) -> str:
     return "<adapter>" if "lora_" in field else field
 
 
-def _trusting(folder: Path, number: int) -> TrustingClient:
-    return TrustingClient(
-        client_id=f"site-{number}",
-        data_path=texts(folder / f"data-{number}.jsonl", seed=number),
-        model_name=str(folder / "model"),
-        lora_config=LORA,
-        batch_size=4,
-        task={"max_length": 16},
-        folder=folder / f"site-{number}",
-    )
-
-
 PRIVACY = ClientPrivacy(noise_multiplier=2.0, clipping_norm=0.5, delta=1e-3)
 PAIR = SecureSum(clients=2)
 BOTH = LoraSettings(rank=2, method="lora", target_modules=LORA.target_modules)
@@ -306,7 +293,7 @@ FEDERATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[Path, int
         {"aggregation": "fedask"},
         lambda folder, n: client(folder, n, lora_config=BOTH),
     ),
-    "client level": ({"privacy_budget": None, "client_privacy": PRIVACY}, {}, _trusting),
+    "client level": ({"privacy_budget": None, "client_privacy": PRIVACY}, {}, trusting),
     "in a sum": (
         {"secure_sum": PAIR},
         {},
@@ -316,7 +303,7 @@ FEDERATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[Path, int
         {"secure_sum": PAIR, "privacy_budget": None, "client_privacy": PRIVACY},
         {},
         lambda folder, n: SecureClient(
-            client=_trusting(folder, n), secure_sum=PAIR, privacy=PRIVACY, most_rounds=1
+            client=trusting(folder, n), secure_sum=PAIR, privacy=PRIVACY, most_rounds=1
         ),
     ),
 }

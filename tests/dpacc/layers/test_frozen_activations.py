@@ -27,10 +27,10 @@ def _examples(count=12):
     return [{"input_ids": each, "labels": each} for each in ids]
 
 
-def _frozen(folder, *, accelerator=None):
-    """Of a tiny model's lower layer."""
+def _frozen(folder, *, model=None, accelerator=None):
+    """Of a tiny model's lower layer, or of another model's."""
     return FrozenActivations(
-        model=add_lora(model=tiny_base("llama"), rank=2, alpha=4, top_layers=1).train(),
+        model=model or add_lora(model=tiny_base("llama"), rank=2, alpha=4, top_layers=1).train(),
         examples=_examples(),
         collate=COLLATE,
         accelerator=accelerator or Accelerator(cpu=True),
@@ -158,13 +158,7 @@ def test_what_changes_cannot_be_cached(tmp_path):
     """Adapters in the lowest layer are refused, with what to set instead."""
     model = add_lora(model=tiny_base("llama"), rank=2, alpha=4).train()
     with pytest.raises(ConfigurationError, match="lora_top_layers"):
-        FrozenActivations(
-            model=model,
-            examples=_examples(),
-            collate=COLLATE,
-            accelerator=Accelerator(cpu=True),
-            folder=tmp_path,
-        )
+        _frozen(tmp_path, model=model)
 
 
 def test_dropout_beneath_is_refused(tmp_path):
@@ -174,13 +168,7 @@ def test_dropout_beneath_is_refused(tmp_path):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.1
     with pytest.raises(ConfigurationError, match="as dropout does"):
-        FrozenActivations(
-            model=model,
-            examples=_examples(),
-            collate=COLLATE,
-            accelerator=Accelerator(cpu=True),
-            folder=tmp_path,
-        )
+        _frozen(tmp_path, model=model)
 
 
 def test_activations_serve_the_next_model_on_the_same_base(tmp_path):

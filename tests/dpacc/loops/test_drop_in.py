@@ -73,6 +73,25 @@ class PlainRun:
         return torch.stack(self.inner.received) * self.plan.expected_batch_size
 
 
+def one_pass(ledger: Path, *, model: Any, loader: DataLoader[Any]) -> PrivacyEngine:
+    """The engine that trained the model in a plain loop, once over the loader, with σ = 1."""
+    engine = PrivacyEngine(ledger=ledger)
+    model, optimizer, batches = engine.make_private(
+        model=model,
+        optimizer=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1),
+        data_loader=loader,
+        noise_multiplier=1.0,
+        target_delta=1e-3,
+        max_grad_norm=1.0,
+        epochs=1,
+    )
+    for batch in batches:
+        optimizer.zero_grad()
+        model(**batch).loss.backward()
+        optimizer.step()
+    return engine
+
+
 @pytest.fixture
 def ledgers(tmp_path: Path) -> Iterator[Path]:
     """Fresh ledger paths."""
@@ -198,21 +217,8 @@ def test_a_noise_of_ones_own_is_what_is_charged(tmp_path: Path) -> None:
 def test_a_stacking_collator_is_enough(tmp_path: Path) -> None:
     """Examples of one length need no padding: the probe's made-up ones are as long as they."""
     data = [{**each, "attention_mask": [1] * 6} for each in examples([6] * 8)]
-    model = tiny_model("llama")
-    engine = PrivacyEngine(ledger=tmp_path / "ledger.jsonl")
-    model, optimizer, loader = engine.make_private(
-        model=model,
-        optimizer=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1),
-        data_loader=DataLoader(data, batch_size=4, collate_fn=default_data_collator),
-        noise_multiplier=1.0,
-        target_delta=1e-3,
-        max_grad_norm=1.0,
-        epochs=1,
-    )
-    for batch in loader:
-        optimizer.zero_grad()
-        model(**batch).loss.backward()
-        optimizer.step()
+    loader = DataLoader(data, batch_size=4, collate_fn=default_data_collator)
+    engine = one_pass(tmp_path / "ledger.jsonl", model=tiny_model("llama"), loader=loader)
     assert engine.steps_charged == 2
 
 
@@ -224,26 +230,13 @@ def test_hugging_faces_own_datasets_and_collators_fit(tmp_path: Path, as_tensors
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     texts = [" ".join(words[:length]) for length in (3, 5, 2, 9, 4, 7)]
     data = Dataset.from_dict(dict(tokenizer(texts)))
-    model = tiny_model("llama")
-    engine = PrivacyEngine(ledger=tmp_path / "ledger.jsonl")
-    model, optimizer, loader = engine.make_private(
-        model=model,
-        optimizer=torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1),
-        data_loader=DataLoader(
-            data.with_format("torch") if as_tensors else data,  # type: ignore[arg-type]
-            batch_size=3,
-            shuffle=True,
-            collate_fn=DataCollatorForLanguageModeling(tokenizer, mlm=False),
-        ),
-        noise_multiplier=1.0,
-        target_delta=1e-3,
-        max_grad_norm=1.0,
-        epochs=1,
+    loader = DataLoader(
+        data.with_format("torch") if as_tensors else data,  # type: ignore[arg-type]
+        batch_size=3,
+        shuffle=True,
+        collate_fn=DataCollatorForLanguageModeling(tokenizer, mlm=False),
     )
-    for batch in loader:
-        optimizer.zero_grad()
-        model(**batch).loss.backward()
-        optimizer.step()
+    engine = one_pass(tmp_path / "ledger.jsonl", model=tiny_model("llama"), loader=loader)
     assert engine.steps_charged == 2
 
 

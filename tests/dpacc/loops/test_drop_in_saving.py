@@ -12,9 +12,8 @@ import torch
 from dpacc_accounting import read_ledger
 from peft import PeftModel
 
-from dpacc import PrivacyEngine
 from dpacc.errors import ConfigurationError
-from tests.dpacc.loops.test_drop_in import PlainRun, ledgers, loader_of  # noqa: F401
+from tests.dpacc.loops.test_drop_in import PlainRun, ledgers, loader_of, one_pass  # noqa: F401
 from tests.dpacc.step.test_averaging import averaged_by_an_open_loop, trained
 from tests.dpacc.step.test_engine import LENGTHS
 from tests.tiny_models import examples, tiny_base, tiny_model
@@ -54,20 +53,8 @@ def test_what_cannot_be_stated_is_not_saved(tmp_path: Path) -> None:
     base = tiny_base("bert").train()
     for name, parameter in base.named_parameters():
         parameter.requires_grad_("classifier" in name)
-    engine = PrivacyEngine(ledger=tmp_path / "head.jsonl")
-    base, optimizer, loader = engine.make_private(
-        model=base,
-        optimizer=torch.optim.SGD([p for p in base.parameters() if p.requires_grad], lr=0.1),
-        data_loader=loader_of(examples(LENGTHS, family="bert"), batch_size=10),
-        noise_multiplier=1.0,
-        target_delta=1e-3,
-        max_grad_norm=1.0,
-        epochs=1,
-    )
-    for batch in loader:
-        optimizer.zero_grad()
-        base(**batch).loss.backward()
-        optimizer.step()
+    loader = loader_of(examples(LENGTHS, family="bert"), batch_size=10)
+    engine = one_pass(tmp_path / "head.jsonl", model=base, loader=loader)
     with pytest.raises(ConfigurationError, match="its own save_pretrained"):
         engine.save_pretrained(tmp_path / "head")
     assert not (tmp_path / "early").exists()

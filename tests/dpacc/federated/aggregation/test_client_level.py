@@ -24,11 +24,17 @@ from scipy import stats
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
 from dpacc.federated.aggregation.robust import Defence
-from dpacc.federated.clients.trusting_client import TrustingClient
 from dpacc.federated.server.history import History
 from dpacc.federated.updates.layout import Arrays, flat, trainable_arrays
 from dpacc.randomness.run_secret import RunSecret
-from tests.dpacc.federated.federations import BUDGET, DELTA, LORA, client, server, texts
+from tests.dpacc.federated.federations import (
+    BUDGET,
+    DELTA,
+    client,
+    die_in_the_second_round,
+    server,
+    trusting,
+)
 
 START: Arrays = {"a": np.zeros((2, 3), np.float32), "b": np.full(4, 0.5, np.float32)}
 
@@ -95,17 +101,6 @@ def test_each_round_is_charged_before_it_is_released(
         release(START, {"a": moved(1.0)})
 
 
-def trusting(folder: Path, number: int) -> TrustingClient:
-    return TrustingClient(
-        client_id=f"site-{number}",
-        data_path=texts(folder / f"data-{number}.jsonl", seed=number),
-        model_name=str(folder / "model"),
-        lora_config=LORA,
-        batch_size=4,
-        task={"max_length": 16},
-    )
-
-
 def test_a_federation_composes_to_what_its_ledger_holds(folder: Path) -> None:
     """Three rounds at rate ½: no ε against the server, that of its books for what is released."""
     federation = server(
@@ -163,15 +158,7 @@ def test_a_round_that_was_charged_and_not_kept_is_charged_again(folder: Path) ->
     """A server that dies between release and state tells of three charges for its two rounds."""
     clients = [trusting(folder, n) for n in (1, 2)]
     settings: dict[str, Any] = {"privacy_budget": None, "client_privacy": privacy()}
-    dying = server(folder, **settings)
-
-    def die(model: Any) -> dict[str, float]:
-        if len(dying.history.rounds) == 1:
-            raise KeyboardInterrupt
-        return {}
-
-    with pytest.raises(KeyboardInterrupt):
-        dying.train(clients=clients, measure=die)
+    die_in_the_second_round(server(folder, **settings), clients)
     history = server(folder, **settings).train(clients=clients)
     assert len(history.rounds) == 2
     assert history.federation()["rounds"] == 3

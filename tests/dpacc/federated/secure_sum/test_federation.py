@@ -12,12 +12,16 @@ from dpacc_accounting import read_ledger
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.aggregation.robust import Defence
-from dpacc.federated.clients.trusting_client import TrustingClient
 from dpacc.federated.secure_sum.fixed_point import FixedPoint
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.secure_sum.summing_client import SecureClient
 from dpacc.federated.updates.layout import flat, trainable_arrays
-from tests.dpacc.federated.federations import LORA, client, server, texts
+from tests.dpacc.federated.federations import (
+    client,
+    die_in_the_second_round,
+    server,
+    trusting,
+)
 
 THREE = SecureSum(clients=3, threshold=2)
 PRIVACY = ClientPrivacy(noise_multiplier=2.0, clipping_norm=0.5, delta=1e-3)
@@ -31,15 +35,7 @@ def secure(folder: Path, number: int, settings: SecureSum = THREE, **changes: An
 def sharing(folder: Path, number: int, **changes: Any) -> SecureClient:
     """A client that adds its share of the noise."""
     known: dict[str, Any] = {"secure_sum": THREE, "privacy": PRIVACY, "most_rounds": 9}
-    plain = TrustingClient(
-        client_id=f"site-{number}",
-        data_path=texts(folder / f"data-{number}.jsonl", seed=number),
-        model_name=str(folder / "model"),
-        lora_config=LORA,
-        batch_size=4,
-        task={"max_length": 16},
-    )
-    return SecureClient(client=plain, folder=folder / f"site-{number}", **known | changes)
+    return SecureClient(client=trusting(folder, number), **known | changes)
 
 
 def weights(federation: Any) -> np.ndarray:
@@ -100,14 +96,7 @@ def test_a_server_that_died_goes_on(folder: Path) -> None:
     settings: dict[str, Any] = {"num_clients": 3, "privacy_budget": None, "rounds": 2}
     clients = [sharing(folder, n) for n in (1, 2, 3)]
     dying = server(folder, secure_sum=THREE, client_privacy=PRIVACY, **settings)
-
-    def die(model: Any) -> dict[str, float]:
-        if len(dying.history.rounds) == 1:
-            raise KeyboardInterrupt
-        return {}
-
-    with pytest.raises(KeyboardInterrupt):
-        dying.train(clients=clients, measure=die)
+    die_in_the_second_round(dying, clients)
     again = server(folder, secure_sum=THREE, client_privacy=PRIVACY, **settings)
     history = again.train(clients=clients)
     assert len(history.rounds) == 2

@@ -19,8 +19,7 @@ from dpacc.federated.updates.compressed_updates import error_bound
 from dpacc.federated.updates.compression import Compression
 from dpacc.federated.updates.layout import flat, trainable_arrays
 from dpacc.federated.updates.packing import Packing, rank_said, require_packable
-from tests.dpacc.federated.aggregation.test_client_level import trusting
-from tests.dpacc.federated.federations import LORA, client, server
+from tests.dpacc.federated.federations import LORA, client, server, trusting
 from tests.dpacc.federated.hostile import SPOILS, HostileCompressor
 
 WIDE = LoraSettings(rank=16, target_modules=LORA.target_modules)

@@ -33,33 +33,18 @@ from tests.dpacc.layers.test_adapters import (
     loop_gradients,
     one_pass_gradients,
 )
-from tests.tiny_models import VOCABULARY, collate, examples, losses_of, set_upper_factors
+from tests.tiny_models import (
+    BERT_LIKE,
+    LLAMA_LIKE,
+    collate,
+    examples,
+    losses_of,
+    set_upper_factors,
+)
 
-_ENCODER = {
-    "vocab_size": VOCABULARY,
-    "pad_token_id": 0,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_labels": 3,
-    "max_position_embeddings": 256,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-}
-_DEBERTA = {**_ENCODER, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
+_DEBERTA = {**BERT_LIKE, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
 _V2 = {**_DEBERTA, "position_buckets": 16, "norm_rel_ebd": "layer_norm"}
-_DECODER = {
-    "vocab_size": VOCABULARY,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
+_DECODER = {**LLAMA_LIKE, "intermediate_size": 48}
 _MIXTURES = {
     "mixtral": MixtralConfig(**_DECODER, num_local_experts=4, num_experts_per_tok=2),
     "qwen2_moe": Qwen2MoeConfig(
@@ -94,7 +79,7 @@ def adapted(configuration: Any, targets: Any, *, trained: str | None = None) -> 
 @pytest.mark.parametrize(
     ("configuration", "targets"),
     [
-        (LongformerConfig(**_ENCODER, attention_window=8), ["query", "value", "query_global"]),
+        (LongformerConfig(**BERT_LIKE, attention_window=8), ["query", "value", "query_global"]),
         (DebertaConfig(**_DEBERTA), ["in_proj", "dense"]),
         (DebertaV2Config(**_V2, share_att_key=True), ["value_proj", "dense"]),
         (DebertaV2Config(**_V2, share_att_key=False), ["query_proj", "key_proj"]),
@@ -116,7 +101,7 @@ def test_projections_that_are_scaled_in_place_or_see_tokens_first(
     [
         (GPT2Config(**_DECODER, n_positions=256, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
          ["c_attn"], "wpe", "gpt2"),
-        (BertConfig(**_ENCODER), ["query"], "position_embeddings", "bert"),
+        (BertConfig(**BERT_LIKE), ["query"], "position_embeddings", "bert"),
     ],
     ids=["gpt2", "bert"],
 )  # fmt: skip
