@@ -158,6 +158,13 @@ def test_an_arrow_upwards_is_found() -> None:
         arrows_upwards({"dpacc.attic.box": {"dpacc.plan"}, "dpacc.plan": set[str]()})
 
 
+def test_every_folder_of_files_is_a_room() -> None:
+    """None lacks the introduction by which it is found, and packed."""
+    for package in ("dpacc", "dpacc_accounting"):
+        folders = {each.parent for each in SOURCES[package].rglob("*.py")}
+        assert folders == {*rooms_of(SOURCES[package])}
+
+
 @pytest.mark.parametrize("room", ROOMS, ids=named)
 def test_no_room_is_too_full(room: Path) -> None:
     """At most 18 doors at the top of a package, about 16 files in a room, no name twice."""
