@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 
 from dpacc_accounting import Adjacency, Calibration, Guarantee
 from dpacc_accounting import epsilon as price
-from dpacc_accounting.calibration.noise import noise_within, training
+from dpacc_accounting.calibration.noise import noise_within
+from dpacc_accounting.calibration.training_runs import training
 
 SIZE = 10**8
 STEPS = (1, 1000, 10**7)

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
         calibrate_noise_to_detection,
     )
     from dpacc_accounting.calibration.event_scale import EventCalibration, calibrate_event
-    from dpacc_accounting.calibration.noise import Calibration, calibrate_noise, noise_at_rate
+    from dpacc_accounting.calibration.noise import calibrate_noise, noise_at_rate
+    from dpacc_accounting.calibration.training_runs import Calibration
     from dpacc_accounting.events.clipped_sums import joint_noise_multiplier, sum_noise_multiplier
     from dpacc_accounting.events.conversion import from_dp_event, to_dp_event
     from dpacc_accounting.events.documents import event_from_json, event_to_json
@@ -86,7 +87,7 @@ _ROOMS = {
     "Adjacency": "guarantee",
     "ApproximateDP": "events.finite_mechanisms",
     "AttackRisk": "attacks.best_attack",
-    "Calibration": "calibration.noise",
+    "Calibration": "calibration.training_runs",
     "Composed": "events.event",
     "DiscreteGaussian": "events.mechanisms",
     "DiscreteLaplace": "events.finite_mechanisms",

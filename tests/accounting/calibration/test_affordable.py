@@ -12,7 +12,7 @@ from dpacc_accounting.calibration.affordable import (
     calibrate_epsilon,
     calibrate_steps,
 )
-from dpacc_accounting.calibration.noise import training
+from dpacc_accounting.calibration.training_runs import training
 
 from tests.accounting.work import counted_work
 

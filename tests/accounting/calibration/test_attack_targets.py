@@ -9,7 +9,7 @@ from dpacc_accounting.calibration.attack_targets import (
     calibrate_noise_to_advantage,
     calibrate_noise_to_detection,
 )
-from dpacc_accounting.calibration.noise import training
+from dpacc_accounting.calibration.training_runs import training
 from scipy.stats import norm
 
 RUNS = [

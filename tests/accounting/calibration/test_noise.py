@@ -4,7 +4,8 @@ import statistics
 
 import pytest
 from dpacc_accounting import Adjacency, Composed, calibrate_noise, epsilon
-from dpacc_accounting.calibration.noise import noise_within, training
+from dpacc_accounting.calibration.noise import noise_within
+from dpacc_accounting.calibration.training_runs import training
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from dpacc_accounting import Adjacency, Guarantee
 from dpacc_accounting import epsilon as least_epsilon
-from dpacc_accounting.calibration.noise import noise_within, training
+from dpacc_accounting.calibration.noise import noise_within
+from dpacc_accounting.calibration.training_runs import training
 
 from tests.accounting.work import counted_work
 

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
-from dpacc_accounting.calibration.noise import (
+from dpacc_accounting.calibration.noise import require_epsilon
+from dpacc_accounting.calibration.training_runs import (
     MOST_STEPS,
     Calibration,
-    require_epsilon,
+    TrainingRun,
     require_sizes,
-    training,
     whole_steps,
 )
 from dpacc_accounting.events.arguments import require_delta
 from dpacc_accounting.events.fields import real
 from dpacc_accounting.gaussian import gaussian_mu
 from dpacc_accounting.guarantee import Adjacency, Guarantee
-from dpacc_accounting.pricing.price import delta as price_delta
-from dpacc_accounting.pricing.price import epsilon as price_epsilon
 from dpacc_accounting.pricing.small_delta import require_small_delta, warn_of_large_delta
 
 
@@ -62,11 +61,19 @@ def calibrate_steps(
     """
     rate, noise_multiplier = _checked(dataset_size, batch_size, noise_multiplier)
     epsilon, delta = require_epsilon(epsilon), _small(delta, dataset_size)
+    once = TrainingRun(rate, 1, adjacency, unit, method)
+    return _most_steps(once, noise_multiplier, epsilon, delta)
+
+
+def _most_steps(
+    once: TrainingRun, noise_multiplier: float, epsilon: float, delta: float
+) -> Calibration:
+    """As many steps like the one of `once` as are affordable."""
 
     def planned(steps: int) -> Calibration:
-        return _priced(rate, noise_multiplier, steps, delta, adjacency, unit, method)
+        return replace(once, steps=steps).at_delta(noise_multiplier, delta=delta)
 
-    start = _central_limit_steps(rate, noise_multiplier, epsilon, delta, adjacency)
+    start = _central_limit_steps(once, noise_multiplier, epsilon, delta)
     if start > 100 * MOST_STEPS:
         raise ValueError(
             f"epsilon={epsilon} affords more than {MOST_STEPS:.0e} steps with "
@@ -109,16 +116,9 @@ def calibrate_epochs(
     """
     dataset_size, batch_size = require_sizes(dataset_size, batch_size)
     _, noise_multiplier = _checked(dataset_size, batch_size, noise_multiplier)
-    most = calibrate_steps(
-        dataset_size=dataset_size,
-        batch_size=batch_size,
-        noise_multiplier=noise_multiplier,
-        epsilon=epsilon,
-        delta=delta,
-        adjacency=adjacency,
-        unit=unit,
-        method=method,
-    )
+    once = TrainingRun(batch_size / dataset_size, 1, adjacency, unit, method)
+    target, delta = require_epsilon(epsilon), _small(delta, dataset_size)
+    most = _most_steps(once, noise_multiplier, target, delta)
     epochs = most.steps * batch_size // dataset_size
     if epochs == 0:
         raise ValueError(
@@ -127,7 +127,7 @@ def calibrate_epochs(
             f"{noise_multiplier}; raise the noise, or run that many steps with calibrate_steps"
         )
     steps = -(-epochs * dataset_size // batch_size)
-    return _priced(most.sample_rate, noise_multiplier, steps, delta, adjacency, unit, method)
+    return replace(once, steps=steps).at_delta(noise_multiplier, delta=delta)
 
 
 def calibrate_batch_size(
@@ -164,8 +164,8 @@ def calibrate_batch_size(
 
     def planned(batch_size: int) -> Calibration:
         count = whole_steps(dataset_size, batch_size, epochs, steps)
-        rate = batch_size / dataset_size
-        return _priced(rate, noise_multiplier, count, delta, adjacency, unit, method)
+        run = TrainingRun(batch_size / dataset_size, count, adjacency, unit, method)
+        return run.at_delta(noise_multiplier, delta=delta)
 
     found = _most(planned, target=epsilon, start=dataset_size / 100, limit=dataset_size)
     if isinstance(found, Guarantee):
@@ -204,7 +204,8 @@ def calibrate_epsilon(
     rate, noise_multiplier = _checked(dataset_size, batch_size, noise_multiplier)
     delta = _small(delta, dataset_size)
     count = whole_steps(dataset_size, batch_size, epochs, steps)
-    return _priced(rate, noise_multiplier, count, delta, adjacency, unit, method)
+    run = TrainingRun(rate, count, adjacency, unit, method)
+    return run.at_delta(noise_multiplier, delta=delta)
 
 
 def calibrate_delta(
@@ -233,38 +234,8 @@ def calibrate_delta(
     """
     rate, noise_multiplier = _checked(dataset_size, batch_size, noise_multiplier)
     count = whole_steps(dataset_size, batch_size, epochs, steps)
-    event = training(rate=rate, noise_multiplier=noise_multiplier, steps=count)
-    guarantee = price_delta(
-        event=event, epsilon=epsilon, adjacency=adjacency, unit=unit, method=method
-    )
-    return Calibration(
-        noise_multiplier=noise_multiplier,
-        steps=count,
-        sample_rate=rate,
-        guarantee=guarantee,
-        event=event,
-    )
-
-
-def _priced(
-    rate: float,
-    noise_multiplier: float,
-    steps: int,
-    delta: float,
-    adjacency: Adjacency,
-    unit: str,
-    method: str,
-) -> Calibration:
-    event = training(rate=rate, noise_multiplier=noise_multiplier, steps=steps)
-    return Calibration(
-        noise_multiplier=noise_multiplier,
-        steps=steps,
-        sample_rate=rate,
-        guarantee=price_epsilon(
-            event=event, delta=delta, adjacency=adjacency, unit=unit, method=method
-        ),
-        event=event,
-    )
+    run = TrainingRun(rate, count, adjacency, unit, method)
+    return run.at_epsilon(noise_multiplier, epsilon=epsilon)
 
 
 def _most(
@@ -311,13 +282,13 @@ def _next_guess(seen: list[tuple[float, float]], low: int, high: int) -> int:
 
 
 def _central_limit_steps(
-    rate: float, noise_multiplier: float, epsilon: float, delta: float, adjacency: Adjacency
+    once: TrainingRun, noise_multiplier: float, epsilon: float, delta: float
 ) -> float:
     """T with `q·√(T·(e^(s²/σ²) − 1)) = μ(ε, δ)`: a place to start from."""
-    sensitivity = 2 if adjacency == Adjacency.REPLACE_ONE else 1
+    sensitivity = 2 if once.adjacency == Adjacency.REPLACE_ONE else 1
     mu = gaussian_mu(epsilon=epsilon, delta=delta)
     growth = math.expm1(min((sensitivity / noise_multiplier) ** 2, 700.0))
-    return float((mu / rate) ** 2 / growth)
+    return float((mu / once.sample_rate) ** 2 / growth)
 
 
 def _small(delta: float, dataset_size: int) -> float:

@@ -7,19 +7,20 @@ import math
 from dpacc_accounting.attacks.best_attack import lowest
 from dpacc_accounting.attacks.tradeoff import detection_within
 from dpacc_accounting.calibration.noise import (
-    Calibration,
     least_noise,
     noise_within,
+    round_up,
+)
+from dpacc_accounting.calibration.training_runs import (
+    Calibration,
+    TrainingRun,
     require_protection,
     require_sizes,
-    round_up,
-    training,
     whole_steps,
 )
 from dpacc_accounting.events.arguments import require_rate
 from dpacc_accounting.gaussian import gaussian_mu
 from dpacc_accounting.guarantee import Adjacency
-from dpacc_accounting.pricing.price import delta as price_delta
 
 # The search over ε starts in the middle of its range, with steps of this share of it.
 _FIRST_STEP = 0.25
@@ -63,23 +64,15 @@ def calibrate_noise_to_advantage(
     """
     dataset_size, batch_size = require_sizes(dataset_size, batch_size)
     advantage = _require_inside("advantage", advantage)
-    count, rate = whole_steps(dataset_size, batch_size, epochs, steps), batch_size / dataset_size
-    require_protection(rate, count, advantage, dataset_size)
+    count = whole_steps(dataset_size, batch_size, epochs, steps)
+    run = TrainingRun(batch_size / dataset_size, count, adjacency, unit, method)
+    require_protection(run.sample_rate, count, advantage, dataset_size)
 
     def planned(sigma: float) -> Calibration:
-        event = training(rate=rate, noise_multiplier=sigma, steps=count)
-        return Calibration(
-            noise_multiplier=sigma,
-            steps=count,
-            sample_rate=rate,
-            guarantee=price_delta(
-                event=event, epsilon=0.0, adjacency=adjacency, unit=unit, method=method
-            ),
-            event=event,
-        )
+        return run.at_epsilon(sigma, epsilon=0.0)
 
     mu = gaussian_mu(epsilon=0.0, delta=advantage)
-    square = math.log1p(min((mu / rate) ** 2 / count, 1e300))
+    square = math.log1p(min((mu / run.sample_rate) ** 2 / count, 1e300))
     sensitivity = 2 if adjacency == Adjacency.REPLACE_ONE else 1
     sigma = least_noise(
         lambda s: planned(s).guarantee.delta,

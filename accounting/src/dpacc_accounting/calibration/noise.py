@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
 
 from dpacc_accounting.bracketing import last_negative
-from dpacc_accounting.events.arguments import require_delta, whole
-from dpacc_accounting.events.event import Event, Gaussian, PoissonSampled, Repeated
+from dpacc_accounting.calibration.training_runs import (
+    Calibration,
+    TrainingRun,
+    require_protection,
+    require_sizes,
+    whole_steps,
+)
+from dpacc_accounting.events.arguments import require_delta
 from dpacc_accounting.events.fields import real
 from dpacc_accounting.events.flattening import Release
 from dpacc_accounting.gaussian import gaussian_mu
-from dpacc_accounting.guarantee import Adjacency, Guarantee
-from dpacc_accounting.pricing.price import epsilon as price
+from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pricing.small_delta import require_small_delta, warn_of_large_delta
 
-# Longer runs and other budgets are refused: nobody trains so, and doubles lose their digits.
-MOST_STEPS = 10**12
+# Other budgets are refused: doubles lose their digits.
 _LEAST_EPSILON, _MOST_EPSILON = 1e-12, 1e9
 # A returned σ is rounded up to this many digits, and priced afterwards.
 _DIGITS = 6
@@ -30,27 +34,6 @@ _AIM = 2e-6
 _APPROACHES = ((1 << 15, 0.1), (1 << 18, 0.01), (1 << 21, _CLOSE))
 # A final price above the target by more than this is not the search's own rounding.
 _NEAR_MISS = 1e-3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """A plan that meets its target, and the guarantee that was evaluated for it.
-
-    Args:
-        noise_multiplier: σ, noise standard deviation over clipping norm.
-        steps: T, how many releases.
-        sample_rate: q = batch_size / dataset_size, each unit's chance to take part in a step.
-        guarantee: the price of exactly this σ, with ε at most the target.
-        event: what is released, T Poisson-sampled Gaussians.
-        sampling: how batches must be drawn for the guarantee to hold.
-    """
-
-    noise_multiplier: float
-    steps: int
-    sample_rate: float
-    guarantee: Guarantee
-    event: Event
-    sampling: str = "poisson"
 
 
 def calibrate_noise(
@@ -93,17 +76,10 @@ def calibrate_noise(
     delta = require_delta(delta)
     require_small_delta(delta=delta, dataset_size=dataset_size, unit=unit)
     warn_of_large_delta(delta=delta, dataset_size=dataset_size, unit=unit)
-    return noise_within(
-        dataset_size=dataset_size,
-        batch_size=batch_size,
-        epochs=epochs,
-        steps=steps,
-        epsilon=epsilon,
-        delta=delta,
-        adjacency=adjacency,
-        unit=unit,
-        method=method,
-    )
+    epsilon = require_epsilon(epsilon)
+    count = whole_steps(dataset_size, batch_size, epochs, steps)
+    run = TrainingRun(batch_size / dataset_size, count, adjacency, unit, method)
+    return _least_noise_of(run, epsilon, delta, dataset_size)
 
 
 def noise_within(
@@ -129,9 +105,8 @@ def noise_within(
     dataset_size, batch_size = require_sizes(dataset_size, batch_size)
     epsilon, delta = require_epsilon(epsilon), require_delta(delta)
     count = whole_steps(dataset_size, batch_size, epochs, steps)
-    rate = batch_size / dataset_size
-    require_protection(rate, count, delta, dataset_size)
-    return _least_noise_at(rate, count, epsilon, delta, Adjacency(adjacency), unit, method)
+    run = TrainingRun(batch_size / dataset_size, count, adjacency, unit, method)
+    return _least_noise_of(run, epsilon, delta, dataset_size)
 
 
 def noise_at_rate(
@@ -172,86 +147,65 @@ def noise_at_rate(
     epsilon, delta = require_epsilon(epsilon), require_delta(delta)
     inverse = 1 / Fraction(repr(rate))
     count = whole_steps(inverse.numerator, inverse.denominator, epochs, steps)
-    require_protection(rate, count, delta, math.ceil(inverse))
-    return _least_noise_at(rate, count, epsilon, delta, Adjacency(adjacency), unit, method)
+    run = TrainingRun(rate, count, adjacency, unit, method)
+    return _least_noise_of(run, epsilon, delta, math.ceil(inverse))
 
 
-def _least_noise_at(
-    rate: float,
-    count: int,
-    epsilon: float,
-    delta: float,
-    adjacency: Adjacency,
-    unit: str,
-    method: str,
+def _least_noise_of(
+    run: TrainingRun, epsilon: float, delta: float, dataset_size: int
 ) -> Calibration:
-    """The least σ of T = `count` steps at q = `rate`."""
+    """The least σ of `run`, of arguments that are within range.
 
-    def event(sigma: float) -> Event:
-        return training(rate=rate, noise_multiplier=sigma, steps=count)
+    Raises:
+        ValueError: no noise would be needed, or the run cannot be priced.
+    """
+    require_protection(run.sample_rate, run.steps, delta, dataset_size)
+    run = replace(run, adjacency=Adjacency(run.adjacency))
 
-    def guarantee(sigma: float) -> Guarantee:
-        return price(event=event(sigma), delta=delta, adjacency=adjacency, unit=unit, method=method)
+    def planned(sigma: float) -> Calibration:
+        return run.at_delta(sigma, delta=delta)
 
     def excess(sigma: float) -> float:
-        return _log_ratio(guarantee(sigma).epsilon, epsilon)
+        return _log_ratio(planned(sigma).guarantee.epsilon, epsilon)
 
     def leading(points: int) -> Callable[[float], float]:
         """The excess of the pair that is usually the worst, on a grid that need not resolve it."""
         from dpacc_accounting.pricing.certified_bounds import leading_excess
 
         return lambda sigma: leading_excess(
-            counts={Release(rate, sigma): count},
-            adjacency=adjacency,
+            counts={Release(run.sample_rate, sigma): run.steps},
+            adjacency=run.adjacency,
             epsilon=epsilon,
             delta=delta,
             points=points,
         )
 
-    place = _central_limit(rate, count, epsilon, delta, adjacency)
-    for points, close in _APPROACHES if method == "pld" else ():
+    place = _central_limit(run, epsilon, delta)
+    for points, close in _APPROACHES if run.method == "pld" else ():
         place = _approach(leading(points), place, close)
-    if method != "pld":
+    if run.method != "pld":
         place = _approach(excess, place, _CLOSE)
     sigma, slope = round_up(place[0]), place[1]
-    found, nudge = guarantee(sigma), 1e-7
-    if found.epsilon > epsilon * (1 + _NEAR_MISS):
+    found, nudge = planned(sigma), 1e-7
+    if found.guarantee.epsilon > epsilon * (1 + _NEAR_MISS):
         # Another dominating pair is the worse one here: search on the whole price.
         sigma = round_up(_approach(excess, (sigma, 1.0), _CLOSE)[0])
-        found = guarantee(sigma)
-    while found.epsilon > epsilon:
-        needed = _log_ratio(found.epsilon, epsilon) / slope
+        found = planned(sigma)
+    while found.guarantee.epsilon > epsilon:
+        needed = _log_ratio(found.guarantee.epsilon, epsilon) / slope
         sigma, nudge = round_up(sigma * (1 + max(needed, nudge))), 2 * nudge
-        found = guarantee(sigma)
-    return Calibration(
-        noise_multiplier=sigma,
-        steps=count,
-        sample_rate=rate,
-        guarantee=found,
-        event=event(sigma),
-    )
+        found = planned(sigma)
+    return found
 
 
-def training(*, rate: float, noise_multiplier: float, steps: int) -> Repeated:
-    """T steps of DP-SGD: `steps` Gaussians, each on a Poisson sample of its own.
-
-    >>> training(rate=0.5, noise_multiplier=2.0, steps=3).times
-    3
-    """
-    release = PoissonSampled(probability=rate, event=Gaussian(noise_multiplier=noise_multiplier))
-    return Repeated(event=release, times=steps)
-
-
-def _central_limit(
-    rate: float, steps: int, epsilon: float, delta: float, adjacency: Adjacency
-) -> tuple[float, float]:
+def _central_limit(run: TrainingRun, epsilon: float, delta: float) -> tuple[float, float]:
     """σ₀ = s/√ln(1 + μ²/(q²T)), s = 1 or 2, and −d ln ε / d ln σ there.
 
     The central limit is always a little low: a place to start from, never to return.
     """
     mu = gaussian_mu(epsilon=epsilon, delta=delta)
-    sensitivity = 2 if adjacency is Adjacency.REPLACE_ONE else 1
-    square = math.log1p(min((mu / rate) ** 2 / steps, 1e300))
+    sensitivity = 2 if run.adjacency is Adjacency.REPLACE_ONE else 1
+    square = math.log1p(min((mu / run.sample_rate) ** 2 / run.steps, 1e300))
     slope = square / -math.expm1(-square) * (1 + mu * mu / (2 * epsilon))
     return sensitivity / math.sqrt(square), slope
 
@@ -314,24 +268,6 @@ def round_up(value: float) -> float:
     return float(context.create_decimal(Decimal(value)))
 
 
-def require_sizes(dataset_size: int, batch_size: int) -> tuple[int, int]:
-    """Both sizes as whole numbers with 1 <= batch_size <= dataset_size.
-
-    Raises:
-        ValueError: with the values and the remedy.
-
-    >>> require_sizes(1000, 10)
-    (1000, 10)
-    """
-    size, batch = whole("dataset_size", dataset_size), whole("batch_size", batch_size)
-    if batch > size:
-        raise ValueError(
-            f"batch_size={batch} exceeds dataset_size={size}; "
-            "lower the batch size, or draw every unit in every step with batch_size=dataset_size"
-        )
-    return size, batch
-
-
 def require_epsilon(value: float) -> float:
     """ε as a float from 1e-12 to 1e9.
 
@@ -350,45 +286,3 @@ def require_epsilon(value: float) -> float:
             "a double resolves; typical values: 1 to 10"
         )
     return epsilon
-
-
-def require_protection(rate: float, steps: int, delta: float, dataset_size: int) -> None:
-    """Refuse a δ that leaving data out by chance already gives, without any noise.
-
-    Raises:
-        ValueError: with δ, that chance, and the remedy.
-    """
-    chance = -math.expm1(steps * math.log1p(-rate)) if rate < 1 else 1.0
-    if chance <= delta:
-        raise ValueError(
-            f"delta={delta} is no less than the chance {chance:.3g} that a unit takes part at "
-            f"all, so that no noise would be needed; choose delta below 1/{dataset_size}"
-        )
-
-
-def whole_steps(dataset_size: int, batch_size: int, epochs: float | None, steps: int | None) -> int:
-    """T from whichever of `epochs` and `steps` is given: ⌈epochs · N / B⌉.
-
-    Raises:
-        ValueError: neither or both are given, or the one given is out of range.
-
-    >>> whole_steps(1000, 10, 0.1, None)
-    10
-    """
-    if (epochs is None) == (steps is None):
-        raise ValueError(f"epochs={epochs} and steps={steps}: give exactly one of them")
-    if steps is not None:
-        count = whole("steps", steps)
-    else:
-        passes = real(epochs, name="epochs")
-        if not (math.isfinite(passes) and passes > 0):
-            raise ValueError(f"epochs={passes} is not a finite number > 0")
-        # From the shortest decimal: 0.1 epochs of 1000 in batches of 10 are 10 steps, not 11.
-        count = math.ceil(Fraction(repr(passes)) * dataset_size / batch_size)
-    if count > MOST_STEPS:
-        asked = f"epochs={epochs}" if steps is None else f"steps={steps}"
-        raise ValueError(
-            f"{asked} at a sample rate of {batch_size}/{dataset_size} exceeds "
-            f"{MOST_STEPS:.0e} steps; shorten the run or raise the batch size"
-        )
-    return count
