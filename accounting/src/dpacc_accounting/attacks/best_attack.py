@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scipy.special import ndtri
 
@@ -83,14 +83,14 @@ def attack_risk(
     """
     false_positives = require_rate("false_positives", false_positives)
     event, prior, unit = an_event(event), require_rate("prior", prior), require_unit(unit)
-    asked = (event, adjacency, method)
-    caught = _detection(*asked, false_positives)
+    asked = _Attacked(event, adjacency, method)
+    caught = asked.detection(false_positives)
     return AttackRisk(
-        advantage=_delta(*asked)(0.0),
+        advantage=asked.delta(0.0),
         false_positives=false_positives,
         true_positives=caught,
         prior=prior,
-        error=_error(*asked, prior),
+        error=asked.error(prior),
         predictive_value=_predictive_value(caught, false_positives, prior),
         event=event,
         adjacency=Adjacency(adjacency),
@@ -112,7 +112,7 @@ def attack_advantage(
     >>> round(attack_advantage(event=Gaussian(noise_multiplier=1.0)), 4)
     0.3829
     """
-    return _delta(event, adjacency, method)(0.0)
+    return _Attacked(event, adjacency, method).delta(0.0)
 
 
 def true_positive_rate(
@@ -136,7 +136,7 @@ def true_positive_rate(
     >>> round(true_positive_rate(event=Gaussian(noise_multiplier=1.0), false_positives=0.05), 4)
     0.2595
     """
-    return _detection(event, adjacency, method, false_positives)
+    return _Attacked(event, adjacency, method).detection(false_positives)
 
 
 def bayes_error(
@@ -161,7 +161,7 @@ def bayes_error(
     >>> round(bayes_error(event=Gaussian(noise_multiplier=1.0), prior=0.5), 4)
     0.3085
     """
-    return _error(event, adjacency, method, prior)
+    return _Attacked(event, adjacency, method).error(prior)
 
 
 def positive_predictive_value(
@@ -188,42 +188,52 @@ def positive_predictive_value(
     0.5065
     """
     false_positives = require_rate("false_positives", false_positives)
-    caught = _detection(event, adjacency, method, false_positives)
+    caught = _Attacked(event, adjacency, method).detection(false_positives)
     return _predictive_value(caught, false_positives, prior)
 
 
-def _delta(event: Event, adjacency: Adjacency, method: str) -> Callable[[float], float]:
-    known: dict[float, float] = {}
+@dataclass(frozen=True)
+class _Attacked:
+    """An event as its attackers meet it; each δ(ε) is priced once."""
 
-    def priced(epsilon: float) -> float:
-        if epsilon not in known:
-            known[epsilon] = price_delta(
-                event=event, epsilon=epsilon, adjacency=adjacency, method=method
+    event: Event
+    adjacency: Adjacency
+    method: str
+    known: dict[float, float] = field(default_factory=dict)
+
+    def delta(self, epsilon: float) -> float:
+        if epsilon not in self.known:
+            self.known[epsilon] = price_delta(
+                event=self.event, epsilon=epsilon, adjacency=self.adjacency, method=self.method
             ).delta
-        return known[epsilon]
+        return self.known[epsilon]
 
-    return priced
+    def detection(self, false_positives: float) -> float:
+        false_positives = require_rate("false_positives", false_positives)
+        if (mu := exact_mu(event=self.event, adjacency=self.adjacency)) is not None:
+            return gaussian_power(mu=mu, false_positives=false_positives)
 
+        def bound(log_slope: float) -> float:
+            # δ at a negative ε is that of the mirrored attack, which swaps the two datasets.
+            delta = self.delta(abs(log_slope))
+            mirrored = 1 - math.exp(-abs(log_slope)) * (1 - delta - false_positives)
+            return mirrored if log_slope < 0 else math.exp(log_slope) * false_positives + delta
 
-def _detection(event: Event, adjacency: Adjacency, method: str, false_positives: float) -> float:
-    false_positives = require_rate("false_positives", false_positives)
-    if (mu := exact_mu(event=event, adjacency=adjacency)) is not None:
-        return gaussian_power(mu=mu, false_positives=false_positives)
-    priced = _delta(event, adjacency, method)
+        advantage = self.delta(0.0)
+        if advantage in (0.0, 1.0) or false_positives in (0.0, 1.0):
+            return _at_the_ends(advantage, false_positives, self.delta)
+        mu = 2 * float(ndtri((1 + advantage) / 2))
+        start = -mu * float(ndtri(false_positives)) - mu * mu / 2
+        found = lowest(function=bound, start=start, step=mu / 2, finest=_FINEST_STEP * mu)[1]
+        return min(found, false_positives + advantage, 1.0)
 
-    def bound(log_slope: float) -> float:
-        # δ at a negative ε is that of the mirrored attack, which swaps the two datasets.
-        delta = priced(abs(log_slope))
-        mirrored = 1 - math.exp(-abs(log_slope)) * (1 - delta - false_positives)
-        return mirrored if log_slope < 0 else math.exp(log_slope) * false_positives + delta
-
-    advantage = priced(0.0)
-    if advantage in (0.0, 1.0) or false_positives in (0.0, 1.0):
-        return _at_the_ends(advantage, false_positives, priced)
-    mu = 2 * float(ndtri((1 + advantage) / 2))
-    start = -mu * float(ndtri(false_positives)) - mu * mu / 2
-    found = lowest(function=bound, start=start, step=mu / 2, finest=_FINEST_STEP * mu)[1]
-    return min(found, false_positives + advantage, 1.0)
+    def error(self, prior: float) -> float:
+        prior = require_rate("prior", prior)
+        rarer = min(prior, 1 - prior)
+        if rarer == 0:
+            return 0.0
+        odds = math.log1p(-rarer) - math.log(rarer)
+        return rarer * (1 - self.delta(max(odds, 0.0)))
 
 
 def _at_the_ends(
@@ -256,15 +266,6 @@ def lowest(
                 break
         step = step * 2 if moved else step / 2
     return place, best
-
-
-def _error(event: Event, adjacency: Adjacency, method: str, prior: float) -> float:
-    prior = require_rate("prior", prior)
-    rarer = min(prior, 1 - prior)
-    if rarer == 0:
-        return 0.0
-    odds = math.log1p(-rarer) - math.log(rarer)
-    return rarer * (1 - _delta(event, adjacency, method)(max(odds, 0.0)))
 
 
 def _predictive_value(caught: float, false_positives: float, prior: float) -> float:

@@ -20,7 +20,6 @@ from dpacc_accounting.pld.privacy_losses import AtomicLaw, Atoms
 
 LARGEST_TABLE = 1 << 18
 """More losses than these are not listed."""
-_MOST_POINTS = 1 << 15
 # Relative error of listed losses and chances, far above what is observed.
 _ROUNDING = 1e-13
 
@@ -31,16 +30,6 @@ class FiniteLaw(AtomicLaw):
 
     mechanism: FiniteMechanism
     adjacency: Adjacency
-
-    @property
-    def grids(self) -> int:
-        """One rounding."""
-        return 1
-
-    @property
-    def most_points(self) -> int:
-        """As many as are cheap."""
-        return _MOST_POINTS
 
     def fine_step(self, *, outside: float) -> float:
         """A small part of the losses' range."""

@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dpacc_accounting.pld.privacy_losses import AtomicLaw, Atoms
-
-if TYPE_CHECKING:
-    from dpacc_accounting.pld.mixtures import Branch
-
-_MOST_POINTS = 1 << 14
+from dpacc_accounting.pld.mixtures import Branch, BranchLaw
+from dpacc_accounting.pld.privacy_losses import Atoms
 
 
 @dataclass(frozen=True)
-class FixedBatchLaw(AtomicLaw):
+class FixedBatchLaw(BranchLaw):
     """The loss of `branch`, run on a share γ of the units, under replace-one adjacency.
 
     Args:
@@ -35,20 +30,6 @@ class FixedBatchLaw(AtomicLaw):
 
     share: float
     branch: Branch
-
-    @property
-    def grids(self) -> int:
-        """The branch's, and its own."""
-        return 1 + self.branch.grids
-
-    @property
-    def most_points(self) -> int:
-        """No more than a branch's own grid has."""
-        return _MOST_POINTS
-
-    def fine_step(self, *, outside: float) -> float:
-        """Fine enough for the branch: sampling only draws losses together."""
-        return self.branch.fine_step(outside=outside)
 
     def atoms(self, *, step: float, outside: float, above: bool) -> Atoms:
         """The branch's losses, from above or from below, after sampling and mirrored."""

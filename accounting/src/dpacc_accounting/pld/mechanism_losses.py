@@ -25,7 +25,6 @@ from dpacc_accounting.pld.connect_the_dots import lowered
 from dpacc_accounting.pld.dominating_pairs import Array
 from dpacc_accounting.pld.privacy_losses import AtomicLaw, Atoms
 
-_MOST_POINTS = 1 << 15
 # More integers than this are not tabulated.
 _MOST_INTEGERS = 1 << 20
 # Relative error of tabulated chances, far above what is observed.
@@ -38,16 +37,6 @@ class MechanismLaw(AtomicLaw):
 
     mechanism: Mechanism
     adjacency: Adjacency
-
-    @property
-    def grids(self) -> int:
-        """One rounding."""
-        return 1
-
-    @property
-    def most_points(self) -> int:
-        """As many as are cheap."""
-        return _MOST_POINTS
 
     def fine_step(self, *, outside: float) -> float:
         """A small part of the losses' range."""

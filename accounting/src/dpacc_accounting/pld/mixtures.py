@@ -124,8 +124,28 @@ class MixedLaw(AtomicLaw):
         )
 
 
+class BranchLaw(AtomicLaw):
+    """The loss of one branch after sampling, which only draws its losses together."""
+
+    branch: Branch
+
+    @property
+    def grids(self) -> int:
+        """The branch's, and its own."""
+        return 1 + self.branch.grids
+
+    @property
+    def most_points(self) -> int:
+        """No more than a branch's own grid has."""
+        return _LARGEST_BRANCH
+
+    def fine_step(self, *, outside: float) -> float:
+        """Fine enough for the branch."""
+        return self.branch.fine_step(outside=outside)
+
+
 @dataclass(frozen=True)
-class SampledLaw(AtomicLaw):
+class SampledLaw(BranchLaw):
     """The privacy loss of a composition that is run on a Poisson sample, add-or-remove.
 
     With (P, Q) dominating for removal, `((1 − q)Q + qP, Q)` does after sampling; with (P, Q)
@@ -150,20 +170,6 @@ class SampledLaw(AtomicLaw):
     probability: float
     branch: Branch
     adding: bool
-
-    @property
-    def grids(self) -> int:
-        """The branch's, and its own."""
-        return 1 + self.branch.grids
-
-    @property
-    def most_points(self) -> int:
-        """No more than a branch's own grid has."""
-        return _LARGEST_BRANCH
-
-    def fine_step(self, *, outside: float) -> float:
-        """Fine enough for the branch: sampling only draws losses together."""
-        return self.branch.fine_step(outside=outside)
 
     def atoms(self, *, step: float, outside: float, above: bool) -> Atoms:
         """The branch's losses, from above or from below, after sampling."""

@@ -17,6 +17,8 @@ from dpacc_accounting.pld.dominating_pairs import Array, Pair
 _LACKING, _EXCEEDING = 1e-11, 1e-8
 # Relative error of a probability that passes through a few roundings, far above what is observed.
 _ROUNDING = 1e-13
+# Losses of one mechanism are not cut more finely than into so many.
+_MOST_POINTS = 1 << 15
 
 
 class Law(Protocol):
@@ -136,14 +138,14 @@ class AtomicLaw(ABC):
     """A law that can list its losses, from above and from below, before any grid."""
 
     @property
-    @abstractmethod
     def grids(self) -> int:
-        """As in `Law`."""
+        """One rounding, where what is listed was on no grid before."""
+        return 1
 
     @property
-    @abstractmethod
     def most_points(self) -> int:
-        """As in `Law`."""
+        """As many as are cheap."""
+        return _MOST_POINTS
 
     @abstractmethod
     def atoms(self, *, step: float, outside: float, above: bool) -> Atoms:

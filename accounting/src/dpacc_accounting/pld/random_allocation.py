@@ -57,13 +57,8 @@ class AllocatedLaw(AtomicLaw):
     adding: bool
 
     @property
-    def grids(self) -> int:
-        """One rounding."""
-        return 1
-
-    @property
     def most_points(self) -> int:
-        """As many as are cheap."""
+        """A few for each value of S."""
         return _MOST_POINTS
 
     def fine_step(self, *, outside: float) -> float:
