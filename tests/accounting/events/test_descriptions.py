@@ -29,7 +29,7 @@ from dpacc_accounting import (
 from dpacc_accounting.events.descriptions import described
 from dpacc_accounting.events.documents import _KINDS
 
-from tests.accounting.ledger.test_merging import PLAN, STEP
+from tests.accounting.ledger.ledgers import PLAN, STEP
 
 NOISY = Gaussian(noise_multiplier=1.5)
 WORDS = [

@@ -23,7 +23,7 @@ from dpacc_accounting.attacks.tradeoff import advantage_bound, detection_bound
 from dpacc_accounting.guarantee import Note
 from dpacc_accounting.ledger.claims import attack_bounds, claim_of, what_holds
 
-from tests.accounting.ledger.test_statement import PLAN, STEP
+from tests.accounting.ledger.ledgers import PLAN, STEP
 
 SST2: dict[str, Any] = PLAN | {
     "dataset_size": 67_349,

@@ -18,26 +18,17 @@ from dpacc_accounting import (
     Gaussian,
     Ledger,
     LedgerError,
-    PoissonSampled,
     Repeated,
     read_ledger,
 )
 
-PLAN = {"steps": 3, "noise_multiplier": 1.5, "target_epsilon": None, "unit": "example"}
-STEP = PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=1.5))
-LOUD = Gaussian(noise_multiplier=9.0)
+from tests.accounting.ledger.ledgers import LOUD, PLAN, STEP, three_charges
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A ledger of three charges and a note between them."""
-    path = tmp_path / "ledger.jsonl"
-    with Ledger.open(path=path, plan=PLAN) as ledger:
-        ledger.charge(step=1, event=STEP)
-        ledger.charge(step=2, event=STEP)
-        ledger.note(subject="checkpoint", text="saved, then resumed")
-        ledger.charge(step=3, event=LOUD)
-    return path
+    return three_charges(tmp_path)
 
 
 class TestFailingDisk:

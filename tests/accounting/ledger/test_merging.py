@@ -18,20 +18,8 @@ from dpacc_accounting import (
     read_ledger,
 )
 
-PLAN: dict[str, Any] = {
-    "dataset_size": 10_000,
-    "expected_batch_size": 100,
-    "steps": 50,
-    "noise_multiplier": 0.8,
-    "max_grad_norm": 0.5,
-    "target_epsilon": 2.0,
-    "target_delta": 1e-5,
-    "unit": "example",
-    "adjacency": "add-or-remove",
-    "sampling": "poisson",
-    "clipping": "flat",
-}
-STEP = PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=0.8))
+from tests.accounting.ledger.ledgers import PLAN, STEP
+
 QUIET = PoissonSampled(probability=0.02, event=Gaussian(noise_multiplier=1.5))
 
 

@@ -12,7 +12,6 @@ from dpacc_accounting import (
     Guarantee,
     Ledger,
     LedgerRecord,
-    PoissonSampled,
     Repeated,
     epsilon,
     read_ledger,
@@ -21,20 +20,7 @@ from dpacc_accounting import (
 from dpacc_accounting.guarantee import rounded_up
 from dpacc_accounting.ledger.claims import what_holds
 
-PLAN: dict[str, Any] = {
-    "dataset_size": 10_000,
-    "expected_batch_size": 100,
-    "steps": 50,
-    "noise_multiplier": 0.8,
-    "max_grad_norm": 0.5,
-    "target_epsilon": 2.0,
-    "target_delta": 1e-5,
-    "unit": "example",
-    "adjacency": "add-or-remove",
-    "sampling": "poisson",
-    "clipping": "flat",
-}
-STEP = PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=0.8))
+from tests.accounting.ledger.ledgers import PLAN, STEP
 
 
 def _guarantee(**changes: Any) -> Guarantee:

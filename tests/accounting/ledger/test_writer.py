@@ -10,38 +10,21 @@ from pathlib import Path
 import pytest
 from dpacc_accounting import (
     Composed,
-    Gaussian,
     Ledger,
     LedgerError,
-    PoissonSampled,
     Repeated,
     read_ledger,
 )
 from dpacc_accounting.events.documents import event_to_json
 from dpacc_accounting.ledger.record import seal
 
-PLAN = {
-    "steps": 3,
-    "noise_multiplier": 1.5,
-    "target_epsilon": None,
-    "target_delta": 1e-5,
-    "unit": "example",
-    "adjacency": "add-or-remove",
-}
-STEP = PoissonSampled(probability=0.01, event=Gaussian(noise_multiplier=1.5))
-LOUD = Gaussian(noise_multiplier=9.0)
+from tests.accounting.ledger.ledgers import LOUD, PLAN, STEP, three_charges
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A ledger of three charges and a note between them."""
-    path = tmp_path / "ledger.jsonl"
-    with Ledger.open(path=path, plan=PLAN) as ledger:
-        ledger.charge(step=1, event=STEP)
-        ledger.charge(step=2, event=STEP)
-        ledger.note(subject="checkpoint", text="saved, then resumed")
-        ledger.charge(step=3, event=LOUD)
-    return path
+    return three_charges(tmp_path)
 
 
 def _lines(path: Path) -> list[bytes]:
@@ -325,7 +308,7 @@ class TestWriting:
         with pytest.raises(
             LedgerError,
             match=re.escape(
-                "(epochs absent -> 2, noise_multiplier 1.5 -> 0.5, unit example -> absent)"
+                "(epochs absent -> 2, noise_multiplier 0.8 -> 0.5, unit example -> absent)"
             ),
         ):
             Ledger.open(
