@@ -87,7 +87,7 @@ def one_sum(settings: SecureSum, *, numbers: int, lost: int) -> list[str]:
     strategy = SecureFederatedLoRA(
         secure_sum=settings,
         privacy=None,
-        books=None,
+        ledger=None,
         start=start,
         aggregation=None,
         budget=None,

@@ -257,7 +257,7 @@ def learn(
             for batch in step:
                 step.backward(losses(model, batch))
             step.update()
-            progress.advance(promise=engine.guarantee())
+            progress.advance(guarantee=engine.guarantee())
     engine.close()
 
 

@@ -26,7 +26,7 @@ import yaml
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import terminal
-from dpacc.cli.guarantee_table import promise_rows
+from dpacc.cli.guarantee_table import guarantee_rows
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.settings import check_limits, read_settings, setting
 
@@ -342,13 +342,13 @@ def show_comparison(comparison: Comparison) -> None:
     )
 
 
-def show_result(promise: FederatedGuarantee, folder: Path, *, seconds: float) -> None:
+def show_result(guarantee: FederatedGuarantee, folder: Path, *, seconds: float) -> None:
     """What is promised to whom, priced anew from what was done."""
-    worst = promise.worst_server
+    worst = guarantee.worst_server
     facts = [
         ("largest ε of a client", worst.name),
-        *promise_rows(worst.server),
-        *(("of clients", note.text) for note in promise.told),
+        *guarantee_rows(worst.server),
+        *(("of clients", note.text) for note in guarantee.told),
         ("ledgers", str(folder / "<client>" / "ledger.jsonl")),
         ("priced again by", f"dpacc compose {folder / 'rounds.yaml'}"),
         ("wall time", f"{math.ceil(seconds / 60)} min"),
@@ -371,7 +371,7 @@ def draw_figure(path: Path, history: History, comparison: Comparison) -> None:
         for name, epsilon in history.epsilons().items()
     ]
     picture = draw_utility(
-        history=history, promise=history.guarantee(), clients=clients, pooled=comparison.pooled
+        history=history, guarantee=history.guarantee(), clients=clients, pooled=comparison.pooled
     )
     path.write_bytes(picture)
 

@@ -249,11 +249,11 @@ def show_best(best: Outcome, search: PrivateSearch, folder: Path) -> None:
     """Which settings won, and what the whole search cost."""
     from dpacc_accounting import read_ledger
 
-    promise = search.guarantee().noted(read_ledger(path=folder / "ledger.jsonl").notes)
+    guarantee = search.guarantee().noted(read_ledger(path=folder / "ledger.jsonl").notes)
     facts = [
         *best.trial.cell.items(),
         *((name, f"{value:.4g}") for name, value in best.figures.items()),
-        ("the whole search", str(promise)),
+        ("the whole search", str(guarantee)),
         ("noise multiplier σ", f"{search.plan.noise_multiplier:g}"),
         ("saved in", str(folder)),
     ]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpacc.artifacts.progress_chart import Measurement
 from dpacc.cli import terminal
-from dpacc.cli.guarantee_table import promise_rows
+from dpacc.cli.guarantee_table import guarantee_rows
 from dpacc.recipe.config import TrainingConfig, load_config
 
 # What is heavy is imported where it is used, so that a mistake in the settings is told at once.
@@ -228,7 +228,7 @@ def learn(run: Run) -> list[Measurement]:
             if learner.average is not None and step.index + 1 == run.plan.steps:
                 learner.average.put_in_place()
             stated = engine.guarantee()
-            progress.advance(promise=stated)
+            progress.advance(guarantee=stated)
             course.append(measure(step.index + 1, stated.epsilon))
             figures = stated.figures() | {"learning_rate": rate}
             if course[-1].quality is not None:
@@ -322,7 +322,7 @@ def save(run: Run, course: Sequence[Measurement]) -> None:
 
 def show(run: Run, course: Sequence[Measurement], *, minutes: int) -> None:
     """What training bought, and what it cost."""
-    facts = result_rows(course) + promise_rows(run.engine.guarantee())
+    facts = result_rows(course) + guarantee_rows(run.engine.guarantee())
     facts += [
         ("noise multiplier σ", f"{run.plan.noise_multiplier:g}"),
         ("steps", f"{run.engine.steps_charged} of expected batch {run.plan.expected_batch_size}"),

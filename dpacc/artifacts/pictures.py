@@ -67,7 +67,7 @@ def draw_spending(
     steps: Sequence[int],
     epsilons: Sequence[float],
     budget: float | None,
-    promise: Guarantee,
+    guarantee: Guarantee,
     form: Format = "png",
 ) -> bytes:
     """ε after each number of steps."""
@@ -91,8 +91,8 @@ def draw_spending(
     _whole_ticks(axes)
     _dress(
         axes,
-        x=f"logical steps{beneath(promise.notes)}",
-        y=f"ε at δ = {rounded_up(promise.delta)}, {promise.adjacency}, {promise.unit}",
+        x=f"logical steps{beneath(guarantee.notes)}",
+        y=f"ε at δ = {rounded_up(guarantee.delta)}, {guarantee.adjacency}, {guarantee.unit}",
     )
     return encoded(figure, form=form)
 

@@ -57,7 +57,7 @@ def draw_progress(
     measurements: Sequence[Measurement],
     target_epsilon: float | None,
     title: str,
-    promise: Guarantee,
+    guarantee: Guarantee,
 ) -> bytes:
     """Draw ε, with its budget, above held-out quality, where it was measured; return a PNG.
 
@@ -65,7 +65,7 @@ def draw_progress(
         measurements: in order of steps; those without a finite ε are left out.
         target_epsilon: the budget, if there is one.
         title: the run's.
-        promise: what is claimed of the run: δ, neighbours, unit, and what voids or qualifies ε.
+        guarantee: what is claimed of the run: δ, neighbours, unit, and what voids or qualifies ε.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -84,11 +84,11 @@ def draw_progress(
     )
     axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
     figure.suptitle(title, fontsize=13, color=_INK)
-    _draw_spending(axes[0], measurements, target_epsilon, promise)
+    _draw_spending(axes[0], measurements, target_epsilon, guarantee)
     if measured:
         _draw_quality(axes[1], measured)
     figure.align_ylabels()
-    said = beneath(promise.notes)
+    said = beneath(guarantee.notes)
     axes[-1].set_xlabel(f"logical steps{said}", fontsize=11, color=_INK)
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     return encoded(figure, form="png")
@@ -109,7 +109,7 @@ def mark_budget(axes: Axes, budget: float) -> None:
 
 
 def _draw_spending(
-    axes: Axes, measurements: Sequence[Measurement], target: float | None, promise: Guarantee
+    axes: Axes, measurements: Sequence[Measurement], target: float | None, guarantee: Guarantee
 ) -> None:
     steps, spent = [m.step for m in measurements], [m.epsilon for m in measurements]
     _draw_line(axes, steps, spent, _SPENT)
@@ -117,7 +117,7 @@ def _draw_spending(
     if target is not None:
         mark_budget(axes, target)
     axes.set_ylim(0, top * 1.2 or 1)
-    what = f"δ = {rounded_up(promise.delta)}, {promise.adjacency},\n{promise.unit}"
+    what = f"δ = {rounded_up(guarantee.delta)}, {guarantee.adjacency},\n{guarantee.unit}"
     _dress(axes, f"privacy spent (ε)\n{what}", _SPENT)
 
 

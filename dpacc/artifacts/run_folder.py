@@ -24,7 +24,7 @@ from dpacc.artifacts.progress_chart import Measurement, draw_progress
 from dpacc.errors import ConfigurationError, require_local
 from dpacc.recipe.config import TrainingConfig
 from dpacc.step.checkpoint import cannot_write, write_durably
-from dpacc.step.run_ledger import Books, record_saved
+from dpacc.step.run_ledger import RunLedger, record_saved
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -115,7 +115,7 @@ def save_run(
         measurements=measurements,
         target_epsilon=record.plan.get("target_epsilon"),
         title=config.name,
-        promise=claim_of(plan=record.plan, record=record),
+        guarantee=claim_of(plan=record.plan, record=record),
     )
     card = write_card(
         config=config,
@@ -153,7 +153,7 @@ def stated_facts(*, record: LedgerRecord, ledger: str) -> dict[str, Any]:
     }
 
 
-def state_privacy(*, folder: Path, books: Books) -> None:
+def state_privacy(*, folder: Path, run_ledger: RunLedger) -> None:
     """Write `privacy.json`, and the statement at the end of the model card in `folder`.
 
     Both speak of the releases up to now, on which whatever lies there rests. For the main process
@@ -161,11 +161,11 @@ def state_privacy(*, folder: Path, books: Books) -> None:
 
     Args:
         folder: where adapters were saved.
-        books: the run's ledger, which is told what was saved.
+        run_ledger: the run's ledger, which is told what was saved.
     """
-    books.record_saved(files=adapter_checksums(folder=folder))
-    record = read_ledger(path=books.path)
-    document = privacy_document(record=record, ledger=books.path.name)
+    run_ledger.record_saved(files=adapter_checksums(folder=folder))
+    record = read_ledger(path=run_ledger.path)
+    document = privacy_document(record=record, ledger=run_ledger.path.name)
     write_file(path=folder / "privacy.json", content=document)
     card = folder / "README.md"
     words = card.read_text(encoding="utf-8") if card.exists() else ""

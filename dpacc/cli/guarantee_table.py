@@ -4,21 +4,21 @@ from dpacc_accounting import Guarantee
 from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
 
 
-def promise_rows(promise: Guarantee) -> list[tuple[str, str]]:
+def guarantee_rows(guarantee: Guarantee) -> list[tuple[str, str]]:
     """ε at its δ with all that it assumes, and what voids or qualifies it."""
-    if promise.void_because:
-        return [("NOT private", "; ".join(promise.void_because))]
-    bounded_below = promise.slack < promise.epsilon
+    if guarantee.void_because:
+        return [("NOT private", "; ".join(guarantee.void_because))]
+    bounded_below = guarantee.slack < guarantee.epsilon
     return [
-        ("ε", f"{rounded_up(promise.epsilon, digits=6)} at δ = {rounded_up(promise.delta)}"),
-        ("adjacency", str(promise.adjacency)),
-        ("privacy unit", promise.unit),
-        ("method", METHOD_NAMES.get(promise.method, promise.method)),
+        ("ε", f"{rounded_up(guarantee.epsilon, digits=6)} at δ = {rounded_up(guarantee.delta)}"),
+        ("adjacency", str(guarantee.adjacency)),
+        ("privacy unit", guarantee.unit),
+        ("method", METHOD_NAMES.get(guarantee.method, guarantee.method)),
         (
             "slack in ε",
-            f"at most {rounded_up(promise.slack)}"
+            f"at most {rounded_up(guarantee.slack)}"
             if bounded_below
             else "unknown: this method has no lower bound",
         ),
-        *([("qualified", "; ".join(promise.qualified_by))] if promise.qualified_by else []),
+        *([("qualified", "; ".join(guarantee.qualified_by))] if guarantee.qualified_by else []),
     ]

@@ -13,7 +13,7 @@ from dpacc.artifacts.figure_files import format_of
 from dpacc.errors import ConfigurationError
 
 
-class Books(click.Path):
+class LedgerOrPlan(click.Path):
     """A ledger or a plan; a run's folder stands for its ledger."""
 
     name = "path"
@@ -58,8 +58,8 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 as_json: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout."
 )
-ledger: Decorator = click.argument("ledger", type=Books())
-source: Decorator = click.argument("source", type=Books())
+ledger: Decorator = click.argument("ledger", type=LedgerOrPlan())
+source: Decorator = click.argument("source", type=LedgerOrPlan())
 delta: Decorator = click.option(
     "--delta", type=float, help="δ at which ε is stated.  [default: the plan's]"
 )

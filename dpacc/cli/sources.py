@@ -65,7 +65,7 @@ class Source:
         return claim
 
 
-def read_books(*, path: Path, settings: Path | None = None) -> LedgerRecord:
+def read_record(*, path: Path, settings: Path | None = None) -> LedgerRecord:
     """A ledger, its plan completed by the settings in another file, if one is given.
 
     Raises:
@@ -95,7 +95,7 @@ def read_source(*, path: Path, settings: Path | None = None) -> Source:
         LedgerError: a damaged ledger.
     """
     if _is_ledger(path):
-        record = read_books(path=path, settings=settings)
+        record = read_record(path=path, settings=settings)
         return Source(plan=record.plan, record=record)
     document = read_document(path=path, wanted="a ledger or a plan")
     if isinstance(document.get("plan"), Mapping):

@@ -173,21 +173,21 @@ class TrainingProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def advance(self, *, promise: Guarantee) -> None:
-        """One more step is done, and `promise` is what all until now amount to.
+    def advance(self, *, guarantee: Guarantee) -> None:
+        """One more step is done, and `guarantee` is what all until now amount to.
 
         What voids or qualifies it is said in full once, and of that it does on every line.
         """
-        for note in dict.fromkeys(promise.notes):
+        for note in dict.fromkeys(guarantee.notes):
             if note not in self._told:
                 self._told.add(note)
                 self.note(f"{'NOT private' if note.voids else 'ε is qualified'}: {note.text}")
         task = self._bar.tasks[self._task]
         done = int(task.completed) + 1
-        spent = f"ε {rounded_up(promise.epsilon, digits=3)} of {self._budget:g}"
-        if promise.void_because:
+        spent = f"ε {rounded_up(guarantee.epsilon, digits=3)} of {self._budget:g}"
+        if guarantee.void_because:
             spent = "NOT private"
-        elif promise.qualified_by:
+        elif guarantee.qualified_by:
             spent = f"{spent}, qualified"
         self._bar.update(self._task, completed=done, description=f"{spent}  {self._rate(done)}")
         if self._visible and not self._console.is_terminal:

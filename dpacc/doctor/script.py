@@ -34,7 +34,7 @@ from dpacc.step import accumulation
 from dpacc.step.clipping import add_clipped
 from dpacc.step.engine import PrivacyEngine
 from dpacc.step.release import Release
-from dpacc.step.run_ledger import Books
+from dpacc.step.run_ledger import RunLedger
 
 _MORE_DRAWS = 200
 _ROUNDING = 1e-4
@@ -103,7 +103,7 @@ def _watching(seen: _Seen, folder: Path) -> Iterator[None]:
     with ExitStack() as patches:
         for owner, name, watched in (
             (PrivacyEngine, "__init__", _on_books_of_its_own(seen, folder)),
-            (Books, "open", _saying_what_it_is()),
+            (RunLedger, "open", _saying_what_it_is()),
             (PoissonSampler, "draw", _noting_samplers(seen)),
             (Release, "__call__", _noting_noise(seen)),
             (accumulation, "add_clipped", _noting_norms(seen)),
@@ -128,9 +128,9 @@ def _on_books_of_its_own(seen: _Seen, folder: Path) -> Callable[..., None]:
 
 
 def _saying_what_it_is() -> Callable[..., None]:
-    honest = Books.open
+    honest = RunLedger.open
 
-    def open_(self: Books, *, fixed_seed: int | None) -> None:
+    def open_(self: RunLedger, *, fixed_seed: int | None) -> None:
         fresh = self._ledger is None
         honest(self, fixed_seed=fixed_seed)
         if fresh:
@@ -229,7 +229,7 @@ def _findings(seen: _Seen) -> list[Finding]:
         _clip_finding(seen.largest),
         _noise_of(seen, plan),
         _coverage(seen, engine),
-        _books(seen, engine),
+        _ledger(seen, engine),
     ]
 
 
@@ -265,7 +265,7 @@ def _coverage(seen: _Seen, engine: PrivacyEngine) -> Finding:
     return Finding(subject="coverage", healthy=not (alien or still), words=words)
 
 
-def _books(seen: _Seen, engine: PrivacyEngine) -> Finding:
+def _ledger(seen: _Seen, engine: PrivacyEngine) -> Finding:
     charged = engine.steps_charged
     healthy = charged == len(seen.noise)
     words = f"{charged} steps charged for {len(seen.noise)} released"

@@ -2,5 +2,5 @@
 
 Read `collectives` first, then `fingerprints`, which sees that ranks have the same code and data,
 and `reduction`, by which the clipped sum crosses the network. `backends` places the model. Offers
-`join_ranks` and `wire_for`.
+`join_ranks` and `reduction_for`.
 """

@@ -12,7 +12,7 @@ from dpacc.ranks import collectives
 WireFormat = Literal["fp32", "bf16"]
 
 
-class Wire(Protocol):
+class Reduction(Protocol):
     """Sums over ranks; `whole` may only be given what carries its noise already."""
 
     def sum(self, clipped: Tensor) -> Tensor:
@@ -73,6 +73,6 @@ class RoundedOnceNoised:
         ].float()
 
 
-def wire_for(accelerator: Accelerator, wire: WireFormat) -> Wire:
+def reduction_for(accelerator: Accelerator, wire: WireFormat) -> Reduction:
     """The wire of that name."""
     return AllReduced(accelerator) if wire == "fp32" else RoundedOnceNoised(accelerator)

@@ -26,7 +26,7 @@ from dpacc.ranks import collectives
 from dpacc.ranks.backends import Backend, backend_for
 from dpacc.ranks.backends.held_parameters import admit_optimizer
 from dpacc.ranks.fingerprints import code_fingerprint
-from dpacc.ranks.reduction import WireFormat, wire_for
+from dpacc.ranks.reduction import WireFormat, reduction_for
 from dpacc.step.accumulation import ClippedSum
 from dpacc.step.admission.collation import KeyedCollation
 from dpacc.step.admission.coupling_probe import CouplingProbe
@@ -46,7 +46,7 @@ from dpacc.step.logical_step import Collate, LogicalStep
 from dpacc.step.micro_batches import MicroBatches
 from dpacc.step.release import Release
 from dpacc.step.resumption import Resumption
-from dpacc.step.run_ledger import Books
+from dpacc.step.run_ledger import RunLedger
 from dpacc.step.strategies import (
     Ghost,
     Materialize,
@@ -114,7 +114,9 @@ class PrivacyEngine:
         self.micro_batch_units = micro_batch_units
         self.per_example_gradients = per_example_gradients
         self.wire = wire
-        self.books = self._books = Books(accelerator=accelerator, plan=plan, path=Path(ledger))
+        self.run_ledger = self._run_ledger = RunLedger(
+            accelerator=accelerator, plan=plan, path=Path(ledger)
+        )
         self._checkpoints = None if checkpoints is None else Checkpoints(Path(checkpoints))
         self._secret = _agree_on_secret(fixed_seed)
         self._resumed = False
@@ -164,9 +166,9 @@ class PrivacyEngine:
             plan=self.plan,
             parameters=self._parameters,
             secret=self._secret,
-            charge=self._books.charge,
+            charge=self._run_ledger.charge,
             journal=None if self._checkpoints is None else self._checkpoints.journal,
-            wire=wire_for(self.accelerator, self.wire),
+            reduction=reduction_for(self.accelerator, self.wire),
         )
         # Last, because placing may cut parameters over the ranks, whose shapes are then gone.
         self._model, self._optimizer = self._backend.place(model, optimizer)
@@ -183,7 +185,7 @@ class PrivacyEngine:
                 accelerator=self.accelerator,
                 backend=self._backend,
                 checkpoints=self._checkpoints,
-                books=self._books,
+                run_ledger=self._run_ledger,
                 plan=self.plan,
                 adapters=adapters,
                 scheduler=scheduler,
@@ -222,16 +224,16 @@ class PrivacyEngine:
         members = members_of(dataset=dataset, units=units, plan=self.plan)
         refuse_private_examples_in_the_start(self._model, dataset)
         refuse_joined_texts(dataset=dataset, collate=collate, model=self._model)
-        self._books.open(fixed_seed=self._secret.fixed_seed)
-        earlier = self._trained_before and not self._books.steps_charged
+        self._run_ledger.open(fixed_seed=self._secret.fixed_seed)
+        earlier = self._trained_before and not self._run_ledger.steps_charged
         for subject, text in starting_notes(self._model, trained=earlier):
-            self._books.note(subject=subject, text=text)
-        if self._books.steps_charged >= self.plan.steps and not self._resumed:
+            self._run_ledger.note(subject=subject, text=text)
+        if self._run_ledger.steps_charged >= self.plan.steps and not self._resumed:
             raise BudgetExhausted(
-                f"{self._books.path} already holds all {self.plan.steps} steps of the plan; "
+                f"{self._run_ledger.path} already holds all {self.plan.steps} steps of the plan; "
                 "start a new run, whose budget adds to this one's"
             )
-        if self._resumption is not None and self._books.steps_charged == 0:
+        if self._resumption is not None and self._run_ledger.steps_charged == 0:
             self._resumption.save(0)
         batches = MicroBatches(
             dataset=dataset,
@@ -240,7 +242,7 @@ class PrivacyEngine:
                 collate,
                 self._secret,
                 rank=self.accelerator.process_index,
-                begun=self._books.steps_charged,
+                begun=self._run_ledger.steps_charged,
             ),
             accelerator=self.accelerator,
             dropout=self._dropout,
@@ -266,7 +268,7 @@ class PrivacyEngine:
             secret=self._secret,
         )
         try:
-            for index in range(self._books.steps_charged, self.plan.steps):
+            for index in range(self._run_ledger.steps_charged, self.plan.steps):
                 self._release.draw_ahead(index)
                 drawn = batches.of_this_rank(sampler.draw(step=index))
                 total = self._zero_sum()
@@ -300,23 +302,23 @@ class PrivacyEngine:
         """
         if self._resumption is None:
             raise ConfigurationError("to resume, give the engine its folder of checkpoints")
-        self._books.require_started()
-        self._books.open(fixed_seed=self._secret.fixed_seed)
+        self._run_ledger.require_started()
+        self._run_ledger.open(fixed_seed=self._secret.fixed_seed)
         self._resumption.restore()
-        self._resumption.save(self._books.steps_charged)
+        self._resumption.save(self._run_ledger.steps_charged)
         self._resumed = True
-        return self._books.steps_charged
+        return self._run_ledger.steps_charged
 
     def checkpoint(self) -> None:
         """Keep where the run stands; call it between two steps, after the scheduler's."""
         if self._resumption is None:
             raise ConfigurationError("to keep checkpoints, give the engine a folder for them")
-        self._resumption.save(self._books.steps_charged)
+        self._resumption.save(self._run_ledger.steps_charged)
 
     def note(self, *, subject: str, text: str) -> None:
         """Write into the ledger, and so into the statement, a fact that qualifies the guarantee."""
-        self._books.open(fixed_seed=self._secret.fixed_seed)
-        self._books.note(subject=subject, text=text)
+        self._run_ledger.open(fixed_seed=self._secret.fixed_seed)
+        self._run_ledger.note(subject=subject, text=text)
 
     def whole_adapters(self) -> AbstractContextManager[None]:
         """While it lasts, adapters are whole on every rank, to be saved; all ranks must enter."""
@@ -330,21 +332,21 @@ class PrivacyEngine:
     def guarantee(self, *, delta: float | None = None) -> Guarantee:
         """(ε, δ) of what was charged, at the plan's δ, with what voids or qualifies it."""
         spent = self.plan.guarantee(steps=self.steps_charged, delta=delta)
-        return spent.noted(self._books.notes)
+        return spent.noted(self._run_ledger.notes)
 
     @property
     def steps_charged(self) -> int:
         """How many logical steps the ledger holds."""
-        return self._books.steps_charged
+        return self._run_ledger.steps_charged
 
     @property
     def ledger(self) -> Path:
         """The file of what was charged."""
-        return self._books.path
+        return self._run_ledger.path
 
     def close(self) -> None:
         """Close the ledger; the next run may open it."""
-        self._books.close()
+        self._run_ledger.close()
 
     def _choose_strategy(self) -> None:
         """Materialize or ghost; both are exact, so only speed and memory depend on it."""

@@ -16,7 +16,7 @@ from dpacc.randomness.gaussian_noise import standard_normals
 from dpacc.randomness.run_secret import RunSecret
 from dpacc.ranks import collectives
 from dpacc.ranks.backends import Backend
-from dpacc.ranks.reduction import Wire, wire_for
+from dpacc.ranks.reduction import Reduction, reduction_for
 from dpacc.step.accumulation import AdaptiveBound
 from dpacc.step.checkpoint import JournalEntry
 from dpacc.step.integer_sum import COUNT_POINTS, Grid, grid_noise
@@ -34,7 +34,7 @@ class Release:
         charge: writes a step's charge to the ledger, and returns on every rank once it is there;
             on the main process, the hash of its line.
         journal: keeps a step's private gradient until the next checkpoint; for the main process.
-        wire: how sums cross between ranks; by default in fp32.
+        reduction: how sums cross between ranks; by default in fp32.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class Release:
         secret: RunSecret,
         charge: Callable[[int], str],
         journal: Callable[[JournalEntry], None] | None = None,
-        wire: Wire | None = None,
+        reduction: Reduction | None = None,
     ) -> None:
-        self._wire = wire or wire_for(accelerator, "fp32")
+        self._reduction = reduction or reduction_for(accelerator, "fp32")
         self._accelerator = accelerator
         self._backend = backend
         self._plan = plan
@@ -73,10 +73,10 @@ class Release:
         Raises:
             LedgerError: the charge could not be written; nothing was released.
         """
-        total = self._wire.sum(clipped)
+        total = self._reduction.sum(clipped)
         line = self._charge(index)
-        total += self._wire.part(self._noise(index))
-        total = self._wire.whole(total)
+        total += self._reduction.part(self._noise(index))
+        total = self._reduction.whole(total)
         if self._on_grid:
             total = self._from_grid(total)
         if self._plan.clipping == "adaptive":

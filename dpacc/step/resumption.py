@@ -15,7 +15,7 @@ from dpacc.ranks import collectives
 from dpacc.ranks.backends import Backend
 from dpacc.step.accumulation import AdaptiveBound
 from dpacc.step.checkpoint import Checkpoint, Checkpoints, JournalEntry, adopt
-from dpacc.step.run_ledger import Books
+from dpacc.step.run_ledger import RunLedger
 from dpacc.step.update_rule import Schedule, SchedulePace, require_same_rule
 
 
@@ -26,7 +26,7 @@ class Resumption:
         accelerator: the launch's Accelerator.
         backend: keeps the optimizer's state, and replays journalled gradients.
         checkpoints: where the state is kept.
-        books: which run it is, and what was charged.
+        run_ledger: which run it is, and what was charged.
         plan: what the run promised.
         adapters: name and trainable parameter.
         scheduler: its state is kept, if there is one; it is stepped once a replayed update.
@@ -40,7 +40,7 @@ class Resumption:
         accelerator: Accelerator,
         backend: Backend,
         checkpoints: Checkpoints,
-        books: Books,
+        run_ledger: RunLedger,
         plan: PrivacyPlan,
         adapters: Mapping[str, nn.Parameter],
         scheduler: Schedule | None,
@@ -50,7 +50,7 @@ class Resumption:
         self._accelerator = accelerator
         self._backend = backend
         self._checkpoints = checkpoints
-        self._books = books
+        self._run_ledger = run_ledger
         self._plan = plan
         self._adapters = adapters
         self._scheduler = scheduler
@@ -78,7 +78,7 @@ class Resumption:
         A run that died before its first checkpoint has charged nothing, and starts as it is.
         """
         begun = collectives.share_from_main(self._checkpoints.begun)
-        if not begun and self._books.steps_charged == 0:
+        if not begun and self._run_ledger.steps_charged == 0:
             return
         checkpoint, entries = self._read_on_main()
         state = checkpoint.state["optimizer"]
@@ -111,7 +111,7 @@ class Resumption:
         self._checkpoints.save(step=step, facts=self._facts(), state=state, parts=parts)
 
     def _facts(self) -> dict[str, Any]:
-        record = self._books.read()
+        record = self._run_ledger.read()
         return {
             "run": record.run,
             "ledger": record.head,
@@ -138,19 +138,19 @@ class Resumption:
                 f"{self._backend.placement}; resume with the launch configuration and the number "
                 "of processes that the run was started with"
             )
-        record = self._books.read()
+        record = self._run_ledger.read()
         if (facts.get("run"), facts.get("plan")) != (record.run, self._plan.fingerprint):
             raise ConfigurationError(
-                f"the checkpoints belong to another run than {self._books.path}; resume with the "
-                "folder and the settings that the run was started with"
+                f"the checkpoints belong to another run than {self._run_ledger.path}; resume with "
+                "the folder and the settings that the run was started with"
             )
         require_same_rule(started=facts.get("update rule", {}), resumed=self._rule)
         entries = list(self._checkpoints.journalled(since=checkpoint.step))
         done = checkpoint.step + len(entries)
-        if done > self._books.steps_charged:
+        if done > self._run_ledger.steps_charged:
             raise ConfigurationError(
-                f"{done} steps were released and {self._books.path} holds only "
-                f"{self._books.steps_charged}: the ledger was cut or replaced; restore it"
+                f"{done} steps were released and {self._run_ledger.path} holds only "
+                f"{self._run_ledger.steps_charged}: the ledger was cut or replaced; restore it"
             )
         self._require_same_branch(record, facts, entries)
         return checkpoint, entries
@@ -166,9 +166,10 @@ class Resumption:
         lines = {facts.get("ledger", record.head), *(entry.charge for entry in entries)}
         if not lines <= {*record.chain, ""}:
             raise ConfigurationError(
-                f"{self._books.path} does not hold the lines under which the checkpointed steps "
-                "were released: a copy or a backup of it went on in its place; restore the ledger "
-                "that was written beside these checkpoints, and merge both for what they cost"
+                f"{self._run_ledger.path} does not hold the lines under which the checkpointed "
+                "steps were released: a copy or a backup of it went on in its place; restore the "
+                "ledger that was written beside these checkpoints, and merge both for what they "
+                "cost"
             )
 
     def _replay(self, entry: JournalEntry) -> None:

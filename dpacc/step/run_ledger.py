@@ -14,7 +14,7 @@ from dpacc.plan import PrivacyPlan
 from dpacc.ranks import collectives
 
 
-class Books:
+class RunLedger:
     """Opens the ledger once, charges steps, and counts them on every rank.
 
     Args:
@@ -131,5 +131,5 @@ def record_saved(*, ledger: Path, files: Mapping[str, str]) -> None:
     Raises:
         LedgerError: it is damaged, in use, or cannot be written.
     """
-    with Ledger.open(path=ledger, plan=read_ledger(path=ledger).plan) as books:
-        books.saved(files=files)
+    with Ledger.open(path=ledger, plan=read_ledger(path=ledger).plan) as opened:
+        opened.saved(files=files)

@@ -396,4 +396,4 @@ class PrivateTrainer(EvaluatesApart):
         """On the main process, without waiting for others."""
         engine = self._engine
         if engine is not None and engine.steps_charged and self.is_world_process_zero():
-            state_privacy(folder=Path(folder), books=engine.books)
+            state_privacy(folder=Path(folder), run_ledger=engine.run_ledger)

@@ -32,7 +32,7 @@ def test_what_is_shown_can_be_encoded(encoding: str, monkeypatch: pytest.MonkeyP
     )
     with progress:
         progress.note("ε → 8")
-        progress.advance(promise=once)
+        progress.advance(guarantee=once)
     shown = []
     for stream in streams:
         stream.flush()

@@ -28,7 +28,7 @@ for visible in (False, True):
     progress.note(f"shown {visible}")
     with progress:
         for spent in (5.5, 7.5):
-            progress.advance(promise=replace(once, epsilon=spent))
+            progress.advance(guarantee=replace(once, epsilon=spent))
 """
 
 

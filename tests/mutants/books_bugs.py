@@ -77,7 +77,11 @@ BOOKS_BUGS = (
     Bug(
         "progress without a word",
         "a run's log shows ε of its budget, of a run whose ledger voids it",
-        (Patch("dpacc.cli.terminal", "        if promise.void_because:\n", "        if False:\n"),),
+        (
+            Patch(
+                "dpacc.cli.terminal", "        if guarantee.void_because:\n", "        if False:\n"
+            ),
+        ),
         (f"{_EVERYWHERE}::test_lines_of_progress_carry_it",),
     ),
     Bug(
@@ -112,7 +116,7 @@ BOOKS_BUGS = (
         (
             Patch(
                 "dpacc.step.engine",
-                "self._trained_before and not self._books.steps_charged",
+                "self._trained_before and not self._run_ledger.steps_charged",
                 "is_trained(self._model)",
             ),
         ),

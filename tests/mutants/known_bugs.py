@@ -119,8 +119,8 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.step.release",
-                "self._wire.part(self._noise(index))",
-                "self._wire.part(self._noise(index)) * bool(total.any())",
+                "self._reduction.part(self._noise(index))",
+                "self._reduction.part(self._noise(index)) * bool(total.any())",
             ),
         ),
         (
@@ -135,10 +135,10 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.step.release",
-                "self._wire.sum(clipped)",
-                "self._wire.sum(clipped + self._noise(index))",
+                "self._reduction.sum(clipped)",
+                "self._reduction.sum(clipped + self._noise(index))",
             ),
-            Patch("dpacc.step.release", "self._wire.part(self._noise(index))", "0.0"),
+            Patch("dpacc.step.release", "self._reduction.part(self._noise(index))", "0.0"),
         ),
         (TWO_RANKS,),
         known=True,

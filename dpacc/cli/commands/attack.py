@@ -9,7 +9,7 @@ import click
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import options, terminal
-from dpacc.cli.guarantee_table import promise_rows
+from dpacc.cli.guarantee_table import guarantee_rows
 from dpacc.cli.sources import read_source
 from dpacc.errors import ConfigurationError
 
@@ -128,7 +128,7 @@ def _show(
     report: MembershipReport | None, exposures: dict[str, Exposure], promised: Promised | None
 ) -> None:
     if promised is not None:
-        terminal.show_facts(title="What the ledger promises", facts=promise_rows(promised.claim))
+        terminal.show_facts(title="What the ledger promises", facts=guarantee_rows(promised.claim))
     if report is not None:
         terminal.show_facts(title="Membership inference", facts=_rows(report))
     for at, found in _numbered(exposures):

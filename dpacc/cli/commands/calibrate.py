@@ -10,7 +10,7 @@ from dpacc_accounting.guarantee import rounded_up
 from dpacc.artifacts.figure_files import format_of
 from dpacc.cli import options, terminal
 from dpacc.cli.free_quantity import RISKS, FreeQuantity, free_quantity
-from dpacc.cli.guarantee_table import promise_rows
+from dpacc.cli.guarantee_table import guarantee_rows
 
 
 @click.command(short_help="Find the least noise that keeps training within a privacy budget.")
@@ -127,19 +127,19 @@ def _document(found: Calibration, free: FreeQuantity, settings: dict[str, Any]) 
 def _facts(
     found: Calibration, free: FreeQuantity, settings: dict[str, Any]
 ) -> list[tuple[str, str]]:
-    promise, size, rate = found.guarantee, settings["dataset_size"], f"{found.sample_rate:.6g}"
+    guarantee, size, rate = found.guarantee, settings["dataset_size"], f"{found.sample_rate:.6g}"
     sigma, epochs = rounded_up(found.noise_multiplier, digits=6), found.steps * found.sample_rate
     sizes = f" = {_batch_size(found, settings)}/{size}" if size else ""
     return [
         ("noise multiplier σ", sigma),
         ("steps T", f"{found.steps}, {epochs:.4g} epochs"),
         ("sampling probability q", f"{rate}{sizes}"),
-        *promise_rows(promise),
+        *guarantee_rows(guarantee),
         *_target(settings),
         ("sampling", f"{found.sampling}: shuffled batches would not be covered"),
         (
             "to use it",
-            f"run exactly {found.steps} steps; in each, draw every {promise.unit} with "
+            f"run exactly {found.steps} steps; in each, draw every {guarantee.unit} with "
             f"probability q, clip its gradient to norm C, and add noise of standard deviation "
             f"{sigma}·C once to the sum",
         ),

@@ -8,12 +8,12 @@ from dpacc_accounting import MergedLedgers, event_to_json, merge_ledgers
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import options, terminal
-from dpacc.cli.guarantee_table import promise_rows
-from dpacc.cli.sources import read_books
+from dpacc.cli.guarantee_table import guarantee_rows
+from dpacc.cli.sources import read_record
 
 
 @click.command(short_help="Compose the ledgers of several runs on the same data.")
-@click.argument("ledgers", nargs=-1, required=True, type=options.Books())
+@click.argument("ledgers", nargs=-1, required=True, type=options.LedgerOrPlan())
 @options.delta
 @options.settings
 @options.as_json
@@ -25,7 +25,7 @@ def merge(
     Copies of one run that went on apart count their common releases once, and each its own.
     """
     records = {
-        str(path): read_books(path=path, settings=settings) for path in dict.fromkeys(ledgers)
+        str(path): read_record(path=path, settings=settings) for path in dict.fromkeys(ledgers)
     }
     if len(records) < len(ledgers):
         raise click.UsageError("The same ledger is named twice; name each run's once.")
@@ -69,7 +69,7 @@ def _facts(found: MergedLedgers) -> list[tuple[str, str]]:
         return [("NOT private", reasons), *qualified, *remarks]
     apart = sum(part.epsilon for part in found.parts.values() if part)
     return [
-        *promise_rows(found.together),
+        *guarantee_rows(found.together),
         ("sum of the parts", f"{rounded_up(apart, digits=6)}, which composition improves on"),
         *remarks,
     ]

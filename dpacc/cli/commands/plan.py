@@ -11,7 +11,7 @@ import click
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import options, terminal
-from dpacc.cli.guarantee_table import promise_rows
+from dpacc.cli.guarantee_table import guarantee_rows
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig, load_config
 
@@ -103,7 +103,7 @@ def plan(
         )
     assumed = {"sustained_tflops": rate, "network_gb_per_second": network, "gpus": gpus}
     if as_json:
-        promise = found.plan.guarantee().to_json()
+        guarantee = found.plan.guarantee().to_json()
         terminal.show_json(
             {
                 "model": settings.model,
@@ -112,7 +112,7 @@ def plan(
                 "steps": found.plan.steps,
                 "dataset_size": found.plan.dataset_size,
                 "expected_batch_size": found.plan.expected_batch_size,
-                "guarantee": promise,
+                "guarantee": guarantee,
                 "assumed": {**assumed, "memory_bytes": memory_per_gpu},
             }
         )
@@ -163,7 +163,7 @@ def _show(
             f"{_size(found.activations[False])} without",
         ),
         ("noise multiplier σ", rounded_up(plan.noise_multiplier, digits=6)),
-        *promise_rows(plan.guarantee()),
+        *guarantee_rows(plan.guarantee()),
         (
             "steps",
             f"{plan.steps} of expected batch {plan.expected_batch_size}, N = {plan.dataset_size}",

@@ -49,7 +49,7 @@ def plot(
         steps, spent = _spending(found, stated)
         budget = found.plan.get("target_epsilon")
         picture = pictures.draw_spending(
-            steps=steps, epsilons=spent, budget=budget, promise=stated, form=form
+            steps=steps, epsilons=spent, budget=budget, guarantee=stated, form=form
         )
         points = [{"steps": at, "epsilon": value} for at, value in zip(steps, spent, strict=True)]
     else:

@@ -8,8 +8,8 @@ from dpacc_accounting import Guarantee, LedgerRecord
 from dpacc_accounting.ledger.claims import what_holds
 
 from dpacc.cli import options, terminal
-from dpacc.cli.guarantee_table import promise_rows
-from dpacc.cli.sources import read_books
+from dpacc.cli.guarantee_table import guarantee_rows
+from dpacc.cli.sources import read_record
 
 
 @click.command(short_help="Price what a ledger says was really released.")
@@ -19,7 +19,7 @@ from dpacc.cli.sources import read_books
 @options.as_json
 def spend(ledger: Path, delta: float | None, settings: Path | None, as_json: bool) -> None:
     """Price the releases that LEDGER holds, whatever was planned."""
-    record = read_books(path=ledger, settings=settings)
+    record = read_record(path=ledger, settings=settings)
     spent, faults = what_holds(plan=record.plan, record=record, delta=delta)
     if as_json:
         terminal.show_json(_document(record, spent, faults))
@@ -28,10 +28,10 @@ def spend(ledger: Path, delta: float | None, settings: Path | None, as_json: boo
 
 
 def _document(record: LedgerRecord, spent: Guarantee | None, faults: list[str]) -> dict[str, Any]:
-    promise = spent.to_json() if spent else {"epsilon": None}
+    stated = spent.to_json() if spent else {"epsilon": None}
     return {
         "private": spent is not None,
-        **promise,
+        **stated,
         "void_because": faults,
         "releases": len(record.releases),
         "planned_steps": record.plan.get("steps"),
@@ -47,4 +47,4 @@ def _facts(
     facts = [("releases", f"{len(record.releases)}{planned}")]
     if spent is None:
         return [*facts, ("NOT private", "; ".join(faults))]
-    return [*facts, *promise_rows(spent)]
+    return [*facts, *guarantee_rows(spent)]

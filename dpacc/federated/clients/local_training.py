@@ -197,7 +197,7 @@ class LocalTraining:
     @property
     def spent(self) -> Guarantee:
         """What all charged steps promise, with what voids or qualifies it."""
-        notes = (*self._noted_before, *self._engine.books.notes)
+        notes = (*self._noted_before, *self._engine.run_ledger.notes)
         return self.plan.guarantee(steps=self.steps_charged).noted(notes)
 
     def close(self) -> None:

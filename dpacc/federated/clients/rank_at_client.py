@@ -13,7 +13,7 @@ from dpacc.federated.ranks.rank_choice import (
     ADAPTIVE_SHARE,
     PrivateRank,
     PublicRank,
-    RankBooks,
+    RankLedger,
     votes,
 )
 from dpacc.federated.settings import DPSettings, LoraSettings
@@ -55,7 +55,7 @@ class OwnRank:
                 f"rank={rank} with method={lora.method!r}: a client's own rank needs method='ffa', "
                 "which keeps A the same for all"
             )
-        self._given, self._books = rank, None
+        self._given, self._ledger = rank, None
         self._fixed_seed = fixed_seed
         if isinstance(rank, PrivateRank):
             if rank.epsilon >= dp.epsilon:
@@ -63,14 +63,14 @@ class OwnRank:
                     f"the choice of a rank costs epsilon={rank.epsilon} and the client has "
                     f"{dp.epsilon} for everything; lower the choice's"
                 )
-            self._books = RankBooks(setting=rank, folder=folder, shared=lora.rank, dp=dp)
+            self._ledger = RankLedger(setting=rank, folder=folder, shared=lora.rank, dp=dp)
 
     @property
     def now(self) -> int | PublicRank | None:
         """The rank to train at, or what it must fit."""
         if isinstance(self._given, PrivateRank):
-            assert self._books is not None
-            return self._books.rank
+            assert self._ledger is not None
+            return self._ledger.rank
         return self._given
 
     @property
@@ -81,14 +81,14 @@ class OwnRank:
     @property
     def charged(self) -> float:
         """ε of the choice, once it was paid for."""
-        return self.set_aside if self._books is not None and self._books.charged else 0.0
+        return self.set_aside if self._ledger is not None and self._ledger.charged else 0.0
 
     def settle(self, training: LocalTraining, start: Arrays) -> bool:
         """Choose the rank, once, as soon as there is an adapter to try; whether it changed."""
-        books, setting = self._books, self._given
-        if books is None or not isinstance(setting, PrivateRank) or not _trained(start):
+        ledger, setting = self._ledger, self._given
+        if ledger is None or not isinstance(setting, PrivateRank) or not _trained(start):
             return False
-        if books.charged or training.steps_charged >= training.plan.steps:
+        if ledger.charged or training.steps_charged >= training.plan.steps:
             return False
         secret = (
             RunSecret.generate()
@@ -96,11 +96,11 @@ class OwnRank:
             else RunSecret.from_fixed_seed(self._fixed_seed)
         )
         losses = training.unit_losses(
-            start, ranks=[0, *books.ranks], voters=setting.voters, secret=secret
+            start, ranks=[0, *ledger.ranks], voters=setting.voters, secret=secret
         )
         counts = votes(losses.pop(0), losses, enough=setting.enough)
-        before = books.rank
-        rank = books.choose(counts, fixed_seed=self._fixed_seed)
+        before = ledger.rank
+        rank = ledger.choose(counts, fixed_seed=self._fixed_seed)
         training.note(
             subject="rank-choice",
             text=f"a rank was chosen from the data by an exponential mechanism of range "

@@ -184,7 +184,7 @@ def draw_rank(counts: Mapping[int, int], *, epsilon: float, coins: Random) -> in
     raise AssertionError("a place below the sum lies in one of its parts")
 
 
-class RankBooks:
+class RankLedger:
     """The ledger of one choice, and the choice.
 
     It is a ledger of its own, `rank_ledger.jsonl`; `dpacc merge` adds it to that of the training.

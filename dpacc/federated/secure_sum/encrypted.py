@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.secure_sum.exchange import SumNotOpened, Talk
+from dpacc.federated.secure_sum.exchange import Exchange, SumNotOpened
 from dpacc.federated.secure_sum.fixed_point import Integers
 from dpacc.federated.secure_sum.homomorphic import EncryptedTotal, library, unpacked
-from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Told, Wire
+from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Payload, ProtectedNumbers
 from dpacc.federated.secure_sum.settings import SecureSum
 
 
@@ -19,37 +19,37 @@ class EncryptedSum:
 
     Args:
         settings: the threshold.
-        talk: this sum's queries.
+        exchange: this sum's queries.
         count: how many numbers each client adds.
     """
 
-    def __init__(self, *, settings: SecureSum, talk: Talk, count: int) -> None:
+    def __init__(self, *, settings: SecureSum, exchange: Exchange, count: int) -> None:
         library()
         self._settings = settings
-        self._talk = talk
+        self._exchange = exchange
         self._count = count
         self._holder: int | None = None
         self._there: set[int] = set()
         self._arrived: set[int] = set()
         self._total: EncryptedTotal | None = None
 
-    def invite(self, nodes: Sequence[int], agreed: str) -> dict[int, Told]:
+    def invite(self, nodes: Sequence[int], agreed: str) -> dict[int, Payload]:
         """Have the first client that answers make a key; its public half for all.
 
         Raises:
             SumNotOpened: fewer than the threshold are there, or the key-holder is not.
         """
-        here = self._talk.query(KEYS, {node: {"agreed": agreed} for node in nodes})
+        here = self._exchange.query(KEYS, {node: {"agreed": agreed} for node in nodes})
         self._require(len(here), "answered")
         self._holder = min(here)
-        key = self._talk.query(SHARES, {self._holder: {}}).get(self._holder)
+        key = self._exchange.query(SHARES, {self._holder: {}}).get(self._holder)
         public = None if key is None else key.get("public")
         if not isinstance(public, bytes):
             raise SumNotOpened("the client that was to hold the key made none")
         self._total, self._there = EncryptedTotal(public=public), set(here)
         return {node: {"public": public} for node in here}
 
-    def take(self, node: int, numbers: Wire) -> None:
+    def take(self, node: int, numbers: ProtectedNumbers) -> None:
         """Add one client's encrypted numbers.
 
         Raises:
@@ -88,12 +88,12 @@ class EncryptedSum:
         self.require_openable()
         assert self._holder is not None
         assert self._total is not None
-        asked: Told = {"ciphertexts": self._total.boxes()}
-        answer = self._talk.query(OPEN, {self._holder: asked}).get(self._holder)
+        asked: Payload = {"ciphertexts": self._total.boxes()}
+        answer = self._exchange.query(OPEN, {self._holder: asked}).get(self._holder)
         numbers = None if answer is None else answer.get("numbers")
         if answer is None or not isinstance(numbers, bytes):
             raise SumNotOpened(
-                self._talk.refused.get(self._holder, "the client that holds the key is gone")
+                self._exchange.refused.get(self._holder, "the client that holds the key is gone")
             )
         whole = np.frombuffer(numbers, dtype="<i8").astype(np.int64)
         if len(whole) != self._count or answer.get("clients") != str(self.arrived):

@@ -10,7 +10,7 @@ from flwr.app import Array, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from dpacc.errors import DpaccError
-from dpacc.federated.secure_sum.messages import RECORD, Told, Wire
+from dpacc.federated.secure_sum.messages import RECORD, Payload, ProtectedNumbers
 from dpacc.federated.updates.packing import wire_bytes
 
 
@@ -18,7 +18,7 @@ class SumNotOpened(DpaccError):  # noqa: N818 - reads as what happened
     """The protocol stopped: no sum was learned, and nothing changes."""
 
 
-class Talk:
+class Exchange:
     """Queries of one session.
 
     Args:
@@ -39,7 +39,7 @@ class Talk:
         self.refused: dict[int, str] = {}
         self.bytes_sent = self.bytes_received = 0
 
-    def query(self, stage: str, asked: Mapping[int, Told]) -> dict[int, ConfigRecord]:
+    def query(self, stage: str, asked: Mapping[int, Payload]) -> dict[int, ConfigRecord]:
         """What each client answered; those that refused, failed or were late are left out."""
         messages = [
             Message(
@@ -53,12 +53,12 @@ class Talk:
         replies = self._grid.send_and_receive(messages, timeout=self._timeout)
         return dict(self._read(replies, asked))
 
-    def record(self, told: Told) -> ConfigRecord:
+    def record(self, told: Payload) -> ConfigRecord:
         """A stage's words, with the session."""
         return ConfigRecord({"session": self.session, **told})
 
     def _read(
-        self, replies: Iterable[Message], asked: Mapping[int, Told]
+        self, replies: Iterable[Message], asked: Mapping[int, Payload]
     ) -> Iterable[tuple[int, ConfigRecord]]:
         for reply in replies:
             self.bytes_received += wire_bytes(reply)
@@ -83,6 +83,6 @@ def words_of(record: ConfigRecord, names: str, values: str) -> dict[str, bytes]:
     return dict(zip(cast(list[str], nodes), cast(list[bytes], each), strict=True))
 
 
-def to_wire(numbers: Wire) -> Array:
+def to_array(numbers: ProtectedNumbers) -> Array:
     """Protected numbers as Flower sends them."""
     return Array(np.ascontiguousarray(numbers))

@@ -23,11 +23,11 @@ from dpacc.federated.secure_sum.messages import (
     OPEN,
     SHARES,
     TRAIN,
-    Asked,
     ClientSide,
-    Seat,
-    Told,
-    Wire,
+    Participant,
+    Payload,
+    ProtectedNumbers,
+    Request,
     several,
 )
 
@@ -94,19 +94,19 @@ class EncryptedTotal:
         return [vector.serialize() for vector in self._vectors]
 
 
-def packed(boxes: Sequence[bytes]) -> Wire:
+def packed(boxes: Sequence[bytes]) -> ProtectedNumbers:
     """Ciphertexts as one array, each after its length."""
     data = b"".join(len(box).to_bytes(_LENGTH_BYTES, "little") + box for box in boxes)
     return np.frombuffer(data, dtype=np.uint8)
 
 
-def unpacked(wire: Wire) -> list[bytes]:
+def unpacked(numbers: ProtectedNumbers) -> list[bytes]:
     """The ciphertexts of which `packed` made an array.
 
     >>> unpacked(packed([b"one", b"three"]))
     [b'one', b'three']
     """
-    data, boxes, start = wire.tobytes(), [], 0
+    data, boxes, start = numbers.tobytes(), [], 0
     while start < len(data):
         first = start + _LENGTH_BYTES
         start = first + int.from_bytes(data[start:first], "little")
@@ -114,17 +114,17 @@ def unpacked(wire: Wire) -> list[bytes]:
     return boxes
 
 
-def take_part(asked: Asked, seat: Seat) -> Told:
+def take_part(asked: Request, participant: Participant) -> Payload:
     """Say that this client is there; it may be chosen to hold the key."""
     del asked
     library()
-    seat.then(SHARES)
+    participant.then(SHARES)
     return {}
 
 
-def make_key(asked: Asked, seat: Seat) -> Told:
+def make_key(asked: Request, participant: Participant) -> Payload:
     """As the key-holder: a fresh key, of which only the public half leaves."""
-    seat.turn(SHARES, asked)
+    participant.turn(SHARES, asked)
     tenseal = library()
     context = tenseal.context(
         tenseal.SCHEME_TYPE.CKKS,
@@ -132,55 +132,55 @@ def make_key(asked: Asked, seat: Seat) -> Told:
         coeff_mod_bit_sizes=list(_MODULUS_BITS),
     )
     context.global_scale = _SCALE
-    seat.state["secret-context"] = _bytes_of(context, secret=True)
-    seat.then(TRAIN)
+    participant.state["secret-context"] = _bytes_of(context, secret=True)
+    participant.then(TRAIN)
     return {"public": _bytes_of(context, secret=False)}
 
 
-def take_public_key(asked: Asked, seat: Seat) -> None:
+def take_public_key(asked: Request, participant: Participant) -> None:
     """Keep the key under which this client's numbers will leave.
 
     Raises:
         RequestRefused: the server sent none.
     """
-    if "secret-context" not in seat.state:
-        seat.then(TRAIN)
-    seat.turn(TRAIN, asked)
+    if "secret-context" not in participant.state:
+        participant.then(TRAIN)
+    participant.turn(TRAIN, asked)
     public = asked.get("public")
     if not isinstance(public, bytes) or library().context_from(public).is_private():
         raise RequestRefused("the server's secure sum lacks a public key")
-    seat.state["public"] = public
+    participant.state["public"] = public
 
 
-def protected(whole: Integers, asked: Asked, seat: Seat) -> Wire:
+def protected(whole: Integers, asked: Request, participant: Participant) -> ProtectedNumbers:
     """The numbers, encrypted."""
     del asked
-    boxes = encrypted(whole, public=cast(bytes, seat.state["public"]))
-    if "secret-context" in seat.state:
-        seat.then(OPEN)
+    boxes = encrypted(whole, public=cast(bytes, participant.state["public"]))
+    if "secret-context" in participant.state:
+        participant.then(OPEN)
     else:
-        seat.forget()
+        participant.forget()
     return packed(boxes)
 
 
-def open_sum(asked: Asked, seat: Seat) -> Told:
+def open_sum(asked: Request, participant: Participant) -> Payload:
     """As the key-holder: decrypt one total, once, and forget the key.
 
     Raises:
         RequestRefused: it is no sum of whole numbers, or one of too few clients.
     """
-    seat.turn(OPEN, asked)
-    context = library().context_from(cast(bytes, seat.state["secret-context"]))
-    seat.forget()
+    participant.turn(OPEN, asked)
+    context = library().context_from(cast(bytes, participant.state["secret-context"]))
+    participant.forget()
     boxes = several(asked, "ciphertexts", bytes)
     exact = np.concatenate([library().ckks_vector_from(context, b).decrypt() for b in boxes])
     whole = np.rint(exact)
     if np.abs(exact - whole).max() > 0.25:
         raise RequestRefused("what the server sent decrypts to no sum of whole numbers")
-    if whole[-1] < seat.settings.fewest:
+    if whole[-1] < participant.settings.fewest:
         raise RequestRefused(
             f"the server's sum is one of {whole[-1]:.0f} clients; it opens for "
-            f"{seat.settings.fewest} or more"
+            f"{participant.settings.fewest} or more"
         )
     return {"numbers": whole[:-1].astype("<i8").tobytes(), "clients": str(int(whole[-1]))}
 

@@ -28,10 +28,10 @@ from dpacc.federated.secure_sum.messages import (
     OPEN,
     SHARES,
     TRAIN,
-    Asked,
     ClientSide,
-    Seat,
-    Told,
+    Participant,
+    Payload,
+    Request,
     paired,
     several,
 )
@@ -74,34 +74,40 @@ def add_pair_mask(total: Residues, drawn: Residues, *, node: str, peer: str) -> 
         total -= drawn
 
 
-def offer_keys(asked: Asked, seat: Seat) -> Told:
+def offer_keys(asked: Request, participant: Participant) -> Payload:
     """Two public keys: one for masks, one under which shares travel."""
     del asked
     masks, seals = new_key(), new_key()
-    seat.state.update({"mask-private": masks, "seal-private": seals})
-    seat.then(SHARES if seat.settings.protocol == "secagg" else TRAIN)
+    participant.state.update({"mask-private": masks, "seal-private": seals})
+    participant.then(SHARES if participant.settings.protocol == "secagg" else TRAIN)
     return {"mask-key": public_key(masks), "seal-key": public_key(seals)}
 
 
-def hand_out_shares(asked: Asked, seat: Seat) -> Told:
+def hand_out_shares(asked: Request, participant: Participant) -> Payload:
     """For every other client, sealed: a share of the own seed and one of the masks' key.
 
     Raises:
         RequestRefused: too few or too many clients, or keys that do not fit.
     """
-    seat.turn(SHARES, asked)
-    nodes = _take_roster(asked, seat)
+    participant.turn(SHARES, asked)
+    nodes = _take_roster(asked, participant)
     seed, count = new_key(), len(nodes)
-    of_seed = shares(seed, threshold=seat.settings.fewest, count=count)
-    of_key = shares(_kept(seat, "mask-private"), threshold=seat.settings.fewest, count=count)
+    of_seed = shares(seed, threshold=participant.settings.fewest, count=count)
+    of_key = shares(
+        _kept(participant, "mask-private"), threshold=participant.settings.fewest, count=count
+    )
     boxes = {
-        peer: sealed(one + two, key=_seal_key(seat, peer), about=_about(seat, seat.node, peer))
+        peer: sealed(
+            one + two,
+            key=_seal_key(participant, peer),
+            about=_about(participant, participant.node, peer),
+        )
         for peer, one, two in zip(nodes, of_seed, of_key, strict=True)
-        if peer != seat.node
+        if peer != participant.node
     }
-    own = nodes.index(seat.node)
-    seat.state.update({"seed": seed, "own-share": of_seed[own] + of_key[own]})
-    seat.then(TRAIN)
+    own = nodes.index(participant.node)
+    participant.state.update({"seed": seed, "own-share": of_seed[own] + of_key[own]})
+    participant.then(TRAIN)
     return {
         "nodes": list(boxes),
         "sealed": list(boxes.values()),
@@ -109,100 +115,108 @@ def hand_out_shares(asked: Asked, seat: Seat) -> Told:
     }
 
 
-def take_shares(asked: Asked, seat: Seat) -> None:
+def take_shares(asked: Request, participant: Participant) -> None:
     """Keep the shares of all that handed theirs out, before anything is trained.
 
     Raises:
         RequestRefused: they are too few, or a share is not what its owner sealed for this client.
     """
-    seat.turn(TRAIN, asked)
+    participant.turn(TRAIN, asked)
     boxes = paired(asked, "sources", "sealed")
-    if not set(boxes) <= set(_roster(seat)) - {seat.node}:
+    if not set(boxes) <= set(_roster(participant)) - {participant.node}:
         raise RequestRefused("the server forwards shares of clients that it did not name before")
-    _require_enough(seat, len(boxes) + 1)
-    held = {seat.node: _kept(seat, "own-share")}
+    _require_enough(participant, len(boxes) + 1)
+    held = {participant.node: _kept(participant, "own-share")}
     try:
         for peer, box in boxes.items():
-            about = _about(seat, peer, seat.node)
-            held[peer] = unsealed(box, key=_seal_key(seat, peer), about=about)
+            about = _about(participant, peer, participant.node)
+            held[peer] = unsealed(box, key=_seal_key(participant, peer), about=about)
     except SharesDisagree as error:
         raise RequestRefused(str(error)) from error
-    seat.state.update({"present": list(held), "held": list(held.values())})
+    participant.state.update({"present": list(held), "held": list(held.values())})
 
 
-def masked(whole: Integers, asked: Asked, seat: Seat) -> Residues:
+def masked(whole: Integers, asked: Request, participant: Participant) -> Residues:
     """The numbers under every mask."""
     del asked
-    total = residues(whole, words=seat.words)
-    present = cast(list[str], seat.state["present"])
-    for peer in set(present) - {seat.node}:
+    total = residues(whole, words=participant.words)
+    present = cast(list[str], participant.state["present"])
+    for peer in set(present) - {participant.node}:
         drawn = pair_mask(
-            private=_kept(seat, "mask-private"),
-            public=_roster(seat)[peer],
-            session=seat.session,
-            pair={seat.node, peer},
+            private=_kept(participant, "mask-private"),
+            public=_roster(participant)[peer],
+            session=participant.session,
+            pair={participant.node, peer},
             count=len(total),
-            words=seat.words,
+            words=participant.words,
         )
-        add_pair_mask(total, drawn, node=seat.node, peer=peer)
-    if seat.settings.protocol == "pairwise":
-        seat.forget()
+        add_pair_mask(total, drawn, node=participant.node, peer=peer)
+    if participant.settings.protocol == "pairwise":
+        participant.forget()
         return total
-    seed = _kept(seat, "seed")
-    total += self_mask(seed=seed, session=seat.session, count=len(total), words=seat.words)
-    seat.then(OPEN)
+    seed = _kept(participant, "seed")
+    total += self_mask(
+        seed=seed, session=participant.session, count=len(total), words=participant.words
+    )
+    participant.then(OPEN)
     return total
 
 
-def give_shares(asked: Asked, seat: Seat) -> Told:
+def give_shares(asked: Request, participant: Participant) -> Payload:
     """Of each client one share: of its seed if its numbers arrived, of its key if they did not.
 
     Raises:
         RequestRefused: a client is on both lists, or none, or too few numbers arrived. Nothing is
             given, then or later.
     """
-    seat.turn(OPEN, asked)
-    present = cast(list[str], seat.state["present"])
-    held = dict(zip(present, cast(list[bytes], seat.state["held"]), strict=True))
-    seat.forget()
+    participant.turn(OPEN, asked)
+    present = cast(list[str], participant.state["present"])
+    held = dict(zip(present, cast(list[bytes], participant.state["held"]), strict=True))
+    participant.forget()
     arrived, dropped = several(asked, "arrived", str), several(asked, "dropped", str)
     if len({*arrived, *dropped}) != len(arrived) + len(dropped):
         raise RequestRefused(
             "the server asks for both secrets of a client, which together unmask its update"
         )
-    if {*arrived, *dropped} != set(held) or seat.node not in arrived:
+    if {*arrived, *dropped} != set(held) or participant.node not in arrived:
         raise RequestRefused("the server's list of survivors is not one of this sum's clients")
-    _require_enough(seat, len(arrived))
+    _require_enough(participant, len(arrived))
     half = {node: len(box) // 2 for node, box in held.items()}
     given = {node: held[node][: half[node]] for node in arrived}
     given |= {node: held[node][half[node] :] for node in dropped}
     return {"nodes": list(given), "shares": list(given.values())}
 
 
-def take_pairs(asked: Asked, seat: Seat) -> None:
+def take_pairs(asked: Request, participant: Participant) -> None:
     """Keep everybody's keys; without shares, all must take part.
 
     Raises:
         RequestRefused: somebody is missing, or keys do not fit.
     """
-    seat.turn(TRAIN, asked)
-    seat.state["present"] = _take_roster(asked, seat)
+    participant.turn(TRAIN, asked)
+    participant.state["present"] = _take_roster(asked, participant)
 
 
-def _take_roster(asked: Asked, seat: Seat) -> list[str]:
+def _take_roster(asked: Request, participant: Participant) -> list[str]:
     """All clients that offered keys, which are as many as agreed, and all different."""
     masks, seals = paired(asked, "nodes", "mask-keys"), paired(asked, "nodes", "seal-keys")
     keys = [*masks.values(), *seals.values()]
-    own = public_key(_kept(seat, "mask-private")), public_key(_kept(seat, "seal-private"))
-    if len(set(keys)) != len(keys) or (masks.get(seat.node), seals.get(seat.node)) != own:
+    own = (
+        public_key(_kept(participant, "mask-private")),
+        public_key(_kept(participant, "seal-private")),
+    )
+    if (
+        len(set(keys)) != len(keys)
+        or (masks.get(participant.node), seals.get(participant.node)) != own
+    ):
         raise RequestRefused("the server's list of keys repeats one, or lacks this client's own")
-    if len(masks) > seat.settings.clients:
+    if len(masks) > participant.settings.clients:
         raise RequestRefused(
-            f"the server names {len(masks)} clients; this sum is for {seat.settings.clients}"
+            f"the server names {len(masks)} clients; this sum is for {participant.settings.clients}"
         )
-    _require_enough(seat, len(masks))
+    _require_enough(participant, len(masks))
     nodes = sorted(masks)
-    seat.state.update(
+    participant.state.update(
         {
             "nodes": nodes,
             "mask-keys": [masks[node] for node in nodes],
@@ -212,35 +226,36 @@ def _take_roster(asked: Asked, seat: Seat) -> list[str]:
     return nodes
 
 
-def _require_enough(seat: Seat, count: int) -> None:
-    if count < seat.settings.fewest:
+def _require_enough(participant: Participant, count: int) -> None:
+    if count < participant.settings.fewest:
         raise RequestRefused(
-            f"{count} clients are left of a secure sum that needs {seat.settings.fewest} or more"
+            f"{count} clients are left of a secure sum that needs "
+            f"{participant.settings.fewest} or more"
         )
 
 
-def _roster(seat: Seat, keys: str = "mask-keys") -> dict[str, bytes]:
-    nodes = cast(list[str], seat.state["nodes"])
-    return dict(zip(nodes, cast(list[bytes], seat.state[keys]), strict=True))
+def _roster(participant: Participant, keys: str = "mask-keys") -> dict[str, bytes]:
+    nodes = cast(list[str], participant.state["nodes"])
+    return dict(zip(nodes, cast(list[bytes], participant.state[keys]), strict=True))
 
 
-def _seal_key(seat: Seat, peer: str) -> bytes:
+def _seal_key(participant: Participant, peer: str) -> bytes:
     try:
         return agreed_key(
-            private=_kept(seat, "seal-private"),
-            public=_roster(seat, "seal-keys")[peer],
-            purpose="/".join(["seal", seat.session, *sorted({seat.node, peer})]),
+            private=_kept(participant, "seal-private"),
+            public=_roster(participant, "seal-keys")[peer],
+            purpose="/".join(["seal", participant.session, *sorted({participant.node, peer})]),
         )
     except ValueError as error:
         raise RequestRefused(f"the key of client {peer} is none") from error
 
 
-def _about(seat: Seat, source: str, destination: str) -> str:
-    return "/".join([seat.session, source, destination])
+def _about(participant: Participant, source: str, destination: str) -> str:
+    return "/".join([participant.session, source, destination])
 
 
-def _kept(seat: Seat, name: str) -> bytes:
-    return cast(bytes, seat.state[name])
+def _kept(participant: Participant, name: str) -> bytes:
+    return cast(bytes, participant.state[name])
 
 
 SECAGG = ClientSide(

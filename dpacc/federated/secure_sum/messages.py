@@ -25,13 +25,13 @@ RECORD = "secure-sum"
 KEYS, SHARES, TRAIN, OPEN = "secure_sum_keys", "secure_sum_shares", "train", "secure_sum_open"
 """Flower's actions: the three queries of a sum, and the training between them."""
 
-Asked: TypeAlias = Mapping[str, object]
-Told: TypeAlias = dict[str, ConfigRecordValues]
-Wire: TypeAlias = Residues | npt.NDArray[np.uint8]
+Request: TypeAlias = Mapping[str, object]
+Payload: TypeAlias = dict[str, ConfigRecordValues]
+ProtectedNumbers: TypeAlias = Residues | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seat:
+class Participant:
     """One client's place in one sum.
 
     Args:
@@ -51,7 +51,7 @@ class Seat:
         """The sum that it takes part in."""
         return str(self.state["session"])
 
-    def turn(self, stage: str, asked: Asked) -> None:
+    def turn(self, stage: str, asked: Request) -> None:
         """Take this stage, which comes next in this session and never again.
 
         Raises:
@@ -72,7 +72,7 @@ class Seat:
         self.state.clear()
 
 
-Answer: TypeAlias = Callable[[Asked, Seat], Told]
+Handler: TypeAlias = Callable[[Request, Participant], Payload]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +85,15 @@ class ClientSide:
         protect: from whole numbers to what leaves.
     """
 
-    queries: Mapping[str, Answer]
-    require: Callable[[Asked, Seat], None]
-    protect: Callable[[Integers, Asked, Seat], Wire]
+    queries: Mapping[str, Handler]
+    require: Callable[[Request, Participant], None]
+    protect: Callable[[Integers, Request, Participant], ProtectedNumbers]
 
 
 _Item = TypeVar("_Item", str, bytes)
 
 
-def text(asked: Asked, name: str) -> str:
+def text(asked: Request, name: str) -> str:
     """A field that must be a string."""
     value = asked.get(name)
     if not isinstance(value, str):
@@ -101,7 +101,7 @@ def text(asked: Asked, name: str) -> str:
     return value
 
 
-def several(asked: Asked, name: str, kind: type[_Item]) -> list[_Item]:
+def several(asked: Request, name: str, kind: type[_Item]) -> list[_Item]:
     """A field that must be a list of strings, or of bytes."""
     value = asked.get(name)
     if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
@@ -109,7 +109,7 @@ def several(asked: Asked, name: str, kind: type[_Item]) -> list[_Item]:
     return list(value)
 
 
-def paired(asked: Asked, names: str, values: str) -> dict[str, bytes]:
+def paired(asked: Request, names: str, values: str) -> dict[str, bytes]:
     """Bytes by node, from two lists.
 
     Raises:

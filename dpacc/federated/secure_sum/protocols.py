@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from dpacc.federated.secure_sum.exchange import Talk
+from dpacc.federated.secure_sum.exchange import Exchange
 from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Words
-from dpacc.federated.secure_sum.messages import ClientSide, Told, Wire
+from dpacc.federated.secure_sum.messages import ClientSide, Payload, ProtectedNumbers
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 
 
-class Conducted(Protocol):
+class ServerSide(Protocol):
     """One sum, as a server conducts it, whatever the protocol."""
 
-    def invite(self, nodes: Sequence[int], agreed: str) -> dict[int, Told]:
+    def invite(self, nodes: Sequence[int], agreed: str) -> dict[int, Payload]:
         """Everything before training: what each client that is still there needs for it."""
 
-    def take(self, node: int, numbers: Wire) -> None:
+    def take(self, node: int, numbers: ProtectedNumbers) -> None:
         """Add one client's protected numbers."""
 
     @property
@@ -42,12 +42,14 @@ def client_side(name: ProtocolName) -> ClientSide:
     return SECAGG if name == "secagg" else PAIRWISE
 
 
-def conducted(*, settings: SecureSum, talk: Talk, count: int, words: Words = WHOLE) -> Conducted:
+def server_side(
+    *, settings: SecureSum, exchange: Exchange, count: int, words: Words = WHOLE
+) -> ServerSide:
     """A new sum of `count` numbers, which cross in these words where they are masked."""
     if settings.protocol == "ckks":
         from dpacc.federated.secure_sum.encrypted import EncryptedSum
 
-        return EncryptedSum(settings=settings, talk=talk, count=count)
+        return EncryptedSum(settings=settings, exchange=exchange, count=count)
     from dpacc.federated.secure_sum.unmasking import MaskedSum
 
-    return MaskedSum(settings=settings, talk=talk, count=count, words=words)
+    return MaskedSum(settings=settings, exchange=exchange, count=count, words=words)

@@ -165,7 +165,7 @@ class SharedNoise:
         return whole
 
 
-class SharedNoiseBooks:
+class SharedNoiseLedger:
     """One ledger of the sums that hold an update: the server's, or a client's own.
 
     Args:

@@ -23,7 +23,7 @@ from dpacc.federated.updates.packing import Packing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Addends:
+class Summands:
     """The whole numbers of one round's sum, as both ends know them before anything crosses.
 
     Without compression they are an update on the sum's grid. With it they are its codes c at
@@ -39,7 +39,7 @@ class Addends:
     packing: Packing
 
     @classmethod
-    def asked(cls, config: ConfigRecord, *, settings: SecureSum, client_level: bool) -> Addends:
+    def asked(cls, config: ConfigRecord, *, settings: SecureSum, client_level: bool) -> Summands:
         """What the server's request asks a client to add.
 
         Raises:

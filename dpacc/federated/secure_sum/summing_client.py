@@ -15,20 +15,28 @@ from dpacc.errors import BudgetExhausted, ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.ranks.mixed_ranks import NestedRanks, rank_of
 from dpacc.federated.requests import RequestRefused, answered
-from dpacc.federated.secure_sum.exchange import to_wire
+from dpacc.federated.secure_sum.exchange import to_array
 from dpacc.federated.secure_sum.fixed_point import Doubles, Integers, OutOfRange
-from dpacc.federated.secure_sum.messages import KEYS, OPEN, RECORD, SHARES, Asked, Seat, text
+from dpacc.federated.secure_sum.messages import (
+    KEYS,
+    OPEN,
+    RECORD,
+    SHARES,
+    Participant,
+    Request,
+    text,
+)
 from dpacc.federated.secure_sum.protocols import client_side
 from dpacc.federated.secure_sum.rounds_summed import RoundsSummed
 from dpacc.federated.secure_sum.settings import SecureSum
-from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseBooks
-from dpacc.federated.secure_sum.summands import Addends
+from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseLedger
+from dpacc.federated.secure_sum.summands import Summands
 from dpacc.federated.updates.layout import flat, from_record
 from dpacc.federated.updates.packing import rank_said
 from dpacc.randomness.run_secret import RunSecret
 
 
-class Trains(Protocol):
+class TrainingClient(Protocol):
     """What answers a training message with an adapter."""
 
     client_id: str
@@ -54,7 +62,7 @@ class SecureClient:
     def __init__(
         self,
         *,
-        client: Trains,
+        client: TrainingClient,
         secure_sum: SecureSum,
         privacy: ClientPrivacy | None = None,
         most_rounds: int | None = None,
@@ -145,20 +153,20 @@ class SecureClient:
             query = self._side.queries.get(stage)
             if query is None:
                 raise RequestRefused(f"protocol={self._settings.protocol!r} knows no {stage!r}")
-            told = query(_asked(message), self._seat(context))
+            told = query(_asked(message), self._participant(context))
             return Message(RecordDict({RECORD: ConfigRecord(told)}), reply_to=message)
 
         return answer
 
     def _train(self, message: Message, context: Context) -> Message:
         """Train, and let nothing leave but protected numbers, what the books say, and a name."""
-        asked, seat = _asked(message), self._seat(context)
+        asked, participant = _asked(message), self._participant(context)
         level = "example" if self._noise is None else "client"
         if message.content.config_records["config"]["privacy"] != level:
             raise RequestRefused(f"this client takes part in {level}-level federations alone")
-        addends = self._addends(message)
-        self._side.require(asked, seat)
-        packing = addends.packing
+        summands = self._summands(message)
+        self._side.require(asked, participant)
+        packing = summands.packing
         if self._noise is None:
             self._rounds.refuse_second(packing.run, packing.number)
         else:
@@ -166,17 +174,17 @@ class SecureClient:
         reply = self._client.answer(_uncompressed(message))
         if reply.has_error():
             return reply
-        whole = self._whole(_moved(message, reply), addends)
-        sent = self._side.protect(whole, asked, replace(seat, words=addends.words))
+        whole = self._whole(_moved(message, reply), summands)
+        sent = self._side.protect(whole, asked, replace(participant, words=summands.words))
         if self._noise is None:  # else every sum holds noise, and a charge, of its own
             self._rounds.keep(packing.run, packing.number)
         kept = {name: r for name, r in reply.content.items() if name in ("config", "metrics")}
-        arrays = ArrayRecord({RECORD: to_wire(sent)})
+        arrays = ArrayRecord({RECORD: to_array(sent)})
         return Message(RecordDict({**kept, "arrays": arrays}), reply_to=message)
 
-    def _addends(self, message: Message) -> Addends:
+    def _summands(self, message: Message) -> Summands:
         try:
-            return Addends.asked(
+            return Summands.asked(
                 message.content.config_records["config"],
                 settings=self._settings,
                 client_level=self._noise is not None,
@@ -184,19 +192,19 @@ class SecureClient:
         except (ConfigurationError, ValueError) as error:
             raise RequestRefused(str(error)) from error
 
-    def _whole(self, moved: Doubles, addends: Addends) -> Integers:
+    def _whole(self, moved: Doubles, summands: Summands) -> Integers:
         if self._noise is not None:
             return self._noise.add(moved)
         try:
-            return addends.whole(moved, client=self.client_id)
+            return summands.whole(moved, client=self.client_id)
         except OutOfRange as error:  # of an update that holds its noise already
             raise RequestRefused(str(error)) from error
 
-    def _seat(self, context: Context) -> Seat:
+    def _participant(self, context: Context) -> Participant:
         state = context.state.config_records.get(RECORD)
         if state is None:
             raise RequestRefused("the server never began a secure sum with this client")
-        return Seat(node=str(context.node_id), settings=self._settings, state=state)
+        return Participant(node=str(context.node_id), settings=self._settings, state=state)
 
 
 class OwnShare:
@@ -222,7 +230,7 @@ class OwnShare:
         self._settings = settings
         self._most_rounds = most_rounds
         self._path = path
-        self._books: SharedNoiseBooks | None = None
+        self._ledger: SharedNoiseLedger | None = None
 
     def require_rounds_left(self) -> None:
         """Stop before training where nothing may be sent afterwards.
@@ -230,7 +238,7 @@ class OwnShare:
         Raises:
             BudgetExhausted: `most_rounds` sums are charged.
         """
-        if self._books is not None and self._books.rounds_charged >= self._most_rounds:
+        if self._ledger is not None and self._ledger.rounds_charged >= self._most_rounds:
             raise BudgetExhausted(f"all {self._most_rounds} rounds of this client are spent")
 
     def add(self, moved: Doubles) -> Integers:
@@ -240,25 +248,25 @@ class OwnShare:
             BudgetExhausted: `most_rounds` sums are charged.
             LedgerError: the charge could not be written; nothing may leave.
         """
-        books = self._opened(len(moved))
+        ledger = self._opened(len(moved))
         self.require_rounds_left()
-        step = books.charge(survivors=self._settings.fewest)
-        return books.noise.share(moved, secret=RunSecret.generate(), step=step)
+        step = ledger.charge(survivors=self._settings.fewest)
+        return ledger.noise.share(moved, secret=RunSecret.generate(), step=step)
 
     def close(self) -> None:
         """Let go of the ledger."""
-        if self._books is not None:
-            self._books.close()
-            self._books = None
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
 
-    def _opened(self, dimension: int) -> SharedNoiseBooks:
-        if self._books is None:
+    def _opened(self, dimension: int) -> SharedNoiseLedger:
+        if self._ledger is None:
             noise = SharedNoise(privacy=self._privacy, settings=self._settings, dimension=dimension)
-            self._books = SharedNoiseBooks(noise=noise, path=self._path)
-        return self._books
+            self._ledger = SharedNoiseLedger(noise=noise, path=self._path)
+        return self._ledger
 
 
-def _asked(message: Message) -> Asked:
+def _asked(message: Message) -> Request:
     asked = message.content.config_records.get(RECORD)
     if asked is None:
         raise RequestRefused("this client's updates leave only inside a secure sum; use secure_sum")

@@ -10,11 +10,11 @@ import numpy as np
 from flwr.app import ConfigRecord
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.secure_sum.exchange import SumNotOpened, Talk, words_of
+from dpacc.federated.secure_sum.exchange import Exchange, SumNotOpened, words_of
 from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words, signed
 from dpacc.federated.secure_sum.keys import public_key
 from dpacc.federated.secure_sum.masking import add_pair_mask, pair_mask, self_mask
-from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Told, Wire
+from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Payload, ProtectedNumbers
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import SharesDisagree, combined
 
@@ -24,16 +24,16 @@ class MaskedSum:
 
     Args:
         settings: protocol and threshold.
-        talk: this sum's queries.
+        exchange: this sum's queries.
         count: how many numbers each client adds.
         words: in which they cross.
     """
 
     def __init__(
-        self, *, settings: SecureSum, talk: Talk, count: int, words: Words = WHOLE
+        self, *, settings: SecureSum, exchange: Exchange, count: int, words: Words = WHOLE
     ) -> None:
         self._settings = settings
-        self._talk = talk
+        self._exchange = exchange
         self._words = words
         self._masks: dict[str, bytes] = {}
         self._seals: dict[str, bytes] = {}
@@ -42,20 +42,20 @@ class MaskedSum:
         self._arrived: list[str] = []
         self._total: Residues = np.zeros(count, dtype=words.dtype)
 
-    def invite(self, nodes: Sequence[int], agreed: str) -> dict[int, Told]:
+    def invite(self, nodes: Sequence[int], agreed: str) -> dict[int, Payload]:
         """Everything before training: what each client that is still there needs for it.
 
         Raises:
             SumNotOpened: fewer than the threshold are there.
         """
-        offers = self._talk.query(KEYS, {node: {"agreed": agreed} for node in nodes})
+        offers = self._exchange.query(KEYS, {node: {"agreed": agreed} for node in nodes})
         for node, offer in offers.items():
             mask_key, seal_key = offer.get("mask-key"), offer.get("seal-key")
             if isinstance(mask_key, bytes) and isinstance(seal_key, bytes):
                 name = str(node)
                 self._nodes[name], self._masks[name], self._seals[name] = node, mask_key, seal_key
         self._require(len(self._masks), "offered keys")
-        roster: Told = {
+        roster: Payload = {
             "nodes": list(self._masks),
             "mask-keys": list(self._masks.values()),
             "seal-keys": list(self._seals.values()),
@@ -63,7 +63,7 @@ class MaskedSum:
         asked = dict.fromkeys(self._nodes.values(), roster)
         return asked if self._settings.protocol == "pairwise" else self._forward(asked)
 
-    def take(self, node: int, numbers: Wire) -> None:
+    def take(self, node: int, numbers: ProtectedNumbers) -> None:
         """Add one client's masked numbers.
 
         Raises:
@@ -104,10 +104,10 @@ class MaskedSum:
             self._unmask(self._collect())
         return signed(self._total)
 
-    def _forward(self, asked: dict[int, Told]) -> dict[int, Told]:
+    def _forward(self, asked: dict[int, Payload]) -> dict[int, Payload]:
         """Shares from everybody to everybody; those that handed none out are gone."""
         boxes: dict[str, dict[str, bytes]] = {}
-        for node, answer in self._talk.query(SHARES, asked).items():
+        for node, answer in self._exchange.query(SHARES, asked).items():
             try:
                 found = words_of(answer, "nodes", "sealed")
             except ValueError:
@@ -127,8 +127,8 @@ class MaskedSum:
 
     def _collect(self) -> dict[str, list[bytes]]:
         """Shares of each client's one secret that the sum needs."""
-        asked: Told = {"arrived": list(self._arrived), "dropped": self._dropped}
-        answers = self._talk.query(OPEN, {self._nodes[name]: asked for name in self._arrived})
+        asked: Payload = {"arrived": list(self._arrived), "dropped": self._dropped}
+        answers = self._exchange.query(OPEN, {self._nodes[name]: asked for name in self._arrived})
         found: dict[str, list[bytes]] = defaultdict(list)
         given = [shares for answer in answers.values() if (shares := self._given(answer))]
         self._require(len(given), "gave shares")
@@ -145,7 +145,7 @@ class MaskedSum:
         return shares if set(shares) == set(self._nodes) else {}
 
     def _unmask(self, found: Mapping[str, Sequence[bytes]]) -> None:
-        session, count, words = self._talk.session, len(self._total), self._words
+        session, count, words = self._exchange.session, len(self._total), self._words
         try:
             secrets = {
                 owner: combined(each, threshold=self._settings.fewest)

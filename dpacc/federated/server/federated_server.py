@@ -25,7 +25,7 @@ from dpacc.federated.aggregation.sketch_messages import SKETCH
 from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.clients.trusting_client import TrustingClient
 from dpacc.federated.secure_sum.settings import SecureSum, require_summable
-from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseBooks
+from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseLedger
 from dpacc.federated.secure_sum.summing_client import SecureClient
 from dpacc.federated.server.fedask_strategy import require_sketchable, strategy_for
 from dpacc.federated.server.history import History, RoundReport
@@ -274,7 +274,7 @@ class FederatedServer:
 
     def _noise(
         self, sampling_rate: float, arrays: Arrays
-    ) -> CentralNoise | SharedNoiseBooks | None:
+    ) -> CentralNoise | SharedNoiseLedger | None:
         """What the server's ledger is for: noise of its own, or that of a sum's survivors."""
         if self._client_privacy is None:
             return None
@@ -285,7 +285,7 @@ class FederatedServer:
                 settings=self._secure_sum,
                 dimension=flat(arrays).size,
             )
-            return SharedNoiseBooks(noise=shared, path=ledger)
+            return SharedNoiseLedger(noise=shared, path=ledger)
         return CentralNoise(
             privacy=self._client_privacy,
             clients=self._num_clients,
@@ -294,7 +294,7 @@ class FederatedServer:
         )
 
     def _secured(
-        self, noise: CentralNoise | SharedNoiseBooks | None
+        self, noise: CentralNoise | SharedNoiseLedger | None
     ) -> Callable[..., FederatedLoRA] | None:
         """The strategy that sees the sum of a round's updates alone, where that was asked for."""
         if self._secure_sum is None:
@@ -303,7 +303,7 @@ class FederatedServer:
             SecureFederatedLoRA,
             secure_sum=self._secure_sum,
             privacy=self._client_privacy,
-            books=noise if isinstance(noise, SharedNoiseBooks) else None,
+            ledger=noise if isinstance(noise, SharedNoiseLedger) else None,
         )
 
     def _after_round(
@@ -311,7 +311,7 @@ class FederatedServer:
         arrays: Arrays,
         history: History,
         aggregation: str,
-        noise: CentralNoise | SharedNoiseBooks | None,
+        noise: CentralNoise | SharedNoiseLedger | None,
         on_round: Callable[[RoundReport], None] | None,
     ) -> None:
         if noise is not None:

@@ -11,13 +11,13 @@ from flwr.serverapp import Grid
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
-from dpacc.federated.secure_sum.exchange import SumNotOpened, Talk
+from dpacc.federated.secure_sum.exchange import Exchange, SumNotOpened
 from dpacc.federated.secure_sum.fixed_point import Doubles, Integers
-from dpacc.federated.secure_sum.messages import RECORD, Told, Wire
-from dpacc.federated.secure_sum.protocols import Conducted, conducted
+from dpacc.federated.secure_sum.messages import RECORD, Payload, ProtectedNumbers
+from dpacc.federated.secure_sum.protocols import ServerSide, server_side
 from dpacc.federated.secure_sum.settings import SecureSum
-from dpacc.federated.secure_sum.shared_noise import SharedNoiseBooks
-from dpacc.federated.secure_sum.summands import Addends
+from dpacc.federated.secure_sum.shared_noise import SharedNoiseLedger
+from dpacc.federated.secure_sum.summands import Summands
 from dpacc.federated.server.strategy import FederatedLoRA
 from dpacc.federated.updates.layout import Arrays, flat, to_record, unflat
 from dpacc.federated.updates.packing import wire_bytes
@@ -36,7 +36,7 @@ class SecureFederatedLoRA(FederatedLoRA):
     Args:
         secure_sum: the protocol.
         privacy: client level: what the clients' noise is for.
-        books: client level: the server's ledger.
+        ledger: client level: the server's ledger.
         common: what `FederatedLoRA` takes.
     """
 
@@ -45,15 +45,15 @@ class SecureFederatedLoRA(FederatedLoRA):
         *,
         secure_sum: SecureSum,
         privacy: ClientPrivacy | None,
-        books: SharedNoiseBooks | None,
+        ledger: SharedNoiseLedger | None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
         self._settings = secure_sum
         self._agreed = secure_sum.agreed(privacy)
-        self._shared_books = books
-        self._sum: Conducted | None = None
-        self._talk: Talk | None = None
+        self._shared_ledger = ledger
+        self._sum: ServerSide | None = None
+        self._exchange: Exchange | None = None
         self._stopped = ""
 
     def configure_train(
@@ -61,13 +61,13 @@ class SecureFederatedLoRA(FederatedLoRA):
     ) -> Iterable[Message]:
         """Exchange keys with all that are asked, then ask those that are still there to train."""
         super().configure_train(server_round, arrays, config, grid)
-        self._talk = Talk(grid=grid, session=secrets.token_hex(16), timeout=QUERY_TIMEOUT)
-        self._addends = Addends(settings=self._settings, packing=self._packing)
-        self._sum = conducted(
+        self._exchange = Exchange(grid=grid, session=secrets.token_hex(16), timeout=QUERY_TIMEOUT)
+        self._summands = Summands(settings=self._settings, packing=self._packing)
+        self._sum = server_side(
             settings=self._settings,
-            talk=self._talk,
-            count=self._addends.count(flat(self.arrays).size),
-            words=self._addends.words,
+            exchange=self._exchange,
+            count=self._summands.count(flat(self.arrays).size),
+            words=self._summands.words,
         )
         self._stopped = ""
         try:
@@ -84,7 +84,7 @@ class SecureFederatedLoRA(FederatedLoRA):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Add what arrived, open the sum, and move the adapter by its mean."""
         del server_round
-        refused = {} if self._talk is None else self._talk.refused
+        refused = {} if self._exchange is None else self._exchange.refused
         answers = self._read(
             replies,
             self._take,
@@ -96,21 +96,21 @@ class SecureFederatedLoRA(FederatedLoRA):
         except SumNotOpened as stopped:
             answers.failed.update(dict.fromkeys(survivors, str(stopped)))
             survivors = []
-        if self._talk is not None:
-            self._bytes_sent += self._talk.bytes_sent
-            self._received += self._talk.bytes_received
+        if self._exchange is not None:
+            self._bytes_sent += self._exchange.bytes_sent
+            self._received += self._exchange.bytes_received
         self._report(answers=answers, survivors=survivors)
         return to_record(self.arrays), None
 
-    def _invitation(self, node: int, told: Told, config: ConfigRecord) -> Message:
-        assert self._talk is not None
-        content = RecordDict({**self._request(config, node), RECORD: self._talk.record(told)})
+    def _invitation(self, node: int, told: Payload, config: ConfigRecord) -> Message:
+        assert self._exchange is not None
+        content = RecordDict({**self._request(config, node), RECORD: self._exchange.record(told)})
         return Message(content, dst_node_id=node, message_type=MessageType.TRAIN)
 
     def _take(self, node: int, records: RecordDict) -> None:
         """Add one reply's numbers to the sum."""
         assert self._sum is not None
-        self._sum.take(node, _wire(records))
+        self._sum.take(node, _protected_numbers(records))
 
     def _opened(self) -> Arrays:
         """The next adapter. The ledger holds the sum before any client helps to open it."""
@@ -119,21 +119,21 @@ class SecureFederatedLoRA(FederatedLoRA):
             raise SumNotOpened(self._stopped)
         self._sum.require_openable()
         count, before = self._sum.arrived, flat(self.arrays)
-        if self._shared_books is not None:
-            self._shared_books.charge(survivors=count)
-            moved = self._shared_books.noise.values(self._sum.open()) / self._settings.clients
+        if self._shared_ledger is not None:
+            self._shared_ledger.charge(survivors=count)
+            moved = self._shared_ledger.noise.values(self._sum.open()) / self._settings.clients
         else:
             moved = self._mean(self._sum.open(), clients=count, numbers=before.size)
         return unflat(before + moved, like=self.arrays)
 
     def _mean(self, total: Integers, *, clients: int, numbers: int) -> Doubles:
         try:
-            return self._addends.mean(total, clients=clients, numbers=numbers)
+            return self._summands.mean(total, clients=clients, numbers=numbers)
         except ConfigurationError as error:  # whoever sent codes too large chose them
             raise SumNotOpened(f"the sum is not one of codes: {error}") from error
 
 
-def _wire(records: RecordDict) -> Wire:
+def _protected_numbers(records: RecordDict) -> ProtectedNumbers:
     arrays = records.array_records["arrays"]
     if set(arrays) != {RECORD} or arrays[RECORD].stype != "numpy.ndarray":
         raise ConfigurationError("the reply's arrays are not a part of a secure sum")

@@ -41,7 +41,7 @@ class ClientUtility:
 def draw_utility(
     *,
     history: History,
-    promise: FederatedGuarantee,
+    guarantee: FederatedGuarantee,
     clients: Sequence[ClientUtility],
     pooled: Mapping[str, float],
 ) -> bytes:
@@ -49,7 +49,7 @@ def draw_utility(
 
     Args:
         history: the federation's.
-        promise: what is claimed of it: δ, neighbours, unit, and what voids or qualifies ε.
+        guarantee: what is claimed of it: δ, neighbours, unit, and what voids or qualifies ε.
         clients: each with what it would have had alone.
         pooled: what the same training of everything in one place finds, by kind.
     """
@@ -58,7 +58,7 @@ def draw_utility(
     figure = Figure(figsize=(10.4, 4.3), dpi=160, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     _draw_rounds(left, history, mean_of(pooled))
-    _draw_clients(right, clients, promise)
+    _draw_clients(right, clients, guarantee)
     return encoded(figure, form="png")
 
 
@@ -96,7 +96,7 @@ def _draw_rounds(axes: Axes, history: History, pooled: float) -> None:
 
 
 def _draw_clients(
-    axes: Axes, clients: Sequence[ClientUtility], promise: FederatedGuarantee
+    axes: Axes, clients: Sequence[ClientUtility], guarantee: FederatedGuarantee
 ) -> None:
     ranked = sorted(clients, key=lambda each: (float(_shown(each.epsilon)), each.name))
     places = range(len(ranked))
@@ -108,9 +108,9 @@ def _draw_clients(
     axes.set_xticks(places, [f"ε = {_shown(each.epsilon)}\n{each.name}" for each in ranked])
     axes.legend(frameon=False, fontsize=10, labelcolor=_INK, loc="lower right")
     axes.set_title("Each client's own kind, by its ε", fontsize=12, color=_INK, loc="left")
-    stated = promise.worst_server.server
+    stated = guarantee.worst_server.server
     at = f"ε at δ = {rounded_up(stated.delta)}, {stated.adjacency}, {stated.unit}"
-    _dress(axes, x=f"{at}{beneath(promise.told, width=64)}", y="")
+    _dress(axes, x=f"{at}{beneath(guarantee.told, width=64)}", y="")
     axes.tick_params(axis="x", labelsize=8)
 
 

@@ -100,7 +100,7 @@ def test_a_sweep_has_a_line_for_each_value() -> None:
 
 def test_spending_shows_its_budget() -> None:
     """The budget is a dark dashed line above the curve."""
-    words = {"steps": [0, 5, 10], "epsilons": [0.0, 1.0, 1.5], "promise": _guarantee(1.5)}
+    words = {"steps": [0, 5, 10], "epsilons": [0.0, 1.0, 1.5], "guarantee": _guarantee(1.5)}
     without = draw_spending(**words, budget=None)
     assert _share(draw_spending(**words, budget=2.0), INK) > 1.2 * _share(without, INK)
     assert _share(without, SERVER) > 1e-3

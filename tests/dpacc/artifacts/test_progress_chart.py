@@ -19,7 +19,7 @@ def size(picture):
 def draw(measurements, target=8.0):
     """The picture of these measurements."""
     return draw_progress(
-        measurements=measurements, target_epsilon=target, title="run", promise=PROMISE
+        measurements=measurements, target_epsilon=target, title="run", guarantee=PROMISE
     )
 
 

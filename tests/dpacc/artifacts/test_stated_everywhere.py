@@ -30,7 +30,7 @@ from dpacc.artifacts.progress_chart import Measurement, draw_progress
 from dpacc.audit.claims import Claim
 from dpacc.audit.picture import draw_audit
 from dpacc.audit.verdict import judge
-from dpacc.cli.guarantee_table import promise_rows
+from dpacc.cli.guarantee_table import guarantee_rows
 from dpacc.cli.terminal import TrainingProgress
 from dpacc.federated.said_notes import notes_in, said_of
 from dpacc.federated.server.history import ClientBooks, History, RoundReport
@@ -47,7 +47,7 @@ STATING = {
     "dpacc/cli/agreement.py": "asks other accountants about a claim that is given",
     "dpacc/artifacts/run_folder.py": "privacy.json, card and picture, checked below",
     "dpacc/audit/claims.py": _A_PLAN,
-    "dpacc/cli/commands/attack.py": "promise_rows of the ledger's claim, checked below",
+    "dpacc/cli/commands/attack.py": "guarantee_rows of the ledger's claim, checked below",
     "dpacc/cli/commands/compose.py": "checked below",
     "dpacc/cli/commands/explain.py": "checked below",
     "dpacc/cli/commands/merge.py": "checked below",
@@ -132,7 +132,7 @@ def noted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 FILES: dict[str, Callable[[Noted], str]] = {
     "str(engine.guarantee())": lambda noted: str(noted.guarantee),
     "engine.guarantee().to_json()": lambda noted: json.dumps(noted.guarantee.to_json()),
-    "rows of a table": lambda noted: str(promise_rows(noted.guarantee)),
+    "rows of a table": lambda noted: str(guarantee_rows(noted.guarantee)),
     "statement": lambda noted: _statement(noted),
     "privacy.json": lambda noted: (noted.folder / "privacy.json").read_text(),
     "model card": lambda noted: (noted.folder / "README.md").read_text(),
@@ -201,7 +201,7 @@ def _utility(said: Guarantee) -> bytes:
     )
     return draw_utility(
         history=History(rounds=[report], start_quality={"all": 0.5}),
-        promise=_rounds(said),
+        guarantee=_rounds(said),
         clients=[ClientUtility(name="north", epsilon=said.epsilon, alone=0.6, federated=0.7)],
         pooled={"all": 0.8},
     )
@@ -218,10 +218,10 @@ FIGURES: dict[str, Callable[[Guarantee], bytes]] = {
     "profile": lambda said: draw_profile(curve=[ONCE], stated=said),
     "attack": lambda said: draw_attack(curve=[ONCE], stated=said),
     "spending": lambda said: draw_spending(
-        steps=[0, 1], epsilons=[0.0, 1.0], budget=None, promise=said
+        steps=[0, 1], epsilons=[0.0, 1.0], budget=None, guarantee=said
     ),
     "progress": lambda said: draw_progress(
-        measurements=[Measurement(step=1, epsilon=1.0)], target_epsilon=2, title="", promise=said
+        measurements=[Measurement(step=1, epsilon=1.0)], target_epsilon=2, title="", guarantee=said
     ),
     "bars of a federation": lambda said: draw_federation(found=_rounds(said)),
     "a large federation": lambda said: draw_federation(found=_rounds(said, clients=40)),
@@ -264,7 +264,7 @@ def test_lines_of_progress_carry_it(note: Note, capsys: pytest.CaptureFixture[st
     progress = TrainingProgress(steps=2, epsilon_budget=8.0, expected_batch_size=2, visible=True)
     with progress:
         for _ in range(2):
-            progress.advance(promise=ONCE.noted([note]))
+            progress.advance(guarantee=ONCE.noted([note]))
     told, first, second = capsys.readouterr().err.splitlines()
     assert told.endswith(note.text)
     for line in (first, second):

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.ranks import collectives
-from dpacc.ranks.reduction import WireFormat, wire_for
+from dpacc.ranks.reduction import WireFormat, reduction_for
 from dpacc.step.engine import PrivacyEngine
 from tests.dpacc.step.test_engine import LENGTHS, RecordingOptimizer, noiseless, plan_for
 from tests.tiny_models import collate, examples, tiny_model
@@ -90,6 +90,6 @@ def test_shares_cover_the_sum_once(length: int) -> None:
 
 def test_the_fp32_wire_hands_on_what_it_gets() -> None:
     """On one rank, nothing crosses and nothing changes."""
-    wire = wire_for(Accelerator(cpu=True), "fp32")
+    wire = reduction_for(Accelerator(cpu=True), "fp32")
     values = torch.tensor([1.0 + 2.0**-20])
     assert torch.equal(wire.whole(wire.part(wire.sum(values))), values)

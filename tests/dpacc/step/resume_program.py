@@ -16,7 +16,7 @@ from dpacc.ranks import collectives
 from dpacc.step import checkpoint
 from dpacc.step.checkpoint import Checkpoints
 from dpacc.step.engine import PrivacyEngine
-from dpacc.step.run_ledger import Books
+from dpacc.step.run_ledger import RunLedger
 from tests.dpacc.ranks.backend_program import join
 from tests.tiny_models import collate, examples, tiny_model
 
@@ -34,7 +34,7 @@ PLAN = PrivacyPlan(
 
 PLACES: dict[str, tuple[Any, str, str]] = {
     "before the reduction": (collectives, "sum_over_ranks", ""),
-    "before the charge": (Books, "charge", ""),
+    "before the charge": (RunLedger, "charge", ""),
     "before the journal": (Checkpoints, "journal", ""),
     "before the journal's entry has its name": (Path, "rename", "journal/"),
     "before the update": (torch.optim.AdamW, "step", ""),

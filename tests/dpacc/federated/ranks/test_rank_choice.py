@@ -20,7 +20,7 @@ from dpacc.federated.clients.rank_at_client import OwnRank
 from dpacc.federated.ranks.rank_choice import (
     PrivateRank,
     PublicRank,
-    RankBooks,
+    RankLedger,
     draw_rank,
     votes,
     weights_of,
@@ -155,7 +155,7 @@ def test_a_choice_is_charged_before_it_is_made_and_never_made_twice(
 ) -> None:
     """Where the draw dies the charge stays, and the shared rank; nothing is drawn again."""
     setting = PrivateRank(epsilon=0.5)
-    books = RankBooks(setting=setting, folder=tmp_path, shared=8, dp=DP)
+    books = RankLedger(setting=setting, folder=tmp_path, shared=8, dp=DP)
     assert not books.charged
 
     def die(*_: Any, **__: Any) -> int:
@@ -164,7 +164,7 @@ def test_a_choice_is_charged_before_it_is_made_and_never_made_twice(
     monkeypatch.setattr("dpacc.federated.ranks.rank_choice.draw_rank", die)
     with pytest.raises(KeyboardInterrupt):
         books.choose({1: 1, 2: 0, 4: 0, 8: 0})
-    again = RankBooks(setting=setting, folder=tmp_path, shared=8, dp=DP)
+    again = RankLedger(setting=setting, folder=tmp_path, shared=8, dp=DP)
     assert again.charged
     assert again.rank == 8
     (release,) = read_ledger(path=tmp_path / "rank_ledger.jsonl").releases
@@ -248,7 +248,7 @@ def test_ranks_that_cannot_be_chosen_are_refused(folder: Path) -> None:
 
 def test_a_seeded_choice_is_noted_in_its_own_ledger(tmp_path: Path) -> None:
     """Whoever merges it with another run's ledger learns that it promises nothing."""
-    books = RankBooks(setting=PrivateRank(epsilon=0.5), folder=tmp_path, shared=8, dp=DP)
+    books = RankLedger(setting=PrivateRank(epsilon=0.5), folder=tmp_path, shared=8, dp=DP)
     books.choose({1: 1, 2: 0, 4: 0, 8: 0}, fixed_seed=3)
     record = read_ledger(path=tmp_path / "rank_ledger.jsonl")
     assert [note.subject for note in record.notes] == ["fixed-seed"]

@@ -18,7 +18,7 @@ from dpacc.federated.secure_sum.masking import add_pair_mask, pair_mask, self_ma
 from dpacc.federated.secure_sum.messages import KEYS, OPEN, RECORD, SHARES
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import combined
-from dpacc.federated.secure_sum.shared_noise import SharedNoiseBooks
+from dpacc.federated.secure_sum.shared_noise import SharedNoiseLedger
 from dpacc.federated.secure_sum.summing_client import SecureClient
 from dpacc.federated.server.history import History, RoundReport
 from dpacc.federated.server.in_process_grid import LocalGrid
@@ -83,7 +83,7 @@ class Federation:
         *,
         lost: Mapping[str, Iterable[int]] | None = None,
         privacy: ClientPrivacy | None = None,
-        books: SharedNoiseBooks | None = None,
+        ledger: SharedNoiseLedger | None = None,
         folder: Path | None = None,
         compression: Compression | None = None,
         **client: Any,
@@ -109,7 +109,7 @@ class Federation:
         self.strategy = SecureFederatedLoRA(
             secure_sum=settings,
             privacy=privacy,
-            books=books,
+            ledger=ledger,
             start=self.start,
             aggregation=None,
             budget=None,
@@ -189,12 +189,12 @@ class Federation:
     @property
     def words(self) -> Words:
         """In which the last sum's masked numbers crossed."""
-        return self.strategy._addends.words
+        return self.strategy._summands.words
 
     @property
     def session(self) -> str:
         """The last sum's."""
-        return str(self.strategy._talk.session)
+        return str(self.strategy._exchange.session)
 
 
 def updates(count: int, *, width: int = WIDTH, seed: int = 0) -> list[np.ndarray]:

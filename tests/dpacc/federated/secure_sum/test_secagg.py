@@ -17,7 +17,7 @@ from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum.fixed_point import FixedPoint, residues, signed
 from dpacc.federated.secure_sum.keys import new_key, public_key
 from dpacc.federated.secure_sum.masking import SECAGG, pair_mask
-from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Seat, Told
+from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Participant, Payload
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import SharesDisagree, combined
 from tests.dpacc.federated.secure_sum.sums import STAGES, Federation, updates
@@ -88,37 +88,37 @@ def test_what_does_not_fit_is_not_sent() -> None:
 
 
 class Sum:
-    """Five seats whose server is the test."""
+    """Five participants whose server is the test."""
 
     def __init__(self, settings: SecureSum = FIVE) -> None:
-        self.seats = {
-            str(n): Seat(
+        self.participants = {
+            str(n): Participant(
                 node=str(n),
                 settings=settings,
                 state=ConfigRecord({"session": "s", "next": ""}),
             )
             for n in range(1, settings.clients + 1)
         }
-        self.offers = {n: self.ask(n, KEYS, {}) for n in self.seats}
+        self.offers = {n: self.ask(n, KEYS, {}) for n in self.participants}
         self.roster = {
-            "nodes": list(self.seats),
-            "mask-keys": [self.offers[n]["mask-key"] for n in self.seats],
-            "seal-keys": [self.offers[n]["seal-key"] for n in self.seats],
+            "nodes": list(self.participants),
+            "mask-keys": [self.offers[n]["mask-key"] for n in self.participants],
+            "seal-keys": [self.offers[n]["seal-key"] for n in self.participants],
         }
 
-    def ask(self, node: str, stage: str, told: Told) -> Told:
-        return SECAGG.queries[stage]({"session": "s", **told}, self.seats[node])
+    def ask(self, node: str, stage: str, told: Payload) -> Payload:
+        return SECAGG.queries[stage]({"session": "s", **told}, self.participants[node])
 
     def shared(self) -> Sum:
         """After shares have gone round, and every client has sent its numbers."""
-        self.handed = {n: self.ask(n, SHARES, self.roster) for n in self.seats}
-        for node, seat in self.seats.items():
+        self.handed = {n: self.ask(n, SHARES, self.roster) for n in self.participants}
+        for node, participant in self.participants.items():
             told = {"session": "s", **self.forwarded(node)}
-            SECAGG.require(told, seat)
-            SECAGG.protect(np.zeros(3, dtype=np.int64), told, seat)
+            SECAGG.require(told, participant)
+            SECAGG.protect(np.zeros(3, dtype=np.int64), told, participant)
         return self
 
-    def forwarded(self, node: str) -> Told:
+    def forwarded(self, node: str) -> Payload:
         boxes = {
             peer: dict(zip(told["nodes"], told["sealed"], strict=True))
             for peer, told in self.handed.items()
@@ -130,13 +130,13 @@ class Sum:
 def test_a_server_that_asks_for_both_secrets_gets_neither() -> None:
     """A client on both lists: refused, and an honest question afterwards finds nothing left."""
     everybody = Sum().shared()
-    nodes = list(everybody.seats)
+    nodes = list(everybody.participants)
     for node in nodes:
         with pytest.raises(RequestRefused, match="both secrets"):
             everybody.ask(node, OPEN, {"arrived": nodes, "dropped": ["2"]})
         with pytest.raises(RequestRefused, match="out of its order"):
             everybody.ask(node, OPEN, {"arrived": nodes, "dropped": []})
-        assert not list(everybody.seats[node].state)
+        assert not list(everybody.participants[node].state)
 
 
 def test_telling_clients_different_things_yields_one_secret_at_most() -> None:
@@ -159,7 +159,7 @@ def test_telling_clients_different_things_yields_one_secret_at_most() -> None:
 def test_fewer_shares_than_the_threshold_yield_no_secret() -> None:
     """Two of three needed shares combine to something else, or to nothing; three to the seed."""
     everybody = Sum().shared()
-    nodes = list(everybody.seats)
+    nodes = list(everybody.participants)
     given = [everybody.ask(n, OPEN, {"arrived": nodes, "dropped": []}) for n in nodes]
     shares = [dict(zip(g["nodes"], g["shares"], strict=True))["1"] for g in given]
     digest = everybody.handed["1"]["seed-digest"]
@@ -174,7 +174,7 @@ def test_fewer_shares_than_the_threshold_yield_no_secret() -> None:
     assert digest not in [opened(two) for two in (shares[:2], shares[3:], shares[::4])]
 
 
-def refuse_roster(change: Callable[[Told], None]) -> str:
+def refuse_roster(change: Callable[[Payload], None]) -> str:
     everybody = Sum()
     change(everybody.roster)
     with pytest.raises(RequestRefused) as refused:
@@ -185,22 +185,22 @@ def refuse_roster(change: Callable[[Told], None]) -> str:
 def test_a_list_of_keys_that_does_not_fit_is_refused() -> None:
     """Repeated keys, another key in one's own name, too few clients or too many, a node twice."""
 
-    def repeat(roster: Told) -> None:
+    def repeat(roster: Payload) -> None:
         roster["mask-keys"][1] = roster["mask-keys"][2]
 
-    def impersonate(roster: Told) -> None:
+    def impersonate(roster: Payload) -> None:
         roster["mask-keys"][0] = public_key(new_key())
 
-    def shorten(roster: Told) -> None:
+    def shorten(roster: Payload) -> None:
         for each in roster.values():
             del each[2:]
 
-    def crowd(roster: Told) -> None:
+    def crowd(roster: Payload) -> None:
         roster["nodes"].append("6")
         roster["mask-keys"].append(public_key(new_key()))
         roster["seal-keys"].append(public_key(new_key()))
 
-    def double(roster: Told) -> None:
+    def double(roster: Payload) -> None:
         roster["nodes"][1] = "3"
 
     assert "repeats" in refuse_roster(repeat)
@@ -217,11 +217,13 @@ def test_shares_that_were_changed_or_sent_elsewhere_are_refused() -> None:
         lambda boxes: [boxes[1], boxes[0], *boxes[2:]],
     ):
         everybody = Sum()
-        everybody.handed = {n: everybody.ask(n, SHARES, everybody.roster) for n in everybody.seats}
+        everybody.handed = {
+            n: everybody.ask(n, SHARES, everybody.roster) for n in everybody.participants
+        }
         told = everybody.forwarded("1")
         told["sealed"] = change(told["sealed"])
         with pytest.raises(RequestRefused, match="changed on its way"):
-            SECAGG.require({"session": "s", **told}, everybody.seats["1"])
+            SECAGG.require({"session": "s", **told}, everybody.participants["1"])
 
 
 def test_each_stage_is_answered_once_and_in_order() -> None:

@@ -20,7 +20,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.requests import COULD_NOT
 from dpacc.federated.secure_sum.settings import SecureSum
-from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseBooks
+from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseLedger
 from dpacc.federated.secure_sum.summing_client import SecureClient
 from dpacc.randomness.run_secret import RunSecret
 from tests.dpacc.federated.secure_sum.sums import Federation, Fixed, updates
@@ -37,9 +37,9 @@ def noise(dimension: int = 37, settings: SecureSum = FIVE, **changes: Any) -> Sh
 
 def federation(folder: Path, given: list[np.ndarray], **changes: Any) -> Federation:
     shared = noise(len(given[0]))
-    books = SharedNoiseBooks(noise=shared, path=folder / "ledger.jsonl")
+    ledger = SharedNoiseLedger(noise=shared, path=folder / "ledger.jsonl")
     settings: dict[str, Any] = {"privacy": PRIVACY, "most_rounds": 10, "folder": folder}
-    return Federation(given, FIVE, books=books, **settings | changes)
+    return Federation(given, FIVE, ledger=ledger, **settings | changes)
 
 
 @pytest.mark.parametrize("gone", [[], [2]])
@@ -116,9 +116,9 @@ def test_compose_reproduces_the_ledger(tmp_path: Path) -> None:
     whole.round()
     whole.grid._lost, whole.grid._gone = {}, set()
     whole.round()
-    books = whole.strategy._shared_books
-    assert books is not None
-    document = books.federation()
+    ledger = whole.strategy._shared_ledger
+    assert ledger is not None
+    document = ledger.federation()
     assert document["schedule"] == [
         {"rounds": 1, "survivors": 5},
         {"rounds": 1, "survivors": 4},
@@ -158,18 +158,18 @@ def test_no_sum_is_opened_before_it_is_charged(
 ) -> None:
     """Where the server's disk refuses, no client is asked for shares; too few are not charged."""
     whole = federation(tmp_path, updates(5))
-    books = whole.strategy._shared_books
-    assert books is not None
+    ledger = whole.strategy._shared_ledger
+    assert ledger is not None
     whole.round()
     seen = len([1 for stage, _, _ in whole.grid.seen if stage.endswith("open")])
-    monkeypatch.setattr(books, "charge", lambda survivors: _full_disk())
+    monkeypatch.setattr(ledger, "charge", lambda survivors: _full_disk())
     with pytest.raises(LedgerError):
         whole.round()
     assert len([1 for stage, _, _ in whole.grid.seen if stage.endswith("open")]) == seen == 5
     monkeypatch.undo()
     whole.grid._lost = {"train": {1, 2}}
     assert whole.round().survivors == ()
-    assert books.rounds_charged == 1
+    assert ledger.rounds_charged == 1
 
 
 def _full_disk() -> None:
@@ -198,7 +198,7 @@ def test_a_client_whose_disk_refuses_sends_nothing(
 def test_noise_that_its_own_proof_does_not_cover_is_refused(tmp_path: Path) -> None:
     """Fewer than 16 grid points of noise; and privacy without a last round."""
     with pytest.raises(ConfigurationError, match="too coarse"):
-        SharedNoiseBooks(noise=noise(noise_multiplier=1e-8), path=tmp_path / "ledger.jsonl")
+        SharedNoiseLedger(noise=noise(noise_multiplier=1e-8), path=tmp_path / "ledger.jsonl")
     with pytest.raises(ConfigurationError, match="most_rounds"):
         SecureClient(client=Fixed("a", np.zeros(3)), secure_sum=FIVE, privacy=PRIVACY)
 
@@ -216,9 +216,9 @@ def test_every_ledger_says_whom_its_noise_relies_on(tmp_path: Path) -> None:
     assert noise().alone == pytest.approx(2 / np.sqrt(3), rel=1e-3)
     found = price_federation(federation=read_federation(document=noise().federation(survivors=[4])))
     assert any("Against the server itself" in each for each in found.assumptions)
-    books = whole.strategy._shared_books
-    assert books is not None
-    (_, price) = price_federation(federation=read_federation(document=books.federation())).prices
+    ledger = whole.strategy._shared_ledger
+    assert ledger is not None
+    (_, price) = price_federation(federation=read_federation(document=ledger.federation())).prices
     assert price.server.qualified_by == price.released.qualified_by == (note.text,)
 
 

@@ -18,7 +18,7 @@ from dpacc.federated.secure_sum.fixed_point import OutOfRange, Words, signed
 from dpacc.federated.secure_sum.keys import public_key
 from dpacc.federated.secure_sum.masking import pair_mask
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
-from dpacc.federated.secure_sum.summands import Addends
+from dpacc.federated.secure_sum.summands import Summands
 from dpacc.federated.secure_sum.summing_client import SecureClient
 from dpacc.federated.secure_sum.unmasking import MaskedSum
 from dpacc.federated.updates import compression as compressing
@@ -196,7 +196,7 @@ def test_a_sum_that_codes_cannot_have_opens_nothing(monkeypatch: pytest.MonkeyPa
     """A client that sends nonsense spoils the round, and the run goes on."""
     nonsense = np.full(37, 120)
     federation = Federation(updates(5), FIVE, compression=NARROW)
-    monkeypatch.setattr(federation.clients[0], "_whole", lambda moved, addends: nonsense)
+    monkeypatch.setattr(federation.clients[0], "_whole", lambda moved, summands: nonsense)
     report = federation.round()
     assert report.survivors == ()
     assert all("not one of codes" in why for why in report.failed.values())
@@ -212,7 +212,7 @@ def test_numbers_beyond_the_limit_are_cut_and_those_not_finite_refused() -> None
     given[0][5] = np.nan
     packing = Packing(compression=NARROW, run="a run", number=1)
     with pytest.raises(OutOfRange, match="not finite"):
-        Addends(settings=FIVE, packing=packing).whole(given[0].astype(float), client="site-1")
+        Summands(settings=FIVE, packing=packing).whole(given[0].astype(float), client="site-1")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,9 @@ def test_every_client_is_drawn_with_an_epsilon_that_is_not_flattered(
         ClientUtility(name="a", epsilon=1.0401, alone=0.6, federated=0.7),
     ]
     document = {"level": "example", "delta": 1e-5, "clients": [ROUNDS | {"name": "a"}]}
-    promise = price_federation(federation=read_federation(document=document))
-    picture = draw_utility(history=history, promise=promise, clients=clients, pooled={"news": 0.75})
+    guarantee = price_federation(federation=read_federation(document=document))
+    picture = draw_utility(
+        history=history, guarantee=guarantee, clients=clients, pooled={"news": 0.75}
+    )
     assert picture.startswith(b"\x89PNG")
     assert ticks == ["ε = 1.1\na", "ε = 8\nb"]
