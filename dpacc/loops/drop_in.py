@@ -330,7 +330,7 @@ class PrivacyEngine(engine.PrivacyEngine):
 
     def _save(self, model: PeftModel, folder: Path) -> None:
         save_adapter(model=model, folder=folder)
-        state_privacy(folder=folder, run_ledger=self._run_ledger)
+        state_privacy(folder=folder, run_ledger=self.run_ledger)
 
     def _put_average_in_place(self) -> None:
         if self._average is not None and self.steps_charged == self.plan.steps:

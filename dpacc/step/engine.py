@@ -114,9 +114,7 @@ class PrivacyEngine:
         self.micro_batch_units = micro_batch_units
         self.per_example_gradients = per_example_gradients
         self.wire = wire
-        self.run_ledger = self._run_ledger = RunLedger(
-            accelerator=accelerator, plan=plan, path=Path(ledger)
-        )
+        self.run_ledger = RunLedger(accelerator=accelerator, plan=plan, path=Path(ledger))
         self._checkpoints = None if checkpoints is None else Checkpoints(Path(checkpoints))
         self._secret = _agree_on_secret(fixed_seed)
         self._resumed = False
@@ -166,7 +164,7 @@ class PrivacyEngine:
             plan=self.plan,
             parameters=self._parameters,
             secret=self._secret,
-            charge=self._run_ledger.charge,
+            charge=self.run_ledger.charge,
             journal=None if self._checkpoints is None else self._checkpoints.journal,
             reduction=reduction_for(self.accelerator, self.wire),
         )
@@ -185,7 +183,7 @@ class PrivacyEngine:
                 accelerator=self.accelerator,
                 backend=self._backend,
                 checkpoints=self._checkpoints,
-                run_ledger=self._run_ledger,
+                run_ledger=self.run_ledger,
                 plan=self.plan,
                 adapters=adapters,
                 scheduler=scheduler,
@@ -224,16 +222,16 @@ class PrivacyEngine:
         members = members_of(dataset=dataset, units=units, plan=self.plan)
         refuse_private_examples_in_the_start(self._model, dataset)
         refuse_joined_texts(dataset=dataset, collate=collate, model=self._model)
-        self._run_ledger.open(fixed_seed=self._secret.fixed_seed)
-        earlier = self._trained_before and not self._run_ledger.steps_charged
+        self.run_ledger.open(fixed_seed=self._secret.fixed_seed)
+        earlier = self._trained_before and not self.run_ledger.steps_charged
         for subject, text in starting_notes(self._model, trained=earlier):
-            self._run_ledger.note(subject=subject, text=text)
-        if self._run_ledger.steps_charged >= self.plan.steps and not self._resumed:
+            self.run_ledger.note(subject=subject, text=text)
+        if self.run_ledger.steps_charged >= self.plan.steps and not self._resumed:
             raise BudgetExhausted(
-                f"{self._run_ledger.path} already holds all {self.plan.steps} steps of the plan; "
+                f"{self.run_ledger.path} already holds all {self.plan.steps} steps of the plan; "
                 "start a new run, whose budget adds to this one's"
             )
-        if self._resumption is not None and self._run_ledger.steps_charged == 0:
+        if self._resumption is not None and self.run_ledger.steps_charged == 0:
             self._resumption.save(0)
         batches = MicroBatches(
             dataset=dataset,
@@ -242,7 +240,7 @@ class PrivacyEngine:
                 collate,
                 self._secret,
                 rank=self.accelerator.process_index,
-                begun=self._run_ledger.steps_charged,
+                begun=self.run_ledger.steps_charged,
             ),
             accelerator=self.accelerator,
             dropout=self._dropout,
@@ -268,7 +266,7 @@ class PrivacyEngine:
             secret=self._secret,
         )
         try:
-            for index in range(self._run_ledger.steps_charged, self.plan.steps):
+            for index in range(self.run_ledger.steps_charged, self.plan.steps):
                 self._release.draw_ahead(index)
                 drawn = batches.of_this_rank(sampler.draw(step=index))
                 total = self._zero_sum()
@@ -302,23 +300,23 @@ class PrivacyEngine:
         """
         if self._resumption is None:
             raise ConfigurationError("to resume, give the engine its folder of checkpoints")
-        self._run_ledger.require_started()
-        self._run_ledger.open(fixed_seed=self._secret.fixed_seed)
+        self.run_ledger.require_started()
+        self.run_ledger.open(fixed_seed=self._secret.fixed_seed)
         self._resumption.restore()
-        self._resumption.save(self._run_ledger.steps_charged)
+        self._resumption.save(self.run_ledger.steps_charged)
         self._resumed = True
-        return self._run_ledger.steps_charged
+        return self.run_ledger.steps_charged
 
     def checkpoint(self) -> None:
         """Keep where the run stands; call it between two steps, after the scheduler's."""
         if self._resumption is None:
             raise ConfigurationError("to keep checkpoints, give the engine a folder for them")
-        self._resumption.save(self._run_ledger.steps_charged)
+        self._resumption.save(self.run_ledger.steps_charged)
 
     def note(self, *, subject: str, text: str) -> None:
         """Write into the ledger, and so into the statement, a fact that qualifies the guarantee."""
-        self._run_ledger.open(fixed_seed=self._secret.fixed_seed)
-        self._run_ledger.note(subject=subject, text=text)
+        self.run_ledger.open(fixed_seed=self._secret.fixed_seed)
+        self.run_ledger.note(subject=subject, text=text)
 
     def whole_adapters(self) -> AbstractContextManager[None]:
         """While it lasts, adapters are whole on every rank, to be saved; all ranks must enter."""
@@ -332,21 +330,21 @@ class PrivacyEngine:
     def guarantee(self, *, delta: float | None = None) -> Guarantee:
         """(ε, δ) of what was charged, at the plan's δ, with what voids or qualifies it."""
         spent = self.plan.guarantee(steps=self.steps_charged, delta=delta)
-        return spent.noted(self._run_ledger.notes)
+        return spent.noted(self.run_ledger.notes)
 
     @property
     def steps_charged(self) -> int:
         """How many logical steps the ledger holds."""
-        return self._run_ledger.steps_charged
+        return self.run_ledger.steps_charged
 
     @property
     def ledger(self) -> Path:
         """The file of what was charged."""
-        return self._run_ledger.path
+        return self.run_ledger.path
 
     def close(self) -> None:
         """Close the ledger; the next run may open it."""
-        self._run_ledger.close()
+        self.run_ledger.close()
 
     def _choose_strategy(self) -> None:
         """Materialize or ghost; both are exact, so only speed and memory depend on it."""

@@ -116,7 +116,7 @@ BOOKS_BUGS = (
         (
             Patch(
                 "dpacc.step.engine",
-                "self._trained_before and not self._run_ledger.steps_charged",
+                "self._trained_before and not self.run_ledger.steps_charged",
                 "is_trained(self._model)",
             ),
         ),

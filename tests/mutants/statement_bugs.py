@@ -30,7 +30,7 @@ STATEMENT_BUGS = (
     Bug(
         "engine forgets notes",
         "engine.guarantee() states ε without what the ledger notes",
-        (Patch("dpacc.step.engine", "return spent.noted(self._run_ledger.notes)", "return spent"),),
+        (Patch("dpacc.step.engine", "return spent.noted(self.run_ledger.notes)", "return spent"),),
         (f"{_EVERYWHERE}::test_objects_and_files_carry_it[void-rows of a table]",),
     ),
     Bug(

@@ -24,7 +24,7 @@ from dpacc.federated.secure_sum.messages import (
     SHARES,
     TRAIN,
     ClientSide,
-    Participant,
+    Party,
     Payload,
     ProtectedNumbers,
     Request,
@@ -114,17 +114,17 @@ def unpacked(numbers: ProtectedNumbers) -> list[bytes]:
     return boxes
 
 
-def take_part(asked: Request, participant: Participant) -> Payload:
+def take_part(asked: Request, party: Party) -> Payload:
     """Say that this client is there; it may be chosen to hold the key."""
     del asked
     library()
-    participant.then(SHARES)
+    party.then(SHARES)
     return {}
 
 
-def make_key(asked: Request, participant: Participant) -> Payload:
+def make_key(asked: Request, party: Party) -> Payload:
     """As the key-holder: a fresh key, of which only the public half leaves."""
-    participant.turn(SHARES, asked)
+    party.turn(SHARES, asked)
     tenseal = library()
     context = tenseal.context(
         tenseal.SCHEME_TYPE.CKKS,
@@ -132,55 +132,55 @@ def make_key(asked: Request, participant: Participant) -> Payload:
         coeff_mod_bit_sizes=list(_MODULUS_BITS),
     )
     context.global_scale = _SCALE
-    participant.state["secret-context"] = _bytes_of(context, secret=True)
-    participant.then(TRAIN)
+    party.state["secret-context"] = _bytes_of(context, secret=True)
+    party.then(TRAIN)
     return {"public": _bytes_of(context, secret=False)}
 
 
-def take_public_key(asked: Request, participant: Participant) -> None:
+def take_public_key(asked: Request, party: Party) -> None:
     """Keep the key under which this client's numbers will leave.
 
     Raises:
         RequestRefused: the server sent none.
     """
-    if "secret-context" not in participant.state:
-        participant.then(TRAIN)
-    participant.turn(TRAIN, asked)
+    if "secret-context" not in party.state:
+        party.then(TRAIN)
+    party.turn(TRAIN, asked)
     public = asked.get("public")
     if not isinstance(public, bytes) or library().context_from(public).is_private():
         raise RequestRefused("the server's secure sum lacks a public key")
-    participant.state["public"] = public
+    party.state["public"] = public
 
 
-def protected(whole: Integers, asked: Request, participant: Participant) -> ProtectedNumbers:
+def protected(whole: Integers, asked: Request, party: Party) -> ProtectedNumbers:
     """The numbers, encrypted."""
     del asked
-    boxes = encrypted(whole, public=cast(bytes, participant.state["public"]))
-    if "secret-context" in participant.state:
-        participant.then(OPEN)
+    boxes = encrypted(whole, public=cast(bytes, party.state["public"]))
+    if "secret-context" in party.state:
+        party.then(OPEN)
     else:
-        participant.forget()
+        party.forget()
     return packed(boxes)
 
 
-def open_sum(asked: Request, participant: Participant) -> Payload:
+def open_sum(asked: Request, party: Party) -> Payload:
     """As the key-holder: decrypt one total, once, and forget the key.
 
     Raises:
         RequestRefused: it is no sum of whole numbers, or one of too few clients.
     """
-    participant.turn(OPEN, asked)
-    context = library().context_from(cast(bytes, participant.state["secret-context"]))
-    participant.forget()
+    party.turn(OPEN, asked)
+    context = library().context_from(cast(bytes, party.state["secret-context"]))
+    party.forget()
     boxes = several(asked, "ciphertexts", bytes)
     exact = np.concatenate([library().ckks_vector_from(context, b).decrypt() for b in boxes])
     whole = np.rint(exact)
     if np.abs(exact - whole).max() > 0.25:
         raise RequestRefused("what the server sent decrypts to no sum of whole numbers")
-    if whole[-1] < participant.settings.fewest:
+    if whole[-1] < party.settings.fewest:
         raise RequestRefused(
             f"the server's sum is one of {whole[-1]:.0f} clients; it opens for "
-            f"{participant.settings.fewest} or more"
+            f"{party.settings.fewest} or more"
         )
     return {"numbers": whole[:-1].astype("<i8").tobytes(), "clients": str(int(whole[-1]))}
 

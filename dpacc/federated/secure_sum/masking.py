@@ -29,7 +29,7 @@ from dpacc.federated.secure_sum.messages import (
     SHARES,
     TRAIN,
     ClientSide,
-    Participant,
+    Party,
     Payload,
     Request,
     paired,
@@ -74,40 +74,38 @@ def add_pair_mask(total: Residues, drawn: Residues, *, node: str, peer: str) -> 
         total -= drawn
 
 
-def offer_keys(asked: Request, participant: Participant) -> Payload:
+def offer_keys(asked: Request, party: Party) -> Payload:
     """Two public keys: one for masks, one under which shares travel."""
     del asked
     masks, seals = new_key(), new_key()
-    participant.state.update({"mask-private": masks, "seal-private": seals})
-    participant.then(SHARES if participant.settings.protocol == "secagg" else TRAIN)
+    party.state.update({"mask-private": masks, "seal-private": seals})
+    party.then(SHARES if party.settings.protocol == "secagg" else TRAIN)
     return {"mask-key": public_key(masks), "seal-key": public_key(seals)}
 
 
-def hand_out_shares(asked: Request, participant: Participant) -> Payload:
+def hand_out_shares(asked: Request, party: Party) -> Payload:
     """For every other client, sealed: a share of the own seed and one of the masks' key.
 
     Raises:
         RequestRefused: too few or too many clients, or keys that do not fit.
     """
-    participant.turn(SHARES, asked)
-    nodes = _take_roster(asked, participant)
+    party.turn(SHARES, asked)
+    nodes = _take_roster(asked, party)
     seed, count = new_key(), len(nodes)
-    of_seed = shares(seed, threshold=participant.settings.fewest, count=count)
-    of_key = shares(
-        _kept(participant, "mask-private"), threshold=participant.settings.fewest, count=count
-    )
+    of_seed = shares(seed, threshold=party.settings.fewest, count=count)
+    of_key = shares(_kept(party, "mask-private"), threshold=party.settings.fewest, count=count)
     boxes = {
         peer: sealed(
             one + two,
-            key=_seal_key(participant, peer),
-            about=_about(participant, participant.node, peer),
+            key=_seal_key(party, peer),
+            about=_about(party, party.node, peer),
         )
         for peer, one, two in zip(nodes, of_seed, of_key, strict=True)
-        if peer != participant.node
+        if peer != party.node
     }
-    own = nodes.index(participant.node)
-    participant.state.update({"seed": seed, "own-share": of_seed[own] + of_key[own]})
-    participant.then(TRAIN)
+    own = nodes.index(party.node)
+    party.state.update({"seed": seed, "own-share": of_seed[own] + of_key[own]})
+    party.then(TRAIN)
     return {
         "nodes": list(boxes),
         "sealed": list(boxes.values()),
@@ -115,108 +113,103 @@ def hand_out_shares(asked: Request, participant: Participant) -> Payload:
     }
 
 
-def take_shares(asked: Request, participant: Participant) -> None:
+def take_shares(asked: Request, party: Party) -> None:
     """Keep the shares of all that handed theirs out, before anything is trained.
 
     Raises:
         RequestRefused: they are too few, or a share is not what its owner sealed for this client.
     """
-    participant.turn(TRAIN, asked)
+    party.turn(TRAIN, asked)
     boxes = paired(asked, "sources", "sealed")
-    if not set(boxes) <= set(_roster(participant)) - {participant.node}:
+    if not set(boxes) <= set(_roster(party)) - {party.node}:
         raise RequestRefused("the server forwards shares of clients that it did not name before")
-    _require_enough(participant, len(boxes) + 1)
-    held = {participant.node: _kept(participant, "own-share")}
+    _require_enough(party, len(boxes) + 1)
+    held = {party.node: _kept(party, "own-share")}
     try:
         for peer, box in boxes.items():
-            about = _about(participant, peer, participant.node)
-            held[peer] = unsealed(box, key=_seal_key(participant, peer), about=about)
+            about = _about(party, peer, party.node)
+            held[peer] = unsealed(box, key=_seal_key(party, peer), about=about)
     except SharesDisagree as error:
         raise RequestRefused(str(error)) from error
-    participant.state.update({"present": list(held), "held": list(held.values())})
+    party.state.update({"present": list(held), "held": list(held.values())})
 
 
-def masked(whole: Integers, asked: Request, participant: Participant) -> Residues:
+def masked(whole: Integers, asked: Request, party: Party) -> Residues:
     """The numbers under every mask."""
     del asked
-    total = residues(whole, words=participant.words)
-    present = cast(list[str], participant.state["present"])
-    for peer in set(present) - {participant.node}:
+    total = residues(whole, words=party.words)
+    present = cast(list[str], party.state["present"])
+    for peer in set(present) - {party.node}:
         drawn = pair_mask(
-            private=_kept(participant, "mask-private"),
-            public=_roster(participant)[peer],
-            session=participant.session,
-            pair={participant.node, peer},
+            private=_kept(party, "mask-private"),
+            public=_roster(party)[peer],
+            session=party.session,
+            pair={party.node, peer},
             count=len(total),
-            words=participant.words,
+            words=party.words,
         )
-        add_pair_mask(total, drawn, node=participant.node, peer=peer)
-    if participant.settings.protocol == "pairwise":
-        participant.forget()
+        add_pair_mask(total, drawn, node=party.node, peer=peer)
+    if party.settings.protocol == "pairwise":
+        party.forget()
         return total
-    seed = _kept(participant, "seed")
-    total += self_mask(
-        seed=seed, session=participant.session, count=len(total), words=participant.words
-    )
-    participant.then(OPEN)
+    seed = _kept(party, "seed")
+    total += self_mask(seed=seed, session=party.session, count=len(total), words=party.words)
+    party.then(OPEN)
     return total
 
 
-def give_shares(asked: Request, participant: Participant) -> Payload:
+def give_shares(asked: Request, party: Party) -> Payload:
     """Of each client one share: of its seed if its numbers arrived, of its key if they did not.
 
     Raises:
         RequestRefused: a client is on both lists, or none, or too few numbers arrived. Nothing is
             given, then or later.
     """
-    participant.turn(OPEN, asked)
-    present = cast(list[str], participant.state["present"])
-    held = dict(zip(present, cast(list[bytes], participant.state["held"]), strict=True))
-    participant.forget()
+    party.turn(OPEN, asked)
+    present = cast(list[str], party.state["present"])
+    held = dict(zip(present, cast(list[bytes], party.state["held"]), strict=True))
+    party.forget()
     arrived, dropped = several(asked, "arrived", str), several(asked, "dropped", str)
     if len({*arrived, *dropped}) != len(arrived) + len(dropped):
         raise RequestRefused(
             "the server asks for both secrets of a client, which together unmask its update"
         )
-    if {*arrived, *dropped} != set(held) or participant.node not in arrived:
+    if {*arrived, *dropped} != set(held) or party.node not in arrived:
         raise RequestRefused("the server's list of survivors is not one of this sum's clients")
-    _require_enough(participant, len(arrived))
+    _require_enough(party, len(arrived))
     half = {node: len(box) // 2 for node, box in held.items()}
     given = {node: held[node][: half[node]] for node in arrived}
     given |= {node: held[node][half[node] :] for node in dropped}
     return {"nodes": list(given), "shares": list(given.values())}
 
 
-def take_pairs(asked: Request, participant: Participant) -> None:
+def take_pairs(asked: Request, party: Party) -> None:
     """Keep everybody's keys; without shares, all must take part.
 
     Raises:
         RequestRefused: somebody is missing, or keys do not fit.
     """
-    participant.turn(TRAIN, asked)
-    participant.state["present"] = _take_roster(asked, participant)
+    party.turn(TRAIN, asked)
+    party.state["present"] = _take_roster(asked, party)
 
 
-def _take_roster(asked: Request, participant: Participant) -> list[str]:
+def _take_roster(asked: Request, party: Party) -> list[str]:
     """All clients that offered keys, which are as many as agreed, and all different."""
     masks, seals = paired(asked, "nodes", "mask-keys"), paired(asked, "nodes", "seal-keys")
     keys = [*masks.values(), *seals.values()]
     own = (
-        public_key(_kept(participant, "mask-private")),
-        public_key(_kept(participant, "seal-private")),
+        public_key(_kept(party, "mask-private")),
+        public_key(_kept(party, "seal-private")),
     )
-    if (
-        len(set(keys)) != len(keys)
-        or (masks.get(participant.node), seals.get(participant.node)) != own
-    ):
+    if len(set(keys)) != len(keys) or (masks.get(party.node), seals.get(party.node)) != own:
         raise RequestRefused("the server's list of keys repeats one, or lacks this client's own")
-    if len(masks) > participant.settings.clients:
+    if len(masks) > party.settings.clients:
         raise RequestRefused(
-            f"the server names {len(masks)} clients; this sum is for {participant.settings.clients}"
+            f"the server names {len(masks)} clients; this sum is for {party.settings.clients}"
         )
-    _require_enough(participant, len(masks))
+    _require_enough(party, len(masks))
     nodes = sorted(masks)
-    participant.state.update(
+    party.state.update(
         {
             "nodes": nodes,
             "mask-keys": [masks[node] for node in nodes],
@@ -226,36 +219,35 @@ def _take_roster(asked: Request, participant: Participant) -> list[str]:
     return nodes
 
 
-def _require_enough(participant: Participant, count: int) -> None:
-    if count < participant.settings.fewest:
+def _require_enough(party: Party, count: int) -> None:
+    if count < party.settings.fewest:
         raise RequestRefused(
-            f"{count} clients are left of a secure sum that needs "
-            f"{participant.settings.fewest} or more"
+            f"{count} clients are left of a secure sum that needs {party.settings.fewest} or more"
         )
 
 
-def _roster(participant: Participant, keys: str = "mask-keys") -> dict[str, bytes]:
-    nodes = cast(list[str], participant.state["nodes"])
-    return dict(zip(nodes, cast(list[bytes], participant.state[keys]), strict=True))
+def _roster(party: Party, keys: str = "mask-keys") -> dict[str, bytes]:
+    nodes = cast(list[str], party.state["nodes"])
+    return dict(zip(nodes, cast(list[bytes], party.state[keys]), strict=True))
 
 
-def _seal_key(participant: Participant, peer: str) -> bytes:
+def _seal_key(party: Party, peer: str) -> bytes:
     try:
         return agreed_key(
-            private=_kept(participant, "seal-private"),
-            public=_roster(participant, "seal-keys")[peer],
-            purpose="/".join(["seal", participant.session, *sorted({participant.node, peer})]),
+            private=_kept(party, "seal-private"),
+            public=_roster(party, "seal-keys")[peer],
+            purpose="/".join(["seal", party.session, *sorted({party.node, peer})]),
         )
     except ValueError as error:
         raise RequestRefused(f"the key of client {peer} is none") from error
 
 
-def _about(participant: Participant, source: str, destination: str) -> str:
-    return "/".join([participant.session, source, destination])
+def _about(party: Party, source: str, destination: str) -> str:
+    return "/".join([party.session, source, destination])
 
 
-def _kept(participant: Participant, name: str) -> bytes:
-    return cast(bytes, participant.state[name])
+def _kept(party: Party, name: str) -> bytes:
+    return cast(bytes, party.state[name])
 
 
 SECAGG = ClientSide(

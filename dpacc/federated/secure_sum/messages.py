@@ -31,7 +31,7 @@ ProtectedNumbers: TypeAlias = Residues | npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Participant:
+class Party:
     """One client's place in one sum.
 
     Args:
@@ -72,7 +72,7 @@ class Participant:
         self.state.clear()
 
 
-Handler: TypeAlias = Callable[[Request, Participant], Payload]
+Handler: TypeAlias = Callable[[Request, Party], Payload]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,8 @@ class ClientSide:
     """
 
     queries: Mapping[str, Handler]
-    require: Callable[[Request, Participant], None]
-    protect: Callable[[Integers, Request, Participant], ProtectedNumbers]
+    require: Callable[[Request, Party], None]
+    protect: Callable[[Integers, Request, Party], ProtectedNumbers]
 
 
 _Item = TypeVar("_Item", str, bytes)

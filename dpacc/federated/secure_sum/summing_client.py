@@ -22,7 +22,7 @@ from dpacc.federated.secure_sum.messages import (
     OPEN,
     RECORD,
     SHARES,
-    Participant,
+    Party,
     Request,
     text,
 )
@@ -153,19 +153,19 @@ class SecureClient:
             query = self._side.queries.get(stage)
             if query is None:
                 raise RequestRefused(f"protocol={self._settings.protocol!r} knows no {stage!r}")
-            told = query(_asked(message), self._participant(context))
+            told = query(_asked(message), self._party(context))
             return Message(RecordDict({RECORD: ConfigRecord(told)}), reply_to=message)
 
         return answer
 
     def _train(self, message: Message, context: Context) -> Message:
         """Train, and let nothing leave but protected numbers, what the books say, and a name."""
-        asked, participant = _asked(message), self._participant(context)
+        asked, party = _asked(message), self._party(context)
         level = "example" if self._noise is None else "client"
         if message.content.config_records["config"]["privacy"] != level:
             raise RequestRefused(f"this client takes part in {level}-level federations alone")
         summands = self._summands(message)
-        self._side.require(asked, participant)
+        self._side.require(asked, party)
         packing = summands.packing
         if self._noise is None:
             self._rounds.refuse_second(packing.run, packing.number)
@@ -175,7 +175,7 @@ class SecureClient:
         if reply.has_error():
             return reply
         whole = self._whole(_moved(message, reply), summands)
-        sent = self._side.protect(whole, asked, replace(participant, words=summands.words))
+        sent = self._side.protect(whole, asked, replace(party, words=summands.words))
         if self._noise is None:  # else every sum holds noise, and a charge, of its own
             self._rounds.keep(packing.run, packing.number)
         kept = {name: r for name, r in reply.content.items() if name in ("config", "metrics")}
@@ -200,11 +200,11 @@ class SecureClient:
         except OutOfRange as error:  # of an update that holds its noise already
             raise RequestRefused(str(error)) from error
 
-    def _participant(self, context: Context) -> Participant:
+    def _party(self, context: Context) -> Party:
         state = context.state.config_records.get(RECORD)
         if state is None:
             raise RequestRefused("the server never began a secure sum with this client")
-        return Participant(node=str(context.node_id), settings=self._settings, state=state)
+        return Party(node=str(context.node_id), settings=self._settings, state=state)
 
 
 class OwnShare:

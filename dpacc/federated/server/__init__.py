@@ -1,6 +1,7 @@
 """What asks, adds up and remembers: the federation's server on Flower.
 
-Read `federated_server`, then `strategy`, of which `fedask_strategy` and `secure_sum_strategy` are
-kinds, `history` and `kept_state`; `in_process_grid` carries messages without a network, `held_out`
-measures and `utility_chart` draws. Offers `FederatedServer` and `History`.
+Read `federated_server` with its `round_settings`, then `strategy`, of which `fedask_strategy` and
+`secure_sum_strategy` are kinds, `history` and `kept_state`; `in_process_grid` carries messages
+without a network, `held_out` measures and `utility_chart` draws. Offers `FederatedServer` and
+`History`.
 """

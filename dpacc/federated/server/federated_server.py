@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from dpacc.federated.server.fedask_strategy import require_sketchable, strategy_
 from dpacc.federated.server.history import History, RoundReport
 from dpacc.federated.server.in_process_grid import LocalGrid
 from dpacc.federated.server.kept_state import KeptState, State
+from dpacc.federated.server.round_settings import Measure, RoundSettings
 from dpacc.federated.server.secure_sum_strategy import SecureFederatedLoRA
 from dpacc.federated.server.strategy import FederatedLoRA
 from dpacc.federated.settings import LoraSettings, PrivacyBudget, Task
@@ -38,8 +40,6 @@ from dpacc.federated.updates.compression import Compression
 from dpacc.federated.updates.layout import Arrays, flat, layout_hash, load_arrays, to_record
 from dpacc.federated.updates.packing import require_packable
 from dpacc.recipe.models import add_lora, load_base
-
-Measure = Callable[[nn.Module], Mapping[str, float]]
 
 
 class FederatedServer:
@@ -147,16 +147,17 @@ class FederatedServer:
             )
         for client in clients:
             client.require_readable()
-        app = self.app(
+        settings = RoundSettings(
             aggregation=aggregation,
             client_sampling_rate=client_sampling_rate,
             local_epochs=local_epochs,
             defence=defence,
             measure=measure,
+            on_round=on_round,
             compression=compression,
             sketch_size=sketch_size,
-            on_round=on_round,
         )
+        app = self._app(settings)
         grid = LocalGrid({node: client.app for node, client in enumerate(clients, start=1)})
         context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
         with _quiet_flower():
@@ -191,75 +192,61 @@ class FederatedServer:
             round_timeout: seconds after which a round goes on without who has not answered.
             connect_timeout: seconds that clients have to connect in, before the first round.
         """
-        if not 0 < client_sampling_rate <= 1:
-            raise ConfigurationError(
-                f"client_sampling_rate={client_sampling_rate} must lie above 0 and be at most 1"
-            )
-        rule, first = aggregation_named(aggregation, model=self.model)
-        require_packable(compression, aggregation=aggregation, secure=self._secure_sum is not None)
-        if aggregation == "fedask" and sketch_size is None:
-            sketch_size = self._num_clients * self._lora.rank
-        require_sketchable(sketch_size, aggregation=aggregation, defended=defence is not None)
-        strategy_of = strategy_for(
-            sketch_size, model=self.model, drawn=first, seconds=round_timeout
-        )
-        if self._secure_sum is not None:
-            require_summable(
-                settings=self._secure_sum,
-                clients=self._num_clients,
+        return self._app(
+            RoundSettings(
                 aggregation=aggregation,
-                defended=defence is not None,
-                sampled=client_sampling_rate < 1,
-                client_level=self._client_privacy is not None,
-                compressed=compression is not None,
+                client_sampling_rate=client_sampling_rate,
+                local_epochs=local_epochs,
+                defence=defence,
+                measure=measure,
+                on_round=on_round,
+                compression=compression,
+                sketch_size=sketch_size,
+                round_timeout=round_timeout,
+                connect_timeout=connect_timeout,
             )
-        elif self._client_privacy is not None:
-            require_central(aggregation=aggregation, defended=defence is not None)
-        if defence is not None:
-            require_fitting(defence, aggregation=aggregation, clients=self._num_clients)
-            rule = defended(defence, rule)
+        )
+
+    @property
+    def history(self) -> History:
+        """All rounds so far."""
+        return self._history
+
+    def _app(self, settings: RoundSettings) -> ServerApp:
+        rule, first = aggregation_named(settings.aggregation, model=self.model)
+        if settings.aggregation == "fedask" and settings.sketch_size is None:
+            settings = replace(settings, sketch_size=self._num_clients * self._lora.rank)
+        self._require_consistent(settings)
+        if settings.defence is not None:
+            rule = defended(settings.defence, rule)
+        strategy_of = strategy_for(
+            settings.sketch_size, model=self.model, drawn=first, seconds=settings.round_timeout
+        )
         self._base = CorrectedBase(self.model)
         app = ServerApp()
 
         @app.main()
         def main(grid: Grid, context: Context) -> None:
             del context
-            arrays = self._restore(aggregation, first)
-            if not self._history.rounds:
-                self._history.start_quality = self._measured(measure, arrays)
-                self._save(arrays, self._history, aggregation)
-            noise = self._noise(client_sampling_rate, arrays)
+            arrays = self._begin(settings, first)
+            noise = self._noise(settings.client_sampling_rate, arrays)
             strategy = (self._secured(noise) or strategy_of)(
                 start=arrays,
                 aggregation=noise if isinstance(noise, CentralNoise) else rule,
                 budget=self._budget,
                 clients=self._num_clients,
-                sampling_rate=client_sampling_rate,
+                sampling_rate=settings.client_sampling_rate,
                 history=self._history,
-                connect_timeout=connect_timeout,
-                measure=lambda now: self._measured(measure, now),
-                after_round=lambda now, history: self._after_round(
-                    now, history, aggregation, noise, on_round
-                ),
-            )
-            config = ConfigRecord(
-                {
-                    "run": self._run,
-                    "layout": layout_hash(self.model),
-                    "rounds": self._rounds,
-                    "local-epochs": float(local_epochs),
-                    "corrected": aggregation in CORRECTING,
-                    "privacy": "example" if noise is None else "client",
-                    **({} if compression is None else {"compression": compression.words}),
-                    **({} if sketch_size is None else {SKETCH: sketch_size}),
-                }
+                connect_timeout=settings.connect_timeout,
+                measure=partial(self._measured, settings.measure),
+                after_round=partial(self._after_round, settings, noise),
             )
             strategy.start(
                 grid=grid,
                 initial_arrays=to_record(arrays),
                 num_rounds=self._rounds - len(self._history.rounds),
-                timeout=round_timeout,
-                train_config=config,
+                timeout=settings.round_timeout,
+                train_config=self._asked(settings),
             )
             self._load(strategy.arrays)
             if noise is not None:
@@ -267,10 +254,52 @@ class FederatedServer:
 
         return app
 
-    @property
-    def history(self) -> History:
-        """All rounds so far."""
-        return self._history
+    def _require_consistent(self, settings: RoundSettings) -> None:
+        """Refuse what this federation's other settings contradict."""
+        named = settings.aggregation
+        is_defended = settings.defence is not None
+        require_packable(
+            settings.compression, aggregation=named, secure=self._secure_sum is not None
+        )
+        require_sketchable(settings.sketch_size, aggregation=named, defended=is_defended)
+        if self._secure_sum is not None:
+            require_summable(
+                settings=self._secure_sum,
+                clients=self._num_clients,
+                aggregation=named,
+                defended=is_defended,
+                sampled=settings.client_sampling_rate < 1,
+                client_level=self._client_privacy is not None,
+                compressed=settings.compression is not None,
+            )
+        elif self._client_privacy is not None:
+            require_central(aggregation=named, defended=is_defended)
+        if settings.defence is not None:
+            require_fitting(settings.defence, aggregation=named, clients=self._num_clients)
+
+    def _begin(self, settings: RoundSettings, first: Arrays) -> Arrays:
+        """The adapter to go on from, measured and kept if the run begins with it."""
+        arrays = self._restore(settings.aggregation, first)
+        if not self._history.rounds:
+            self._history.start_quality = self._measured(settings.measure, arrays)
+            self._save(arrays, self._history, settings.aggregation)
+        return arrays
+
+    def _asked(self, settings: RoundSettings) -> ConfigRecord:
+        """What every client is told of each round."""
+        compression, sketch_size = settings.compression, settings.sketch_size
+        return ConfigRecord(
+            {
+                "run": self._run,
+                "layout": layout_hash(self.model),
+                "rounds": self._rounds,
+                "local-epochs": float(settings.local_epochs),
+                "corrected": settings.aggregation in CORRECTING,
+                "privacy": "example" if self._client_privacy is None else "client",
+                **({} if compression is None else {"compression": compression.words}),
+                **({} if sketch_size is None else {SKETCH: sketch_size}),
+            }
+        )
 
     def _noise(
         self, sampling_rate: float, arrays: Arrays
@@ -308,17 +337,16 @@ class FederatedServer:
 
     def _after_round(
         self,
+        settings: RoundSettings,
+        noise: CentralNoise | SharedNoiseLedger | None,
         arrays: Arrays,
         history: History,
-        aggregation: str,
-        noise: CentralNoise | SharedNoiseLedger | None,
-        on_round: Callable[[RoundReport], None] | None,
     ) -> None:
         if noise is not None:
             history.client_level = noise.federation()
-        self._save(arrays, history, aggregation)
-        if on_round is not None:
-            on_round(history.rounds[-1])
+        self._save(arrays, history, settings.aggregation)
+        if settings.on_round is not None:
+            settings.on_round(history.rounds[-1])
 
     def _load(self, arrays: Arrays) -> None:
         load_arrays(self.model, arrays)

@@ -130,7 +130,7 @@ def train_until_gone(folder: Path, loss: Loss) -> None:
             (folder / "gone").write_text(str(time.monotonic()))
             os.kill(os.getpid(), loss.signal)
 
-    write, update = engine._run_ledger._write, engine._backend.update
+    write, update = engine.run_ledger._write, engine._backend.update
 
     def write_and_be_gone(index: int) -> None:
         write(index)
@@ -140,7 +140,7 @@ def train_until_gone(folder: Path, loss: Loss) -> None:
         be_gone("before its update", step.index)
         update(*arguments)
 
-    engine._run_ledger._write = write_and_be_gone  # type: ignore[method-assign]
+    engine.run_ledger._write = write_and_be_gone  # type: ignore[method-assign]
     engine._backend.update = be_gone_and_update  # type: ignore[method-assign]
     for step in engine.steps(examples(LENGTHS), collate):
         for batch in step:

@@ -70,7 +70,7 @@ def test_a_ledger_that_cannot_be_written_stops_the_step(
     def fail(index: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(engine._run_ledger, "_write", fail)
+    monkeypatch.setattr(engine.run_ledger, "_write", fail)
     step = next(engine.steps(examples(LENGTHS), collate))
     for batch in step:
         step.backward(causal_lm_losses(model, batch))

@@ -91,7 +91,7 @@ def failed_charge(folder: Path, accelerator: Accelerator) -> str:
     def fail(index: int) -> None:
         raise OSError("disk full")
 
-    engine._run_ledger._write = fail  # type: ignore[method-assign]
+    engine.run_ledger._write = fail  # type: ignore[method-assign]
     step = next(engine.steps(examples([6]), collate))
     for batch in step:
         step.backward(causal_lm_losses(engine._model, batch))

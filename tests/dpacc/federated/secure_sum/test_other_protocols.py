@@ -15,7 +15,7 @@ from flwr.proto.message_pb2 import Context as ProtoContext
 from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum import homomorphic
 from dpacc.federated.secure_sum.fixed_point import FixedPoint
-from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Participant
+from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Party
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.secure_sum.summing_client import SecureClient
 from tests.dpacc.federated.secure_sum.sums import STAGES, Federation, Fixed, updates
@@ -92,23 +92,21 @@ def test_homomorphic_sums_stay_shut(stage: str, gone: list[int]) -> None:
 def test_the_key_holder_opens_one_sum_of_enough_clients() -> None:
     """Two clients' numbers where three are needed: refused; and after that the key is gone."""
     pytest.importorskip("tenseal")
-    participant = Participant(
-        node="1", settings=CKKS, state=ConfigRecord({"session": "s", "next": ""})
-    )
+    party = Party(node="1", settings=CKKS, state=ConfigRecord({"session": "s", "next": ""}))
     side = homomorphic.CKKS
-    side.queries[KEYS]({"session": "s"}, participant)
-    public = side.queries[SHARES]({"session": "s"}, participant)["public"]
+    side.queries[KEYS]({"session": "s"}, party)
+    public = side.queries[SHARES]({"session": "s"}, party)["public"]
     assert isinstance(public, bytes)
     box = homomorphic.encrypted(np.arange(5), public=public)
     told = {"session": "s", "public": public}
-    side.require(told, participant)
-    side.protect(np.arange(5), told, participant)
+    side.require(told, party)
+    side.protect(np.arange(5), told, party)
     two = homomorphic.EncryptedTotal(public=public)
     two.add(box)
     two.add(box)
     with pytest.raises(RequestRefused, match="one of 2 clients; it opens for 3"):
-        side.queries[OPEN]({"session": "s", "ciphertexts": two.boxes()}, participant)
-    assert not list(participant.state)
+        side.queries[OPEN]({"session": "s", "ciphertexts": two.boxes()}, party)
+    assert not list(party.state)
 
 
 def test_ciphertexts_that_do_not_fit_are_left_out() -> None:
@@ -119,9 +117,9 @@ def test_ciphertexts_that_do_not_fit_are_left_out() -> None:
     honest = homomorphic.CKKS.protect
     bad = iter([b"no ciphertext"])
 
-    def protect(whole: Any, asked: Any, participant: Participant) -> Any:
-        wire = honest(whole, asked, participant)
-        return homomorphic.packed([next(bad)]) if participant.node == "3" else wire
+    def protect(whole: Any, asked: Any, party: Party) -> Any:
+        wire = honest(whole, asked, party)
+        return homomorphic.packed([next(bad)]) if party.node == "3" else wire
 
     for each in federation.clients:
         each._side = replace(homomorphic.CKKS, protect=protect)

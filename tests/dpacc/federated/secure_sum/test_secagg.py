@@ -17,7 +17,7 @@ from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum.fixed_point import FixedPoint, residues, signed
 from dpacc.federated.secure_sum.keys import new_key, public_key
 from dpacc.federated.secure_sum.masking import SECAGG, pair_mask
-from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Participant, Payload
+from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Party, Payload
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import SharesDisagree, combined
 from tests.dpacc.federated.secure_sum.sums import STAGES, Federation, updates
@@ -88,34 +88,34 @@ def test_what_does_not_fit_is_not_sent() -> None:
 
 
 class Sum:
-    """Five participants whose server is the test."""
+    """Five parties whose server is the test."""
 
     def __init__(self, settings: SecureSum = FIVE) -> None:
-        self.participants = {
-            str(n): Participant(
+        self.parties = {
+            str(n): Party(
                 node=str(n),
                 settings=settings,
                 state=ConfigRecord({"session": "s", "next": ""}),
             )
             for n in range(1, settings.clients + 1)
         }
-        self.offers = {n: self.ask(n, KEYS, {}) for n in self.participants}
+        self.offers = {n: self.ask(n, KEYS, {}) for n in self.parties}
         self.roster = {
-            "nodes": list(self.participants),
-            "mask-keys": [self.offers[n]["mask-key"] for n in self.participants],
-            "seal-keys": [self.offers[n]["seal-key"] for n in self.participants],
+            "nodes": list(self.parties),
+            "mask-keys": [self.offers[n]["mask-key"] for n in self.parties],
+            "seal-keys": [self.offers[n]["seal-key"] for n in self.parties],
         }
 
     def ask(self, node: str, stage: str, told: Payload) -> Payload:
-        return SECAGG.queries[stage]({"session": "s", **told}, self.participants[node])
+        return SECAGG.queries[stage]({"session": "s", **told}, self.parties[node])
 
     def shared(self) -> Sum:
         """After shares have gone round, and every client has sent its numbers."""
-        self.handed = {n: self.ask(n, SHARES, self.roster) for n in self.participants}
-        for node, participant in self.participants.items():
+        self.handed = {n: self.ask(n, SHARES, self.roster) for n in self.parties}
+        for node, party in self.parties.items():
             told = {"session": "s", **self.forwarded(node)}
-            SECAGG.require(told, participant)
-            SECAGG.protect(np.zeros(3, dtype=np.int64), told, participant)
+            SECAGG.require(told, party)
+            SECAGG.protect(np.zeros(3, dtype=np.int64), told, party)
         return self
 
     def forwarded(self, node: str) -> Payload:
@@ -130,13 +130,13 @@ class Sum:
 def test_a_server_that_asks_for_both_secrets_gets_neither() -> None:
     """A client on both lists: refused, and an honest question afterwards finds nothing left."""
     everybody = Sum().shared()
-    nodes = list(everybody.participants)
+    nodes = list(everybody.parties)
     for node in nodes:
         with pytest.raises(RequestRefused, match="both secrets"):
             everybody.ask(node, OPEN, {"arrived": nodes, "dropped": ["2"]})
         with pytest.raises(RequestRefused, match="out of its order"):
             everybody.ask(node, OPEN, {"arrived": nodes, "dropped": []})
-        assert not list(everybody.participants[node].state)
+        assert not list(everybody.parties[node].state)
 
 
 def test_telling_clients_different_things_yields_one_secret_at_most() -> None:
@@ -159,7 +159,7 @@ def test_telling_clients_different_things_yields_one_secret_at_most() -> None:
 def test_fewer_shares_than_the_threshold_yield_no_secret() -> None:
     """Two of three needed shares combine to something else, or to nothing; three to the seed."""
     everybody = Sum().shared()
-    nodes = list(everybody.participants)
+    nodes = list(everybody.parties)
     given = [everybody.ask(n, OPEN, {"arrived": nodes, "dropped": []}) for n in nodes]
     shares = [dict(zip(g["nodes"], g["shares"], strict=True))["1"] for g in given]
     digest = everybody.handed["1"]["seed-digest"]
@@ -218,12 +218,12 @@ def test_shares_that_were_changed_or_sent_elsewhere_are_refused() -> None:
     ):
         everybody = Sum()
         everybody.handed = {
-            n: everybody.ask(n, SHARES, everybody.roster) for n in everybody.participants
+            n: everybody.ask(n, SHARES, everybody.roster) for n in everybody.parties
         }
         told = everybody.forwarded("1")
         told["sealed"] = change(told["sealed"])
         with pytest.raises(RequestRefused, match="changed on its way"):
-            SECAGG.require({"session": "s", **told}, everybody.participants["1"])
+            SECAGG.require({"session": "s", **told}, everybody.parties["1"])
 
 
 def test_each_stage_is_answered_once_and_in_order() -> None:

@@ -1,0 +1,56 @@
+"""How the rounds of a federation are run, as one object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from dpacc.errors import ConfigurationError
+from dpacc.federated.aggregation.averaging import AggregationName
+from dpacc.federated.aggregation.robust import Defence
+from dpacc.federated.server.history import RoundReport
+from dpacc.federated.updates.compression import Compression
+
+Measure = Callable[[nn.Module], Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundSettings:
+    """What [`FederatedServer.train`][dpacc.federated.server.federated_server.FederatedServer.train]
+    and `app` are told.
+
+    Args:
+        aggregation: how adapters become one.
+        client_sampling_rate: the chance with which each client is asked in a round.
+        local_epochs: a client's expected passes over its data in one round.
+        defence: what to do about hostile clients; by default nothing.
+        measure: what to measure of the model after each round.
+        on_round: is told of each round once its state is kept.
+        compression: of what clients send; by default none.
+        sketch_size: for "fedask", the rank of the mean that is caught for certain.
+        round_timeout: seconds after which a round goes on without who has not answered.
+        connect_timeout: seconds that clients have to connect in, before the first round.
+
+    Raises:
+        ConfigurationError: a chance that is none.
+    """
+
+    aggregation: AggregationName
+    client_sampling_rate: float
+    local_epochs: float
+    defence: Defence | None
+    measure: Measure | None
+    on_round: Callable[[RoundReport], None] | None
+    compression: Compression | None
+    sketch_size: int | None
+    round_timeout: float = 3600.0
+    connect_timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.client_sampling_rate <= 1:
+            raise ConfigurationError(
+                f"client_sampling_rate={self.client_sampling_rate} must lie above 0 and be at "
+                "most 1"
+            )
