@@ -30,7 +30,7 @@ def test_help_names_every_command(dpacc) -> None:
 def test_each_command_says_what_the_list_says() -> None:
     """The listed purpose, kept apart so that help loads nothing, is the command's own."""
     for name, purpose in COMMANDS.items():
-        command = getattr(import_module(f"dpacc.cli.{name}"), name)
+        command = getattr(import_module(f"dpacc.cli.commands.{name}"), name)
         assert command.short_help == purpose
 
 
@@ -85,7 +85,7 @@ def test_every_command_speaks_json() -> None:
 def _leaves() -> Iterator[click.Command]:
     """Every command that does something, those of groups included."""
     for name in COMMANDS:
-        command = getattr(import_module(f"dpacc.cli.{name}"), name)
+        command = getattr(import_module(f"dpacc.cli.commands.{name}"), name)
         if not isinstance(command, click.Group):
             yield command
             continue
