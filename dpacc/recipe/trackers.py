@@ -20,7 +20,12 @@ from accelerate.utils import is_tensorboard_available, is_trackio_available, is_
 from torch import Tensor
 
 from dpacc.errors import ConfigurationError
-from dpacc.recipe.public_times import date_trackers
+from dpacc.recipe.public_times import (
+    TRACKIO_QUIET,
+    WANDB_QUIET,
+    date_trackers,
+    refuse_remote_trackio,
+)
 
 _AVAILABLE = {
     "tensorboard": is_tensorboard_available,
@@ -30,10 +35,10 @@ _AVAILABLE = {
 
 
 def require_trackers(*, names: Sequence[str]) -> None:
-    """Refuse, before anything is read, what is not installed.
+    """Refuse, before anything is read, what is not installed or dates rows elsewhere.
 
     Raises:
-        ConfigurationError: with the package to install.
+        ConfigurationError: with the package to install, or the setting to leave out.
 
     >>> require_trackers(names=[])
     """
@@ -42,6 +47,8 @@ def require_trackers(*, names: Sequence[str]) -> None:
             raise ConfigurationError(
                 f"trackers={name} is not installed: pip install {name}, or leave it out"
             )
+    if "trackio" in names:
+        refuse_remote_trackio()
 
 
 def start_trackers(
@@ -82,14 +89,14 @@ def _in_the_folder_without_load(folder: Path, names: Sequence[str]) -> dict[str,
     if "trackio" in names:
         # Read when trackio is first imported; a folder that the user chose stays.
         os.environ.setdefault("TRACKIO_DIR", str(folder / "trackio"))
-    begun_with = {
+    begun_with: dict[str, dict[str, Any]] = {
         "wandb": {
             "dir": str(folder),
             "name": folder.name,
             "save_code": False,
-            "settings": {"x_disable_stats": True},
+            "settings": WANDB_QUIET,
         },
-        "trackio": {"name": folder.name, "auto_log_cpu": False, "auto_log_gpu": False},
+        "trackio": {"name": folder.name} | TRACKIO_QUIET,
     }
     return {name: given for name, given in begun_with.items() if name in names}
 

@@ -1,6 +1,6 @@
 """The private step behind transformers' Trainer and TRL's.
 
 Read `private_trainer`, then what it is told and refuses (`privacy_arguments`, `refused_arguments`,
-`evaluated_data`), how steps become its data (`steps_as_data`), and what of the library it stands on
-(`required_hooks`). Offers `PrivateTrainer` and `PrivacyArguments`.
+`refused_trackers`, `evaluated_data`), how steps become its data (`steps_as_data`), and what of the
+library it stands on (`required_hooks`). Offers `PrivateTrainer` and `PrivacyArguments`.
 """

@@ -29,7 +29,7 @@ from dpacc.losses.decoupled_losses import BatchLosses, batch_losses_of
 from dpacc.plan import PrivacyPlan
 from dpacc.ranks.backends import refuse_cut_models
 from dpacc.ranks.collectives import on_main_process
-from dpacc.recipe.public_times import COMPUTED_WITHOUT_NOISE, date_reports
+from dpacc.recipe.public_times import COMPUTED_WITHOUT_NOISE, date_reports, quiet_reports
 from dpacc.step.averaging import IterateAverage, average_of
 from dpacc.step.engine import PrivacyEngine
 from dpacc.step.logical_step import LogicalStep
@@ -156,6 +156,7 @@ class PrivateTrainer(EvaluatesApart):
             scheduler=self.lr_scheduler,
         )
         require_fresh_or_resumed(resume_from_checkpoint, self._ledger, self.args.output_dir)
+        quiet_reports(self.callback_handler.callbacks)
         self.admit_evaluated(self.eval_dataset)
         try:
             done = super().train(
@@ -267,7 +268,8 @@ class PrivateTrainer(EvaluatesApart):
         if self.privacy.log_non_private_metrics:
             engine.note(
                 subject="non-private-metrics",
-                text="training losses, computed from private data without noise, were logged",
+                text="training losses, computed from private data without noise, were logged, "
+                "beside when each step ended",
             )
         self.note_evaluated()
         return begun

@@ -18,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from dpacc.errors import ConfigurationError, refuse_unknown
 from dpacc.ranks.collectives import share_from_main
 from dpacc.trainer.privacy_arguments import PrivacyArguments
+from dpacc.trainer.refused_trackers import refuse_trackers
 
 _Bad = Callable[[Any], bool]
 
@@ -68,6 +69,10 @@ _OPTIONS: Mapping[str, tuple[_Bad, str]] = {
     "lr_scheduler_type": (
         lambda kind: _is_one_of(kind, _FOLLOWING_A_METRIC),
         "follows a metric, which a resume cannot replay; use one that follows steps",
+    ),
+    "trackio_space_id": (
+        lambda space: space is not None,
+        "dates rows by when they arrive; leave it out, and send the run with trackio sync",
     ),
     # TRL's
     "packing": (bool, "joins examples in one sequence, so none has a gradient; set it to False"),
@@ -232,7 +237,7 @@ def refuse_private_steering(
     callbacks: Sequence[Any],
     scheduler: Any,
 ) -> None:
-    """Refuse a training that follows metrics of data nobody called public.
+    """Refuse a training that follows metrics of data nobody called public, or tells its times.
 
     Args:
         args: transformers' arguments.
@@ -241,8 +246,13 @@ def refuse_private_steering(
         scheduler: of the learning rate, if there is one already.
 
     Raises:
-        ConfigurationError: it does, or a learning rate follows any metric.
+        ConfigurationError: it does, or a learning rate follows any metric, or a tracker time.
     """
+    refuse_trackers(
+        report_to=args.report_to,
+        callbacks=callbacks,
+        log_non_private_metrics=privacy.log_non_private_metrics,
+    )
     if _is_one_of(type(scheduler).__name__, _CLASSES_FOLLOWING_A_METRIC):
         raise ConfigurationError(
             f"{type(scheduler).__name__} follows a metric, which a resume cannot replay; give "

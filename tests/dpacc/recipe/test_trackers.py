@@ -10,6 +10,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -169,10 +170,12 @@ def test_private_figures_reach_wandb_offline(
     }
     dated = [float(row["_timestamp"]) - int(row["_step"]) for row in history]
     assert max(dated) - min(dated) < 1e-3  # by steps, not by how long they took
+    assert len({row["_runtime"] for row in history}) == 1  # the watch stands still
     assert by_name(rows) == expected_figures(folder, measured)
     (file,) = folder.rglob("run-*.wandb")
     assert b"private.jsonl" not in file.read_bytes()
-    assert not any(record.HasField("stats") for record in wandb_records(folder))
+    kinds = {record.WhichOneof("record_type") for record in wandb_records(folder)}
+    assert kinds.isdisjoint({"stats", "output", "output_raw"})
 
 
 def test_private_figures_reach_trackio(
@@ -193,11 +196,31 @@ def test_private_figures_reach_trackio(
             int(step): json.loads(metrics)
             for step, metrics in base.execute("SELECT step, metrics FROM metrics")
         }
+        moments = base.execute(
+            "SELECT step, timestamp FROM metrics UNION SELECT 0, created_at FROM configs"
+        ).fetchall()
         (config,) = (row[0] for row in base.execute("SELECT config FROM configs"))
         loads = base.execute("SELECT * FROM system_metrics").fetchall()
     assert by_name(rows) == expected_figures(folder, measured)
     assert "private.jsonl" not in str(config)
     assert loads == []
+    dated = [datetime.fromisoformat(moment).timestamp() - step for step, moment in moments]
+    assert max(dated) - min(dated) < 1e-3  # by steps, not by how long they took
+
+
+def test_trackio_is_refused_where_another_machine_dates_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Space or a server stamps rows as they arrive: before it is told of the run."""
+    monkeypatch.setenv("TRACKIO_SPACE_ID", "me/runs")
+    with pytest.raises(ConfigurationError, match=r"TRACKIO_SPACE_ID.*trackio sync"):
+        start_trackers(
+            accelerator=Accelerator(cpu=True),
+            names=["trackio"],
+            folder=tmp_path,
+            project="dpacc",
+            settings={},
+        )
 
 
 def test_no_tracker_watches_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +238,10 @@ def test_no_tracker_watches_the_machine(tmp_path: Path, monkeypatch: pytest.Monk
         project="dpacc",
         settings={},
     )
-    assert told["init_kwargs"]["wandb"]["settings"] == {"x_disable_stats": True}
+    assert told["init_kwargs"]["wandb"]["settings"] == {
+        "x_disable_stats": True,
+        "console": "off",
+    }
     trackio = told["init_kwargs"]["trackio"]
     assert trackio["auto_log_cpu"] is trackio["auto_log_gpu"] is False
     assert os.environ["TRACKIO_DIR"] == "elsewhere"

@@ -43,6 +43,7 @@ UNTOUCHED = Untouched(range(10))
         ({"include_num_input_tokens_seen": "all"}, "include_num_input_tokens_seen"),
         ({"skip_memory_metrics": False}, "skip_memory_metrics"),
         ({"debug": "underflow_overflow"}, "debug"),
+        ({"trackio_space_id": "me/runs"}, "trackio sync"),
         ({"optim": "adalomo"}, "adamw_torch"),
         ({"optim": "galore_adamw_layerwise", "optim_target_modules": ["q_proj"]}, "adamw_torch"),
         ({"parallelism_config": ParallelismConfig(tp_size=1)}, "data parallel ranks"),

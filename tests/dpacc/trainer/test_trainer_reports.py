@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import sys
 from collections import defaultdict
 from concurrent.futures import Future
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +19,8 @@ from peft import PeftModel
 from transformers import EvalPrediction, Trainer
 from transformers.integrations import rewrite_logs
 
-from tests.dpacc.recipe.test_trackers import tensorboard_scalars
+from dpacc.errors import ConfigurationError
+from tests.dpacc.recipe.test_trackers import tensorboard_scalars, wandb_records, wandb_rows
 from tests.dpacc.trainer.test_private_trainer import HELD_OUT, arguments, private, trainer
 from tests.tiny_models import collate, tiny_base
 
@@ -48,6 +52,77 @@ def test_tensorboard_gets_what_is_private_and_nothing_else(tmp_path: Path) -> No
         step: pytest.approx(run.plan.guarantee(steps=step).epsilon, rel=1e-6)
         for step in range(1, 7)
     }
+
+
+def test_wandb_gets_rows_dated_by_their_steps_and_no_load_nor_line_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its steps drew: one second each; nothing samples memory, or times printed lines."""
+    import wandb
+
+    for name, value in {"MODE": "offline", "SILENT": "true", "DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    run = trainer(tmp_path / "run", report_to=["wandb"])
+    run.train()
+    wandb.finish()
+    rows = [row for row in wandb_rows(tmp_path) if "train/global_step" in row]
+    dated = [float(row["_timestamp"]) - int(row["train/global_step"]) for row in rows]
+    assert len(dated) == 7
+    assert max(dated) - min(dated) < 1e-3
+    assert len({row["_runtime"] for row in rows}) == 1  # the watch stands still
+    kinds = {record.WhichOneof("record_type") for record in wandb_records(tmp_path)}
+    assert kinds.isdisjoint({"stats", "output", "output_raw"})
+
+
+@pytest.mark.parametrize("mode", ["sqlite", "jsonl"])
+def test_trackio_gets_rows_dated_by_their_steps_and_no_load_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Whatever its steps drew, and however trackio keeps its rows."""
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setenv("TRACKIO_STORAGE_MODE", mode)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
+        monkeypatch.delitem(sys.modules, name)
+    trainer(tmp_path / "run", report_to=["trackio"]).train()
+    rows, watched = (of_sqlite if mode == "sqlite" else of_fragments)(tmp_path / "trackio")
+    dated = [datetime.fromisoformat(moment).timestamp() - step for step, moment in rows]
+    assert len(dated) >= 7
+    assert max(dated) - min(dated) < 1e-3
+    assert watched == 0
+
+
+def of_sqlite(folder: Path) -> tuple[list[tuple[int, str]], int]:
+    """Steps of rows with their moments, the configuration's as step 0; and rows of load."""
+    (file,) = folder.rglob("*.db")
+    with sqlite3.connect(file) as base:
+        metrics = base.execute("SELECT metrics, timestamp FROM metrics").fetchall()
+        config = base.execute("SELECT 0, created_at FROM configs").fetchall()
+        watched = base.execute("SELECT count(*) FROM system_metrics").fetchone()[0]
+    return [(json.loads(row)["train/global_step"], moment) for row, moment in metrics] + config, (
+        watched
+    )
+
+
+def of_fragments(folder: Path) -> tuple[list[tuple[int, str]], int]:
+    lines = [line for file in folder.rglob("*.jsonl") for line in file.read_text().splitlines()]
+    records = [json.loads(line) for line in lines]
+    rows = [(each["metrics"]["train/global_step"], each["timestamp"]) for each in records]
+    return rows, sum(each["kind"] != "metric" for each in records)
+
+
+def test_a_wandb_run_that_watches_the_machine_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that the user has begun, before any step is taken, with how to begin it."""
+    import wandb
+
+    for name, value in {"MODE": "offline", "SILENT": "true", "DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    with (
+        wandb.init(project="own"),
+        pytest.raises(ConfigurationError, match=r"x_disable_stats=True, console='off'"),
+    ):
+        trainer(tmp_path / "run", report_to=["wandb"]).train()
 
 
 def test_evaluation_is_the_plain_trainers(tmp_path: Path) -> None:
