@@ -268,8 +268,7 @@ class PrivateTrainer(EvaluatesApart):
         if self.privacy.log_non_private_metrics:
             engine.note(
                 subject="non-private-metrics",
-                text="training losses, computed from private data without noise, were logged, "
-                "beside when each step ended",
+                text="private losses, without noise, were logged, and when each step ended",
             )
         self.note_evaluated()
         return begun
