@@ -84,8 +84,8 @@ ACCOUNTING_BUGS = (
         (
             Patch(
                 "dpacc_accounting.pld.event_losses",
-                "    if adjacency is Adjacency.ZERO_OUT:\n        return MixedLaw(",
-                "    if False:\n        return MixedLaw(",
+                "    if adjacency is Adjacency.ZERO_OUT:\n        return MixedLoss(",
+                "    if False:\n        return MixedLoss(",
             ),
         ),
         (

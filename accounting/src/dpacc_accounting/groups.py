@@ -124,7 +124,7 @@ def _by_mixture(counts: dict[Release, int], size: int, delta: float) -> tuple[fl
 
     Values of B may have been rounded up, so that nothing but 0 is certified from below.
     """
-    from dpacc_accounting.pld.composed_loss import View
+    from dpacc_accounting.pld.composed_loss import ComposedLoss
     from dpacc_accounting.pld.group_pairs import group_pairs
 
     pairs = [
@@ -132,8 +132,8 @@ def _by_mixture(counts: dict[Release, int], size: int, delta: float) -> tuple[fl
         for r in counts
     ]
     times = tuple(counts.values())
-    views = [View(tuple(choice), times) for choice in zip(*pairs, strict=True)]
-    return 0.0, max(view.epsilon_above(delta=delta)[0] for view in views)
+    losses = [ComposedLoss(tuple(choice), times) for choice in zip(*pairs, strict=True)]
+    return 0.0, max(loss.epsilon_above(delta=delta)[0] for loss in losses)
 
 
 def _by_repetition(event: Event, size: int, delta: float, adjacency: Adjacency) -> float:

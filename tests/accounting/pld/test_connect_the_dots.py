@@ -3,15 +3,19 @@ import math
 import numpy as np
 import pytest
 from dpacc_accounting import Adjacency, Composed, Gaussian, Laplace, epsilon
-from dpacc_accounting.pld.composed_loss import View
-from dpacc_accounting.pld.connect_the_dots import Dots, dots_above, dots_below
+from dpacc_accounting.pld.composed_loss import ComposedLoss
+from dpacc_accounting.pld.connect_the_dots import (
+    DiscretizedLoss,
+    discretized_above,
+    discretized_below,
+)
 from dpacc_accounting.pld.dominating_pairs import Pair
 from dpacc_accounting.pld.event_losses import directed_branches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-def delta(law: Dots, epsilon: float) -> float:
+def delta(law: DiscretizedLoss, epsilon: float) -> float:
     """δ(ε) of one draw of a grid law, with the bulk's rounding left out."""
     losses = law.losses()
     above = losses > epsilon
@@ -33,8 +37,8 @@ CASES = [
 @given(st.sampled_from(CASES), st.floats(1e-3, 0.3), st.floats(-0.5, 6.0))
 def test_the_curve_lies_between_its_dots(pair, step, epsilon):
     """δ of the law above is never below the exact δ, and δ of the law below never above it."""
-    above = dots_above(pair=pair, step=step, outside=1e-14)
-    below = dots_below(pair=pair, step=step, outside=1e-14)
+    above = discretized_above(pair=pair, step=step, outside=1e-14)
+    below = discretized_below(pair=pair, step=step, outside=1e-14)
     assert below.masses.min() >= 0
     if epsilon < 0:
         # For ε < 0 the exact curve is that of the reversed pair; only the order is checked.
@@ -48,7 +52,7 @@ def test_the_curve_lies_between_its_dots(pair, step, epsilon):
 @pytest.mark.parametrize("pair", [*CASES, Pair(0.01, 0.0, 3.0), Pair(0.0, 0.2, 2.0)])
 def test_the_law_below_stays_below_within_every_cell(pair, step):
     """Also in the outermost cells, where the lowered curve meets its asymptotes."""
-    below = dots_below(pair=pair, step=step, outside=1e-14)
+    below = discretized_below(pair=pair, step=step, outside=1e-14)
     checked = 0
     for bottom in below.losses()[:-1][:: max(len(below.masses) // 100, 1)]:
         for within in (0.05, 0.5, 0.95):
@@ -64,8 +68,8 @@ def test_the_dots_close_in_on_the_curve(pair):
     spread = float(np.ptp(pair.loss(np.array([-1.0, 1.0]))))
     gaps = []
     for step in (spread / 5, spread / 50):
-        above = dots_above(pair=pair, step=step, outside=1e-14)
-        below = dots_below(pair=pair, step=step, outside=1e-14)
+        above = discretized_above(pair=pair, step=step, outside=1e-14)
+        below = discretized_below(pair=pair, step=step, outside=1e-14)
         moments = [law.log_moment(2.0) for law in (above, below)]
         gaps.append(moments[0] - moments[1])
     assert gaps[1] < gaps[0] / 30
@@ -74,7 +78,7 @@ def test_the_dots_close_in_on_the_curve(pair):
 def test_at_its_own_points_the_law_above_is_exact():
     """Connecting the dots touches the curve at every grid point."""
     pair, step = Pair(0.05, 0.0, 1.0), 0.01
-    law = dots_above(pair=pair, step=step, outside=1e-16)
+    law = discretized_above(pair=pair, step=step, outside=1e-16)
     for loss in law.losses()[10:400:37]:
         if loss > 0:
             assert delta(law, float(loss)) == pytest.approx(pair.delta(float(loss)), rel=1e-9)
@@ -90,9 +94,9 @@ def test_losses_beyond_a_double_are_bounded_on_both_sides(largest, at_delta):
     exact = largest + 2 * math.log1p(-at_delta)
     event = Laplace(noise_multiplier=1 / largest)
     branch, _ = directed_branches(event=event, adjacency=Adjacency.ADD_OR_REMOVE)
-    view = View(branch.laws, branch.times)
-    high, grid = view.epsilon_above(delta=at_delta)
-    assert view.epsilon_below(delta=at_delta, high=high, grid=grid) <= exact <= high
+    loss = ComposedLoss(branch.laws, branch.times)
+    high, grid = loss.epsilon_above(delta=at_delta)
+    assert loss.epsilon_below(delta=at_delta, high=high, grid=grid) <= exact <= high
     found = epsilon(event=event, delta=at_delta)
     assert found.epsilon - found.slack <= exact <= found.epsilon
 

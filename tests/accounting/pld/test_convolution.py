@@ -1,7 +1,11 @@
 import mpmath
 import numpy as np
 import pytest
-from dpacc_accounting.pld.connect_the_dots import Dots, dots_above, dots_below
+from dpacc_accounting.pld.connect_the_dots import (
+    DiscretizedLoss,
+    discretized_above,
+    discretized_below,
+)
 from dpacc_accounting.pld.convolution import compose
 from dpacc_accounting.pld.dominating_pairs import Pair
 from dpacc_accounting.pld.saddlepoint import Cumulants, Window, tilt_around, window_around
@@ -17,7 +21,9 @@ def window(pair: Pair, times: int, epsilon: float, delta: float):
     )
 
 
-def power_in_extended_precision(law: Dots, times: int, epsilon: float, size: int) -> float:
+def power_in_extended_precision(
+    law: DiscretizedLoss, times: int, epsilon: float, size: int
+) -> float:
     """δ(ε) of the composed law by a plain Fourier power, without tilt, in long double."""
     circle = np.zeros(size, dtype=np.longdouble)
     mean = round(float((law.masses * np.arange(len(law.masses))).sum()))
@@ -36,7 +42,7 @@ def test_a_tiny_delta_is_relatively_accurate():
     In double precision the same untilted power is off by a percent, and on the unsafe side.
     """
     pair, times, epsilon, step = Pair(2.082e-4, 0.0, 1 / 0.4594), 536_100, 14.297, 4e-4
-    law = dots_above(pair=pair, step=step, outside=1e-22)
+    law = discretized_above(pair=pair, step=step, outside=1e-22)
     composed = compose(laws=[law], times=[times], window=window(pair, times, epsilon, 1.6e-9))
     exact = power_in_extended_precision(law, times, epsilon, 1 << 19)
     assert composed.delta_above(epsilon) == pytest.approx(exact, rel=1e-4)
@@ -47,7 +53,7 @@ def test_a_tiny_delta_is_relatively_accurate():
 def test_few_releases_equal_direct_convolution(times):
     """Between the bounds lies the δ of the law convolved with itself term by term."""
     pair, step, epsilon = Pair(0.05, 0.0, 1.0), 0.01, 0.8
-    law = dots_above(pair=pair, step=step, outside=1e-11 / times)
+    law = discretized_above(pair=pair, step=step, outside=1e-11 / times)
     composed = compose(laws=[law], times=[times], window=window(pair, times, epsilon, 1e-4))
     masses, first = law.masses, law.first
     for _ in range(times - 1):
@@ -62,7 +68,7 @@ def test_few_releases_equal_direct_convolution(times):
 def test_laws_on_shifted_grids_compose_in_either_order():
     """The grids of two laws need not share their origin, and their order does not matter."""
     one, other, step, epsilon = Pair(0.05, 0.0, 1.0), Pair(0.2, 0.0, 0.5), 0.004, 1.0
-    laws = [dots_below(pair=pair, step=step, outside=1e-16) for pair in (one, other)]
+    laws = [discretized_below(pair=pair, step=step, outside=1e-16) for pair in (one, other)]
     cumulants = Cumulants(pairs=[one, other], times=[30, 20], outside=1e-16)
     tilt = tilt_around(cumulants=cumulants, epsilon=epsilon)
     plan = window_around(cumulants=cumulants, epsilon=epsilon, log_delta=-9.0, tilt=tilt)
@@ -91,7 +97,7 @@ def test_an_often_moved_loss_agrees_with_the_binomial_law(places, chance, times)
     δ lies between the two bounds, which are within a millionth of it.
     """
     step, trials = 1e-4, places * times
-    law = Dots(step, 0.0, 0, binom.pmf(np.arange(places + 1), places, chance), 0.0)
+    law = DiscretizedLoss(step, 0.0, 0, binom.pmf(np.arange(places + 1), places, chance), 0.0)
     centre, deviation = step * trials * chance, step * (trials * chance * (1 - chance)) ** 0.5
     epsilon, tilt = centre + 2 * deviation, 2 / deviation
     plan = Window(
@@ -118,7 +124,7 @@ def test_below_what_is_clean_nothing_is_claimed_from_below():
     places, chances = [0, 60, 100], [0.9, 0.05, 0.05]
     masses = np.zeros(101)
     masses[places] = chances
-    law = Dots(0.01, -0.05, 0, masses, 0.0)
+    law = DiscretizedLoss(0.01, -0.05, 0, masses, 0.0)
     plan = Window(
         tilt=2.0,
         epsilon=0.9,

@@ -14,7 +14,7 @@ from dpacc_accounting import (
     epsilon,
     without_amplification,
 )
-from dpacc_accounting.pld.random_allocation import AllocatedLaw
+from dpacc_accounting.pld.random_allocation import AllocatedLoss
 
 
 def epoch(steps: int, sigma: float) -> RandomlyAllocated:
@@ -45,7 +45,7 @@ def test_the_moments_are_those_of_a_mean_of_lognormals(sigma):
     exact = [1.0, 1.0, 1 + math.expm1(mu2) / steps]
     three = math.exp(3 * mu2) + 3 * (steps - 1) * math.exp(mu2) + (steps - 1) * (steps - 2)
     exact.append(three / steps**2)
-    law = AllocatedLaw(steps=steps, shift=1 / sigma, adding=False)
+    law = AllocatedLoss(steps=steps, shift=1 / sigma, adding=False)
     bounds = []
     for above in (False, True):
         atoms = law.atoms(step=1.0, outside=1e-25, above=above)

@@ -293,8 +293,8 @@ def test_no_law_loses_mass(event):
     for law, (step, outside), above in product(
         laws, [(0.01, 1e-15), (0.05, 1e-9), (0.05, 1e-40)], [True, False]
     ):
-        dots = on_grid(law=law, step=step, outside=outside, above=above)
-        mass = math.fsum(dots.masses) + dots.infinite
+        found = on_grid(law=law, step=step, outside=outside, above=above)
+        mass = math.fsum(found.masses) + found.infinite
         if above:
             assert 1 - 1e-14 <= mass <= 1 + 1e-8
         else:

@@ -17,7 +17,12 @@ import numpy as np
 from scipy.special import erfcx
 
 from dpacc_accounting.events.flattening import Release
-from dpacc_accounting.federation.batched_losses import BatchedDots, Places, Rows, batched_dots
+from dpacc_accounting.federation.batched_losses import (
+    BatchedLosses,
+    Places,
+    Rows,
+    discretized_above,
+)
 from dpacc_accounting.pld.dominating_pairs import Array
 
 # Relative excess of ε that the grid may cause, roughly.
@@ -200,11 +205,11 @@ def _outside(rows: Rows, delta: float) -> Array:
 
 def _bounded(rows: Rows, plan: _Estimate, step: Array, delta: float) -> Array:
     """ε of one batch, from above."""
-    dots = batched_dots(rows=rows, step=step[rows.client], outside=_outside(rows, delta))
+    losses = discretized_above(rows=rows, step=step[rows.client], outside=_outside(rows, delta))
     size = _fast_length(float((_window(plan) / step).max()))
-    base = rows.total(rows.times * dots.base)
+    base = rows.total(rows.times * losses.base)
     first = np.floor((plan.epsilon - _BELOW * plan.spread - base) / step)
-    tilted, log_moment = _tilted(rows, dots, plan.tilt)
+    tilted, log_moment = _tilted(rows, losses, plan.tilt)
     composed, rounding = _composed(rows, tilted, size)
     # Where ε may lie, and beyond: nothing below takes part in δ.
     start = int(((_BELOW - _LOWEST) * plan.spread / step).min())
@@ -213,8 +218,8 @@ def _bounded(rows: Rows, plan: _Estimate, step: Array, delta: float) -> Array:
     untilted = np.take_along_axis(composed, place, axis=1) * np.exp(-plan.tilt[:, None] * away)
     scale = np.exp(log_moment - plan.tilt * plan.epsilon)
     top = plan.epsilon + away[:, -1] + step
-    beyond = np.exp(_tilted(rows, dots, plan.steeper)[1] - plan.steeper * top)
-    escaped = rows.total(rows.times * dots.infinite)
+    beyond = np.exp(_tilted(rows, losses, plan.steeper)[1] - plan.steeper * top)
+    escaped = rows.total(rows.times * losses.infinite)
     # Rounding, untilted at the lowest ε that is accepted.
     points = 1 / (step * plan.tilt * (plan.tilt + 1)) + 1
     blur = scale * rounding * points * np.exp(_LOWEST * plan.tilt * plan.spread)
@@ -224,11 +229,11 @@ def _bounded(rows: Rows, plan: _Estimate, step: Array, delta: float) -> Array:
     return np.where(accepted, np.maximum(plan.epsilon + found, 0.0) * (1 + 1e-9), np.nan)
 
 
-def _tilted(rows: Rows, dots: BatchedDots, tilt: Array) -> tuple[Array, Array]:
+def _tilted(rows: Rows, losses: BatchedLosses, tilt: Array) -> tuple[Array, Array]:
     """Each row's law under e^(λ·loss), and ln of the client's moment that this divides by."""
-    exponents = tilt[rows.client][:, None] * dots.losses()
-    peak = exponents.max(axis=1, keepdims=True, where=dots.masses > 0, initial=-np.inf)
-    tilted = dots.masses * np.exp(np.minimum(exponents - peak, 0.0))
+    exponents = tilt[rows.client][:, None] * losses.losses()
+    peak = exponents.max(axis=1, keepdims=True, where=losses.masses > 0, initial=-np.inf)
+    tilted = losses.masses * np.exp(np.minimum(exponents - peak, 0.0))
     moment = tilted.sum(axis=1, keepdims=True)
     tilted /= moment
     return tilted, rows.total(rows.times * ((np.log(moment) + peak)[:, 0] + 1e-14))

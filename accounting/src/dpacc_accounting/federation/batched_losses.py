@@ -1,8 +1,9 @@
 """Sampled Gaussian losses of many clients at once, on one grid for each client.
 
-The formulas are those of `pairs` and `dots`, written for arrays with a row for each kind of
-release: S is N(0, 1), M = (1 − q)·S + q·N(1/σ, 1). Removing a unit has P = M and Q = S, adding one
-P = S and Q = M; outputs are mirrored in the latter, so that the loss always increases with them.
+The formulas are those of `dominating_pairs` and `connect_the_dots`, written for arrays with a row
+for each kind of release: S is N(0, 1), M = (1 − q)·S + q·N(1/σ, 1). Removing a unit has P = M and
+Q = S, adding one P = S and Q = M; outputs are mirrored in the latter, so that the loss always
+increases with them.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class BatchedDots:
+class BatchedLosses:
     """Each row's loss on the grid `base + step·k`, k = 0, 1, ..., dominating its pair."""
 
     step: Array
@@ -114,7 +115,7 @@ class BatchedDots:
         return np.asarray(self.base[:, None] + self.step[:, None] * points)
 
 
-def batched_dots(*, rows: Rows, step: Array, outside: Array) -> BatchedDots:
+def discretized_above(*, rows: Rows, step: Array, outside: Array) -> BatchedLosses:
     """Connect the dots of every row: the hockey-stick curve's chords lie above it.
 
     Args:
@@ -145,7 +146,7 @@ def batched_dots(*, rows: Rows, step: Array, outside: Array) -> BatchedDots:
     far = np.full((len(step), 1), np.inf)
     masses[:, :1] += rows.cells(np.hstack([-far, edges[:, :1]]))[0]
     beyond = rows.cells(np.hstack([edges[:, -1:], far]))[0][:, 0]
-    return BatchedDots(step=step, base=base, masses=masses, infinite=beyond)
+    return BatchedLosses(step=step, base=base, masses=masses, infinite=beyond)
 
 
 def _bulk_loss(rows: Rows, step: Array) -> Array:

@@ -1,4 +1,4 @@
-"""One view of a composition: who is P and who is Q, on a grid fitted to what is asked.
+"""A composition's privacy loss, for one choice of P and Q, on a grid fitted to what is asked.
 
 The grid's step is chosen so that its excess variance moves ε by a ten-thousandth, from an
 estimate of ε and of how fast the tail thins out there; when the answer shows that the estimate
@@ -16,7 +16,7 @@ import numpy as np
 from dpacc_accounting.bracketing import last_negative
 from dpacc_accounting.pld.convolution import Composition, compose
 from dpacc_accounting.pld.dominating_pairs import Pair
-from dpacc_accounting.pld.privacy_losses import Law, on_grid
+from dpacc_accounting.pld.privacy_losses import PrivacyLoss, on_grid
 from dpacc_accounting.pld.saddlepoint import (
     LOG_DELTA_FLOOR,
     RIGHT_MARGIN,
@@ -73,10 +73,10 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class View:
-    """One choice of who is P and who is Q, the same in every release."""
+class ComposedLoss:
+    """Of releases together, for one choice of who is P and who is Q, the same in every one."""
 
-    pairs: tuple[Pair | Law, ...]
+    pairs: tuple[Pair | PrivacyLoss, ...]
     times: tuple[int, ...]
 
     def estimate(self, *, delta: float) -> float:
@@ -227,16 +227,16 @@ class View:
         return compose(laws=laws, times=self.times, window=grid.window)
 
 
-def _grids(pair: Pair | Law) -> int:
+def _grids(pair: Pair | PrivacyLoss) -> int:
     """How many roundings to a grid one release amounts to."""
     return 1 if isinstance(pair, Pair) else pair.grids
 
 
-def _most_points(pair: Pair | Law) -> int:
+def _most_points(pair: Pair | PrivacyLoss) -> int:
     return LARGEST_GRID if isinstance(pair, Pair) else pair.most_points
 
 
-def _width(pair: Pair | Law, outside: float) -> float:
+def _width(pair: Pair | PrivacyLoss, outside: float) -> float:
     if not isinstance(pair, Pair):
         return float(np.ptp(pair.quadrature(outside=outside)[0]))
     return float(np.ptp(pair.loss(np.array(pair.range_holding(outside=outside)))))

@@ -24,8 +24,8 @@ _WIDEST_STEP = 50.0
 
 
 @dataclass(frozen=True)
-class Dots:
-    """A privacy loss on the grid `shift + step · k`.
+class DiscretizedLoss:
+    """A discretised privacy loss distribution, on the grid `shift + step · k`.
 
     Args:
         step: distance of neighbouring grid points, in nats.
@@ -56,7 +56,7 @@ class Dots:
         )
 
 
-def dots_above(*, pair: Pair, step: float, outside: float) -> Dots:
+def discretized_above(*, pair: Pair, step: float, outside: float) -> DiscretizedLoss:
     """A law on the grid of `step` that dominates `pair`.
 
     Args:
@@ -69,10 +69,10 @@ def dots_above(*, pair: Pair, step: float, outside: float) -> Dots:
     masses = np.append(left, 0.0) + np.append(0.0, right)
     masses[0] += pair.cell_masses(np.array([-np.inf, edges[0]]))[0][0]
     beyond = pair.cell_masses(np.array([edges[-1], np.inf]))[0][0]
-    return Dots(step, shift, first, masses, float(beyond))
+    return DiscretizedLoss(step, shift, first, masses, float(beyond))
 
 
-def dots_below(*, pair: Pair, step: float, outside: float) -> Dots:
+def discretized_below(*, pair: Pair, step: float, outside: float) -> DiscretizedLoss:
     """A law on the grid of `step` that `pair` dominates; mass left out is dropped."""
     shift, first, _, left, right = _connected(pair, step, outside)
     losses = shift + step * (first + np.arange(len(left) + 1.0))
@@ -80,7 +80,7 @@ def dots_below(*, pair: Pair, step: float, outside: float) -> Dots:
     masses = np.append(left, 0.0) + np.append(0.0, right)
     masses[-first] += bulk
     masses = lowered(masses=masses, losses=losses, left=left, right=right)
-    return Dots(step, shift, first, masses, 0.0)
+    return DiscretizedLoss(step, shift, first, masses, 0.0)
 
 
 def _connected(pair: Pair, step: float, outside: float) -> tuple[float, int, Array, Array, Array]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dpacc_accounting.pld.connect_the_dots import Dots
+from dpacc_accounting.pld.connect_the_dots import DiscretizedLoss
 from dpacc_accounting.pld.dominating_pairs import Array
 from dpacc_accounting.pld.saddlepoint import Window, log_kernel_peak
 
@@ -121,7 +121,9 @@ class Composition:
         return math.exp(min(self._log_unit() + math.log(total), 0.0)) if total > 0 else 0.0
 
 
-def compose(*, laws: Sequence[Dots], times: Sequence[int], window: Window) -> Composition:
+def compose(
+    *, laws: Sequence[DiscretizedLoss], times: Sequence[int], window: Window
+) -> Composition:
     """The law of the sum of `times[i]` independent losses of each `laws[i]`, all on one grid."""
     step = laws[0].step
     shift = math.fsum(n * law.shift for law, n in zip(laws, times, strict=True))
@@ -167,7 +169,7 @@ def compose(*, laws: Sequence[Dots], times: Sequence[int], window: Window) -> Co
 
 
 def _convolve(
-    laws: Sequence[Dots], times: Sequence[int], tilt: float, first: int, size: int
+    laws: Sequence[DiscretizedLoss], times: Sequence[int], tilt: float, first: int, size: int
 ) -> tuple[Array, tuple[float, float]]:
     """The composed tilted law on `size` points from `first`, and bounds on its rounding error.
 
@@ -198,7 +200,7 @@ def _convolve(
 
 
 def _spectral_loss(
-    law: Dots, count: int, tilt: float, size: int
+    law: DiscretizedLoss, count: int, tilt: float, size: int
 ) -> tuple[NDArray[np.complex128], Array, int]:
     """1 − spectrum of the tilted law around its heaviest point; its error in ulps; that point.
 

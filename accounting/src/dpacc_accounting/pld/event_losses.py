@@ -29,14 +29,14 @@ from dpacc_accounting.events.flattening import pieces, single_noise
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pld.amplification import coin_is_hidden
 from dpacc_accounting.pld.dominating_pairs import Pair, dominating_pairs
-from dpacc_accounting.pld.finite_losses import LARGEST_TABLE, FiniteLaw, require_replacing
-from dpacc_accounting.pld.fixed_batches import FixedBatchLaw
-from dpacc_accounting.pld.mechanism_losses import MechanismLaw
-from dpacc_accounting.pld.mixtures import Branch, MixedLaw, SampledLaw
-from dpacc_accounting.pld.privacy_losses import Law
+from dpacc_accounting.pld.finite_losses import LARGEST_TABLE, FiniteLoss, require_replacing
+from dpacc_accounting.pld.fixed_batches import FixedBatchLoss
+from dpacc_accounting.pld.mechanism_losses import MechanismLoss
+from dpacc_accounting.pld.mixtures import Branch, MixedLoss, SampledLoss
+from dpacc_accounting.pld.privacy_losses import PrivacyLoss
 from dpacc_accounting.pld.random_allocation import LARGEST_SHIFT as LARGEST_ALLOCATED_SHIFT
-from dpacc_accounting.pld.random_allocation import AllocatedLaw
-from dpacc_accounting.pld.truncation import require_room, truncated_law, truncation_cases
+from dpacc_accounting.pld.random_allocation import AllocatedLoss
+from dpacc_accounting.pld.truncation import require_room, truncated_loss, truncation_cases
 
 LARGEST_SHIFT = 50.0
 """The largest 1/σ for which a grid resolves what sampling hides."""
@@ -69,7 +69,7 @@ def directed_branches(*, event: Event, adjacency: Adjacency) -> list[Branch]:
 
 def _branch(event: Event, adjacency: Adjacency, direction: int) -> Branch:
     gaussians, others = pieces(event=event)
-    laws: Counter[Pair | Law] = Counter()
+    laws: Counter[Pair | PrivacyLoss] = Counter()
     for release, n in gaussians.items():
         laws[dominating_pairs(release=release, adjacency=adjacency)[direction]] += n
     for other, n in others.items():
@@ -78,7 +78,7 @@ def _branch(event: Event, adjacency: Adjacency, direction: int) -> Branch:
     return Branch(tuple(laws), tuple(laws.values()))
 
 
-def _law(event: Event, adjacency: Adjacency, direction: int) -> Law:
+def _law(event: Event, adjacency: Adjacency, direction: int) -> PrivacyLoss:
     match event:
         case Mixture():
             return _mixed(event, adjacency, direction)
@@ -87,7 +87,7 @@ def _law(event: Event, adjacency: Adjacency, direction: int) -> Law:
         case SampledWithoutReplacement():
             return _fixed_batch(event, adjacency, direction)
         case TruncatedPoissonSampled():
-            return truncated_law(event=event, adjacency=adjacency, direction=direction)
+            return truncated_loss(event=event, adjacency=adjacency, direction=direction)
         case RandomlyAllocated():
             return _allocated(event, adjacency, direction)
         case Selected():
@@ -96,9 +96,9 @@ def _law(event: Event, adjacency: Adjacency, direction: int) -> Law:
                 "distribution; pass method='rdp', or price it on its own"
             )
         case Laplace() | DiscreteGaussian() | Skellam() | ExponentialMechanism():
-            return MechanismLaw(event, adjacency)
+            return MechanismLoss(event, adjacency)
         case ApproximateDP() | RandomizedResponse() | DiscreteLaplace() | PermuteAndFlip():
-            return FiniteLaw(event, adjacency)
+            return FiniteLoss(event, adjacency)
         case ZCDP():
             raise ValueError(
                 "zCDP (ZCDP) has no privacy loss distribution; pass method='rdp', and take it out "
@@ -107,15 +107,17 @@ def _law(event: Event, adjacency: Adjacency, direction: int) -> Law:
     raise ValueError(f"{event} cannot be priced")
 
 
-def _sampled(q: float, event: Event, adjacency: Adjacency, direction: int) -> Law:
+def _sampled(q: float, event: Event, adjacency: Adjacency, direction: int) -> PrivacyLoss:
     """A Poisson sample; where the unit's coin is not hidden, as if it were seen: not tight."""
     branch = _branch(event, adjacency, direction)
     if not coin_is_hidden(event=event, adjacency=adjacency):
-        return MixedLaw((q, 1 - q), (branch, Branch((), ())))
-    return SampledLaw(q, branch, adding=direction == 1)
+        return MixedLoss((q, 1 - q), (branch, Branch((), ())))
+    return SampledLoss(q, branch, adding=direction == 1)
 
 
-def _fixed_batch(event: SampledWithoutReplacement, adjacency: Adjacency, direction: int) -> Law:
+def _fixed_batch(
+    event: SampledWithoutReplacement, adjacency: Adjacency, direction: int
+) -> PrivacyLoss:
     """A batch of fixed size; under zero-out, as if it were seen whether the unit is in it.
 
     A null unit keeps its place, so that the same batch is drawn from both datasets. Given who is in
@@ -125,21 +127,21 @@ def _fixed_batch(event: SampledWithoutReplacement, adjacency: Adjacency, directi
     share = event.sample_size / event.dataset_size
     branch = _branch(event.event, adjacency, direction)
     if share == 1:
-        return MixedLaw((1.0,), (branch,))
+        return MixedLoss((1.0,), (branch,))
     if adjacency is Adjacency.ZERO_OUT:
-        return MixedLaw((share, 1 - share), (branch, Branch((), ())))
-    return FixedBatchLaw(share, branch)
+        return MixedLoss((share, 1 - share), (branch, Branch((), ())))
+    return FixedBatchLoss(share, branch)
 
 
-def _allocated(event: RandomlyAllocated, adjacency: Adjacency, direction: int) -> Law:
+def _allocated(event: RandomlyAllocated, adjacency: Adjacency, direction: int) -> PrivacyLoss:
     require_adjacency(event=event, adjacency=adjacency)
-    return AllocatedLaw(event.steps, 1 / single_noise(event=event), adding=direction == 1)
+    return AllocatedLoss(event.steps, 1 / single_noise(event=event), adding=direction == 1)
 
 
-def _mixed(event: Mixture, adjacency: Adjacency, direction: int) -> Law:
+def _mixed(event: Mixture, adjacency: Adjacency, direction: int) -> PrivacyLoss:
     chances = _chances(event)
     branches = tuple(_branch(part, adjacency, direction) for _, part in chances)
-    return MixedLaw(tuple(chance for chance, _ in chances), branches)
+    return MixedLoss(tuple(chance for chance, _ in chances), branches)
 
 
 def _chances(event: Mixture) -> list[tuple[float, Event]]:

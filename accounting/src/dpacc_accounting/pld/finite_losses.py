@@ -16,7 +16,7 @@ from dpacc_accounting.events.finite_mechanisms import (
 )
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pld.dominating_pairs import Array
-from dpacc_accounting.pld.privacy_losses import AtomicLaw, Atoms
+from dpacc_accounting.pld.privacy_losses import AtomicLoss, Atoms
 
 LARGEST_TABLE = 1 << 18
 """More losses than these are not listed."""
@@ -25,7 +25,7 @@ _ROUNDING = 1e-13
 
 
 @dataclass(frozen=True)
-class FiniteLaw(AtomicLaw):
+class FiniteLoss(AtomicLoss):
     """The privacy loss of one mechanism with few outcomes, the same in both directions."""
 
     mechanism: FiniteMechanism

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dpacc_accounting.pld.mixtures import Branch, BranchLaw
+from dpacc_accounting.pld.mixtures import Branch, BranchLoss
 from dpacc_accounting.pld.privacy_losses import Atoms
 
 
 @dataclass(frozen=True)
-class FixedBatchLaw(BranchLaw):
+class FixedBatchLoss(BranchLoss):
     """The loss of `branch`, run on a share γ of the units, under replace-one adjacency.
 
     Args:

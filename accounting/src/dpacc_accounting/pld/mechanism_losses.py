@@ -23,7 +23,7 @@ from dpacc_accounting.events.mechanisms import (
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pld.connect_the_dots import lowered
 from dpacc_accounting.pld.dominating_pairs import Array
-from dpacc_accounting.pld.privacy_losses import AtomicLaw, Atoms
+from dpacc_accounting.pld.privacy_losses import AtomicLoss, Atoms
 
 # More integers than this are not tabulated.
 _MOST_INTEGERS = 1 << 20
@@ -32,7 +32,7 @@ _TABLE_ERROR = 1e-12
 
 
 @dataclass(frozen=True)
-class MechanismLaw(AtomicLaw):
+class MechanismLoss(AtomicLoss):
     """The privacy loss of one mechanism, the same in both directions."""
 
     mechanism: Mechanism

@@ -17,7 +17,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dpacc_accounting.pld.dominating_pairs import Pair
-from dpacc_accounting.pld.privacy_losses import AtomicLaw, Atoms, Law, composed_atoms, on_grid
+from dpacc_accounting.pld.privacy_losses import (
+    AtomicLoss,
+    Atoms,
+    PrivacyLoss,
+    composed_atoms,
+    on_grid,
+)
 from dpacc_accounting.pld.saddlepoint import Cumulants
 
 # Points of a branch's own grid: a direct convolution takes their square.
@@ -31,7 +37,7 @@ _SUM_ERROR = 1e-13
 class Branch:
     """A composition that may run: its laws, and how often each is released."""
 
-    laws: tuple[Pair | Law, ...]
+    laws: tuple[Pair | PrivacyLoss, ...]
     times: tuple[int, ...]
 
     @property
@@ -76,17 +82,17 @@ class Branch:
         by_width = self.width(outside=outside) / _LEAST_POINTS
         return min(by_width, math.sqrt(0.06 * variance / self.grids) + 1e-12)
 
-    def _single(self) -> AtomicLaw | None:
+    def _single(self) -> AtomicLoss | None:
         """The only law, released once, where it needs no grid."""
         law = self.laws[0] if self.times == (1,) else None
-        return law if isinstance(law, AtomicLaw) else None
+        return law if isinstance(law, AtomicLoss) else None
 
     def _cumulants(self, outside: float) -> Cumulants:
         return Cumulants(pairs=self.laws, times=self.times, outside=outside)
 
 
 @dataclass(frozen=True)
-class MixedLaw(AtomicLaw):
+class MixedLoss(AtomicLoss):
     """The privacy loss of a mixture with its coin revealed.
 
     Args:
@@ -124,7 +130,7 @@ class MixedLaw(AtomicLaw):
         )
 
 
-class BranchLaw(AtomicLaw):
+class BranchLoss(AtomicLoss):
     """The loss of one branch after sampling, which only draws its losses together."""
 
     branch: Branch
@@ -145,7 +151,7 @@ class BranchLaw(AtomicLaw):
 
 
 @dataclass(frozen=True)
-class SampledLaw(BranchLaw):
+class SampledLoss(BranchLoss):
     """The privacy loss of a composition that is run on a Poisson sample, add-or-remove.
 
     With (P, Q) dominating for removal, `((1 − q)Q + qP, Q)` does after sampling; with (P, Q)

@@ -9,7 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from dpacc_accounting.pld.connect_the_dots import Dots, dots_above, dots_below, lowered
+from dpacc_accounting.pld.connect_the_dots import (
+    DiscretizedLoss,
+    discretized_above,
+    discretized_below,
+    lowered,
+)
 from dpacc_accounting.pld.dominating_pairs import Array, Pair
 
 # What rounding may take from a law's mass from above, or add to it from below, where curves on
@@ -21,7 +26,7 @@ _ROUNDING = 1e-13
 _MOST_POINTS = 1 << 15
 
 
-class Law(Protocol):
+class PrivacyLoss(Protocol):
     """One release in one direction (who is P, who is Q), as composition needs it."""
 
     @property
@@ -32,10 +37,10 @@ class Law(Protocol):
     def most_points(self) -> int:
         """Into how many grid points its losses may usefully be cut."""
 
-    def dots_above(self, *, step: float, outside: float) -> Dots:
-        """A law on the grid of `step` that dominates this one; see `dots.dots_above`."""
+    def discretized_above(self, *, step: float, outside: float) -> DiscretizedLoss:
+        """A law on the grid of `step` that dominates this one; see `connect_the_dots`."""
 
-    def dots_below(self, *, step: float, outside: float) -> Dots:
+    def discretized_below(self, *, step: float, outside: float) -> DiscretizedLoss:
         """A law on the grid of `step` that this one dominates."""
 
     def quadrature(self, *, outside: float) -> tuple[Array, Array]:
@@ -65,7 +70,7 @@ class Atoms:
         scale = whole_scale(mass=math.fsum(self.masses) + self.infinite, above=above)
         return replace(self, masses=scale * self.masses)
 
-    def above(self, *, step: float) -> Dots:
+    def above(self, *, step: float) -> DiscretizedLoss:
         """A law on the multiples of `step` that dominates this one.
 
         Each value is split between its neighbours on the grid, so that both its P and its Q mass
@@ -77,15 +82,15 @@ class Atoms:
         """
         first, left, right = self._shares(step)
         masses = np.append(left, 0.0) + np.append(0.0, right)
-        return Dots(step, 0.0, first, masses * (1 + _ROUNDING), self.infinite)
+        return DiscretizedLoss(step, 0.0, first, masses * (1 + _ROUNDING), self.infinite)
 
-    def below(self, *, step: float) -> Dots:
+    def below(self, *, step: float) -> DiscretizedLoss:
         """A law on the multiples of `step` that this one dominates."""
         first, left, right = self._shares(step)
         masses = np.append(left, 0.0) + np.append(0.0, right)
         losses = step * (first + np.arange(float(len(masses))))
         masses = lowered(masses=masses, losses=losses, left=left, right=right)
-        return Dots(step, 0.0, first, masses * (1 - _ROUNDING), 0.0)
+        return DiscretizedLoss(step, 0.0, first, masses * (1 - _ROUNDING), 0.0)
 
     def _shares(self, step: float) -> tuple[int, Array, Array]:
         """The first cell, and what each cell's lower and upper end gets."""
@@ -123,18 +128,22 @@ def whole_scale(*, mass: float, above: bool) -> float:
     return 1 / mass if error > 0 else 1.0
 
 
-def on_grid(*, law: Pair | Law, step: float, outside: float, above: bool) -> Dots:
+def on_grid(
+    *, law: Pair | PrivacyLoss, step: float, outside: float, above: bool
+) -> DiscretizedLoss:
     """A law on the grid of `step` that dominates `law`, or that it dominates, all mass counted."""
     if isinstance(law, Pair):
-        make = dots_above if above else dots_below
-        dots = make(pair=law, step=step, outside=outside)
+        make = discretized_above if above else discretized_below
+        found = make(pair=law, step=step, outside=outside)
     else:
-        dots = (law.dots_above if above else law.dots_below)(step=step, outside=outside)
-    scale = whole_scale(mass=math.fsum(dots.masses) + dots.infinite, above=above)
-    return replace(dots, masses=scale * dots.masses)
+        found = (law.discretized_above if above else law.discretized_below)(
+            step=step, outside=outside
+        )
+    scale = whole_scale(mass=math.fsum(found.masses) + found.infinite, above=above)
+    return replace(found, masses=scale * found.masses)
 
 
-class AtomicLaw(ABC):
+class AtomicLoss(ABC):
     """A law that can list its losses, from above and from below, before any grid."""
 
     @property
@@ -155,11 +164,11 @@ class AtomicLaw(ABC):
     def fine_step(self, *, outside: float) -> float:
         """A cut that is fine enough for estimates."""
 
-    def dots_above(self, *, step: float, outside: float) -> Dots:
+    def discretized_above(self, *, step: float, outside: float) -> DiscretizedLoss:
         """A law on the grid of `step` that dominates this one."""
         return self.atoms(step=step, outside=outside, above=True).above(step=step)
 
-    def dots_below(self, *, step: float, outside: float) -> Dots:
+    def discretized_below(self, *, step: float, outside: float) -> DiscretizedLoss:
         """A law on the grid of `step` that this one dominates."""
         return self.atoms(step=step, outside=outside, above=False).below(step=step)
 
@@ -171,7 +180,9 @@ class AtomicLaw(ABC):
         return atoms.losses[possible], atoms.masses[possible]
 
 
-def composed_atoms(*, parts: list[tuple[Dots, int]], outside: float, above: bool) -> Atoms:
+def composed_atoms(
+    *, parts: list[tuple[DiscretizedLoss, int]], outside: float, above: bool
+) -> Atoms:
     """The sum of independent losses, all on grids of one step, each taken so many times.
 
     Convolved directly: all terms are positive, so that every probability has relative accuracy,
@@ -183,13 +194,13 @@ def composed_atoms(*, parts: list[tuple[Dots, int]], outside: float, above: bool
             infinite loss and the lower end is lifted, below, both are dropped.
         above: whether the result dominates, or is dominated.
 
-    >>> coin = Dots(1.0, 0.0, -1, np.array([0.25, 0.0, 0.75]), 0.0)
+    >>> coin = DiscretizedLoss(1.0, 0.0, -1, np.array([0.25, 0.0, 0.75]), 0.0)
     >>> total = composed_atoms(parts=[(coin, 2)], outside=0.0, above=True)
     >>> total.masses.round(4).tolist(), total.losses.tolist()
     ([0.0625, 0.0, 0.375, 0.0, 0.5625], [-2.0, -1.0, 0.0, 1.0, 2.0])
     """
     step = parts[0][0].step if parts else 1.0
-    total = Dots(step, 0.0, 0, np.ones(1), 0.0)
+    total = DiscretizedLoss(step, 0.0, 0, np.ones(1), 0.0)
     for part, times in parts:
         power, left = part, times
         while left:
@@ -200,7 +211,9 @@ def composed_atoms(*, parts: list[tuple[Dots, int]], outside: float, above: bool
     return Atoms(total.losses(), total.masses, min(total.infinite, 1.0))
 
 
-def _sum(one: Dots, other: Dots, outside: float, above: bool) -> Dots:
+def _sum(
+    one: DiscretizedLoss, other: DiscretizedLoss, outside: float, above: bool
+) -> DiscretizedLoss:
     masses = np.convolve(one.masses, other.masses)
     error = 1e-15 * (min(len(one.masses), len(other.masses)) + 4)
     masses *= 1 + error if above else 1 - error
@@ -214,4 +227,4 @@ def _sum(one: Dots, other: Dots, outside: float, above: bool) -> Dots:
         kept[0] += masses[:low].sum()
         infinite = one.infinite + other.infinite + float(masses[high:].sum())
     first = one.first + other.first + low
-    return Dots(one.step, one.shift + other.shift, first, kept, infinite)
+    return DiscretizedLoss(one.step, one.shift + other.shift, first, kept, infinite)

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from dpacc_accounting.pld.dominating_pairs import Array, normal_cells
-from dpacc_accounting.pld.privacy_losses import AtomicLaw, Atoms
+from dpacc_accounting.pld.privacy_losses import AtomicLoss, Atoms
 
 LARGEST_SHIFT = 25.0
 """The largest 1/σ whose likelihood ratios are within a double's range."""
@@ -40,7 +40,7 @@ _ROUNDING = 1e-13
 
 
 @dataclass(frozen=True)
-class AllocatedLaw(AtomicLaw):
+class AllocatedLoss(AtomicLoss):
     """The privacy loss of one epoch of t steps, of which a unit takes part in one.
 
     Args:

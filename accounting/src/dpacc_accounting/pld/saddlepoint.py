@@ -17,7 +17,7 @@ from scipy.special import log_ndtr
 
 from dpacc_accounting.bracketing import last_negative
 from dpacc_accounting.pld.dominating_pairs import Array, Pair
-from dpacc_accounting.pld.privacy_losses import Law
+from dpacc_accounting.pld.privacy_losses import PrivacyLoss
 
 # Mass that a window may leave out, as natural logarithms relative to δ and to the tilted law.
 RIGHT_MARGIN = 16.0
@@ -63,7 +63,7 @@ class Cumulants:
     """
 
     def __init__(
-        self, *, pairs: Sequence[Pair | Law], times: Sequence[int], outside: float
+        self, *, pairs: Sequence[Pair | PrivacyLoss], times: Sequence[int], outside: float
     ) -> None:
         self._parts = [
             (*_log_quadrature(pair, outside), count)
@@ -190,7 +190,7 @@ def _rise(function: Callable[[float], float], *, low: float, scale: float) -> fl
     return last_negative(function=function, low=low, high=low + step, tolerance=0.002)[1]
 
 
-def _quadrature(pair: Pair | Law, outside: float) -> tuple[Array, Array]:
+def _quadrature(pair: Pair | PrivacyLoss, outside: float) -> tuple[Array, Array]:
     if not isinstance(pair, Pair):
         return pair.quadrature(outside=outside)
     low, high = pair.range_holding(outside=outside)
@@ -200,7 +200,7 @@ def _quadrature(pair: Pair | Law, outside: float) -> tuple[Array, Array]:
     return pair.loss(z), pair.numerator_density(z) * (z[1] - z[0])
 
 
-def _log_quadrature(pair: Pair | Law, outside: float) -> tuple[Array, Array]:
+def _log_quadrature(pair: Pair | PrivacyLoss, outside: float) -> tuple[Array, Array]:
     losses, weights = _quadrature(pair, outside)
     with np.errstate(divide="ignore"):
         return losses, np.log(weights)

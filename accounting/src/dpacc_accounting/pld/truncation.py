@@ -21,9 +21,13 @@ from scipy.special import betainc
 from dpacc_accounting.events.event import TruncatedPoissonSampled
 from dpacc_accounting.events.flattening import Release, single_noise
 from dpacc_accounting.guarantee import Adjacency
-from dpacc_accounting.pld.connect_the_dots import Dots, dots_above, dots_below
+from dpacc_accounting.pld.connect_the_dots import (
+    DiscretizedLoss,
+    discretized_above,
+    discretized_below,
+)
 from dpacc_accounting.pld.dominating_pairs import Array, Pair, dominating_pairs
-from dpacc_accounting.pld.privacy_losses import AtomicLaw, Atoms
+from dpacc_accounting.pld.privacy_losses import AtomicLoss, Atoms
 
 # Relative error of a binomial's tail, far above what is observed.
 _TAIL_ERROR = 1e-9
@@ -34,7 +38,7 @@ _RARE = 1e-6
 
 
 @dataclass(frozen=True)
-class TruncatedLaw(AtomicLaw):
+class TruncatedLoss(AtomicLoss):
     """The loss of one truncated Poisson sample: a mixture whose weights are known to 1e-9.
 
     Args:
@@ -77,7 +81,7 @@ class TruncatedLaw(AtomicLaw):
             math.fsum(part.infinite for part in parts),
         )
 
-    def dots_above(self, *, step: float, outside: float) -> Dots:
+    def discretized_above(self, *, step: float, outside: float) -> DiscretizedLoss:
         """On the grid of the likelier case, whose bulk it meets."""
         main, *others = self._parts(step, outside, above=True)
         for other in others:
@@ -85,26 +89,26 @@ class TruncatedLaw(AtomicLaw):
             main = _added(main, moved.above(step=step))
         return main
 
-    def dots_below(self, *, step: float, outside: float) -> Dots:
+    def discretized_below(self, *, step: float, outside: float) -> DiscretizedLoss:
         """The likelier case alone, where the other one hardly ever comes."""
         if max(self.weights) < 1 - _RARE:
-            return super().dots_below(step=step, outside=outside)
+            return super().discretized_below(step=step, outside=outside)
         return self._parts(step, outside, above=False)[0]
 
-    def _parts(self, step: float, outside: float, above: bool) -> list[Dots]:
+    def _parts(self, step: float, outside: float, above: bool) -> list[DiscretizedLoss]:
         """Each case on a grid of its own, times its chance; the likelier one first."""
         error = 1 + (_TAIL_ERROR if above else -_TAIL_ERROR)
-        make = dots_above if above else dots_below
+        make = discretized_above if above else discretized_below
         cases = sorted(zip(self.weights, self.pairs, strict=True), key=lambda case: -case[0])
         found = []
         for weight, pair in cases:
-            dots = make(pair=pair, step=step, outside=outside)
+            case = make(pair=pair, step=step, outside=outside)
             share = weight * error
-            found.append(replace(dots, masses=share * dots.masses, infinite=share * dots.infinite))
+            found.append(replace(case, masses=share * case.masses, infinite=share * case.infinite))
         return found
 
 
-def _added(one: Dots, other: Dots) -> Dots:
+def _added(one: DiscretizedLoss, other: DiscretizedLoss) -> DiscretizedLoss:
     """Both masses on one grid, in the place of `one`."""
     first = min(one.first, other.first)
     last = max(one.first + len(one.masses), other.first + len(other.masses))
@@ -114,9 +118,9 @@ def _added(one: Dots, other: Dots) -> Dots:
     return replace(one, first=first, masses=masses, infinite=one.infinite + other.infinite)
 
 
-def truncated_law(
+def truncated_loss(
     *, event: TruncatedPoissonSampled, adjacency: Adjacency, direction: int
-) -> TruncatedLaw:
+) -> TruncatedLoss:
     """The loss of `event` in one direction; see `dominating_pairs` for which.
 
     Source: arXiv 2508.15089.
@@ -125,13 +129,13 @@ def truncated_law(
     >>> cut = TruncatedPoissonSampled(probability=0.5, largest_batch=1, dataset_size=2,
     ...                               event=Gaussian(noise_multiplier=2.0))
     >>> where = Adjacency.ADD_OR_REMOVE
-    >>> truncated_law(event=cut, adjacency=where, direction=0).weights
+    >>> truncated_loss(event=cut, adjacency=where, direction=0).weights
     (0.5, 0.5)
     """
     require_room(event=event, adjacency=adjacency)
     cases = truncation_cases(event=event)
     pairs = (dominating_pairs(release=case, adjacency=adjacency)[direction] for _, case in cases)
-    return TruncatedLaw(tuple(chance for chance, _ in cases), tuple(pairs))
+    return TruncatedLoss(tuple(chance for chance, _ in cases), tuple(pairs))
 
 
 def require_room(*, event: TruncatedPoissonSampled, adjacency: Adjacency) -> None:

@@ -14,7 +14,7 @@ from dpacc_accounting.events.flattening import Release, pieces
 from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pld.amplification import without_amplification
-from dpacc_accounting.pld.composed_loss import Bounds, View
+from dpacc_accounting.pld.composed_loss import Bounds, ComposedLoss
 from dpacc_accounting.pld.dominating_pairs import dominating_pairs
 from dpacc_accounting.pld.event_losses import (
     LARGEST_NOISE,
@@ -57,7 +57,7 @@ def epsilon_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, delta
         return _without_amplification(counts, cap)
     if delta < SMALLEST_DELTA or sum(counts.values()) > MOST_RELEASES:
         return Bounds(0.0, min(cap, rdp_epsilon(counts=counts, adjacency=adjacency, delta=delta)))
-    worst = worst_epsilon(views=_views(counts, adjacency), delta=delta)
+    worst = worst_epsilon(losses=_composed_losses(counts, adjacency), delta=delta)
     low, high = worst.low, worst.high
     if low < _WIDE * high:
         high = min(high, rdp_epsilon(counts=counts, adjacency=adjacency, delta=delta))
@@ -96,7 +96,7 @@ def leading_excess(
     if _beyond_amplification(counts) or delta < SMALLEST_DELTA:
         high = epsilon_bounds(counts=counts, adjacency=adjacency, delta=delta).high
         return math.log(max(high, 1e-300) / epsilon)
-    leader, *_ = _views(counts, adjacency)
+    leader, *_ = _composed_losses(counts, adjacency)
     return min(leader.excess(epsilon=epsilon, delta=delta, points=points), known)
 
 
@@ -115,7 +115,7 @@ def delta_bounds(*, counts: Mapping[Release, int], adjacency: Adjacency, epsilon
     if sum(counts.values()) > MOST_RELEASES:
         known = rdp_delta(counts=counts, adjacency=adjacency, epsilon=epsilon)
         return Bounds(0.0, min(cap, known))
-    best = worst_delta(views=_views(counts, adjacency), epsilon=epsilon)
+    best = worst_delta(losses=_composed_losses(counts, adjacency), epsilon=epsilon)
     high = best.high
     if best.low < _WIDE * high:
         high = min(high, rdp_delta(counts=counts, adjacency=adjacency, epsilon=epsilon))
@@ -141,7 +141,7 @@ def event_epsilon_bounds(*, event: Event, adjacency: Adjacency, delta: float) ->
     require_adjacency(event=event, adjacency=adjacency)
     if not resolved(event=event) or delta < SMALLEST_DELTA:
         return Bounds(0.0, min(cap, _renyi(event_rdp_epsilon, event, adjacency, delta=delta)))
-    worst = worst_epsilon(views=_event_views(event, adjacency), delta=delta)
+    worst = worst_epsilon(losses=_event_losses(event, adjacency), delta=delta)
     return Bounds(min(worst.low, cap), min(worst.high, cap))
 
 
@@ -164,7 +164,7 @@ def event_delta_bounds(*, event: Event, adjacency: Adjacency, epsilon: float) ->
     if not resolved(event=event):
         known = _renyi(event_rdp_delta, event, adjacency, epsilon=epsilon)
         return Bounds(0.0, min(cap, known))
-    best = worst_delta(views=_event_views(event, adjacency), epsilon=epsilon)
+    best = worst_delta(losses=_event_losses(event, adjacency), epsilon=epsilon)
     return Bounds(min(best.low, cap), min(best.high, cap))
 
 
@@ -178,29 +178,29 @@ def _renyi(
         return math.inf
 
 
-def worst_epsilon(*, views: Sequence[View], delta: float) -> Bounds:
-    """Bounds on the largest ε of `views` at `delta`."""
-    leader, *others = sorted(views, key=lambda view: view.estimate(delta=delta), reverse=True)
+def worst_epsilon(*, losses: Sequence[ComposedLoss], delta: float) -> Bounds:
+    """Bounds on the largest ε of `losses` at `delta`."""
+    leader, *others = sorted(losses, key=lambda loss: loss.estimate(delta=delta), reverse=True)
     high, grid = leader.epsilon_above(delta=delta)
     if high == math.inf:
         return Bounds(0.0, high)
     low = leader.epsilon_below(delta=delta, high=high, grid=grid)
-    for view in others:
-        # One check shows that a view is no worse, on a grid that need not resolve its own ε.
-        if view.delta_above(epsilon=high, delta=delta, like=grid) > delta:
-            own, own_grid = view.epsilon_above(delta=delta)
-            low = max(low, view.epsilon_below(delta=delta, high=own, grid=own_grid))
+    for loss in others:
+        # One check shows that a loss is no worse, on a grid that need not resolve its own ε.
+        if loss.delta_above(epsilon=high, delta=delta, like=grid) > delta:
+            own, own_grid = loss.epsilon_above(delta=delta)
+            low = max(low, loss.epsilon_below(delta=delta, high=own, grid=own_grid))
             high = max(high, own)
     return Bounds(low, high)
 
 
-def worst_delta(*, views: Sequence[View], epsilon: float) -> Bounds:
-    """Bounds on the largest δ of `views` at `epsilon`."""
-    leader, *others = sorted(views, key=lambda view: view.log_delta(epsilon=epsilon), reverse=True)
+def worst_delta(*, losses: Sequence[ComposedLoss], epsilon: float) -> Bounds:
+    """Bounds on the largest δ of `losses` at `epsilon`."""
+    leader, *others = sorted(losses, key=lambda loss: loss.log_delta(epsilon=epsilon), reverse=True)
     best, grid = leader.delta_bounds(epsilon=epsilon)
-    for view in others:
-        if view.delta_above(epsilon=epsilon, delta=best.high, like=grid) > best.high:
-            own, _ = view.delta_bounds(epsilon=epsilon)
+    for loss in others:
+        if loss.delta_above(epsilon=epsilon, delta=best.high, like=grid) > best.high:
+            own, _ = loss.delta_bounds(epsilon=epsilon)
             best = Bounds(max(best.low, own.low), max(best.high, own.high))
     return best
 
@@ -243,12 +243,12 @@ def _unamplified_mu(event: Event, adjacency: Adjacency) -> float:
     return math.inf if others or silent else joint_mu(counts=gaussians, adjacency=adjacency)
 
 
-def _event_views(event: Event, adjacency: Adjacency) -> list[View]:
+def _event_losses(event: Event, adjacency: Adjacency) -> list[ComposedLoss]:
     branches = directed_branches(event=event, adjacency=adjacency)
-    return [View(branch.laws, branch.times) for branch in branches]
+    return [ComposedLoss(branch.laws, branch.times) for branch in branches]
 
 
-def _views(counts: Mapping[Release, int], adjacency: Adjacency) -> list[View]:
+def _composed_losses(counts: Mapping[Release, int], adjacency: Adjacency) -> list[ComposedLoss]:
     """Every choice of P and Q, the same in every release."""
     pairs = zip(*(dominating_pairs(release=r, adjacency=adjacency) for r in counts), strict=True)
-    return [View(choice, tuple(counts.values())) for choice in pairs]
+    return [ComposedLoss(choice, tuple(counts.values())) for choice in pairs]
