@@ -15,18 +15,6 @@ SECRET = "my diagnosis"
 TEXT = {"text": str}
 
 
-@pytest.fixture
-def write(tmp_path):
-    """Write a file below a temporary folder and return its path as text."""
-
-    def write_file(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return str(path)
-
-    return write_file
-
-
 def parquet(tmp_path, rows):
     """The path of a Parquet file with these rows."""
     path = tmp_path / "notes.parquet"

@@ -60,6 +60,22 @@ def client(place: Path, number: int, **changes: Any) -> DPLoRAClient:
     return DPLoRAClient(**settings | changes)
 
 
+def node_settings(place: Path, name: str, *, seed: int = 0) -> dict[str, Any]:
+    """What the operator of a node writes, for texts of its own."""
+    return {
+        "client-id": name,
+        "data-path": str(texts(place / f"{name}.jsonl", seed=seed)),
+        "folder": str(place / name),
+        "model": str(place / "model"),
+        "task": "causal-lm",
+        "max-length": 16,
+        "most-rounds": 2,
+        "epsilon": 20.0,
+        "delta": DELTA,
+        "expected-batch-size": 4,
+    }
+
+
 def trusting(place: Path, number: int) -> TrustingClient:
     """One client that leaves the noise to its server."""
     return TrustingClient(

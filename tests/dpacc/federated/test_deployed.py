@@ -19,7 +19,7 @@ from tests.dpacc.federated.deployed import (
     kill,
     write_node_key,
 )
-from tests.dpacc.federated.federations import DELTA, texts
+from tests.dpacc.federated.federations import DELTA, node_settings
 
 
 @pytest.fixture
@@ -32,18 +32,7 @@ def deployment(folder: Path) -> Iterator[Deployment]:
 
 
 def settings(folder: Path, name: str, seed: int) -> dict[str, Any]:
-    return {
-        "client-id": name,
-        "data-path": str(texts(folder / f"{name}.jsonl", seed=seed)),
-        "folder": str(folder / "run" / name),
-        "model": str(folder / "model"),
-        "task": "causal-lm",
-        "max-length": 16,
-        "most-rounds": 2,
-        "epsilon": 20.0,
-        "delta": DELTA,
-        "expected-batch-size": 4,
-    }
+    return node_settings(folder, name, seed=seed) | {"folder": str(folder / "run" / name)}
 
 
 def run_config(folder: Path) -> str:

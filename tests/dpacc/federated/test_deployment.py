@@ -34,7 +34,7 @@ from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.server.history import History
 from dpacc.federated.server.in_process_grid import LocalGrid
 from dpacc.federated.updates.layout import trainable_arrays
-from tests.dpacc.federated.federations import DELTA, client, server, texts
+from tests.dpacc.federated.federations import DELTA, client, node_settings, server
 
 APP = Path(__file__).parents[3] / "recipes/federation"
 RUN: UserConfig = {
@@ -50,18 +50,7 @@ RUN: UserConfig = {
 
 def node(folder: Path, **changes: Any) -> UserConfig:
     """What one node's operator writes."""
-    return {
-        "client-id": "north",
-        "data-path": str(texts(folder / "north.jsonl")),
-        "folder": str(folder / "north"),
-        "model": str(folder / "model"),
-        "task": "causal-lm",
-        "max-length": 16,
-        "most-rounds": 2,
-        "epsilon": 20.0,
-        "delta": DELTA,
-        "expected-batch-size": 4,
-    } | changes
+    return node_settings(folder, "north") | changes
 
 
 def run_with(run: FederatedServer, grid: LocalGrid, **settings: Any) -> None:

@@ -25,18 +25,6 @@ class Letters:
         return {"input_ids": [[ord(letter) for letter in text][:max_length] for text in texts]}
 
 
-@pytest.fixture
-def write(tmp_path):
-    """Write a file below a temporary folder and return its path as text."""
-
-    def write_file(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return str(path)
-
-    return write_file
-
-
 def configured(**changes):
     """A configuration with these settings."""
     return TrainingConfig(

@@ -1,0 +1,15 @@
+"""What tests of several rooms are given."""
+
+import pytest
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a file below a temporary folder and return its path as text."""
+
+    def write_file(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return write_file
