@@ -377,8 +377,10 @@ def draw_figure(path: Path, history: History, comparison: Comparison) -> None:
 
 
 def write_rounds(path: Path, history: History) -> None:
-    """What `dpacc compose` reads."""
-    path.write_text(yaml.safe_dump(history.federation(), sort_keys=False), "utf-8")
+    """What `dpacc compose` reads; it says who took part."""
+    from dpacc.artifacts.run_folder import write_file
+
+    write_file(path=path, content=yaml.safe_dump(history.federation(), sort_keys=False).encode())
 
 
 def kind_of(client: str) -> str:

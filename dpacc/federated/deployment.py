@@ -13,6 +13,7 @@ import yaml
 from flwr.app import Context, Message
 from flwr.app.user_config import UserConfig
 
+from dpacc.artifacts.run_folder import write_file
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import AggregationName
 from dpacc.federated.clients.private_client import DPLoRAClient
@@ -267,15 +268,18 @@ def _client(node: NodeSettings, lora: LoraSettings) -> DPLoRAClient | SecureClie
 
 def write_results(server: FederatedServer, *, folder: Path | str) -> None:
     """Write what a finished run leaves: `adapter/`, `history.json`, and, for `dpacc compose`,
-    `rounds.yaml`.
+    `rounds.yaml`. The last two say who took part, and only their owner may read them.
     """
     place = Path(folder)
     adapted: Any = server.model
     adapted.save_pretrained(place / "adapter")
     history = server.history
-    (place / "history.json").write_text(json.dumps(history.to_json(), indent=2))
+    write_file(
+        path=place / "history.json", content=json.dumps(history.to_json(), indent=2).encode()
+    )
     if history.epsilons() or history.client_level is not None:
-        (place / "rounds.yaml").write_text(yaml.safe_dump(history.federation()))
+        rounds = yaml.safe_dump(history.federation())
+        write_file(path=place / "rounds.yaml", content=rounds.encode())
 
 
 def answer_once(

@@ -11,6 +11,9 @@ _WANDB = (
     f"{_REPORTS}::test_wandb_gets_rows_dated_by_their_steps_and_no_load_nor_line_of_the_machine"
 )
 _TRACKIO = f"{_REPORTS}::test_trackio_gets_rows_dated_by_their_steps_and_no_load_of_the_machine"
+_FEDERATION = (
+    f"{DPACC}/artifacts/test_written_files.py::test_what_a_federation_keeps_is_known_and_its_owners"
+)
 _REFUSED = f"{DPACC}/trainer/test_refused_trackers.py"
 
 TIMES_BUGS = (
@@ -78,5 +81,23 @@ TIMES_BUGS = (
             f"{DPACC}/recipe/test_trackers.py::"
             "test_trackio_is_refused_where_another_machine_dates_its_rows",
         ),
+    ),
+    Bug(
+        "sums readable",
+        "others on a client's machine read in which rounds it took part",
+        (
+            Patch(
+                "dpacc.federated.secure_sum.rounds_summed",
+                "os.O_APPEND, 0o600",
+                "os.O_APPEND, 0o644",
+            ),
+        ),
+        (_FEDERATION,),
+    ),
+    Bug(
+        "files readable",
+        "others on the machine read who took part, in a folder that was there before",
+        (Patch("dpacc.step.checkpoint", "os.O_TRUNC, 0o600", "os.O_TRUNC, 0o644"),),
+        (_FEDERATION,),
     ),
 )

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from dpacc_accounting import read_ledger
 
 from dpacc.cli.main import dpacc
+from tests.dpacc.artifacts.test_written_files import unknown_files
 from tests.dpacc.federated.federations import classifier_folder, opinions
 from tests.recipes.training import refusal
 from tests.scripts import load_script
@@ -98,6 +99,8 @@ def test_without_comparison_there_is_the_federation_alone(
         "adapter",
         "rounds.yaml",
     }
+    assert unknown_files(folder) == []
+    assert folder.stat().st_mode & 0o077 == (folder / "rounds.yaml").stat().st_mode & 0o077 == 0
     shown = capsys.readouterr()
     assert "largest ε of a client" in shown.out
     assert "spent on its data" not in shown.err

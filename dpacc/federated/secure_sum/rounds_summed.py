@@ -38,7 +38,8 @@ class RoundsSummed:
     def keep(self, run: str, number: int) -> None:
         """Write the round down, to the disk; called before anything of it leaves."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._path.open("a") as file:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "a") as file:
             # A line that a crash has torn ends here.
             file.write("\n" + _line(run, number) + "\n")
             file.flush()

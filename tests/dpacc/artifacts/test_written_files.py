@@ -14,7 +14,11 @@ from accelerate import Accelerator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dpacc import PrivacyEngine
+from dpacc.federated.deployment import write_results
+from dpacc.federated.secure_sum.summing_client import SecureClient
 from dpacc.losses.per_example import causal_lm_losses
+from tests.dpacc.federated.federations import client, server, tiny_folder
+from tests.dpacc.federated.secure_sum.test_federation import THREE
 from tests.dpacc.step.test_engine import LENGTHS, plan_for
 from tests.dpacc.trainer.test_private_trainer import trainer
 from tests.recipes.conftest import material, recipe, train  # noqa: F401
@@ -35,6 +39,18 @@ FILES: Mapping[str, str] = {
     r"checkpoint\.json": "see CHECKPOINT; only its owner may enter the folder",
     r"tensors\.safetensors": "released: adapters, and moments of noised gradients",
     r"journal/\d{8}": "released: a noised gradient; only its owner may enter the folder",
+    r"rank-\d{5}\.safetensors": "released: a rank's share of the state, where ranks cut it",
+    # Weights & Biases and trackio, whose rows are FIGURES too
+    r"run-\w+\.wandb": "public: rows dated by step; see test_trackers",
+    r"(requirements\.txt|debug(-internal|-core)?\.log)": "public: what is installed, how it began",
+    r"dpacc\.(db|db-shm|db-wal|lock)": "public: rows dated by step; see test_trackers",
+    # federations
+    r"last_update\.safetensors": "released: a client's noised adapter, which it has sent",
+    r"optimizer\.safetensors": "released: moments of noised gradients; they stay at the client",
+    r"rounds_summed\.jsonl": "who took part in which sum, for its owner alone",
+    r"(state|history)\.json": "who took part, for its owner alone; no number of any record",
+    r"rounds\.yaml": "who took part, and charges, for its owner alone",
+    r"adapter-\d{4}\.safetensors": "released: the shared adapter after a round",
 }
 
 TRAINER_STATE: Mapping[str, str] = {
@@ -85,7 +101,7 @@ CHECKPOINT: Mapping[str, str] = {
 
 
 @pytest.fixture(params=["trainer", "engine", "recipe"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a run of each surface leaves behind."""
     if request.param == "recipe":
         train: Train = request.getfixturevalue("train")
@@ -132,15 +148,39 @@ def files_of(folder: Path) -> Iterator[Path]:
 
 def test_every_file_is_known_and_the_folder_is_its_owners(folder: Path) -> None:
     """No file but those of the table is written, and nobody else may enter the run's folder."""
-    unknown = [
+    assert unknown_files(folder) == []
+    assert folder.stat().st_mode & 0o077 == 0
+    for name in ("ledger.jsonl", "privacy.json", "adapter_model.safetensors"):
+        assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob(name))
+
+
+def unknown_files(folder: Path) -> list[str]:
+    """Those that the table does not have."""
+    return [
         str(path.relative_to(folder))
         for path in files_of(folder)
         if not any(re.search(f"(^|/){name}$", path.as_posix()) for name in FILES)
     ]
-    assert unknown == []
-    assert folder.stat().st_mode & 0o077 == 0
-    for name in ("ledger.jsonl", "privacy.json", "adapter_model.safetensors"):
-        assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob(name))
+
+
+def test_what_a_federation_keeps_is_known_and_its_owners(tmp_path: Path) -> None:
+    """Updates, moments, and who took part, also in folders that others made and may enter."""
+    tiny_folder(tmp_path)
+    runs = tmp_path / "runs"
+    places = {n: runs / f"site-{n}" for n in (1, 2, 3)}
+    for place in (runs / "server", *places.values()):
+        place.mkdir(parents=True)
+    federation = server(tmp_path, num_clients=3, rounds=1, secure_sum=THREE, folder=runs / "server")
+    clients = [client(tmp_path, n, folder=place) for n, place in places.items()]
+    federation.train(clients=[SecureClient(client=each, secure_sum=THREE) for each in clients])
+    write_results(federation, folder=runs / "server")
+    assert unknown_files(runs) == []
+    found = {path.name for path in files_of(runs)}
+    assert {"last_update.safetensors", "optimizer.safetensors", "rounds_summed.jsonl"} < found
+    assert {"state.json", "history.json", "rounds.yaml", "adapter-0001.safetensors"} < found
+    assert not [name for name in found if "rng" in name]
+    told = [path for path in files_of(runs) if path.parent.name != "adapter"]
+    assert [path.name for path in told if path.stat().st_mode & 0o077] == []
 
 
 def test_every_field_is_known(folder: Path) -> None:

@@ -27,6 +27,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
 from dpacc.recipe.schedule import schedule_for
 from dpacc.recipe.trackers import NonPrivateLoss, require_trackers, start_trackers
+from tests.dpacc.artifacts.test_written_files import unknown_files
 from tests.recipes.conftest import material, recipe, train  # noqa: F401
 from tests.recipes.training import Train
 
@@ -88,6 +89,14 @@ def records_of_log(log: bytes) -> Iterator[bytes]:
         if kind in (1, 4):  # whole, or the last part
             yield record
             record = b""
+
+
+def forget_trackio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads its folder when it is first imported, which another test may have done."""
+    monkeypatch.setenv("TRACKIO_DIR", "")
+    monkeypatch.delenv("TRACKIO_DIR")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
+        monkeypatch.delitem(sys.modules, name)
 
 
 @pytest.fixture
@@ -163,6 +172,8 @@ def test_private_figures_reach_wandb_offline(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     folder = train(trackers="wandb", **DECAYING) / "tiny"
+    assert unknown_files(folder) == []
+    assert folder.stat().st_mode & 0o077 == 0  # the tracker's own modes are wider
     history = wandb_history(folder, rows=4)
     rows = {
         int(row["_step"]): {name: float(row[name]) for name in row if name[0] != "_"}
@@ -184,12 +195,9 @@ def test_private_figures_reach_trackio(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same values are in a data base in the run's own folder, and no load of the machine."""
-    monkeypatch.setenv("TRACKIO_DIR", "")
-    monkeypatch.delenv("TRACKIO_DIR")
-    # It reads its folder when it is first imported, which another test may have done.
-    for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
-        monkeypatch.delitem(sys.modules, name)
+    forget_trackio(monkeypatch)
     folder = train(trackers="trackio", **DECAYING) / "tiny"
+    assert unknown_files(folder) == []
     (file,) = folder.rglob("dpacc.db")
     with sqlite3.connect(file) as base:
         rows = {

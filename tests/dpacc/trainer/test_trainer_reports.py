@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 from collections import defaultdict
 from concurrent.futures import Future
 from datetime import datetime
@@ -20,7 +19,12 @@ from transformers import EvalPrediction, Trainer
 from transformers.integrations import rewrite_logs
 
 from dpacc.errors import ConfigurationError
-from tests.dpacc.recipe.test_trackers import tensorboard_scalars, wandb_records, wandb_rows
+from tests.dpacc.recipe.test_trackers import (
+    forget_trackio,
+    tensorboard_scalars,
+    wandb_records,
+    wandb_rows,
+)
 from tests.dpacc.trainer.test_private_trainer import HELD_OUT, arguments, private, trainer
 from tests.tiny_models import collate, tiny_base
 
@@ -79,10 +83,9 @@ def test_trackio_gets_rows_dated_by_their_steps_and_no_load_of_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     """Whatever its steps drew, and however trackio keeps its rows."""
+    forget_trackio(monkeypatch)
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.setenv("TRACKIO_STORAGE_MODE", mode)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
-        monkeypatch.delitem(sys.modules, name)
     trainer(tmp_path / "run", report_to=["trackio"]).train()
     rows, watched = (of_sqlite if mode == "sqlite" else of_fragments)(tmp_path / "trackio")
     dated = [datetime.fromisoformat(moment).timestamp() - step for step, moment in rows]
