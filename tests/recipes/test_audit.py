@@ -15,7 +15,7 @@ from dpacc_accounting import read_ledger
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.settings import read_settings
 from dpacc.step import release
-from tests.recipes.training import WORDS, write_texts
+from tests.recipes.training import WORDS, durations, write_texts, written
 from tests.tiny_models import save_tiny_llama
 
 ROOT = Path(__file__).parents[2]
@@ -59,9 +59,10 @@ def arguments(tmp_path: Path) -> list[str]:
 def test_an_honest_run_is_measured_and_not_refuted(
     recipe: ModuleType, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit 0, two audits with claim and confidence, their scores and figures, and a ledger."""
+    """Exit 0, two audits with claim and confidence, scores, figures and a ledger, and no times."""
     assert recipe.main(arguments) == 0
-    said = capsys.readouterr().out
+    said, watched = capsys.readouterr()
+    assert durations(said + watched + written(tmp_path / "runs")) == []
     assert said.count("not refuted") == 2
     assert said.count("claimed ε") == 2
     folder = tmp_path / "runs/run"

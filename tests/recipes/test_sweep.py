@@ -24,7 +24,7 @@ from dpacc.recipe.examples import pad_examples
 from dpacc.recipe.models import load_adapter, load_base
 from dpacc.recipe.settings import read_settings
 from dpacc.step.engine import PrivacyEngine
-from tests.recipes.training import as_arguments, refusal, settings
+from tests.recipes.training import as_arguments, durations, refusal, settings, written
 from tests.scripts import load_script
 
 RECIPE = Path(__file__).parents[2] / "recipes/sweep.py"
@@ -50,6 +50,8 @@ def test_a_private_search_costs_its_budget_as_a_whole(
 ) -> None:
     """The folder holds the best adapter only, and its ledger charges the selection, within ε."""
     sweep.main(values(material, tmp_path))
+    out, err = capsys.readouterr()
+    assert durations(out + err + written(tmp_path)) == []
     folder = tmp_path / "tiny"
     record = read_ledger(path=folder / "ledger.jsonl")
     (release,) = record.releases
@@ -61,7 +63,6 @@ def test_a_private_search_costs_its_budget_as_a_whole(
     loaded = PeftModel.from_pretrained(base, folder)
     assert any("lora_B" in name and p.abs().sum() > 0 for name, p in loaded.named_parameters())
     assert {path.name for path in tmp_path.iterdir()} == {"tiny"}
-    out, err = capsys.readouterr()
     assert "the whole search" in out
     assert "perplexity" in out
     assert "trial" not in err
@@ -88,7 +89,9 @@ def test_public_trials_are_all_shown_and_go_on_where_they_stopped(
     assert all(7.9 < each["epsilon"] <= 8 for each in found)
     for said in ("delta", "adjacency", "unit", "method", "slack", "void_because", "qualified_by"):
         assert all(said in each for each in found)
-    assert "4 trials, best first" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "4 trials, best first" in out
+    assert durations(out + err + written(tmp_path)) == []
 
 
 def results(folder: Path) -> list[dict[str, Any]]:

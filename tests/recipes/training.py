@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,23 @@ def refusal(
         main(arguments)
     assert caught.value.code == 2
     return capsys.readouterr().err
+
+
+def durations(text: str) -> list[str]:
+    """What in a text tells how long something took; it would follow what steps drew."""
+    units = (
+        r"\b\d[\d.,:]* ?(?:ms|s|secs?|seconds?|min|minutes?|h|hours?|it/s)\b|\b\d+:\d\d(?::\d\d)?\b"
+    )
+    names = r"\w*(?:runtime|seconds|elapsed|duration|timestamp|walltime)\w*"
+    return re.findall(f"{units}|{names}", text)
+
+
+def written(folder: Path) -> str:
+    """All texts that lie in a folder of runs."""
+    texts = (
+        path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".md", ".yaml")
+    )
+    return "\n".join(path.read_text() for path in sorted(texts))
 
 
 def as_arguments(values: dict[str, object]) -> list[str]:
