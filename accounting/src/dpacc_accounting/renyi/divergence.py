@@ -1,6 +1,6 @@
 """Rényi divergence of any event that has a bound on it: looser than PLD, and it composes.
 
-Shares no numerics with `pld.py`. A mixture is bounded with its coin revealed:
+Shares no numerics with `pld`. A mixture is bounded with its coin revealed:
 `e^((α − 1)·ε(α)) <= Σ w_i·e^((α − 1)·ε_i(α))`.
 """
 

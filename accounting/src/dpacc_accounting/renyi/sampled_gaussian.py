@@ -1,6 +1,6 @@
 """Rényi differential privacy of the sampled Gaussian: an independent, looser price.
 
-Shares no numerics with `pld.py`, so that the two can check each other; its ε is never smaller.
+Shares no numerics with `pld`, so that the two can check each other; its ε is never smaller.
 """
 
 from __future__ import annotations
