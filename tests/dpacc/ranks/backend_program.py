@@ -145,6 +145,7 @@ def train(backend: str, scenario: Scenario, ledger: Path) -> dict[str, Any]:
         accelerator,
         plan,
         ledger=ledger,
+        checkpoints=ledger.with_suffix(".checkpoints") if scenario == SCENARIOS[1] else None,
         micro_batch_tokens=40,
         per_example_gradients=scenario.per_example_gradients,  # type: ignore[arg-type]
         wire=scenario.wire,  # type: ignore[arg-type]
@@ -164,6 +165,8 @@ def train(backend: str, scenario: Scenario, ledger: Path) -> dict[str, Any]:
             step.update()
         schedule.step()
         reductions.append(len(count))
+        if step.index == 1 and scenario == SCENARIOS[1]:
+            engine.checkpoint()
     engine.close()
     with engine.whole_adapters():
         after = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.dpacc.artifacts.test_written_files import unknown_files
 from tests.dpacc.ranks.backend_program import ALONE, BACKENDS, CUTTING, SCENARIOS, Scenario, train
 from tests.ranks import require_success, run_ranks
 
@@ -66,6 +67,23 @@ def test_one_rank_that_cuts_its_base_trains_as_one_that_does_not(
             expected = alone[scenario.name]
             torch.testing.assert_close(outcome["adapters"], expected, rtol=1e-4, atol=1e-6)
             assert outcome["still"] == outcome["base changed"] == []
+
+
+@pytest.mark.usefixtures("seen")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_checkpoint_keeps_is_its_owners(backend: str, folder: Path) -> None:
+    """The files that every run keeps, a part of each rank's beside them where ZeRO cuts what
+    AdamW holds, and nothing that others may read."""
+    kept = folder / f"{backend} {SCENARIOS[1].name}.checkpoints"
+    assert unknown_files(kept) == []
+    parts = {path.name for path in kept.rglob("rank-*")}
+    cut = {f"rank-0000{rank}.safetensors" for rank in range(2)}
+    assert parts == (cut if backend.startswith("zero") else set())
+    files = [path for path in kept.rglob("*") if path.is_file()]
+    assert len(files) >= 3
+    assert all(
+        path.stat().st_mode & 0o077 == path.parent.stat().st_mode & 0o077 == 0 for path in files
+    )
 
 
 @pytest.mark.parametrize(("backend", "scenario"), EVERY, ids=NAMES)
