@@ -1,6 +1,6 @@
 """Write reference.json: ε of random sampled-Gaussian runs by dp-accounting's PLD.
 
-    .venv/bin/python tests/accounting/pld/make_reference.py
+    .venv/bin/python tests/accounting/pricing/make_reference.py
 
 takes about half an hour on one core with dp-accounting 0.6.0; values that are there already are
 kept, so delete the file to compute all of them. Each setting's grid is halved until the pessimistic
