@@ -64,8 +64,7 @@ def test_wandb_gets_rows_dated_by_their_steps_and_no_load_nor_line_of_the_machin
     """Whatever its steps drew: one second each; nothing samples memory, or times printed lines."""
     import wandb
 
-    for name, value in {"MODE": "offline", "SILENT": "true", "DIR": str(tmp_path)}.items():
-        monkeypatch.setenv(f"WANDB_{name}", value)
+    keep_wandb_offline(tmp_path, monkeypatch)
     run = trainer(tmp_path / "run", report_to=["wandb"])
     run.train()
     wandb.finish()
@@ -76,6 +75,15 @@ def test_wandb_gets_rows_dated_by_their_steps_and_no_load_nor_line_of_the_machin
     assert len({row["_runtime"] for row in rows}) == 1  # the watch stands still
     kinds = {record.WhichOneof("record_type") for record in wandb_records(tmp_path)}
     assert kinds.isdisjoint({"stats", "output", "output_raw"})
+
+
+def keep_wandb_offline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B reads the environment once a process, unless it is torn down."""
+    import wandb
+
+    wandb.teardown()
+    for name, value in {"MODE": "offline", "SILENT": "true", "DIR": str(folder)}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
 
 
 @pytest.mark.parametrize("mode", ["sqlite", "jsonl"])
@@ -119,8 +127,7 @@ def test_a_wandb_run_that_watches_the_machine_is_refused(
     """One that the user has begun, before any step is taken, with how to begin it."""
     import wandb
 
-    for name, value in {"MODE": "offline", "SILENT": "true", "DIR": str(tmp_path)}.items():
-        monkeypatch.setenv(f"WANDB_{name}", value)
+    keep_wandb_offline(tmp_path, monkeypatch)
     with (
         wandb.init(project="own"),
         pytest.raises(ConfigurationError, match=r"x_disable_stats=True, console='off'"),
