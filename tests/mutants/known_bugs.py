@@ -105,9 +105,9 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.step.engine",
-                "            total = self._zero_sum()\n",
-                "            if not drawn:\n                continue\n"
-                "            total = self._zero_sum()\n",
+                "                total = self._zero_sum()\n",
+                "                if not drawn:\n                    continue\n"
+                "                total = self._zero_sum()\n",
             ),
         ),
         (f"{ENGINE}::test_empty_draws_still_release_noise",),
@@ -234,6 +234,12 @@ KNOWN_BUGS = (
                 "            buffer.write(weight_slot, buffer.products(gradient, input))\n",
                 "            buffer.write(weight_slot, buffer.products(gradient, input))\n"
                 "            buffer.write(weight_slot, buffer.products(gradient, input))\n",
+            ),
+            Patch(
+                "dpacc.layers.fused_lora",
+                "            buffer.write(lower_slot, buffer.products(of_low, x))\n",
+                "            buffer.write(lower_slot, buffer.products(of_low, x))\n"
+                "            buffer.write(lower_slot, buffer.products(of_low, x))\n",
             ),
         ),
         (
