@@ -269,7 +269,7 @@ def begin_progress(run: Run) -> terminal.TrainingProgress:
     )
     trainable = sum(p.numel() for p in run.learner.model.parameters() if p.requires_grad)
     progress.note(
-        f"{run.data.number_of_units} private {run.plan.unit}s, {trainable:,} trainable "
+        f"{run.plan.dataset_size} private {run.plan.unit}s, {trainable:,} trainable "
         f"parameters ({run.engine.per_example_gradients} per-example gradients), noise multiplier "
         f"{run.plan.noise_multiplier:g}, run folder {run.folder}"
     )
