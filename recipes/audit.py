@@ -108,10 +108,12 @@ def audit(config: AuditConfig) -> int:
     """One private run with canaries in its data, and what they prove: 1 if the claim is refuted."""
     from dpacc.artifacts.earlier_runs import begin_run
     from dpacc.recipe.assembly import adapters_for, base_for, plan_for
+    from dpacc.recipe.training_data import read_training_data
     from dpacc.step.admission.positions import require_positions
 
     accelerator = one_process()
-    private = read_examples(config)
+    data = read_training_data(config=config)
+    private = data.private[: config.private_examples]
     base, tokenizer = base_for(config=config, device=accelerator.device)
     require_positions(model=base, max_length=config.max_length)
     model = adapters_for(config=config, base=base)
@@ -127,9 +129,9 @@ def audit(config: AuditConfig) -> int:
     )
     engine = open_engine(config, accelerator, plan, folder)
     model, optimizer = engine.prepare(model, optimizer)
-    measure = losses_of_canaries(config, model, planted, tokenizer)
+    measure = losses_of_canaries(config, model, planted, data.collate)
     before = measure()
-    learn(config, engine, model, planted, like=private[0], tokenizer=tokenizer)
+    learn(config, engine, model, planted, like=private[0], pad=data.collate)
     return judge_all(config, plan, planted, fallen=before - measure(), folder=folder)
 
 
@@ -142,15 +144,6 @@ def one_process() -> Accelerator:
     if accelerator.num_processes > 1:
         raise ConfigurationError("an audit runs in one process; launch it with cpu or single_gpu")
     return accelerator
-
-
-def read_examples(config: AuditConfig) -> list[Any]:
-    """The private examples, before any weights."""
-    from dpacc.recipe.examples import load_training_examples
-    from dpacc.recipe.pretrained import load_tokenizer
-
-    tokenizer = load_tokenizer(model=config.model)
-    return load_training_examples(config=config, tokenizer=tokenizer)[: config.private_examples]
 
 
 def torch_adamw(model: Any, *, learning_rate: float) -> Any:
@@ -212,17 +205,16 @@ def open_engine(
 
 
 def losses_of_canaries(
-    config: AuditConfig, model: Any, planted: Planted, tokenizer: Any
+    config: AuditConfig, model: Any, planted: Planted, pad: Callable[[list[Any]], Any]
 ) -> Callable[[], Any]:
     """Measures the loss of each sentence of random tokens, in or not."""
     from dpacc.recipe.evaluation import losses_of_texts
-    from dpacc.recipe.examples import pad_examples
 
     return partial(
         losses_of_texts,
         model=model,
         examples=planted.texts,
-        collate=partial(pad_examples, pad_token_id=tokenizer.pad_token_id),
+        collate=pad,
         max_tokens=config.micro_batch_tokens,
     )
 
@@ -234,16 +226,15 @@ def learn(
     planted: Planted,
     *,
     like: Any,
-    tokenizer: Any,
+    pad: Callable[[list[Any]], Any],
 ) -> None:
     """The private loop, as any run has it."""
     from dpacc import causal_lm_losses
-    from dpacc.recipe.examples import pad_examples
     from dpacc.step.admission.invented_examples import made_up_examples
 
     dirac, plan = planted.dirac, engine.plan
     losses = dirac.losses(causal_lm_losses)
-    collate = dirac.collate(partial(pad_examples, pad_token_id=tokenizer.pad_token_id))
+    collate = dirac.collate(pad)
     rehearsal = dirac.beside(made_up_examples(model=model, like=like))
     progress = terminal.TrainingProgress(
         steps=plan.steps,
