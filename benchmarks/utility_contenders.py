@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from upper_layers import Row, Sentences, word_losses
 
-from dpacc.recipe.schedule import warm_up_then_decay
+from dpacc.recipe.optimizers import warm_up_then_decay
 
 PHYSICAL_BATCH = 64
 

@@ -12,20 +12,26 @@ from typing import Any, Literal, Self, get_args
 from dpacc_accounting import (
     Adjacency,
     Event,
-    Gaussian,
     Guarantee,
-    PoissonSampled,
-    Repeated,
+    Workload,
+    calibrate_banded_noise,
     calibrate_noise,
     epsilon,
     sum_noise_multiplier,
 )
+from dpacc_accounting.events.participation import Participation
+from dpacc_accounting.ledger.plan_settings import require_coefficients
 from dpacc_accounting.pricing.small_delta import require_small_delta
 
 from dpacc.errors import choices
 
 Clipping = Literal["flat", "per-layer", "automatic", "adaptive"]
 Noise = Literal["gaussian", "discrete_gaussian"]
+Sampling = Literal["poisson", "cyclic-poisson"]
+Correlation = Literal["none", "banded"]
+
+INDEPENDENT = (1.0,)
+"""The coefficients of noise that is drawn afresh for each step."""
 
 _LARGEST_DISCRETE_MULTIPLIER = 1e5
 _MOST_DISCRETE_UNITS = 1 << 36
@@ -39,6 +45,11 @@ class PrivacyPlan:
     q = expected_batch_size / dataset_size, clips each drawn example's gradient to norm
     C = max_grad_norm, sums, and adds N(0, (σC)²) once, with σ = noise_multiplier
     (DP-SGD, arXiv 1607.00133).
+
+    With b > 1 `noise_coefficients` the noise of step t is σC·(C⁻¹z)_t, for a lower triangular
+    Toeplitz matrix C of b bands: what one step adds, later ones take back in part. Units are then
+    drawn in turns: each is in one of b groups by a secret coin, group t mod b takes step t, and
+    each of its units joins with probability bq (arXiv 2306.08153).
 
     Args:
         dataset_size: N, the number of training examples; treated as public.
@@ -61,6 +72,8 @@ class PrivacyPlan:
             rounding betrays what it should hide (arXiv 2004.00010, 2107.10138). The same ε.
         unit: the privacy unit in words: what one row of the dataset stands for.
         adjacency: the neighbouring relation under which the guarantee is stated.
+        sampling: "poisson", or "cyclic-poisson" where the noise is correlated.
+        noise_coefficients: the first column of C, c_0 > 0 and Σ c² ≤ 1; (1,) is independent noise.
         allow_no_privacy: must be set for σ = 0, which promises nothing.
 
     Raises:
@@ -86,11 +99,14 @@ class PrivacyPlan:
     noise: Noise = "gaussian"
     unit: str = "example"
     adjacency: Adjacency = Adjacency.ADD_OR_REMOVE
-    sampling: Literal["poisson"] = "poisson"
+    sampling: Sampling = "poisson"
+    noise_coefficients: tuple[float, ...] = INDEPENDENT
     allow_no_privacy: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "adjacency", Adjacency(self.adjacency))
+        require_coefficients(self.noise_coefficients)
+        object.__setattr__(self, "noise_coefficients", tuple(map(float, self.noise_coefficients)))
         _require(
             self.adjacency is not Adjacency.ZERO_OUT,
             "adjacency='zero-out' is not what a run states; use 'add-or-remove', whose ε is the "
@@ -141,9 +157,11 @@ class PrivacyPlan:
             f"noise={self.noise!r} must be one of {choices(self.noise, get_args(Noise))}",
         )
         _require(
-            self.sampling == "poisson",
-            f"sampling={self.sampling!r} is not what the engine does; it samples 'poisson'",
+            self.sampling in get_args(Sampling),
+            f"sampling={self.sampling!r} is not what the engine does; it must be one of "
+            f"{choices(self.sampling, get_args(Sampling))}",
         )
+        self._require_turns()
         _require(
             math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0,
             f"noise_multiplier={self.noise_multiplier} must be a finite number, at least 0",
@@ -172,6 +190,26 @@ class PrivacyPlan:
             "use noise='gaussian'",
         )
 
+    def _require_turns(self) -> None:
+        """Correlated noise hides units whose turns are b steps apart, and no others."""
+        _require(
+            (self.sampling == "cyclic-poisson") == (self.bands > 1),
+            f"sampling={self.sampling!r} with {self.bands} noise_coefficients: correlated noise "
+            "takes sampling='cyclic-poisson', and independent noise 'poisson'",
+        )
+        _require(
+            self.bands * self.expected_batch_size <= self.dataset_size
+            and (self.bands == 1 or self.bands <= self.steps),
+            f"{self.bands} noise_coefficients do not fit {self.steps} steps of "
+            f"{self.expected_batch_size} units out of {self.dataset_size}; lower their number or "
+            "the batch size",
+        )
+        _require(
+            self.bands == 1 or self.noise == "gaussian",
+            "correlated noise is not drawn on a grid: set noise='gaussian', or leave "
+            "noise_coefficients out",
+        )
+
     @classmethod
     def calibrate(
         cls,
@@ -187,10 +225,15 @@ class PrivacyPlan:
         noise: Noise = "gaussian",
         unit: str = "example",
         adjacency: Adjacency = Adjacency.ADD_OR_REMOVE,
+        correlation: Correlation = "none",
+        bands: int | None = None,
+        workload: Workload | None = None,
     ) -> Self:
         """The plan with the least noise that keeps ε ≤ target_epsilon at target_delta.
 
-        Give either `epochs` (steps = ⌈epochs · N / expected_batch_size⌉) or `steps`.
+        Give either `epochs` (steps = ⌈epochs · N / expected_batch_size⌉) or `steps`. With
+        `correlation` "banded", the noise is least in what the run makes of it, its `workload`: of
+        so many `bands`, or the best number of them, which may be one.
 
         >>> plan = PrivacyPlan.calibrate(
         ...     dataset_size=67349, expected_batch_size=256, epochs=3,
@@ -200,16 +243,31 @@ class PrivacyPlan:
         >>> plan.guarantee().epsilon <= 8.0
         True
         """
-        calibration = calibrate_noise(
-            dataset_size=dataset_size,
-            batch_size=expected_batch_size,
-            epochs=epochs,
-            steps=steps,
-            epsilon=target_epsilon,
-            delta=target_delta,
-            adjacency=adjacency,
-            unit=unit,
+        _require(
+            correlation in get_args(Correlation),
+            f"correlation={correlation!r} must be one of "
+            f"{choices(correlation, get_args(Correlation))}",
         )
+        asked: dict[str, Any] = {
+            "dataset_size": dataset_size,
+            "batch_size": expected_batch_size,
+            "epochs": epochs,
+            "steps": steps,
+            "epsilon": target_epsilon,
+            "delta": target_delta,
+            "adjacency": adjacency,
+            "unit": unit,
+        }
+        coefficients: tuple[float, ...] = INDEPENDENT
+        if correlation == "banded":
+            found = calibrate_banded_noise(**asked, bands=bands, workload=workload)
+            calibration, coefficients = found.calibration, found.coefficients
+        else:
+            _require(
+                bands is None and workload is None,
+                "bands and workload are for correlated noise: set correlation='banded'",
+            )
+            calibration = calibrate_noise(**asked)
         return cls(
             dataset_size=dataset_size,
             expected_batch_size=expected_batch_size,
@@ -222,12 +280,19 @@ class PrivacyPlan:
             noise=noise,
             unit=unit,
             adjacency=adjacency,
+            sampling="poisson" if len(coefficients) == 1 else "cyclic-poisson",
+            noise_coefficients=coefficients,
         )
 
     @property
     def sampling_probability(self) -> float:
         """q, the chance with which each example joins each logical step."""
         return self.expected_batch_size / self.dataset_size
+
+    @property
+    def bands(self) -> int:
+        """b: the noise of so many steps is correlated, and units are drawn in as many groups."""
+        return len(self.noise_coefficients)
 
     @property
     def count_noise(self) -> float:
@@ -250,21 +315,31 @@ class PrivacyPlan:
         )
 
     @property
-    def step_event(self) -> Event:
-        """What one logical step costs: discrete noise hides what Gaussian noise of σ hides.
+    def participation(self) -> Participation:
+        """Who joins which step, and what steps cost.
 
-        See [`whole_scale`][dpacc.step.integer_sum.whole_scale].
+        Discrete noise hides what Gaussian noise of σ hides; see
+        [`whole_scale`][dpacc.step.integer_sum.whole_scale].
         """
-        return PoissonSampled(
-            probability=self.sampling_probability,
-            event=Gaussian(noise_multiplier=self.noise_multiplier),
+        return Participation(
+            dataset_size=self.dataset_size,
+            expected_batch_size=self.expected_batch_size,
+            noise_multiplier=self.noise_multiplier,
+            bands=self.bands,
         )
+
+    def event(self, *, steps: int | None = None) -> Event:
+        """What the first `steps` logical steps release, by default all of them."""
+        return self.participation.event(steps=self.steps if steps is None else steps)
+
+    def charge(self, step: int) -> Event:
+        """What is owed when a logical step begins."""
+        return self.participation.charge(step=step, steps=self.steps)
 
     def guarantee(self, *, steps: int | None = None, delta: float | None = None) -> Guarantee:
         """(ε, δ) after `steps` logical steps, by default after all of them, at the plan's δ."""
-        taken = self.steps if steps is None else steps
         return epsilon(
-            event=Repeated(event=self.step_event, times=taken),
+            event=self.event(steps=steps),
             delta=self.target_delta if delta is None else delta,
             adjacency=self.adjacency,
             unit=self.unit,
@@ -272,7 +347,10 @@ class PrivacyPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON data; `from_json` reads it back."""
-        return asdict(self) | {"adjacency": str(self.adjacency)}
+        document = asdict(self) | {"adjacency": str(self.adjacency)}
+        coefficients = document.pop("noise_coefficients")
+        # Left out where it says nothing new, so that earlier plans and ledgers stay as they are.
+        return document | ({} if self.bands == 1 else {"noise_coefficients": [*coefficients]})
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:

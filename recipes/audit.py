@@ -256,12 +256,11 @@ def judge_all(
     config: AuditConfig, plan: PrivacyPlan, planted: Planted, *, fallen: Any, folder: Path
 ) -> int:
     """The scores, kept in files, and what they prove of the claim."""
-    from dpacc_accounting import Repeated
 
     from dpacc.audit import Claim, judge
     from dpacc.audit.records import write_scores
 
-    event = Repeated(event=plan.step_event, times=plan.steps)
+    event = plan.event()
     claim = Claim.of_event(event=event, delta=plan.target_delta)
     # Ordinary examples add to the same elements, so those scores have no threshold known before.
     released = planted.dirac.scores(

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from dpacc.cli import terminal
 from dpacc.errors import ConfigurationError, require_local
-from dpacc.recipe.config import Precision, Task
-from dpacc.recipe.settings import check_limits, read_settings, setting
+from dpacc.recipe.settings import Precision, Task, check_limits, read_settings, setting
 
 _USAGE = "python recipes/merge.py --adapter FOLDER --output FOLDER [--push_to_hub owner/name]"
 # What says how private the model is goes with it.

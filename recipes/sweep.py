@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from dpacc.artifacts.figure_files import format_of
 from dpacc.cli import terminal
 from dpacc.errors import ConfigurationError
-from dpacc.recipe.config import Metric, TrainingConfig
-from dpacc.recipe.settings import read_settings, setting
+from dpacc.recipe.config import TrainingConfig
+from dpacc.recipe.settings import Metric, read_settings, setting
 
 # What is heavy is imported where it is used, so that a mistake in the settings is told at once.
 if TYPE_CHECKING:

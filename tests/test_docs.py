@@ -82,7 +82,7 @@ def test_every_dpacc_command_in_the_readme_runs(
     )
     ledger = tmp_path / "ledger.jsonl"
     with Ledger.open(path=ledger, plan=plan.to_json()) as book:
-        book.charge(step=0, event=plan.step_event)
+        book.charge(step=0, event=plan.charge(0))
     shown = [words for words in commands() if words[0] == "dpacc"]
     assert {words[1] for words in shown} == {"calibrate", "spend", "explain", "verify"}
     for words in shown:

@@ -23,6 +23,7 @@ ORDER: Mapping[str, Sequence[str]] = {
         "pricing",
         "groups",
         "attacks",
+        "factorization",
         "calibration",
         "federation",
         "ledger",

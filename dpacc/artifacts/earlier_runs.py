@@ -9,7 +9,6 @@ from dpacc_accounting import (
     Composed,
     Event,
     LedgerRecord,
-    Repeated,
     epsilon,
     merge_ledgers,
     read_ledger,
@@ -62,7 +61,7 @@ def cost_with_earlier_runs(
     if not found:
         return None
     last, record = list(found.items())[-1]
-    planned = event or Repeated(event=plan.step_event, times=plan.steps)
+    planned = event or plan.event()
     together = _together(found, plan, planned)
     if _can_go_on(last, record):
         raise ConfigurationError(
@@ -130,7 +129,8 @@ def _charged(parent: Path, name: str, place: str = ".") -> dict[Path, LedgerReco
 
 
 def _can_go_on(folder: Path, record: LedgerRecord) -> bool:
-    unfinished = len(record.releases) < int(record.plan.get("steps", 0))
+    over = 0 if record.last_step is None else record.last_step + 1
+    unfinished = over < int(record.plan.get("steps", 0))
     return unfinished and (folder / "checkpoints").is_dir()
 
 

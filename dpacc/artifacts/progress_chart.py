@@ -12,7 +12,7 @@ from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.artifacts.captions import beneath
 from dpacc.artifacts.figure_files import encoded
-from dpacc.recipe.config import Metric
+from dpacc.recipe.settings import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from dpacc.audit.verdict import Coins, Scores
 from dpacc.errors import ConfigurationError
 from dpacc.layers.adapters import trainable_layers
+from dpacc.plan import PrivacyPlan
 from dpacc.step.logical_step import Collate
 
 Losses = Callable[[nn.Module, Any], Tensor]
@@ -64,11 +66,23 @@ class DiracCanaries:
         seed: int = 0,
     ) -> None:
         self._loudness = loudness
+        self._weights = torch.ones(1, 1, dtype=torch.float64)
+        self._groups = torch.zeros(canaries, dtype=torch.long)
+        self._steps = 0
         self._places = _choose_elements(model, canaries, seed)
         self._received = torch.zeros(canaries, dtype=torch.float64)
         self._nested = 0
         optimizer.register_step_pre_hook(self._observe)
         optimizer.register_step_post_hook(self._leave)
+
+    def weigh(self, *, weights: npt.NDArray[np.float64], groups: npt.NDArray[np.intp]) -> None:
+        """Count what is given in each step by weights of each canary's group; call it before.
+
+        Args:
+            weights: [groups, steps].
+            groups: [m], each canary's.
+        """
+        self._weights, self._groups = torch.from_numpy(weights), torch.from_numpy(groups)
 
     def examples(
         self, *, included: Coins, like: Mapping[str, Any] | None = None
@@ -117,7 +131,7 @@ class DiracCanaries:
         return with_canaries
 
     def scores(self, *, expected_batch_size: int, max_grad_norm: float) -> Scores:
-        """[m], Σ over steps of the noised sum at each canary's element, divided by C."""
+        """[m], the weighted Σ over steps of the noised sum at each canary's element, over C."""
         return (self._received * expected_batch_size / max_grad_norm).numpy().copy()
 
     def _own_losses(self, indices: Tensor, weights: Tensor) -> Tensor:
@@ -138,14 +152,34 @@ class DiracCanaries:
         self._nested += 1
         if self._nested > 1:
             return
+        weights = self._weights[:, min(self._steps, self._weights.shape[1] - 1)][self._groups]
+        self._steps += 1
         for places in self._places:
             gradient = places.layer.weight.grad
             if gradient is not None:
                 elements = gradient.detach().cpu()[places.rows, places.columns]
-                self._received[places.canaries] += elements.double()
+                self._received[places.canaries] += weights[places.canaries] * elements.double()
 
     def _leave(self, *_: Any) -> None:
         self._nested -= 1
+
+
+def turn_weights(*, plan: PrivacyPlan) -> npt.NDArray[np.float64]:
+    """[groups, steps]: the weights under which noise hides a canary of each group least.
+
+    What is released is G + C⁻¹z, and C times it is C·G in independent noise; so it is looked for
+    along C's columns of the group's turns: 1ᵀCᵀC, 1 being the group's steps. ε holds against
+    whoever knows the groups.
+
+    >>> plan = PrivacyPlan(dataset_size=100, expected_batch_size=10, steps=3, noise_multiplier=1.0,
+    ...                    max_grad_norm=1.0, target_delta=1e-3)
+    >>> turn_weights(plan=plan).tolist()
+    [[1.0, 1.0, 1.0]]
+    """
+    taken = (np.arange(plan.steps) % plan.bands == np.arange(plan.bands)[:, None]).astype(float)
+    column = np.array(plan.noise_coefficients)
+    images = [np.convolve(row, column)[: plan.steps] for row in taken]
+    return np.array([np.convolve(row[::-1], column)[: plan.steps][::-1] for row in images])
 
 
 def _elements(places: Places, at: Tensor, which: Tensor, *, examples: int) -> Tensor:

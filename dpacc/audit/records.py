@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dpacc_accounting import Repeated
 
 from dpacc.audit.claims import Claim
 from dpacc.audit.verdict import Audit, Coins, Scores, judge
@@ -92,7 +91,7 @@ def _claim(document: Mapping[str, Any], epsilon: float | None, delta: float | No
             promised = PrivacyPlan.from_json(plan)
         except TypeError as error:
             raise ConfigurationError(f"'plan' is not a privacy plan: {error}") from None
-        event = Repeated(event=promised.step_event, times=promised.steps)
+        event = promised.event()
         at = promised.target_delta if delta is None else delta
         return Claim.of_event(event=event, delta=at, unit=promised.unit)
     claimed = document.get("epsilon") if epsilon is None else epsilon

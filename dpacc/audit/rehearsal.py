@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from dpacc_accounting import Repeated
 from torch import nn
 
 from dpacc.audit.claims import Claim
-from dpacc.audit.gradient_canaries import DiracCanaries
+from dpacc.audit.gradient_canaries import DiracCanaries, turn_weights
 from dpacc.audit.verdict import Audit, Coins, Scores, judge
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
+from dpacc.randomness.sampling import sampler_for
 from dpacc.step.engine import PrivacyEngine
 
 _MOST_CANARIES = 10_000
@@ -56,13 +56,15 @@ def rehearse(
         raise ConfigurationError(
             f"canaries={count} must lie between 2 and the plan's dataset_size={plan.dataset_size}"
         )
-    event = Repeated(event=plan.step_event, times=plan.steps)
+    event = plan.event()
     claim = Claim.of_event(event=event, delta=plan.target_delta, unit=plan.unit)
     included = np.random.default_rng(seed).random(count) < 0.5
     scores = _train(plan, included, seed, tracked)
     # Half of what a canary adds on average: known beforehand, because nothing else adds there.
     share = 1 / math.sqrt(2) if plan.clipping == "per-layer" else 1.0
-    threshold = share * plan.steps * plan.sampling_probability / 2
+    taken = np.arange(plan.steps) % plan.bands == np.arange(plan.bands)[:, None]
+    looked_for = (turn_weights(plan=plan) * taken).sum(axis=1).mean()
+    threshold = share * float(looked_for) * plan.participation.probability / 2
     return judge(
         included=included,
         scores=scores,
@@ -100,6 +102,8 @@ def _train(
             Accelerator(), plan, ledger=Path(folder) / "ledger.jsonl", fixed_seed=seed
         )
         model, optimizer = engine.prepare(model, optimizer)
+        groups = sampler_for(plan=plan, secret=engine._secret).turns()[: len(included)]
+        canaries.weigh(weights=turn_weights(plan=plan), groups=groups)
         for step, _ in zip(engine.steps(data, collate), tracked(range(plan.steps)), strict=False):
             for batch in step:
                 step.backward(losses(model, batch))

@@ -19,6 +19,7 @@ from dpacc_accounting import Adjacency, Event, Guarantee, epsilon, to_dp_event
 from dpacc_accounting.events.event import (
     AdaptivelyClipped,
     Composed,
+    CyclicPoissonSampled,
     DiscreteGaussian,
     Gaussian,
     Laplace,
@@ -272,6 +273,9 @@ def _counted(event: Event) -> Counter[Event]:
             return Counter({Gaussian(noise_multiplier=joint): 1})
         case PoissonSampled(probability=q, event=inner):
             return _sampled(q, _counted(inner))
+        case CyclicPoissonSampled(probability=q, groups=groups, steps=steps, event=inner):
+            once = _sampled(q, _counted(inner))
+            return Counter({kind: n * math.ceil(steps / groups) for kind, n in once.items()})
         case TruncatedPoissonSampled(probability=q, event=Gaussian()):
             return Counter({event: 1} if q > 0 else {})
         case Gaussian() | DiscreteGaussian() | Laplace() | Selected():

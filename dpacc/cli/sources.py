@@ -12,7 +12,6 @@ from dpacc_accounting import (
     Event,
     Guarantee,
     LedgerRecord,
-    Repeated,
     read_ledger,
 )
 from dpacc_accounting.federation.fields import FieldError, nearest
@@ -47,7 +46,7 @@ class Source:
         """What the first `steps` of them released, or would."""
         if self.record:
             return replace(self.record, releases=self.record.releases[:steps]).event
-        return Repeated(event=PrivacyPlan.from_json(self.plan).step_event, times=steps)
+        return PrivacyPlan.from_json(self.plan).event(steps=steps)
 
     def claim(self, *, delta: float | None = None) -> Guarantee:
         """What is claimed, at the plan's δ unless another is asked for, with all that voids it."""

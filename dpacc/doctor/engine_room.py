@@ -14,10 +14,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dpacc.doctor.finding import Finding
-from dpacc.doctor.statistics import noise_finding, sampling_finding
-from dpacc.plan import PrivacyPlan
+from dpacc.doctor.statistics import (
+    draws_needed,
+    noise_finding,
+    sampling_finding,
+    uncorrelated,
+)
+from dpacc.plan import INDEPENDENT, PrivacyPlan
 from dpacc.randomness.run_secret import RunSecret
-from dpacc.randomness.sampling import PoissonSampler
+from dpacc.randomness.sampling import sampler_for
 from dpacc.step.engine import PrivacyEngine
 
 _STEPS, _WIDTH, _UNITS = 20, 64, 8
@@ -39,33 +44,39 @@ def engine_findings(*, plan: PrivacyPlan) -> list[Finding]:
 
 
 def _sampling(plan: PrivacyPlan) -> Finding:
-    sampler = PoissonSampler(
-        dataset_size=plan.dataset_size,
-        expected_batch_size=plan.expected_batch_size,
-        secret=RunSecret.from_fixed_seed(_SEED),
-    )
+    sampler = sampler_for(plan=plan, secret=RunSecret.from_fixed_seed(_SEED))
+    steps = draws_needed(least=10 * _STEPS, groups=plan.bands)
     return sampling_finding(
-        draws=[sampler.draw(step=step) for step in range(10 * _STEPS)],
+        draws=[sampler.draw(step=step) for step in range(steps)],
         dataset_size=plan.dataset_size,
         probability=plan.sampling_probability,
+        groups=plan.bands,
     )
 
 
 def _noise(plan: PrivacyPlan) -> Finding:
     """Examples without a gradient leave the noise alone to be released."""
-    silent = _small(plan, units=_UNITS, steps=_STEPS)
-    noise = _released(silent, [0.0] * _UNITS)
+    silent = _small(plan, units=_UNITS, steps=max(_STEPS, plan.bands))
+    noise = _released(silent, [0.0] * silent.dataset_size)
     spread = silent.gradient_noise_multiplier * silent.max_grad_norm
     if not spread:
         return Finding(subject="noise", healthy=False, words="the plan adds none: NOT private")
     return noise_finding(
-        noise=noise.numpy(), standard_deviation=spread, gaussian=plan.noise == "gaussian"
+        noise=uncorrelated(noise=noise.numpy(), coefficients=plan.noise_coefficients),
+        standard_deviation=spread,
+        gaussian=plan.noise == "gaussian",
     )
 
 
 def _sensitivity(plan: PrivacyPlan) -> Finding:
     """Un-noised sums of neighbours differ by at most C, whatever the example is."""
-    clean = _small(plan, units=_UNITS, steps=1, noise_multiplier=0.0, allow_no_privacy=True)
+    clean = _small(
+        replace(plan, sampling="poisson", noise_coefficients=INDEPENDENT),
+        units=_UNITS,
+        steps=1,
+        noise_multiplier=0.0,
+        allow_no_privacy=True,
+    )
     others = [float(i + 1) for i in range(_UNITS - 1)]
     without = _released(clean, [*others, 0.0])
     moved = {
@@ -83,10 +94,10 @@ def _sensitivity(plan: PrivacyPlan) -> Finding:
 
 
 def _small(plan: PrivacyPlan, *, units: int, steps: int, **changes: Any) -> PrivacyPlan:
-    """The plan's mechanism on a few made-up examples, all of which join every step."""
+    """The plan's mechanism on a few made-up examples, all of which join each step of theirs."""
     return replace(
         plan,
-        dataset_size=units,
+        dataset_size=units * plan.bands,
         expected_batch_size=units,
         steps=steps,
         quantile_learning_rate=0.0,

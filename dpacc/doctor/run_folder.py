@@ -52,7 +52,7 @@ def adapter_findings(*, folder: Path) -> list[Finding]:
 def _steps(record: LedgerRecord, plan: PrivacyPlan) -> Finding:
     steps = [release.step for release in record.releases]
     twice = [step for step, count in Counter(steps).items() if count > 1]
-    missing = sorted(set(range(len(steps))) - set(steps))
+    missing = _passed_over(steps, plan)
     if twice or missing:
         words = f"steps {(twice + missing)[:3]} are charged twice or not at all"
     elif record.torn:
@@ -67,8 +67,19 @@ def _steps(record: LedgerRecord, plan: PrivacyPlan) -> Finding:
     )
 
 
+def _passed_over(steps: list[int], plan: PrivacyPlan) -> list[int]:
+    """Steps that nothing paid for: neither a charge, nor a cycle that a resume left unfinished."""
+    missing: list[int] = []
+    over = 0
+    for step in sorted(set(steps)):
+        if step not in (over, plan.participation.next_start(steps_charged=over)):
+            missing += range(over, step)
+        over = step + 1
+    return missing
+
+
 def _events(record: LedgerRecord, plan: PrivacyPlan) -> Finding:
-    other = [r.step for r in record.releases if r.event != plan.step_event]
+    other = [r.step for r in record.releases if r.event != plan.charge(r.step)]
     words = (
         f"steps {other[:3]} are charged as something else than the plan's step"
         if other

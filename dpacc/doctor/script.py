@@ -25,7 +25,12 @@ import torch
 from torch import Tensor
 
 from dpacc.doctor.finding import Finding
-from dpacc.doctor.statistics import noise_finding, sampling_finding
+from dpacc.doctor.statistics import (
+    draws_needed,
+    noise_finding,
+    sampling_finding,
+    uncorrelated,
+)
 from dpacc.errors import ConfigurationError, DpaccError
 from dpacc.layers.gradient_buffer import Slot
 from dpacc.plan import PrivacyPlan
@@ -214,7 +219,8 @@ def _findings(seen: _Seen) -> list[Finding]:
     engine = seen.engines[-1]
     plan = engine.plan
     sampler = seen.samplers[-1]
-    draws = [sampler.draw(step=step) for step in range(_MORE_DRAWS)]
+    more = draws_needed(least=_MORE_DRAWS, groups=plan.bands)
+    draws = [sampler.draw(step=step) for step in range(more)]
     return [
         Finding(
             subject="coupling",
@@ -225,6 +231,7 @@ def _findings(seen: _Seen) -> list[Finding]:
             draws=draws,
             dataset_size=plan.dataset_size,
             probability=plan.sampling_probability,
+            groups=plan.bands,
         ),
         _clip_finding(seen.largest),
         _noise_of(seen, plan),
@@ -245,7 +252,9 @@ def _noise_of(seen: _Seen, plan: PrivacyPlan) -> Finding:
     if not spread:
         return Finding(subject="noise", healthy=False, words="the plan adds none: NOT private")
     return noise_finding(
-        noise=torch.stack(seen.noise).numpy(),
+        noise=uncorrelated(
+            noise=torch.stack(seen.noise).numpy(), coefficients=plan.noise_coefficients
+        ),
         standard_deviation=spread,
         gaussian=plan.noise == "gaussian",
     )

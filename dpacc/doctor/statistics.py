@@ -17,7 +17,11 @@ _FEW = 100
 
 
 def sampling_finding(
-    *, draws: Sequence[npt.NDArray[np.intp]], dataset_size: int, probability: float
+    *,
+    draws: Sequence[npt.NDArray[np.intp]],
+    dataset_size: int,
+    probability: float,
+    groups: int = 1,
 ) -> Finding:
     """Does every example join every step with the plan's probability, independently of all else?
 
@@ -29,8 +33,17 @@ def sampling_finding(
         draws: the examples of each step.
         dataset_size: N.
         probability: q.
+        groups: b, where units take turns: the steps of one cycle are one Poisson sample of
+            probability bq, and nobody joins out of turn.
     """
-    subject, steps = "sampling", len(draws)
+    subject = "sampling"
+    if early := _out_of_turn(draws, dataset_size, groups):
+        words = f"example {early[0]} joined steps that are no multiple of {groups} apart"
+        return Finding(subject=subject, healthy=False, words=words)
+    if groups > 1:
+        draws = [np.concatenate(cycle) for cycle in _whole_cycles(draws, groups)]
+        probability *= groups
+    steps = len(draws)
     sizes = np.array([len(each) for each in draws], dtype=np.float64)
     if probability == 1.0:
         whole = bool((sizes == dataset_size).all())
@@ -53,6 +66,48 @@ def sampling_finding(
         good=f"Poisson with q = {probability:.6g}, as priced, over {steps} rehearsed steps",
         bad="NOT Poisson with the plan's probability, so that ε is not what it is said to be",
     )
+
+
+def draws_needed(*, least: int, groups: int) -> int:
+    """How many steps show enough of the draws: at least so many, and a tenth as many cycles.
+
+    >>> draws_needed(least=200, groups=1), draws_needed(least=200, groups=64)
+    (200, 1280)
+    """
+    return max(least, groups * least // 10)
+
+
+def _whole_cycles(
+    draws: Sequence[npt.NDArray[np.intp]], groups: int
+) -> list[Sequence[npt.NDArray[np.intp]]]:
+    return [draws[at : at + groups] for at in range(0, len(draws) - groups + 1, groups)]
+
+
+def _out_of_turn(
+    draws: Sequence[npt.NDArray[np.intp]], dataset_size: int, groups: int
+) -> list[int]:
+    """Examples that joined steps of different turns."""
+    turn = np.full(dataset_size, -1)
+    early: list[int] = []
+    for step, drawn in enumerate(draws if groups > 1 else ()):
+        known = turn[drawn]
+        early += drawn[(known >= 0) & (known != step % groups)].tolist()
+        turn[drawn] = step % groups
+    return early
+
+
+def uncorrelated(
+    *, noise: npt.NDArray[np.floating], coefficients: Sequence[float]
+) -> npt.NDArray[np.float64]:
+    """C·w, [steps, width]: what C⁻¹ correlated, from the first step on.
+
+    >>> uncorrelated(noise=np.array([[1.0], [1.0]]), coefficients=(0.8, 0.6)).tolist()
+    [[0.8], [1.4]]
+    """
+    drawn = np.zeros(noise.shape)
+    for lag, coefficient in enumerate(coefficients[: len(noise)]):
+        drawn[lag:] += coefficient * noise[: len(noise) - lag].astype(np.float64)
+    return drawn
 
 
 def noise_finding(

@@ -22,7 +22,7 @@ from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.secure_sum.summing_client import SecureClient
 from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.settings import DPSettings, LoraSettings, PrivacyBudget, SharedMethod
-from dpacc.recipe.config import Task as TaskName
+from dpacc.recipe.settings import Task as TaskName
 from dpacc.recipe.settings import check_limits, read_settings, setting
 
 if TYPE_CHECKING:

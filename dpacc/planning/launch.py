@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from dpacc.planning.memory import Placement
-from dpacc.recipe.config import Quantization
+from dpacc.recipe.settings import Quantization
 
 _ON_ONE_MACHINE = 8
 

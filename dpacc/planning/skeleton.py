@@ -19,8 +19,9 @@ from dpacc.layers.adapters import attach_gradient_buffer
 from dpacc.layers.blocks import transformer_blocks
 from dpacc.layers.gradient_buffer import GradientBuffer
 from dpacc.recipe.assembly import adapters_for
-from dpacc.recipe.config import Quantization, TrainingConfig
+from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.models import FAMILIES
+from dpacc.recipe.settings import Quantization
 
 _PRECISIONS = {
     "float32": torch.float32,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dpacc.planning.memory import Placement
-from dpacc.recipe.config import WireFormat
+from dpacc.recipe.settings import WireFormat
 
 _BYTES_OF_SUM: dict[WireFormat, float] = {"fp32": 4.0, "bf16": 2.0}
 

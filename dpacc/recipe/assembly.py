@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from dpacc_accounting import Workload
+from dpacc_accounting.calibration.training_runs import whole_steps
 
 from dpacc.plan import PrivacyPlan
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.models import Base, add_lora, load_base
-from dpacc.recipe.schedule import schedule_for
+from dpacc.recipe.optimizers import MOMENTUM, schedule_for
+from dpacc.step.averaging import USUAL_SHARE, require_share
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -43,6 +46,33 @@ def plan_for(*, config: TrainingConfig, dataset_size: int) -> PrivacyPlan:
         clipping=config.clipping,
         noise=config.noise,
         unit=config.unit_field or "example",
+        correlation=config.correlation,
+        bands=config.bands,
+        workload=workload_of(config=config, dataset_size=dataset_size),
+    )
+
+
+def workload_of(*, config: TrainingConfig, dataset_size: int) -> Workload | None:
+    """What the run makes of its steps' noise, where that is correlated.
+
+    Args:
+        config: names the course of the learning rate, the optimizer and the mean of iterates.
+        dataset_size: N, in privacy units.
+
+    Raises:
+        ConfigurationError: the mean is of no share of the steps.
+    """
+    if config.correlation == "none":
+        return None
+    steps = whole_steps(dataset_size, config.expected_batch_size, config.epochs, config.steps)
+    share = USUAL_SHARE if config.average_iterates is None else config.average_iterates
+    require_share(share)
+    course = schedule_for(warmup=config.warmup_steps, steps=steps, holds=bool(share))
+    # Adam's first moment has SGD's usual momentum.
+    return Workload(
+        learning_rates=tuple(course(step) for step in range(steps)),
+        momentum=MOMENTUM,
+        averaged=share,
     )
 
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from dpacc_accounting.pricing.small_delta import small_delta
 
-from dpacc.errors import ConfigurationError, require_local
-from dpacc.recipe.settings import check_limits, read_settings, setting
-
-Quantization = Literal["none", "nf4", "int8"]
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Clipping = Literal["flat", "per-layer", "automatic", "adaptive"]
-PerExampleGradients = Literal["auto", "materialize", "ghost"]
-Noise = Literal["gaussian", "discrete_gaussian"]
-WireFormat = Literal["fp32", "bf16"]
-Task = Literal["causal-lm", "sequence-classification", "token-classification"]
-LoraMethod = Literal["lora", "rslora", "ffa", "whitened"]
-Tracker = Literal["tensorboard", "wandb", "trackio"]
-OptimizerName = Literal["adamw", "sgd"]
-Metric = Literal["perplexity", "accuracy"]
+from dpacc.errors import require_local
+from dpacc.plan import Clipping, Correlation, Noise
+from dpacc.recipe.consistency import require_consistent
+from dpacc.recipe.settings import (
+    LoraMethod,
+    Metric,
+    OptimizerName,
+    PerExampleGradients,
+    Precision,
+    Quantization,
+    Task,
+    WireFormat,
+    check_limits,
+    read_settings,
+    setting,
+)
 
 _USAGE = """\
 Differentially private LoRA fine-tuning of a language model.
@@ -94,6 +95,18 @@ class TrainingConfig:
         "gaussian, or discrete_gaussian: whole numbers summed exactly and noise drawn exactly, "
         "against attacks on floating-point rounding. The same epsilon.",
         default="gaussian",
+    )
+
+    correlation: Correlation = setting(
+        "none draws each step's noise afresh; banded lets later steps take back a part of it, for "
+        "less noise in the end at the same epsilon. Units are then drawn in turns.",
+        default="none",
+    )
+    bands: int | None = setting(
+        "How many steps' noise is correlated; each takes a vector as long as all adapters, in "
+        "memory. null means the best number. Needs correlation banded.",
+        default=None,
+        at_least=2,
     )
 
     # --- the data
@@ -286,14 +299,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_limits(settings=self)
-        _check_duration(self)
-        _check_fields(self)
-        _check_answers(self)
-        _check_labels(self)
-        _check_trackers(self)
-        _check_name(self.name)
+        require_consistent(config=self)
         require_local(self.output_dir, name="output_dir")
-        _check_whitening(self)
 
     def delta_for(self, *, dataset_size: int) -> float:
         """δ of a run on `dataset_size` examples: the one that was set, or N^-1.1, at most 0.001."""
@@ -313,88 +320,3 @@ def load_config(*, arguments: Sequence[str]) -> TrainingConfig:
         SystemExit: with code 0 after `--help`.
     """
     return read_settings(kind=TrainingConfig, arguments=arguments, usage=_USAGE)
-
-
-def _check_duration(config: TrainingConfig) -> None:
-    if (config.epochs is None) == (config.steps is None):
-        raise ConfigurationError(
-            f"epochs={config.epochs} and steps={config.steps}: give exactly one of them "
-            "(--epochs null or --steps null unsets the other)"
-        )
-    if config.steps is not None and config.warmup_steps >= config.steps:
-        raise ConfigurationError(
-            f"warmup_steps={config.warmup_steps} must be below steps={config.steps}"
-        )
-
-
-def _check_fields(config: TrainingConfig) -> None:
-    if (config.prompt_field is None) != (config.completion_field is None):
-        raise ConfigurationError(
-            f"prompt_field={config.prompt_field} and completion_field={config.completion_field}: "
-            "give both or neither"
-        )
-    if config.messages_field is not None and config.prompt_field is not None:
-        raise ConfigurationError(
-            f"messages_field={config.messages_field} and prompt_field={config.prompt_field}: "
-            "give one of them"
-        )
-
-
-def _check_answers(config: TrainingConfig) -> None:
-    if config.answers is None:
-        return
-    if len(set(config.answers)) < 2:
-        raise ConfigurationError(
-            f"answers={list(config.answers)}: name at least two different ones"
-        )
-    if config.completion_field is None or config.learn_end:
-        raise ConfigurationError(
-            f"answers={list(config.answers)} are completions that are learned without their end: "
-            "set prompt_field, completion_field and --learn_end false, or leave answers out"
-        )
-
-
-def _check_labels(config: TrainingConfig) -> None:
-    if config.task == "causal-lm":
-        if config.labels is not None:
-            raise ConfigurationError(
-                f"labels={','.join(config.labels)} with task=causal-lm, which has no classes: "
-                "set --task sequence-classification or token-classification, or leave labels out"
-            )
-        return
-    if config.labels is None or not 2 <= len(set(config.labels)) == len(config.labels):
-        raise ConfigurationError(
-            f"labels={config.labels} with task={config.task}: name at least two different classes "
-            "with --labels, such as --labels negative,positive"
-        )
-    if config.prompt_field is not None or config.messages_field is not None:
-        raise ConfigurationError(
-            f"task={config.task} reads text and labels: leave "
-            "prompt_field, completion_field and messages_field out"
-        )
-
-
-def _check_trackers(config: TrainingConfig) -> None:
-    known = get_args(Tracker)
-    for name in config.trackers or ():
-        if name not in known:
-            raise ConfigurationError(f"trackers={name} must be among {', '.join(known)}")
-    if config.log_non_private_metrics and not config.trackers:
-        raise ConfigurationError(
-            "log_non_private_metrics=true with no tracker to log to: name one with --trackers"
-        )
-
-
-def _check_name(name: str) -> None:
-    if name in ("", ".", "..") or "/" in name or "\\" in name:
-        raise ConfigurationError(
-            f"name={name!r} must be a plain folder name; output_dir says where it goes"
-        )
-
-
-def _check_whitening(config: TrainingConfig) -> None:
-    if config.lora_method == "whitened" and config.held_out_data is None:
-        raise ConfigurationError(
-            "lora_method=whitened finds its directions on public examples: name some with "
-            "--held_out_data, or choose --lora_method lora"
-        )

@@ -25,9 +25,9 @@ from dpacc.layers.blocks import transformer_blocks
 from dpacc.layers.lora_methods import freeze_lower
 from dpacc.layers.pooling import pool_by_mean, pools_by_mean, takes_mean
 from dpacc.layers.whitening import fix_upper
-from dpacc.recipe.config import LoraMethod, Precision, Quantization, Task
 from dpacc.recipe.precision import precision_for
 from dpacc.recipe.pretrained import first_line, load_tokenizer, locate, quiet_loading, unreadable
+from dpacc.recipe.settings import LoraMethod, Precision, Quantization, Task
 from dpacc.step.admission.experts import names_in_every_block
 from dpacc.step.admission.rotary import hold_rotary_embeddings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dpacc.recipe.config import Precision
+from dpacc.recipe.settings import Precision
 
 _NAMED = {
     "float32": torch.float32,

@@ -17,7 +17,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import yaml
 
@@ -27,6 +27,17 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     Settings = TypeVar("Settings", bound=DataclassInstance)
+
+# What a setting may be, where it is one of a few words.
+Quantization = Literal["none", "nf4", "int8"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+PerExampleGradients = Literal["auto", "materialize", "ghost"]
+WireFormat = Literal["fp32", "bf16"]
+Task = Literal["causal-lm", "sequence-classification", "token-classification"]
+LoraMethod = Literal["lora", "rslora", "ffa", "whitened"]
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+OptimizerName = Literal["adamw", "sgd"]
+Metric = Literal["perplexity", "accuracy"]
 
 _LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "above": ("above", lambda value, limit: value > limit),

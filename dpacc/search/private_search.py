@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
-from dpacc_accounting import Guarantee, Repeated, Selected, epsilon
+from dpacc_accounting import Guarantee, Selected, epsilon
 from dpacc_accounting.calibration.noise import least_noise
 
 from dpacc.errors import ConfigurationError
@@ -71,7 +71,7 @@ class PrivateSearch:
     @property
     def event(self) -> Selected:
         """All that the search releases."""
-        trial = Repeated(event=self.plan.step_event, times=self.plan.steps)
+        trial = self.plan.event()
         return Selected(event=trial, mean_runs=self.mean_trials, shape=_GEOMETRIC)
 
     def guarantee(self) -> Guarantee:

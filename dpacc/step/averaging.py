@@ -17,7 +17,7 @@ from torch import Tensor
 from dpacc.errors import ConfigurationError
 
 _SUM, _TAKEN = "iterate_sum", "steps_taken"
-_USUAL_SHARE = 0.5
+USUAL_SHARE = 0.5
 
 
 class IterateAverage:
@@ -107,7 +107,7 @@ def share_for(share: float | None, *, accelerator: Accelerator) -> float:
     """
     if share is not None:
         return share
-    return 0.0 if _is_cut(accelerator) else _USUAL_SHARE
+    return 0.0 if _is_cut(accelerator) else USUAL_SHARE
 
 
 def _is_cut(accelerator: Accelerator) -> bool:

@@ -21,7 +21,7 @@ from dpacc.layers.adapters import attach_gradient_buffer
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness.keyed_dropout import KeyedDropout
 from dpacc.randomness.run_secret import SECRET_BYTES, RunSecret
-from dpacc.randomness.sampling import PoissonSampler
+from dpacc.randomness.sampling import sampler_for
 from dpacc.ranks import collectives
 from dpacc.ranks.backends import Backend, backend_for
 from dpacc.ranks.backends.held_parameters import admit_optimizer
@@ -260,11 +260,7 @@ class PrivacyEngine:
             rows_limits=(self._most_rows, self.micro_batch_tokens, self.micro_batch_units),
         )
         probe: CouplingProbe | None = coupling
-        sampler = PoissonSampler(
-            dataset_size=self.plan.dataset_size,
-            expected_batch_size=self.plan.expected_batch_size,
-            secret=self._secret,
-        )
+        sampler = sampler_for(plan=self.plan, secret=self._secret)
         try:
             for index in range(self.run_ledger.steps_charged, self.plan.steps):
                 self._release.draw_ahead(index)

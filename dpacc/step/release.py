@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dpacc.plan import PrivacyPlan
-from dpacc.randomness.gaussian_noise import standard_normals
+from dpacc.randomness.correlated_noise import CorrelatedNoise
 from dpacc.randomness.run_secret import RunSecret
 from dpacc.ranks import collectives
 from dpacc.ranks.backends import Backend
@@ -57,6 +57,7 @@ class Release:
         self._secret = secret
         self._charge = charge
         self._journal = journal
+        self._correlated = CorrelatedNoise(secret=secret, coefficients=plan.noise_coefficients)
         self._width = sum(p.numel() for p in parameters)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="noise")
         self._ahead: tuple[int, Future[npt.NDArray[Any]]] | None = None
@@ -99,12 +100,13 @@ class Release:
                 threads=threads,
             )
         count = self._width + (self._plan.clipping == "adaptive")
-        return standard_normals(secret=self._secret, step=index, count=count, threads=threads)
+        return self._correlated.row(step=index, count=count, threads=threads)
 
     def _noise(self, index: int) -> Tensor:
         """N(0, (σ_g·C)²) for every element of the sum, and N(0, σ_b²) for the count, if any.
 
-        Discrete noise has these variances in grid points.
+        Where it is correlated, these are the scales of z, and C⁻¹z is what is added. Discrete noise
+        has these variances in grid points.
         """
         if self._ahead is None or self._ahead[0] != index:
             self.draw_ahead(index)

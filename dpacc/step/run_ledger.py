@@ -104,13 +104,17 @@ class RunLedger:
 
     def _write(self, index: int) -> None:
         assert self._ledger is not None
-        self._ledger.charge(step=index, event=self._plan.step_event)
+        self._ledger.charge(step=index, event=self._plan.charge(index))
 
     def _open_here(self, fixed_seed: int | None) -> None:
         if self._ledger is not None:
             return
         self._ledger = Ledger.open(path=self.path, plan=self._plan.to_json())
-        self.steps_charged, self.notes = self._ledger.steps_charged, self._ledger.notes
+        last = self._ledger.last_step
+        begun = 0 if last is None else last + 1
+        # This process has a secret of its own, which may only begin where all had their turn.
+        self.steps_charged = self._plan.participation.next_start(steps_charged=begun)
+        self.notes = self._ledger.notes
         if fixed_seed is not None:
             self._note("fixed-seed", f"sampling and noise came from the fixed seed {fixed_seed}")
 

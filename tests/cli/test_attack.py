@@ -46,7 +46,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
         optimizer.step()
     model.save_pretrained(folder / "run")
     with Ledger.open(path=folder / "run/ledger.jsonl", plan=PLAN.to_json()) as book:
-        book.charge(step=0, event=PLAN.step_event)
+        book.charge(step=0, event=PLAN.charge(0))
     return folder
 
 

@@ -13,7 +13,7 @@ from dpacc_accounting import Ledger
 
 from dpacc.audit.records import write_scores
 from dpacc.plan import PrivacyPlan
-from dpacc.step import release
+from dpacc.randomness import correlated_noise
 
 PLAN = PrivacyPlan(
     dataset_size=400,
@@ -92,7 +92,7 @@ def test_a_plan_or_a_ledger_is_rehearsed_by_the_engine(
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps(PLAN.to_json()))
     with Ledger.open(path=tmp_path / "ledger.jsonl", plan=PLAN.to_json()) as book:
-        book.charge(step=0, event=PLAN.step_event)
+        book.charge(step=0, event=PLAN.charge(0))
         book.note(subject="fixed-seed", text="sampling came from seed 7")
     words = ["--json", "--confidence", "0.999999"]
     noted = dpacc("audit", tmp_path / "ledger.jsonl", *words[1:]).out
@@ -103,8 +103,8 @@ def test_a_plan_or_a_ledger_is_rehearsed_by_the_engine(
         found = json.loads(outcome.out)
         assert found["canaries"] == 400
         assert bool(found["ledger_notes"]["void_because"]) is (source != plan)
-    honest = release.standard_normals
-    monkeypatch.setattr(release, "standard_normals", lambda **known: 0.3 * honest(**known))
+    honest = correlated_noise.standard_normals
+    monkeypatch.setattr(correlated_noise, "standard_normals", lambda **known: 0.3 * honest(**known))
     assert dpacc("audit", plan, *words).code == 1
 
 

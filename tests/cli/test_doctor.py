@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from dpacc.artifacts.run_folder import adapter_checksums, privacy_document
 from dpacc.doctor.run_folder import ledger_findings
-from dpacc.step import release
+from dpacc.randomness import correlated_noise
 from dpacc.step.run_ledger import record_saved
 from tests.cli.test_audit import PLAN
 from tests.test_docs_loops import programs
@@ -61,7 +61,7 @@ def run(tmp_path: Path) -> Path:
     folder.mkdir()
     with Ledger.open(path=folder / "ledger.jsonl", plan=PLAN.to_json()) as book:
         for step in range(PLAN.steps):
-            book.charge(step=step, event=PLAN.step_event)
+            book.charge(step=step, event=PLAN.charge(step))
     save_file(
         {"q.lora_A": torch.ones(2), "q.lora_B": torch.ones(2)},
         folder / "adapter_model.safetensors",
@@ -158,7 +158,7 @@ def another_runs_adapter(folder: Path) -> None:
 def a_step_more(folder: Path) -> None:
     """Go on with the ledger and leave what was stated."""
     with Ledger.open(path=folder / "ledger.jsonl", plan=PLAN.to_json()) as book:
-        book.charge(step=PLAN.steps, event=PLAN.step_event)
+        book.charge(step=PLAN.steps, event=PLAN.charge(PLAN.steps))
 
 
 FORGERIES = {
@@ -197,7 +197,7 @@ def test_an_adapter_that_no_ledger_names_is_unhealthy(run: Path) -> None:
     assert (told.healthy, "save 1 of 2" in told.words) == (True, True)
     (run / "ledger.jsonl").unlink()
     with Ledger.open(path=run / "ledger.jsonl", plan=PLAN.to_json()) as book:
-        book.charge(step=0, event=PLAN.step_event)
+        book.charge(step=0, event=PLAN.charge(0))
     (told,) = [each for each in ledger_findings(folder=run) if each.subject == "origin"]
     assert (told.healthy, "may be another run's" in told.words) == (False, True)
 
@@ -206,8 +206,8 @@ def test_a_broken_engine_makes_every_run_unhealthy(
     dpacc, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder is in order, and the engine beside it adds a tenth less noise than it charges."""
-    honest = release.standard_normals
-    monkeypatch.setattr(release, "standard_normals", lambda **words: 0.9 * honest(**words))
+    honest = correlated_noise.standard_normals
+    monkeypatch.setattr(correlated_noise, "standard_normals", lambda **words: 0.9 * honest(**words))
     code, found = examined(dpacc, run)
     assert code == 1
     assert [subject for subject, healthy in found.items() if not healthy] == ["noise"]
@@ -262,8 +262,8 @@ def test_a_script_that_moves_nothing_or_leaks_is_unhealthy(
     """A learning rate of zero leaves adapters where they were; half of the noise is seen."""
     _, found = examined(dpacc, script, tmp_path / "l.jsonl", "flat", "0", "materialize")
     assert [subject for subject, healthy in found.items() if not healthy] == ["coverage"]
-    honest = release.standard_normals
-    monkeypatch.setattr(release, "standard_normals", lambda **words: 0.5 * honest(**words))
+    honest = correlated_noise.standard_normals
+    monkeypatch.setattr(correlated_noise, "standard_normals", lambda **words: 0.5 * honest(**words))
     _, found = examined(dpacc, script, tmp_path / "l.jsonl", "flat", "0.1", "materialize")
     assert [subject for subject, healthy in found.items() if not healthy] == ["noise"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.accounting_bugs import ACCOUNTING_BUGS
 from tests.mutants.books_bugs import BOOKS_BUGS
+from tests.mutants.correlation_bugs import CORRELATION_BUGS
 from tests.mutants.data_bugs import DATA_BUGS
 from tests.mutants.event_bugs import EVENT_BUGS
 from tests.mutants.federated_bugs import FEDERATED_BUGS
@@ -34,4 +35,5 @@ BUGS = (
     *STATEMENT_BUGS,
     *BOOKS_BUGS,
     *TIMES_BUGS,
+    *CORRELATION_BUGS,
 )

@@ -55,7 +55,8 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.randomness.sampling",
-                "return np.flatnonzero(stream.words(start=0, count=self.dataset_size) < threshold)",
+                "return np.flatnonzero(joins if self.groups == 1 "
+                "else joins & self._may_join(step))",
                 "epoch = self.secret.stream(purpose='sampling', step=0)\n"
                 "        order = np.argsort(epoch.words(start=0, count=self.dataset_size))\n"
                 "        first = step * self.expected_batch_size\n"
@@ -202,8 +203,8 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.step.run_ledger",
-                "self.steps_charged, self.notes = self._ledger.steps_charged, self._ledger.notes",
-                "self.steps_charged, self.notes = 0, self._ledger.notes",
+                "begun = 0 if last is None else last + 1",
+                "begun = 0",
             ),
         ),
         (

@@ -81,8 +81,8 @@ OWN_BUGS = (
         (
             Patch(
                 "dpacc.step.release",
-                "standard_normals(secret=self._secret, step=index, count=count, threads=threads)",
-                "standard_normals(secret=self._secret, step=index // 2, count=count, threads=threads)",
+                "self._correlated.row(step=index, count=count, threads=threads)",
+                "self._correlated.row(step=index // 2, count=count, threads=threads)",
             ),
         ),
         (
@@ -213,8 +213,8 @@ OWN_BUGS = (
         (
             Patch(
                 "dpacc.randomness.sampling",
-                "np.uint64(self.expected_batch_size * _WORD_VALUES",
-                "np.uint64(2 * self.expected_batch_size * _WORD_VALUES",
+                "np.uint64(self.probability * _WORD_VALUES",
+                "np.uint64(2 * self.probability * _WORD_VALUES",
             ),
         ),
         (
@@ -296,7 +296,13 @@ OWN_BUGS = (
     Bug(
         "a step too few",
         "ε is stated for one step fewer than was charged",
-        (Patch("dpacc.plan", "times=taken", "times=max(taken - 1, 1)"),),
+        (
+            Patch(
+                "dpacc.plan",
+                "event=self.event(steps=steps)",
+                "event=self.event(steps=max((steps or self.steps) - 1, 1))",
+            ),
+        ),
         (f"{DPACC}/step/test_wiring.py::test_the_plans_epsilon_is_that_of_its_ledger",),
     ),
     Bug(

@@ -13,8 +13,8 @@ import pytest
 from dpacc_accounting import read_ledger
 
 from dpacc.errors import ConfigurationError
+from dpacc.randomness import correlated_noise
 from dpacc.recipe.settings import read_settings
-from dpacc.step import release
 from tests.recipes.training import WORDS, durations, write_texts, written
 from tests.tiny_models import save_tiny_llama
 
@@ -78,8 +78,10 @@ def test_a_run_without_its_noise_is_refuted(
     recipe: ModuleType, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The noise is scaled away behind the ledger's back: exit 1."""
-    honest = release.standard_normals
-    monkeypatch.setattr(release, "standard_normals", lambda **words: 0.01 * honest(**words))
+    honest = correlated_noise.standard_normals
+    monkeypatch.setattr(
+        correlated_noise, "standard_normals", lambda **words: 0.01 * honest(**words)
+    )
     assert recipe.main([*arguments, "--confidence=0.9", "--epsilon=1"]) == 1
 
 

@@ -13,8 +13,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from dpacc.cli import terminal
-from dpacc.recipe.config import Task
 from dpacc.recipe.models import load_adapter, load_base
+from dpacc.recipe.settings import Task
 from tests.dpacc.federated.federations import classifier_folder, opinions
 from tests.recipes.training import Train, as_arguments, refusal
 from tests.scripts import load_script

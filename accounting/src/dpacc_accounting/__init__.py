@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         calibrate_noise_to_advantage,
         calibrate_noise_to_detection,
     )
+    from dpacc_accounting.calibration.banded_noise import BandedCalibration, calibrate_banded_noise
     from dpacc_accounting.calibration.event_scale import EventCalibration, calibrate_event
     from dpacc_accounting.calibration.noise import calibrate_noise, noise_at_rate
     from dpacc_accounting.calibration.training_runs import Calibration
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from dpacc_accounting.events.event import (
         AdaptivelyClipped,
         Composed,
+        CyclicPoissonSampled,
         Event,
         Gaussian,
         Mixture,
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
         Laplace,
         Skellam,
     )
+    from dpacc_accounting.factorization.workload import Workload
     from dpacc_accounting.federation.guarantees import FederatedGuarantee, price_federation
     from dpacc_accounting.federation.reading import read_federation
     from dpacc_accounting.federation.rounds import Federation
@@ -87,8 +90,10 @@ _ROOMS = {
     "Adjacency": "guarantee",
     "ApproximateDP": "events.finite_mechanisms",
     "AttackRisk": "attacks.best_attack",
+    "BandedCalibration": "calibration.banded_noise",
     "Calibration": "calibration.training_runs",
     "Composed": "events.event",
+    "CyclicPoissonSampled": "events.sampled_over_steps",
     "DiscreteGaussian": "events.mechanisms",
     "DiscreteLaplace": "events.finite_mechanisms",
     "Event": "events.event",
@@ -116,10 +121,12 @@ _ROOMS = {
     "Skellam": "events.mechanisms",
     "TradeoffCurve": "attacks.tradeoff",
     "TruncatedPoissonSampled": "events.event",
+    "Workload": "factorization.workload",
     "ZCDP": "events.finite_mechanisms",
     "attack_advantage": "attacks.best_attack",
     "attack_risk": "attacks.best_attack",
     "bayes_error": "attacks.best_attack",
+    "calibrate_banded_noise": "calibration.banded_noise",
     "calibrate_batch_size": "calibration.affordable",
     "calibrate_delta": "calibration.affordable",
     "calibrate_epochs": "calibration.affordable",
@@ -162,8 +169,10 @@ __all__ = [
     "Adjacency",
     "ApproximateDP",
     "AttackRisk",
+    "BandedCalibration",
     "Calibration",
     "Composed",
+    "CyclicPoissonSampled",
     "DiscreteGaussian",
     "DiscreteLaplace",
     "Event",
@@ -191,9 +200,11 @@ __all__ = [
     "Skellam",
     "TradeoffCurve",
     "TruncatedPoissonSampled",
+    "Workload",
     "attack_advantage",
     "attack_risk",
     "bayes_error",
+    "calibrate_banded_noise",
     "calibrate_batch_size",
     "calibrate_delta",
     "calibrate_epochs",

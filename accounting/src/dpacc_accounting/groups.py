@@ -6,7 +6,8 @@ import math
 
 from dpacc_accounting.bracketing import last_negative
 from dpacc_accounting.events.arguments import an_event, require_delta, require_unit, whole
-from dpacc_accounting.events.event import Event
+from dpacc_accounting.events.event import CyclicPoissonSampled, Event
+from dpacc_accounting.events.fields import nested_events
 from dpacc_accounting.events.flattening import Release, releases
 from dpacc_accounting.gaussian import gaussian_epsilon
 from dpacc_accounting.guarantee import Adjacency, Guarantee
@@ -110,10 +111,11 @@ def _group_interval(
         counts = {}
     if not counts or any(release.noise_multiplier == 0 for release in counts):
         return 0.0, _by_repetition(event, size, delta, adjacency)
+    in_turns = any(isinstance(part, CyclicPoissonSampled) for part in nested_events(event))
     whole = gaussian_epsilon(mu=size * joint_mu(counts=counts, adjacency=adjacency), delta=delta)
     if all(release.probability == 1 for release in counts):
-        return whole, whole
-    if adjacency is Adjacency.REPLACE_ONE or size > _LARGEST_GROUP:
+        return (0.0 if in_turns else whole), whole
+    if adjacency is Adjacency.REPLACE_ONE or size > _LARGEST_GROUP or in_turns:
         return 0.0, min(whole, _by_repetition(event, size, delta, adjacency))
     low, high = _by_mixture(counts, size, delta)
     return min(low, whole), min(high, whole)

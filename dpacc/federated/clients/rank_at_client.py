@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from dpacc_accounting import Composed, ExponentialMechanism, Guarantee, Repeated, epsilon
+from dpacc_accounting import Composed, ExponentialMechanism, Guarantee, epsilon
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.clients.local_training import LocalTraining
@@ -113,7 +113,7 @@ class OwnRank:
         if not self.charged:
             return training.spent
         plan = training.plan
-        steps = Repeated(event=plan.step_event, times=training.steps_charged)
+        steps = plan.event(steps=training.steps_charged)
         return epsilon(
             event=Composed(events=(steps, ExponentialMechanism(epsilon=self.charged))),
             delta=plan.target_delta,

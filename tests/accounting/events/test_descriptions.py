@@ -6,6 +6,7 @@ from dpacc_accounting import (
     AdaptivelyClipped,
     ApproximateDP,
     Composed,
+    CyclicPoissonSampled,
     DiscreteGaussian,
     DiscreteLaplace,
     ExponentialMechanism,
@@ -62,6 +63,10 @@ WORDS = [
     (
         RandomlyAllocated(steps=7, participations=3, event=NOISY),
         "7 steps, every patient in exactly 3 of them",
+    ),
+    (
+        CyclicPoissonSampled(probability=0.2, groups=4, steps=10, event=NOISY),
+        "each patient of one of 4 groups joins with probability 0.2, group after group",
     ),
     (PermuteAndFlip(epsilon=0.7), "permute-and-flip at 0.7"),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dpacc_accounting import Ledger, Repeated, epsilon
+from dpacc_accounting import Ledger, epsilon
 
 from dpacc.artifacts.earlier_runs import begin_run, cost_with_earlier_runs, spent_by_client
 from dpacc.errors import ConfigurationError
@@ -27,14 +27,14 @@ def spend(folder: Path, *, steps: int, plan: PrivacyPlan = PLAN, note: str | Non
         if note is not None:
             ledger.note(subject=note, text="it was noted")
         for step in range(steps):
-            ledger.charge(step=step, event=plan.step_event)
+            ledger.charge(step=step, event=plan.charge(step))
 
 
 def test_all_runs_of_one_name_are_priced_together(tmp_path: Path) -> None:
     """Two ledgers of 4 and 2 steps and a plan of 4 cost what 10 steps cost."""
     spend(tmp_path / "run", steps=4)
     spend(tmp_path / "run-2", steps=2)
-    together = epsilon(event=Repeated(event=PLAN.step_event, times=10), delta=1e-4)
+    together = epsilon(event=PLAN.event(steps=10), delta=1e-4)
     said: list[str] = []
     folder = begin_run(output_dir=tmp_path, name="run", plan=PLAN, say=said.append)
     assert folder == tmp_path / "run-3"
@@ -100,7 +100,7 @@ def test_a_clients_earlier_federations_are_priced_together(tmp_path: Path) -> No
     told = spent_by_client(output_dir=tmp_path, name="fed", client="north")
     assert told is not None
     assert told.startswith("north: 3 ledgers")
-    cost = epsilon(event=Repeated(event=PLAN.step_event, times=9), delta=1e-4).epsilon
+    cost = epsilon(event=PLAN.event(steps=9), delta=1e-4).epsilon
     shown = float(told.split("ε = ")[1].split(",")[0].split()[0])
     assert cost <= shown < cost * 1.001
     assert spent_by_client(output_dir=tmp_path, name="other", client="north") is None

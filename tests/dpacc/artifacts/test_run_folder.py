@@ -59,7 +59,7 @@ def save(folder, model, base_folder):
     """Leave a whole run in the folder."""
     with Ledger.open(path=folder / "ledger.jsonl", plan=PLAN.to_json()) as book:
         for step in range(PLAN.steps):
-            book.charge(step=step, event=PLAN.step_event)
+            book.charge(step=step, event=PLAN.charge(step))
     save_run(
         folder=folder,
         model=model,

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from dpacc_accounting import Repeated
 
 from dpacc.audit import Claim, DiracCanaries, judge
 from dpacc.errors import ConfigurationError
@@ -95,7 +94,7 @@ def test_the_engine_passes_its_audit_among_reviews(tmp_path: Path) -> None:
     )
     included = np.random.default_rng(0).random(CANARIES) < 0.5
     canaries, _ = trained(plan, included, tmp_path / "a.jsonl", data)
-    claim = Claim.of_event(event=Repeated(event=plan.step_event, times=2), delta=1e-5)
+    claim = Claim.of_event(event=plan.event(steps=2), delta=1e-5)
     audit = judge(included=included, scores=scores_of(canaries, plan), claim=claim)
     assert not audit.refuted
     assert 0.25 * audit.claim.epsilon < audit.gaussian_epsilon < audit.claim.epsilon

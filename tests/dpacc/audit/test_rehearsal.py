@@ -12,8 +12,8 @@ import torch
 from dpacc.audit import rehearse
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
+from dpacc.randomness import correlated_noise
 from dpacc.randomness.sampling import PoissonSampler
-from dpacc.step import release
 
 
 def plan_of(**changes: Any) -> PrivacyPlan:
@@ -28,6 +28,14 @@ def plan_of(**changes: Any) -> PrivacyPlan:
     return PrivacyPlan(**settings | changes)
 
 
+BANDED: dict[str, Any] = {
+    "expected_batch_size": 1000,
+    "steps": 6,
+    "sampling": "cyclic-poisson",
+    "noise_coefficients": (0.8, 0.5, 0.3),
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "share"),
     [
@@ -35,8 +43,9 @@ def plan_of(**changes: Any) -> PrivacyPlan:
         ({"clipping": "automatic"}, 0.75),
         ({"clipping": "per-layer"}, 0.4),
         ({"expected_batch_size": 1000, "steps": 9}, 0.3),
+        (BANDED, 0.4),
     ],
-    ids=["flat", "automatic", "per-layer", "Poisson"],
+    ids=["flat", "automatic", "per-layer", "Poisson", "correlated"],
 )
 def test_an_honest_engine_keeps_its_claim_narrowly(changes: Any, share: float) -> None:
     """Not refuted; the bounds order themselves and reach a good share of the claimed ε."""
@@ -56,8 +65,8 @@ def test_an_adapting_norm_leaves_no_independent_scores() -> None:
 
 
 def too_little_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = release.standard_normals
-    monkeypatch.setattr(release, "standard_normals", lambda **words: 0.8 * honest(**words))
+    honest = correlated_noise.standard_normals
+    monkeypatch.setattr(correlated_noise, "standard_normals", lambda **words: 0.8 * honest(**words))
 
 
 def clip_at_twice_the_norm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +96,45 @@ def test_a_leaking_engine_is_refuted(
         changes = {"expected_batch_size": 600, "steps": 20}
     plant(monkeypatch)
     assert rehearse(plan=plan_of(**changes), seed=1).refuted
+
+
+def half_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = correlated_noise.standard_normals
+    monkeypatch.setattr(correlated_noise, "standard_normals", lambda **words: 0.5 * honest(**words))
+
+
+def ignore_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    everyone = lambda self, step: np.ones(self.dataset_size, dtype=bool)  # noqa: E731
+    monkeypatch.setattr(PoissonSampler, "_may_join", everyone)
+
+
+def correlate_by_too_large_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = correlated_noise.CorrelatedNoise.__init__
+
+    def start(self: Any, *, secret: Any, coefficients: Any) -> None:
+        honest(self, secret=secret, coefficients=[1.3 * each for each in coefficients])
+
+    monkeypatch.setattr(correlated_noise.CorrelatedNoise, "__init__", start)
+
+
+def draw_groups_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = PoissonSampler._may_join
+
+    def join(self: PoissonSampler, step: int) -> Any:
+        return honest(self, 0) | honest(self, step % self.groups)
+
+    monkeypatch.setattr(PoissonSampler, "_may_join", join)
+
+
+@pytest.mark.parametrize(
+    "plant", [half_the_noise, ignore_groups, correlate_by_too_large_a_matrix, draw_groups_anew]
+)
+def test_correlated_noise_that_leaks_is_refuted(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it, no turns, a C that is not normalised, or a group that joins in every turn."""
+    plant(monkeypatch)
+    assert rehearse(plan=plan_of(**BANDED), seed=1).refuted
 
 
 def test_rehearsals_differ_unless_seeded() -> None:

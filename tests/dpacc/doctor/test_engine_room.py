@@ -8,8 +8,9 @@ import pytest
 
 from dpacc.doctor.engine_room import engine_findings
 from dpacc.plan import PrivacyPlan
+from dpacc.randomness import correlated_noise
 from dpacc.randomness.sampling import PoissonSampler
-from dpacc.step import accumulation, release
+from dpacc.step import accumulation
 
 
 def plan_of(**changes: Any) -> PrivacyPlan:
@@ -48,8 +49,10 @@ def test_the_engine_is_healthy(changes: Any) -> None:
 
 def test_less_noise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two percent."""
-    honest = release.standard_normals
-    monkeypatch.setattr(release, "standard_normals", lambda **words: 0.98 * honest(**words))
+    honest = correlated_noise.standard_normals
+    monkeypatch.setattr(
+        correlated_noise, "standard_normals", lambda **words: 0.98 * honest(**words)
+    )
     assert ailing() == {"noise"}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from dpacc_accounting import Repeated, epsilon, read_ledger
+from dpacc_accounting import epsilon, read_ledger
 from torch.utils.data import DataLoader
 from transformers import (
     AutoTokenizer,
@@ -163,7 +163,7 @@ def test_the_ledger_is_on_disk_before_the_optimizer_steps(ledgers: Iterator[Path
     assert seen == [1, 2, 3]
     spent = epsilon(event=read_ledger(path=ledger).event, delta=1e-5)
     assert run.engine.get_epsilon(1e-5) == pytest.approx(spent.epsilon)
-    whole = epsilon(event=Repeated(event=run.plan.step_event, times=3), delta=1e-5)
+    whole = epsilon(event=run.plan.event(steps=3), delta=1e-5)
     assert spent.epsilon == pytest.approx(whole.epsilon)
 
 

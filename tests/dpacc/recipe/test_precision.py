@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dpacc.recipe.config import Precision
 from dpacc.recipe.precision import computes_in_16_bits, precision_for
+from dpacc.recipe.settings import Precision
 
 
 @pytest.mark.parametrize(

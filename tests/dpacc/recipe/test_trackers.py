@@ -25,7 +25,7 @@ from dpacc.artifacts import run_folder
 from dpacc.artifacts.progress_chart import Measurement
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
-from dpacc.recipe.schedule import schedule_for
+from dpacc.recipe.optimizers import schedule_for
 from dpacc.recipe.trackers import NonPrivateLoss, require_trackers, start_trackers
 from tests.dpacc.artifacts.test_written_files import unknown_files
 from tests.recipes.conftest import material, recipe, train  # noqa: F401

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 
 import pytest
-from dpacc_accounting import Repeated, epsilon
+from dpacc_accounting import epsilon
 
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
@@ -29,7 +29,7 @@ def test_the_whole_search_keeps_the_budget(mean_trials: float) -> None:
     found = search.guarantee()
     assert 3.99 < found.epsilon <= 4.0
     assert found.delta == PLAN.target_delta
-    one = Repeated(event=search.plan.step_event, times=search.plan.steps)
+    one = search.plan.event(steps=search.plan.steps)
     alone = epsilon(event=one, delta=PLAN.target_delta).epsilon
     assert alone == pytest.approx(4.0, rel=2e-3) if mean_trials == 1 else alone < 3.9
 

@@ -30,7 +30,7 @@ def test_the_ledger_holds_exactly_the_steps_released(tmp_path: Path) -> None:
         assert engine.guarantee() == plan.guarantee(steps=done + 1)
     record = read_ledger(path=ledger)
     assert [release.step for release in record.releases] == [0, 1, 2, 3]
-    assert {release.event for release in record.releases} == {plan.step_event}
+    assert {release.event for release in record.releases} == {plan.charge(0)}
     assert record.notes == ()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from dpacc_accounting import Repeated, epsilon, merge_ledgers, read_ledger
+from dpacc_accounting import epsilon, merge_ledgers, read_ledger
 
 from dpacc import PrivacyEngine
 from dpacc.errors import ConfigurationError
@@ -61,7 +61,7 @@ def test_copies_that_both_went_on_are_both_paid_for(copies: tuple[Path, Path]) -
     go_on(two, until=6)
     records = {each.name: read_ledger(path=each / "ledger.jsonl") for each in copies}
     found = merge_ledgers(records=records)
-    exact = epsilon(event=Repeated(event=PLAN.step_event, times=9), delta=PLAN.target_delta)
+    exact = epsilon(event=PLAN.event(steps=9), delta=PLAN.target_delta)
     assert found.together is not None
     assert found.together.epsilon == pytest.approx(exact.epsilon, rel=1e-9)
     assert "2 common releases" in found.remarks[0]

@@ -176,7 +176,7 @@ def test_the_books_and_the_statement_say_so(tmp_path: Path) -> None:
     received(plan, data, tmp_path / "ledger.jsonl")
     record = read_ledger(path=tmp_path / "ledger.jsonl")
     assert record.plan["noise"] == "discrete_gaussian"
-    assert record.releases[0].event == plan.step_event
+    assert record.releases[0].event == plan.charge(0)
     assert plan.fingerprint != plan_for(len(data), steps=1).fingerprint
     assert PrivacyPlan.from_json(plan.to_json()) == plan
     words = statement(plan=plan.to_json(), record=record)

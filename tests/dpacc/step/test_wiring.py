@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from accelerate import Accelerator
-from dpacc_accounting import Repeated, epsilon, read_ledger
+from dpacc_accounting import epsilon, read_ledger
 from scipy import stats
 
 from dpacc.errors import PrivacyError
@@ -153,5 +153,5 @@ def test_the_plans_epsilon_is_that_of_its_ledger(tmp_path: Path) -> None:
     record = read_ledger(path=ledger)
     spent = epsilon(event=record.event, delta=plan.target_delta)
     assert plan.guarantee().epsilon == pytest.approx(spent.epsilon, rel=1e-6)
-    thrice = epsilon(event=Repeated(event=plan.step_event, times=3), delta=plan.target_delta)
+    thrice = epsilon(event=plan.event(steps=3), delta=plan.target_delta)
     assert spent.epsilon == pytest.approx(thrice.epsilon, rel=1e-6)

@@ -10,6 +10,7 @@ from dpacc_accounting.events.event import (
     ZCDP,
     AdaptivelyClipped,
     Composed,
+    CyclicPoissonSampled,
     DiscreteLaplace,
     Event,
     Gaussian,
@@ -28,8 +29,8 @@ def to_dp_event(*, event: Event) -> Any:
     """`event` as a `dp_accounting.DpEvent`, which its accountants price.
 
     Noise multipliers, sampling probabilities and counts carry over unchanged; nothing composed
-    becomes `NoOpDpEvent`, and adaptive clipping the Gaussian that it amounts to. Adjacency is an
-    accountant's argument in both libraries.
+    becomes `NoOpDpEvent`, adaptive clipping the Gaussian that it amounts to, and a cyclic
+    sample its first group's turns. Adjacency is an accountant's argument in both libraries.
 
     Raises:
         ValueError: dp-accounting has no such event: mixtures, random allocation, discrete
@@ -69,6 +70,9 @@ def to_dp_event(*, event: Event) -> Any:
                 truncated_batch_size=event.largest_batch,
                 noise_multiplier=sigma,
             )
+        case CyclicPoissonSampled(probability=q, event=inner):
+            once = dp_accounting.PoissonSampledDpEvent(q, to_dp_event(event=inner))
+            return dp_accounting.SelfComposedDpEvent(once, event.turns)
         case Selected(event=inner, mean_runs=mean, shape=shape):
             nested = to_dp_event(event=inner)
             return dp_accounting.dp_event.RepeatAndSelectDpEvent(nested, mean, shape)

@@ -9,6 +9,7 @@ from dpacc_accounting.events.event import (
     AdaptivelyClipped,
     ApproximateDP,
     Composed,
+    CyclicPoissonSampled,
     DiscreteGaussian,
     DiscreteLaplace,
     Event,
@@ -55,6 +56,7 @@ a clipped sum with Gaussian noise of multiplier 1'
             PoissonSampled(event=inner)
             | SampledWithoutReplacement(event=inner)
             | TruncatedPoissonSampled(event=inner)
+            | CyclicPoissonSampled(event=inner)
             | RandomlyAllocated(event=inner)
             | Repeated(event=inner)
             | Selected(event=inner)
@@ -76,6 +78,11 @@ def _frame(event: Event, unit: str) -> str:
             )
         case SampledWithoutReplacement(sample_size=n, dataset_size=size):
             return f"on exactly {n} of {size} {unit}s, drawn afresh"
+        case CyclicPoissonSampled(probability=q, groups=b, steps=t):
+            return (
+                f"in each of {t} steps, on a Poisson sample that each {unit} of one of {b} groups "
+                f"joins with probability {q:.6g}, group after group"
+            )
         case RandomlyAllocated(steps=t, participations=k):
             often = "one" if k == 1 else str(k)
             return (

@@ -35,12 +35,14 @@ from dpacc_accounting.events.mechanisms import (
     Mechanism,
     Skellam,
 )
+from dpacc_accounting.events.sampled_over_steps import CyclicPoissonSampled, RandomlyAllocated
 
 __all__ = [
     "ZCDP",
     "AdaptivelyClipped",
     "ApproximateDP",
     "Composed",
+    "CyclicPoissonSampled",
     "DiscreteGaussian",
     "DiscreteLaplace",
     "Event",
@@ -307,55 +309,6 @@ class TruncatedPoissonSampled(AnyEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomlyAllocated(AnyEvent):
-    """`steps` steps, `event` being run on each: every unit is in exactly `participations` of them.
-
-    Each unit's set of steps is drawn uniformly and independently of the others', in secret ("balls
-    and bins"); batches therefore differ in size. Batches of one size, cut from a shuffled order,
-    are not this event. `Repeated` draws anew for each epoch.
-
-    k of t steps are priced as k blocks of ⌊t/k⌋ or ⌈t/k⌉ steps, a unit being in one step of each.
-    A uniform set of k steps is a random partition into such blocks and a uniform step of each; who
-    sees the partition, which does not depend on the data, sees no less, and every partition costs
-    the same. From below, all steps' sum is one Gaussian of noise σ·√t/k.
-
-    Args:
-        steps: t, at least 1.
-        event: what is run in each step: Gaussian sums.
-        participations: k, from 1 to t.
-
-    Raises:
-        ValueError: `steps` or `participations` is out of range, or `event` is not an event.
-
-    Source: Chua et al. 2024 (arXiv 2412.16802); Feldman & Shenfeld 2025 (arXiv 2502.08202).
-
-    >>> RandomlyAllocated(steps=100, event=Gaussian(noise_multiplier=1.0)).steps
-    100
-    """
-
-    steps: int
-    event: Event
-    participations: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "participations"):
-            object.__setattr__(self, name, positive_count(getattr(self, name), name=name))
-        if self.participations > self.steps:
-            raise ValueError(
-                f"participations={self.participations} exceeds steps={self.steps}, in each of "
-                "which a unit is at most once"
-            )
-        require_event(self.event, owner="RandomlyAllocated")
-
-    @property
-    def blocks(self) -> list[tuple[int, int]]:
-        """How many steps each block has that a unit is once in, and how many such blocks."""
-        size, larger = divmod(self.steps, self.participations)
-        sizes = [(size, self.participations - larger), (size + 1, larger)]
-        return [(steps, count) for steps, count in sizes if count]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Shuffled(AnyEvent):
     """One epoch over a shuffled dataset cut into batches, `event` being run on each.
 
@@ -389,6 +342,7 @@ Event: TypeAlias = (
     | Mixture
     | SampledWithoutReplacement
     | TruncatedPoissonSampled
+    | CyclicPoissonSampled
     | RandomlyAllocated
     | Selected
     | Shuffled

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dpacc_accounting.events.event import (
     AdaptivelyClipped,
     Composed,
+    CyclicPoissonSampled,
     Event,
     Gaussian,
     PoissonSampled,
@@ -140,6 +141,9 @@ def _collect(event: Event, times: int, counts: Counter[Release], others: Counter
             elif q > 0:
                 _collect_sampled(q, gaussians, times, counts)
                 others.update({part: count * times for part, count in rest.items()})
+        case CyclicPoissonSampled(probability=q, event=inner):
+            sampled = PoissonSampled(probability=q, event=inner)
+            _collect(sampled, times * event.turns, counts, others)
         case TruncatedPoissonSampled(probability=q) if q == 0:
             return
         case TruncatedPoissonSampled(probability=q, event=inner) if not event.may_be_full:

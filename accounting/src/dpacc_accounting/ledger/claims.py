@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 from dpacc_accounting.attacks.best_attack import attack_advantage, true_positive_rate
 from dpacc_accounting.attacks.tradeoff import advantage_bound, detection_bound
-from dpacc_accounting.events.event import Event, Gaussian, PoissonSampled, Repeated
+from dpacc_accounting.events.event import Event
+from dpacc_accounting.events.participation import Participation
 from dpacc_accounting.guarantee import Adjacency, Guarantee, Note, rounded_up
-from dpacc_accounting.ledger.plan_settings import require_priceable, require_same
+from dpacc_accounting.ledger.plan_settings import bands_of, require_priceable, require_same
 from dpacc_accounting.ledger.record import LedgerRecord
 from dpacc_accounting.pricing.price import epsilon
 
@@ -154,12 +155,14 @@ def released(*, plan: Mapping[str, Any], record: LedgerRecord | None) -> Event:
     """All that the ledger says was released; without one, all that the plan would release."""
     if record is not None:
         return record.event
-    return Repeated(event=planned_step(plan=plan), times=plan["steps"])
+    return participation_of(plan=plan).event(steps=plan["steps"])
 
 
-def planned_step(*, plan: Mapping[str, Any]) -> Event:
-    """One step of a plan whose settings are complete."""
-    return PoissonSampled(
-        probability=plan["expected_batch_size"] / plan["dataset_size"],
-        event=Gaussian(noise_multiplier=plan["noise_multiplier"]),
+def participation_of(*, plan: Mapping[str, Any]) -> Participation:
+    """Who joins which step of a plan whose settings are complete."""
+    return Participation(
+        dataset_size=plan["dataset_size"],
+        expected_batch_size=plan["expected_batch_size"],
+        noise_multiplier=plan["noise_multiplier"],
+        bands=bands_of(plan=plan),
     )

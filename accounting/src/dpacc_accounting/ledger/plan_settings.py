@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from dpacc_accounting.events.fields import shown
 from dpacc_accounting.ledger.record import LedgerRecord
 
 SCALES = {
@@ -15,8 +17,13 @@ SCALES = {
 }
 """The clippings that can be put in words, and their words."""
 
+SAMPLINGS = frozenset({"poisson", "cyclic-poisson"})
+"""The ways of drawing that can be put in words."""
+
 PRICED = frozenset({"adjacency", "unit", "target_delta"})
 """What a ledger's releases cannot be priced without."""
+
+_UNIT = 1 + 1e-14
 
 _NUMBERS = frozenset(
     {
@@ -65,10 +72,50 @@ def require_statable(*, plan: Mapping[str, Any], record: LedgerRecord | None) ->
     """
     _require_there(plan, _ALL, record)
     _require_numbers(plan)
-    if plan["sampling"] != "poisson" or plan["clipping"] not in SCALES:
+    if plan["sampling"] not in SAMPLINGS or plan["clipping"] not in SCALES:
         raise ValueError(
             f"sampling={plan['sampling']!r}, clipping={plan['clipping']!r} cannot be put in words "
-            f"here; the known ones are 'poisson' and {sorted(SCALES)}"
+            f"here; the known ones are {sorted(SAMPLINGS)} and {sorted(SCALES)}"
+        )
+    if (plan["sampling"] == "cyclic-poisson") != (bands_of(plan=plan) > 1):
+        raise ValueError(
+            f"sampling={plan['sampling']!r} with {bands_of(plan=plan)} noise_coefficients: "
+            "correlated noise takes 'cyclic-poisson', and independent noise does not"
+        )
+
+
+def bands_of(*, plan: Mapping[str, Any]) -> int:
+    """b, how many coefficients correlate the noise of a plan's steps; 1 where none do.
+
+    Raises:
+        ValueError: they are no list of numbers with a first one above 0 and a norm of at most 1.
+
+    >>> bands_of(plan={"noise_coefficients": [0.8, 0.6]}), bands_of(plan={})
+    (2, 1)
+    """
+    coefficients = plan.get("noise_coefficients", (1.0,))
+    require_coefficients(coefficients)
+    return len(coefficients)
+
+
+def require_coefficients(coefficients: Any) -> None:
+    """Refuse what is no first column of a C whose columns have norm at most 1.
+
+    Raises:
+        ValueError: with the remedy.
+
+    >>> require_coefficients((0.8, 0.6))
+    """
+    listed = isinstance(coefficients, list | tuple) and len(coefficients) > 0
+    numbers = listed and all(
+        isinstance(c, float | int) and not isinstance(c, bool) and math.isfinite(c)
+        for c in coefficients
+    )
+    # Decimal fractions such as 0.8 and 0.6 are a few roundings more than they say.
+    if not (numbers and coefficients[0] > 0 and math.fsum(c * c for c in coefficients) <= _UNIT):
+        raise ValueError(
+            f"noise_coefficients={shown(coefficients)} are no numbers of which the first is above "
+            "0 and whose squares add up to at most 1; take them from optimal_coefficients"
         )
 
 

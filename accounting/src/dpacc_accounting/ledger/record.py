@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from dpacc_accounting.events.documents import event_from_json
 from dpacc_accounting.events.event import Composed, Event, Repeated
+from dpacc_accounting.events.participation import NOTHING
 from dpacc_accounting.guarantee import Note
 
 VERSION = 2
@@ -81,11 +82,12 @@ class LedgerRecord:
 
     @property
     def event(self) -> Event:
-        """All releases as one event, equal neighbours folded into a ``Repeated``."""
-        folded = tuple(
-            _repeat(event, times=sum(1 for _ in run))
-            for event, run in groupby(release.event for release in self.releases)
-        )
+        """All releases as one event, equal neighbours folded into a ``Repeated``.
+
+        Steps that an earlier one paid for are charged with nothing, and leave nothing here.
+        """
+        paid = (release.event for release in self.releases if release.event != NOTHING)
+        folded = tuple(_repeat(event, times=sum(1 for _ in run)) for event, run in groupby(paid))
         return folded[0] if len(folded) == 1 else Composed(events=folded)
 
     @property

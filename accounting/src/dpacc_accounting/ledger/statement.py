@@ -16,11 +16,11 @@ from dpacc_accounting.ledger.claims import (
     AttackBounds,
     attack_bounds,
     claim_of,
-    planned_step,
+    participation_of,
     released,
     void_because,
 )
-from dpacc_accounting.ledger.plan_settings import SCALES, require_statable
+from dpacc_accounting.ledger.plan_settings import SCALES, bands_of, require_statable
 from dpacc_accounting.ledger.record import LedgerRecord
 from dpacc_accounting.pld.amplification import without_amplification
 from dpacc_accounting.pricing.price import epsilon
@@ -179,7 +179,7 @@ These bounds hold for every attack, known or not."""
 
 
 def _mechanism(plan: Mapping[str, Any], record: LedgerRecord | None) -> str:
-    size, batch = plan["dataset_size"], plan["expected_batch_size"]
+    batch = plan["expected_batch_size"]
     sigma, norm = plan["noise_multiplier"], plan["max_grad_norm"]
     done = f"{len(record.releases)} of {plan['steps']} planned" if record else f"{plan['steps']}"
     unit = plan["unit"]
@@ -189,15 +189,35 @@ def _mechanism(plan: Mapping[str, Any], record: LedgerRecord | None) -> str:
 
 DP-SGD (arXiv 1607.00133), {done} steps. In each step:
 
-1. **Sampling.** Each of the {size} {unit}s takes part with probability {batch}/{size} = \
-{batch / size:.6g}, independently of the others and of other steps (Poisson sampling), drawn by \
-dpacc's own sampler from a secret key. Shuffled batches would not have this guarantee.
+1. **Sampling.** {_sampling(plan)}
 2. **Clipping.** Each drawn {unit}'s {whose} is multiplied {SCALES[plan["clipping"]]}, so that \
 its norm is at most C = {norm}; one that is not finite counts as zero.
-3. **Noise.** {_noise(plan["clipping"], sigma, norm)}{_grid(plan)}
+3. **Noise.** {_noise(plan["clipping"], sigma, norm)}{_grid(plan)}{_correlated(plan)}
 4. **Update.** The noised sum is divided by the public expected batch size, {batch}, and handed to \
 the optimizer. Whatever is computed from it later, such as checkpoints and the final weights, is \
 covered."""
+
+
+def _sampling(plan: Mapping[str, Any]) -> str:
+    size, batch, unit = plan["dataset_size"], plan["expected_batch_size"], plan["unit"]
+    drawn = (
+        "drawn by dpacc's own sampler from a secret key. Shuffled batches would not have this "
+        "guarantee."
+    )
+    bands = bands_of(plan=plan)
+    if bands == 1:
+        return (
+            f"Each of the {size} {unit}s takes part with probability {batch}/{size} = "
+            f"{batch / size:.6g}, independently of the others and of other steps (Poisson "
+            f"sampling), {drawn}"
+        )
+    return (
+        f"Each of the {size} {unit}s is in one of {bands} groups by a coin of its own. The groups "
+        f"take turns, a step each; those of the group whose turn it is take part with probability "
+        f"{bands}·{batch}/{size} = {bands * batch / size:.6g}, independently of the others and of "
+        f"other steps (cyclic Poisson sampling, arXiv 2306.08153), {drawn} ε is that of the group "
+        "with the most turns, and holds even if the groups were known."
+    )
 
 
 def _noise(clipping: str, sigma: float, norm: float) -> str:
@@ -226,9 +246,27 @@ def _grid(plan: Mapping[str, Any]) -> str:
     )
 
 
+def _correlated(plan: Mapping[str, Any]) -> str:
+    bands = bands_of(plan=plan)
+    if bands == 1:
+        return ""
+    column = ", ".join(f"{c:g}" for c in plan["noise_coefficients"])
+    return (
+        f" The noise of {bands} steps is correlated, so that later steps take back a part of it: "
+        "the rows of C⁻¹z are added, for independent z of that standard deviation and the lower "
+        f"triangular Toeplitz matrix C whose first column is {column}, of norm at most 1. What one "
+        f"{plan['unit']} adds in a turn ends in C's rows before its next turn begins."
+    )
+
+
 def _books(plan: Mapping[str, Any], record: LedgerRecord) -> str:
     facts = [f"Run {record.run}: {len(record.releases)} releases, last hash {record.head}."]
-    others = Counter(r.event for r in record.releases if r.event != planned_step(plan=plan))
+    run = participation_of(plan=plan)
+    others = Counter(
+        release.event
+        for release in record.releases
+        if release.event != run.charge(step=release.step, steps=plan["steps"])
+    )
     if others:
         count = sum(others.values())
         facts.append(f"{count} releases are not the plan's step; ε counts them as they were:")

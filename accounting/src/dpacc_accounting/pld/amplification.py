@@ -8,6 +8,7 @@ from dpacc_accounting.events.arguments import an_event
 from dpacc_accounting.events.event import (
     AdaptivelyClipped,
     Composed,
+    CyclicPoissonSampled,
     DiscreteGaussian,
     DiscreteLaplace,
     Event,
@@ -35,6 +36,7 @@ _SUMS = (
     DiscreteGaussian,
     Skellam,
     PoissonSampled,
+    CyclicPoissonSampled,
     RandomlyAllocated,
     Repeated,
     Composed,
@@ -85,6 +87,8 @@ def without_amplification(*, event: Event) -> Event:
             return without_amplification(event=inner)
         case Shuffled(event=inner) | RandomlyAllocated(event=inner, participations=1):
             return without_amplification(event=inner)
+        case CyclicPoissonSampled(event=inner):
+            return Repeated(event=without_amplification(event=inner), times=event.turns)
         case RandomlyAllocated(event=inner, participations=most):
             return Repeated(event=without_amplification(event=inner), times=most)
         case Selected(event=inner):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from dpacc_accounting.events.event import (
     ZCDP,
     Composed,
+    CyclicPoissonSampled,
     Event,
     Gaussian,
     Mixture,
@@ -41,7 +42,7 @@ def least_event(*, event: Event, adjacency: Adjacency) -> Event:
             return Gaussian(noise_multiplier=reach / math.sqrt(2 * rho) * (1 + 1e-15))
         case Repeated(event=inner) | PoissonSampled(event=inner):
             return replace(event, event=least_event(event=inner, adjacency=adjacency))
-        case SampledWithoutReplacement(event=inner):
+        case CyclicPoissonSampled(event=inner) | SampledWithoutReplacement(event=inner):
             return replace(event, event=least_event(event=inner, adjacency=adjacency))
         case Composed(events=parts) | Mixture(events=parts):
             least = tuple(least_event(event=part, adjacency=adjacency) for part in parts)

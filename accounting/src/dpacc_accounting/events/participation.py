@@ -1,0 +1,107 @@
+"""How units take part in the steps of a training run, and so what its steps cost.
+
+A run of correlated noise draws units in turns: each is in one of b groups by a secret coin of its
+own, group g takes the steps t ≡ g (mod b), and a unit joins a step of its group's with probability
+bB/N. The noise of step t is σC·(C⁻¹z)_t with a lower triangular C of b bands. What a unit adds to
+step t reaches the rows t … t + b − 1 of C·G alone, and the rows of its next turn begin after them:
+so turn after turn is one Poisson-sampled Gaussian whose sensitivity is a column's norm, at most 1
+(Choquette-Choo et al. 2023, arXiv 2306.08153, theorem 4). Groups hold different units, so that the
+price is that of the group with the most turns, whoever knows the groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dpacc_accounting.events.event import (
+    Composed,
+    CyclicPoissonSampled,
+    Event,
+    Gaussian,
+    PoissonSampled,
+    Repeated,
+)
+
+NOTHING = Composed(events=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participation:
+    """Who joins which step of a run whose steps add Gaussian noise.
+
+    Args:
+        dataset_size: N, in privacy units.
+        expected_batch_size: B, the mean number of units in a step.
+        noise_multiplier: σ, of the noise before it is correlated.
+        bands: b, how many bands C has; 1 is independent noise on independent Poisson samples.
+
+    >>> run = Participation(
+    ...     dataset_size=1000, expected_batch_size=10, noise_multiplier=1.0, bands=4)
+    >>> run.event(steps=10).turns, run.probability
+    (3, 0.04)
+    """
+
+    dataset_size: int
+    expected_batch_size: int
+    noise_multiplier: float
+    bands: int = 1
+
+    @property
+    def cycle(self) -> int:
+        """After how many steps every unit has had one turn, and a new secret may begin."""
+        return self.bands
+
+    @property
+    def probability(self) -> float:
+        """The chance with which a unit joins a step that it may join."""
+        return self.bands * self.expected_batch_size / self.dataset_size
+
+    def event(self, *, steps: int) -> Event:
+        """What the first `steps` steps release.
+
+        >>> Participation(dataset_size=100, expected_batch_size=10, noise_multiplier=1.0
+        ...               ).event(steps=5).times
+        5
+        """
+        if self.bands == 1:
+            return Repeated(event=self._sampled, times=steps)
+        return self._turns(steps) if steps else NOTHING
+
+    def charge(self, *, step: int, steps: int) -> Event:
+        """What is owed when step `step` of `steps` begins.
+
+        Whole cycles are paid when they begin, by the group whose turn comes first; the other
+        steps of a cycle owe nothing more.
+
+        >>> run = Participation(
+        ...     dataset_size=1000, expected_batch_size=10, noise_multiplier=1.0, bands=4)
+        >>> run.charge(step=8, steps=10).steps, run.charge(step=9, steps=10) == NOTHING
+        (2, True)
+        """
+        if self.bands == 1:
+            return self._sampled
+        if step % self.bands:
+            return NOTHING
+        return self._turns(min(self.bands, steps - step))
+
+    def next_start(self, *, steps_charged: int) -> int:
+        """The first step at which a new secret may begin: that of the next cycle.
+
+        >>> Participation(dataset_size=1000, expected_batch_size=10, noise_multiplier=1.0, bands=4
+        ...               ).next_start(steps_charged=9)
+        12
+        """
+        return -(-steps_charged // self.cycle) * self.cycle
+
+    @property
+    def _sampled(self) -> Event:
+        noise = Gaussian(noise_multiplier=self.noise_multiplier)
+        return PoissonSampled(probability=self.probability, event=noise)
+
+    def _turns(self, steps: int) -> CyclicPoissonSampled:
+        return CyclicPoissonSampled(
+            probability=self.probability,
+            groups=self.bands,
+            steps=steps,
+            event=Gaussian(noise_multiplier=self.noise_multiplier),
+        )

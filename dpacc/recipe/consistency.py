@@ -1,0 +1,122 @@
+"""Settings of a run that contradict each other, each with what to do."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from dpacc.errors import ConfigurationError
+from dpacc.recipe.settings import Tracker
+
+
+def require_consistent(*, config: Any) -> None:
+    """Refuse two settings of a `TrainingConfig` that cannot both hold.
+
+    Raises:
+        ConfigurationError: one line that names them, their values and the remedy.
+    """
+    _check_duration(config)
+    _check_correlation(config)
+    _check_fields(config)
+    _check_answers(config)
+    _check_labels(config)
+    _check_trackers(config)
+    _check_name(config.name)
+    _check_whitening(config)
+
+
+def _check_duration(config: Any) -> None:
+    if (config.epochs is None) == (config.steps is None):
+        raise ConfigurationError(
+            f"epochs={config.epochs} and steps={config.steps}: give exactly one of them "
+            "(--epochs null or --steps null unsets the other)"
+        )
+    if config.steps is not None and config.warmup_steps >= config.steps:
+        raise ConfigurationError(
+            f"warmup_steps={config.warmup_steps} must be below steps={config.steps}"
+        )
+
+
+def _check_correlation(config: Any) -> None:
+    if config.bands is not None and config.correlation == "none":
+        raise ConfigurationError(
+            f"bands={config.bands} are of correlated noise: set --correlation banded, or leave "
+            "bands out"
+        )
+    if config.correlation != "none" and config.noise != "gaussian":
+        raise ConfigurationError(
+            f"correlation={config.correlation} with noise={config.noise}, which is drawn on a "
+            "grid: set --noise gaussian, or --correlation none"
+        )
+
+
+def _check_fields(config: Any) -> None:
+    if (config.prompt_field is None) != (config.completion_field is None):
+        raise ConfigurationError(
+            f"prompt_field={config.prompt_field} and completion_field={config.completion_field}: "
+            "give both or neither"
+        )
+    if config.messages_field is not None and config.prompt_field is not None:
+        raise ConfigurationError(
+            f"messages_field={config.messages_field} and prompt_field={config.prompt_field}: "
+            "give one of them"
+        )
+
+
+def _check_answers(config: Any) -> None:
+    if config.answers is None:
+        return
+    if len(set(config.answers)) < 2:
+        raise ConfigurationError(
+            f"answers={list(config.answers)}: name at least two different ones"
+        )
+    if config.completion_field is None or config.learn_end:
+        raise ConfigurationError(
+            f"answers={list(config.answers)} are completions that are learned without their end: "
+            "set prompt_field, completion_field and --learn_end false, or leave answers out"
+        )
+
+
+def _check_labels(config: Any) -> None:
+    if config.task == "causal-lm":
+        if config.labels is not None:
+            raise ConfigurationError(
+                f"labels={','.join(config.labels)} with task=causal-lm, which has no classes: "
+                "set --task sequence-classification or token-classification, or leave labels out"
+            )
+        return
+    if config.labels is None or not 2 <= len(set(config.labels)) == len(config.labels):
+        raise ConfigurationError(
+            f"labels={config.labels} with task={config.task}: name at least two different classes "
+            "with --labels, such as --labels negative,positive"
+        )
+    if config.prompt_field is not None or config.messages_field is not None:
+        raise ConfigurationError(
+            f"task={config.task} reads text and labels: leave "
+            "prompt_field, completion_field and messages_field out"
+        )
+
+
+def _check_trackers(config: Any) -> None:
+    known = get_args(Tracker)
+    for name in config.trackers or ():
+        if name not in known:
+            raise ConfigurationError(f"trackers={name} must be among {', '.join(known)}")
+    if config.log_non_private_metrics and not config.trackers:
+        raise ConfigurationError(
+            "log_non_private_metrics=true with no tracker to log to: name one with --trackers"
+        )
+
+
+def _check_name(name: str) -> None:
+    if name in ("", ".", "..") or "/" in name or "\\" in name:
+        raise ConfigurationError(
+            f"name={name!r} must be a plain folder name; output_dir says where it goes"
+        )
+
+
+def _check_whitening(config: Any) -> None:
+    if config.lora_method == "whitened" and config.held_out_data is None:
+        raise ConfigurationError(
+            "lora_method=whitened finds its directions on public examples: name some with "
+            "--held_out_data, or choose --lora_method lora"
+        )
