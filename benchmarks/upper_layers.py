@@ -1,20 +1,21 @@
 """The top layers of SmolLM2 as a model of its own, fed what the frozen layers beneath it made.
 
 Adapters are on the top layers only, so what lies beneath is computed once, kept on disk, and given
-to every tool alike. Only the word after a prompt is learned, so the last layer computes its last
-position alone, and the head only the label words: the loss is that of the right word among them.
+to every tool alike (`cached_states.py`). The head computes chosen words only, among which the loss
+is. Where a single word after a prompt is learned, the last layer computes its last position alone.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from cached_states import DTYPE, CachedTexts, Result, Row, states_beneath, written
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
@@ -22,13 +23,9 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_ro
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 MODEL = DATA / "smollm2-135m-instruct"
-DTYPE = "float32"
 WORDS = (" negative", " positive")
 PARTS = ("train", "held_out")
 VALIDATION = 1376
-_TOKENS_AT_ONCE = 2048
-
-Row = dict[str, Any]
 
 
 class LastPosition(LlamaDecoderLayer):
@@ -64,42 +61,42 @@ class LastPosition(LlamaDecoderLayer):
         return last + self.mlp(self.post_attention_layernorm(last))
 
 
-def upper_layers(*, layers: int) -> PreTrainedModel:
-    """The top `layers` of SmolLM2, frozen, from `inputs_embeds` to the label words."""
+def upper_layers(
+    *, layers: int, model: Path, words: Sequence[int], last_position: bool = True
+) -> PreTrainedModel:
+    """The top `layers` of a Llama, frozen, from `inputs_embeds` to some words.
+
+    Args:
+        layers: how many.
+        model: the base's folder.
+        words: tokens that the head computes.
+        last_position: whether the top layer computes no other.
+    """
     from dpacc.recipe.models import load_base
 
-    model = load_base(model=str(MODEL), dtype=DTYPE).model
-    kept = model.model.layers[-layers:]
-    kept[-1].__class__ = LastPosition
-    model.model.layers = kept
-    model.config.num_hidden_layers = layers
+    whole: Any = load_base(model=str(model), dtype=DTYPE).model
+    kept = whole.model.layers[-layers:]
+    if last_position:
+        kept[-1].__class__ = LastPosition
+    whole.model.layers = kept
+    whole.config.num_hidden_layers = layers
     for index, layer in enumerate(kept):
         layer.self_attn.layer_idx = index
-    rows = model.lm_head.weight[_tokens_of_words()]
-    model.lm_head = nn.Linear(rows.shape[1], len(rows), bias=False, dtype=rows.dtype)
-    model.lm_head.weight = nn.Parameter(rows.clone(), requires_grad=False)
-    return model
+    rows = whole.lm_head.weight[list(words)]
+    whole.lm_head = nn.Linear(rows.shape[1], len(rows), bias=False, dtype=rows.dtype)
+    whole.lm_head.weight = nn.Parameter(rows.clone(), requires_grad=False)
+    return whole  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sentences:
-    """Prompts as the states that enter the upper layers, and the word that follows each.
-
-    Args:
-        rows: one an example: its place, its tokens, and the place of its word among WORDS.
-        states: [tokens of all examples, hidden].
-        starts: where each example's states begin.
-    """
-
-    rows: list[Row]
-    states: Tensor
-    starts: np.ndarray
+class Sentences(CachedTexts):
+    """Prompts, and the word that follows each: `word` is its place among WORDS."""
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """A batch, padded on the left so that every prompt ends at the last position."""
-        spans = [self.states[self.starts[r["row"]] : self.starts[r["row"] + 1]] for r in rows]
+        spans = self.spans(rows)
         width = max(len(span) for span in spans)
-        embeds = self.states.new_zeros(len(rows), width, self.states.shape[1])
+        embeds = spans[0].new_zeros(len(rows), width, self.states.shape[1])
         mask = torch.zeros(len(rows), width, dtype=torch.long)
         for place, span in enumerate(spans):
             embeds[place, width - len(span) :], mask[place, width - len(span) :] = span, 1
@@ -110,18 +107,25 @@ class Sentences:
             "word": torch.tensor([r["word"] for r in rows]),
         }
 
-    def inputs(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """A batch without its words."""
-        return {name: value for name, value in self.collate(rows).items() if name != "word"}
+    def losses(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """−log p of each prompt's right word among the label words, [examples] fp32."""
+        return F.cross_entropy(_word_logits(model, batch), batch["word"], reduction="none")
 
-    def only(self, places: Sequence[int]) -> list[Row]:
-        """Some of the rows."""
-        return [self.rows[place] for place in places]
-
-
-def word_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """−log p of each prompt's right word among the label words, [examples] fp32."""
-    return F.cross_entropy(_word_logits(model, batch), batch["word"], reduction="none")
+    @torch.no_grad()
+    def measured(self, model: nn.Module, rows: Sequence[Row]) -> Result:
+        """Accuracy, mean loss, and which rows were told wrongly."""
+        was_training = model.training
+        model.eval()
+        right, loss = [False] * len(rows), 0.0
+        for places, batch in self.batches(rows):
+            logits = _word_logits(model, batch)
+            loss += float(F.cross_entropy(logits, batch["word"], reduction="sum"))
+            hits = (logits.argmax(dim=1) == batch["word"]).tolist()
+            for at, hit in zip(places, hits, strict=True):
+                right[at] = hit
+        model.train(was_training)
+        wrong = [at for at, correct in enumerate(right) if not correct]
+        return {"accuracy": sum(right) / len(right), "loss": loss / len(rows), "wrong": wrong}
 
 
 def _word_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -130,37 +134,20 @@ def _word_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     return logits[:, -1].float()
 
 
-@torch.no_grad()
-def measure(
-    *, model: nn.Module, sentences: Sentences, rows: Sequence[Row]
-) -> tuple[list[bool], float]:
-    """Whether the likelier label word is right, for each row, and the mean loss."""
-    was_training = model.training
-    model.eval()
-    order = sorted(range(len(rows)), key=lambda at: len(rows[at]["input_ids"]))
-    right, loss = [False] * len(rows), 0.0
-    for places in _runs(order, rows):
-        batch = sentences.collate([rows[at] for at in places])
-        logits = _word_logits(model, batch)
-        loss += float(F.cross_entropy(logits, batch["word"], reduction="sum"))
-        hits = (logits.argmax(dim=1) == batch["word"]).tolist()
-        for at, hit in zip(places, hits, strict=True):
-            right[at] = hit
-    model.train(was_training)
-    return right, loss / len(rows)
+# --- the demo's sentences -----------------------------------------------------------------
 
 
-def _runs(order: Sequence[int], rows: Sequence[Row]) -> Iterator[list[int]]:
-    run: list[int] = []
-    for at in order:
-        if run and (len(run) + 1) * len(rows[at]["input_ids"]) > _TOKENS_AT_ONCE:
-            yield run
-            run = []
-        run.append(at)
-    yield run
+def label_words() -> list[int]:
+    """The tokens of WORDS."""
+    tokenizer = load_tokenizer(MODEL)
+    return [tokenizer(word)["input_ids"][0] for word in WORDS]
 
 
-# --- what the frozen layers make of each prompt, once -------------------------------------
+def load_tokenizer(model: Path) -> Any:
+    """The base's own."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(model), trust_remote_code=False)
 
 
 def load_sentences(*, layers: int, folder: Path) -> Sentences:
@@ -169,29 +156,25 @@ def load_sentences(*, layers: int, folder: Path) -> Sentences:
     The first call for a number of `layers` takes some minutes, and leaves its states in `folder`.
     """
     records = [record for part in PARTS for record in _records(part)]
-    return _beneath(
+    return sentences_beneath(
         layers=layers,
-        prompts=[record["prompt"] for record in records],
+        prompts=load_tokenizer(MODEL)([record["prompt"] for record in records])["input_ids"],
         words=[WORDS.index(record["completion"]) for record in records],
-        path=folder / f"states-beneath-{layers}.pt",
+        folder=folder,
+        name="states",
     )
 
 
-def load_written(*, layers: int, folder: Path, count: int = 64) -> Sentences:
-    """Prompts around texts that the base writes itself after "Review:", which no one's data shaped.
-
-    Their words are made up. The first call leaves texts and states in `folder`.
-    """
-    path = folder / "written.json"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(_write(count)))
-    prompts = [f"Review: {text}\nSentiment:" for text in json.loads(path.read_text())]
-    return _beneath(
+def load_written(*, layers: int, folder: Path) -> Sentences:
+    """Prompts around texts that the base writes itself after "Review:"; their words are made up."""
+    texts = written(model=MODEL, start="Review:", path=folder / "written.json")
+    prompts = [f"Review: {text}\nSentiment:" for text in texts]
+    return sentences_beneath(
         layers=layers,
-        prompts=prompts,
+        prompts=load_tokenizer(MODEL)(prompts)["input_ids"],
         words=[0] * len(prompts),
-        path=folder / f"written-beneath-{layers}.pt",
+        folder=folder,
+        name="written",
     )
 
 
@@ -207,70 +190,26 @@ def parts() -> tuple[list[int], list[int], list[int]]:
     return [int(at) for at in learned], [int(at) for at in validation], list(whole)
 
 
-def _tokens_of_words() -> list[int]:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(str(MODEL), trust_remote_code=False)
-    return [tokenizer(word)["input_ids"][0] for word in WORDS]
+def sentences_beneath(
+    *,
+    layers: int,
+    prompts: Sequence[list[int]],
+    words: Sequence[int],
+    folder: Path,
+    name: str,
+    dtype: type[np.floating[Any]] = np.float32,
+) -> Sentences:
+    """Tokenized prompts as what enters the top `layers`."""
+    states, starts = states_beneath(
+        model=MODEL, layers=layers, token_ids=prompts, folder=folder, name=name, dtype=dtype
+    )
+    rows = [
+        {"row": place, "input_ids": prompt, "word": word}
+        for place, (prompt, word) in enumerate(zip(prompts, words, strict=True))
+    ]
+    return Sentences(rows=rows, states=states, starts=starts)
 
 
 def _records(part: str) -> list[dict[str, str]]:
     lines = (DATA / f"movie_sentiment/{part}.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
-
-
-def _beneath(*, layers: int, prompts: Sequence[str], words: Sequence[int], path: Path) -> Sentences:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(str(MODEL), trust_remote_code=False)
-    rows = [
-        {"row": place, "input_ids": tokenizer(prompt)["input_ids"], "word": word}
-        for place, (prompt, word) in enumerate(zip(prompts, words, strict=True))
-    ]
-    starts = np.cumsum([0, *(len(row["input_ids"]) for row in rows)])
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(_states_beneath(layers, rows, starts), path)
-    return Sentences(rows=rows, states=torch.load(path), starts=starts)
-
-
-@torch.no_grad()
-def _write(count: int) -> list[str]:
-    """First lines that the base continues "Review:" with."""
-    from dpacc.recipe.models import load_base
-
-    base = load_base(model=str(MODEL), dtype=DTYPE)
-    torch.manual_seed(0)
-    ids = base.tokenizer("Review:", return_tensors="pt")["input_ids"].repeat(count, 1)
-    written = base.model.eval().generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=28,
-        do_sample=True,
-        top_k=0,
-        use_cache=True,
-        pad_token_id=base.tokenizer.pad_token_id,
-    )
-    texts = base.tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
-    return [text.strip().split("\n")[0] for text in texts if text.strip()]
-
-
-@torch.no_grad()
-def _states_beneath(layers: int, rows: Sequence[Row], starts: np.ndarray) -> Tensor:
-    """What enters the top `layers` for each token of each row, [tokens, hidden]."""
-    from dpacc.recipe.models import load_base
-
-    model = load_base(model=str(MODEL), dtype=DTYPE).model.eval().model
-    model.layers = model.layers[:-layers]
-    model.norm = nn.Identity()
-    model.config.num_hidden_layers = len(model.layers)
-    states = torch.empty(int(starts[-1]), model.config.hidden_size, dtype=getattr(torch, DTYPE))
-    order = sorted(range(len(rows)), key=lambda at: len(rows[at]["input_ids"]))
-    for places in _runs(order, rows):
-        ids = [torch.tensor(rows[at]["input_ids"]) for at in places]
-        # Padded on the right, where causal attention does not see it.
-        outputs = model(input_ids=nn.utils.rnn.pad_sequence(ids, batch_first=True))[0]
-        for at, output in zip(places, outputs, strict=True):
-            start, end = int(starts[at]), int(starts[at + 1])
-            states[start:end] = output[: end - start]
-    return states

@@ -12,17 +12,17 @@ charged for choosing. Needs `pip install opacus==1.6.0 dp-lora==0.1.0`.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
-from upper_layers import load_sentences, load_written, measure, parts, upper_layers
+from cached_states import Result
+from kept_results import KeptResults
+from upper_layers import MODEL, label_words, load_sentences, load_written, parts, upper_layers
 from utility_chart import ranks_figure, write
 from utility_contenders import Run, train
 from utility_plans import (
@@ -41,8 +41,6 @@ from utility_plans import (
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "runs/utility"
 
-Result = dict[str, Any]
-
 
 class Bench:
     """The top layers and the sentences, read once; results that are there are not computed again.
@@ -55,11 +53,9 @@ class Bench:
     def __init__(self, *, layers: int, folder: Path) -> None:
         self._sentences = load_sentences(layers=layers, folder=folder)
         self._written = load_written(layers=layers, folder=folder)
-        self._base = upper_layers(layers=layers)
+        self._base: Any = upper_layers(layers=layers, model=MODEL, words=label_words())
         self._learned, self._validation, self._held_out = parts()
-        self._path = folder / "results.jsonl"
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        self._known: list[Result] = [json.loads(line) for line in lines]
+        self._results = KeptResults(folder / "results.jsonl")
 
     @property
     def validation(self) -> int:
@@ -68,27 +64,22 @@ class Bench:
 
     def result(self, run: Run, *, held_out: bool) -> Result:
         """Accuracy, loss and the sentences that were told wrongly."""
-        asked = {"run": asdict(run), "held_out": held_out}
-        for known in self._known:
-            if {name: known[name] for name in asked} == asked:
-                return known
+        known = self._results.find(run, held_out=held_out)
+        if known is not None:
+            return known
         started = time.monotonic()
-        learned = self._sentences.only(self._learned)
-        model = train(
+        trained = train(
             run,
             base=self._base,
-            sentences=self._sentences,
-            rows=learned,
-            written=self._written,
+            texts=self._sentences,
+            rows=self._sentences.only(self._learned),
+            public=self._written,
         )
-        result = asked | self._measured(model, held_out=held_out)
+        result = self._measured(trained.model, held_out=held_out)
         result["seconds"] = round(time.monotonic() - started, 1)
-        self._base = model.unload()
+        self._base = trained.model.unload()
         self._base.requires_grad_(False)
-        self._known.append(result)
-        with self._path.open("a") as file:
-            file.write(json.dumps(result) + "\n")
-        return result
+        return self._results.keep(run, result, held_out=held_out)
 
     def untrained(self, *, held_out: bool) -> Result:
         """The base as it is."""
@@ -96,9 +87,7 @@ class Bench:
 
     def _measured(self, model: Any, *, held_out: bool) -> Result:
         rows = self._sentences.only(self._held_out if held_out else self._validation)
-        right, loss = measure(model=model, sentences=self._sentences, rows=rows)
-        wrong = [at for at, correct in enumerate(right) if not correct]
-        return {"accuracy": sum(right) / len(right), "loss": loss, "wrong": wrong}
+        return self._sentences.measured(model, rows)
 
 
 def best_rate(bench: Bench, tool: str, epsilon: float | None) -> float:

@@ -1,19 +1,19 @@
-"""One run of each tool on the same top layers, adapters, sentences and gradient evaluations."""
+"""One run of each tool on the same top layers, adapters, texts and gradient evaluations."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from cached_states import CachedTexts, Row
 from torch import nn
-from upper_layers import Row, Sentences, word_losses
 
 from dpacc.recipe.optimizers import warm_up_then_decay
 
@@ -24,7 +24,13 @@ Tool = Literal["dpacc", "Opacus", "dp-lora"]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What one run is told; without `epsilon` it has no noise."""
+    """What one run is told; without `epsilon` it has no noise.
+
+    Args:
+        plan: more of dpacc's plan, such as its sampling, by name.
+        noise_share: of the noise that ε asks for, how much there is: below 1 the run is not
+            private, and shows what less noise would give.
+    """
 
     tool: Tool
     epsilon: float | None
@@ -41,12 +47,29 @@ class Run:
     decays: bool = False
     average: float = 0.0
     momentum: float = 0.0
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    noise_share: float = 1.0
 
 
-def train(run: Run, *, base: Any, sentences: Sentences, rows: list[Row], written: Sentences) -> Any:
-    """`base` with an adapter that learned `rows` in one run; `unload()` takes it off again.
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """`model` with its adapter, which `unload()` takes off again, and σ, the noise it had."""
 
-    `written` is public: what the base wrote itself.
+    model: Any
+    noise_multiplier: float
+
+
+def train(
+    run: Run, *, base: Any, texts: CachedTexts, rows: list[Row], public: CachedTexts
+) -> Trained:
+    """Put an adapter on `base`, and let it learn `rows`.
+
+    Args:
+        run: how.
+        base: frozen; its layers are adapted.
+        texts: whose rows are learned.
+        rows: some of them.
+        public: what the base wrote itself.
     """
     from dpacc.layers.whitening import whiten
     from dpacc.recipe.models import add_lora
@@ -59,9 +82,9 @@ def train(run: Run, *, base: Any, sentences: Sentences, rows: list[Row], written
         seed=run.seed,
     ).train()
     if run.method == "whitened":
-        whiten(model=adapted, public_examples=written.rows, collate=written.inputs)
-    _CONTENDERS[run.tool](run, adapted, sentences, rows)
-    return adapted
+        whiten(model=adapted, public_examples=public.rows, collate=public.inputs)
+    noise = _CONTENDERS[run.tool](run, adapted, texts, rows)
+    return Trained(model=adapted, noise_multiplier=noise)
 
 
 def delta(rows: list[Row]) -> float:
@@ -69,8 +92,8 @@ def delta(rows: list[Row]) -> float:
     return float(len(rows) ** -1.1)
 
 
-def _dpacc(run: Run, model: nn.Module, sentences: Sentences, rows: list[Row]) -> None:
-    """The recipe's loop; a fixed seed makes it repeatable, for these sentences are public."""
+def _dpacc(run: Run, model: nn.Module, texts: CachedTexts, rows: list[Row]) -> float:
+    """The recipe's loop; a fixed seed makes it repeatable, for these texts are public."""
     from accelerate import Accelerator
 
     from dpacc import PrivacyEngine
@@ -81,23 +104,25 @@ def _dpacc(run: Run, model: nn.Module, sentences: Sentences, rows: list[Row]) ->
     if run.average:
         average = IterateAverage(optimizer, steps=run.steps, share=run.average)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_share, run=run))
+    plan = _plan(run, rows)
     with tempfile.TemporaryDirectory() as folder:
         engine = PrivacyEngine(
             Accelerator(cpu=True),
-            _plan(run, rows),
+            plan,
             ledger=Path(folder) / "ledger.jsonl",
             per_example_gradients="materialize",
             fixed_seed=run.seed,
         )
         prepared, optimizer = engine.prepare(model, optimizer, schedule)
-        for step in engine.steps(rows, sentences.collate):
+        for step in engine.steps(rows, texts.collate):
             for batch in step:
-                step.backward(word_losses(prepared, batch))
+                step.backward(texts.losses(prepared, batch))
             step.update()
             schedule.step()
         engine.close()
     if average is not None:
         average.put_in_place()
+    return float(plan.noise_multiplier)
 
 
 def _plan(run: Run, rows: list[Row]) -> Any:
@@ -113,10 +138,14 @@ def _plan(run: Run, rows: list[Row]) -> Any:
     }
     if run.epsilon is None:
         return PrivacyPlan(noise_multiplier=0.0, allow_no_privacy=True, **shared)
-    return PrivacyPlan.calibrate(target_epsilon=run.epsilon, **shared)
+    plan = PrivacyPlan.calibrate(target_epsilon=run.epsilon, **shared, **run.plan)
+    if run.noise_share == 1:
+        return plan
+    noise = run.noise_share * plan.noise_multiplier
+    return replace(plan, noise_multiplier=noise, target_epsilon=None)
 
 
-def _opacus(run: Run, model: nn.Module, sentences: Sentences, rows: list[Row]) -> None:
+def _opacus(run: Run, model: nn.Module, texts: CachedTexts, rows: list[Row]) -> float:
     """Opacus as its documentation shows it, with its own Poisson loader and PRV accountant."""
     from opacus import PrivacyEngine
     from opacus.utils.batch_memory_manager import BatchMemoryManager
@@ -128,7 +157,7 @@ def _opacus(run: Run, model: nn.Module, sentences: Sentences, rows: list[Row]) -
     shared: dict[str, Any] = {
         "module": model,
         "optimizer": _adamw(run, model),
-        "data_loader": DataLoader(rows, batch_size=run.batch, collate_fn=sentences.collate),  # type: ignore[arg-type]
+        "data_loader": DataLoader(rows, batch_size=run.batch, collate_fn=texts.collate),  # type: ignore[arg-type]
         "max_grad_norm": run.max_grad_norm,
     }
     engine = PrivacyEngine()
@@ -149,17 +178,18 @@ def _opacus(run: Run, model: nn.Module, sentences: Sentences, rows: list[Row]) -
             for batch in batches:
                 for group in optimizer.param_groups:
                     group["lr"] = run.learning_rate * _share(taken, run=run)
-                if len(batch["word"]):
-                    word_losses(private, batch).mean().backward()
+                if len(batch["inputs_embeds"]):
+                    texts.losses(private, batch).mean().backward()
                 optimizer.step()
                 optimizer.zero_grad()
                 taken += not optimizer._is_last_step_skipped
                 if taken == run.steps:
                     break
     private.remove_hooks()
+    return float(optimizer.noise_multiplier)
 
 
-def _dp_lora(run: Run, model: nn.Module, sentences: Sentences, rows: list[Row]) -> None:
+def _dp_lora(run: Run, model: nn.Module, texts: CachedTexts, rows: list[Row]) -> float:
     """dp-lora's vanilla method with its own Poisson loader and accountant; only adapters learn."""
     from dp_lora import DPLoRAEngine
     from torch.utils.data import DataLoader
@@ -172,7 +202,7 @@ def _dp_lora(run: Run, model: nn.Module, sentences: Sentences, rows: list[Row]) 
     private, optimizer, loader = engine.make_private_with_epsilon(
         model=model,
         optimizer=_adamw(run, model),
-        data_loader=DataLoader(rows, batch_size=run.batch, collate_fn=sentences.collate),  # type: ignore[arg-type]
+        data_loader=DataLoader(rows, batch_size=run.batch, collate_fn=texts.collate),  # type: ignore[arg-type]
         target_epsilon=run.epsilon,
         target_delta=delta(rows),
         epochs=run.batch * run.steps // len(rows),
@@ -183,13 +213,14 @@ def _dp_lora(run: Run, model: nn.Module, sentences: Sentences, rows: list[Row]) 
     while taken < run.steps:
         for batch in loader:
             optimizer.zero_grad()
-            word_losses(private, batch).sum().backward()
+            texts.losses(private, batch).sum().backward()
             optimizer.step(engine.grad_sample_module.get_per_sample_grads())
             engine.grad_sample_module.clear_per_sample_grads()
             taken += 1
             if taken == run.steps:
                 break
     engine.grad_sample_module.remove_hooks()
+    return float(optimizer.noise_multiplier)
 
 
 def _adamw(run: Run, model: nn.Module) -> torch.optim.AdamW:
@@ -210,7 +241,7 @@ def _share(step: int, *, run: Run) -> float:
     return 1.0
 
 
-_CONTENDERS: dict[str, Callable[[Run, nn.Module, Sentences, list[Row]], None]] = {
+_CONTENDERS: dict[str, Callable[[Run, nn.Module, CachedTexts, list[Row]], float]] = {
     "dpacc": _dpacc,
     "Opacus": _opacus,
     "dp-lora": _dp_lora,

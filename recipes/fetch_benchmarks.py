@@ -94,7 +94,7 @@ its `sender`, so that a sender can be the privacy unit (`unit_field: sender`).
 {_SPLIT}
 {{counts}}
 
-A conversation lies in one part, its senders need not: one person is in every fifth of them.
+A conversation lies in one part, its senders need not: one person is in every seventh of them.
 {{shared}} of the held-out ones have a sender who is in `train.jsonl`, too.
 
 Source: `dataset.json` in chitchat-dataset 0.9.0 (https://github.com/BYU-PCCL/chitchat-dataset), MIT

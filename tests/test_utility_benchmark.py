@@ -38,6 +38,7 @@ def utility(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
         (tmp_path / f"movie_sentiment/{part}.jsonl").write_text("\n".join(lines))
     monkeypatch.setattr(layers, "DATA", tmp_path)
     monkeypatch.setattr(layers, "MODEL", tmp_path / "model")
+    monkeypatch.setattr(script, "MODEL", tmp_path / "model")
     monkeypatch.setattr(layers, "VALIDATION", 10)
     monkeypatch.setattr(script, "EPSILONS", (8.0,))
     monkeypatch.setattr(script, "SEEDS", (0, 1))

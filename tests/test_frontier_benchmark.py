@@ -1,0 +1,203 @@
+"""The frontier's benchmark runs from fetched files to its lines, on a tiny model and few texts."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from tests.tiny_models import save_tiny_llama
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+WORDS = ["Review", ":", "Sentiment", "positive", "negative", "film", "joy", "dull", "long", "was"]
+COUNTS = {"train": 40, "validation": 10, "held_out": 60}
+
+
+def texts(seed: int) -> str:
+    """A dozen words."""
+    return " ".join(WORDS[at] for at in np.random.default_rng(seed).integers(5, 10, 12))
+
+
+def write_data(folder: Path) -> None:
+    """Reviews, sentences and chats as `recipes/fetch_benchmarks.py` leaves them."""
+    for source in ("imdb_reviews", "rotten_tomatoes", "chats"):
+        (folder / source).mkdir()
+        for start, (part, count) in enumerate(COUNTS.items()):
+            records = [
+                {
+                    "id": f"{part}{at}",
+                    "text": texts(1000 * start + at),
+                    "completion": f" {WORDS[3 + at % 2]}",
+                    "senders": ["a", "b"] if at else ["a"],
+                    "turns": [{"sender": "a", "text": texts(1000 * start + at)}],
+                }
+                for at in range(count + 1)
+            ]
+            lines = "".join(json.dumps(record) + "\n" for record in records)
+            (folder / source / f"{part}.jsonl").write_text(lines)
+
+
+@pytest.fixture
+def frontier(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The benchmark with a tiny model, few texts and two steps a run."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    script = importlib.import_module("frontier")
+    layers, tasks = (importlib.import_module(each) for each in ("upper_layers", "frontier_tasks"))
+    save_tiny_llama(tmp_path / "model", words=WORDS)
+    write_data(tmp_path)
+    monkeypatch.setattr(layers, "DATA", tmp_path)
+    monkeypatch.setattr(layers, "MODEL", tmp_path / "model")
+    monkeypatch.setattr(tasks, "VOCABULARY", 12)
+    monkeypatch.setattr(script, "SIZES", dict.fromkeys(script.SIZES, (40, 1)))
+    monkeypatch.setattr(script, "EPSILONS", (8.0,))
+    monkeypatch.setattr(script, "RATES", (1e-3, 3e-3))
+    for rows in script.ROWS.values():
+        for name, row in rows.items():
+            monkeypatch.setitem(rows, name, replace(row, batch=20))
+    return script
+
+
+def run(script: ModuleType, folder: Path, *arguments: str) -> list[str]:
+    """The lines that one command prints."""
+    given = ["--folder", str(folder), "--results", str(folder / "results.jsonl"), *arguments]
+    return CliRunner().invoke(script.main, given, catch_exceptions=False).output.splitlines()
+
+
+def kept(folder: Path) -> list[dict[str, Any]]:
+    """The results so far."""
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("task", ["chats", "sentiment"])
+def test_a_row_is_tuned_on_validation_texts_and_kept(
+    frontier: ModuleType, tmp_path: Path, task: str
+) -> None:
+    """The best of the rates on validation texts, beyond an end of them too, is what is shown."""
+    main = ("--task", task, "main", "--row", "dpacc, lora", "--seeds", "2")
+    lines = run(frontier, tmp_path / "out", *main)
+    assert lines[0].startswith("untrained: ")
+    results = kept(tmp_path / "out")
+    tried = {r["run"]["learning_rate"]: r for r in results if "seed" not in r["run"]}
+    assert len(tried) >= 3
+    measure = "accuracy" if task == "sentiment" else "perplexity"
+    order = sorted(tried, key=lambda rate: tried[rate]["validation"][measure])
+    best = order[-1] if task == "sentiment" else order[0]
+    assert tried[best]["validation"][measure] == pytest.approx(
+        tried[float(lines[-1].split("rate ")[1].split(":")[0])]["validation"][measure]
+    )
+    assert results[-1]["run"]["seed"] == 1
+    assert all(r["noise_multiplier"] > 0 for r in results)
+    before = (tmp_path / "out/results.jsonl").read_bytes()
+    assert run(frontier, tmp_path / "out", *main) == lines
+    assert (tmp_path / "out/results.jsonl").read_bytes() == before
+
+
+def test_opacus_learns_the_same_texts_and_the_lead_has_an_error(
+    frontier: ModuleType, tmp_path: Path
+) -> None:
+    """Both tools' runs end in a line, and the difference is that of the texts that both saw."""
+    which = ("--row", "Opacus", "--row", "dpacc, whitened", "--epsilon", "inf", "--seeds", "1")
+    lines = run(frontier, tmp_path / "out", "--task", "reviews", "main", *which)
+    assert lines[-1].startswith("ε ∞ dpacc, whitened ahead of Opacus by ")
+    assert "% of perplexity" in lines[-1]
+    shown = run(frontier, tmp_path / "out", "--task", "reviews", "show")
+    assert len(shown) == len(kept(tmp_path / "out"))
+
+
+def test_less_noise_than_asked_is_called_an_oracle(frontier: ModuleType, tmp_path: Path) -> None:
+    """Half the noise is half of the calibrated one, and is named as what is not private."""
+    only = ("--only", "as in", "--only", "half")
+    lines = run(frontier, tmp_path / "out", "limits", "--rate", "1e-3", *only)
+    assert [line.split(",")[0] for line in lines] == [
+        "as in the table",
+        "half the noise (an oracle",
+    ]
+    whole, half = kept(tmp_path / "out")
+    assert "noise_share" not in whole["run"]
+    assert half["noise_multiplier"] == pytest.approx(whole["noise_multiplier"] / 2, abs=1e-5)
+
+
+def test_more_of_the_plan_is_handed_on(frontier: ModuleType, tmp_path: Path) -> None:
+    """What a run says of dpacc's plan reaches it, and tells its result from others."""
+    run(frontier, tmp_path / "out", "try", "--change", '{"plan": {"unit": "conversation"}}')
+    run(frontier, tmp_path / "out", "try")
+    first, second = kept(tmp_path / "out")
+    assert first["run"].pop("plan") == {"unit": "conversation"}
+    assert first["run"] == second["run"]
+    with pytest.raises(TypeError, match="no_such_setting"):
+        run(frontier, tmp_path / "out", "try", "--change", '{"plan": {"no_such_setting": 1}}')
+
+
+def test_a_stopped_computation_of_states_goes_on(
+    frontier: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches that were done are not done again, and the file is the same as in one go."""
+    states = importlib.import_module("cached_states")
+    monkeypatch.setattr(states, "_TOKENS_AT_ONCE", 24)
+    ids = [[3 + at % 5] * (2 + at % 7) for at in range(30)]
+    given = {"model": tmp_path / "model", "layers": 1, "token_ids": ids, "name": "x"}
+    whole, starts = states.states_beneath(folder=tmp_path / "whole", **given)
+    isfinite, left = np.isfinite, [3]
+
+    def stop(values: Any) -> Any:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return isfinite(values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "isfinite", stop)
+        with pytest.raises(KeyboardInterrupt):
+            states.states_beneath(folder=tmp_path / "stopped", **given)
+    assert int(next((tmp_path / "stopped").glob("*.done")).read_text()) == 2
+    again, _ = states.states_beneath(folder=tmp_path / "stopped", **given)
+    assert torch.equal(whole, again)
+    assert [path.suffix for path in (tmp_path / "stopped").iterdir()] == [".float32"]
+    assert len(whole) == starts[-1]
+
+
+def test_what_is_read_above_is_what_lies_beneath(frontier: ModuleType, tmp_path: Path) -> None:
+    """Losses of the upper layers on cached states are the whole model's on the same tokens."""
+    from transformers import AutoModelForCausalLM
+
+    sizes = {"texts": 40, "held_out": 60, "validation": 10}
+    load = importlib.import_module("frontier_tasks").load_task
+    task = load("chats", layers=1, folder=tmp_path / "out", **sizes)
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    for row in task.texts.rows[:5]:
+        logits = whole(torch.tensor([row["input_ids"]])).logits[0, :, :12].float()
+        learned = [at for at, target in enumerate(row["targets"]) if target >= 0]
+        rights = torch.tensor([row["targets"][at] for at in learned])
+        expected = torch.nn.functional.cross_entropy(logits[learned], rights)
+        found = task.texts.losses(task.base.eval(), task.texts.collate([row]))
+        assert found.item() == pytest.approx(expected.item(), abs=2e-3)
+
+
+def test_an_example_is_a_conversation(frontier: ModuleType, tmp_path: Path) -> None:
+    """Each gives one passage, from a turn that its id chose; one without an answer gives none."""
+    tasks = importlib.import_module("frontier_tasks")
+    said = [{"sender": "a", "text": f"turn {at}"} for at in range(9)]
+    starts = {
+        tasks._from_some_turn({"id": str(at), "senders": ["a", "b"], "turns": said})
+        for at in range(60)
+    }
+    assert starts == {"\n".join(turn["text"] for turn in said[at:]) for at in range(9)}
+    assert tasks._from_some_turn({"id": "1", "senders": ["a"], "turns": said}) == ""
+
+
+def test_missing_data_says_what_to_run(
+    frontier: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line names the recipe that fetches it."""
+    monkeypatch.setattr(importlib.import_module("upper_layers"), "DATA", tmp_path / "elsewhere")
+    load = importlib.import_module("frontier_tasks").load_task
+    with pytest.raises(SystemExit, match=r"run `python recipes/fetch_benchmarks.py`"):
+        load("chats", layers=1, texts=1, held_out=1, validation=1, folder=tmp_path)
