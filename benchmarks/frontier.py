@@ -32,7 +32,7 @@ from utility_contenders import Run, train
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "runs/frontier"
 RESULTS = ROOT / "benchmarks/results/frontier.jsonl"
-SIZES = {"chats": (2_048, 6), "reviews": (2_048, 6), "sentiment": (8_192, 2)}
+SIZES = {"chats": (2_048, 6), "reviews": (2_048, 6), "sentiment": (6_144, 1)}
 """Of each task: how many texts are learned, and how many layers adapted."""
 
 VALIDATION, HELD_OUT = "validation", "held_out"

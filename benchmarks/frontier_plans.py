@@ -16,11 +16,16 @@ _NO_CLIPPING = 1e6
 _MODEL = Run(tool="dpacc", epsilon=None, batch=128, steps=0, learning_rate=0.0, average=0.5)
 _OPACUS = Run(tool="Opacus", epsilon=None, batch=64, steps=0, learning_rate=0.0)
 
+_OPAKE = Run(tool="Opake", epsilon=None, batch=128, steps=0, learning_rate=0.0)
+
 MODELLING = {
     "dpacc, lora": _MODEL,
     "dpacc, whitened": replace(_MODEL, method="whitened"),
     "Opacus": _OPACUS,
     "Opacus, large batches": replace(_OPACUS, batch=128),
+    "Opake": _OPAKE,
+    "Opake, 4 bands": replace(_OPAKE, plan={"bands": 4}),
+    "Opake, 8 bands": replace(_OPAKE, plan={"bands": 8}),
 }
 """Rows of the tables of perplexity; steps and rate are put in."""
 
@@ -29,6 +34,8 @@ JUDGING = {
     "dpacc, whitened": replace(_MODEL, method="whitened", batch=512),
     "Opacus": _OPACUS,
     "Opacus, large batches": replace(_OPACUS, batch=512),
+    "Opake": _OPAKE,
+    "Opake, 8 bands": replace(_OPAKE, plan={"bands": 8}),
 }
 """Rows of the table of accuracy."""
 

@@ -19,7 +19,7 @@ from dpacc.recipe.optimizers import warm_up_then_decay
 
 PHYSICAL_BATCH = 64
 
-Tool = Literal["dpacc", "Opacus", "dp-lora"]
+Tool = Literal["dpacc", "Opacus", "Opake", "dp-lora"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Run:
     """What one run is told; without `epsilon` it has no noise.
 
     Args:
-        plan: more of dpacc's plan, such as its sampling, by name.
+        plan: more of the tool's plan, by name: of dpacc's `PrivacyPlan`, or Opake's `bands`.
         noise_share: of the noise that ε asks for, how much there is: below 1 the run is not
             private, and shows what less noise would give.
     """
@@ -189,6 +189,33 @@ def _opacus(run: Run, model: nn.Module, texts: CachedTexts, rows: list[Row]) -> 
     return float(optimizer.noise_multiplier)
 
 
+def _opake(run: Run, model: nn.Module, texts: CachedTexts, rows: list[Row]) -> float:
+    """Opake by its functional interface, with its own samplers, noise and accountant."""
+    from opake_contender import learn
+
+    optimizer = _adamw(run, model)
+
+    def follow_schedule(taken: int) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = run.learning_rate * _share(taken, run=run)
+
+    follow_schedule(0)
+    return learn(
+        model=model,
+        texts=texts,
+        rows=rows,
+        optimizer=optimizer,
+        steps=run.steps,
+        batch=run.batch,
+        epsilon=run.epsilon,
+        delta=delta(rows),
+        max_grad_norm=run.max_grad_norm,
+        bands=run.plan.get("bands", 1),
+        seed=run.seed,
+        after_step=follow_schedule,
+    )
+
+
 def _dp_lora(run: Run, model: nn.Module, texts: CachedTexts, rows: list[Row]) -> float:
     """dp-lora's vanilla method with its own Poisson loader and accountant; only adapters learn."""
     from dp_lora import DPLoRAEngine
@@ -244,5 +271,6 @@ def _share(step: int, *, run: Run) -> float:
 _CONTENDERS: dict[str, Callable[[Run, nn.Module, CachedTexts, list[Row]], float]] = {
     "dpacc": _dpacc,
     "Opacus": _opacus,
+    "Opake": _opake,
     "dp-lora": _dp_lora,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -110,6 +111,17 @@ def test_opacus_learns_the_same_texts_and_the_lead_has_an_error(
     assert "% of perplexity" in lines[-1]
     shown = run(frontier, tmp_path / "out", "--task", "reviews", "show")
     assert len(shown) == len(kept(tmp_path / "out"))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="opake.accounting is imported by 3.13")
+@pytest.mark.parametrize("row", ["Opake", "Opake, 4 bands"])
+def test_opake_learns_the_same_texts(frontier: ModuleType, tmp_path: Path, row: str) -> None:
+    """Its run, with independent or with correlated noise, is calibrated by its own accountant."""
+    pytest.importorskip("opake.accounting")
+    run(frontier, tmp_path / "out", "try", "--row", row, "--rate", "1e-2")
+    (found,) = kept(tmp_path / "out")
+    assert found["run"]["tool"] == "Opake"
+    assert found["noise_multiplier"] > 0
 
 
 def test_less_noise_than_asked_is_called_an_oracle(frontier: ModuleType, tmp_path: Path) -> None:
