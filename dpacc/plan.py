@@ -336,6 +336,11 @@ class PrivacyPlan:
         """What is owed when a logical step begins."""
         return self.participation.charge(step=step, steps=self.steps)
 
+    def next_start(self, *, steps_charged: int) -> int:
+        """The step at which a new process may go on: that of the next cycle, or the run's end."""
+        start = self.participation.next_start(steps_charged=steps_charged)
+        return min(start, max(steps_charged, self.steps))
+
     def guarantee(self, *, steps: int | None = None, delta: float | None = None) -> Guarantee:
         """(ε, δ) after `steps` logical steps, by default after all of them, at the plan's δ."""
         return epsilon(

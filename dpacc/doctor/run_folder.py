@@ -72,7 +72,7 @@ def _passed_over(steps: list[int], plan: PrivacyPlan) -> list[int]:
     missing: list[int] = []
     over = 0
     for step in sorted(set(steps)):
-        if step not in (over, plan.participation.next_start(steps_charged=over)):
+        if step not in (over, plan.next_start(steps_charged=over)):
             missing += range(over, step)
         over = step + 1
     return missing

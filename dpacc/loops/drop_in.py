@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 from dpacc.artifacts.run_folder import save_adapter, state_privacy
 from dpacc.errors import ConfigurationError, names_what_is_unknown
 from dpacc.layers.lora_methods import Method, apply_method
-from dpacc.loops.plain_loader import sizes_of
+from dpacc.loops.plain_loader import require_a_name, require_the_loaders, sizes_of
 from dpacc.loops.private_loss import PrivateLoss
 from dpacc.loops.private_optimizer import PlainLoopOptimizer, UpdateSchedule
 from dpacc.loops.restarts import refuse_fresh_start
 from dpacc.loops.virtual_batches import Turns, VirtualBatches
 from dpacc.losses.decoupled_losses import LogitLosses, logit_losses_of
-from dpacc.plan import Clipping, Noise, PrivacyPlan
+from dpacc.plan import Clipping, Correlation, Noise, PrivacyPlan
 from dpacc.ranks import collectives
 from dpacc.ranks.backends import Backend, refuse_cut_models
 from dpacc.ranks.reduction import WireFormat
@@ -143,6 +143,8 @@ class PrivacyEngine(engine.PrivacyEngine):
         steps: int | None = None,
         clipping: Clipping = "flat",
         noise: Noise = "gaussian",
+        correlation: Correlation = "none",
+        bands: int | None = None,
         unit: str = "example",
         **loop: Unpack[PlainLoop],
     ) -> Private[AnyModel]:
@@ -162,6 +164,8 @@ class PrivacyEngine(engine.PrivacyEngine):
             steps: how many updates.
             clipping: see [`PrivacyPlan`][dpacc.plan.PrivacyPlan].
             noise: likewise.
+            correlation: likewise; "banded" takes back in later steps what earlier ones added.
+            bands: of how many steps; left out, the best number for momentum 0.9.
             unit: what the privacy unit is called; to be said where `units` are given.
             **loop: see [`PlainLoop`][dpacc.loops.drop_in.PlainLoop].
 
@@ -178,6 +182,8 @@ class PrivacyEngine(engine.PrivacyEngine):
             max_grad_norm=max_grad_norm,
             clipping=clipping,
             noise=noise,
+            correlation=correlation,
+            bands=bands,
             unit=unit,
         )
         return self.make_private_with_plan(
@@ -250,8 +256,8 @@ class PrivacyEngine(engine.PrivacyEngine):
             **loop: see [`PlainLoop`][dpacc.loops.drop_in.PlainLoop].
         """
         self._require_unused()
-        _require_a_name(plan, loop.get("units"))
-        _require_the_loaders(plan, data_loader, loop.get("units"))
+        require_a_name(plan, loop.get("units"))
+        require_the_loaders(plan, data_loader, loop.get("units"))
         share = loop.get("average_iterates", 0.0)
         require_share(share)
         scheduler = loop.get("scheduler")
@@ -370,23 +376,3 @@ def _at_most(max_physical_batch_size: int) -> EngineSettings:
         "micro_batch_units": max_physical_batch_size,
         "micro_batch_tokens": _ANY_NUMBER_OF_TOKENS,
     }
-
-
-def _require_the_loaders(
-    plan: PrivacyPlan, data_loader: DataLoader[Any], units: Sequence[Hashable] | None
-) -> None:
-    size, batch = sizes_of(data_loader, units).values()
-    if (size, batch) != (plan.dataset_size, plan.expected_batch_size):
-        raise ConfigurationError(
-            f"the loader has {size} {plan.unit}s in batches of {batch} and the plan "
-            f"dataset_size={plan.dataset_size}, expected_batch_size={plan.expected_batch_size}; "
-            "calibrate the plan for this loader"
-        )
-
-
-def _require_a_name(plan: PrivacyPlan, units: Sequence[Hashable] | None) -> None:
-    if (units is None) != (plan.unit == "example"):
-        raise ConfigurationError(
-            f"unit={plan.unit!r} names what the guarantee is for: give units= (whose each example "
-            "is) and unit= (such as 'patient') together, or neither"
-        )

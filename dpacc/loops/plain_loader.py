@@ -16,6 +16,7 @@ from torch.utils.data import (
 
 from dpacc.data.privacy_units import count_units
 from dpacc.errors import ConfigurationError
+from dpacc.plan import PrivacyPlan
 
 _POISSON = "every example joins every step by its own coin, whatever its length, class or weight"
 
@@ -82,4 +83,34 @@ def _refuse_foreign_samplers(data_loader: DataLoader[Any]) -> None:
         raise ConfigurationError(
             f"the DataLoader's {type(batch_sampler).__name__} would be ignored: {_POISSON}; give "
             "make_private the plain DataLoader, with a batch_size, before any accelerator.prepare"
+        )
+
+
+def require_the_loaders(
+    plan: PrivacyPlan, data_loader: DataLoader[Any], units: Sequence[Hashable] | None
+) -> None:
+    """Refuse a plan for another number of examples, or other batches, than the loader has.
+
+    Raises:
+        ConfigurationError: with both.
+    """
+    size, batch = sizes_of(data_loader, units).values()
+    if (size, batch) != (plan.dataset_size, plan.expected_batch_size):
+        raise ConfigurationError(
+            f"the loader has {size} {plan.unit}s in batches of {batch} and the plan "
+            f"dataset_size={plan.dataset_size}, expected_batch_size={plan.expected_batch_size}; "
+            "calibrate the plan for this loader"
+        )
+
+
+def require_a_name(plan: PrivacyPlan, units: Sequence[Hashable] | None) -> None:
+    """Refuse units without a name for them, and a name without units.
+
+    Raises:
+        ConfigurationError: with the remedy.
+    """
+    if (units is None) != (plan.unit == "example"):
+        raise ConfigurationError(
+            f"unit={plan.unit!r} names what the guarantee is for: give units= (whose each example "
+            "is) and unit= (such as 'patient') together, or neither"
         )

@@ -113,7 +113,7 @@ class RunLedger:
         last = self._ledger.last_step
         begun = 0 if last is None else last + 1
         # This process has a secret of its own, which may only begin where all had their turn.
-        self.steps_charged = self._plan.participation.next_start(steps_charged=begun)
+        self.steps_charged = self._plan.next_start(steps_charged=begun)
         self.notes = self._ledger.notes
         if fixed_seed is not None:
             self._note("fixed-seed", f"sampling and noise came from the fixed seed {fixed_seed}")

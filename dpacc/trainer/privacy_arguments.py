@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dpacc.errors import ConfigurationError, names_what_is_unknown
 from dpacc.layers.lora_methods import Method
-from dpacc.plan import Clipping, Noise, PrivacyPlan
+from dpacc.plan import Clipping, Correlation, Noise, PrivacyPlan
 from dpacc.step.averaging import require_share
 from dpacc.step.strategies import PerExampleGradients
 
@@ -26,6 +26,9 @@ class PrivacyArguments:
         max_grad_norm: C, the clipping norm of one example's gradient.
         clipping: see [`PrivacyPlan`][dpacc.plan.PrivacyPlan].
         noise: likewise.
+        correlation: likewise; "banded" takes back in later steps what earlier ones added, and needs
+            `target_epsilon`.
+        bands: of how many steps; left out, the best number for momentum 0.9.
         method: "lora" trains both matrices of each adapter; "ffa" freezes A.
         average_iterates: share of the steps, the last ones, whose adapters are averaged after the
             last of them; free of privacy, and best under a constant learning rate. 0 keeps the
@@ -48,6 +51,8 @@ class PrivacyArguments:
     max_grad_norm: float = 1.0
     clipping: Clipping = "flat"
     noise: Noise = "gaussian"
+    correlation: Correlation = "none"
+    bands: int | None = None
     method: Method = "lora"
     average_iterates: float = 0.0
     unit: str = "example"
@@ -77,6 +82,12 @@ class PrivacyArguments:
                 f"{self.noise_multiplier}: give exactly one of them"
             )
         if self.noise_multiplier is not None:
+            if self.correlation != "none" or self.bands is not None:
+                raise ConfigurationError(
+                    f"correlation={self.correlation} with noise_multiplier="
+                    f"{self.noise_multiplier}: correlated noise is found for target_epsilon; "
+                    "give that instead"
+                )
             return PrivacyPlan(
                 dataset_size=dataset_size,
                 expected_batch_size=expected_batch_size,
@@ -98,6 +109,8 @@ class PrivacyArguments:
             max_grad_norm=self.max_grad_norm,
             clipping=self.clipping,
             noise=self.noise,
+            correlation=self.correlation,
+            bands=self.bands,
             unit=self.unit,
         )
 

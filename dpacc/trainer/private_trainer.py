@@ -319,6 +319,7 @@ class PrivateTrainer(EvaluatesApart):
             charged=0 if engine is None else engine.steps_charged,
             taken=self.state.global_step,
             ledger=engine.ledger if engine is not None and here else None,
+            plan=self.plan,
         )
 
     def _close_ledger(self) -> None:

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from dpacc_accounting import read_ledger
+from dpacc_accounting import LedgerRecord, read_ledger
 from torch import nn
 
 from dpacc.errors import ConfigurationError, PrivacyError
+from dpacc.plan import PrivacyPlan
 
 STANDS_FOR = (
     *("get_train_dataloader", "get_batch_samples", "training_step", "create_model_card"),
@@ -52,24 +53,37 @@ def require_overridden(trainer: type, private: type, hooks: Sequence[str] = STAN
             )
 
 
-def require_all_charged(*, charged: int, taken: int, ledger: Path | None) -> None:
+def require_all_charged(
+    *, charged: int, taken: int, ledger: Path | None, plan: PrivacyPlan
+) -> None:
     """Refuse a training that ended with other books than the steps it says it took.
 
     Args:
         charged: steps that the engine charged, those of earlier processes included.
         taken: steps that the Trainer counts.
         ledger: its file, on the process that writes it.
+        plan: says which steps a resume passes over.
 
     Raises:
         PrivacyError: the numbers differ, or there is no step at all.
     """
-    written = charged if ledger is None else len(read_ledger(path=ledger).releases)
+    written = charged if ledger is None else _steps_over(read_ledger(path=ledger), plan, charged)
     if not charged == taken == written or taken == 0:
         raise PrivacyError(
             f"the Trainer counts {taken} steps, the engine {charged} and the ledger {written}: "
             "something else than the private step trained, or nothing did; do not use this "
             "model, and leave the Trainer's own loop as the library has it"
         )
+
+
+def _steps_over(record: LedgerRecord, plan: PrivacyPlan, charged: int) -> int:
+    """`charged`, if the ledger holds these steps but for those that a resume passed over."""
+    over = 0
+    for release in record.releases:
+        if release.step not in (over, plan.next_start(steps_charged=over)):
+            return len(record.releases)
+        over = release.step + 1
+    return charged if charged in (over, plan.next_start(steps_charged=over)) else over
 
 
 def hold_in_full_precision(model: nn.Module) -> int:

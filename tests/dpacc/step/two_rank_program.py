@@ -24,6 +24,16 @@ from tests.tiny_models import collate, examples, tiny_base, tiny_model, with_lor
 SCENARIOS: dict[str, tuple[list[int], PrivacyPlan]] = {
     "ragged": ([7, 3, 12, 1, 9, 5, 5, 20, 2, 11], plan_for(10, expected_batch_size=6, steps=4)),
     "empty draws": ([4] * 300, plan_for(300, expected_batch_size=1, steps=6)),
+    "correlated": (
+        [7, 3, 12, 1, 9, 5, 5, 20, 2, 11],
+        plan_for(
+            10,
+            expected_batch_size=3,
+            steps=5,
+            sampling="cyclic-poisson",
+            noise_coefficients=(0.75, 0.5, 0.3),
+        ),
+    ),
     "one example": ([6], plan_for(1, expected_batch_size=1, steps=2)),
 }
 
