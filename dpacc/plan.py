@@ -295,6 +295,17 @@ class PrivacyPlan:
         return len(self.noise_coefficients)
 
     @property
+    def noise_in_words(self) -> str:
+        """σ, and over how many steps the noise is correlated, if over more than one.
+
+        >>> PrivacyPlan(dataset_size=100, expected_batch_size=10, steps=5, noise_multiplier=1.5,
+        ...             max_grad_norm=1.0, target_delta=1e-3).noise_in_words
+        '1.5'
+        """
+        correlated = f", correlated over {self.bands} steps" if self.bands > 1 else ""
+        return f"{self.noise_multiplier:g}{correlated}"
+
+    @property
     def count_noise(self) -> float:
         """σ_b, for adaptive clipping: the standard deviation of the noise on the count below C."""
         default = max(self.expected_batch_size / 20, self.noise_multiplier, 1.0)

@@ -271,7 +271,7 @@ def begin_progress(run: Run) -> terminal.TrainingProgress:
     progress.note(
         f"{run.plan.dataset_size} private {run.plan.unit}s, {trainable:,} trainable "
         f"parameters ({run.engine.per_example_gradients} per-example gradients), noise multiplier "
-        f"{run.plan.noise_multiplier:g}, run folder {run.folder}"
+        f"{run.plan.noise_in_words}, run folder {run.folder}"
     )
     for fact in run.engine.guarantee().qualified_by:
         progress.note(f"ε is qualified: {fact}")
@@ -324,7 +324,7 @@ def show(run: Run, course: Sequence[Measurement], *, minutes: int) -> None:
     """What training bought, and what it cost."""
     facts = result_rows(course) + guarantee_rows(run.engine.guarantee())
     facts += [
-        ("noise multiplier σ", f"{run.plan.noise_multiplier:g}"),
+        ("noise multiplier σ", run.plan.noise_in_words),
         ("steps", f"{run.engine.steps_charged} of expected batch {run.plan.expected_batch_size}"),
         ("wall time", f"{minutes} min"),
         ("saved in", str(run.folder)),

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from dpacc_accounting.pricing.small_delta import small_delta
 
 from dpacc.errors import require_local
-from dpacc.plan import Clipping, Correlation, Noise
 from dpacc.recipe.consistency import require_consistent
 from dpacc.recipe.settings import (
+    Clipping,
+    Correlation,
     LoraMethod,
     Metric,
+    Noise,
     OptimizerName,
     PerExampleGradients,
     Precision,

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from dpacc_accounting import read_ledger
+from dpacc_accounting import epsilon, read_ledger
 from safetensors.torch import load_file
 
+from dpacc.doctor.run_folder import ledger_findings
 from dpacc.errors import PrivacyError
 from tests.recipes.training import Train
 
@@ -77,6 +78,36 @@ def test_a_killed_run_is_resumed(train: Train, monkeypatch: pytest.MonkeyPatch) 
     record = read_ledger(path=folder / "ledger.jsonl")
     assert [release.step for release in record.releases] == [0, 1, 2, 3]
     assert (folder / "adapter_model.safetensors").exists()
+
+
+def test_a_killed_run_of_correlated_noise_goes_on_at_the_next_cycle(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dying at the third of eight updates, in a cycle of four: on at the fifth, within its ε."""
+    from dpacc.ranks.backends.replicated import Replicated
+
+    update, updates = Replicated.update, []
+
+    def dying(*arguments: object) -> None:
+        updates.append(arguments)
+        if len(updates) == 3:
+            raise KeyboardInterrupt
+        update(*arguments)
+
+    settings = {"correlation": "banded", "bands": 4, "steps": 8, "checkpoint_every": 2}
+    monkeypatch.setattr(Replicated, "update", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(**settings)
+    monkeypatch.setattr(Replicated, "update", update)
+    gc.collect()  # the interrupted engine lets go of its ledger
+    folder = train(**settings, resume="tiny") / "tiny"
+    record = read_ledger(path=folder / "ledger.jsonl")
+    assert [release.step for release in record.releases] == [0, 1, 2, 4, 5, 6, 7]
+    assert all(finding.healthy for finding in ledger_findings(folder=folder))
+    spent = epsilon(event=record.event, delta=record.plan["target_delta"]).epsilon
+    assert 7.9 < spent <= 8
+    assert "correlated over 4 steps" in capsys.readouterr().out
+    assert "cyclic Poisson sampling" in (folder / "README.md").read_text()
 
 
 def test_a_killed_run_averages_what_an_uninterrupted_one_would(
