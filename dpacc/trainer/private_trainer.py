@@ -314,11 +314,10 @@ class PrivateTrainer(EvaluatesApart):
 
     def _require_all_charged(self) -> None:
         engine = self._engine
-        here = engine is not None and self.is_world_process_zero()
         require_all_charged(
             charged=0 if engine is None else engine.steps_charged,
             taken=self.state.global_step,
-            ledger=engine.ledger if engine is not None and here else None,
+            ledger=engine.ledger if engine and self.is_world_process_zero() else None,
             plan=self.plan,
         )
 
