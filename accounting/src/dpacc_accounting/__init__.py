@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from dpacc_accounting.calibration.event_scale import EventCalibration, calibrate_event
     from dpacc_accounting.calibration.noise import calibrate_noise, noise_at_rate
     from dpacc_accounting.calibration.training_runs import Calibration
-    from dpacc_accounting.events.clipped_sums import joint_noise_multiplier, sum_noise_multiplier
+    from dpacc_accounting.events.clipped_sums import (
+        MixtureOfGaussians,
+        joint_noise_multiplier,
+        sum_noise_multiplier,
+    )
     from dpacc_accounting.events.conversion import from_dp_event, to_dp_event
     from dpacc_accounting.events.documents import event_from_json, event_to_json
     from dpacc_accounting.events.event import (
@@ -62,6 +66,7 @@ if TYPE_CHECKING:
         DiscreteLaplace,
         PermuteAndFlip,
         RandomizedResponse,
+        TruncatedDiscreteGaussian,
     )
     from dpacc_accounting.events.mechanisms import (
         DiscreteGaussian,
@@ -110,6 +115,7 @@ _ROOMS = {
     "LedgerRecord": "ledger.record",
     "MergedLedgers": "ledger.merging",
     "Mixture": "events.event",
+    "MixtureOfGaussians": "events.clipped_sums",
     "PermuteAndFlip": "events.finite_mechanisms",
     "PoissonSampled": "events.event",
     "RandomizedResponse": "events.finite_mechanisms",
@@ -120,6 +126,7 @@ _ROOMS = {
     "Shuffled": "events.event",
     "Skellam": "events.mechanisms",
     "TradeoffCurve": "attacks.tradeoff",
+    "TruncatedDiscreteGaussian": "events.finite_mechanisms",
     "TruncatedPoissonSampled": "events.event",
     "Workload": "factorization.workload",
     "ZCDP": "events.finite_mechanisms",
@@ -189,6 +196,7 @@ __all__ = [
     "LedgerRecord",
     "MergedLedgers",
     "Mixture",
+    "MixtureOfGaussians",
     "PermuteAndFlip",
     "PoissonSampled",
     "RandomizedResponse",
@@ -199,6 +207,7 @@ __all__ = [
     "Shuffled",
     "Skellam",
     "TradeoffCurve",
+    "TruncatedDiscreteGaussian",
     "TruncatedPoissonSampled",
     "Workload",
     "attack_advantage",

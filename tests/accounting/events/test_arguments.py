@@ -110,6 +110,16 @@ CALLS: list[tuple[Any, dict[str, Any], tuple[str, ...]]] = [
     (accounting.RandomizedResponse, {"noise": 0.5, "options": 2}, ("noise", "options")),
     (accounting.DiscreteLaplace, {"decay": 0.5, "sensitivity": 2}, ("decay", "sensitivity")),
     (accounting.PermuteAndFlip, {"epsilon": 1.0}, ("epsilon",)),
+    (
+        accounting.TruncatedDiscreteGaussian,
+        {"sigma": 2.0, "sensitivity": 1, "bound": 9},
+        ("sigma", "sensitivity", "bound"),
+    ),
+    (
+        accounting.MixtureOfGaussians,
+        {"noise_multiplier": 2.0, "weights": (1.0,), "sensitivities": (1.0,)},
+        ("noise_multiplier",),
+    ),
     (accounting.ZCDP, {"rho": 1.0, "xi": 0.0}, ("rho", "xi")),
     (accounting.Gaussian, {"noise_multiplier": 1.0}, ("noise_multiplier",)),
     (

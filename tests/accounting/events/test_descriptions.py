@@ -14,6 +14,7 @@ from dpacc_accounting import (
     Laplace,
     Ledger,
     Mixture,
+    MixtureOfGaussians,
     PermuteAndFlip,
     PoissonSampled,
     RandomizedResponse,
@@ -23,6 +24,7 @@ from dpacc_accounting import (
     Selected,
     Shuffled,
     Skellam,
+    TruncatedDiscreteGaussian,
     TruncatedPoissonSampled,
     read_ledger,
     statement,
@@ -69,6 +71,15 @@ WORDS = [
         "each patient of one of 4 groups joins with probability 0.2, group after group",
     ),
     (PermuteAndFlip(epsilon=0.7), "permute-and-flip at 0.7"),
+    (
+        MixtureOfGaussians(noise_multiplier=3, weights=(0.25, 0.75), sensitivities=(2, 0)),
+        "multiplier 3, moved by 2C (0.25)",
+    ),
+    (
+        MixtureOfGaussians(noise_multiplier=3, weights=(1.0,), sensitivities=(0.0,)),
+        "moved by nothing",
+    ),
+    (TruncatedDiscreteGaussian(sigma=3, sensitivity=2, bound=9), "Gaussian noise 3, never above 9"),
 ]
 
 

@@ -13,6 +13,7 @@ from dpacc_accounting import (
     Adjacency,
     ApproximateDP,
     Composed,
+    DiscreteGaussian,
     DiscreteLaplace,
     Event,
     Gaussian,
@@ -20,12 +21,14 @@ from dpacc_accounting import (
     PoissonSampled,
     RandomizedResponse,
     Repeated,
+    TruncatedDiscreteGaussian,
     delta,
     epsilon,
     event_from_json,
     event_to_json,
 )
 from dpacc_accounting.events.descriptions import described
+from dpacc_accounting.renyi.divergence import event_rdp_epsilon
 from numpy.typing import NDArray
 
 ADD, REPLACE = Adjacency.ADD_OR_REMOVE, Adjacency.REPLACE_ONE
@@ -35,6 +38,7 @@ NEW: list[Event] = [
     RandomizedResponse(noise=0.4, options=3),
     DiscreteLaplace(decay=0.3, sensitivity=2),
     PermuteAndFlip(epsilon=0.7),
+    TruncatedDiscreteGaussian(sigma=2.0, sensitivity=1, bound=9),
 ]
 
 
@@ -62,6 +66,14 @@ def outputs(event: Event, adjacency: Adjacency) -> tuple[Law, Law]:
             k = np.arange(-300.0, 301.0 + shift)
             noise = np.tanh(decay / 2) * np.exp(-decay * np.abs(k))
             return noise, np.tanh(decay / 2) * np.exp(-decay * np.abs(k - shift))
+        case TruncatedDiscreteGaussian(sigma=sigma, sensitivity=most, bound=bound):
+            shift = most * (2 if adjacency is REPLACE else 1)
+            k = np.arange(-bound, bound + 1 + shift)
+            one, other = (np.exp(-(x**2) / (2 * sigma**2)) for x in (k, k - shift))
+            return (
+                np.where(k <= bound, one, 0) / one[k <= bound].sum(),
+                np.where(k - shift >= -bound, other, 0) / one[k <= bound].sum(),
+            )
     raise AssertionError(event)
 
 
@@ -79,6 +91,9 @@ LISTED = [
     (RandomizedResponse(noise=0.8, options=5), REPLACE, 4),
     (DiscreteLaplace(decay=0.3, sensitivity=2), ADD, 1),
     (DiscreteLaplace(decay=0.5, sensitivity=1), REPLACE, 2),
+    (TruncatedDiscreteGaussian(sigma=1.0, sensitivity=1, bound=2), ADD, 4),
+    (TruncatedDiscreteGaussian(sigma=2.0, sensitivity=2, bound=7), ADD, 3),
+    (TruncatedDiscreteGaussian(sigma=3.0, sensitivity=1, bound=10), REPLACE, 3),
 ]
 
 
@@ -96,7 +111,7 @@ def test_compositions_are_those_of_all_outcomes(
             price = epsilon(event=many, delta=exact, adjacency=adjacency)
             assert at * (1 - 1e-9) <= price.epsilon <= at + 0.01
             assert price.epsilon - price.slack <= at + 1e-9
-            if not isinstance(event, ApproximateDP):
+            if not isinstance(event, ApproximateDP | TruncatedDiscreteGaussian):
                 assert price.slack < 0.05
 
 
@@ -169,6 +184,9 @@ def test_randomised_response_is_dp_accountings(noise: float, options: int) -> No
 def test_rdp_is_a_second_opinion_from_above(event: Event) -> None:
     """Looser than the privacy loss distribution, and refused where δ makes it infinite."""
     many = Repeated(event=event, times=20)
+    if isinstance(event, TruncatedDiscreteGaussian):
+        assert event_rdp_epsilon(event=many, adjacency=REPLACE, delta=0.1) == math.inf
+        return
     if isinstance(event, ApproximateDP):
         with pytest.raises(ValueError, match="no Rényi bound is known"):
             epsilon(event=many, delta=1e-5, adjacency=REPLACE, method="rdp")
@@ -189,6 +207,46 @@ def test_a_bare_claim_is_kept_alone_and_beside_others() -> None:
     assert (
         1.0 < both.epsilon < 1.0 + epsilon(event=Gaussian(noise_multiplier=5.0), delta=9e-6).epsilon
     )
+
+
+@pytest.mark.parametrize(("sensitivity", "bound"), [(1, 4), (3, 6), (5, 2), (4, 2), (1, 60)])
+def test_noise_that_ends_gives_some_units_away(sensitivity: int, bound: int) -> None:
+    """δ never falls below the chance of what one side alone can put out, however large ε."""
+    event = TruncatedDiscreteGaussian(sigma=2.0, sensitivity=sensitivity, bound=bound)
+    p, q = outputs(event, ADD)
+    alone = float(p[q == 0].sum())
+    for at in (1.0, 50.0, 1e6):
+        assert delta(event=event, epsilon=at).delta >= max(alone * (1 - 1e-9), 1e-300)
+    if alone < 1 - 1e-9:
+        largest = float(np.log(p[(p > 0) & (q > 0)] / q[(p > 0) & (q > 0)]).max())
+        assert delta(event=event, epsilon=largest).delta <= max(alone * (1 + 1e-6), 1e-15)
+    if 1e-300 < alone < 0.9:
+        assert epsilon(event=event, delta=alone * 0.999).epsilon == math.inf
+        assert epsilon(event=event, delta=min(alone * 1.001, 0.999)).epsilon < math.inf
+        assert alone < delta(event=Repeated(event=event, times=3), epsilon=1e3).delta
+
+
+def test_a_wide_cut_costs_what_none_does() -> None:
+    """From twenty σ on, ε of the noise that is never cut, alone and in a sample."""
+    cut = TruncatedDiscreteGaussian(sigma=3.0, sensitivity=2, bound=60)
+    whole = DiscreteGaussian(sigma=3.0, sensitivity=2)
+    for found, plain in ((cut, whole), (sampled(cut), sampled(whole))):
+        ours = epsilon(event=Repeated(event=found, times=5), delta=1e-6).epsilon
+        known = epsilon(event=Repeated(event=plain, times=5), delta=1e-6).epsilon
+        assert ours == pytest.approx(known, rel=1e-4)
+
+
+def sampled(event: Event) -> Event:
+    return PoissonSampled(probability=0.1, event=event)
+
+
+def test_a_cut_too_wide_to_list_is_refused_with_the_remedy() -> None:
+    """A table of every outcome is not made for a million of them; hardly any noise says nothing."""
+    wide = TruncatedDiscreteGaussian(sigma=3.0, sensitivity=2, bound=10**6)
+    with pytest.raises(ValueError, match="coarser granularity"):
+        epsilon(event=wide, delta=1e-6)
+    bare = TruncatedDiscreteGaussian(sigma=1e-200, sensitivity=2, bound=10)
+    assert epsilon(event=bare, delta=1e-6).epsilon == math.inf
 
 
 @pytest.mark.parametrize("claim", [(0.0, 0.0), (0.0, 0.01), (1e-300, 0.01), (1e9, 0.01), (1, 1)])
@@ -221,6 +279,9 @@ def test_an_answer_is_not_priced_where_its_unit_may_be_missing() -> None:
         (lambda: DiscreteLaplace(decay=0, sensitivity=1), "decay=0.0"),
         (lambda: DiscreteLaplace(decay=1, sensitivity=0), "sensitivity=0"),
         (lambda: PermuteAndFlip(epsilon=0), "epsilon=0.0"),
+        (lambda: TruncatedDiscreteGaussian(sigma=0, sensitivity=1, bound=2), "sigma=0.0"),
+        (lambda: TruncatedDiscreteGaussian(sigma=1, sensitivity=0, bound=2), "sensitivity=0"),
+        (lambda: TruncatedDiscreteGaussian(sigma=1, sensitivity=1, bound=0), "bound=0"),
     ],
 )
 def test_what_is_out_of_range_is_refused(make, message: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from dpacc_accounting import (
     Adjacency,
     Gaussian,
+    MixtureOfGaussians,
     PoissonSampled,
     RandomlyAllocated,
     Repeated,
@@ -33,6 +34,7 @@ from dpacc_accounting.events.event import (
     RandomizedResponse,
     Skellam,
 )
+from dpacc_accounting.events.finite_mechanisms import TruncatedDiscreteGaussian
 from dpacc_accounting.gaussian import gaussian_delta
 from dpacc_accounting.ledger.statement import statement
 
@@ -48,6 +50,15 @@ SUMS = [
     PoissonSampled(probability=0.1, event=DiscreteGaussian(sigma=2.0, sensitivity=2)),
     PoissonSampled(probability=0.1, event=Laplace(noise_multiplier=1.0)),
     RandomlyAllocated(steps=20, event=NOISY),
+    PoissonSampled(
+        probability=0.1,
+        event=MixtureOfGaussians(
+            noise_multiplier=2.0, weights=(0.5, 0.3, 0.2), sensitivities=(0.0, 1.0, 2.0)
+        ),
+    ),
+    PoissonSampled(
+        probability=0.1, event=TruncatedDiscreteGaussian(sigma=2.0, sensitivity=1, bound=30)
+    ),
 ]
 
 

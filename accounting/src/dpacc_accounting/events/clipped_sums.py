@@ -9,6 +9,8 @@ whether norm i is below C, with noise σ_b. One unit moves the first by C and th
     σ = (σ_g⁻² + (2σ_b)⁻²)^(−1/2)
 
 Source: Andrew, Thakkar, McMahan & Ramaswamy 2019 (arXiv 1905.03871), theorem 1.
+
+A unit may also move one sum by an amount that chance decides, as where it is drawn several times.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import math
 from dataclasses import dataclass
 
 from dpacc_accounting.events.arguments import require_noise
-from dpacc_accounting.events.fields import AnyEvent, real
+from dpacc_accounting.events.fields import AnyEvent, listed, real
 
 
 def joint_noise_multiplier(*, sum_noise_multiplier: float, count_noise: float) -> float:
@@ -126,7 +128,65 @@ class AdaptivelyClipped(AnyEvent):
         )
 
 
-def _keep_noise(event: Gaussian | AdaptivelyClipped, name: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class MixtureOfGaussians(AnyEvent):
+    """One release of a sum that a unit moves by a random amount, with Gaussian noise.
+
+    With chance `weights[i]` the unit moves the sum by up to `sensitivities[i]`·C, in any direction;
+    the draw does not depend on the data, and nobody but the mechanism sees it. A Poisson sample is
+    the case of 0 and 1. Under replace-one adjacency the draw counts as seen: safe, not tight.
+
+    Args:
+        noise_multiplier: σ, the standard deviation of the noise divided by the clipping norm C.
+        weights: the chance of each amount, >= 0; they add up to 1 and are divided by their sum.
+        sensitivities: the amounts over C, finite and >= 0.
+
+    Raises:
+        ValueError: a number is out of range, or there are not as many amounts as weights.
+
+    Source: Choquette-Choo, Ganesh, Steinke & Thakurta 2023 (arXiv 2310.15526).
+
+    >>> MixtureOfGaussians(noise_multiplier=1, weights=(0.5, 0.5), sensitivities=(0, 2)).amounts
+    {2.0: 0.5}
+    """
+
+    noise_multiplier: float
+    weights: tuple[float, ...]
+    sensitivities: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _keep_noise(self, "noise_multiplier")
+        for name in ("weights", "sensitivities"):
+            numbers = tuple(real(n, name=name) for n in listed(getattr(self, name), name=name))
+            if not all(0 <= number < math.inf for number in numbers):
+                raise ValueError(f"{name}={numbers} are not all finite numbers >= 0")
+            object.__setattr__(self, name, numbers)
+        if len(self.weights) != len(self.sensitivities):
+            raise ValueError(
+                f"MixtureOfGaussians has {len(self.weights)} weights for "
+                f"{len(self.sensitivities)} sensitivities; give each amount its chance"
+            )
+        if not abs(math.fsum(self.weights) - 1) <= 1e-9:
+            raise ValueError(
+                f"weights={self.weights} do not add up to 1; for a unit that may be left out, add "
+                "a sensitivity of 0 with the chance that is missing"
+            )
+
+    @property
+    def amounts(self) -> dict[float, float]:
+        """Every amount above 0 that may come, ascending, and how likely it is."""
+        total = math.fsum(self.weights)
+        found: dict[float, float] = {}
+        for size, weight in sorted(zip(self.sensitivities, self.weights, strict=True)):
+            if size > 0 and weight > 0:
+                found[size] = min(found.get(size, 0.0) + weight / total, 1.0)
+        return found
+
+
+ClippedSum = AdaptivelyClipped | MixtureOfGaussians
+
+
+def _keep_noise(event: Gaussian | ClippedSum, name: str) -> None:
     sigma = real(getattr(event, name), name=name)
     if not (math.isfinite(sigma) and sigma >= 0):
         raise ValueError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from dpacc_accounting.events.arguments import an_event
+from dpacc_accounting.events.clipped_sums import MixtureOfGaussians
 from dpacc_accounting.events.event import (
     ZCDP,
     AdaptivelyClipped,
@@ -33,8 +33,9 @@ def to_dp_event(*, event: Event) -> Any:
     sample its first group's turns. Adjacency is an accountant's argument in both libraries.
 
     Raises:
-        ValueError: dp-accounting has no such event: mixtures, random allocation, discrete
-            Gaussian, Skellam and exponential mechanisms, permute-and-flip, a bare (ε, δ).
+        ValueError: dp-accounting has no such event: mixtures of events, random allocation,
+            discrete Gaussian (cut or not), Skellam and exponential mechanisms, permute-and-flip, a
+            bare (ε, δ).
         ImportError: dp-accounting is not installed.
 
     Source: github.com/google/differential-privacy, python/dp_accounting, `dp_event.py` (0.6).
@@ -50,6 +51,8 @@ def to_dp_event(*, event: Event) -> Any:
             return dp_accounting.GaussianDpEvent(sigma)
         case AdaptivelyClipped():
             return dp_accounting.GaussianDpEvent(event.joint_noise_multiplier)
+        case MixtureOfGaussians(noise_multiplier=sigma, weights=weights, sensitivities=sizes):
+            return dp_accounting.dp_event.MixtureOfGaussiansDpEvent(sigma, sizes, weights)
         case Laplace(noise_multiplier=scale):
             return dp_accounting.LaplaceDpEvent(scale)
         case DiscreteLaplace(decay=decay, sensitivity=most):
@@ -94,7 +97,7 @@ def from_dp_event(*, event: Any) -> Event:
 
     `NonPrivateDpEvent` becomes a Gaussian without noise, and so does randomised response without;
     randomised response with one bucket is nothing. A mixture of Gaussians whose sensitivities are
-    0 and one other is a Poisson sample.
+    0 and one other is a Poisson sample; one that may pull either way is refused.
 
     Raises:
         ValueError: there is no equivalent here, such as sampling with replacement.
@@ -145,7 +148,7 @@ def from_dp_event(*, event: Any) -> Event:
         case dp_accounting.RandomizedResponseDpEvent():
             return RandomizedResponse(noise=event.noise_parameter, options=event.num_buckets)
         case dp_accounting.dp_event.MixtureOfGaussiansDpEvent():
-            return _sampled_gaussian(event)
+            return _mixture_of_gaussians(event)
         case dp_accounting.SelfComposedDpEvent():
             return Repeated(event=from_dp_event(event=event.event), times=event.count)
         case dp_accounting.ComposedDpEvent():
@@ -167,29 +170,25 @@ _NO_EQUIVALENT = {
 }
 
 
-def _sampled_gaussian(event: Any) -> Event:
-    """A mixture of Gaussians that a Poisson sample, or none, amounts to.
+def _mixture_of_gaussians(event: Any) -> Event:
+    """A mixture of Gaussians whose sizes all have one sign; with one size a Poisson sample.
 
     Raises:
-        ValueError: it has several sensitivities besides 0.
+        ValueError: it may pull either way.
     """
-    likely = [
-        (abs(size), chance)
-        for size, chance in zip(event.sensitivities, event.sampling_probs, strict=True)
-        if chance > 0 and size != 0
-    ]
-    sizes, directions = {size for size, _ in likely}, {*map(_sign, event.sensitivities)} - {0}
-    if len(sizes) > 1 or len(directions) > 1:
+    if len({size > 0 for size in event.sensitivities if size != 0}) > 1:
         raise ValueError(
-            "MixtureOfGaussiansDpEvent with several sensitivities besides 0 has no equivalent "
-            "here: give each unit one sensitivity, or price group_epsilon of a Poisson sample"
+            "MixtureOfGaussiansDpEvent with sensitivities of both signs has no equivalent here: "
+            "give their absolute values, which cost no less"
         )
-    if not likely:
-        return Composed(events=())
-    once = Gaussian(noise_multiplier=event.standard_deviation / sizes.pop())
-    chance = min(math.fsum(chance for _, chance in likely), 1.0)
-    return once if chance == 1 else PoissonSampled(probability=chance, event=once)
-
-
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)
+    mixture = MixtureOfGaussians(
+        noise_multiplier=event.standard_deviation,
+        weights=event.sampling_probs,
+        sensitivities=tuple(abs(size) for size in event.sensitivities),
+    )
+    if len(mixture.amounts) > 1:
+        return mixture
+    for size, chance in mixture.amounts.items():
+        once = Gaussian(noise_multiplier=mixture.noise_multiplier / size)
+        return once if chance == 1 else PoissonSampled(probability=chance, event=once)
+    return Composed(events=())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from dpacc_accounting.events.clipped_sums import MixtureOfGaussians
 from dpacc_accounting.events.event import (
     ZCDP,
     AdaptivelyClipped,
@@ -28,6 +29,7 @@ from dpacc_accounting.events.event import (
     Skellam,
     TruncatedPoissonSampled,
 )
+from dpacc_accounting.events.finite_mechanisms import TruncatedDiscreteGaussian
 
 
 def described(*, event: Event, unit: str = "example") -> str:
@@ -111,6 +113,11 @@ def _told(event: Event) -> str:
             return f"one of {options} answers, with chance {noise:g} a uniform one"
         case DiscreteLaplace(decay=decay, sensitivity=most):
             return f"an integer of sensitivity {most} with discrete Laplace noise, decay {decay:g}"
+        case TruncatedDiscreteGaussian(sigma=sigma, sensitivity=most, bound=bound):
+            return (
+                f"an integer of sensitivity {most} with discrete Gaussian noise {sigma:g}, never "
+                f"above {bound}"
+            )
         case PermuteAndFlip(epsilon=epsilon):
             return f"a choice by permute-and-flip at {epsilon:g}"
         case ZCDP(rho=rho, xi=xi):
@@ -127,6 +134,11 @@ def _released(event: Event) -> str:
                 f"a clipped sum with Gaussian noise of multiplier {sigma:g}, and the count of "
                 f"norms below the clipping norm with noise {count:g}: one Gaussian of multiplier "
                 f"{event.joint_noise_multiplier:.6g}"
+            )
+        case MixtureOfGaussians(noise_multiplier=sigma):
+            moved = ", ".join(f"{size:g}C ({chance:.4g})" for size, chance in event.amounts.items())
+            return (
+                f"a sum with Gaussian noise of multiplier {sigma:g}, moved by {moved or 'nothing'}"
             )
         case Laplace(noise_multiplier=scale):
             return f"a number with Laplace noise of multiplier {scale:g}"

@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from dpacc_accounting.events.arguments import an_event
+from dpacc_accounting.events.clipped_sums import MixtureOfGaussians
 from dpacc_accounting.events.event import (
     ZCDP,
     AdaptivelyClipped,
@@ -31,10 +32,12 @@ from dpacc_accounting.events.event import (
     Skellam,
     TruncatedPoissonSampled,
 )
+from dpacc_accounting.events.finite_mechanisms import TruncatedDiscreteGaussian
 
 _KINDS: dict[str, type[Event]] = {
     "gaussian": Gaussian,
     "adaptively-clipped": AdaptivelyClipped,
+    "mixture-of-gaussians": MixtureOfGaussians,
     "poisson-sampled": PoissonSampled,
     "repeated": Repeated,
     "composed": Composed,
@@ -52,12 +55,14 @@ _KINDS: dict[str, type[Event]] = {
     "approximate-dp": ApproximateDP,
     "randomized-response": RandomizedResponse,
     "discrete-laplace": DiscreteLaplace,
+    "truncated-discrete-gaussian": TruncatedDiscreteGaussian,
     "permute-and-flip": PermuteAndFlip,
     "zcdp": ZCDP,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 # A nested event cannot share the key "event", which names the kind.
 _JSON_KEYS = {"event": "of", "events": "of"}
+_NUMBER_LISTS = ("weights", "sensitivities")
 
 
 def event_to_json(*, event: Event) -> dict[str, Any]:
@@ -121,11 +126,11 @@ def _value_from_json(name: str, value: Any) -> Any:
         return event_from_json(document=value)
     if name == "shape" and value == "inf":
         return math.inf
-    if name not in ("events", "weights"):
+    if name not in ("events", *_NUMBER_LISTS):
         return value
     if not isinstance(value, list):
         raise ValueError(f"{_JSON_KEYS.get(name, name)!r} is a list here, not {value!r}")
-    return tuple(value if name == "weights" else [event_from_json(document=p) for p in value])
+    return tuple(value if name in _NUMBER_LISTS else [event_from_json(document=p) for p in value])
 
 
 def _require_keys(

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from dpacc_accounting.events.clipped_sums import AdaptivelyClipped, Gaussian
+from dpacc_accounting.events.clipped_sums import AdaptivelyClipped, ClippedSum, Gaussian
 from dpacc_accounting.events.fields import (
     MOST_UNITS,
     AnyEvent,
@@ -335,7 +335,7 @@ class Shuffled(AnyEvent):
 
 Event: TypeAlias = (
     Gaussian
-    | AdaptivelyClipped
+    | ClippedSum
     | PoissonSampled
     | Repeated
     | Composed

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
+from dpacc_accounting.events.clipped_sums import MixtureOfGaussians
 from dpacc_accounting.events.event import (
     AdaptivelyClipped,
     Composed,
@@ -128,6 +129,10 @@ def _collect(event: Event, times: int, counts: Counter[Release], others: Counter
             counts[Release(1.0, _audible(sigma))] += times
         case AdaptivelyClipped():
             counts[Release(1.0, _audible(event.joint_noise_multiplier))] += times
+        case MixtureOfGaussians() if len(event.amounts) < 2:
+            for size, chance in event.amounts.items():
+                sigma = _audible(event.noise_multiplier / size)
+                counts[Release(chance, sigma)] += times
         case Repeated(event=inner, times=repeats):
             _collect(inner, times * repeats, counts, others)
         case Composed(events=parts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dpacc_accounting.events.arguments import an_event
+from dpacc_accounting.events.clipped_sums import MixtureOfGaussians
 from dpacc_accounting.events.event import (
     AdaptivelyClipped,
     Composed,
@@ -25,15 +26,18 @@ from dpacc_accounting.events.event import (
     TruncatedPoissonSampled,
 )
 from dpacc_accounting.events.fields import nested_events
+from dpacc_accounting.events.finite_mechanisms import TruncatedDiscreteGaussian
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pld.truncation import truncation_cases
 
 _SUMS = (
     Gaussian,
     AdaptivelyClipped,
+    MixtureOfGaussians,
     Laplace,
     DiscreteLaplace,
     DiscreteGaussian,
+    TruncatedDiscreteGaussian,
     Skellam,
     PoissonSampled,
     CyclicPoissonSampled,
@@ -64,7 +68,7 @@ def without_amplification(*, event: Event) -> Event:
 
     Its ε is an upper bound for any way of sampling at all, Poisson or not. A mixture counts as all
     of its events together, of which it runs one. In a batch that was cut, the unit stands where
-    another would, and moves the sum by 2C: half the noise.
+    another would, and moves the sum by 2C: half the noise. Of random amounts the largest counts.
 
     Args:
         event: what is released about the same data.
@@ -91,6 +95,9 @@ def without_amplification(*, event: Event) -> Event:
             return Repeated(event=without_amplification(event=inner), times=event.turns)
         case RandomlyAllocated(event=inner, participations=most):
             return Repeated(event=without_amplification(event=inner), times=most)
+        case MixtureOfGaussians(noise_multiplier=sigma):
+            largest = max(event.amounts, default=0.0)
+            return Gaussian(noise_multiplier=sigma / largest) if largest else Composed(events=())
         case Selected(event=inner):
             return replace(event, event=without_amplification(event=inner))
         case Repeated(event=inner, times=times):

@@ -6,13 +6,16 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
+from dpacc_accounting.events.clipped_sums import MixtureOfGaussians
 from dpacc_accounting.events.event import (
     ZCDP,
     ApproximateDP,
+    Composed,
     DiscreteGaussian,
     DiscreteLaplace,
     Event,
     ExponentialMechanism,
+    Gaussian,
     Laplace,
     Mixture,
     PermuteAndFlip,
@@ -25,12 +28,14 @@ from dpacc_accounting.events.event import (
     TruncatedPoissonSampled,
 )
 from dpacc_accounting.events.fields import nested_events
+from dpacc_accounting.events.finite_mechanisms import TruncatedDiscreteGaussian
 from dpacc_accounting.events.flattening import pieces, single_noise
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pld.amplification import coin_is_hidden
 from dpacc_accounting.pld.dominating_pairs import Pair, dominating_pairs
 from dpacc_accounting.pld.finite_losses import LARGEST_TABLE, FiniteLoss, require_replacing
 from dpacc_accounting.pld.fixed_batches import FixedBatchLoss
+from dpacc_accounting.pld.group_pairs import mixture_pairs
 from dpacc_accounting.pld.mechanism_losses import MechanismLoss
 from dpacc_accounting.pld.mixtures import Branch, MixedLoss, SampledLoss
 from dpacc_accounting.pld.privacy_losses import PrivacyLoss
@@ -78,8 +83,12 @@ def _branch(event: Event, adjacency: Adjacency, direction: int) -> Branch:
     return Branch(tuple(laws), tuple(laws.values()))
 
 
-def _law(event: Event, adjacency: Adjacency, direction: int) -> PrivacyLoss:
+def _law(event: Event, adjacency: Adjacency, direction: int) -> Pair | PrivacyLoss:
     match event:
+        case MixtureOfGaussians() if adjacency is Adjacency.REPLACE_ONE:
+            return _mixed(revealed(event=event), adjacency, direction)
+        case MixtureOfGaussians():
+            return mixture_pairs(event=event)[direction]
         case Mixture():
             return _mixed(event, adjacency, direction)
         case PoissonSampled(probability=q, event=inner):
@@ -98,6 +107,8 @@ def _law(event: Event, adjacency: Adjacency, direction: int) -> PrivacyLoss:
         case Laplace() | DiscreteGaussian() | Skellam() | ExponentialMechanism():
             return MechanismLoss(event, adjacency)
         case ApproximateDP() | RandomizedResponse() | DiscreteLaplace() | PermuteAndFlip():
+            return FiniteLoss(event, adjacency)
+        case TruncatedDiscreteGaussian():
             return FiniteLoss(event, adjacency)
         case ZCDP():
             raise ValueError(
@@ -144,6 +155,19 @@ def _mixed(event: Mixture, adjacency: Adjacency, direction: int) -> PrivacyLoss:
     return MixedLoss(tuple(chance for chance, _ in chances), branches)
 
 
+def revealed(*, event: MixtureOfGaussians) -> Mixture:
+    """`event`, seen by someone who learns by which amount the unit moves the sum.
+
+    >>> revealed(event=MixtureOfGaussians(noise_multiplier=2, weights=(0.5, 0.5),
+    ...                                   sensitivities=(0, 1))).weights
+    (0.5, 0.5)
+    """
+    amounts = event.amounts
+    nothing = max(1 - math.fsum(amounts.values()), 0.0)
+    noises = [Gaussian(noise_multiplier=event.noise_multiplier / size) for size in amounts]
+    return Mixture(weights=(*amounts.values(), nothing), events=(*noises, Composed(events=())))
+
+
 def _chances(event: Mixture) -> list[tuple[float, Event]]:
     """What may really run, and how likely."""
     total = math.fsum(event.weights)
@@ -175,6 +199,8 @@ def _participation(event: Event) -> float:
         return event.probability * participation_of(event=event.event)
     if isinstance(event, SampledWithoutReplacement):
         return event.sample_size / event.dataset_size * participation_of(event=event.event)
+    if isinstance(event, MixtureOfGaussians):
+        return min(math.fsum(event.amounts.values()), 1.0)
     if isinstance(event, TruncatedPoissonSampled):
         cases = truncation_cases(event=event)
         return min(math.fsum(chance * case.probability for chance, case in cases), 1.0)
@@ -233,6 +259,10 @@ def _within_range(event: Event) -> bool:
             return within and most <= LARGEST_TABLE
         case DiscreteGaussian(sigma=sigma, sensitivity=most):
             return most <= _LARGEST_INTEGER_SHIFT * sigma and sigma < _LARGEST_SIGMA
+        case TruncatedDiscreteGaussian(sigma=sigma, sensitivity=most, bound=bound):
+            within = most <= _LARGEST_INTEGER_SHIFT * sigma and sigma < _LARGEST_SIGMA
+            # Else two neighbours may share one outcome, or none: there is nothing for a grid.
+            return within and most < bound
         case Skellam(variance=variance, sensitivity=most):
             sigma = math.sqrt(variance)
             return most <= _LARGEST_INTEGER_SHIFT * sigma and sigma < _LARGEST_SIGMA
@@ -251,6 +281,8 @@ def _noises(event: Event) -> Iterator[tuple[float, float]]:
     yield from ((release.noise_multiplier, LARGEST_SHIFT) for release in gaussians)
     for other in others:
         match other:
+            case MixtureOfGaussians(noise_multiplier=sigma):
+                yield from ((sigma / size, LARGEST_SHIFT) for size in other.amounts)
             case RandomlyAllocated():
                 yield single_noise(event=other), LARGEST_ALLOCATED_SHIFT
             case TruncatedPoissonSampled():

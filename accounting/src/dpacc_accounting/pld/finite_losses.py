@@ -13,6 +13,7 @@ from dpacc_accounting.events.finite_mechanisms import (
     FiniteMechanism,
     PermuteAndFlip,
     RandomizedResponse,
+    TruncatedDiscreteGaussian,
 )
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pld.dominating_pairs import Array
@@ -20,6 +21,8 @@ from dpacc_accounting.pld.privacy_losses import AtomicLoss, Atoms
 
 LARGEST_TABLE = 1 << 18
 """More losses than these are not listed."""
+# A chance that is positive, however small: what a double rounds to 0 is not promised to be none.
+_LEAST_CHANCE = 1e-300
 # Relative error of listed losses and chances, far above what is observed.
 _ROUNDING = 1e-13
 
@@ -43,6 +46,11 @@ class FiniteLoss(AtomicLoss):
             losses, masses, infinite = _turned_round(mechanism.epsilon)
         else:
             losses, masses, infinite = outcomes(mechanism=mechanism, adjacency=self.adjacency)
+        if isinstance(mechanism, TruncatedDiscreteGaussian):
+            # Rare outcomes have losses that no grid holds.
+            likely = masses > outside / (8 * len(masses))
+            infinite += math.fsum(masses[~likely]) if above else 0.0
+            losses, masses = losses[likely], masses[likely]
         error = _ROUNDING if above else -_ROUNDING
         return Atoms(losses + error * np.abs(losses), masses * (1 + error), infinite * (1 + error))
 
@@ -73,6 +81,8 @@ def outcomes(*, mechanism: FiniteMechanism, adjacency: Adjacency) -> tuple[Array
             return np.array([told, -told, 0.0]), chances, 0.0
         case DiscreteLaplace(decay=decay, sensitivity=most):
             return *_discrete_laplace(decay, most * (2 if replaced else 1)), 0.0
+        case TruncatedDiscreteGaussian(sigma=sigma, sensitivity=most, bound=bound):
+            return _truncated_gaussian(sigma, most * (2 if replaced else 1), bound)
 
 
 def require_replacing(adjacency: Adjacency) -> None:
@@ -110,3 +120,27 @@ def _discrete_laplace(decay: float, shift: int) -> tuple[Array, Array]:
     losses = np.concatenate([[decay * shift, -decay * shift], decay * (float(shift) - 2 * between)])
     inner = math.tanh(decay / 2) * np.exp(-decay * between)
     return losses, np.concatenate([[end, end * math.exp(-decay * shift)], inner])
+
+
+def _truncated_gaussian(sigma: float, shift: int, bound: int) -> tuple[Array, Array, float]:
+    """Noise k, |k| <= bound, against itself moved by `shift`: `shift·(shift − 2k)/2σ²`.
+
+    Below `shift − bound` the moved noise has no outcomes.
+
+    Raises:
+        ValueError: there are too many outcomes to list.
+    """
+    if 2 * bound + 1 > LARGEST_TABLE:
+        raise ValueError(
+            f"noise of at most {bound} has {2 * bound + 1} outcomes, more than are listed; use a "
+            "coarser granularity"
+        )
+    k = np.arange(-float(bound), bound + 1.0)
+    chances = np.exp(-(k**2) / (2 * sigma**2))
+    chances /= math.fsum(chances)
+    shared = k >= shift - bound
+    infinite = max(math.fsum(chances[~shared]), _LEAST_CHANCE)
+    if not shared.any():
+        return np.zeros(1), np.zeros(1), 1.0
+    losses = shift * (shift - 2 * k[shared]) / (2 * sigma**2)
+    return losses, chances[shared], infinite

@@ -1,4 +1,4 @@
-"""The output laws of one Poisson-sampled Gaussian when a whole group of examples is added.
+"""The output laws of one Gaussian sum that is moved by a random amount, as by a group of examples.
 
 Of k examples, B ~ Binomial(k, q) take part, and together move the sum by at most B·C. In units of
 the noise, with s = 1/σ, the worst case is that all pull the same way:
@@ -6,10 +6,11 @@ the noise, with s = 1/σ, the worst case is that all pull the same way:
     removed:  P = Σ_b w_b·N(b·s, 1),  Q = N(0, 1)
     added:    P = N(0, 1),            Q = Σ_b w_b·N(−b·s, 1)
 
-Raising B can only help the attacker, so that many values of B may be rounded up to a few.
+Raising B can only help the attacker, so that many values of B may be rounded up to a few. Any other
+law of B >= 0, whole or not, has the same pairs.
 
 Source: Ganesh 2024, Tight group-level DP guarantees for DP-SGD with sampling via mixture of
-Gaussians mechanisms (arXiv 2401.10294).
+Gaussians mechanisms (arXiv 2401.10294); Choquette-Choo et al. 2023 (arXiv 2310.15526).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln
 
+from dpacc_accounting.events.clipped_sums import MixtureOfGaussians
 from dpacc_accounting.pld.dominating_pairs import Array, Pair, normal_cells
 
 # More values of B than this are rounded up to so many.
@@ -78,10 +80,11 @@ class GroupPair(Pair):
         """(P, Q, P − Q) masses of the cells between `edges`."""
         still = normal_cells(edges)
         sign = 1 if self.numerator_weight else -1
-        change = np.zeros_like(still)
+        change, mixed = np.zeros_like(still), (1 - self._some) * still
         for level, weight in zip(self.levels, self.weights, strict=True):
-            change = change + weight * (normal_cells(edges - sign * level) - still)
-        mixed = np.maximum(still + change, 0.0)
+            moved = normal_cells(edges - sign * level)
+            change = change + weight * (moved - still)
+            mixed = mixed + weight * moved
         return (mixed, still, change) if sign > 0 else (still, mixed, -change)
 
     def delta(self, epsilon: float) -> float:
@@ -95,16 +98,14 @@ class GroupPair(Pair):
         """`ln(w_0 + Σ w_b·e^(b·s·z − (b·s)²/2))`, accurate where it is near 0."""
         exponents = [level * z - 0.5 * level**2 for level in self.levels]
         logs = [x + math.log(w) for x, w in zip(exponents, self.weights, strict=True)]
-        peak = np.maximum(np.max(logs, axis=0), 0.0)
-        small = np.log1p(
-            sum(
-                w * np.expm1(np.minimum(x, 30.0))
-                for x, w in zip(exponents, self.weights, strict=True)
-            )
+        if self._some < 1:
+            logs.append(np.full_like(z, math.log1p(-self._some)))
+        large = np.logaddexp.reduce(logs, axis=0)
+        gain = sum(
+            w * np.expm1(np.minimum(x, 30.0)) for x, w in zip(exponents, self.weights, strict=True)
         )
-        rest = math.exp(math.log1p(-self._some)) if self._some < 1 else 0.0
-        large = peak + np.log(sum(np.exp(x - peak) for x in logs) + rest * np.exp(-peak))
-        return np.where(np.max(exponents, axis=0) > 30, large, small)
+        far = (np.abs(large) > 1) | (np.max(exponents, axis=0) > 30)
+        return np.where(far, large, np.log1p(np.maximum(gain, -0.9)))
 
     @property
     def _some(self) -> float:
@@ -118,7 +119,7 @@ class GroupPair(Pair):
                 loss < -0.5, np.exp(loss) - (1 - some), np.expm1(np.minimum(loss, 1.0)) + some
             )
             target = np.where(
-                loss > 1,
+                (loss > 1) | (some == 1),
                 loss + np.log1p((some - 1) * np.exp(-np.abs(loss))),
                 np.log(np.maximum(gain, 0.0)),
             )
@@ -168,6 +169,28 @@ def group_pairs(*, probability: float, noise_multiplier: float, size: int) -> tu
     return (
         GroupPair(some, 0.0, reach, levels, weights),
         GroupPair(0.0, some, reach, levels, weights),
+    )
+
+
+def mixture_pairs(*, event: MixtureOfGaussians) -> tuple[Pair, Pair]:
+    """Both pairs of a sum that a unit moves by a random amount, when the unit is removed, or added.
+
+    Args:
+        event: of at least two amounts above 0, and noise above 0.
+
+    >>> removed, added = mixture_pairs(event=MixtureOfGaussians(
+    ...     noise_multiplier=2.0, weights=(0.5, 0.3, 0.2), sensitivities=(0.0, 1.0, 3.0)))
+    >>> removed.levels, removed.weights
+    ((0.5, 1.5), (0.3, 0.2))
+    """
+    levels = tuple(size / event.noise_multiplier for size in event.amounts)
+    weights = tuple(event.amounts.values())
+    some = math.fsum(weights)
+    # A chance of 1 but for rounding is 1: nothing is then left that reveals less.
+    some = 1.0 if some > 1 - 1e-15 else some
+    return (
+        GroupPair(some, 0.0, levels[-1], levels, weights),
+        GroupPair(0.0, some, levels[-1], levels, weights),
     )
 
 

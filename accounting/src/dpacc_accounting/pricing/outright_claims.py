@@ -30,12 +30,16 @@ from dpacc_accounting.events.finite_mechanisms import (
     DiscreteLaplace,
     PermuteAndFlip,
     RandomizedResponse,
+    TruncatedDiscreteGaussian,
 )
 from dpacc_accounting.events.flattening import pieces
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pld.amplification import coin_is_hidden
+from dpacc_accounting.pld.finite_losses import outcomes
 from dpacc_accounting.selection import selection_cost
 
+# Squares of less leave the range of a double.
+_LEAST_SIGMA = 1e-100
 # What a few roundings can do, far above what is observed.
 _ROUNDING = 1 + 1e-14
 
@@ -127,6 +131,10 @@ def _single(event: Event, adjacency: Adjacency) -> Claim:
             return Claim(epsilon, delta) if delta < 1 else NOTHING
         case RandomizedResponse(noise=noise, options=options):
             return Claim(math.log1p(options * (1 - noise) / noise) * _ROUNDING)
+        case TruncatedDiscreteGaussian(sigma=sigma) if sigma >= _LEAST_SIGMA:
+            losses, _, lost = outcomes(mechanism=event, adjacency=adjacency)
+            largest = max(float(losses.max()), 0.0) * (1 + 1e-12)
+            return Claim(largest, lost * (1 + 1e-12)) if lost < 1 else NOTHING
         case PoissonSampled(probability=q, event=inner):
             hidden = coin_is_hidden(event=inner, adjacency=adjacency)
             return _sampled(q, outright_claim(event=inner, adjacency=adjacency), hidden=hidden)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 
 from dpacc_accounting.events.arguments import (
     LEAST_DELTA,
@@ -18,7 +19,6 @@ from dpacc_accounting.events.event import (
     Event,
     Gaussian,
     PoissonSampled,
-    RandomlyAllocated,
     Repeated,
     Selected,
 )
@@ -26,7 +26,11 @@ from dpacc_accounting.events.fields import nested_events, shown
 from dpacc_accounting.events.flattening import Release, pieces, releases
 from dpacc_accounting.gaussian import gaussian_delta, gaussian_epsilon
 from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee
-from dpacc_accounting.pricing.lower_bounds import least_event
+from dpacc_accounting.pricing.lower_bounds import (
+    least_event,
+    needs_least_event,
+    several_choices,
+)
 from dpacc_accounting.pricing.outright_claims import NOTHING, Claim, outright_claim
 
 
@@ -158,10 +162,9 @@ def _event_epsilon(
 
 def _least(event: Event, adjacency: Adjacency) -> Event:
     """What bounds `event` from below, where it is not `event` itself."""
-    parts = [*nested_events(event)]
-    if not any(isinstance(part, ZCDP | RandomlyAllocated) for part in parts):
+    if not needs_least_event(event=event):
         return event
-    if any(isinstance(part, Selected) for part in parts):
+    if any(isinstance(part, Selected) for part in nested_events(event)):
         return Composed(events=())
     return least_event(event=event, adjacency=adjacency)
 
@@ -187,7 +190,14 @@ def _priced_epsilon(
     from dpacc_accounting.pricing.certified_bounds import event_epsilon_bounds
 
     bounds = event_epsilon_bounds(event=event, adjacency=adjacency, delta=delta)
-    return bounds.low, bounds.high
+    high = bounds.high
+    if several_choices(event=event):
+        from dpacc_accounting.renyi.divergence import event_rdp_epsilon
+
+        # Order by order the worst choice is one that there is.
+        with suppress(ValueError):
+            high = min(high, event_rdp_epsilon(event=event, adjacency=adjacency, delta=delta))
+    return min(bounds.low, high), high
 
 
 def _event_delta(
@@ -216,6 +226,12 @@ def _priced_delta(
     from dpacc_accounting.pricing.certified_bounds import event_delta_bounds
 
     bound = event_delta_bounds(event=event, adjacency=adjacency, epsilon=epsilon).high
+    if several_choices(event=event):
+        from dpacc_accounting.renyi.divergence import event_rdp_delta
+
+        with suppress(ValueError):
+            known = event_rdp_delta(event=event, adjacency=adjacency, epsilon=epsilon)
+            bound = min(bound, known)
     return bound, True
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 
+from dpacc_accounting.events.clipped_sums import MixtureOfGaussians
 from dpacc_accounting.events.event import (
     DiscreteGaussian,
     Event,
+    ExponentialMechanism,
     Laplace,
     Mixture,
     Selected,
@@ -28,24 +31,20 @@ from dpacc_accounting.events.finite_mechanisms import (
     FiniteMechanism,
     PermuteAndFlip,
     RandomizedResponse,
+    TruncatedDiscreteGaussian,
 )
 from dpacc_accounting.events.flattening import Release, pieces
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pld.dominating_pairs import Array
 from dpacc_accounting.pld.finite_losses import LARGEST_TABLE, outcomes
 from dpacc_accounting.pld.truncation import require_room, truncation_cases
+from dpacc_accounting.renyi.random_amounts import random_amount_divergence
 from dpacc_accounting.renyi.sampled_gaussian import (
     delta_of_divergences,
     epsilon_of_divergences,
     renyi_divergence,
 )
-from dpacc_accounting.selection import halting_chance
-
-# The second order of a selection's bound is sought among these; the large ones are whole, because
-# their moments are then finite sums.
-_SECOND_ORDERS: Array = np.append(
-    1 + np.geomspace(0.05, 15, 45), np.geomspace(20, 2000, 45).round()
-)
+from dpacc_accounting.renyi.selected_runs import selected_divergences
 
 
 def event_rdp_epsilon(*, event: Event, adjacency: Adjacency, delta: float) -> float:
@@ -99,6 +98,31 @@ def event_divergences(*, event: Event, adjacency: Adjacency, orders: Array) -> A
     return total
 
 
+def largest_loss(*, event: Event, adjacency: Adjacency) -> float:
+    """ε(∞), which no privacy loss exceeds, from above; infinite where none is known.
+
+    >>> twice = Laplace(noise_multiplier=4.0)
+    >>> largest_loss(event=twice, adjacency=Adjacency.REPLACE_ONE)
+    0.5
+    """
+    gaussians, others = pieces(event=event)
+    if gaussians:
+        return math.inf
+    return math.fsum(n * _largest(other, adjacency) for other, n in others.items())
+
+
+def _largest(event: Event, adjacency: Adjacency) -> float:
+    match event:
+        case Laplace(noise_multiplier=scale):
+            return (2 if adjacency is Adjacency.REPLACE_ONE else 1) / scale
+        case ExponentialMechanism(epsilon=width) | PermuteAndFlip(epsilon=width):
+            return width
+        case RandomizedResponse() | ApproximateDP(delta=0.0):
+            losses, _, _ = outcomes(mechanism=event, adjacency=adjacency)
+            return float(losses.max()) * (1 + 1e-14)
+    return math.inf
+
+
 def _sampled_gaussian(release: Release, adjacency: Adjacency, orders: Array) -> Array:
     if release.silent:
         return np.full_like(orders, math.inf)
@@ -120,8 +144,12 @@ def _other(event: Event, adjacency: Adjacency, orders: Array) -> Array:
                 event_divergences(event=part, adjacency=adjacency, orders=orders) for part in events
             ]
             return _revealed([w / math.fsum(weights) for w in weights], parts, orders)
+        case MixtureOfGaussians():
+            return _moved_at_random(event, adjacency, orders)
         case Selected():
-            return _selected(event, adjacency, orders)
+            once = partial(_once, event.event, adjacency)
+            largest = largest_loss(event=event.event, adjacency=adjacency)
+            return selected_divergences(event=event, once=once, largest=largest, orders=orders)
         case Laplace(noise_multiplier=scale):
             return _laplace(reach / scale, orders)
         case DiscreteGaussian(sigma=sigma, sensitivity=most):
@@ -130,6 +158,11 @@ def _other(event: Event, adjacency: Adjacency, orders: Array) -> Array:
             return _skellam(variance, reach * most, orders)
         case RandomizedResponse() | DiscreteLaplace() | PermuteAndFlip():
             return _finite(event, adjacency, orders)
+        case ExponentialMechanism(epsilon=width):
+            return _bounded_range(width, orders)
+        case TruncatedDiscreteGaussian():
+            # Some outcomes are possible on one side alone.
+            return np.full_like(orders, math.inf)
         case ZCDP(rho=rho, xi=xi):
             return xi + rho * orders
         case ApproximateDP(delta=lost) if lost == 0:
@@ -145,11 +178,36 @@ def _other(event: Event, adjacency: Adjacency, orders: Array) -> Array:
     )
 
 
+@lru_cache(maxsize=64)
+def _once_at(event: Event, adjacency: Adjacency, orders: tuple[float, ...]) -> Array:
+    return event_divergences(event=event, adjacency=adjacency, orders=np.array(orders))
+
+
+def _once(event: Event, adjacency: Adjacency, orders: Array) -> Array:
+    """One run's divergences, asked for again and again at the same orders."""
+    return _once_at(event, adjacency, tuple(orders.tolist()))
+
+
 def _revealed(chances: Sequence[float], parts: Sequence[Array], orders: Array) -> Array:
     """A mixture of divergences, its coin revealed."""
     likely = [(math.log(w), part) for w, part in zip(chances, parts, strict=True) if w > 0]
     logs = np.array([log_chance + (orders - 1) * part for log_chance, part in likely])
     return np.asarray(np.maximum(np.logaddexp.reduce(logs, axis=0), 0.0) / (orders - 1))
+
+
+def _moved_at_random(event: MixtureOfGaussians, adjacency: Adjacency, orders: Array) -> Array:
+    """With the amount revealed, and under add-or-remove without, where that is resolved."""
+    replaced, amounts = adjacency is Adjacency.REPLACE_ONE, event.amounts
+    sigma, reach = event.noise_multiplier, 2 if replaced else 1
+    if sigma < 1e-100:
+        return np.full_like(orders, math.inf)
+    chances = [*amounts.values(), max(1 - math.fsum(amounts.values()), 0.0)]
+    parts = [orders * _half_square(reach * size / sigma) for size in (*amounts, 0.0)]
+    seen = _revealed(chances, parts, orders)
+    if replaced:
+        return seen
+    hidden = [random_amount_divergence(event=event, order=order) for order in orders]
+    return np.minimum(seen, hidden)
 
 
 def _half_square(shift: float) -> float:
@@ -161,6 +219,27 @@ def _laplace(shift: float, orders: Array) -> Array:
     up = np.log(orders / (2 * orders - 1)) + (orders - 1) * shift
     down = np.log((orders - 1) / (2 * orders - 1)) - orders * shift
     return np.asarray(np.maximum(np.logaddexp(up, down), 0.0) / (orders - 1))
+
+
+def _bounded_range(width: float, orders: Array) -> Array:
+    """The largest of any choice of range ε; see `ExponentialMechanism`.
+
+    The moments are largest where the loss is t or t − ε. With b = α − 1, over all t in [0, ε]
+
+        e^t = b·(e^ε − e^(−bε))/(α·(1 − e^(−bε))),  moment = e^(bt)·(e^ε − e^(−bε))/(α·(e^ε − 1))
+
+    and never more than αε²/8.
+    """
+    lesser = orders - 1
+    spread = width + np.log(-np.expm1(-orders * width))
+    told = np.log(lesser) + spread - np.log(orders) - np.log(-np.expm1(-lesser * width))
+    log_rest = spread - np.log(orders) - _log_expm1(width)
+    found = told + log_rest / lesser + 1e-15 * (1 + width) * orders / lesser
+    return np.asarray(np.minimum(np.minimum(found, width), orders * _half_square(width) / 4))
+
+
+def _log_expm1(value: float) -> float:
+    return value + math.log(-math.expm1(-value))
 
 
 def _finite(event: FiniteMechanism, adjacency: Adjacency, orders: Array) -> Array:
@@ -185,23 +264,3 @@ def _skellam(variance: float, shift: float, orders: Array) -> Array:
     whole = np.ceil(orders)
     fine = ((2 * whole - 1) * shift**2 + 6 * shift) / (4 * variance**2)
     return whole * shift**2 / (2 * variance) + np.minimum(fine, 3 * shift / (2 * variance))
-
-
-def _selected(event: Selected, adjacency: Adjacency, orders: Array) -> Array:
-    """Papernot & Steinke 2022 (arXiv 2110.03620), theorems 2 and 6."""
-    once = event_divergences(event=event.event, adjacency=adjacency, orders=orders)
-    grown = once + math.log(event.mean_runs) / (orders - 1)
-    seconds = event_divergences(event=event.event, adjacency=adjacency, orders=_SECOND_ORDERS)
-    if math.isfinite(event.shape):
-        stop = -math.log(halting_chance(event=event))
-        least = ((1 - 1 / _SECOND_ORDERS) * seconds + stop / _SECOND_ORDERS).min()
-        return grown + (1 + event.shape) * float(least)
-    differs = [_delta_at(math.log1p(1 / (order - 1)), seconds) for order in orders]
-    return grown + event.mean_runs * np.array(differs)
-
-
-def _delta_at(epsilon: float, divergences: Array) -> float:
-    """δ at `epsilon`, the best over the second orders."""
-    orders = _SECOND_ORDERS
-    exponents = (orders - 1) * (divergences - epsilon) - np.log(orders - 1)
-    return math.exp(min(float((exponents + orders * np.log1p(-1 / orders)).min()), 0.0))
