@@ -91,8 +91,8 @@ class ExponentialMechanism(AnyEvent):
     Choosing i with chance ∝ `e^(ε·u_i/(2Δ))`, Δ being the sensitivity of every score u_i, is one.
 
     One alone is priced exactly. Several are priced by the envelope of all such choices, or by the
-    Rényi divergence of the worst choice at each order, whichever is less: certified from above. From
-    below each is a choice between two candidates whose lead is turned round.
+    Rényi divergence of the worst choice at each order, whichever is less: certified from above.
+    From below each is a choice between two candidates whose lead is turned round.
 
     Args:
         epsilon: the range, under the adjacency that is priced.
