@@ -41,6 +41,14 @@ from dpacc.cli.guarantee_table import guarantee_rows
     help="Accountant: pld is tight, rdp is classical and looser.",
 )
 @click.option(
+    "--correlation",
+    type=click.Choice(["none", "banded"]),
+    default="none",
+    show_default=True,
+    help="banded: later steps take back a part of earlier noise.",
+)
+@click.option("--bands", type=click.IntRange(min=2), help="How many steps' noise is correlated.")
+@click.option(
     "--sweep",
     multiple=True,
     metavar="SETTING=V,V...",
@@ -50,7 +58,13 @@ from dpacc.cli.guarantee_table import guarantee_rows
 @options.plot
 @options.as_json
 def calibrate(
-    as_json: bool, plot: Path | None, sweep: tuple[str, ...], axes: tuple[str, ...], **settings: Any
+    as_json: bool,
+    plot: Path | None,
+    sweep: tuple[str, ...],
+    axes: tuple[str, ...],
+    correlation: str,
+    bands: int | None,
+    **settings: Any,
 ) -> None:
     """Find the least noise multiplier σ for DP-SGD with Poisson-sampled batches.
 
@@ -65,15 +79,27 @@ def calibrate(
         --dataset-size 67349 --batch-size 256 --epochs 3
 
     \b
+    Noise that is correlated between steps, of the best number of bands:
+      dpacc calibrate --correlation banded --epsilon 8 --delta 1e-5 \\
+        --dataset-size 67349 --batch-size 256 --epochs 3
+
+    \b
     A table, and a figure, for several settings at once:
       dpacc calibrate --delta 1e-5 --dataset-size 67349 --epochs 3 \\
         --sweep epsilon=1,2,4,8 batch_size=128,256,512 --plot sweep.png
     """
+    if bands is not None and correlation == "none":
+        raise click.UsageError("--bands are of correlated noise: add --correlation banded.")
+    if sweep and correlation != "none":
+        raise click.UsageError("--sweep is of independent noise: drop --correlation.")
     if sweep:
         _sweep((*sweep, *axes), settings, plot, as_json=as_json)
         return
     if axes or plot:
         raise click.UsageError(f"{axes[0] if axes else '--plot'} needs --sweep.")
+    if correlation == "banded":
+        _banded(settings, bands, as_json=as_json)
+        return
     free = free_quantity(settings=settings)
     found = free.solve(settings=settings)
     if as_json:
@@ -105,6 +131,18 @@ def _sweep(
         terminal.show_json({**fixed, "sampling": "poisson", "rows": rows})
     else:
         show_rows(rows=rows, axes=axes, settings=settings)
+
+
+def _banded(settings: dict[str, Any], bands: int | None, *, as_json: bool) -> None:
+    from dpacc.cli.banded_noise import banded_document, banded_facts, solve_banded
+
+    with terminal.at_work("calibrating"):
+        found = solve_banded(settings=settings, bands=bands)
+    if as_json:
+        terminal.show_json(banded_document(found, settings=settings))
+    else:
+        facts = banded_facts(found, settings=settings)
+        terminal.show_facts(title="Calibrated correlated noise", facts=facts)
 
 
 def _document(found: Calibration, free: FreeQuantity, settings: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from dpacc_accounting import Workload
-from dpacc_accounting.factorization.banded import optimal_coefficients, relative_error
+from dpacc_accounting.factorization.banded import (
+    inverse_series,
+    largest_step_noise,
+    optimal_coefficients,
+    relative_error,
+)
 
 COURSES = {
     "constant": Workload.constant(steps=60),
@@ -62,3 +67,23 @@ def test_unbanded_they_come_near_the_best_factorisation_known() -> None:
     known = relative_error(workload=workload, coefficients=root.tolist())
     ours = relative_error(workload=workload, coefficients=found)
     assert 0.95 * known < ours <= known
+
+
+@pytest.mark.parametrize("steps", [300, 512])
+def test_of_two_minima_the_lower_one_is_found(steps: int) -> None:
+    """Two bands under momentum: nearly equal coefficients leave 0.708, the near minimum 0.746."""
+    workload = Workload.constant(steps=steps, momentum=0.9, averaged=0.5)
+    found = optimal_coefficients(workload=workload, bands=2)
+    assert relative_error(workload=workload, coefficients=found) < 0.71
+
+
+def test_the_largest_noise_of_a_step_is_that_of_the_last() -> None:
+    """Rows of C⁻¹, written out: no norm exceeds the last one, which is what is said."""
+    column = np.zeros(12)
+    column[:3] = optimal_coefficients(workload=COURSES["momentum and a mean"], bands=3)
+    inverse = inverse_series(column)
+    rows = [[inverse[t - u] if u <= t else 0.0 for u in range(12)] for t in range(12)]
+    norms = np.linalg.norm(rows, axis=1)
+    told = largest_step_noise(coefficients=column[:3].tolist(), steps=12)
+    assert told == pytest.approx(norms.max()) == pytest.approx(norms[-1])
+    assert largest_step_noise(coefficients=(1.0,), steps=5) == 1.0
