@@ -21,8 +21,10 @@ from dpacc.cli.documents import located, read_document
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
 
-_WORDS = {"clipping", "noise", "unit", "adjacency", "sampling"}
+_WORDS = {"clipping", "noise", "unit", "adjacency", "sampling", "correlation"}
 _SOLVED = {"noise_multiplier", "steps"}
+# Of a run's learning rates, which a file of settings does not hold.
+_UNREADABLE = {"workload"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +121,17 @@ def _plan(document: Mapping[str, Any]) -> PrivacyPlan:
     document = {name: value for name, value in document.items() if value is not None}
     solve = "noise_multiplier" not in document and "target_epsilon" in document
     # A calibrated plan chooses its own noise, and may choose its steps.
-    known = [*signature(PrivacyPlan.calibrate if solve else PrivacyPlan).parameters]
+    taken = signature(PrivacyPlan.calibrate if solve else PrivacyPlan).parameters
+    known = [name for name in taken if name not in _UNREADABLE]
     for key, value in document.items():
         if key not in known:
             raise FieldError(
                 f"is not a known field of a plan{nearest(str(key), known)}", where=(str(key),)
             )
-        if key not in _WORDS and not isinstance(value, int | float):
+        if key == "noise_coefficients":
+            if not isinstance(value, list):
+                raise FieldError(f"must be a list of numbers, not {value!r}", where=(key,))
+        elif key not in _WORDS and not isinstance(value, int | float):
             raise FieldError(f"must be a number, not {value!r}", where=(key,))
     required = [field.name for field in fields(PrivacyPlan) if field.default is MISSING]
     missing = [name for name in required if name not in {*document, *(_SOLVED if solve else ())}]

@@ -1,6 +1,6 @@
 """What a run would need, found without its weights: memory, traffic, time, noise, and a launch.
 
 Read `forecast` for the whole, then `architectures` and `skeleton`, a model of full size that weighs
-nothing; `weightless_step`, `live_memory` and `known_outcomes`, a step on it; `memory`, `traffic`
-and `launch`. Offers `forecast` and `Machine`.
+nothing; `weightless_step`, `live_memory` and `known_outcomes`, a step on it; `memory`,
+`earlier_noise`, `traffic` and `launch`. Offers `forecast` and `Machine`.
 """

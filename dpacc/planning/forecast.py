@@ -9,6 +9,7 @@ from typing import Any
 
 from dpacc.plan import PrivacyPlan
 from dpacc.planning.architectures import read_architecture
+from dpacc.planning.earlier_noise import EarlierNoise, earlier_noise, row_bytes, rows_kept
 from dpacc.planning.launch import Launch, recommend
 from dpacc.planning.memory import (
     PLACEMENTS,
@@ -78,6 +79,7 @@ class Forecast:
         spreads: by placement; those that a single device makes alike are left out.
         largest_micro_batch: examples that fit when the base is whole; 0 if none.
         launch: the recommendation, if anything fits.
+        correlation: what correlated noise gains and takes, if the configuration asks for it.
     """
 
     plan: PrivacyPlan
@@ -90,6 +92,7 @@ class Forecast:
     spreads: Mapping[Placement, Spread]
     largest_micro_batch: int
     launch: Launch | None
+    correlation: EarlierNoise | None
 
     def in_one_line(self) -> str:
         """Memory and time when the base is whole, for the head of a configuration.
@@ -130,6 +133,7 @@ class Forecast:
                 for name, spread in self.spreads.items()
             },
             "launch": None if self.launch is None else vars(self.launch),
+            **({"correlated_noise": self.correlation.to_json()} if self.correlation else {}),
         }
 
 
@@ -191,6 +195,8 @@ def forecast(
             placement=placement,
             ranks=machine.ranks,
             on_processor=machine.gpus == 0,
+            earlier_noise=rows_kept(bands=plan.bands)
+            * row_bytes(plan=plan, trainable=skeleton.trainable),
         )
 
     micro_batches = -(-config.expected_batch_size // (machine.ranks * examples))
@@ -240,6 +246,7 @@ def forecast(
         )
         if fitting
         else None,
+        correlation=earlier_noise(config=config, plan=plan, trainable=skeleton.trainable),
     )
 
 

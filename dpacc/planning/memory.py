@@ -53,6 +53,7 @@ def device_memory(
     placement: Placement,
     ranks: int,
     on_processor: bool,
+    earlier_noise: int = 0,
 ) -> DeviceMemory:
     """Memory of one device at the worst of three moments of a run.
 
@@ -68,11 +69,13 @@ def device_memory(
         placement: what is cut over the ranks.
         ranks: how many there are.
         on_processor: whether the device is the processor itself.
+        earlier_noise: bytes of the rows that correlated noise keeps between steps, on the host.
     """
     flat = 4 * skeleton.trainable
     fixed = {
         "runtime": RUNTIME_BYTES["processor" if on_processor else "gpu"],
         **_model_parts(skeleton, placement, ranks),
+        **({"earlier noise": earlier_noise} if on_processor and earlier_noise else {}),
     }
     optimizer = {"optimizer": _optimizer_bytes(flat, placement, ranks)}
     noise = {"noise": flat if on_processor else 0}

@@ -70,6 +70,21 @@ def test_a_plan_is_a_promise(dpacc, tmp_path: Path) -> None:
     assert json.loads(dpacc("explain", tmp_path / "plan.json", "--json").out) == found
 
 
+def test_a_plan_of_correlated_noise_is_one_too(dpacc, tmp_path: Path) -> None:
+    """Calibrated for a number of bands or the best one; its JSON, with coefficients, reads back."""
+    (tmp_path / "plan.yaml").write_text(f"{SETTINGS}correlation: banded\nbands: 8\n")
+    found = json.loads(dpacc("explain", tmp_path / "plan.yaml", "--json").out)
+    plan = found["plan"]
+    assert len(plan["noise_coefficients"]) == 8
+    assert plan["sampling"] == "cyclic-poisson"
+    assert 0.594 < plan["noise_multiplier"] < 0.596
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    assert json.loads(dpacc("explain", tmp_path / "plan.json", "--json").out) == found
+    verified = dpacc("verify", tmp_path / "plan.json", "--json")
+    assert verified.code == 0, verified.err
+    assert json.loads(verified.out)["agree"]
+
+
 def test_a_run_s_proof_holds_its_plan(dpacc, tmp_path: Path) -> None:
     """A document with a plan under "plan", as a run leaves behind, is explained by that plan."""
     (tmp_path / "privacy.json").write_text(json.dumps({"plan": PLAN, "other": 1}))
@@ -85,6 +100,20 @@ def test_a_run_s_proof_holds_its_plan(dpacc, tmp_path: Path) -> None:
         ("256", "512000", "exceeds"),
         ("256", "many", "line 2: expected_batch_size must be a number"),
         ("epochs: 3", "level: example", "dpacc compose"),
+        ("epochs: 3", "epochs: 3\nbands: 8", "correlation='banded'"),
+        ("epochs: 3", "epochs: 3\ncorrelation: bandid", "must be one of none, banded"),
+        ("epochs: 3", "epochs: 3\nworkload: sgd", "workload is not a known field"),
+        ("epochs: 3", "epochs: 3\nnoise_coefficients: [0.8]", "not a known field"),
+        (
+            "epochs: 3",
+            "steps: 9\nnoise_multiplier: 1\nnoise_coefficients: 0.8",
+            "line 5: noise_coefficients must be a list of numbers",
+        ),
+        (
+            "epochs: 3",
+            "steps: 9\nnoise_multiplier: 1\nnoise_coefficients: [0.8, x]",
+            "whose squares add up to at most 1",
+        ),
     ],
 )
 def test_a_wrong_plan_is_one_line(dpacc, tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dpacc_accounting.factorization.banded import relative_error
 
+from dpacc.recipe.assembly import plan_for, workload_of
+from dpacc.recipe.config import load_config
 from tests.cli.conftest import Run
 from tests.tiny_models import CONFIGURATIONS
 
@@ -176,3 +180,44 @@ def test_mistakes_are_one_line_with_the_remedy(
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert remedy in outcome.err
+
+
+CORRELATED = ("--correlation", "banded", "--dataset-size", 400, "--steps", 40)
+
+
+def test_correlated_noise_is_planned_with_what_it_gains(dpacc: Run, config: Path) -> None:
+    """Bands, what they leave in the run's own workload at the same ε, and the rows they keep."""
+    told = json.loads(dpacc("plan", config, *CORRELATED, "--gpus", 2, "--json").out)
+    usual = json.loads(
+        dpacc("plan", config, "--dataset-size", 400, "--steps", 40, "--gpus", 2, "--json").out
+    )
+    noise, width = told["correlated_noise"], told["trainable_parameters"]
+    settings = load_config(arguments=["--config", str(config), "--correlation", "banded"])
+    settings = replace(settings, steps=40)
+    workload = workload_of(config=settings, dataset_size=400)
+    assert workload is not None
+    plan = plan_for(config=settings, dataset_size=400)
+    assert noise["bands"] == plan.bands > 1
+    assert told["noise_multiplier"] == plan.noise_multiplier
+    left = relative_error(workload=workload, coefficients=plan.noise_coefficients)
+    scale = plan.noise_multiplier / usual["noise_multiplier"]
+    assert noise["left"] == pytest.approx(scale * left)
+    assert noise["left"] < 1 < noise["largest_step"]
+    assert noise["host_bytes"] == 4 * width * (noise["bands"] + 1)
+    assert "correlated_noise" not in usual
+    assert "earlier noise" not in told["spreads"]["whole"]["parts_bytes"]
+    on_processor = json.loads(dpacc("plan", config, *CORRELATED, "--gpus", 0, "--json").out)
+    parts = on_processor["spreads"]["whole"]["parts_bytes"]
+    assert parts["earlier noise"] == 4 * width * noise["bands"]
+
+
+def test_the_table_says_what_each_rank_keeps_of_noise(
+    dpacc: Run, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bands and their gain, and the host's memory; one line where independent noise is best."""
+    monkeypatch.setenv("COLUMNS", "160")
+    shown = " ".join(dpacc("plan", config, *CORRELATED, "--bands", 4, "--gpus", 2).out.split())
+    assert "4 bands leave" in shown
+    assert "host memory of each of 2 ranks" in shown
+    usual = dpacc("plan", config, "--correlation", "banded", "--expected_batch_size", 8)
+    assert "1 band: here independent noise is best" in " ".join(usual.out.split())

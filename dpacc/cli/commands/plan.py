@@ -117,7 +117,7 @@ def plan(
             }
         )
         return
-    _show(found, settings, memory_per_gpu, rate, network)
+    _show(found, settings, memory_per_gpu, rate, network, gpus)
 
 
 def _count(config: TrainingConfig) -> int:
@@ -138,7 +138,12 @@ def _count(config: TrainingConfig) -> int:
 
 
 def _show(
-    found: Forecast, settings: TrainingConfig, memory: int, tflops: float, network: float
+    found: Forecast,
+    settings: TrainingConfig,
+    memory: int,
+    tflops: float,
+    network: float,
+    gpus: int,
 ) -> None:
     plan, tokens = found.plan, found.tokens
     largest = found.largest_micro_batch
@@ -163,6 +168,7 @@ def _show(
             f"{_size(found.activations[False])} without",
         ),
         ("noise multiplier σ", rounded_up(plan.noise_multiplier, digits=6)),
+        *_correlated(found),
         *guarantee_rows(plan.guarantee()),
         (
             "steps",
@@ -170,7 +176,7 @@ def _show(
         ),
     ]
     terminal.show_facts(title="Plan", facts=facts)
-    _show_spreads(found)
+    _show_spreads(found, gpus)
     launch = found.launch
     terminal.show_facts(
         title="Recommendation",
@@ -186,7 +192,23 @@ def _show(
     )
 
 
-def _show_spreads(found: Forecast) -> None:
+def _correlated(found: Forecast) -> list[tuple[str, str]]:
+    """How many bands, and what they gain in this run's own workload."""
+    noise = found.correlation
+    if noise is None:
+        return []
+    if noise.bands == 1:
+        return [("correlated noise", "1 band: here independent noise is best")]
+    return [
+        (
+            "correlated noise",
+            f"{noise.bands} bands leave {noise.left:.3g} of what independent noise would in this "
+            f"run's parameters; one step's is up to {noise.largest_step:.3g} times as large",
+        )
+    ]
+
+
+def _show_spreads(found: Forecast, gpus: int) -> None:
     from dpacc.planning.memory import PLACEMENTS
 
     spreads = found.spreads
@@ -197,6 +219,7 @@ def _show_spreads(found: Forecast) -> None:
     rows += [
         ["peak", *(_size(s.memory.peak) for s in spreads.values())],
         ["reached in", *(s.memory.moment for s in spreads.values())],
+        *_host_row(found, gpus),
         *(
             [f"sent a step, {wire}", *(_size(s.sent[wire]) for s in spreads.values())]
             for wire in ("fp32", "bf16")
@@ -206,6 +229,15 @@ def _show_spreads(found: Forecast) -> None:
     ]
     columns = ["on each device", *(PLACEMENTS[name] for name in spreads)]
     terminal.show_table(title="Memory, traffic and time", columns=columns, rows=rows)
+
+
+def _host_row(found: Forecast, gpus: int) -> list[list[str]]:
+    """What GPUs do not hold; where there are none, the parts have it."""
+    noise = found.correlation
+    if noise is None or noise.bands == 1 or not gpus:
+        return []
+    ranks = f"each of {gpus} ranks" if gpus > 1 else "the rank"
+    return [[f"host memory of {ranks}", *([_size(noise.host_bytes)] * len(found.spreads))]]
 
 
 def _nothing_fits(settings: TrainingConfig) -> str:

@@ -35,7 +35,7 @@ def optimal_coefficients(*, workload: Workload, bands: int) -> tuple[float, ...]
 
     >>> two = optimal_coefficients(workload=Workload.constant(steps=10), bands=2)
     >>> two, round(relative_error(workload=Workload.constant(steps=10), coefficients=two), 3)
-    ((0.8398, 0.5428), 0.795)
+    ((0.87602, 0.48226), 0.81)
     """
     from scipy.optimize import minimize
 
