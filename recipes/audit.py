@@ -201,6 +201,7 @@ def open_engine(
         ledger=folder / "ledger.jsonl",
         micro_batch_tokens=config.micro_batch_tokens,
         per_example_gradients="materialize",
+        dynamic_rank=config.dynamic_rank,
     )
 
 

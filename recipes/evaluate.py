@@ -32,6 +32,11 @@ class EvaluationConfig(TrainingConfig):
     """The settings of a run, and of its evaluation."""
 
     adapter: str | None = setting("Folder of a run. null measures the base.", default=None)
+    rank: int | None = setting(
+        "Keep this many of the adapter's first rows and columns. null keeps all.",
+        default=None,
+        at_least=1,
+    )
     samples: int = setting("Texts to be written, from held-out beginnings.", default=3, at_least=0)
     sample_tokens: int = setting("Tokens of each.", default=40, at_least=1)
     as_json: bool = setting("Print one JSON object.", default=False)
@@ -90,7 +95,7 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     )
     model = base.model
     if config.adapter is not None:
-        model = load_adapter(model=model, folder=Path(config.adapter))
+        model = load_adapter(model=model, folder=Path(config.adapter), rank=config.rank)
     collate = partial(pad_examples, pad_token_id=tokenizer.pad_token_id)
     found: dict[str, Any] = {"held-out examples": len(held_out)}
     found |= held_out_figures(

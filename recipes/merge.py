@@ -52,6 +52,12 @@ class MergeConfig:
     labels: tuple[str, ...] | None = setting(
         "A classification's classes, as in training. null takes the base's.", default=None
     )
+    rank: int | None = setting(
+        "Keep this many of the adapter's first rows and columns, as lora_method dylora trains them "
+        "to be kept. null keeps all.",
+        default=None,
+        at_least=1,
+    )
     dtype: Precision = setting("Of the merged weights; auto takes the base's.", default="auto")
     push_to_hub: str | None = setting(
         "Repository on the hub, made private if it is new. null uploads nothing.", default=None
@@ -93,7 +99,8 @@ def merge(config: MergeConfig) -> bool:
         labels=config.labels,
     )
     averages = takes_mean(base.model)
-    merged = load_adapter(model=base.model, folder=adapter).merge_and_unload(safe_merge=True)
+    adapted = load_adapter(model=base.model, folder=adapter, rank=config.rank)
+    merged = adapted.merge_and_unload(safe_merge=True)
     merged.config.use_cache = True
     # It takes its name once it is whole.
     output = Path(config.output)

@@ -158,6 +158,7 @@ def open_run(
         micro_batch_tokens=config.micro_batch_tokens,
         per_example_gradients=config.per_example_gradients,
         wire=config.wire,
+        dynamic_rank=config.dynamic_rank,
     )
     model, optimizer = engine.prepare(learner.model, learner.optimizer, learner.schedule)
     start = engine.resume() if config.resume else 0

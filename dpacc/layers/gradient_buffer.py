@@ -69,6 +69,8 @@ class GradientBuffer:
         tokens_may_be_flattened: as given.
         in_half_precision: whether gradients of the last backward came in 16 bits.
         examples_at_hand: how many examples the micro-batch at hand has, 0 between two of them.
+        learning: the elements that learn in this step, of slots that do not learn whole; the
+            gradients of the others are zero before anything is measured.
     """
 
     def __init__(self, layout: Layout, *, tokens_may_be_flattened: bool = False) -> None:
@@ -80,6 +82,7 @@ class GradientBuffer:
         self._touched = False
         self.in_half_precision = False
         self.examples_at_hand = 0
+        self.learning: Mapping[Slot, Tensor] = {}
 
     def expect(self, examples: int) -> None:
         """Say how many examples the next forward is of, for layers that see one input for all."""
@@ -145,6 +148,8 @@ class GradientBuffer:
             )
         self._touched = True
         self.in_half_precision |= gradient.dtype != torch.float32
+        if slot in self.learning:
+            gradient = torch.where(self.learning[slot], gradient.view(-1, *slot.shape), 0.0)
         block = gradient.reshape(self._examples, -1)
         self._sink.take(slot, block if self._owners is None else _averages(block, self._owners))
 

@@ -48,6 +48,7 @@ class EngineSettings(TypedDict, total=False):
     wire: WireFormat
     fixed_seed: int | None
     backend: Backend | None
+    dynamic_rank: int | None
 
 
 class PlainLoop(TypedDict, total=False):

@@ -193,7 +193,9 @@ class TrainingConfig:
     lora_method: LoraMethod = setting(
         "lora trains both factors; rslora too, scaled by lora_alpha / sqrt(lora_rank); ffa keeps A "
         "as it was drawn and trains B, which noise harms less at high ranks; whitened fixes B and "
-        "trains A on inputs whose main directions, found on held_out_data, weigh alike.",
+        "trains A on inputs whose main directions, found on held_out_data, weigh alike; dylora "
+        "trains the first rows and columns alone, as many as each step's public draw says, for one "
+        "adapter that can be cut to any lower rank.",
         default="lora",
     )
     lora_rank: int = setting("Rank of the adapters.", default=8, at_least=1)
@@ -307,6 +309,11 @@ class TrainingConfig:
     def delta_for(self, *, dataset_size: int) -> float:
         """δ of a run on `dataset_size` examples: the one that was set, or N^-1.1, at most 0.001."""
         return small_delta(dataset_size=dataset_size) if self.delta is None else self.delta
+
+    @property
+    def dynamic_rank(self) -> int | None:
+        """The public seed of each step's rank, where it changes from step to step."""
+        return self.seed if self.lora_method == "dylora" else None
 
     @property
     def metric(self) -> Metric:

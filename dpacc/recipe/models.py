@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from dpacc.errors import ConfigurationError
 from dpacc.layers.blocks import transformer_blocks
+from dpacc.layers.dynamic_rank import keep_first
 from dpacc.layers.lora_methods import freeze_lower
 from dpacc.layers.pooling import pool_by_mean, pools_by_mean, takes_mean
 from dpacc.layers.whitening import fix_upper
@@ -186,11 +187,17 @@ def base_named_by(*, adapter: Path) -> str:
     return named
 
 
-def load_adapter(*, model: PreTrainedModel, folder: Path) -> PeftModel:
+def load_adapter(*, model: PreTrainedModel, folder: Path, rank: int | None = None) -> PeftModel:
     """Put the adapter of a finished run on its base.
 
+    Args:
+        model: the base.
+        folder: of the run.
+        rank: how many of the first rows of A and columns of B to keep; by default all.
+
     Raises:
-        ConfigurationError: the folder holds no adapter, a pickled one, or that of another base.
+        ConfigurationError: the folder holds no adapter, a pickled one, that of another base, or one
+            of a lower rank.
     """
     with quiet_loading():
         from peft import PeftModel
@@ -205,12 +212,15 @@ def load_adapter(*, model: PreTrainedModel, folder: Path) -> PeftModel:
             "adapter again with save_pretrained"
         )
     try:
-        return PeftModel.from_pretrained(model, str(folder))
+        adapted = PeftModel.from_pretrained(model, str(folder))
     except RuntimeError as error:
         raise ConfigurationError(
             f"{folder} holds an adapter of another base, or a head of other classes: name those "
             f"that it was trained with (--model, --labels); {str(error).splitlines()[-1].strip()}"
         ) from error
+    if rank is not None:
+        keep_first(model=adapted, rank=rank)
+    return adapted
 
 
 # --- loading ------------------------------------------------------------------------------

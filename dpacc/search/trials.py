@@ -108,6 +108,7 @@ class Bench:
                 ledger=Path(folder) / "ledger.jsonl",
                 micro_batch_tokens=config.micro_batch_tokens,
                 per_example_gradients=config.per_example_gradients,
+                dynamic_rank=config.dynamic_rank,
             )
             prepared, optimizer = engine.prepare(model, optimizer, schedule)
             examples, collate = self._examples_for(prepared, config)

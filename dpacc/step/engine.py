@@ -18,6 +18,7 @@ import dpacc
 from dpacc.data.joined_texts import refuse_joined_texts
 from dpacc.errors import BudgetExhausted, ConfigurationError, names_what_is_unknown
 from dpacc.layers.adapters import attach_gradient_buffer
+from dpacc.layers.dynamic_rank import DynamicRank
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness.keyed_dropout import KeyedDropout
 from dpacc.randomness.run_secret import SECRET_BYTES, RunSecret
@@ -48,12 +49,9 @@ from dpacc.step.release import Release
 from dpacc.step.resumption import Resumption
 from dpacc.step.run_ledger import RunLedger
 from dpacc.step.strategies import (
-    Ghost,
     Materialize,
     PerExampleGradients,
-    Strategy,
-    choose,
-    most_rows_that_fit,
+    strategy_for,
 )
 from dpacc.step.unit_members import members_of
 from dpacc.step.update_rule import Schedule, update_rule
@@ -81,6 +79,8 @@ class PrivacyEngine:
         wire: "fp32", or "bf16": the noised sum crosses between ranks, and reaches the optimizer,
             rounded to bf16; the sum without noise never is.
         backend: how the model is placed; by default what the launch configuration asks for.
+        dynamic_rank: a public seed, by which each step draws how many rows of A and columns of B it
+            trains ([`DynamicRank`][dpacc.layers.dynamic_rank.DynamicRank]); by default all.
 
     ```python
     engine = PrivacyEngine(accelerator, plan, ledger="run/ledger.jsonl")
@@ -106,8 +106,10 @@ class PrivacyEngine:
         wire: WireFormat = "fp32",
         fixed_seed: int | None = None,
         backend: Backend | None = None,
+        dynamic_rank: int | None = None,
     ) -> None:
         self._backend = backend or backend_for(accelerator)
+        self.dynamic_rank = dynamic_rank
         self.accelerator = accelerator
         self.plan = plan
         self.micro_batch_tokens = micro_batch_tokens
@@ -141,6 +143,7 @@ class PrivacyEngine:
         adapters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._parameters = list(adapters.values())
         rule = update_rule(optimizer=optimizer, scheduler=scheduler, adapters=adapters)
+        rule["seed of the dynamic rank"] = self.dynamic_rank
         collectives.require_agreement(
             {
                 "the version of dpacc": dpacc.__version__,
@@ -157,7 +160,17 @@ class PrivacyEngine:
         collectives.start_alike(self.accelerator, self._parameters)
         self._trained_before = is_trained(model)
         self._buffer = attach_gradient_buffer(model)
-        self._choose_strategy()
+        self.per_example_gradients, self._most_rows, self._strategy = strategy_for(
+            self.per_example_gradients, self._buffer, self._backward, accelerator=self.accelerator
+        )
+        dynamic_rank = None
+        if self.dynamic_rank is not None:
+            dynamic_rank = DynamicRank(
+                model=model,
+                buffer=self._buffer,
+                seed=self.dynamic_rank,
+                cut=self._backend.cuts_optimizer,
+            )
         self._release = Release(
             accelerator=self.accelerator,
             backend=self._backend,
@@ -167,6 +180,7 @@ class PrivacyEngine:
             charge=self.run_ledger.charge,
             journal=None if self._checkpoints is None else self._checkpoints.journal,
             reduction=reduction_for(self.accelerator, self.wire),
+            dynamic_rank=dynamic_rank,
         )
         # Last, because placing may cut parameters over the ranks, whose shapes are then gone.
         self._model, self._optimizer = self._backend.place(model, optimizer)
@@ -263,7 +277,7 @@ class PrivacyEngine:
         sampler = sampler_for(plan=self.plan, secret=self._secret)
         try:
             for index in range(self.run_ledger.steps_charged, self.plan.steps):
-                self._release.draw_ahead(index)
+                self._release.begin(index)
                 drawn = batches.of_this_rank(sampler.draw(step=index))
                 total = self._zero_sum()
                 step = LogicalStep(
@@ -280,6 +294,7 @@ class PrivacyEngine:
                 step.require_updated()
                 probe = None
         finally:
+            self._release.end()
             self._dropout.rest()
 
     def resume(self) -> int:
@@ -341,18 +356,6 @@ class PrivacyEngine:
     def close(self) -> None:
         """Close the ledger; the next run may open it."""
         self.run_ledger.close()
-
-    def _choose_strategy(self) -> None:
-        """Materialize or ghost; both are exact, so only speed and memory depend on it."""
-        device = self.accelerator.device
-        rows_here = most_rows_that_fit(width=self._buffer.layout.width, device=device)
-        # The least on any rank: ranks that cut a draw differently would lose examples.
-        self._most_rows = min(collectives.tell_all(rows_here))
-        self.per_example_gradients = choose(
-            self.per_example_gradients, rows_that_fit=self._most_rows
-        )
-        chosen = Ghost if self.per_example_gradients == "ghost" else Materialize
-        self._strategy: Strategy = chosen(self._buffer, self._backward, device)
 
     @property
     def _most_units(self) -> int | None:

@@ -11,6 +11,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from dpacc.errors import PrivacyError
+from dpacc.layers.dynamic_rank import DynamicRank
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness.correlated_noise import CorrelatedNoise
 from dpacc.randomness.run_secret import RunSecret
@@ -35,6 +37,7 @@ class Release:
             on the main process, the hash of its line.
         journal: keeps a step's private gradient until the next checkpoint; for the main process.
         reduction: how sums cross between ranks; by default in fp32.
+        dynamic_rank: says which elements learn in which step, if not all do in each.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Release:
         charge: Callable[[int], str],
         journal: Callable[[JournalEntry], None] | None = None,
         reduction: Reduction | None = None,
+        dynamic_rank: DynamicRank | None = None,
     ) -> None:
         self._reduction = reduction or reduction_for(accelerator, "fp32")
         self._accelerator = accelerator
@@ -57,12 +61,24 @@ class Release:
         self._secret = secret
         self._charge = charge
         self._journal = journal
+        self._dynamic_rank = dynamic_rank
         self._correlated = CorrelatedNoise(secret=secret, coefficients=plan.noise_coefficients)
         self._width = sum(p.numel() for p in parameters)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="noise")
         self._ahead: tuple[int, Future[npt.NDArray[Any]]] | None = None
         self._on_grid = plan.noise == "discrete_gaussian"
         self.bound = AdaptiveBound(plan)
+
+    def begin(self, index: int) -> None:
+        """Make ready for a step: what does not learn is put aside, and its noise is drawn ahead."""
+        if self._dynamic_rank is not None:
+            self._dynamic_rank.begin(index)
+        self.draw_ahead(index)
+
+    def end(self) -> None:
+        """Leave the adapters whole, also where a step did not end."""
+        if self._dynamic_rank is not None:
+            self._dynamic_rank.end()
 
     def draw_ahead(self, index: int) -> None:
         """Start drawing the noise of a step in the background, while its backward runs."""
@@ -74,6 +90,7 @@ class Release:
         Raises:
             LedgerError: the charge could not be written; nothing was released.
         """
+        self._require_only_learners(index, clipped)
         total = self._reduction.sum(clipped)
         line = self._charge(index)
         total += self._reduction.part(self._noise(index))
@@ -83,11 +100,29 @@ class Release:
         if self._plan.clipping == "adaptive":
             self.bound.follow(float(total[-1]))
         gradient = total[: self._width] / self._plan.expected_batch_size
+        gradient = self._of_learners(index, gradient)
         if self._journal is not None:
             journal = self._journal
             entry = JournalEntry(step=index, gradient=gradient, bound=self.bound.value, charge=line)
             collectives.on_main_process(self._accelerator, lambda: journal(entry))
+        self.end()
         self._backend.update(self._parameters, gradient)
+
+    def _require_only_learners(self, index: int, clipped: Tensor) -> None:
+        """What gets no noise must hold nothing."""
+        if self._dynamic_rank is None:
+            return
+        rest = ~self._dynamic_rank.learns(index).to(clipped.device)
+        if bool(clipped[: self._width][rest].any()):
+            raise PrivacyError(
+                "rows of the adapters beyond this step's rank have a gradient, and would be "
+                "released without noise; choose lora_method=lora"
+            )
+
+    def _of_learners(self, index: int, gradient: Tensor) -> Tensor:
+        if self._dynamic_rank is None:
+            return gradient
+        return torch.where(self._dynamic_rank.learns(index).to(gradient.device), gradient, 0.0)
 
     def _draw(self, index: int) -> npt.NDArray[Any]:
         threads = collectives.idle_cores(self._accelerator)

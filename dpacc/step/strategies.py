@@ -9,10 +9,12 @@ from typing import Any, Literal, Protocol
 
 import psutil
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from dpacc.errors import PrivacyError
 from dpacc.layers.gradient_buffer import GradientBuffer, KeptGradients, SquaredNorms
+from dpacc.ranks import collectives
 from dpacc.step.accumulation import ClippedSum
 
 PerExampleGradients = Literal["auto", "materialize", "ghost"]
@@ -159,6 +161,26 @@ def choose(asked: PerExampleGradients, *, rows_that_fit: int) -> Literal["materi
     if asked != "auto":
         return asked
     return "materialize" if rows_that_fit >= _FEWEST_ROWS else "ghost"
+
+
+def strategy_for(
+    asked: PerExampleGradients,
+    buffer: GradientBuffer,
+    backward: Backward,
+    *,
+    accelerator: Accelerator,
+) -> tuple[PerExampleGradients, int, Strategy]:
+    """Its name, how many units' gradients may be kept at once, and the strategy.
+
+    Both are exact, so only speed and memory depend on it.
+    """
+    device = accelerator.device
+    rows_here = most_rows_that_fit(width=buffer.layout.width, device=device)
+    # The least on any rank: ranks that cut a draw differently would lose examples.
+    most_rows = min(collectives.tell_all(rows_here))
+    name = choose(asked, rows_that_fit=most_rows)
+    chosen = Ghost if name == "ghost" else Materialize
+    return name, most_rows, chosen(buffer, backward, device)
 
 
 def _units(losses: Tensor, owners: Tensor | None) -> int:

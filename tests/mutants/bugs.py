@@ -6,6 +6,7 @@ from tests.mutants.accounting_bugs import ACCOUNTING_BUGS
 from tests.mutants.books_bugs import BOOKS_BUGS
 from tests.mutants.correlation_bugs import CORRELATION_BUGS
 from tests.mutants.data_bugs import DATA_BUGS
+from tests.mutants.dynamic_rank_bugs import DYNAMIC_RANK_BUGS
 from tests.mutants.event_bugs import EVENT_BUGS
 from tests.mutants.federated_bugs import FEDERATED_BUGS
 from tests.mutants.federation_hole_bugs import FEDERATION_HOLE_BUGS
@@ -36,4 +37,5 @@ BUGS = (
     *BOOKS_BUGS,
     *TIMES_BUGS,
     *CORRELATION_BUGS,
+    *DYNAMIC_RANK_BUGS,
 )

@@ -52,6 +52,7 @@ def test_an_adapter_is_measured_beside_its_base(train: Train, measure: Measure) 
     asked = {"samples": 2, "sample_tokens": 4}
     base = measure(**asked)
     adapted = measure(**asked, adapter=folder)
+    assert measure(**asked, adapter=folder, rank=1) != adapted
     card = (folder / "README.md").read_text()
     assert f"{adapted['perplexity']:.1f}" in card
     assert f"{base['perplexity']:.1f}" in card

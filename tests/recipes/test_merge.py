@@ -13,6 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from dpacc.cli import terminal
+from dpacc.errors import ConfigurationError
 from dpacc.recipe.models import load_adapter, load_base
 from dpacc.recipe.settings import Task
 from tests.dpacc.federated.federations import classifier_folder, opinions
@@ -54,6 +55,29 @@ def test_the_merged_model_needs_no_adapter(
     assert "AutoModelForCausalLM.from_pretrained" in card
     assert "peft" not in card.lower().replace("needs no peft", "")
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_an_adapter_of_every_rank_is_merged_at_one(
+    merging: ModuleType, train: Train, material: Path, tmp_path: Path
+) -> None:
+    """--rank keeps the first rows of a dylora run; a rank beyond its own is refused in one line."""
+    folder = train(lora_method="dylora", lora_rank=4, learning_rate=0.1) / "tiny"
+    tokens = torch.arange(4, 12).unsqueeze(0)
+    logits = []
+    for rank in (1, 4):
+        output = tmp_path / f"merged-{rank}"
+        merging.main(as_arguments({"adapter": folder, "output": output, "rank": rank}))
+        logits.append(load_base(model=str(output)).model(tokens).logits)
+    base = AutoModelForCausalLM.from_pretrained(material / "model")
+    whole = PeftModel.from_pretrained(base, folder)
+    torch.testing.assert_close(logits[1], whole(tokens).logits)
+    for name, parameter in whole.named_parameters():
+        if "lora_A" in name:
+            parameter.data[1:] = 0
+    torch.testing.assert_close(logits[0], whole(tokens).logits)
+    assert not torch.allclose(*logits)
+    with pytest.raises(ConfigurationError, match="rank=5 must lie between 1 and"):
+        merging.main(as_arguments({"adapter": folder, "output": tmp_path / "x", "rank": 5}))
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_what_auto_chose_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Whether gradients are kept or passed twice goes by the memory, and shows before step 1."""
-    monkeypatch.setattr("dpacc.step.engine.most_rows_that_fit", lambda **_: rows_that_fit)
+    monkeypatch.setattr("dpacc.step.strategies.most_rows_that_fit", lambda **_: rows_that_fit)
     train(per_example_gradients="auto", held_out_data="null", steps=1)
     said = capsys.readouterr().err
     assert f"({chosen} per-example gradients)" in said

@@ -110,6 +110,39 @@ def test_a_killed_run_of_correlated_noise_goes_on_at_the_next_cycle(
     assert "cyclic Poisson sampling" in (folder / "README.md").read_text()
 
 
+def test_a_killed_run_of_changing_ranks_ends_where_it_would_have(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replayed gradients meet whole adapters, and later steps draw the ranks they would have."""
+    from dpacc.ranks.backends.replicated import Replicated
+
+    update = Replicated.update
+    seen: list[torch.Tensor] = []
+    dies = [True]
+
+    def watched(
+        self: Replicated, parameters: list[torch.nn.Parameter], gradient: torch.Tensor
+    ) -> None:
+        if dies and len(seen) == 3:
+            dies.clear()
+            raise KeyboardInterrupt
+        update(self, parameters, gradient)
+        seen.append(gradient.clone())
+
+    settings = {"lora_method": "dylora", "lora_rank": 4, "checkpoint_every": 2, "steps": 5}
+    monkeypatch.setattr(Replicated, "update", watched)
+    with pytest.raises(KeyboardInterrupt):
+        train(**settings)
+    gc.collect()  # the interrupted engine lets go of its ledger
+    folder = train(**settings, resume="tiny") / "tiny"
+    assert len(seen) == 6
+    assert torch.equal(seen[3], seen[2])
+    silent = [int((gradient == 0).sum()) for gradient in seen]
+    assert len({*silent}) > 1
+    saved = load_file(folder / "adapter_model.safetensors")
+    assert all(bool(each.isfinite().all()) and bool(each.any()) for each in saved.values())
+
+
 def test_a_killed_run_averages_what_an_uninterrupted_one_would(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:

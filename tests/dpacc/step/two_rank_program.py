@@ -116,7 +116,7 @@ def uneven_memory(folder: Path, accelerator: Accelerator) -> torch.Tensor:
     """The "ragged" scenario where the second rank has room for fewer gradients than the first."""
     lengths, plan = SCENARIOS["ragged"]
     room = {0: 8, 1: 1}[accelerator.process_index]
-    with mock.patch("dpacc.step.engine.most_rows_that_fit", return_value=room):
+    with mock.patch("dpacc.step.strategies.most_rows_that_fit", return_value=room):
         return received(
             plan,
             examples(lengths),
