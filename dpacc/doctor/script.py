@@ -168,7 +168,10 @@ def _noting_noise(seen: _Seen) -> Callable[..., None]:
 
         def keep(parameters: Any, gradient: Tensor) -> None:
             sums = gradient * self._plan.expected_batch_size
-            seen.noise.append((sums - clean[: self._width]).cpu() / bound)
+            noise = (sums - clean[: self._width]).cpu() / bound
+            rank = self._dynamic_rank
+            # What does not learn in a step gets no noise.
+            seen.noise.append(noise if rank is None else noise[rank.always().cpu()])
             update(parameters, _noise_alone(self._plan, like=gradient))
 
         with mock.patch.object(self._backend, "update", keep):

@@ -84,7 +84,13 @@ class DynamicRank:
 
     def learns(self, step: int) -> Tensor:
         """[width], which columns of the flat sum learn in this step."""
-        rank = self.rank(step)
+        return self._columns(self.rank(step))
+
+    def always(self) -> Tensor:
+        """[width], which columns learn in every step: those of rank 1."""
+        return self._columns(1)
+
+    def _columns(self, rank: int) -> Tensor:
         parts = [_first(parameter, axis, rank).flatten() for _, parameter, axis in self._factors]
         return torch.cat(parts)
 

@@ -96,6 +96,28 @@ def test_two_rehearsals_share_no_noise(tmp_path: Path) -> None:
     assert abs(float(torch.cosine_similarity(first, second, dim=0))) < 0.1
 
 
+@pytest.mark.parametrize(
+    ("changed", "becomes"),
+    [
+        (
+            "expected_batch_size=10, steps=3",
+            "expected_batch_size=5, steps=3, sampling='cyclic-poisson', "
+            "noise_coefficients=(0.8, 0.6)",
+        ),
+        ("fixed_seed=5", "dynamic_rank=1"),
+    ],
+    ids=["correlated", "changing ranks"],
+)
+def test_noise_of_other_shapes_is_told_from_what_is_wrong(
+    tmp_path: Path, changed: str, becomes: str
+) -> None:
+    """Correlated between steps, or on the rows alone that learn: as large as was charged."""
+    assert changed in WEIGHTS
+    text = WEIGHTS.replace(changed, becomes)
+    found = rehearsed(tmp_path, text, tmp_path / "weights.pt", steps=3)
+    assert all(found.values()), found
+
+
 def test_a_trainer_that_saves_is_rehearsed_and_says_so_in_what_it_saves(tmp_path: Path) -> None:
     """Its checkpoints appear, hold noise alone, and their statement says that they do."""
     found = rehearsed(tmp_path, TRAINER, tmp_path / "run", steps=3)
