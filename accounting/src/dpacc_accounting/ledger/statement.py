@@ -252,10 +252,10 @@ def _correlated(plan: Mapping[str, Any]) -> str:
         return ""
     column = ", ".join(f"{c:g}" for c in plan["noise_coefficients"])
     return (
-        f" The noise of {bands} steps is correlated, so that later steps take back a part of it: "
-        "the rows of C⁻¹z are added, for independent z of that standard deviation and the lower "
-        f"triangular Toeplitz matrix C whose first column is {column}, of norm at most 1. What one "
-        f"{plan['unit']} adds in a turn ends in C's rows before its next turn begins."
+        " That is the standard deviation of z, from which the noise is made: the rows of M⁻¹z are "
+        f"added, so that later steps take back a part of what {bands - 1} earlier ones added. M is "
+        f"the lower triangular Toeplitz matrix whose first column is {column}, of norm at most 1. "
+        f"What one {plan['unit']} adds in a turn has left M's rows before its next turn begins."
     )
 
 
