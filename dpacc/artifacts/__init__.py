@@ -1,6 +1,6 @@
 """What a run leaves behind: adapter, proof, card and pictures.
 
-Read `run_folder`, then `model_card`, `progress_chart`, `pictures` (with `captions`, in
-`figure_files`) and `hub`; `earlier_runs` says what a run costs together with those before it.
-Offers `save_run` and `new_run_folder`.
+Read `run_folder`, then `model_card`, `progress_chart`, `pictures` and `compute_chart`
+(with `captions`, in `figure_files`) and `hub`; `earlier_runs` says what a run costs
+together with those before it. Offers `save_run` and `new_run_folder`.
 """

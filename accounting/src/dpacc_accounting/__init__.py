@@ -35,6 +35,11 @@ if TYPE_CHECKING:
         calibrate_noise_to_detection,
     )
     from dpacc_accounting.calibration.banded_noise import BandedCalibration, calibrate_banded_noise
+    from dpacc_accounting.calibration.compute_budget import (
+        BatchChoice,
+        BatchRecommendation,
+        recommend_batch_size,
+    )
     from dpacc_accounting.calibration.event_scale import EventCalibration, calibrate_event
     from dpacc_accounting.calibration.noise import calibrate_noise, noise_at_rate
     from dpacc_accounting.calibration.training_runs import Calibration
@@ -96,6 +101,8 @@ _ROOMS = {
     "ApproximateDP": "events.finite_mechanisms",
     "AttackRisk": "attacks.best_attack",
     "BandedCalibration": "calibration.banded_noise",
+    "BatchChoice": "calibration.compute_budget",
+    "BatchRecommendation": "calibration.compute_budget",
     "Calibration": "calibration.training_runs",
     "Composed": "events.event",
     "CyclicPoissonSampled": "events.sampled_over_steps",
@@ -159,6 +166,7 @@ _ROOMS = {
     "price_federation": "federation.guarantees",
     "read_federation": "federation.reading",
     "read_ledger": "ledger.record",
+    "recommend_batch_size": "calibration.compute_budget",
     "runs_at": "selection",
     "statement": "ledger.statement",
     "sum_noise_multiplier": "events.clipped_sums",
@@ -177,6 +185,8 @@ __all__ = [
     "ApproximateDP",
     "AttackRisk",
     "BandedCalibration",
+    "BatchChoice",
+    "BatchRecommendation",
     "Calibration",
     "Composed",
     "CyclicPoissonSampled",
@@ -239,6 +249,7 @@ __all__ = [
     "price_federation",
     "read_federation",
     "read_ledger",
+    "recommend_batch_size",
     "runs_at",
     "statement",
     "sum_noise_multiplier",
