@@ -168,6 +168,11 @@ def _document(found: BatchRecommendation, budget: Budget) -> dict[str, Any]:
             "event": event_to_json(event=made.event),
         },
         "configuration": configuration_of(found=found, budget=budget),
+        "without_correlation": {
+            "batch_size": found.uncorrelated.batch_size,
+            "steps": found.uncorrelated.steps,
+            "noise_multiplier": found.uncorrelated.noise_multiplier,
+        },
         "unknown": _UNKNOWN,
     }
 
@@ -214,7 +219,7 @@ def _mark(each: BatchChoice, found: BatchRecommendation) -> str:
 
 
 def _facts(found: BatchRecommendation, budget: Budget) -> list[tuple[str, str]]:
-    made, chosen = found.calibration.calibration, found.chosen
+    made, chosen, plain = found.calibration.calibration, found.chosen, found.uncorrelated
     lines = configuration_of(found=found, budget=budget)
     share = (
         f"the mean of the last {budget.averaged:.0%} of the steps"
@@ -223,6 +228,11 @@ def _facts(found: BatchRecommendation, budget: Budget) -> list[tuple[str, str]]:
     )
     return [
         ("configuration", ", ".join(f"{name}: {value}" for name, value in lines.items())),
+        (
+            "without correlation",
+            f"expected_batch_size: {plain.batch_size}, steps: {plain.steps}, at σ = "
+            f"{plain.noise_multiplier:g}, by the same rule",
+        ),
         (
             "compute",
             f"{chosen.batch_size} · {made.steps} of {budget.evaluations} gradient evaluations, "

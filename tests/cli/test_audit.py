@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,23 @@ def test_a_plan_or_a_ledger_is_rehearsed_by_the_engine(
     honest = correlated_noise.standard_normals
     monkeypatch.setattr(correlated_noise, "standard_normals", lambda **known: 0.3 * honest(**known))
     assert dpacc("audit", plan, *words).code == 1
+
+
+def test_a_plan_of_correlated_noise_is_rehearsed(dpacc, tmp_path: Path) -> None:
+    """As its JSON is written, coefficients and all, or with a number of bands to calibrate for."""
+    asked = PLAN.to_json() | {"correlation": "banded", "bands": 2, "target_epsilon": 4.0}
+    del asked["noise_multiplier"], asked["sampling"], asked["allow_no_privacy"]
+    settings = {"expected_batch_size": 200, "steps": 4}
+    kept = {*signature(PrivacyPlan.calibrate).parameters}
+    asked = {name: value for name, value in (asked | settings).items() if name in kept}
+    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    made = json.loads(dpacc("explain", tmp_path / "asked.json", "--json").out)["plan"]
+    assert len(made["noise_coefficients"]) == 2
+    (tmp_path / "made.json").write_text(json.dumps(made))
+    for name in ("asked.json", "made.json"):
+        outcome = dpacc("audit", tmp_path / name, "--json", "--confidence", "0.999999")
+        assert outcome.code == 0, outcome
+        assert json.loads(outcome.out)["claim"]["epsilon"] <= 4
 
 
 @pytest.mark.parametrize(

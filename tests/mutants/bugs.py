@@ -15,6 +15,7 @@ from tests.mutants.loop_bugs import LOOP_BUGS
 from tests.mutants.own_bugs import OWN_BUGS
 from tests.mutants.probe_bugs import PROBE_BUGS
 from tests.mutants.randomness_bugs import RANDOMNESS_BUGS
+from tests.mutants.recommend_bugs import RECOMMEND_BUGS
 from tests.mutants.statement_bugs import STATEMENT_BUGS
 from tests.mutants.surface_bugs import SURFACE_BUGS
 from tests.mutants.times_bugs import TIMES_BUGS
@@ -38,4 +39,5 @@ BUGS = (
     *TIMES_BUGS,
     *CORRELATION_BUGS,
     *DYNAMIC_RANK_BUGS,
+    *RECOMMEND_BUGS,
 )

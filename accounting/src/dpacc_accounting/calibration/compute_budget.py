@@ -65,6 +65,7 @@ class BatchChoice:
         banded: the effective noise at so many bands.
         doubling: the share by which ν would fall with twice the batch, or the whole data, in as
             many steps: with the compute doubled, of whichever noise is best.
+        doubling_independent: the same of independent noise alone.
     """
 
     batch_size: int
@@ -75,6 +76,7 @@ class BatchChoice:
     banded_noise: float
     banded: float
     doubling: float
+    doubling_independent: float
 
     @property
     def pays(self) -> bool:
@@ -92,6 +94,7 @@ class BatchRecommendation:
             the effective noise by less than `LEAST_GAIN`; None where the budget has no such.
         chosen: the knee, or what of `SHORTEST` steps or more comes nearest to it.
         calibration: the noise of `chosen`, and its guarantee.
+        uncorrelated: what would be chosen if all noise were independent.
         single_release: σ₁/N, what ν is compared with.
     """
 
@@ -99,6 +102,7 @@ class BatchRecommendation:
     knee: BatchChoice | None
     chosen: BatchChoice
     calibration: BandedCalibration
+    uncorrelated: BatchChoice
     single_release: float
 
 
@@ -144,12 +148,10 @@ def recommend_batch_size(
     )
     require_small_delta(delta=require_delta(delta), dataset_size=size, unit=unit)
     comparing = _Comparison(size, require_epsilon(epsilon), delta, momentum, averaged)
-    choices = tuple(
-        comparing.choice(batch, steps) for batch, steps in track(batches(size=size, budget=budget))
-    )
-    long_enough = [each for each in choices if each.steps >= SHORTEST]
-    knee = next((each for each in long_enough if each.doubling < LEAST_GAIN), None)
-    chosen = knee or (long_enough[-1] if long_enough else choices[0])
+    sizes = batches(size=size, budget=budget)
+    choices = tuple(comparing.choice(batch, steps) for batch, steps in track(sizes))
+    knee = _knee(choices, lambda each: each.doubling)
+    chosen = knee or _nearest(choices)
     return BatchRecommendation(
         choices=choices,
         knee=knee,
@@ -164,6 +166,7 @@ def recommend_batch_size(
             bands=chosen.bands if chosen.pays else 1,
             workload=comparing.workload(chosen.steps),
         ),
+        uncorrelated=_knee(choices, lambda each: each.doubling_independent) or _nearest(choices),
         single_release=comparing.single_release,
     )
 
@@ -178,6 +181,18 @@ def batches(*, size: int, budget: int) -> list[Size]:
     powers = [1 << k for k in range(largest.bit_length()) if budget // (1 << k) <= LONGEST]
     sizes = sorted({*powers, largest})
     return [(batch, min(budget // batch, LONGEST)) for batch in sizes]
+
+
+def _knee(
+    choices: Sequence[BatchChoice], gain: Callable[[BatchChoice], float]
+) -> BatchChoice | None:
+    """The first, of the most steps, that gains little; choices come by falling steps."""
+    return next((e for e in choices if e.steps >= SHORTEST and gain(e) < LEAST_GAIN), None)
+
+
+def _nearest(choices: Sequence[BatchChoice]) -> BatchChoice:
+    """The largest batch of enough steps, or the most steps."""
+    return [choices[0], *(each for each in choices if each.steps >= SHORTEST)][-1]
 
 
 @dataclass(frozen=True)
@@ -205,7 +220,7 @@ class _Comparison:
         found = self._by_bands(batch, steps)
         best = min(found, key=lambda bands: found[bands][1])
         more = min(2 * batch, self.size)
-        least = min(left for _, left in self._by_bands(more, steps).values())
+        doubled = {bands: left for bands, (_, left) in self._by_bands(more, steps).items()}
         return BatchChoice(
             batch_size=batch,
             steps=steps,
@@ -214,7 +229,8 @@ class _Comparison:
             bands=best,
             banded_noise=found[best][0],
             banded=found[best][1],
-            doubling=1 - least / found[best][1],
+            doubling=1 - min(doubled.values()) / found[best][1],
+            doubling_independent=1 - doubled[1] / found[1][1],
         )
 
     def _by_bands(self, batch: int, steps: int) -> dict[int, tuple[float, float]]:
