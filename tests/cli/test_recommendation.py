@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +110,23 @@ def test_the_table_marks_the_knee_and_says_what_is_assumed(
         "the model's size, the task",
     ):
         assert fact in words
+
+
+def test_the_table_in_the_documentation_is_what_is_printed(
+    dpacc: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's own command gives the page's rows, knee and all."""
+    monkeypatch.setenv("COLUMNS", "160")
+    page = (Path(__file__).parents[2] / "docs/plan.md").read_text()
+    (line,) = re.findall(r"^dpacc (plan --recommend .*) --plot", page, re.MULTILINE)
+    _, _, *rows = dpacc(*shlex.split(line)).out.split("Recommendation")[0].splitlines()
+    shown = [
+        [word for at, word in enumerate(row.split()) if at != 2]  # σ/B has no room there
+        for row in rows
+    ]
+    _, table = page.split("| batch | steps | independent | banded | bands | twice | |\n")
+    lines = table.split("\n\n")[0].splitlines()[1:]
+    assert [line.replace("|", " ").split() for line in lines] == shown
 
 
 def test_a_budget_without_a_knee_says_so(dpacc: Run) -> None:
