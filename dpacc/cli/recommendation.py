@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from dpacc_accounting import BatchChoice, BatchRecommendation, event_to_json, recommend_batch_size
 from dpacc_accounting.calibration.banded_noise import USUAL_MOMENTUM
 from dpacc_accounting.calibration.compute_budget import (
@@ -26,6 +27,7 @@ from dpacc.cli import options, terminal
 from dpacc.cli.guarantee_table import guarantee_rows
 from dpacc.recipe.config import TrainingConfig
 
+_MACHINE = ("gpus", "memory_per_gpu", "tokens_per_example", "tflops", "network")
 _UNKNOWN = (
     "the learning rate (which every row wants anew: correlated noise makes single steps noisier), "
     "the clipping norm, the model's size, the task, and whether noise is what limits it"
@@ -58,8 +60,8 @@ def budget_of(
     config: TrainingConfig | None,
     dataset_size: int | None,
     evaluations: int | None,
-    epsilon: float | None,
-    delta: float | None,
+    epsilon: str | None,
+    delta: str | None,
 ) -> Budget:
     """The budget that options give, and where they do not a configuration.
 
@@ -71,9 +73,9 @@ def budget_of(
         delta: likewise; left out, N^-1.1.
 
     Raises:
-        click.UsageError: something is missing.
+        click.UsageError: something is missing, or no number.
     """
-    needed: dict[str, float | None] = {"--dataset-size": dataset_size}
+    needed: dict[str, object] = {"--dataset-size": dataset_size}
     if config is None:
         needed |= {"--epsilon": epsilon, "--gradient-evaluations": evaluations}
     for name, value in needed.items():
@@ -83,9 +85,13 @@ def budget_of(
     if config is None:
         assert epsilon is not None
         assert evaluations is not None
-        chosen = small_delta(dataset_size=dataset_size) if delta is None else delta
         return Budget(
-            dataset_size=dataset_size, evaluations=evaluations, epsilon=epsilon, delta=chosen
+            dataset_size=dataset_size,
+            evaluations=evaluations,
+            epsilon=_number("--epsilon", epsilon),
+            delta=small_delta(dataset_size=dataset_size)
+            if delta is None
+            else _number("--delta", delta),
         )
     batch = config.expected_batch_size
     steps = whole_steps(dataset_size, batch, config.epochs, config.steps)
@@ -98,6 +104,20 @@ def budget_of(
         unit=config.unit_field or "example",
         averaged=USUAL_AVERAGE if share is None else share,
     )
+
+
+def require_no_machine(context: click.Context) -> None:
+    """Refuse what describes a machine, for a recommendation asks for none.
+
+    Raises:
+        click.UsageError: such an option was given.
+    """
+    for name in _MACHINE:
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} describes a machine, and --recommend asks for none: "
+                "drop it, or plan the recommended run afterwards."
+            )
 
 
 def show_recommendation(*, budget: Budget, plot: Path | None, as_json: bool) -> None:
@@ -262,3 +282,10 @@ def _rule() -> str:
         f"the most steps, at least {SHORTEST}, for which twice the compute lowers the effective "
         f"noise by less than {LEAST_GAIN:.0%}"
     )
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.UsageError(f"{name}={text!r} is no number.") from None
