@@ -266,7 +266,8 @@ def _facts(found: BatchRecommendation, budget: Budget) -> list[tuple[str, str]]:
         (
             "effective noise",
             "σ·e/(B·√T), e the share that correlation leaves of independent noise in the "
-            "parameters: noise in the mean of all steps' averaged gradients",
+            "parameters: noise in the mean of all steps' averaged gradients. The column σ/B, of "
+            "one averaged gradient, is of independent noise",
         ),
         (
             "assumed",
