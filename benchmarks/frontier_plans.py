@@ -21,6 +21,7 @@ _OPAKE = Run(tool="Opake", epsilon=None, batch=128, steps=0, learning_rate=0.0)
 MODELLING = {
     "dpacc, lora": _MODEL,
     "dpacc, whitened": replace(_MODEL, method="whitened"),
+    "dpacc, lora, banded": replace(_MODEL, plan={"correlation": "banded"}),
     "Opacus": _OPACUS,
     "Opacus, large batches": replace(_OPACUS, batch=128),
     "Opake": _OPAKE,

@@ -18,6 +18,8 @@ from torch import nn
 from dpacc.recipe.optimizers import warm_up_then_decay
 
 PHYSICAL_BATCH = 64
+_FIRST_MOMENT = 0.9
+"""AdamW's β₁, which is its momentum."""
 
 Tool = Literal["dpacc", "Opacus", "Opake", "dp-lora"]
 
@@ -138,11 +140,25 @@ def _plan(run: Run, rows: list[Row]) -> Any:
     }
     if run.epsilon is None:
         return PrivacyPlan(noise_multiplier=0.0, allow_no_privacy=True, **shared)
-    plan = PrivacyPlan.calibrate(target_epsilon=run.epsilon, **shared, **run.plan)
+    plan = PrivacyPlan.calibrate(target_epsilon=run.epsilon, **shared, **_more_of_the_plan(run))
     if run.noise_share == 1:
         return plan
     noise = run.noise_share * plan.noise_multiplier
     return replace(plan, noise_multiplier=noise, target_epsilon=None)
+
+
+def _more_of_the_plan(run: Run) -> dict[str, Any]:
+    """What `plan` says; correlated noise is made for what this run makes of it."""
+    if run.plan.get("correlation", "none") == "none":
+        return dict(run.plan)
+    from dpacc_accounting.factorization.workload import Workload
+
+    workload = Workload(
+        learning_rates=tuple(_share(step, run=run) for step in range(run.steps)),
+        momentum=run.momentum or _FIRST_MOMENT,
+        averaged=run.average,
+    )
+    return {**run.plan, "workload": workload}
 
 
 def _opacus(run: Run, model: nn.Module, texts: CachedTexts, rows: list[Row]) -> float:

@@ -148,6 +148,17 @@ def test_more_of_the_plan_is_handed_on(frontier: ModuleType, tmp_path: Path) -> 
         run(frontier, tmp_path / "out", "try", "--change", '{"plan": {"no_such_setting": 1}}')
 
 
+def test_correlated_noise_is_made_for_the_run(frontier: ModuleType, tmp_path: Path) -> None:
+    """A row of banded noise is planned for the run's own rates and average, and kept as such."""
+    banded = '{"batch": 10, "plan": {"correlation": "banded", "bands": 2}}'
+    run(frontier, tmp_path / "out", "try", "--change", banded)
+    run(frontier, tmp_path / "out", "try", "--change", '{"batch": 10}')
+    first, second = kept(tmp_path / "out")
+    assert first["run"]["plan"] == {"correlation": "banded", "bands": 2}
+    assert first["noise_multiplier"] != second["noise_multiplier"]
+    assert first["validation"]["loss"] != second["validation"]["loss"]
+
+
 def test_a_stopped_computation_of_states_goes_on(
     frontier: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
