@@ -1,0 +1,38 @@
+"""The frontier's page says what its kept results say, and names commands that there are."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs/frontier.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "benchmarks/results/frontier.jsonl"
+
+
+def test_every_command_on_the_page_exists() -> None:
+    """Each names a script, and a subcommand that the script defines."""
+    commands = re.findall(r"python (\S+\.py)(?: --task \w+)?(?: ([a-z]+))?", PAGE)
+    assert ("benchmarks/frontier.py", "limits") in commands
+    for script, subcommand in commands:
+        source = (ROOT / script).read_text(encoding="utf-8")
+        assert not subcommand or f'.command("{subcommand}")' in source
+
+
+def test_every_row_on_the_page_is_a_kept_result() -> None:
+    """Rate, noise, perplexity and loss of each row are those of one run, and no run is left out."""
+    kept = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    found = {
+        (
+            f"{each['run']['learning_rate']:g}",
+            f"{each['noise_multiplier']:.3f}",
+            f"{each['validation']['perplexity']:.2f}",
+            f"{each['validation']['loss']:.3f}",
+        )
+        for each in kept
+        if each["task"] == "chats-2048"
+    }
+    shown = re.findall(r"^\| [∞\d.]+ \| .*? \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", PAGE, re.M)
+    assert set(shown) == found
+    assert len(found) >= 9
