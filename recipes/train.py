@@ -80,7 +80,7 @@ def train(config: TrainingConfig) -> None:
     data = read_training_data(config=config)
     # Everything the guarantee depends on, with just enough noise to keep it.
     plan = plan_for(config=config, dataset_size=data.number_of_units)
-    learner = build_model(config, accelerator, data, steps=plan.steps)
+    learner = build_model(config, accelerator, data, plan)
     run = open_run(config, accelerator, data, plan, learner)
     course = learn(run)
     save(run, course)
@@ -105,11 +105,11 @@ def settled(config: TrainingConfig, accelerator: Accelerator) -> TrainingConfig:
 
 
 def build_model(
-    config: TrainingConfig, accelerator: Accelerator, data: TrainingData, *, steps: int
+    config: TrainingConfig, accelerator: Accelerator, data: TrainingData, plan: PrivacyPlan
 ) -> Learner:
     """A frozen base, trainable adapters, one loss per example, and an optimizer."""
     from dpacc.layers.whitening import whiten
-    from dpacc.recipe.assembly import adapters_for, base_for, scheduler_for
+    from dpacc.recipe.assembly import adapters_for, base_for, learning_rate_for, scheduler_for
     from dpacc.recipe.objective import losses_for
     from dpacc.recipe.optimizers import optimizer_for
     from dpacc.step.averaging import average_of
@@ -124,6 +124,8 @@ def build_model(
             collate=data.collate,
             source="the held-out data",
         )
+    steps = plan.steps
+    config = replace(config, learning_rate=learning_rate_for(config=config, plan=plan))
     optimizer = optimizer_for([p for p in model.parameters() if p.requires_grad], config=config)
     share = config.average_iterates or 0.0
     return Learner(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.models import Base, add_lora, load_base
 from dpacc.recipe.optimizers import MOMENTUM, schedule_for
 from dpacc.step.averaging import USUAL_SHARE, require_share
+from dpacc.step.update_rule import step_noise
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -74,6 +76,26 @@ def workload_of(*, config: TrainingConfig, dataset_size: int) -> Workload | None
         momentum=MOMENTUM,
         averaged=share,
     )
+
+
+def learning_rate_for(*, config: TrainingConfig, plan: PrivacyPlan) -> float:
+    """The rate at which correlated noise leaves as long steps as the configuration's would be.
+
+    AdamW divides by the size of one step's gradient, which is mostly noise, and correlated noise is
+    larger in one step, if smaller in many: its rate is raised by as much. SGD's stays.
+
+    Args:
+        config: names the optimizer, and its rate under independent noise.
+        plan: the run's.
+
+    Raises:
+        ConfigurationError: no noise keeps the budget.
+    """
+    if plan.bands == 1 or config.optimizer != "adamw":
+        return config.learning_rate
+    independent = replace(config, correlation="none", bands=None)
+    alone = plan_for(config=independent, dataset_size=plan.dataset_size)
+    return config.learning_rate * step_noise(plan=plan) / step_noise(plan=alone)
 
 
 def base_for(*, config: TrainingConfig, device: torch.device) -> Base:

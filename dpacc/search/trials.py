@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,13 @@ from dpacc.layers.frozen_activations import FrozenActivations
 from dpacc.layers.whitening import whiten
 from dpacc.plan import PrivacyPlan
 from dpacc.ranks.collectives import join_ranks
-from dpacc.recipe.assembly import adapters_for, base_for, plan_for, scheduler_for
+from dpacc.recipe.assembly import (
+    adapters_for,
+    base_for,
+    learning_rate_for,
+    plan_for,
+    scheduler_for,
+)
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.objective import losses_for, probe_examples_for
 from dpacc.recipe.optimizers import optimizer_for
@@ -93,7 +100,8 @@ class Bench:
         """
         model = self.adapted(config=config)
         learned = [p for p in model.parameters() if p.requires_grad]
-        optimizer = optimizer_for(learned, config=config)
+        rate = learning_rate_for(config=config, plan=plan)
+        optimizer = optimizer_for(learned, config=replace(config, learning_rate=rate))
         share = share_for(config.average_iterates, accelerator=self._accelerator)
         average = average_of(
             optimizer, steps=plan.steps, share=share, accelerator=self._accelerator

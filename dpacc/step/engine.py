@@ -54,7 +54,7 @@ from dpacc.step.strategies import (
     strategy_for,
 )
 from dpacc.step.unit_members import members_of
-from dpacc.step.update_rule import Schedule, update_rule
+from dpacc.step.update_rule import Schedule, begin_at_known_noise, update_rule
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 AnyOptimizer = TypeVar("AnyOptimizer", bound=torch.optim.Optimizer)
@@ -144,6 +144,7 @@ class PrivacyEngine:
         self._parameters = list(adapters.values())
         rule = update_rule(optimizer=optimizer, scheduler=scheduler, adapters=adapters)
         rule["seed of the dynamic rank"] = self.dynamic_rank
+        begin_at_known_noise(optimizer, plan=self.plan, cut=self._backend.cuts_optimizer)
         collectives.require_agreement(
             {
                 "the version of dpacc": dpacc.__version__,

@@ -1,19 +1,25 @@
-"""How a run's updates are made: facts of its optimizer and scheduler, which a resume compares."""
+"""How a run's updates are made: facts that a resume compares, and an Adam under known noise."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.scheduler import AcceleratedScheduler
+from dpacc_accounting.factorization.banded import inverse_series
 from torch import Tensor, nn
 
 from dpacc.errors import ConfigurationError
+from dpacc.plan import PrivacyPlan
 
+# So many steps ago such an Adam's averages began: what they are scaled by is 1.
+_LONG_AGO = 1e6
 _HOW_IT_COMPUTES = {"foreach", "fused", "capturable", "differentiable"}
 """Options of an optimizer that change no update but by rounding."""
 
@@ -110,6 +116,71 @@ class SchedulePace:
                     "after each update, before engine.checkpoint(), so that a resume can replay it"
                 )
         self._seen = (step, position)
+
+
+# --- an Adam that knows how large one step's noise is -------------------------------------
+
+
+def step_noise(*, plan: PrivacyPlan) -> float:
+    """The standard deviation of one step's noise in the private gradient, σC‖d‖/B.
+
+    d is a row of C⁻¹, whose mean square over the run's steps is taken; 1 for independent noise.
+
+    >>> plan = PrivacyPlan(dataset_size=100, expected_batch_size=10, steps=5, noise_multiplier=2.0,
+    ...                    max_grad_norm=1.0, target_delta=1e-3)
+    >>> step_noise(plan=plan)
+    0.2
+    """
+    column = np.zeros(plan.steps)
+    column[: plan.bands] = plan.noise_coefficients
+    rows = np.square(inverse_series(column)).cumsum()
+    noise = plan.gradient_noise_multiplier * plan.max_grad_norm / plan.expected_batch_size
+    return noise * math.sqrt(float(rows.mean()))
+
+
+@torch.no_grad()
+def begin_at_known_noise(
+    optimizer: torch.optim.Optimizer, *, plan: PrivacyPlan, cut: bool = False
+) -> None:
+    """Let an Adam that took no step yet begin at one step's noise, where that is correlated.
+
+    What one step's noise added, later steps take back only where every step moves the parameters
+    by the same multiple of its gradient. Adam's first steps do not: its averages begin at zero and
+    are scaled up, so that its first step moves each coordinate by the whole learning rate, whatever
+    its gradient. The variance of the noise is public, so the second moment may as well begin there,
+    and the averages be taken as they are.
+
+    Args:
+        optimizer: of any kind; others than torch's Adam and AdamW are left as they are.
+        plan: says how large the noise is.
+        cut: whether the launch cuts the optimizer's state over the ranks.
+
+    Raises:
+        ConfigurationError: it would have to, and its state is cut.
+    """
+    if isinstance(optimizer, AcceleratedOptimizer):
+        optimizer = optimizer.optimizer
+    if plan.bands == 1 or not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+        return
+    if cut:
+        raise ConfigurationError(
+            f"{type(optimizer).__name__} with correlated noise must begin at that noise's size, "
+            "and DeepSpeed cuts its state: set optimizer=sgd, leave correlation out, or launch "
+            "with launch_configs/ddp.yaml or fsdp2.yaml"
+        )
+    variance = step_noise(plan=plan) ** 2
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            if "step" in state:
+                continue
+            on_device = group.get("fused") or group.get("capturable")
+            device = parameter.device if on_device else "cpu"
+            state["step"] = torch.tensor(_LONG_AGO, device=device)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.full_like(parameter, variance)
+            if group["amsgrad"]:
+                state["max_exp_avg_sq"] = torch.full_like(parameter, variance)
 
 
 def _inner(scheduler: Schedule) -> object:
