@@ -276,6 +276,9 @@ def begin_progress(run: Run) -> terminal.TrainingProgress:
         f"parameters ({run.engine.per_example_gradients} per-example gradients), noise multiplier "
         f"{run.plan.noise_in_words}, run folder {run.folder}"
     )
+    peak = run.learner.schedule.base_lrs[0]
+    if peak != run.config.learning_rate:
+        progress.note(f"learning rate {peak:.3g}, raised as correlated noise is larger in one step")
     for fact in run.engine.guarantee().qualified_by:
         progress.note(f"ε is qualified: {fact}")
     return progress

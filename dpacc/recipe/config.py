@@ -229,7 +229,8 @@ class TrainingConfig:
         default="adamw",
     )
     learning_rate: float = setting(
-        "Peak learning rate; private training likes larger ones than one is used to.",
+        "Peak learning rate; private training likes larger ones than one is used to. AdamW's is "
+        "raised by as much as correlation makes one step's noise larger.",
         default=5e-3,
         above=0,
     )

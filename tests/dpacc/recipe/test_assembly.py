@@ -1,0 +1,62 @@
+"""The parts of a run that follow from its configuration and its plan together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from dpacc_accounting.factorization.banded import optimal_coefficients
+
+from dpacc.errors import ConfigurationError
+from dpacc.recipe.assembly import learning_rate_for, plan_for, workload_of
+from dpacc.recipe.config import TrainingConfig
+from dpacc.step.update_rule import step_noise
+
+CONFIG = TrainingConfig(
+    model="m",
+    train_data="t",
+    epsilon=8.0,
+    delta=1e-4,
+    expected_batch_size=100,
+    steps=40,
+    warmup_steps=4,
+    learning_rate=0.01,
+    correlation="banded",
+    bands=4,
+)
+
+
+def test_noise_is_correlated_for_the_runs_own_course() -> None:
+    """Warm-up, momentum and the mean of the last half decide the coefficients."""
+    workload = workload_of(config=CONFIG, dataset_size=1000)
+    assert workload is not None
+    assert workload.learning_rates[:5] == (0.2, 0.4, 0.6, 0.8, 1.0)
+    assert (workload.steps, workload.momentum, workload.averaged) == (40, 0.9, 0.5)
+    plan = plan_for(config=CONFIG, dataset_size=1000)
+    assert plan.noise_coefficients == optimal_coefficients(workload=workload, bands=4)
+    last = replace(CONFIG, average_iterates=0.0)
+    other = plan_for(config=last, dataset_size=1000)
+    assert other.noise_coefficients != plan.noise_coefficients
+    assert (
+        workload_of(config=replace(CONFIG, correlation="none", bands=None), dataset_size=9) is None
+    )
+
+
+def test_adamw_steps_as_far_as_under_independent_noise() -> None:
+    """Its rate grows as one step's noise does, so that rate over noise stays."""
+    plan = plan_for(config=CONFIG, dataset_size=1000)
+    independent = replace(CONFIG, correlation="none", bands=None)
+    alone = plan_for(config=independent, dataset_size=1000)
+    raised = learning_rate_for(config=CONFIG, plan=plan)
+    assert raised / step_noise(plan=plan) == pytest.approx(0.01 / step_noise(plan=alone))
+    assert raised > 0.03
+    assert learning_rate_for(config=independent, plan=alone) == 0.01
+    assert learning_rate_for(config=replace(CONFIG, optimizer="sgd"), plan=plan) == 0.01
+
+
+def test_bands_without_correlation_are_refused() -> None:
+    """And correlation on a grid: each with the remedy."""
+    with pytest.raises(ConfigurationError, match="set --correlation banded"):
+        replace(CONFIG, correlation="none")
+    with pytest.raises(ConfigurationError, match="set --noise gaussian"):
+        replace(CONFIG, noise="discrete_gaussian")
