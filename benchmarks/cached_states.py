@@ -107,7 +107,7 @@ def states_beneath(
     from transformers import AutoConfig
 
     starts = np.cumsum([0, *(len(ids) for ids in token_ids)])
-    hidden = AutoConfig.from_pretrained(str(model)).hidden_size
+    hidden = AutoConfig.from_pretrained(str(model), trust_remote_code=False).hidden_size
     told = hashlib.sha256(repr(list(map(list, token_ids))).encode()).hexdigest()[:12]
     path = folder / f"{name}-beneath-{layers}-{told}.{np.dtype(dtype).name}"
     shape = (int(starts[-1]), hidden)

@@ -143,7 +143,8 @@ class PrivacyEngine:
         adapters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._parameters = list(adapters.values())
         rule = update_rule(optimizer=optimizer, scheduler=scheduler, adapters=adapters)
-        rule["seed of the dynamic rank"] = self.dynamic_rank
+        if self.dynamic_rank is not None:
+            rule["seed of the dynamic rank"] = self.dynamic_rank
         begin_at_known_noise(optimizer, plan=self.plan, cut=self._backend.cuts_optimizer)
         collectives.require_agreement(
             {

@@ -28,7 +28,6 @@ CORRELATION_BUGS = [
             f"{_SAMPLING}::test_examples_join_in_their_groups_turn_alone",
             f"{_AUDIT}::test_an_honest_engine_keeps_its_claim_narrowly",
         ),
-        quick=True,
     ),
     Bug(
         "groups drawn again",

@@ -50,7 +50,7 @@ def test_the_noise_is_the_inverse_of_what_was_charged(tmp_path: Path) -> None:
 def test_neighbours_whole_sequences_differ_by_what_was_charged(
     ledgers: Iterator[Path], clipping: str
 ) -> None:
-    """‖C·(G − G′)‖ is at most C·√turns in every step's norm, for each example left out."""
+    """‖C·(G − G′)‖ is at most C·√turns in every step's norm, for every second one left out."""
     column = (0.8, 0.6)
     changes = {"noise_coefficients": column, "expected_batch_size": 5, "clipping": clipping}
     plan = banded(noise_multiplier=0.0, allow_no_privacy=True, **changes)
@@ -64,7 +64,7 @@ def test_neighbours_whole_sequences_differ_by_what_was_charged(
     turns = plan.participation.event(steps=plan.steps)
     assert isinstance(turns, CyclicPoissonSampled)
     moved_at_all = 0
-    for left_out in range(SIZE):
+    for left_out in range(0, SIZE, 2):
 
         def without(
             model: torch.nn.Module, batch: dict[str, torch.Tensor], gone: int = left_out
@@ -82,7 +82,7 @@ def test_neighbours_whole_sequences_differ_by_what_was_charged(
         norm = float((image**2).sum() ** 0.5)
         assert norm <= most * (1 + 1e-4)
         moved_at_all += norm > 0.4 * plan.max_grad_norm
-    assert moved_at_all >= SIZE // 2
+    assert moved_at_all >= SIZE // 4
 
 
 def test_the_books_hold_cycles_and_are_right_after_every_step(tmp_path: Path) -> None:
