@@ -38,9 +38,9 @@ JUDGING = {
     "Opake": _OPAKE,
     "Opake, 8 bands": replace(_OPAKE, plan={"bands": 8}),
 }
-"""Rows of the table of accuracy."""
+"""Rows of the tables of accuracy."""
 
-ROWS = {"chats": MODELLING, "reviews": MODELLING, "sentiment": JUDGING}
+ROWS = {"chats": MODELLING, "reviews": MODELLING, "sentiment": JUDGING, "sentences": JUDGING}
 RATES = (1e-3, 3e-3, 1e-2)
 """The same for all; whoever is best at an end of them is tried beyond it, too (`widened`)."""
 

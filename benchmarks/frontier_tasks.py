@@ -1,4 +1,4 @@
-"""The frontier's tasks: short passages of chats and of reviews to model, whole reviews to judge.
+"""The frontier's tasks: passages of chats and reviews to model, sentences and reviews to judge.
 
 Language modelling is over the tokenizer's first words only, which its training made the most
 frequent: the head is dearer than six layers otherwise. What is not among them is read, not learned.
@@ -29,13 +29,14 @@ TOKENS = 17
 """Of a passage; the first is read only, and the last is predicted only."""
 
 FEWEST_TOKENS = 9
-REVIEW_TOKENS = 128
+REVIEW_TOKENS = 64
 """Of a whole review's end; with the question around it, what one forward reads."""
 
 BLOCKS = 50
 """Into so many blocks the measured texts are cut, for the error of a difference."""
 
 _IGNORED = -100
+_JUDGED = {"sentiment": "imdb_reviews", "sentences": "rotten_tomatoes"}
 _MODELLED = {"chats": ("chats", "Hello"), "reviews": ("rotten_tomatoes", "Review:")}
 
 
@@ -133,7 +134,7 @@ def in_blocks(sums: np.ndarray, counts: np.ndarray) -> list[tuple[float, int]]:
 def load_task(
     name: str, *, layers: int, texts: int, held_out: int, validation: int, folder: Path
 ) -> Task:
-    """One of `chats`, `reviews` and `sentiment`.
+    """One of `chats`, `reviews`, `sentiment` and `sentences`.
 
     Args:
         name: which.
@@ -144,7 +145,7 @@ def load_task(
         folder: where states are kept.
     """
     sizes = {"train": texts, "validation": validation, "held_out": held_out}
-    load = _judged if name == "sentiment" else _modelled
+    load = _judged if name in _JUDGED else _modelled
     return load(name, layers, sizes, folder)
 
 
@@ -172,7 +173,7 @@ def _modelled(name: str, layers: int, sizes: Mapping[str, int], folder: Path) ->
 def _judged(name: str, layers: int, sizes: Mapping[str, int], folder: Path) -> Task:
     tokenizer = load_tokenizer(upper_layers.MODEL)
     before, after = tokenizer(["Review: ", "\nSentiment:"])["input_ids"]
-    records = {part: _records("imdb_reviews", part, most)[:most] for part, most in sizes.items()}
+    records = {part: _records(_JUDGED[name], part, most)[:most] for part, most in sizes.items()}
     prompts = {
         part: [
             before + ids[-REVIEW_TOKENS:] + after

@@ -41,7 +41,7 @@ CHATS_REQUIREMENT = (
 IMDB, TOMATOES, CHATS = "imdb_reviews", "rotten_tomatoes", "chats"
 SIZES = {
     IMDB: {"held_out": 10_000, "validation": 2_000},
-    TOMATOES: {"held_out": 1_500, "validation": 500},
+    TOMATOES: {"held_out": 3_000, "validation": 500},
     CHATS: {"held_out": 1_000, "validation": 500},
 }
 """How many texts are not learned from; the rest is."""
