@@ -32,7 +32,7 @@ from utility_contenders import Run, train
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "runs/frontier"
 RESULTS = ROOT / "benchmarks/results/frontier.jsonl"
-SIZES = {"chats": (2_048, 6), "reviews": (2_048, 6), "sentiment": (6_144, 1), "sentences": (4_608, 1)}
+SIZES = {"chats": (2_048, 6), "reviews": (2_048, 6), "sentiment": (4_096, 1), "sentences": (4_608, 1)}
 """Of each task: how many texts are learned, and how many layers adapted."""
 
 VALIDATION, HELD_OUT = "validation", "held_out"
@@ -120,7 +120,7 @@ class Bench:
 @click.option("--task", type=click.Choice(list(SIZES)), default="chats", show_default=True)
 @click.option("--texts", type=int, help="How many are learned.  [default: the task's]")
 @click.option("--layers", type=int, help="How many top layers adapt.  [default: the task's]")
-@click.option("--held-out", default=5_000, show_default=True, help="Texts at most.")
+@click.option("--held-out", default=4_000, show_default=True, help="Texts at most.")
 @click.option("--validation", default=500, show_default=True, help="Texts at most.")
 @click.pass_context
 def main(context: click.Context, folder: str, results: str, **asked: Any) -> None:
