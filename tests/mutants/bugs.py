@@ -12,6 +12,7 @@ from tests.mutants.federated_bugs import FEDERATED_BUGS
 from tests.mutants.federation_hole_bugs import FEDERATION_HOLE_BUGS
 from tests.mutants.known_bugs import KNOWN_BUGS
 from tests.mutants.loop_bugs import LOOP_BUGS
+from tests.mutants.mechanism_bugs import MECHANISM_BUGS
 from tests.mutants.own_bugs import OWN_BUGS
 from tests.mutants.probe_bugs import PROBE_BUGS
 from tests.mutants.randomness_bugs import RANDOMNESS_BUGS
@@ -31,6 +32,7 @@ BUGS = (
     *PROBE_BUGS,
     *SURFACE_BUGS,
     *EVENT_BUGS,
+    *MECHANISM_BUGS,
     *UNIT_BUGS,
     *DATA_BUGS,
     *RANDOMNESS_BUGS,
