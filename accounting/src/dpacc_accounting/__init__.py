@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         calibrate_epsilon,
         calibrate_steps,
     )
+    from dpacc_accounting.calibration.allocated_noise import calibrate_allocated_noise
     from dpacc_accounting.calibration.attack_targets import (
         calibrate_noise_to_advantage,
         calibrate_noise_to_detection,
@@ -140,6 +141,7 @@ _ROOMS = {
     "attack_advantage": "attacks.best_attack",
     "attack_risk": "attacks.best_attack",
     "bayes_error": "attacks.best_attack",
+    "calibrate_allocated_noise": "calibration.allocated_noise",
     "calibrate_banded_noise": "calibration.banded_noise",
     "calibrate_batch_size": "calibration.affordable",
     "calibrate_delta": "calibration.affordable",
@@ -223,6 +225,7 @@ __all__ = [
     "attack_advantage",
     "attack_risk",
     "bayes_error",
+    "calibrate_allocated_noise",
     "calibrate_banded_noise",
     "calibrate_batch_size",
     "calibrate_delta",

@@ -7,6 +7,12 @@ step t reaches the rows t … t + b − 1 of C·G alone, and the rows of its nex
 so turn after turn is one Poisson-sampled Gaussian whose sensitivity is a column's norm, at most 1
 (Choquette-Choo et al. 2023, arXiv 2306.08153, theorem 4). Groups hold different units, so that the
 price is that of the group with the most turns, whoever knows the groups.
+
+A run of random allocation has epochs of E = ⌈N/B⌉ steps. Each unit is in exactly one of them, drawn
+uniformly in secret and anew for each epoch (Chua et al. 2024, arXiv 2412.16802; Feldman & Shenfeld
+2025, arXiv 2502.08202). Of an epoch that the run's end cuts off after r steps, a unit is in one of
+these with chance r/E, and in each of them alike: what is released is a random allocation to r steps
+of a Poisson sample.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ from dpacc_accounting.events.event import (
     Event,
     Gaussian,
     PoissonSampled,
+    RandomlyAllocated,
     Repeated,
 )
 
@@ -105,3 +112,98 @@ class Participation:
             steps=steps,
             event=Gaussian(noise_multiplier=self.noise_multiplier),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochAllocation:
+    """Each unit in exactly one step of each epoch, in a run whose steps add Gaussian noise.
+
+    Args:
+        dataset_size: N, in privacy units.
+        expected_batch_size: B; an epoch has ⌈N/B⌉ steps, so that one holds at most B on average.
+        noise_multiplier: σ.
+        planned_steps: T, after which the last epoch is cut off, if it is not over.
+
+    >>> run = EpochAllocation(
+    ...     dataset_size=1000, expected_batch_size=300, noise_multiplier=1.0, planned_steps=10)
+    >>> run.cycle, run.probability, len(run.event(steps=10).events)
+    (4, 0.25, 2)
+    """
+
+    dataset_size: int
+    expected_batch_size: int
+    noise_multiplier: float
+    planned_steps: int
+
+    @property
+    def cycle(self) -> int:
+        """E, the steps of an epoch, after which a new secret may begin.
+
+        >>> EpochAllocation(dataset_size=8192, expected_batch_size=512, noise_multiplier=1.0,
+        ...                 planned_steps=32).cycle
+        16
+        """
+        return steps_an_epoch(
+            dataset_size=self.dataset_size, expected_batch_size=self.expected_batch_size
+        )
+
+    @property
+    def probability(self) -> float:
+        """The chance 1/E with which a unit is in a given step."""
+        return 1 / self.cycle
+
+    def event(self, *, steps: int) -> Event:
+        """What is paid for when `steps` steps were begun: every epoch that one of them is in."""
+        begun = -(-steps // self.cycle)
+        whole = min(begun, self.planned_steps // self.cycle)
+        epochs = _repeated(self._epoch(self.cycle), times=whole)
+        if begun == whole:
+            return epochs
+        cut = self._epoch(self.planned_steps - whole * self.cycle)
+        return Composed(events=(epochs, cut)) if whole else cut
+
+    def charge(self, *, step: int, steps: int) -> Event:
+        """What is owed when step `step` of `steps` begins: an epoch's first step pays for all.
+
+        >>> run = EpochAllocation(
+        ...     dataset_size=40, expected_batch_size=10, noise_multiplier=1.0, planned_steps=10)
+        >>> run.charge(step=4, steps=10).steps, run.charge(step=5, steps=10) == NOTHING
+        (4, True)
+        >>> run.charge(step=8, steps=10).probability
+        0.5
+        """
+        if step % self.cycle:
+            return NOTHING
+        return self._epoch(min(self.cycle, steps - step))
+
+    def next_start(self, *, steps_charged: int) -> int:
+        """The first step at which a new secret may begin: that of the next epoch.
+
+        >>> EpochAllocation(dataset_size=40, expected_batch_size=10, noise_multiplier=1.0,
+        ...                 planned_steps=10).next_start(steps_charged=5)
+        8
+        """
+        return -(-steps_charged // self.cycle) * self.cycle
+
+    def _epoch(self, steps: int) -> Event:
+        """The first `steps` steps of an epoch."""
+        noise = Gaussian(noise_multiplier=self.noise_multiplier)
+        taken = RandomlyAllocated(steps=steps, event=noise)
+        if steps == self.cycle:
+            return taken
+        return PoissonSampled(probability=steps / self.cycle, event=taken)
+
+
+def steps_an_epoch(*, dataset_size: int, expected_batch_size: int) -> int:
+    """E = ⌈N/B⌉, the least number of steps that hold at most B units on average.
+
+    >>> steps_an_epoch(dataset_size=1000, expected_batch_size=300)
+    4
+    """
+    return -(-dataset_size // expected_batch_size)
+
+
+def _repeated(event: Event, *, times: int) -> Event:
+    if times == 0:
+        return NOTHING
+    return event if times == 1 else Repeated(event=event, times=times)

@@ -145,6 +145,24 @@ def event_epsilon_bounds(*, event: Event, adjacency: Adjacency, delta: float) ->
     return Bounds(min(worst.low, cap), min(worst.high, cap))
 
 
+def event_leading_epsilon(*, event: Event, adjacency: Adjacency, delta: float) -> float:
+    """The upper one of `event_epsilon_bounds`, for the pair that is nearly always the worst.
+
+    A search evaluates this, and both bounds for all pairs only where it ends.
+
+    >>> from dpacc_accounting.events.event import Gaussian, RandomlyAllocated
+    >>> epoch = RandomlyAllocated(steps=4, event=Gaussian(noise_multiplier=2.0))
+    >>> asked = {"event": epoch, "adjacency": Adjacency.ADD_OR_REMOVE, "delta": 1e-5}
+    >>> bounds = event_epsilon_bounds(**asked)
+    >>> bounds.low <= event_leading_epsilon(**asked) <= bounds.high
+    True
+    """
+    if not resolved(event=event) or delta < SMALLEST_DELTA:
+        return event_epsilon_bounds(event=event, adjacency=adjacency, delta=delta).high
+    leader, *_ = _event_losses(event, adjacency)
+    return leader.epsilon_above(delta=delta)[0]
+
+
 def event_delta_bounds(*, event: Event, adjacency: Adjacency, epsilon: float) -> Bounds:
     """Bounds on the δ at `epsilon` of an event that holds more than sampled Gaussians.
 
