@@ -26,6 +26,7 @@ from dpacc_accounting.events.event import (
     PoissonSampled,
     Repeated,
     Selected,
+    SeparatedParticipation,
     TruncatedPoissonSampled,
 )
 
@@ -276,6 +277,8 @@ def _counted(event: Event) -> Counter[Event]:
         case CyclicPoissonSampled(probability=q, groups=groups, steps=steps, event=inner):
             once = _sampled(q, _counted(inner))
             return Counter({kind: n * math.ceil(steps / groups) for kind, n in once.items()})
+        case SeparatedParticipation():
+            return _separated(event)
         case TruncatedPoissonSampled(probability=q, event=Gaussian()):
             return Counter({event: 1} if q > 0 else {})
         case Gaussian() | DiscreteGaussian() | Laplace() | Selected():
@@ -285,6 +288,23 @@ def _counted(event: Event) -> Counter[Event]:
         case Composed(events=parts):
             return sum((_counted(part) for part in parts), Counter())
     raise ValueError(f"dp-accounting is not asked about {_named(event)}")
+
+
+def _separated(event: SeparatedParticipation) -> Counter[Event]:
+    """One Gaussian, whose sensitivity is found column by column of C."""
+    rounds = event.after + event.rounds
+    column = [*event.coefficients, *[0.0] * rounds][:rounds]
+    for weight, decay in zip(event.weights, event.decays, strict=True):
+        for lag in range(1, rounds):
+            column[lag] += weight * decay ** (lag - 1)
+    moved = [0.0] * rounds
+    for start in [*range(0, rounds, event.separation)][: event.participations]:
+        for row in range(start, rounds):
+            moved[row] += column[row - start]
+    length = math.hypot(*moved[event.after :])
+    return Counter(
+        {Gaussian(noise_multiplier=event.noise_multiplier / length): 1} if length else {}
+    )
 
 
 def _sampled(q: float, inner: Counter[Event]) -> Counter[Event]:

@@ -18,6 +18,7 @@ from dpacc_accounting import (
     RandomlyAllocated,
     Repeated,
     Selected,
+    SeparatedParticipation,
     TruncatedPoissonSampled,
     epsilon,
 )
@@ -108,6 +109,19 @@ BOTH = AdaptivelyClipped(noise_multiplier=2.0, count_noise=1.5)
         (Mixture(weights=(0.5, 0.5), events=(NOISY, CUT)), {"dpacc RDP"}, None),
         (
             Composed(events=(Laplace(noise_multiplier=5.0), NOISY)),
+            {"dpacc RDP", "dp-accounting PLD", "dp-accounting RDP"},
+            set(),
+        ),
+        (
+            SeparatedParticipation(
+                noise_multiplier=3.0,
+                separation=4,
+                rounds=30,
+                after=2,
+                coefficients=(0.7,),
+                weights=(0.4, 0.2),
+                decays=(0.9, 0.0),
+            ),
             {"dpacc RDP", "dp-accounting PLD", "dp-accounting RDP"},
             set(),
         ),

@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     )
     from dpacc_accounting.calibration.event_scale import EventCalibration, calibrate_event
     from dpacc_accounting.calibration.noise import calibrate_noise, noise_at_rate
+    from dpacc_accounting.calibration.separated_noise import (
+        SeparatedCalibration,
+        calibrate_separated_noise,
+    )
     from dpacc_accounting.calibration.training_runs import Calibration
     from dpacc_accounting.events.clipped_sums import (
         MixtureOfGaussians,
@@ -63,6 +67,7 @@ if TYPE_CHECKING:
         Repeated,
         SampledWithoutReplacement,
         Selected,
+        SeparatedParticipation,
         Shuffled,
         TruncatedPoissonSampled,
     )
@@ -131,6 +136,8 @@ _ROOMS = {
     "Repeated": "events.event",
     "SampledWithoutReplacement": "events.event",
     "Selected": "events.event",
+    "SeparatedCalibration": "calibration.separated_noise",
+    "SeparatedParticipation": "events.separated_participation",
     "Shuffled": "events.event",
     "Skellam": "events.mechanisms",
     "TradeoffCurve": "attacks.tradeoff",
@@ -151,6 +158,7 @@ _ROOMS = {
     "calibrate_noise": "calibration.noise",
     "calibrate_noise_to_advantage": "calibration.attack_targets",
     "calibrate_noise_to_detection": "calibration.attack_targets",
+    "calibrate_separated_noise": "calibration.separated_noise",
     "calibrate_steps": "calibration.affordable",
     "delta": "pricing.price",
     "epsilon": "pricing.price",
@@ -216,6 +224,8 @@ __all__ = [
     "Repeated",
     "SampledWithoutReplacement",
     "Selected",
+    "SeparatedCalibration",
+    "SeparatedParticipation",
     "Shuffled",
     "Skellam",
     "TradeoffCurve",
@@ -235,6 +245,7 @@ __all__ = [
     "calibrate_noise",
     "calibrate_noise_to_advantage",
     "calibrate_noise_to_detection",
+    "calibrate_separated_noise",
     "calibrate_steps",
     "delta",
     "epsilon",

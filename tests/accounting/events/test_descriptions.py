@@ -22,6 +22,7 @@ from dpacc_accounting import (
     Repeated,
     SampledWithoutReplacement,
     Selected,
+    SeparatedParticipation,
     Shuffled,
     Skellam,
     TruncatedDiscreteGaussian,
@@ -69,6 +70,14 @@ WORDS = [
     (
         CyclicPoissonSampled(probability=0.2, groups=4, steps=10, event=NOISY),
         "each patient of one of 4 groups joins with probability 0.2, group after group",
+    ),
+    (
+        SeparatedParticipation(
+            noise_multiplier=4, separation=2, rounds=3, after=4, coefficients=(0.8, 0.6)
+        ),
+        "in 3 rounds, after 4 before them, of which each patient takes part in any at least 2 "
+        "apart: a clipped sum with Gaussian noise of multiplier 4, correlated between rounds by 2 "
+        "bands: together one Gaussian of multiplier 3.12348",
     ),
     (PermuteAndFlip(epsilon=0.7), "permute-and-flip at 0.7"),
     (

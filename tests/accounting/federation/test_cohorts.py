@@ -11,6 +11,7 @@ from dpacc_accounting import (
     price_federation,
     read_federation,
 )
+from dpacc_accounting.federation.fields import FieldError
 
 FIXED = {
     "level": "client",
@@ -78,3 +79,51 @@ def test_a_cap_on_rounds_is_priced_unsampled() -> None:
     two = Repeated(event=Gaussian(noise_multiplier=1.5), times=2)
     where = Adjacency.REPLACE_ONE
     assert found.released.epsilon == epsilon(event=two, delta=1e-6, adjacency=where).epsilon
+
+
+CORRELATED = {
+    "level": "client",
+    "delta": 1e-6,
+    "sampling": "none",
+    "rounds": 50,
+    "noise_multiplier": 2.0,
+    "correlated": {"min_separation": 10, "coefficients": [0.8, 0.6]},
+}
+
+
+def test_correlated_rounds_are_priced_by_turns() -> None:
+    """Fifty rounds, ten apart: five Gaussians of σ = 2, with a column of norm 1; none: nothing."""
+    once = Gaussian(noise_multiplier=2.0)
+    exact = epsilon(event=Repeated(event=once, times=5), delta=1e-6, unit="client")
+    found = price_federation(federation=read_federation(document=CORRELATED))
+    assert found.prices[0].released.epsilon == pytest.approx(exact.epsilon, rel=1e-12)
+    assert found.prices[0].server.epsilon == float("inf")
+    assert "not again before round t + 10" in " ".join(found.assumptions)
+    parts = [{"rounds": 30}, {"rounds": 20}]
+    split = price_federation(federation=read_federation(document=CORRELATED | {"schedule": parts}))
+    assert split.prices == found.prices
+    limited = price_federation(federation=read_federation(document=CORRELATED | {"most_rounds": 1}))
+    assert limited.prices[0].released.epsilon < found.prices[0].released.epsilon / 2
+    assert "more than 1 rounds" in " ".join(limited.assumptions)
+    none = price_federation(federation=read_federation(document=CORRELATED | {"rounds": 0}))
+    assert none.prices[0].released.epsilon == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"sampling": "poisson", "sampling_rate": 0.1}, "correlated is for"),
+        ({"correlated": {"min_separation": 0, "coefficients": [1.0]}}, "min_separation"),
+        ({"correlated": {"min_separation": 2, "coefficients": [0.1, 0.9]}}, "cannot be priced"),
+        ({"correlated": {"min_separation": 2, "coefficients": "c"}}, "list of numbers"),
+        ({"correlated": {"min_separation": 2}}, "coefficients is missing"),
+        (
+            {"schedule": [{"rounds": 3}, {"rounds": 3, "noise_multiplier": 9.0}]},
+            "one noise_multiplier",
+        ),
+    ],
+)
+def test_what_no_correlated_rounds_are_is_refused(changes: dict[str, object], named: str) -> None:
+    """By the field."""
+    with pytest.raises(FieldError, match=named):
+        read_federation(document=CORRELATED | changes)

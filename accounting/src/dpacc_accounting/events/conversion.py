@@ -20,6 +20,7 @@ from dpacc_accounting.events.event import (
     Repeated,
     SampledWithoutReplacement,
     Selected,
+    SeparatedParticipation,
     TruncatedPoissonSampled,
 )
 from dpacc_accounting.events.mechanisms import Laplace
@@ -29,8 +30,9 @@ def to_dp_event(*, event: Event) -> Any:
     """`event` as a `dp_accounting.DpEvent`, which its accountants price.
 
     Noise multipliers, sampling probabilities and counts carry over unchanged; nothing composed
-    becomes `NoOpDpEvent`, adaptive clipping the Gaussian that it amounts to, and a cyclic
-    sample its first group's turns. Adjacency is an accountant's argument in both libraries.
+    becomes `NoOpDpEvent`, adaptive clipping and separated participation the Gaussian that they
+    amount to, and a cyclic sample its first group's turns. Adjacency is an accountant's argument in
+    both libraries.
 
     Raises:
         ValueError: dp-accounting has no such event: mixtures of events, random allocation,
@@ -76,6 +78,10 @@ def to_dp_event(*, event: Event) -> Any:
         case CyclicPoissonSampled(probability=q, event=inner):
             once = dp_accounting.PoissonSampledDpEvent(q, to_dp_event(event=inner))
             return dp_accounting.SelfComposedDpEvent(once, event.turns)
+        case SeparatedParticipation() if event.sensitivity == 0:
+            return dp_accounting.NoOpDpEvent()
+        case SeparatedParticipation():
+            return dp_accounting.GaussianDpEvent(event.joint_noise_multiplier)
         case Selected(event=inner, mean_runs=mean, shape=shape):
             nested = to_dp_event(event=inner)
             return dp_accounting.dp_event.RepeatAndSelectDpEvent(nested, mean, shape)

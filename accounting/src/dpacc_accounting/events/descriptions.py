@@ -25,6 +25,7 @@ from dpacc_accounting.events.event import (
     Repeated,
     SampledWithoutReplacement,
     Selected,
+    SeparatedParticipation,
     Shuffled,
     Skellam,
     TruncatedPoissonSampled,
@@ -65,6 +66,8 @@ a clipped sum with Gaussian noise of multiplier 1'
             | Shuffled(event=inner)
         ):
             return f"{_frame(event, unit)}: {described(event=inner, unit=unit)}"
+    if isinstance(event, SeparatedParticipation):
+        return _in_separate_rounds(event, unit)
     return _told(event) or _released(event)
 
 
@@ -102,6 +105,19 @@ def _frame(event: Event, unit: str) -> str:
 def _law(shape: float) -> str:
     named = {0.0: "logarithmic", 1.0: "geometric", math.inf: "Poisson"}
     return named.get(shape, f"truncated negative binomial of shape {shape:g}")
+
+
+def _in_separate_rounds(event: SeparatedParticipation, unit: str) -> str:
+    since = f", after {event.after} before them," if event.after else ""
+    buffers = len(event.weights)
+    by = f"{buffers} buffers" if buffers else f"{len(event.coefficients)} bands"
+    at_most = "" if event.participations is None else f" and at most {event.participations} times"
+    return (
+        f"in {event.rounds} rounds{since} of which each {unit} takes part in any at least "
+        f"{event.separation} apart{at_most}: a clipped sum with Gaussian noise of multiplier "
+        f"{event.noise_multiplier:g}, correlated between rounds by {by}: together one Gaussian of "
+        f"multiplier {event.joint_noise_multiplier:.6g}"
+    )
 
 
 def _told(event: Event) -> str:

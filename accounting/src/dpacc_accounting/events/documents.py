@@ -28,6 +28,7 @@ from dpacc_accounting.events.event import (
     Repeated,
     SampledWithoutReplacement,
     Selected,
+    SeparatedParticipation,
     Shuffled,
     Skellam,
     TruncatedPoissonSampled,
@@ -47,6 +48,7 @@ _KINDS: dict[str, type[Event]] = {
     "cyclic-poisson-sampled": CyclicPoissonSampled,
     "randomly-allocated": RandomlyAllocated,
     "selected": Selected,
+    "separated-participation": SeparatedParticipation,
     "shuffled": Shuffled,
     "laplace": Laplace,
     "discrete-gaussian": DiscreteGaussian,
@@ -62,7 +64,7 @@ _KINDS: dict[str, type[Event]] = {
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 # A nested event cannot share the key "event", which names the kind.
 _JSON_KEYS = {"event": "of", "events": "of"}
-_NUMBER_LISTS = ("weights", "sensitivities")
+_NUMBER_LISTS = ("weights", "sensitivities", "coefficients", "decays")
 
 
 def event_to_json(*, event: Event) -> dict[str, Any]:

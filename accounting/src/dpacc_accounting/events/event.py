@@ -36,6 +36,7 @@ from dpacc_accounting.events.mechanisms import (
     Skellam,
 )
 from dpacc_accounting.events.sampled_over_steps import CyclicPoissonSampled, RandomlyAllocated
+from dpacc_accounting.events.separated_participation import SeparatedParticipation
 
 __all__ = [
     "ZCDP",
@@ -57,6 +58,7 @@ __all__ = [
     "Repeated",
     "SampledWithoutReplacement",
     "Selected",
+    "SeparatedParticipation",
     "Shuffled",
     "Skellam",
     "TruncatedPoissonSampled",
@@ -344,6 +346,7 @@ Event: TypeAlias = (
     | TruncatedPoissonSampled
     | CyclicPoissonSampled
     | RandomlyAllocated
+    | SeparatedParticipation
     | Selected
     | Shuffled
     | Mechanism

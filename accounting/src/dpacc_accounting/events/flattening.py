@@ -16,6 +16,7 @@ from dpacc_accounting.events.event import (
     PoissonSampled,
     RandomlyAllocated,
     Repeated,
+    SeparatedParticipation,
     Shuffled,
     TruncatedPoissonSampled,
 )
@@ -149,6 +150,9 @@ def _collect(event: Event, times: int, counts: Counter[Release], others: Counter
         case CyclicPoissonSampled(probability=q, event=inner):
             sampled = PoissonSampled(probability=q, event=inner)
             _collect(sampled, times * event.turns, counts, others)
+        case SeparatedParticipation():
+            if event.sensitivity > 0:
+                counts[Release(1.0, _audible(event.joint_noise_multiplier))] += times
         case TruncatedPoissonSampled(probability=q) if q == 0:
             return
         case TruncatedPoissonSampled(probability=q, event=inner) if not event.may_be_full:

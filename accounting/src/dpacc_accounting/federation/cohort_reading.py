@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast, get_args
 
+from dpacc_accounting.federation.cohorts import correlated_event
 from dpacc_accounting.federation.fields import Fields
 from dpacc_accounting.federation.rounds import (
     ClientFederation,
     Cohorts,
+    CorrelatedRounds,
     Discretization,
     NoiseKind,
     SecureAggregation,
@@ -38,6 +40,7 @@ CLIENT_LEVEL = (
     "secure_aggregation",
     "discretization",
     "most_rounds",
+    "correlated",
 )
 _DISCRETE = ("discrete-gaussian", "skellam")
 
@@ -66,6 +69,7 @@ def read_cohorts(*, document: Mapping[str, Any]) -> ClientFederation:
         secure_aggregation=secure,
         discretization=_discretization(top, noise),
         most_rounds=top.count("most_rounds", None),
+        correlated=_correlated(top, noise, schedule),
         notes=read_notes(top),
         **stated,
     )
@@ -184,6 +188,42 @@ def _discretization(top: Fields, noise: str) -> Discretization | None:
             "rounding_bias", Discretization.rounding_bias, at_least=0, below=1
         ),
     )
+
+
+def _correlated(top: Fields, noise: str, schedule: tuple[Cohorts, ...]) -> CorrelatedRounds | None:
+    if not top.has("correlated"):
+        return None
+    if noise != "central" or any(part.sampling_rate < 1 or part.population for part in schedule):
+        top.refuse(
+            "correlated",
+            "is for `noise: central` and `sampling: none`: whoever is drawn afresh may take part "
+            "again at once, and clients that share the noise draw it anew each round",
+        )
+    if len({part.noise_multiplier for part in schedule}) > 1:
+        top.refuse("correlated", "takes one noise_multiplier for all rounds")
+    known = ("min_separation", "coefficients", "weights", "decays")
+    fields = Fields(top.raw("correlated"), known=known, where=("correlated",))
+    found = CorrelatedRounds(
+        min_separation=fields.count("min_separation"),
+        coefficients=_numbers(fields, "coefficients"),
+        weights=_numbers(fields, "weights", ()),
+        decays=_numbers(fields, "decays", ()),
+    )
+    try:
+        correlated_event(correlated=found, noise_multiplier=1.0, rounds=1)
+    except ValueError as refused:
+        top.refuse("correlated", f"cannot be priced: {refused}")
+    return found
+
+
+def _numbers(fields: Fields, name: str, default: Any = None) -> tuple[float, ...]:
+    given = fields.raw(name) if default is None else fields.raw(name, default)
+    real = isinstance(given, list | tuple) and all(
+        isinstance(each, int | float) and not isinstance(each, bool) for each in given
+    )
+    if not real:
+        fields.refuse(name, f"must be a list of numbers, not {given!r}")
+    return tuple(float(each) for each in given)
 
 
 def read_stated(top: Fields, *, unit: str) -> dict[str, Any]:

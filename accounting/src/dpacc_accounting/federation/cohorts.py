@@ -16,8 +16,14 @@ from dpacc_accounting.events.event import (
     PoissonSampled,
     Repeated,
     SampledWithoutReplacement,
+    SeparatedParticipation,
 )
-from dpacc_accounting.federation.rounds import ClientFederation, Cohorts, SecureAggregation
+from dpacc_accounting.federation.rounds import (
+    ClientFederation,
+    Cohorts,
+    CorrelatedRounds,
+    SecureAggregation,
+)
 from dpacc_accounting.guarantee import Guarantee
 from dpacc_accounting.pricing.price import epsilon
 
@@ -36,6 +42,9 @@ def price_course(*, federation: ClientFederation, course: Sequence[Cohorts]) -> 
     noise it sees a sum that holds the noise of the honest survivors, and knows the cohort, so its
     view is not amplified. Rounds whose sum was never opened released nothing.
     """
+    if federation.correlated is not None:
+        released = _price(federation, _correlated(federation, course, federation.correlated))
+        return Views(server=_nothing(federation), released=released)
     course = _capped(federation, [part for part in course if part.opened])
     if federation.noise == "central":
         released = _price(federation, _composed([_sampled(part, part) for part in course]))
@@ -52,6 +61,48 @@ def price_course(*, federation: ClientFederation, course: Sequence[Cohorts]) -> 
         released = _price_integers(federation, course, sampled=True)
     # Released models are computed from what the server sees.
     return Views(server=server, released=min(released, server, key=lambda g: g.epsilon))
+
+
+def correlated_event(
+    *,
+    correlated: CorrelatedRounds,
+    noise_multiplier: float,
+    rounds: int,
+    most_rounds: int | None = None,
+) -> SeparatedParticipation:
+    """What so many rounds with correlated noise release.
+
+    Raises:
+        ValueError: numbers that are out of range.
+
+    >>> bands = CorrelatedRounds(min_separation=4, coefficients=(0.8, 0.6))
+    >>> correlated_event(correlated=bands, noise_multiplier=2.0, rounds=10).turns
+    3
+    """
+    return SeparatedParticipation(
+        noise_multiplier=noise_multiplier,
+        separation=correlated.min_separation,
+        rounds=rounds,
+        coefficients=correlated.coefficients,
+        weights=correlated.weights,
+        decays=correlated.decays,
+        participations=most_rounds,
+    )
+
+
+def _correlated(
+    federation: ClientFederation, course: Sequence[Cohorts], correlated: CorrelatedRounds
+) -> Event:
+    """All rounds are one run: what a client adds in one may stand in later ones' rows."""
+    rounds = sum(part.rounds for part in course)
+    if not rounds:
+        return Composed(events=())
+    return correlated_event(
+        correlated=correlated,
+        noise_multiplier=course[0].noise_multiplier,
+        rounds=rounds,
+        most_rounds=federation.most_rounds,
+    )
 
 
 def client_assumptions(*, federation: ClientFederation) -> tuple[str, ...]:
@@ -71,7 +122,18 @@ def client_assumptions(*, federation: ClientFederation) -> tuple[str, ...]:
             f"The released view holds while nobody learns who was drawn: each {federation.unit} "
             "joins each round by its own coin of chance sampling_rate."
         )
-    if federation.most_rounds is not None:
+    if federation.correlated is not None:
+        said.append(
+            f"Whatever {federation.unit} takes part in round t does not again before round t + "
+            f"{federation.correlated.min_separation}, which is enforced across restarts; who takes "
+            "part when may be known, and depends on nobody else's data or presence."
+        )
+        if federation.most_rounds is not None:
+            said.append(
+                f"No {federation.unit} takes part in more than {federation.most_rounds} rounds, "
+                "which is enforced."
+            )
+    elif federation.most_rounds is not None:
         said.append(
             f"No {federation.unit} takes part in more than {federation.most_rounds} rounds, which "
             "is enforced; the noisiest rounds are not counted, and nothing is amplified."

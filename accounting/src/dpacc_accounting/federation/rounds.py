@@ -195,6 +195,23 @@ class Discretization:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CorrelatedRounds:
+    """Rounds without sampling whose central noise is correlated, and how far apart turns are.
+
+    Args:
+        min_separation: b: who took part in round t may again from round t + b on.
+        coefficients: of C's first column.
+        weights: of buffers, as of `SeparatedParticipation`.
+        decays: of buffers.
+    """
+
+    min_separation: int
+    coefficients: tuple[float, ...]
+    weights: tuple[float, ...] = ()
+    decays: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClientFederation:
     """Clients whose clipped updates are summed, noised, and divided by a fixed number.
 
@@ -205,6 +222,7 @@ class ClientFederation:
         secure_aggregation: needed for every noise but the central one.
         discretization: needed for the discrete laws.
         most_rounds: the most rounds in which one client ever takes part, if that is enforced.
+        correlated: how central noise is correlated between rounds, if it is.
         adjacency: which federations are neighbours.
         unit: whose data one unit is.
         notes: what the server's ledger says beside its releases; voids or qualifies every price.
@@ -216,6 +234,7 @@ class ClientFederation:
     secure_aggregation: SecureAggregation | None = None
     discretization: Discretization | None = None
     most_rounds: int | None = None
+    correlated: CorrelatedRounds | None = None
     adjacency: Adjacency = Adjacency.ADD_OR_REMOVE
     unit: str = "client"
     notes: tuple[Note, ...] = ()

@@ -17,7 +17,7 @@ opened by a later version.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dpacc_accounting.events.documents import event_from_json
-from dpacc_accounting.events.event import Composed, Event, Repeated
+from dpacc_accounting.events.event import Composed, Event, Repeated, SeparatedParticipation
 from dpacc_accounting.events.participation import NOTHING
 from dpacc_accounting.guarantee import Note
 
@@ -86,7 +86,7 @@ class LedgerRecord:
 
         Steps that an earlier one paid for are charged with nothing, and leave nothing here.
         """
-        paid = (release.event for release in self.releases if release.event != NOTHING)
+        paid = _joined(each.event for each in self.releases if each.event != NOTHING)
         folded = tuple(_repeat(event, times=sum(1 for _ in run)) for event, run in groupby(paid))
         return folded[0] if len(folded) == 1 else Composed(events=folded)
 
@@ -247,6 +247,21 @@ def _closes(tail: bytes, *, lines: list[bytes]) -> bool:
     with suppress(ValueError):
         return bool(_unseal(tail, previous=_digest(lines[-1]) if lines else START.encode()))
     return False
+
+
+def _joined(events: Iterable[Event]) -> list[Event]:
+    """The same, rounds of correlated noise that follow each other as one event."""
+    found: list[Event] = []
+    for event in events:
+        last = found[-1] if found else None
+        both = None
+        if isinstance(last, SeparatedParticipation) and isinstance(event, SeparatedParticipation):
+            both = last.joined(event)
+        if both is None:
+            found.append(event)
+        else:
+            found[-1] = both
+    return found
 
 
 def _repeat(event: Event, *, times: int) -> Event:
