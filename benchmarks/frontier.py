@@ -32,7 +32,12 @@ from utility_contenders import Run, train
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "runs/frontier"
 RESULTS = ROOT / "benchmarks/results/frontier.jsonl"
-SIZES = {"chats": (2_048, 6), "reviews": (2_048, 6), "sentiment": (4_096, 1), "sentences": (4_608, 1)}
+SIZES = {
+    "chats": (2_048, 6),
+    "reviews": (2_048, 6),
+    "sentiment": (4_096, 1),
+    "sentences": (4_608, 1),
+}
 """Of each task: how many texts are learned, and how many layers adapted."""
 
 VALIDATION, HELD_OUT = "validation", "held_out"
