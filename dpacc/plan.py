@@ -14,20 +14,26 @@ from dpacc_accounting import (
     Event,
     Guarantee,
     Workload,
+    calibrate_allocated_noise,
     calibrate_banded_noise,
     calibrate_noise,
     epsilon,
     sum_noise_multiplier,
 )
-from dpacc_accounting.events.participation import Participation
-from dpacc_accounting.ledger.plan_settings import require_coefficients
+from dpacc_accounting.events.participation import EpochAllocation, Participation
+from dpacc_accounting.ledger.plan_settings import (
+    require_coefficients,
+    require_one_way,
+    require_sampling,
+)
 from dpacc_accounting.pricing.small_delta import require_small_delta
 
 from dpacc.errors import choices
 
 Clipping = Literal["flat", "per-layer", "automatic", "adaptive"]
 Noise = Literal["gaussian", "discrete_gaussian"]
-Sampling = Literal["poisson", "cyclic-poisson"]
+Sampling = Literal["poisson", "cyclic-poisson", "allocated"]
+Drawing = Literal["poisson", "allocated"]
 Correlation = Literal["none", "banded"]
 
 INDEPENDENT = (1.0,)
@@ -51,9 +57,14 @@ class PrivacyPlan:
     drawn in turns: each is in one of b groups by a secret coin, group t mod b takes step t, and
     each of its units joins with probability bq (arXiv 2306.08153).
 
+    With `sampling` "allocated" an epoch has E = ⌈N / expected_batch_size⌉ steps; each example is in
+    exactly one of them, drawn uniformly in secret for each epoch: random allocation, or balls and
+    bins (arXiv 2412.16802, 2502.08202). An epoch is charged when it begins.
+
     Args:
         dataset_size: N, the number of training examples; treated as public.
-        expected_batch_size: qN, the mean size of a logical batch; the public denominator.
+        expected_batch_size: qN, the mean size of a logical batch; the public denominator. Allocated
+            batches have N / E units on average, which is at most that.
         steps: T, the number of logical steps, each of which is charged.
         noise_multiplier: σ, the standard deviation of the noise on the sum divided by C.
         max_grad_norm: C, the clipping norm.
@@ -72,7 +83,7 @@ class PrivacyPlan:
             rounding betrays what it should hide (arXiv 2004.00010, 2107.10138). The same ε.
         unit: the privacy unit in words: what one row of the dataset stands for.
         adjacency: the neighbouring relation under which the guarantee is stated.
-        sampling: "poisson", or "cyclic-poisson" where the noise is correlated.
+        sampling: "poisson", or "cyclic-poisson" where the noise is correlated, or "allocated".
         noise_coefficients: the first column of C, c_0 > 0 and Σ c² ≤ 1; (1,) is independent noise.
         allow_no_privacy: must be set for σ = 0, which promises nothing.
 
@@ -112,22 +123,16 @@ class PrivacyPlan:
             "adjacency='zero-out' is not what a run states; use 'add-or-remove', whose ε is the "
             "same for its Poisson samples",
         )
-        _require(
-            _is_count(self.dataset_size) and self.dataset_size >= 1,
-            f"dataset_size={self.dataset_size!r} must be an integer of at least 1",
-        )
-        _require(
-            _is_count(self.expected_batch_size) and self.expected_batch_size >= 1,
-            f"expected_batch_size={self.expected_batch_size!r} must be an integer of at least 1",
-        )
+        for name in ("dataset_size", "expected_batch_size", "steps"):
+            value = getattr(self, name)
+            _require(
+                _is_count(value) and value >= 1,
+                f"{name}={value!r} must be an integer of at least 1",
+            )
         _require(
             self.expected_batch_size <= self.dataset_size,
             f"expected_batch_size={self.expected_batch_size} exceeds "
             f"dataset_size={self.dataset_size}; lower the batch size",
-        )
-        _require(
-            _is_count(self.steps) and self.steps >= 1,
-            f"steps={self.steps!r} must be an integer of at least 1",
         )
         _require(
             math.isfinite(self.max_grad_norm) and self.max_grad_norm > 0,
@@ -192,11 +197,7 @@ class PrivacyPlan:
 
     def _require_turns(self) -> None:
         """Correlated noise hides units whose turns are b steps apart, and no others."""
-        _require(
-            (self.sampling == "cyclic-poisson") == (self.bands > 1),
-            f"sampling={self.sampling!r} with {self.bands} noise_coefficients: correlated noise "
-            "takes sampling='cyclic-poisson', and independent noise 'poisson'",
-        )
+        require_sampling(sampling=self.sampling, bands=self.bands, adjacency=self.adjacency)
         _require(
             self.bands * self.expected_batch_size <= self.dataset_size
             and (self.bands == 1 or self.bands <= self.steps),
@@ -225,13 +226,15 @@ class PrivacyPlan:
         noise: Noise = "gaussian",
         unit: str = "example",
         adjacency: Adjacency = Adjacency.ADD_OR_REMOVE,
+        sampling: Drawing = "poisson",
         correlation: Correlation = "none",
         bands: int | None = None,
         workload: Workload | None = None,
     ) -> Self:
         """The plan with the least noise that keeps ε ≤ target_epsilon at target_delta.
 
-        Give either `epochs` (steps = ⌈epochs · N / expected_batch_size⌉) or `steps`. With
+        Give either `epochs` (steps = ⌈epochs · N / expected_batch_size⌉, or as many of ⌈N /
+        expected_batch_size⌉ steps each where they are allocated) or `steps`. With
         `correlation` "banded", the noise is least in what the run makes of it, its `workload`: of
         so many `bands`, or the best number of them, which may be one.
 
@@ -243,11 +246,6 @@ class PrivacyPlan:
         >>> plan.guarantee().epsilon <= 8.0
         True
         """
-        _require(
-            correlation in get_args(Correlation),
-            f"correlation={correlation!r} must be one of "
-            f"{choices(correlation, get_args(Correlation))}",
-        )
         asked: dict[str, Any] = {
             "dataset_size": dataset_size,
             "batch_size": expected_batch_size,
@@ -258,15 +256,23 @@ class PrivacyPlan:
             "adjacency": adjacency,
             "unit": unit,
         }
+        for name, value, known in (
+            ("sampling", sampling, get_args(Drawing)),
+            ("correlation", correlation, get_args(Correlation)),
+        ):
+            _require(value in known, f"{name}={value!r} must be one of {choices(value, known)}")
+        require_one_way(sampling=sampling, correlation=correlation)
+        _require(
+            correlation == "banded" or (bands is None and workload is None),
+            "bands and workload are for correlated noise: set correlation='banded'",
+        )
         coefficients: tuple[float, ...] = INDEPENDENT
         if correlation == "banded":
             found = calibrate_banded_noise(**asked, bands=bands, workload=workload)
             calibration, coefficients = found.calibration, found.coefficients
+        elif sampling == "allocated":
+            calibration = calibrate_allocated_noise(**asked)
         else:
-            _require(
-                bands is None and workload is None,
-                "bands and workload are for correlated noise: set correlation='banded'",
-            )
             calibration = calibrate_noise(**asked)
         return cls(
             dataset_size=dataset_size,
@@ -280,13 +286,15 @@ class PrivacyPlan:
             noise=noise,
             unit=unit,
             adjacency=adjacency,
-            sampling="poisson" if len(coefficients) == 1 else "cyclic-poisson",
+            sampling=sampling if len(coefficients) == 1 else "cyclic-poisson",
             noise_coefficients=coefficients,
         )
 
     @property
     def sampling_probability(self) -> float:
-        """q, the chance with which each example joins each logical step."""
+        """The chance with which each example is in a logical step: q, or 1/E where allocated."""
+        if isinstance(self.participation, EpochAllocation):
+            return self.participation.probability
         return self.expected_batch_size / self.dataset_size
 
     @property
@@ -326,18 +334,20 @@ class PrivacyPlan:
         )
 
     @property
-    def participation(self) -> Participation:
+    def participation(self) -> Participation | EpochAllocation:
         """Who joins which step, and what steps cost.
 
         Discrete noise hides what Gaussian noise of σ hides; see
         [`whole_scale`][dpacc.step.integer_sum.whole_scale].
         """
-        return Participation(
-            dataset_size=self.dataset_size,
-            expected_batch_size=self.expected_batch_size,
-            noise_multiplier=self.noise_multiplier,
-            bands=self.bands,
-        )
+        shared: dict[str, Any] = {
+            "dataset_size": self.dataset_size,
+            "expected_batch_size": self.expected_batch_size,
+            "noise_multiplier": self.noise_multiplier,
+        }
+        if self.sampling == "allocated":
+            return EpochAllocation(**shared, planned_steps=self.steps)
+        return Participation(**shared, bands=self.bands)
 
     def event(self, *, steps: int | None = None) -> Event:
         """What the first `steps` logical steps release, by default all of them."""

@@ -14,12 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dpacc.doctor.finding import Finding
-from dpacc.doctor.statistics import (
-    draws_needed,
-    noise_finding,
-    sampling_finding,
-    uncorrelated,
-)
+from dpacc.doctor.statistics import draws_finding, noise_finding, uncorrelated
 from dpacc.plan import INDEPENDENT, PrivacyPlan
 from dpacc.randomness.run_secret import RunSecret
 from dpacc.randomness.sampling import sampler_for
@@ -45,13 +40,7 @@ def engine_findings(*, plan: PrivacyPlan) -> list[Finding]:
 
 def _sampling(plan: PrivacyPlan) -> Finding:
     sampler = sampler_for(plan=plan, secret=RunSecret.from_fixed_seed(_SEED))
-    steps = draws_needed(least=10 * _STEPS, groups=plan.bands)
-    return sampling_finding(
-        draws=[sampler.draw(step=step) for step in range(steps)],
-        dataset_size=plan.dataset_size,
-        probability=plan.sampling_probability,
-        groups=plan.bands,
-    )
+    return draws_finding(sampler=sampler, plan=plan, least=10 * _STEPS)
 
 
 def _noise(plan: PrivacyPlan) -> Finding:

@@ -25,16 +25,11 @@ import torch
 from torch import Tensor
 
 from dpacc.doctor.finding import Finding
-from dpacc.doctor.statistics import (
-    draws_needed,
-    noise_finding,
-    sampling_finding,
-    uncorrelated,
-)
+from dpacc.doctor.statistics import draws_finding, noise_finding, uncorrelated
 from dpacc.errors import ConfigurationError, DpaccError
 from dpacc.layers.gradient_buffer import Slot
 from dpacc.plan import PrivacyPlan
-from dpacc.randomness.sampling import PoissonSampler
+from dpacc.randomness.sampling import AllocatedSampler, PoissonSampler, Sampler
 from dpacc.step import accumulation
 from dpacc.step.clipping import add_clipped
 from dpacc.step.engine import PrivacyEngine
@@ -59,7 +54,7 @@ class _Seen:
 
     steps: int
     engines: list[PrivacyEngine] = field(default_factory=list)
-    samplers: list[PoissonSampler] = field(default_factory=list)
+    samplers: list[Sampler] = field(default_factory=list)
     noise: list[Tensor] = field(default_factory=list)
     largest: float = 0.0
     start: list[Tensor] = field(default_factory=list)
@@ -109,7 +104,8 @@ def _watching(seen: _Seen, folder: Path) -> Iterator[None]:
         for owner, name, watched in (
             (PrivacyEngine, "__init__", _on_books_of_its_own(seen, folder)),
             (RunLedger, "open", _saying_what_it_is()),
-            (PoissonSampler, "draw", _noting_samplers(seen)),
+            (PoissonSampler, "draw", _noting_samplers(seen, PoissonSampler.draw)),
+            (AllocatedSampler, "draw", _noting_samplers(seen, AllocatedSampler.draw)),
             (Release, "__call__", _noting_noise(seen)),
             (accumulation, "add_clipped", _noting_norms(seen)),
             (accumulation.ClippedSum, "require_bounded", _noting_second_pass(seen)),
@@ -144,10 +140,8 @@ def _saying_what_it_is() -> Callable[..., None]:
     return open_
 
 
-def _noting_samplers(seen: _Seen) -> Callable[..., Any]:
-    honest = PoissonSampler.draw
-
-    def draw(self: PoissonSampler, *, step: int) -> Any:
+def _noting_samplers(seen: _Seen, honest: Callable[..., Any]) -> Callable[..., Any]:
+    def draw(self: Sampler, *, step: int) -> Any:
         if self not in seen.samplers:
             seen.samplers.append(self)
         return honest(self, step=step)
@@ -222,20 +216,13 @@ def _findings(seen: _Seen) -> list[Finding]:
     engine = seen.engines[-1]
     plan = engine.plan
     sampler = seen.samplers[-1]
-    more = draws_needed(least=_MORE_DRAWS, groups=plan.bands)
-    draws = [sampler.draw(step=step) for step in range(more)]
     return [
         Finding(
             subject="coupling",
             healthy=True,
             words="no example's gradient depends on those beside it, by the engine's probe",
         ),
-        sampling_finding(
-            draws=draws,
-            dataset_size=plan.dataset_size,
-            probability=plan.sampling_probability,
-            groups=plan.bands,
-        ),
+        draws_finding(sampler=sampler, plan=plan, least=_MORE_DRAWS),
         _clip_finding(seen.largest),
         _noise_of(seen, plan),
         _coverage(seen, engine),

@@ -11,9 +11,80 @@ import numpy.typing as npt
 from scipy import stats
 
 from dpacc.doctor.finding import Finding, by_chance
+from dpacc.plan import PrivacyPlan
+from dpacc.randomness.sampling import AllocatedSampler, Sampler
 
 _MOST_FOR_SHAPE = 100_000
 _FEW = 100
+
+
+def draws_finding(*, sampler: Sampler, plan: PrivacyPlan, least: int) -> Finding:
+    """Does the sampler of a run draw as its plan is priced?
+
+    Args:
+        sampler: what the engine draws with.
+        plan: what is priced.
+        least: how many steps to draw, or more where that shows too little.
+    """
+    if (plan.sampling == "allocated") != isinstance(sampler, AllocatedSampler):
+        words = f"the plan is priced as {plan.sampling}, and {type(sampler).__name__} draws"
+        return Finding(subject="sampling", healthy=False, words=words)
+    cycle = plan.participation.cycle
+    if plan.sampling == "allocated":
+        steps = cycle * max(2, -(-least // cycle))
+        return allocation_finding(
+            draws=[sampler.draw(step=step) for step in range(steps)],
+            dataset_size=plan.dataset_size,
+            steps_an_epoch=cycle,
+        )
+    return sampling_finding(
+        draws=[sampler.draw(step=step) for step in range(draws_needed(least=least, groups=cycle))],
+        dataset_size=plan.dataset_size,
+        probability=plan.sampling_probability,
+        groups=cycle,
+    )
+
+
+def allocation_finding(
+    *, draws: Sequence[npt.NDArray[np.intp]], dataset_size: int, steps_an_epoch: int
+) -> Finding:
+    """Is every example in exactly one step of each epoch, any, independently of all else?
+
+    Tests of how much the sizes of batches differ, and of how often two neighbours are in one step,
+    and an example in the same step of two epochs: in one of E each. Shuffled batches have equal
+    sizes; an order that stays has the same steps.
+
+    Args:
+        draws: the examples of each step; those of an unfinished epoch are left aside.
+        dataset_size: N.
+        steps_an_epoch: E.
+    """
+    places = []
+    for number, epoch in enumerate(_whole_cycles(draws, steps_an_epoch)):
+        often = np.bincount(np.concatenate(epoch), minlength=dataset_size)
+        if len(often) != dataset_size or (often != 1).any():
+            odd = int(np.argmax(often != 1))
+            words = f"example {odd} is in {often[odd]} steps of epoch {number}, and not in one"
+            return Finding(subject="sampling", healthy=False, words=words)
+        place = np.zeros(dataset_size, dtype=np.intp)
+        for at, drawn in enumerate(epoch):
+            place[drawn] = at
+        places.append(place)
+    held = np.array(places)
+    good = f"each in one of {steps_an_epoch} steps of each of {len(held)} epochs, as priced"
+    if steps_an_epoch == 1:
+        return Finding(subject="sampling", healthy=True, words=good)
+    sizes = np.array([[len(drawn) for drawn in draws[: held.shape[0] * steps_an_epoch]]])
+    return by_chance(
+        subject="sampling",
+        chances={
+            "spread of batch sizes": _uniform(sizes.reshape(len(held), -1)),
+            "neighbours in one step": _equal(held[:, 1:] == held[:, :-1], steps_an_epoch),
+            "the same step again": _equal(held[1:] == held[:-1], steps_an_epoch),
+        },
+        good=good,
+        bad="NOT a fresh and uniform allocation, so that ε is not what it is said to be",
+    )
 
 
 def sampling_finding(
@@ -136,6 +207,29 @@ def noise_finding(
         good=f"{measured:.4f} of what was charged, over {scaled.size:,} numbers",
         bad=f"NOT what was charged: {measured:.4f} of it, or not fresh in every step",
     )
+
+
+def _uniform(counts: npt.NDArray[np.intp]) -> float:
+    """Whether each row of counts spreads as a uniform multinomial does.
+
+    Pearson's statistic of n units in k steps has mean k − 1 and variance 2(k − 1)(n − 1)/n.
+    """
+    rows, steps = counts.shape
+    units = int(counts[0].sum())
+    if units < 2:
+        return 1.0
+    expected = units / steps
+    seen = float((np.square(counts - expected) / expected).sum())
+    mean, variance = rows * (steps - 1), 2 * rows * (steps - 1) * (units - 1) / units
+    law = stats.gamma(a=mean**2 / variance, scale=variance / mean)
+    return float(2 * min(law.cdf(seen), law.sf(seen)))
+
+
+def _equal(pairs: npt.NDArray[np.bool_], steps: int) -> float:
+    """Whether one in `steps` of pairs, which are independent two by two, is equal."""
+    law = stats.binom(pairs.size, 1 / steps)
+    seen = int(pairs.sum())
+    return float(min(1.0, 2 * min(law.cdf(seen), law.sf(seen - 1))))
 
 
 def _spread(counts: npt.NDArray[Any], *, trials: int, probability: float) -> float:

@@ -1,9 +1,9 @@
-"""Which examples take part in a logical step: Poisson sampling, in turns or not, for all ranks."""
+"""Which examples take part in a logical step, for all ranks: Poisson samples, or an allocation."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -82,14 +82,63 @@ class PoissonSampler:
         return stream.words(start=0, count=self.dataset_size)
 
 
-def sampler_for(*, plan: PrivacyPlan, secret: RunSecret) -> PoissonSampler:
+@dataclass(frozen=True, kw_only=True)
+class AllocatedSampler:
+    """Each example is in exactly one of the steps of each epoch, drawn uniformly and afresh.
+
+    Word i of the stream (secret, "allocation", e) says in which of the `steps_an_epoch` steps E of
+    epoch e example i is: the one numbered by the word modulo E. So every rank computes the same
+    answer, an example's step depends on its own place alone, and batches differ in size.
+
+    A step's chance is ⌊2⁶⁴/E⌋ or ⌈2⁶⁴/E⌉ in 2⁶⁴, so at most 1 + E/2⁶⁴ times 1/E, and an outcome's
+    chance grows by no larger factor: by 6·10⁻¹⁵ at E = 10⁵, beyond which allocation has no price.
+    The accountant's bounds allow for far more, 10⁻¹³·E in an epoch, for their own rounding.
+
+    >>> sampler = AllocatedSampler(
+    ...     dataset_size=5, steps_an_epoch=2, secret=RunSecret.from_fixed_seed(0))
+    >>> sorted([*sampler.draw(step=0), *sampler.draw(step=1)])
+    [0, 1, 2, 3, 4]
+    """
+
+    dataset_size: int
+    steps_an_epoch: int
+    secret: RunSecret
+    _last: dict[int, npt.NDArray[np.intp]] = field(default_factory=dict, repr=False, compare=False)
+
+    def draw(self, *, step: int) -> npt.NDArray[np.intp]:
+        """The indices that are in this step, ascending; it may be empty."""
+        epoch, place = divmod(step, self.steps_an_epoch)
+        return np.flatnonzero(self.places(epoch=epoch) == place)
+
+    def places(self, *, epoch: int) -> npt.NDArray[np.intp]:
+        """[N], in which of the epoch's steps each example is."""
+        if epoch not in self._last:
+            stream = self.secret.stream(purpose="allocation", step=epoch)
+            words = stream.words(start=0, count=self.dataset_size)
+            self._last.clear()
+            self._last[epoch] = (words % np.uint64(self.steps_an_epoch)).astype(np.intp)
+        return self._last[epoch]
+
+    def turns(self) -> npt.NDArray[np.intp]:
+        """[N] zeros: all examples are of one group, that may be in any step."""
+        return np.zeros(self.dataset_size, dtype=np.intp)
+
+
+Sampler = PoissonSampler | AllocatedSampler
+
+
+def sampler_for(*, plan: PrivacyPlan, secret: RunSecret) -> Sampler:
     """What draws the steps of a plan.
 
     >>> plan = PrivacyPlan(dataset_size=100, expected_batch_size=10, steps=5, noise_multiplier=1.0,
     ...                    max_grad_norm=1.0, target_delta=1e-3)
-    >>> sampler_for(plan=plan, secret=RunSecret.from_fixed_seed(0)).groups
-    1
+    >>> type(sampler_for(plan=plan, secret=RunSecret.from_fixed_seed(0))).__name__
+    'PoissonSampler'
     """
+    if plan.sampling == "allocated":
+        return AllocatedSampler(
+            dataset_size=plan.dataset_size, steps_an_epoch=plan.participation.cycle, secret=secret
+        )
     return PoissonSampler(
         dataset_size=plan.dataset_size,
         expected_batch_size=plan.expected_batch_size,

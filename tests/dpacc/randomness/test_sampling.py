@@ -1,12 +1,16 @@
-"""Poisson sampling: every example by its own coin, the same on every rank."""
+"""Every example by its own coin or word, the same on every rank."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import pytest
 from scipy import stats
 
+from dpacc.plan import PrivacyPlan
 from dpacc.randomness.run_secret import RunSecret
-from dpacc.randomness.sampling import PoissonSampler
+from dpacc.randomness.sampling import AllocatedSampler, PoissonSampler, sampler_for
 
 STEPS, SIZE, EXPECTED = 2000, 300, 20
 
@@ -107,3 +111,74 @@ def test_an_examples_group_depends_on_its_own_place_alone() -> None:
     )
     for step in range(4):
         assert (fewer.draw(step=step) == [i for i in more.draw(step=step) if i < 100]).all()
+
+
+def allocated(seed: int = 5, *, size: int = SIZE, steps: int = 16) -> AllocatedSampler:
+    return AllocatedSampler(
+        dataset_size=size, steps_an_epoch=steps, secret=RunSecret.from_fixed_seed(seed)
+    )
+
+
+def test_every_example_is_in_exactly_one_step_of_each_epoch() -> None:
+    """Sixteen draws hold everybody once, epoch after epoch, and sizes differ."""
+    sampler, sizes = allocated(), []
+    for epoch in range(20):
+        drawn = [sampler.draw(step=16 * epoch + place) for place in range(16)]
+        assert sorted(np.concatenate(drawn).tolist()) == list(range(SIZE))
+        assert all((np.diff(draw) > 0).all() for draw in drawn)
+        sizes += [len(draw) for draw in drawn]
+    assert np.var(sizes) == pytest.approx(SIZE / 16 * 15 / 16, rel=0.3)
+
+
+@pytest.mark.parametrize("steps", [3, 16, 37])
+def test_an_examples_step_is_uniform_over_secrets_and_epochs(steps: int) -> None:
+    """One example over 3,000 secrets, and over 3,000 epochs of one secret: chi-square."""
+    by_secret = [
+        int(allocated(seed, size=2, steps=steps).places(epoch=0)[1]) for seed in range(3000)
+    ]
+    one = allocated(size=2, steps=steps)
+    by_epoch = [int(one.places(epoch=epoch)[1]) for epoch in range(3000)]
+    for places in (by_secret, by_epoch):
+        assert stats.chisquare(np.bincount(places, minlength=steps)).pvalue > 1e-4
+
+
+def test_examples_and_epochs_are_allocated_independently() -> None:
+    """Neighbours share a step, and consecutive epochs a place, as often as chance has it."""
+    sampler = allocated()
+    places = np.array([sampler.places(epoch=epoch) for epoch in range(400)])
+    for equal in (places[:, 1:] == places[:, :-1], places[1:] == places[:-1]):
+        chance = 1 / 16
+        error = math.sqrt(chance * (1 - chance) / equal.size)
+        assert abs(equal.mean() - chance) < 4 * error
+
+
+def test_an_examples_step_depends_on_its_own_place_alone() -> None:
+    """More examples after it move no one; every rank draws alike, other secrets do not."""
+    fewer, more = allocated(size=100), allocated(size=300)
+    for step in range(32):
+        assert (fewer.draw(step=step) == [i for i in more.draw(step=step) if i < 100]).all()
+        assert (allocated().draw(step=step) == allocated().draw(step=step)).all()
+    assert (allocated(5).places(epoch=0) != allocated(6).places(epoch=0)).mean() > 0.5
+
+
+def test_no_step_is_likelier_than_the_bound_says() -> None:
+    """Of all words, as of all 8-bit ones: a step has at most one more than its share."""
+    assert max(np.bincount(np.arange(256) % 37)) / 256 <= (1 + 37 / 256) / 37
+
+
+def test_a_plan_that_allocates_draws_its_epochs() -> None:
+    """⌈N/B⌉ steps an epoch, and no sampler of another kind."""
+    plan = PrivacyPlan(
+        dataset_size=100,
+        expected_batch_size=30,
+        steps=10,
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        target_delta=1e-3,
+        sampling="allocated",
+    )
+    sampler = sampler_for(plan=plan, secret=RunSecret.from_fixed_seed(1))
+    assert isinstance(sampler, AllocatedSampler)
+    assert (sampler.steps_an_epoch, sampler.dataset_size) == (4, 100)
+    assert plan.sampling_probability == 1 / 4
+    assert not sampler.turns().any()

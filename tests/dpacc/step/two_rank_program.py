@@ -34,6 +34,10 @@ SCENARIOS: dict[str, tuple[list[int], PrivacyPlan]] = {
             noise_coefficients=(0.75, 0.5, 0.3),
         ),
     ),
+    "allocated": (
+        [7, 3, 12, 1, 9, 5, 5, 20, 2, 11],
+        plan_for(10, expected_batch_size=4, steps=5, sampling="allocated"),
+    ),
     "one example": ([6], plan_for(1, expected_batch_size=1, steps=2)),
 }
 

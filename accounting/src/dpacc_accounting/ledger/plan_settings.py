@@ -17,7 +17,7 @@ SCALES = {
 }
 """The clippings that can be put in words, and their words."""
 
-SAMPLINGS = frozenset({"poisson", "cyclic-poisson"})
+SAMPLINGS = frozenset({"poisson", "cyclic-poisson", "allocated"})
 """The ways of drawing that can be put in words."""
 
 PRICED = frozenset({"adjacency", "unit", "target_delta"})
@@ -77,10 +77,45 @@ def require_statable(*, plan: Mapping[str, Any], record: LedgerRecord | None) ->
             f"sampling={plan['sampling']!r}, clipping={plan['clipping']!r} cannot be put in words "
             f"here; the known ones are {sorted(SAMPLINGS)} and {sorted(SCALES)}"
         )
-    if (plan["sampling"] == "cyclic-poisson") != (bands_of(plan=plan) > 1):
+    require_sampling(
+        sampling=plan["sampling"], bands=bands_of(plan=plan), adjacency=plan["adjacency"]
+    )
+
+
+def require_sampling(*, sampling: str, bands: int, adjacency: str) -> None:
+    """Refuse a way of drawing that is not priced under such noise, or for such neighbours.
+
+    Raises:
+        ValueError: with the remedy.
+
+    >>> require_sampling(sampling="allocated", bands=1, adjacency="add-or-remove")
+    """
+    if (sampling == "cyclic-poisson") != (bands > 1):
         raise ValueError(
-            f"sampling={plan['sampling']!r} with {bands_of(plan=plan)} noise_coefficients: "
-            "correlated noise takes 'cyclic-poisson', and independent noise does not"
+            f"sampling={sampling!r} with {bands} noise_coefficients: correlated noise takes "
+            "sampling='cyclic-poisson', and independent noise 'poisson' or 'allocated'"
+        )
+    if sampling == "allocated" and adjacency != "add-or-remove":
+        raise ValueError(
+            f"sampling='allocated' with adjacency={str(adjacency)!r}: random allocation is priced "
+            "under 'add-or-remove', where a dominating pair is known; use that, or "
+            "sampling='poisson'"
+        )
+
+
+def require_one_way(*, sampling: str, correlation: str) -> None:
+    """Refuse random allocation under correlated noise.
+
+    Raises:
+        ValueError: why, with the remedy.
+
+    >>> require_one_way(sampling="allocated", correlation="none")
+    """
+    if sampling == "allocated" and correlation != "none":
+        raise ValueError(
+            f"sampling={sampling} with correlation={correlation}: a unit's steps in two epochs may "
+            "be side by side, and correlated noise of b bands hides only what is b steps apart; "
+            "choose one of the two"
         )
 
 

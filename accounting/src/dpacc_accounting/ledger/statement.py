@@ -205,6 +205,14 @@ def _sampling(plan: Mapping[str, Any]) -> str:
         "guarantee."
     )
     bands = bands_of(plan=plan)
+    if plan["sampling"] == "allocated":
+        each = participation_of(plan=plan).cycle
+        return (
+            f"An epoch has {each} steps. Each of the {size} {unit}s is in exactly one of them, any "
+            "with the same chance, independently of the others and of other epochs (random "
+            f"allocation, arXiv 2412.16802 and 2502.08202), {drawn} The first step of an epoch is "
+            "charged for all of it."
+        )
     if bands == 1:
         return (
             f"Each of the {size} {unit}s takes part with probability {batch}/{size} = "
