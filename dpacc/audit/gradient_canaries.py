@@ -169,7 +169,7 @@ def turn_weights(*, plan: PrivacyPlan) -> npt.NDArray[np.float64]:
 
     What is released is G + C⁻¹z, and C times it is C·G in independent noise; so it is looked for
     along C's columns of the group's turns: 1ᵀCᵀC, 1 being the group's steps. ε holds against
-    whoever knows the groups.
+    whoever knows the groups. Of allocated units nobody knows the steps: all steps are summed.
 
     >>> plan = PrivacyPlan(dataset_size=100, expected_batch_size=10, steps=3, noise_multiplier=1.0,
     ...                    max_grad_norm=1.0, target_delta=1e-3)

@@ -12,6 +12,7 @@ from dpacc_accounting import (
     Guarantee,
     Ledger,
     LedgerRecord,
+    RandomlyAllocated,
     Repeated,
     epsilon,
     read_ledger,
@@ -201,3 +202,21 @@ def test_epsilon_is_stated_with_and_without_amplification(tmp_path: Path) -> Non
     whole = PLAN | {"expected_batch_size": PLAN["dataset_size"]}
     assert "Amplification by" in words
     assert "Amplification by" not in statement(plan=whole)
+
+
+def test_random_allocation_is_told_and_priced_as_such() -> None:
+    """Exactly one step of an epoch of four, its sources, and what the noise gives without it."""
+    plan = PLAN | {"sampling": "allocated", "expected_batch_size": 2500, "steps": 8}
+    words = statement(plan=plan)
+    assert "An epoch has 4 steps. Each of the 10000 examples is in exactly one of them" in words
+    assert "arXiv 2412.16802" in words
+    assert "probability 2500/10000" not in words
+    event = RandomlyAllocated(steps=4, event=Gaussian(noise_multiplier=0.8))
+    priced = epsilon(event=Repeated(event=event, times=2), delta=PLAN["target_delta"])
+    assert f"(ε = {rounded_up(priced.epsilon)}, δ = 1e-05)" in words
+    known = epsilon(
+        event=Repeated(event=Gaussian(noise_multiplier=0.8), times=2), delta=PLAN["target_delta"]
+    )
+    assert f"the same noise gives ε = {rounded_up(known.epsilon)}" in words
+    with pytest.raises(ValueError, match="priced under 'add-or-remove'"):
+        statement(plan=plan | {"adjacency": "replace-one"})

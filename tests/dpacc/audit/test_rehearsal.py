@@ -13,7 +13,7 @@ from dpacc.audit import rehearse
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness import correlated_noise
-from dpacc.randomness.sampling import PoissonSampler
+from dpacc.randomness.sampling import AllocatedSampler, PoissonSampler
 
 
 def plan_of(**changes: Any) -> PrivacyPlan:
@@ -34,6 +34,7 @@ BANDED: dict[str, Any] = {
     "sampling": "cyclic-poisson",
     "noise_coefficients": (0.8, 0.5, 0.3),
 }
+ALLOCATED: dict[str, Any] = {"expected_batch_size": 1500, "steps": 4, "sampling": "allocated"}
 
 
 @pytest.mark.parametrize(
@@ -44,8 +45,9 @@ BANDED: dict[str, Any] = {
         ({"clipping": "per-layer"}, 0.4),
         ({"expected_batch_size": 1000, "steps": 9}, 0.3),
         (BANDED, 0.4),
+        (ALLOCATED, 0.5),
     ],
-    ids=["flat", "automatic", "per-layer", "Poisson", "correlated"],
+    ids=["flat", "automatic", "per-layer", "Poisson", "correlated", "allocated"],
 )
 def test_an_honest_engine_keeps_its_claim_narrowly(changes: Any, share: float) -> None:
     """Not refuted; the bounds order themselves and reach a good share of the claimed ε."""
@@ -96,6 +98,30 @@ def test_a_leaking_engine_is_refuted(
         changes = {"expected_batch_size": 600, "steps": 20}
     plant(monkeypatch)
     assert rehearse(plan=plan_of(**changes), seed=1).refuted
+
+
+def allocate_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = AllocatedSampler.draw
+
+    def draw(self: AllocatedSampler, *, step: int) -> Any:
+        later = honest(self, step=step + 1000 * self.steps_an_epoch)
+        return np.union1d(honest(self, step=step), later)
+
+    monkeypatch.setattr(AllocatedSampler, "draw", draw)
+
+
+def allocate_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    everyone = lambda self, step: np.arange(self.dataset_size)  # noqa: E731
+    monkeypatch.setattr(AllocatedSampler, "draw", everyone)
+
+
+@pytest.mark.parametrize("plant", [allocate_twice, allocate_nobody])
+def test_an_engine_that_allocates_too_often_is_refuted(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two draws of a step for each unit and epoch, or everybody in every step: found."""
+    plant(monkeypatch)
+    assert rehearse(plan=plan_of(**ALLOCATED), seed=1).refuted
 
 
 def half_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ def ailing(**changes: Any) -> set[str]:
         {"clipping": "per-layer"},
         {"clipping": "adaptive"},
         {"noise": "discrete_gaussian"},
+        {"sampling": "allocated"},
     ],
     ids=str,
 )

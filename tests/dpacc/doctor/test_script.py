@@ -105,13 +105,17 @@ def test_two_rehearsals_share_no_noise(tmp_path: Path) -> None:
             "noise_coefficients=(0.8, 0.6)",
         ),
         ("fixed_seed=5", "dynamic_rank=1"),
+        (
+            "expected_batch_size=10, steps=3",
+            "expected_batch_size=5, steps=3, sampling='allocated'",
+        ),
     ],
-    ids=["correlated", "changing ranks"],
+    ids=["correlated", "changing ranks", "allocated"],
 )
 def test_noise_of_other_shapes_is_told_from_what_is_wrong(
     tmp_path: Path, changed: str, becomes: str
 ) -> None:
-    """Correlated between steps, or on the rows alone that learn: as large as was charged."""
+    """Correlated between steps, on the rows alone that learn, or on another kind of draw."""
     assert changed in WEIGHTS
     text = WEIGHTS.replace(changed, becomes)
     found = rehearsed(tmp_path, text, tmp_path / "weights.pt", steps=3)
