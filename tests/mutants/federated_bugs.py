@@ -154,8 +154,8 @@ FEDERATED_BUGS = (
         (
             Patch(
                 "dpacc.federated.aggregation.client_level",
-                "secret=self._secret, step=step, count",
-                "secret=self._secret, step=0, count",
+                "self._noise.row(step=step, count",
+                "self._noise.row(step=0, count",
             ),
         ),
         (f"{_CENTRAL}::test_the_noise_is_gaussian_of_the_promised_size",),

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dpacc_accounting import Adjacency, Gaussian, Ledger, PoissonSampled
+from dpacc_accounting import (
+    Adjacency,
+    Event,
+    Gaussian,
+    Ledger,
+    PoissonSampled,
+    calibrate_separated_noise,
+)
+from dpacc_accounting.calibration.separated_noise import Correlation
+from dpacc_accounting.federation.cohorts import correlated_event
+from dpacc_accounting.federation.rounds import CorrelatedRounds
 from dpacc_accounting.guarantee import Note, stated_notes
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import Aggregate
+from dpacc.federated.aggregation.turns import Turns
 from dpacc.federated.updates.layout import Arrays, flat, unflat
-from dpacc.randomness.gaussian_noise import standard_normals
+from dpacc.randomness.buffered_noise import BufferedNoise
+from dpacc.randomness.correlated_noise import CorrelatedNoise
 from dpacc.randomness.run_secret import RunSecret
 
 
@@ -26,17 +38,23 @@ class ClientPrivacy:
     Each round draws every client by a secret coin of chance p, clips each update Δᵢ to norm C, and
     releases θ + (Σ Δᵢ·min(1, C/‖Δᵢ‖) + N(0, (σC)²))/(p·n) (DP-FedAvg, arXiv 1710.06963).
 
+    With `correlated`, nobody is drawn: who took part waits before it may again, and the noise of a
+    round takes a part of earlier rounds' back (DP-FTRL, arXiv 2306.08153). `calibrate` makes one.
+
     Args:
         noise_multiplier: σ.
         clipping_norm: C.
         delta: δ at which ε is stated.
         unit: what a client is.
+        correlated: how noise is correlated between rounds, and how long clients wait.
     """
 
     noise_multiplier: float
     clipping_norm: float
     delta: float
     unit: str = "client"
+    # What a server keeps of runs without it stays as it was.
+    correlated: CorrelatedRounds | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("noise_multiplier", "clipping_norm"):
@@ -45,12 +63,108 @@ class ClientPrivacy:
                 raise ConfigurationError(f"{name}={value} must be a finite number above 0")
         if not 0 < self.delta < 1:
             raise ConfigurationError(f"delta={self.delta} must lie strictly between 0 and 1")
+        if self.correlated is not None:
+            try:
+                self.event(after=0)
+            except ValueError as error:
+                raise ConfigurationError(f"correlated: {error}") from error
+
+    @classmethod
+    def calibrate(
+        cls,
+        *,
+        rounds: int,
+        min_separation: int,
+        epsilon: float,
+        delta: float,
+        clipping_norm: float,
+        correlation: Correlation = "banded",
+        unit: str = "client",
+    ) -> ClientPrivacy:
+        """The noise of a federation without sampling, correlated between its rounds.
+
+        Args:
+            rounds: R; no client is in more than ⌈R/b⌉ of them.
+            min_separation: b: who took part in round t may again from round t + b on.
+            epsilon: the target for all R rounds; a round that a crash repeats is one more.
+            delta: δ at which it is stated.
+            clipping_norm: C.
+            correlation: "banded" keeps up to b − 1 vectors as long as the adapter in the server's
+                memory, "buffers" two; "independent" none.
+            unit: what a client is.
+
+        Raises:
+            ConfigurationError: a number is out of range.
+
+        Source: Choquette-Choo et al. 2023 (arXiv 2306.08153); McMahan et al. 2024
+        (arXiv 2404.16706).
+
+        >>> privacy = ClientPrivacy.calibrate(rounds=50, min_separation=10, epsilon=8.0,
+        ...                                   delta=1e-6, clipping_norm=0.5)
+        >>> privacy.noise_multiplier, privacy.min_separation
+        (1.45999, 10)
+        """
+        try:
+            found = calibrate_separated_noise(
+                rounds=rounds,
+                min_separation=min_separation,
+                epsilon=epsilon,
+                delta=delta,
+                correlation=correlation,
+                unit=unit,
+            )
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+        return cls(
+            noise_multiplier=found.noise_multiplier,
+            clipping_norm=clipping_norm,
+            delta=delta,
+            unit=unit,
+            correlated=CorrelatedRounds(
+                min_separation=min_separation,
+                coefficients=found.column.coefficients,
+                weights=found.column.weights,
+                decays=found.column.decays,
+            ),
+        )
+
+    @property
+    def min_separation(self) -> int:
+        """b; 1 where clients need not wait."""
+        return 1 if self.correlated is None else self.correlated.min_separation
+
+    @property
+    def stated_correlation(self) -> dict[str, Any]:
+        """How noise is correlated, as a ledger's plan and `dpacc compose` read it; else nothing."""
+        if self.correlated is None:
+            return {}
+        plain = {k: [*v] if isinstance(v, tuple) else v for k, v in asdict(self.correlated).items()}
+        return {"correlated": plain}
+
+    def event(self, *, after: int, sampling_rate: float = 1.0) -> Event:
+        """What the round after so many others releases.
+
+        >>> ClientPrivacy(noise_multiplier=2.0, clipping_norm=1.0, delta=1e-6).event(after=3)
+        Gaussian(noise_multiplier=2.0)
+        """
+        if self.correlated is not None:
+            return correlated_event(
+                correlated=self.correlated,
+                noise_multiplier=self.noise_multiplier,
+                rounds=1,
+                after=after,
+            )
+        noise = Gaussian(noise_multiplier=self.noise_multiplier)
+        if sampling_rate == 1:
+            return noise
+        return PoissonSampled(probability=sampling_rate, event=noise)
 
     @property
     def stated(self) -> dict[str, Any]:
         """The settings as a ledger's plan holds them, with all that a price needs."""
         neighbours = {"adjacency": str(Adjacency.ADD_OR_REMOVE), "target_delta": self.delta}
-        return asdict(self) | neighbours
+        own = {name: value for name, value in asdict(self).items() if name != "correlated"}
+        return own | self.stated_correlation | neighbours
 
     def federation(self, *, sampling_rate: float, rounds: int) -> dict[str, Any]:
         """What `dpacc compose` reads, after so many charged rounds."""
@@ -64,6 +178,7 @@ class ClientPrivacy:
             "noise_multiplier": self.noise_multiplier,
             "denominator": "fixed",
             "rounds": rounds,
+            **self.stated_correlation,
         }
 
 
@@ -75,7 +190,11 @@ class CentralNoise:
         clients: n, a public number that nobody's presence changes.
         sampling_rate: p.
         ledger: the server's.
-        secret: keys the noise; lives in memory only, so a restarted server has another.
+        secret: keys the noise; lives in memory only, so a restarted server has another, with which
+            a new block of C begins.
+
+    Raises:
+        ConfigurationError: who took part in rounds that the ledger holds is not known.
     """
 
     def __init__(
@@ -89,32 +208,34 @@ class CentralNoise:
     ) -> None:
         self._privacy = privacy
         self._sampling_rate = sampling_rate
-        self._denominator = clients * sampling_rate
+        self._denominator = clients * sampling_rate / privacy.min_separation
         self._secret = secret or RunSecret.generate()
-        noise = Gaussian(noise_multiplier=privacy.noise_multiplier)
-        self._event = (
-            noise if sampling_rate == 1 else PoissonSampled(probability=sampling_rate, event=noise)
-        )
+        self._noise = _rows(privacy, self._secret)
         plan = privacy.stated | {"clients": clients, "sampling_rate": sampling_rate}
         self._ledger = Ledger.open(path=ledger, plan=plan)
         if self._secret.fixed_seed is not None:
             text = f"the noise came from the fixed seed {self._secret.fixed_seed}"
             if Note("fixed-seed", text) not in self._ledger.notes:
                 self._ledger.note(subject="fixed-seed", text=text)
+        self.turns = self._turns(ledger.with_name("took_part.jsonl"))
 
     def __call__(self, start: Arrays, updates: Mapping[str, Arrays]) -> Aggregate:
         """One round's release. A round in which nobody was drawn is noised and charged like any.
 
         Raises:
             LedgerError: the charge could not be written; nothing is released.
+            PrivacyError: clients must wait, and whose the updates are is not known.
         """
         before = flat(start)
         total = np.zeros_like(before)
         for update in updates.values():
             total += self._clipped(flat(update) - before)
         step = self._next_step
-        self._ledger.charge(step=step, event=self._event)
-        noise = standard_normals(secret=self._secret, step=step, count=len(total))
+        if self.turns is not None:
+            self.turns.keep(number=step, updates=len(updates))
+        event = self._privacy.event(after=step, sampling_rate=self._sampling_rate)
+        self._ledger.charge(step=step, event=event)
+        noise = self._noise.row(step=step, count=len(total))
         total += self._privacy.noise_multiplier * self._privacy.clipping_norm * noise
         return Aggregate(arrays=unflat(before + total / self._denominator, like=start))
 
@@ -139,9 +260,35 @@ class CentralNoise:
         last = self._ledger.last_step
         return 0 if last is None else last + 1
 
+    def _turns(self, path: Path) -> Turns | None:
+        """Who must wait, where clients do."""
+        if self._privacy.correlated is None:
+            return None
+        try:
+            return Turns(
+                path=path, separation=self._privacy.min_separation, charged=self._next_step
+            )
+        except ConfigurationError:
+            self.close()
+            raise
+
     def _clipped(self, moved: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
         length = float(np.linalg.norm(moved))
         return moved * min(1.0, self._privacy.clipping_norm / length) if length else moved
+
+
+def _rows(privacy: ClientPrivacy, secret: RunSecret) -> CorrelatedNoise | BufferedNoise:
+    """What draws the noise of one round after the other, over σC."""
+    correlated = privacy.correlated
+    if correlated is None or not correlated.weights:
+        coefficients = (1.0,) if correlated is None else correlated.coefficients
+        return CorrelatedNoise(secret=secret, coefficients=coefficients)
+    return BufferedNoise(
+        secret=secret,
+        first=correlated.coefficients[0],
+        weights=correlated.weights,
+        decays=correlated.decays,
+    )
 
 
 def said_beside(notes: Iterable[Note]) -> dict[str, list[str]]:
@@ -153,7 +300,9 @@ def said_beside(notes: Iterable[Note]) -> dict[str, list[str]]:
     return {name: texts for name, texts in stated_notes(notes).items() if texts}
 
 
-def require_central(*, aggregation: str, defended: bool) -> None:
+def require_central(
+    *, privacy: ClientPrivacy, aggregation: str, defended: bool, sampled: bool
+) -> None:
     """Refuse what central noise cannot be priced with.
 
     Raises:
@@ -164,6 +313,12 @@ def require_central(*, aggregation: str, defended: bool) -> None:
             "client_privacy with a defence: one client could change whom Krum keeps or what a "
             "median is by more than the clipping norm, and the noise would not hide it; clipping "
             "bounds hostile clients, so leave the defence out, or take privacy_budget"
+        )
+    if sampled and privacy.correlated is not None:
+        raise ConfigurationError(
+            "client_sampling_rate below 1 with correlated noise: who is drawn afresh could take "
+            "part again too soon, and no amplification is claimed; ask everybody whose turn it "
+            "is, client_sampling_rate=1"
         )
     if aggregation != "ffa":
         raise ConfigurationError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
@@ -84,9 +84,28 @@ class SecureSum:
         return self.fewest - self.colluding
 
     def agreed(self, privacy: ClientPrivacy | None) -> str:
-        """What server and clients compare before the first key is made."""
-        noise = None if privacy is None else asdict(privacy)
+        """What server and clients compare before the first key is made.
+
+        Raises:
+            ConfigurationError: the noise is such as clients cannot share.
+        """
+        noise = None if privacy is None else _settings(privacy)
         return json.dumps([asdict(self), noise], sort_keys=True)
+
+
+def _settings(privacy: ClientPrivacy) -> dict[str, Any]:
+    """σ, C, δ and unit, which is all that shared noise may have.
+
+    Raises:
+        ConfigurationError: it is correlated between rounds.
+    """
+    if privacy.correlated is not None:
+        raise ConfigurationError(
+            "secure_sum with correlated noise: each client draws its share anew, and clients that "
+            "drop out would take earlier shares with them, so that nobody can take a part back; "
+            "leave secure_sum out and trust the server, or take noise without min_separation"
+        )
+    return {name: value for name, value in asdict(privacy).items() if name != "correlated"}
 
 
 def require_summable(
@@ -96,7 +115,7 @@ def require_summable(
     aggregation: str,
     defended: bool,
     sampled: bool,
-    client_level: bool,
+    privacy: ClientPrivacy | None,
     compressed: bool,
 ) -> None:
     """Refuse what a server cannot do that sees the sum alone.
@@ -119,9 +138,10 @@ def require_summable(
             f"secure_sum with aggregation={aggregation!r}, which needs every client's product of "
             "factors; a sum yields the mean of B alone: take aggregation='ffa'"
         )
+    settings.agreed(privacy)
     if compressed:
-        require_maskable_codes(settings=settings, client_level=client_level)
-    if sampled and client_level:
+        require_maskable_codes(settings=settings, client_level=privacy is not None)
+    if sampled and privacy is not None:
         raise ConfigurationError(
             "client_sampling_rate below 1 with client_privacy and secure_sum: whether a sum opens "
             "would depend on who was drawn, which no amplification by sampling covers; ask all "

@@ -269,11 +269,16 @@ class FederatedServer:
                 aggregation=named,
                 defended=is_defended,
                 sampled=settings.client_sampling_rate < 1,
-                client_level=self._client_privacy is not None,
+                privacy=self._client_privacy,
                 compressed=settings.compression is not None,
             )
         elif self._client_privacy is not None:
-            require_central(aggregation=named, defended=is_defended)
+            require_central(
+                privacy=self._client_privacy,
+                aggregation=named,
+                defended=is_defended,
+                sampled=settings.client_sampling_rate < 1,
+            )
         if settings.defence is not None:
             require_fitting(settings.defence, aggregation=named, clients=self._num_clients)
 

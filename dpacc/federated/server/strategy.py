@@ -17,6 +17,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import Aggregate, Aggregation
+from dpacc.federated.aggregation.client_level import CentralNoise
 from dpacc.federated.aggregation.factors import CORRECTION
 from dpacc.federated.ranks.mixed_ranks import NestedRanks, rank_of
 from dpacc.federated.requests import SEEN
@@ -92,6 +93,7 @@ class FederatedLoRA(FedAvg):
         super().__init__(min_available_nodes=clients)
         self.arrays = start
         self._aggregation = aggregation
+        self._turns = aggregation.turns if isinstance(aggregation, CentralNoise) else None
         self._budget = budget
         self._sampling_rate = sampling_rate
         self._history = history
@@ -106,9 +108,12 @@ class FederatedLoRA(FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask each connected client with the same chance."""
+        """Ask each connected client with the same chance, or each whose turn it is."""
         del server_round, arrays
-        self._asked = [n for n in self._connected(grid) if self._coins.random() < self.rate]
+        connected = self._connected(grid)
+        if self._turns is not None:
+            connected = [node for node in connected if self._turns.is_due(node)]
+        self._asked = [node for node in connected if self._coins.random() < self.rate]
         config["server-round"] = len(self._history.rounds) + 1
         self._packing = Packing.asked(config)
         self._sent = [
@@ -251,9 +256,11 @@ class FederatedLoRA(FedAvg):
         return answers
 
     def _update_in(self, node: int, records: RecordDict) -> Arrays:
-        del node
         said = records.config_records["config"]
-        return self._unpacked(records.array_records["arrays"], said)
+        update = self._unpacked(records.array_records["arrays"], said)
+        if self._turns is not None:
+            self._turns.join(node, str(said.get("client")))
+        return update
 
     def _checked(self, reply: Message) -> tuple[RecordDict, ClientBooks | None]:
         """The records of one reply, which are the agreed ones, and the client's books.

@@ -68,9 +68,10 @@ def correlated_event(
     correlated: CorrelatedRounds,
     noise_multiplier: float,
     rounds: int,
+    after: int = 0,
     most_rounds: int | None = None,
 ) -> SeparatedParticipation:
-    """What so many rounds with correlated noise release.
+    """What so many rounds with correlated noise release, after so many others.
 
     Raises:
         ValueError: numbers that are out of range.
@@ -83,6 +84,7 @@ def correlated_event(
         noise_multiplier=noise_multiplier,
         separation=correlated.min_separation,
         rounds=rounds,
+        after=after,
         coefficients=correlated.coefficients,
         weights=correlated.weights,
         decays=correlated.decays,

@@ -7,11 +7,18 @@ from typing import Any
 import pytest
 
 from dpacc.errors import ConfigurationError
+from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.secure_sum.fixed_point import FixedPoint, OutOfRange
 from dpacc.federated.secure_sum.settings import SecureSum, require_summable
 
 FIVE = SecureSum(clients=5, threshold=3)
 CKKS = SecureSum(clients=5, protocol="ckks")
+
+
+CENTRAL = ClientPrivacy(noise_multiplier=1.0, clipping_norm=0.5, delta=1e-6)
+CORRELATED = ClientPrivacy.calibrate(
+    rounds=10, min_separation=2, epsilon=8.0, delta=1e-6, clipping_norm=0.5
+)
 
 
 @pytest.mark.parametrize(
@@ -57,20 +64,21 @@ def test_exactly_the_majorities_are_accepted(n: int) -> None:
         ({"defended": True}, "look at single updates"),
         ({"aggregation": "fedex"}, "take aggregation='ffa'"),
         ({"aggregation": "average"}, "take aggregation='ffa'"),
-        ({"sampled": True, "client_level": True}, "no amplification by sampling covers"),
-        ({"compressed": True, "client_level": True}, "sized for every number"),
+        ({"sampled": True, "privacy": CENTRAL}, "no amplification by sampling covers"),
+        ({"compressed": True, "privacy": CENTRAL}, "sized for every number"),
         ({"compressed": True, "settings": CKKS}, "as wide whatever lies"),
+        ({"privacy": CORRELATED}, "nobody can take a part back"),
     ],
 )
 def test_what_a_sum_alone_cannot_do_is_refused(wrong: dict[str, Any], reason: str) -> None:
-    """Krum and its like, rules of products, sampled clients with shared noise."""
+    """Krum and its like, rules of products, sampled clients with shared noise, correlated noise."""
     fitting: dict[str, Any] = {
         "settings": FIVE,
         "clients": 5,
         "aggregation": "ffa",
         "defended": False,
         "sampled": False,
-        "client_level": False,
+        "privacy": None,
         "compressed": False,
     }
     require_summable(**fitting)
