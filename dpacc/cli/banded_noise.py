@@ -16,7 +16,7 @@ from dpacc.cli.guarantee_table import guarantee_rows
 _TAKES = ("epsilon", "delta", "dataset_size", "batch_size")
 _LENGTH = ("epochs", "steps")
 _REMEDIES = {
-    "sample_rate": "groups need both sizes: give --dataset-size and --batch-size instead",
+    "sample_rate": "it needs both sizes: give --dataset-size and --batch-size instead",
     "noise_multiplier": "what is found is the noise: drop it, and give --epsilon and --delta",
     "advantage": "give --epsilon and --delta instead",
     "true_positives": "give --epsilon and --delta instead",
@@ -36,24 +36,29 @@ def solve_banded(*, settings: Mapping[str, Any], bands: int | None) -> BandedCal
         click.UsageError: a setting is missing, or has no place beside correlated noise.
         ValueError: a setting is out of range.
     """
+    return calibrate_banded_noise(**noise_asked(settings, of="--correlation banded"), bands=bands)
+
+
+def noise_asked(settings: Mapping[str, Any], *, of: str) -> dict[str, Any]:
+    """What a calibration takes that finds noise, and nothing else, for ε and δ and both sizes.
+
+    Raises:
+        click.UsageError: a setting is missing, or has no place beside `of`.
+    """
     for name, remedy in _REMEDIES.items():
         if settings[name] is not None:
-            raise click.UsageError(f"--correlation banded with {_option(name)}: {remedy}.")
+            raise click.UsageError(f"{of} with {_option(name)}: {remedy}.")
     if settings["method"] != "pld":
         raise click.UsageError(
-            f"--correlation banded is calibrated by pld, not {settings['method']}: drop --method."
+            f"{of} is calibrated by pld, not {settings['method']}: drop --method."
         )
     for name in _TAKES:
         if settings[name] is None:
             raise click.UsageError(f"Missing option '{_option(name)}'.")
     if sum(settings[name] is not None for name in _LENGTH) != 1:
         raise click.UsageError("Give either --epochs or --steps, and not both.")
-    return calibrate_banded_noise(
-        **{name: settings[name] for name in (*_TAKES, *_LENGTH)},
-        adjacency=Adjacency(settings["adjacency"]),
-        unit=settings["unit"],
-        bands=bands,
-    )
+    asked = {name: settings[name] for name in (*_TAKES, *_LENGTH, "unit")}
+    return asked | {"adjacency": Adjacency(settings["adjacency"])}
 
 
 def banded_document(found: BandedCalibration, *, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 from dpacc.artifacts.run_folder import save_adapter, state_privacy
 from dpacc.errors import ConfigurationError, names_what_is_unknown
 from dpacc.layers.lora_methods import Method, apply_method
-from dpacc.loops.plain_loader import require_a_name, require_the_loaders, sizes_of
+from dpacc.loops.plain_loader import require_a_name, require_the_loaders, sizes_of, steps_of
 from dpacc.loops.private_loss import PrivateLoss
 from dpacc.loops.private_optimizer import PlainLoopOptimizer, UpdateSchedule
 from dpacc.loops.restarts import refuse_fresh_start
 from dpacc.loops.virtual_batches import Turns, VirtualBatches
 from dpacc.losses.decoupled_losses import LogitLosses, logit_losses_of
-from dpacc.plan import Clipping, Correlation, Noise, PrivacyPlan
+from dpacc.plan import Clipping, Correlation, Drawing, Noise, PrivacyPlan
 from dpacc.ranks import collectives
 from dpacc.ranks.backends import Backend, refuse_cut_models
 from dpacc.ranks.reduction import WireFormat
@@ -144,6 +144,7 @@ class PrivacyEngine(engine.PrivacyEngine):
         steps: int | None = None,
         clipping: Clipping = "flat",
         noise: Noise = "gaussian",
+        sampling: Drawing = "poisson",
         correlation: Correlation = "none",
         bands: int | None = None,
         unit: str = "example",
@@ -157,7 +158,7 @@ class PrivacyEngine(engine.PrivacyEngine):
             optimizer: of the trainable parameters.
             data_loader: its dataset, `collate_fn` and `batch_size` are used; the batch size is
                 that of an expected logical batch over all ranks, which may exceed the memory.
-                Its shuffling is replaced by Poisson sampling.
+                Its shuffling is replaced by Poisson sampling, or random allocation.
             target_epsilon: ε after all epochs.
             target_delta: its δ.
             max_grad_norm: C, the clipping norm of one example's gradient.
@@ -165,6 +166,7 @@ class PrivacyEngine(engine.PrivacyEngine):
             steps: how many updates.
             clipping: see [`PrivacyPlan`][dpacc.plan.PrivacyPlan].
             noise: likewise.
+            sampling: likewise; "allocated" takes each example once an epoch, with less noise.
             correlation: likewise; "banded" takes back in later steps what earlier ones added.
             bands: of how many steps; left out, the best number for momentum 0.9.
             unit: what the privacy unit is called; to be said where `units` are given.
@@ -183,6 +185,7 @@ class PrivacyEngine(engine.PrivacyEngine):
             max_grad_norm=max_grad_norm,
             clipping=clipping,
             noise=noise,
+            sampling=sampling,
             correlation=correlation,
             bands=bands,
             unit=unit,
@@ -204,6 +207,7 @@ class PrivacyEngine(engine.PrivacyEngine):
         epochs: int,
         clipping: Clipping = "flat",
         noise: Noise = "gaussian",
+        sampling: Drawing = "poisson",
         unit: str = "example",
         **loop: Unpack[PlainLoop],
     ) -> Private[AnyModel]:
@@ -219,18 +223,20 @@ class PrivacyEngine(engine.PrivacyEngine):
             epochs: how many passes over the loader there may be.
             clipping: see [`PrivacyPlan`][dpacc.plan.PrivacyPlan].
             noise: likewise.
+            sampling: likewise.
             unit: what the privacy unit is called; to be said where `units` are given.
             **loop: see [`PlainLoop`][dpacc.loops.drop_in.PlainLoop].
         """
         sizes = sizes_of(data_loader, loop.get("units"))
         plan = PrivacyPlan(
             **sizes,
-            steps=-(-epochs * sizes["dataset_size"] // sizes["expected_batch_size"]),
+            steps=steps_of(sizes, epochs=epochs, sampling=sampling),
             noise_multiplier=noise_multiplier,
             target_delta=target_delta,
             max_grad_norm=max_grad_norm,
             clipping=clipping,
             noise=noise,
+            sampling=sampling,
             unit=unit,
         )
         return self.make_private_with_plan(

@@ -16,7 +16,7 @@ from torch.utils.data import (
 
 from dpacc.data.privacy_units import count_units
 from dpacc.errors import ConfigurationError
-from dpacc.plan import PrivacyPlan
+from dpacc.plan import Drawing, PrivacyPlan
 
 _POISSON = "every example joins every step by its own coin, whatever its length, class or weight"
 
@@ -44,6 +44,17 @@ def sizes_of(data_loader: DataLoader[Any], units: Sequence[Hashable] | None) -> 
     _refuse_foreign_samplers(data_loader)
     size = count_units(examples=len(data_loader.dataset), units=units)  # type: ignore[arg-type]
     return {"dataset_size": size, "expected_batch_size": _batch_size_of(data_loader)}
+
+
+def steps_of(sizes: LoaderSizes, *, epochs: int, sampling: Drawing) -> int:
+    """How many steps are as many epochs: whole ones of their own, where units are allocated.
+
+    >>> sizes: LoaderSizes = {"dataset_size": 10, "expected_batch_size": 4}
+    >>> [steps_of(sizes, epochs=2, sampling=drawing) for drawing in ("poisson", "allocated")]
+    [5, 6]
+    """
+    size, batch = sizes["dataset_size"], sizes["expected_batch_size"]
+    return epochs * -(-size // batch) if sampling == "allocated" else -(-epochs * size // batch)
 
 
 def _batch_size_of(data_loader: DataLoader[Any]) -> int:

@@ -48,6 +48,7 @@ def plan_for(*, config: TrainingConfig, dataset_size: int) -> PrivacyPlan:
         clipping=config.clipping,
         noise=config.noise,
         unit=config.unit_field or "example",
+        sampling=config.sampling,
         correlation=config.correlation,
         bands=config.bands,
         workload=workload_of(config=config, dataset_size=dataset_size),

@@ -12,6 +12,7 @@ from dpacc.recipe.consistency import require_consistent
 from dpacc.recipe.settings import (
     Clipping,
     Correlation,
+    Drawing,
     LoraMethod,
     Metric,
     Noise,
@@ -73,13 +74,14 @@ class TrainingConfig:
         below=1,
     )
     expected_batch_size: int = setting(
-        "Examples a logical batch holds on average: each example joins each step with "
-        "probability expected_batch_size / N (Poisson sampling).",
+        "Examples a logical batch holds on average, or at most where they are allocated: each "
+        "example joins each step with probability expected_batch_size / N (Poisson sampling), or "
+        "is in one of ceil(N / expected_batch_size) steps an epoch.",
         at_least=1,
     )
     epochs: float | None = setting(
-        "Expected passes over the data; steps = ceil(epochs * N / expected_batch_size). Give this "
-        "or steps.",
+        "Expected passes over the data; steps = ceil(epochs * N / expected_batch_size), or as many "
+        "of ceil(N / expected_batch_size) each where sampling is allocated. Give this or steps.",
         default=None,
         above=0,
     )
@@ -99,6 +101,12 @@ class TrainingConfig:
         default="gaussian",
     )
 
+    sampling: Drawing = setting(
+        "poisson draws each example for each step by a coin of its own; allocated puts it in "
+        "exactly one step of each epoch, in secret: 2 to 11% less noise at the same epsilon. A run "
+        "that stops within an epoch goes on at the next one.",
+        default="poisson",
+    )
     correlation: Correlation = setting(
         "none draws each step's noise afresh; banded lets later steps take back a part of it, for "
         "less noise in the end at the same epsilon. Units are then drawn in turns.",

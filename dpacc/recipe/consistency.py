@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+from dpacc_accounting.ledger.plan_settings import require_one_way
+
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.settings import Tracker
 
@@ -37,6 +39,10 @@ def _check_duration(config: Any) -> None:
 
 
 def _check_correlation(config: Any) -> None:
+    try:
+        require_one_way(sampling=config.sampling, correlation=config.correlation)
+    except ValueError as refusal:
+        raise ConfigurationError(str(refusal)) from None
     if config.bands is not None and config.correlation == "none":
         raise ConfigurationError(
             f"bands={config.bands} are of correlated noise: set --correlation banded, or leave "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dpacc.errors import ConfigurationError, names_what_is_unknown
 from dpacc.layers.lora_methods import Method
-from dpacc.plan import Clipping, Correlation, Noise, PrivacyPlan
+from dpacc.plan import Clipping, Correlation, Drawing, Noise, PrivacyPlan
 from dpacc.step.averaging import require_share
 from dpacc.step.strategies import PerExampleGradients
 
@@ -26,6 +26,7 @@ class PrivacyArguments:
         max_grad_norm: C, the clipping norm of one example's gradient.
         clipping: see [`PrivacyPlan`][dpacc.plan.PrivacyPlan].
         noise: likewise.
+        sampling: likewise; "allocated" takes each example once an epoch, with less noise.
         correlation: likewise; "banded" takes back in later steps what earlier ones added, and needs
             `target_epsilon`.
         bands: of how many steps; left out, the best number for momentum 0.9.
@@ -51,6 +52,7 @@ class PrivacyArguments:
     max_grad_norm: float = 1.0
     clipping: Clipping = "flat"
     noise: Noise = "gaussian"
+    sampling: Drawing = "poisson"
     correlation: Correlation = "none"
     bands: int | None = None
     method: Method = "lora"
@@ -97,6 +99,7 @@ class PrivacyArguments:
                 target_delta=self.target_delta,
                 clipping=self.clipping,
                 noise=self.noise,
+                sampling=self.sampling,
                 unit=self.unit,
             )
         assert self.target_epsilon is not None
@@ -109,6 +112,7 @@ class PrivacyArguments:
             max_grad_norm=self.max_grad_norm,
             clipping=self.clipping,
             noise=self.noise,
+            sampling=self.sampling,
             correlation=self.correlation,
             bands=self.bands,
             unit=self.unit,

@@ -110,6 +110,41 @@ def test_a_killed_run_of_correlated_noise_goes_on_at_the_next_cycle(
     assert "cyclic Poisson sampling" in (folder / "README.md").read_text()
 
 
+def test_a_killed_run_of_allocated_examples_goes_on_at_the_next_epoch(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dying at the second of four steps of an epoch: on at the next one, within its ε."""
+    from dpacc.ranks.backends.replicated import Replicated
+
+    update, updates = Replicated.update, []
+
+    def dying(*arguments: object) -> None:
+        updates.append(arguments)
+        if len(updates) == 2:
+            raise KeyboardInterrupt
+        update(*arguments)
+
+    settings = {"sampling": "allocated", "checkpoint_every": 1}
+    settings |= {"expected_batch_size": 16, "steps": 8}
+    monkeypatch.setattr(Replicated, "update", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(**settings)
+    monkeypatch.setattr(Replicated, "update", update)
+    gc.collect()  # the interrupted engine lets go of its ledger
+    folder = train(**settings, resume="tiny") / "tiny"
+    record = read_ledger(path=folder / "ledger.jsonl")
+    size = record.plan["dataset_size"]
+    epoch = -(-size // 16)
+    assert epoch == 4
+    assert [release.step for release in record.releases] == [0, 1, 4, 5, 6, 7]
+    assert all(finding.healthy for finding in ledger_findings(folder=folder))
+    spent = epsilon(event=record.event, delta=record.plan["target_delta"]).epsilon
+    assert 7.9 < spent <= 8
+    card = (folder / "README.md").read_text()
+    assert "An epoch has 4 steps" in card
+    assert "in exactly one of them" in card
+
+
 def test_a_killed_run_of_changing_ranks_ends_where_it_would_have(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:

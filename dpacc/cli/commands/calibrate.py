@@ -6,6 +6,7 @@ from typing import Any
 import click
 from dpacc_accounting import Adjacency, Calibration, event_to_json
 from dpacc_accounting.guarantee import rounded_up
+from dpacc_accounting.ledger.plan_settings import require_one_way
 
 from dpacc.artifacts.figure_files import format_of
 from dpacc.cli import options, terminal
@@ -47,6 +48,13 @@ from dpacc.cli.guarantee_table import guarantee_rows
     show_default=True,
     help="banded: later steps take back a part of earlier noise.",
 )
+@click.option(
+    "--sampling",
+    type=click.Choice(["poisson", "allocated"]),
+    default="poisson",
+    show_default=True,
+    help="allocated: each example in exactly one step of each epoch.",
+)
 @click.option("--bands", type=click.IntRange(min=2), help="How many steps' noise is correlated.")
 @click.option(
     "--sweep",
@@ -63,10 +71,11 @@ def calibrate(
     sweep: tuple[str, ...],
     axes: tuple[str, ...],
     correlation: str,
+    sampling: str,
     bands: int | None,
     **settings: Any,
 ) -> None:
-    """Find the least noise multiplier σ for DP-SGD with Poisson-sampled batches.
+    """Find the least noise multiplier σ for DP-SGD with Poisson-sampled or allocated batches.
 
     Give either --epochs or --steps; training must run exactly that many steps. With
     --noise-multiplier, leave out one of ε, δ, the batch size and the length: that is solved for.
@@ -84,14 +93,22 @@ def calibrate(
         --dataset-size 67349 --batch-size 256 --epochs 3
 
     \b
+    Each example in exactly one step of each epoch, drawn in secret:
+      dpacc calibrate --sampling allocated --epsilon 8 --delta 1e-5 \\
+        --dataset-size 8192 --batch-size 512 --epochs 2
+
+    \b
     A table, and a figure, for several settings at once:
       dpacc calibrate --delta 1e-5 --dataset-size 67349 --epochs 3 \\
         --sweep epsilon=1,2,4,8 batch_size=128,256,512 --plot sweep.png
     """
     if bands is not None and correlation == "none":
         raise click.UsageError("--bands are of correlated noise: add --correlation banded.")
+    require_one_way(sampling=sampling, correlation=correlation)
     if sweep and correlation != "none":
         raise click.UsageError("--sweep is of independent noise: drop --correlation.")
+    if sweep and sampling != "poisson":
+        raise click.UsageError("--sweep is of Poisson sampling: drop --sampling.")
     if sweep:
         _sweep((*sweep, *axes), settings, plot, as_json=as_json)
         return
@@ -99,6 +116,9 @@ def calibrate(
         raise click.UsageError(f"{axes[0] if axes else '--plot'} needs --sweep.")
     if correlation == "banded":
         _banded(settings, bands, as_json=as_json)
+        return
+    if sampling == "allocated":
+        _allocated(settings, as_json=as_json)
         return
     free = free_quantity(settings=settings)
     found = free.solve(settings=settings)
@@ -143,6 +163,18 @@ def _banded(settings: dict[str, Any], bands: int | None, *, as_json: bool) -> No
     else:
         facts = banded_facts(found, settings=settings)
         terminal.show_facts(title="Calibrated correlated noise", facts=facts)
+
+
+def _allocated(settings: dict[str, Any], *, as_json: bool) -> None:
+    from dpacc.cli.allocated_noise import allocated_document, allocated_facts, solve_allocated
+
+    with terminal.at_work("calibrating"):
+        found = solve_allocated(settings=settings)
+    if as_json:
+        terminal.show_json(allocated_document(found, settings=settings))
+    else:
+        facts = allocated_facts(found, settings=settings)
+        terminal.show_facts(title="Calibrated noise of random allocation", facts=facts)
 
 
 def _document(found: Calibration, free: FreeQuantity, settings: dict[str, Any]) -> dict[str, Any]:

@@ -60,3 +60,14 @@ def test_bands_without_correlation_are_refused() -> None:
         replace(CONFIG, correlation="none")
     with pytest.raises(ConfigurationError, match="set --noise gaussian"):
         replace(CONFIG, noise="discrete_gaussian")
+
+
+def test_a_run_may_allocate_its_examples() -> None:
+    """Whole epochs, at less noise than Poisson's; beside correlated noise it is refused."""
+    drawn = replace(CONFIG, correlation="none", bands=None, steps=None, epochs=2, warmup_steps=0)
+    plan = plan_for(config=replace(drawn, sampling="allocated"), dataset_size=1030)
+    assert (plan.sampling, plan.steps, plan.participation.cycle) == ("allocated", 22, 11)
+    assert plan.guarantee().epsilon <= 8.0
+    assert plan.noise_multiplier < 0.91 * plan_for(config=drawn, dataset_size=1030).noise_multiplier
+    with pytest.raises(ConfigurationError, match=r"sampling=allocated with correlation=banded"):
+        replace(CONFIG, sampling="allocated")
