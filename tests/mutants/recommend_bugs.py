@@ -15,7 +15,7 @@ RECOMMEND_BUGS = [
         "σ that was priced at bB/N is told together with B/N",
         (
             Patch(
-                "dpacc.cli.banded_noise",
+                "dpacc.cli.sampled_over_steps",
                 '"sample_rate": made.sample_rate,',
                 '"sample_rate": settings["batch_size"] / settings["dataset_size"],',
             ),

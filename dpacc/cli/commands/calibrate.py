@@ -154,7 +154,7 @@ def _sweep(
 
 
 def _banded(settings: dict[str, Any], bands: int | None, *, as_json: bool) -> None:
-    from dpacc.cli.banded_noise import banded_document, banded_facts, solve_banded
+    from dpacc.cli.sampled_over_steps import banded_document, banded_facts, solve_banded
 
     with terminal.at_work("calibrating"):
         found = solve_banded(settings=settings, bands=bands)
@@ -166,7 +166,7 @@ def _banded(settings: dict[str, Any], bands: int | None, *, as_json: bool) -> No
 
 
 def _allocated(settings: dict[str, Any], *, as_json: bool) -> None:
-    from dpacc.cli.allocated_noise import allocated_document, allocated_facts, solve_allocated
+    from dpacc.cli.sampled_over_steps import allocated_document, allocated_facts, solve_allocated
 
     with terminal.at_work("calibrating"):
         found = solve_allocated(settings=settings)

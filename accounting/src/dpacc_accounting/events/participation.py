@@ -183,7 +183,8 @@ class EpochAllocation:
         ...                 planned_steps=10).next_start(steps_charged=5)
         8
         """
-        return -(-steps_charged // self.cycle) * self.cycle
+        epochs_begun = -(-steps_charged // self.cycle)
+        return epochs_begun * self.cycle
 
     def _epoch(self, steps: int) -> Event:
         """The first `steps` steps of an epoch."""
