@@ -235,7 +235,7 @@ class PrivacyEngine:
         """
         if not hasattr(self, "_model"):
             raise ConfigurationError("call engine.prepare(model, optimizer) before engine.steps")
-        members = members_of(dataset=dataset, units=units, plan=self.plan)
+        members = members_of(dataset=dataset, units=units, plan=self.plan, secret=self._secret)
         refuse_private_examples_in_the_start(self._model, dataset)
         refuse_joined_texts(dataset=dataset, collate=collate, model=self._model)
         self.run_ledger.open(fixed_seed=self._secret.fixed_seed)
@@ -280,7 +280,7 @@ class PrivacyEngine:
         try:
             for index in range(self.run_ledger.steps_charged, self.plan.steps):
                 self._release.begin(index)
-                drawn = batches.of_this_rank(sampler.draw(step=index))
+                drawn = batches.of_this_rank(sampler.draw(step=index), step=index)
                 total = self._zero_sum()
                 step = LogicalStep(
                     index=index,

@@ -14,6 +14,7 @@ from dpacc.randomness.keyed_dropout import KeyedDropout
 from dpacc.randomness.stray_draws import refusing_draws
 from dpacc.step.batching import cut_into_micro_batches, starting_cost
 from dpacc.step.logical_step import Collate, Unit
+from dpacc.step.unit_members import Members
 
 _DRAWN_BY_ITSELF = (
     "draw from a generator that the example alone seeds, such as "
@@ -34,7 +35,7 @@ class MicroBatches:
 
     Args:
         dataset: examples by index.
-        members: the examples of each privacy unit.
+        members: which examples each drawn unit stands for.
         collate: makes a batch of examples; what it draws must be keyed.
         accelerator: the launch's.
         dropout: keys what is random in each micro-batch's forward.
@@ -47,7 +48,7 @@ class MicroBatches:
         self,
         *,
         dataset: Sequence[Any],
-        members: Sequence[Sequence[int]],
+        members: Members,
         collate: Collate,
         accelerator: Accelerator,
         dropout: KeyedDropout,
@@ -64,15 +65,16 @@ class MicroBatches:
         self._max_tokens = max_tokens
         self._max_units = max_units
 
-    def of_this_rank(self, drawn: Iterable[int]) -> list[list[Unit]]:
-        """This rank's micro-batches of the privacy units `drawn`.
+    def of_this_rank(self, drawn: Iterable[int], *, step: int) -> list[list[Unit]]:
+        """This rank's micro-batches of the privacy units `drawn` for a step.
 
         Raises:
             PrivacyError: reading an example draws random numbers from a generator that all share.
         """
         with refusing_draws("reading the dataset", _DRAWN_BY_ITSELF):
             units: list[Unit] = [
-                [Drawn(i, self._dataset[i]) for i in self._members[int(unit)]] for unit in drawn
+                [Drawn(i, self._dataset[i]) for i in self._members.in_step(int(unit), step=step)]
+                for unit in drawn
             ]
         cut = cut_into_micro_batches(
             lengths=[max(_length(each.example) for each in unit) for unit in units],

@@ -239,7 +239,7 @@ OWN_BUGS = (
         "the count's share of the budget is not taken from the gradients'",
         (
             Patch(
-                "dpacc.plan",
+                "dpacc.plan.privacy_plan",
                 'if self.clipping != "adaptive":\n            return self.noise_multiplier',
                 "if True:\n            return self.noise_multiplier",
             ),
@@ -298,7 +298,7 @@ OWN_BUGS = (
         "ε is stated for one step fewer than was charged",
         (
             Patch(
-                "dpacc.plan",
+                "dpacc.plan.privacy_plan",
                 "event=self.event(steps=steps)",
                 "event=self.event(steps=max((steps or self.steps) - 1, 1))",
             ),

@@ -63,7 +63,7 @@ STATING = {
     "dpacc/federated/server/history.py": "prices what clients said of themselves, checked below",
     "dpacc/federated/clients/local_training.py": "guarantee() of its engine",
     "dpacc/federated/clients/rank_at_client.py": "with the notes of its engine",
-    "dpacc/plan.py": _A_PLAN,
+    "dpacc/plan/privacy_plan.py": _A_PLAN,
     "dpacc/trainer/private_trainer.py": "logs, checked below",
     "dpacc/search/private_search.py": _A_PLAN,
     "recipes/audit.py": "the progress of a run that is thrown away",

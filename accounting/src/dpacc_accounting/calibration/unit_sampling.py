@@ -36,7 +36,7 @@ def calibrate_example_sampling(
     steps: int | None = None,
     epsilon: float,
     delta: float,
-    units: int,
+    units: int | None = None,
     unit: str = "unit",
 ) -> Calibration:
     """The least noise (to 6 digits, rounded up) that protects units whose examples are sampled.
@@ -49,7 +49,7 @@ def calibrate_example_sampling(
         steps: T itself.
         epsilon: target ε > 0, of a whole unit that is added or removed.
         delta: target δ, below 1 / units.
-        units: how many there are.
+        units: how many there are; left out, as many as examples, which is the safe side for δ.
         unit: what one is, for the record.
 
     Raises:
@@ -64,7 +64,7 @@ def calibrate_example_sampling(
     """
     size, batch = require_sizes(examples, batch_size)
     delta = require_delta(delta)
-    owners = _units_of(units, examples=size, unit_cap=unit_cap)
+    owners = size if units is None else _units_of(units, examples=size, unit_cap=unit_cap)
     require_small_delta(delta=delta, dataset_size=owners, unit=unit)
     warn_of_large_delta(delta=delta, dataset_size=owners, unit=unit)
     count = whole_steps(size, batch, epochs, steps)

@@ -17,7 +17,7 @@ SCALES = {
 }
 """The clippings that can be put in words, and their words."""
 
-SAMPLINGS = frozenset({"poisson", "cyclic-poisson", "allocated"})
+SAMPLINGS = frozenset({"poisson", "cyclic-poisson", "allocated", "examples"})
 """The ways of drawing that can be put in words."""
 
 PRICED = frozenset({"adjacency", "unit", "target_delta"})

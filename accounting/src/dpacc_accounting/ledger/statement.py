@@ -182,20 +182,29 @@ def _mechanism(plan: Mapping[str, Any], record: LedgerRecord | None) -> str:
     batch = plan["expected_batch_size"]
     sigma, norm = plan["noise_multiplier"], plan["max_grad_norm"]
     done = f"{len(record.releases)} of {plan['steps']} planned" if record else f"{plan['steps']}"
-    unit = plan["unit"]
-    whose = "own gradient" if unit == "example" else "mean gradient over its examples"
+    drawn, whose = _summand(plan)
     return f"""\
 ## Mechanism
 
 DP-SGD (arXiv 1607.00133), {done} steps. In each step:
 
 1. **Sampling.** {_sampling(plan)}
-2. **Clipping.** Each drawn {unit}'s {whose} is multiplied {SCALES[plan["clipping"]]}, so that \
+2. **Clipping.** Each drawn {drawn}'s {whose} is multiplied {SCALES[plan["clipping"]]}, so that \
 its norm is at most C = {norm}; one that is not finite counts as zero.
 3. **Noise.** {_noise(plan["clipping"], sigma, norm)}{_grid(plan)}{_correlated(plan)}
 4. **Update.** The noised sum is divided by the public expected batch size, {batch}, and handed to \
 the optimizer. Whatever is computed from it later, such as checkpoints and the final weights, is \
 covered."""
+
+
+def _summand(plan: Mapping[str, Any]) -> tuple[str, str]:
+    """What is drawn, and which gradient of it is clipped."""
+    if plan["unit"] == "example" or plan["sampling"] == "examples":
+        return "example", "own gradient"
+    cap = plan.get("unit_cap")
+    if cap is None:
+        return plan["unit"], "mean gradient over its examples"
+    return plan["unit"], f"mean gradient over at most {cap} of its examples, drawn for the step,"
 
 
 def _sampling(plan: Mapping[str, Any]) -> str:
@@ -205,6 +214,13 @@ def _sampling(plan: Mapping[str, Any]) -> str:
         "guarantee."
     )
     bands = bands_of(plan=plan)
+    if plan["sampling"] == "examples":
+        return (
+            f"Of each {unit} at most {plan['unit_cap']} examples are kept, by a secret draw. Each "
+            f"of the {size} that are takes part with probability {batch}/{size} = "
+            f"{batch / size:.6g}, independently of the others and of other steps (Poisson sampling "
+            f"of examples, arXiv 2407.07737), {drawn} ε is for all examples of a {unit} together."
+        )
     if plan["sampling"] == "allocated":
         each = participation_of(plan=plan).cycle
         return (

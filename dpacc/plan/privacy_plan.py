@@ -1,46 +1,43 @@
-"""The privacy plan: one frozen object that owns everything the guarantee depends on."""
+"""The privacy plan, its noise and its price."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 from dpacc_accounting import (
     Adjacency,
+    Calibration,
     Event,
     Guarantee,
     Workload,
     calibrate_allocated_noise,
     calibrate_banded_noise,
+    calibrate_example_sampling,
     calibrate_noise,
     epsilon,
     sum_noise_multiplier,
 )
+from dpacc_accounting.events.example_sampling import ExampleSampling
 from dpacc_accounting.events.participation import EpochAllocation, Participation
-from dpacc_accounting.ledger.plan_settings import (
-    require_coefficients,
-    require_one_way,
-    require_sampling,
+from dpacc_accounting.ledger.plan_settings import require_coefficients, require_one_way
+
+from dpacc.plan.settings import (
+    Clipping,
+    Correlation,
+    Drawing,
+    Noise,
+    Sampling,
+    require,
+    require_one_of,
+    require_plan,
 )
-from dpacc_accounting.pricing.small_delta import require_small_delta
-
-from dpacc.errors import choices
-
-Clipping = Literal["flat", "per-layer", "automatic", "adaptive"]
-Noise = Literal["gaussian", "discrete_gaussian"]
-Sampling = Literal["poisson", "cyclic-poisson", "allocated"]
-Drawing = Literal["poisson", "allocated"]
-Correlation = Literal["none", "banded"]
 
 INDEPENDENT = (1.0,)
 """The coefficients of noise that is drawn afresh for each step."""
-
-_LARGEST_DISCRETE_MULTIPLIER = 1e5
-_MOST_DISCRETE_UNITS = 1 << 36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +57,10 @@ class PrivacyPlan:
     With `sampling` "allocated" an epoch has E = ⌈N / expected_batch_size⌉ steps; each example is in
     exactly one of them, drawn uniformly in secret for each epoch: random allocation, or balls and
     bins (arXiv 2412.16802, 2502.08202). An epoch is charged when it begins.
+
+    With `sampling` "examples" and a `unit` that owns several, N counts the examples that are kept,
+    at most `unit_cap` of each unit; each is sampled and clipped by itself, and σ hides all of a
+    unit's (example-level sampling, arXiv 2407.07737).
 
     Args:
         dataset_size: N, the number of training examples; treated as public.
@@ -83,7 +84,10 @@ class PrivacyPlan:
             rounding betrays what it should hide (arXiv 2004.00010, 2107.10138). The same ε.
         unit: the privacy unit in words: what one row of the dataset stands for.
         adjacency: the neighbouring relation under which the guarantee is stated.
-        sampling: "poisson", or "cyclic-poisson" where the noise is correlated, or "allocated".
+        sampling: "poisson", or "cyclic-poisson" where the noise is correlated, or "allocated", or
+            "examples".
+        unit_cap: k, the most examples of one unit: in a step, drawn anew for each, where units are
+            sampled; in the run where "examples" are. By default all.
         noise_coefficients: the first column of C, c_0 > 0 and Σ c² ≤ 1; (1,) is independent noise.
         allow_no_privacy: must be set for σ = 0, which promises nothing.
 
@@ -111,6 +115,7 @@ class PrivacyPlan:
     unit: str = "example"
     adjacency: Adjacency = Adjacency.ADD_OR_REMOVE
     sampling: Sampling = "poisson"
+    unit_cap: int | None = None
     noise_coefficients: tuple[float, ...] = INDEPENDENT
     allow_no_privacy: bool = False
 
@@ -118,98 +123,7 @@ class PrivacyPlan:
         object.__setattr__(self, "adjacency", Adjacency(self.adjacency))
         require_coefficients(self.noise_coefficients)
         object.__setattr__(self, "noise_coefficients", tuple(map(float, self.noise_coefficients)))
-        _require(
-            self.adjacency is not Adjacency.ZERO_OUT,
-            "adjacency='zero-out' is not what a run states; use 'add-or-remove', whose ε is the "
-            "same for its Poisson samples",
-        )
-        for name in ("dataset_size", "expected_batch_size", "steps"):
-            value = getattr(self, name)
-            _require(
-                _is_count(value) and value >= 1,
-                f"{name}={value!r} must be an integer of at least 1",
-            )
-        _require(
-            self.expected_batch_size <= self.dataset_size,
-            f"expected_batch_size={self.expected_batch_size} exceeds "
-            f"dataset_size={self.dataset_size}; lower the batch size",
-        )
-        _require(
-            math.isfinite(self.max_grad_norm) and self.max_grad_norm > 0,
-            f"max_grad_norm={self.max_grad_norm} must be a finite number above 0",
-        )
-        _require(
-            0 < self.target_delta < 1,
-            f"target_delta={self.target_delta} must lie strictly between 0 and 1",
-        )
-        require_small_delta(
-            delta=self.target_delta,
-            dataset_size=self.dataset_size,
-            unit=self.unit,
-            name="target_delta",
-        )
-        _require(
-            self.target_epsilon is None or self.target_epsilon > 0,
-            f"target_epsilon={self.target_epsilon} must be above 0, or left out",
-        )
-        _require(
-            self.clipping in get_args(Clipping),
-            f"clipping={self.clipping!r} must be one of "
-            f"{choices(self.clipping, get_args(Clipping))}",
-        )
-        _require(
-            self.noise in get_args(Noise),
-            f"noise={self.noise!r} must be one of {choices(self.noise, get_args(Noise))}",
-        )
-        _require(
-            self.sampling in get_args(Sampling),
-            f"sampling={self.sampling!r} is not what the engine does; it must be one of "
-            f"{choices(self.sampling, get_args(Sampling))}",
-        )
-        self._require_turns()
-        _require(
-            math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0,
-            f"noise_multiplier={self.noise_multiplier} must be a finite number, at least 0",
-        )
-        _require(
-            self.noise_multiplier > 0 or self.allow_no_privacy,
-            "noise_multiplier=0 gives no privacy; raise it, or set allow_no_privacy=True",
-        )
-        _require(
-            0 < self.target_quantile < 1,
-            f"target_quantile={self.target_quantile} must lie strictly between 0 and 1",
-        )
-        _require(
-            self.noise_multiplier < 2 * self.count_noise,
-            f"count_noise_multiplier={self.count_noise_multiplier} must exceed half of "
-            f"noise_multiplier={self.noise_multiplier}, or the count alone spends the budget",
-        )
-        _require(
-            self.noise == "gaussian"
-            or (
-                self.gradient_noise_multiplier <= _LARGEST_DISCRETE_MULTIPLIER
-                and self.dataset_size <= _MOST_DISCRETE_UNITS
-            ),
-            f"noise='discrete_gaussian' with dataset_size={self.dataset_size} and a noise "
-            f"multiplier of {self.gradient_noise_multiplier:.6g} outgrows 64-bit whole numbers; "
-            "use noise='gaussian'",
-        )
-
-    def _require_turns(self) -> None:
-        """Correlated noise hides units whose turns are b steps apart, and no others."""
-        require_sampling(sampling=self.sampling, bands=self.bands, adjacency=self.adjacency)
-        _require(
-            self.bands * self.expected_batch_size <= self.dataset_size
-            and (self.bands == 1 or self.bands <= self.steps),
-            f"{self.bands} noise_coefficients do not fit {self.steps} steps of "
-            f"{self.expected_batch_size} units out of {self.dataset_size}; lower their number or "
-            "the batch size",
-        )
-        _require(
-            self.bands == 1 or self.noise == "gaussian",
-            "correlated noise is not drawn on a grid: set noise='gaussian', or leave "
-            "noise_coefficients out",
-        )
+        require_plan(self)
 
     @classmethod
     def calibrate(
@@ -227,6 +141,7 @@ class PrivacyPlan:
         unit: str = "example",
         adjacency: Adjacency = Adjacency.ADD_OR_REMOVE,
         sampling: Drawing = "poisson",
+        unit_cap: int | None = None,
         correlation: Correlation = "none",
         bands: int | None = None,
         workload: Workload | None = None,
@@ -256,13 +171,10 @@ class PrivacyPlan:
             "adjacency": adjacency,
             "unit": unit,
         }
-        for name, value, known in (
-            ("sampling", sampling, get_args(Drawing)),
-            ("correlation", correlation, get_args(Correlation)),
-        ):
-            _require(value in known, f"{name}={value!r} must be one of {choices(value, known)}")
+        require_one_of(Drawing, sampling=sampling)
+        require_one_of(Correlation, correlation=correlation)
         require_one_way(sampling=sampling, correlation=correlation)
-        _require(
+        require(
             correlation == "banded" or (bands is None and workload is None),
             "bands and workload are for correlated noise: set correlation='banded'",
         )
@@ -272,6 +184,8 @@ class PrivacyPlan:
             calibration, coefficients = found.calibration, found.coefficients
         elif sampling == "allocated":
             calibration = calibrate_allocated_noise(**asked)
+        elif sampling == "examples":
+            calibration = _for_examples(asked, unit_cap)
         else:
             calibration = calibrate_noise(**asked)
         return cls(
@@ -287,6 +201,7 @@ class PrivacyPlan:
             unit=unit,
             adjacency=adjacency,
             sampling=sampling if len(coefficients) == 1 else "cyclic-poisson",
+            unit_cap=unit_cap,
             noise_coefficients=coefficients,
         )
 
@@ -334,7 +249,7 @@ class PrivacyPlan:
         )
 
     @property
-    def participation(self) -> Participation | EpochAllocation:
+    def participation(self) -> Participation | EpochAllocation | ExampleSampling:
         """Who joins which step, and what steps cost.
 
         Discrete noise hides what Gaussian noise of σ hides; see
@@ -347,6 +262,9 @@ class PrivacyPlan:
         }
         if self.sampling == "allocated":
             return EpochAllocation(**shared, planned_steps=self.steps)
+        if self.sampling == "examples":
+            assert self.unit_cap is not None  # require_plan has seen to it
+            return ExampleSampling(**shared, unit_cap=self.unit_cap)
         return Participation(**shared, bands=self.bands)
 
     def event(self, *, steps: int | None = None) -> Event:
@@ -374,15 +292,19 @@ class PrivacyPlan:
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON data; `from_json` reads it back."""
         document = asdict(self) | {"adjacency": str(self.adjacency)}
-        coefficients = document.pop("noise_coefficients")
-        # Left out where it says nothing new, so that earlier plans and ledgers stay as they are.
-        return document | ({} if self.bands == 1 else {"noise_coefficients": [*coefficients]})
+        coefficients, cap = document.pop("noise_coefficients"), document.pop("unit_cap")
+        # Left out where they say nothing new, so that earlier plans and ledgers stay as they are.
+        return (
+            document
+            | ({} if self.bands == 1 else {"noise_coefficients": [*coefficients]})
+            | ({} if cap is None else {"unit_cap": cap})
+        )
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote; unknown keys are refused by name."""
         unknown = sorted(set(document) - {field.name for field in fields(cls)})
-        _require(not unknown, f"unknown keys in the plan: {', '.join(unknown)}")
+        require(not unknown, f"unknown keys in the plan: {', '.join(unknown)}")
         return cls(**document)
 
     @property
@@ -391,10 +313,12 @@ class PrivacyPlan:
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
+def _for_examples(asked: Mapping[str, Any], unit_cap: int | None) -> Calibration:
+    """The noise for units whose examples are sampled; neighbours differ in a whole unit."""
+    if unit_cap is None or asked["adjacency"] is not Adjacency.ADD_OR_REMOVE:
+        raise ValueError(
+            "sampling='examples' needs unit_cap, the most examples that are kept of a unit, and "
+            "adjacency='add-or-remove'"
+        )
+    told = {name: asked[name] for name in asked if name not in ("dataset_size", "adjacency")}
+    return calibrate_example_sampling(examples=asked["dataset_size"], unit_cap=unit_cap, **told)
