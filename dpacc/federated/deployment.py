@@ -7,16 +7,19 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import yaml
+from dpacc_accounting.calibration.separated_noise import Correlation
 from flwr.app import Context, Message
 from flwr.app.user_config import UserConfig
 
 from dpacc.artifacts.run_folder import write_file
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import AggregationName
+from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.clients.private_client import DPLoRAClient
+from dpacc.federated.clients.trusting_client import TrustingClient
 from dpacc.federated.requests import COULD_NOT, refusal
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.secure_sum.summing_client import SecureClient
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+Deployed: TypeAlias = DPLoRAClient | SecureClient | TrustingClient
+"""What a node may be."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
@@ -40,8 +46,24 @@ class RunSettings:
     model: str = setting("Folder of the base that all share, or its id on the hub.")
     num_clients: int = setting("Clients that must be connected before the first round.", at_least=1)
     rounds: int = setting("R.", at_least=1)
-    epsilon: float = setting("The most that any client may spend.", above=0)
-    delta: float = setting("At which every client states its epsilon.", above=0, below=1)
+    epsilon: float = setting("The most that any client may spend, or cost.", above=0)
+    delta: float = setting("At which every epsilon is stated.", above=0, below=1)
+    level: Literal["example", "client"] = setting(
+        "example: clients add noise of their own; client: this server adds it to their sum, and a "
+        "client as a whole is what it hides.",
+        default="example",
+    )
+    clipping_norm: float | None = setting(
+        "Client level: the norm to which the server clips each update.", default=None, above=0
+    )
+    min_separation: int = setting(
+        "Client level: who took part in round t may again from round t + min_separation on.",
+        default=1,
+        at_least=1,
+    )
+    correlation: Correlation = setting(
+        "Client level: how noise is correlated between rounds.", default="banded"
+    )
     aggregation: AggregationName = setting("How adapters become one.", default="ffa")
     client_sampling_rate: float = setting(
         "The chance with which each client is asked in a round.", default=1.0, above=0, at_most=1
@@ -82,11 +104,37 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_limits(settings=self)
+        if (self.level == "client") != (self.clipping_norm is not None):
+            raise ConfigurationError(
+                f"level={self.level} and clipping_norm={self.clipping_norm}: at client level the "
+                "server clips each update, so give its norm; at example level clients clip"
+            )
+        if self.level == "example" and self.min_separation > 1:
+            raise ConfigurationError(
+                f"min_separation={self.min_separation} with level=example, where every client "
+                "keeps a budget of its own and need not wait; leave it out, or take level=client"
+            )
 
     @property
-    def budget(self) -> PrivacyBudget:
-        """The most that any client may spend."""
+    def budget(self) -> PrivacyBudget | None:
+        """Example level: the most that any client may spend."""
+        if self.level == "client":
+            return None
         return PrivacyBudget(epsilon=self.epsilon, delta=self.delta)
+
+    @property
+    def client_privacy(self) -> ClientPrivacy | None:
+        """Client level: the server's noise, for which all rounds cost epsilon."""
+        if self.clipping_norm is None:
+            return None
+        return ClientPrivacy.calibrate(
+            rounds=self.rounds,
+            min_separation=self.min_separation,
+            epsilon=self.epsilon,
+            delta=self.delta,
+            clipping_norm=self.clipping_norm,
+            correlation=self.correlation,
+        )
 
     @property
     def secure_sum(self) -> SecureSum | None:
@@ -135,12 +183,21 @@ class NodeSettings:
         "Names of all classes, if there are any.", default=None
     )
     max_length: int = setting("Tokens kept of each example.", at_least=2)
-    epsilon: float = setting("All that it will ever spend in the federation.", above=0)
-    delta: float = setting("At which that is stated; all agree on it.", above=0, below=1)
+    trusts_server: bool = setting(
+        "Its updates leave without noise, for a server that says that it adds it.", default=False
+    )
+    epsilon: float | None = setting(
+        "All that it will ever spend in the federation.", default=None, above=0
+    )
+    delta: float | None = setting(
+        "At which that is stated; all agree on it.", default=None, above=0, below=1
+    )
     expected_batch_size: int = setting("Examples a local step holds on average.", at_least=1)
     max_grad_norm: float = setting("C, the clipping norm.", default=1.0, above=0)
     learning_rate: float = setting("AdamW's.", default=1e-3, above=0)
-    most_rounds: int = setting("The rounds that noise is sized for.", at_least=1)
+    most_rounds: int | None = setting(
+        "The rounds that noise is sized for.", default=None, at_least=1
+    )
     most_local_epochs: float = setting(
         "The most passes over its data that the server may ask for in a round.",
         default=1.0,
@@ -172,6 +229,18 @@ class NodeSettings:
                 f"secure_threshold={self.secure_threshold} and secure_clients="
                 f"{self.secure_clients}: give both, or neither to send updates alone"
             )
+        own = ("epsilon", "delta", "most_rounds")
+        missing = [name for name in own if getattr(self, name) is None]
+        if missing and not self.trusts_server:
+            raise ConfigurationError(
+                f"{missing[0]} is required: this node adds noise of its own, unless trusts_server"
+            )
+        idle = [n for n in (*own, "secure_threshold", "rank") if getattr(self, n) is not None]
+        if idle and self.trusts_server:
+            raise ConfigurationError(
+                f"{idle[0]} with trusts_server: the server adds the noise and keeps the books, so "
+                f"that {idle[0]} would have no effect; leave it out"
+            )
 
     @property
     def secure_sum(self) -> SecureSum | None:
@@ -188,6 +257,8 @@ class NodeSettings:
     @property
     def privacy(self) -> DPSettings:
         """Its own budget and training."""
+        assert self.epsilon is not None
+        assert self.delta is not None
         return DPSettings(
             epsilon=self.epsilon,
             delta=self.delta,
@@ -229,7 +300,7 @@ def read_config(kind: type[Settings], config: UserConfig) -> Settings:
     return read_settings(kind=kind, arguments=[f"--{n}={v}" for n, v in config.items()])
 
 
-def client_of(*, node_config: UserConfig, run_config: UserConfig) -> DPLoRAClient | SecureClient:
+def client_of(*, node_config: UserConfig, run_config: UserConfig) -> Deployed:
     """The client that this node is, in a run with these settings.
 
     Raises:
@@ -251,7 +322,19 @@ def require_readable(node_config: UserConfig) -> None:
     _client(node, LoraSettings()).require_readable()
 
 
-def _client(node: NodeSettings, lora: LoraSettings) -> DPLoRAClient | SecureClient:
+def _client(node: NodeSettings, lora: LoraSettings) -> Deployed:
+    if node.trusts_server:
+        return TrustingClient(
+            client_id=node.client_id,
+            data_path=node.data_path,
+            model_name=node.model,
+            lora_config=lora,
+            batch_size=node.expected_batch_size,
+            learning_rate=node.learning_rate,
+            task=node.learned,
+            most_local_epochs=node.most_local_epochs,
+            folder=node.folder,
+        )
     client = DPLoRAClient(
         client_id=node.client_id,
         data_path=node.data_path,
@@ -282,9 +365,7 @@ def write_results(server: FederatedServer, *, folder: Path | str) -> None:
         write_file(path=place / "rounds.yaml", content=rounds.encode())
 
 
-def answer_once(
-    make: Callable[[], DPLoRAClient | SecureClient], message: Message, context: Context
-) -> Message:
+def answer_once(make: Callable[[], Deployed], message: Message, context: Context) -> Message:
     """Make the client, let it answer, and let go of its ledger.
 
     A SuperNode starts a process for each message, and would send the text of any exception to the
@@ -300,4 +381,5 @@ def answer_once(
     except ValueError:  # Flower's, for a stage of secure sums
         return refusal("this client sends its updates alone; leave secure-threshold out", message)
     finally:
-        client.close()
+        if not isinstance(client, TrustingClient):
+            client.close()

@@ -20,6 +20,7 @@ def main(grid: Grid, context: Context) -> None:
         num_clients=run.num_clients,
         rounds=run.rounds,
         privacy_budget=run.budget,
+        client_privacy=run.client_privacy,
         secure_sum=run.secure_sum,
         lora_config=run.lora,
         task=run.learned,

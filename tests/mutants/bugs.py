@@ -17,6 +17,7 @@ from tests.mutants.own_bugs import OWN_BUGS
 from tests.mutants.probe_bugs import PROBE_BUGS
 from tests.mutants.randomness_bugs import RANDOMNESS_BUGS
 from tests.mutants.recommend_bugs import RECOMMEND_BUGS
+from tests.mutants.separation_bugs import SEPARATION_BUGS
 from tests.mutants.statement_bugs import STATEMENT_BUGS
 from tests.mutants.surface_bugs import SURFACE_BUGS
 from tests.mutants.times_bugs import TIMES_BUGS
@@ -40,6 +41,7 @@ BUGS = (
     *BOOKS_BUGS,
     *TIMES_BUGS,
     *CORRELATION_BUGS,
+    *SEPARATION_BUGS,
     *DYNAMIC_RANK_BUGS,
     *RECOMMEND_BUGS,
 )
