@@ -151,10 +151,7 @@ SEPARATION_BUGS = [
                 "else tuple(c / correlated.coefficients[0] for c in correlated.coefficients)\n",
             ),
         ),
-        (
-            f"{_ROUNDS}::test_its_noise_is_the_inverses_and_a_restart_begins_a_new_block",
-            f"{_ROUNDS}::test_a_client_moves_the_rounds_by_what_was_charged",
-        ),
+        (f"{_ROUNDS}::test_its_noise_is_the_inverses_and_a_restart_begins_a_new_block",),
     ),
     Bug(
         "buffers that forget",
