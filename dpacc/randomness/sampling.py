@@ -96,7 +96,7 @@ class AllocatedSampler:
 
     >>> sampler = AllocatedSampler(
     ...     dataset_size=5, steps_an_epoch=2, secret=RunSecret.from_fixed_seed(0))
-    >>> sorted([*sampler.draw(step=0), *sampler.draw(step=1)])
+    >>> sorted(sampler.draw(step=0).tolist() + sampler.draw(step=1).tolist())
     [0, 1, 2, 3, 4]
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.accounting_bugs import ACCOUNTING_BUGS
+from tests.mutants.allocation_bugs import ALLOCATION_BUGS
 from tests.mutants.books_bugs import BOOKS_BUGS
 from tests.mutants.correlation_bugs import CORRELATION_BUGS
 from tests.mutants.data_bugs import DATA_BUGS
@@ -44,4 +45,5 @@ BUGS = (
     *SEPARATION_BUGS,
     *DYNAMIC_RANK_BUGS,
     *RECOMMEND_BUGS,
+    *ALLOCATION_BUGS,
 )
