@@ -36,7 +36,6 @@ ALLOCATION_BUGS = [
             _DOCTOR,
             _AUDIT,
         ),
-        quick=True,
     ),
     Bug(
         "one allocation for all epochs",
