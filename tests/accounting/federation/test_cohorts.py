@@ -98,7 +98,7 @@ def test_correlated_rounds_are_priced_by_turns() -> None:
     found = price_federation(federation=read_federation(document=CORRELATED))
     assert found.prices[0].released.epsilon == pytest.approx(exact.epsilon, rel=1e-12)
     assert found.prices[0].server.epsilon == float("inf")
-    assert "not again before round t + 10" in " ".join(found.assumptions)
+    assert "does so again before round t + 10" in " ".join(found.assumptions)
     parts = [{"rounds": 30}, {"rounds": 20}]
     split = price_federation(federation=read_federation(document=CORRELATED | {"schedule": parts}))
     assert split.prices == found.prices

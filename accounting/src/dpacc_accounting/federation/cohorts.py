@@ -126,7 +126,7 @@ def client_assumptions(*, federation: ClientFederation) -> tuple[str, ...]:
         )
     if federation.correlated is not None:
         said.append(
-            f"Whatever {federation.unit} takes part in round t does not again before round t + "
+            f"No {federation.unit} that takes part in round t does so again before round t + "
             f"{federation.correlated.min_separation}, which is enforced across restarts; who takes "
             "part when may be known, and depends on nobody else's data or presence."
         )
