@@ -38,6 +38,7 @@ ORDER: Mapping[str, Sequence[str]] = {
         "losses",
         "step",
         "recipe",
+        "preference",
         "artifacts",
         "loops",
         "trainer",

@@ -26,6 +26,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from dpacc.data.sequences import as_rows, lengths_of
 from dpacc.errors import ConfigurationError
 from dpacc.layers.blocks import first_trained_block, transformer_blocks
 from dpacc.ranks.collectives import on_main_process, share_from_main
@@ -76,7 +77,8 @@ class FrozenActivations:
         self._beneath = list(transformer_blocks(model))[: first_trained_block(model)]
         self._model, self._collate = model, collate
         self._given: Tensor | None = None
-        self._starts = np.cumsum([0, *(len(each["input_ids"]) for each in examples)])
+        self._lengths = [lengths_of(each) for each in examples]
+        self._starts = np.cumsum([0, *map(sum, self._lengths)])
         self.examples = [{**each, _ROW: row} for row, each in enumerate(examples)]
         self._compute(accelerator, folder)
         self._hooks = self._attached_to(model)
@@ -89,7 +91,7 @@ class FrozenActivations:
         plain = [{k: v for k, v in each.items() if k != _ROW} for each in examples]
         batch = self._collate(plain)
         if len(rows) == len(examples):
-            batch[_STATES] = self._padded(rows, batch["input_ids"].shape[1])
+            batch[_STATES] = self._padded(rows, batch["input_ids"].shape[-1])
         return batch
 
     def move_to(self, model: nn.Module) -> None:
@@ -128,11 +130,17 @@ class FrozenActivations:
         return known and self.examples[row]["input_ids"] is example["input_ids"]
 
     def _padded(self, rows: Sequence[int], width: int) -> Tensor:
-        states = self._states.new_zeros(len(rows), width, self._states.shape[1])
-        for place, row in enumerate(rows):
-            start, stop = self._starts[row], self._starts[row + 1]
+        """[rows · sequences, width, hidden], as the model reads them."""
+        spans = [span for row in rows for span in self._spans(row)]
+        states = self._states.new_zeros(len(spans), width, self._states.shape[1])
+        for place, (start, stop) in enumerate(spans):
             states[place, : stop - start] = self._states[start:stop]
         return states
+
+    def _spans(self, row: int) -> list[tuple[int, int]]:
+        """Where the states of each of an example's sequences stand."""
+        ends = (self._starts[row] + np.cumsum(self._lengths[row])).tolist()
+        return [(end - tokens, end) for end, tokens in zip(ends, self._lengths[row], strict=True)]
 
     # --- computing them, once ------------------------------------------------------------
 
@@ -145,8 +153,8 @@ class FrozenActivations:
         by_length = sorted(range(len(self.examples)), key=lambda i: len(self._ids(i)))
         mine = by_length[accelerator.process_index :: accelerator.num_processes]
         for rows in _within(mine, lengths=np.diff(self._starts)):
-            for row, states in zip(rows, self._run(rows, accelerator), strict=True):
-                start, stop = self._starts[row], self._starts[row + 1]
+            spans = [span for row in rows for span in self._spans(row)]
+            for (start, stop), states in zip(spans, self._run(rows, accelerator), strict=True):
                 self._states[start:stop] = states[: stop - start]
         accelerator.wait_for_everyone()
 
@@ -164,10 +172,10 @@ class FrozenActivations:
         return states.shape[-1], states.dtype
 
     def _run(self, rows: Sequence[int], accelerator: Accelerator) -> Tensor:
-        """The output of the last layer beneath, [examples, tokens, hidden]."""
+        """The output of the last layer beneath, [rows, tokens, hidden]."""
         plain = [{k: v for k, v in self.examples[row].items() if k != _ROW} for row in rows]
         batch = send_to_device(self._collate(plain), accelerator.device)
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        inputs = {name: value for name, value in as_rows(batch).items() if name != "labels"}
         seen: list[Tensor] = []
 
         def stop(_: nn.Module, __: Any, output: Any) -> None:

@@ -68,7 +68,7 @@ class GradientBuffer:
     Attributes:
         tokens_may_be_flattened: as given.
         in_half_precision: whether gradients of the last backward came in 16 bits.
-        examples_at_hand: how many examples the micro-batch at hand has, 0 between two of them.
+        rows_at_hand: how many rows the micro-batch at hand has, 0 between two of them.
         learning: the elements that learn in this step, of slots that do not learn whole; the
             gradients of the others are zero before anything is measured.
     """
@@ -78,15 +78,24 @@ class GradientBuffer:
         self.tokens_may_be_flattened = tokens_may_be_flattened
         self._sink: Sink | None = None
         self._examples = 0
+        self._sequences = 1
         self._owners: Tensor | None = None
         self._touched = False
         self.in_half_precision = False
-        self.examples_at_hand = 0
+        self.rows_at_hand = 0
         self.learning: Mapping[Slot, Tensor] = {}
 
-    def expect(self, examples: int) -> None:
-        """Say how many examples the next forward is of, for layers that see one input for all."""
-        self.examples_at_hand = examples
+    def expect(self, examples: int, *, sequences: int = 1) -> None:
+        """Say how many examples the next forward is of, and of how many rows each.
+
+        An example's rows stand next to each other, and its gradient is the sum over them.
+
+        Args:
+            examples: in the micro-batch.
+            sequences: of each, such as the two answers of a pair.
+        """
+        self._sequences = sequences
+        self.rows_at_hand = examples * sequences
 
     @contextmanager
     def open(self, *, examples: int, sink: Sink, owners: Tensor | None = None) -> Iterator[None]:
@@ -103,12 +112,13 @@ class GradientBuffer:
         """
         self._sink, self._examples, self._owners = sink, examples, owners
         self._touched = self.in_half_precision = False
-        self.examples_at_hand = examples  # a recomputed forward comes within the backward
+        # A recomputed forward comes within the backward.
+        self.rows_at_hand = examples * self._sequences
         try:
             yield
         finally:
             self._sink = None
-            self.examples_at_hand = 0
+            self.rows_at_hand = 0
         if not self._touched:
             raise PrivacyError(
                 "the losses depend on no adapter; enable the adapters, and compute the losses "
@@ -116,8 +126,13 @@ class GradientBuffer:
             )
 
     def by_example(self, values: Tensor) -> Tensor:
-        """A layer's inputs or output gradients as [examples, tokens, features]."""
+        """A layer's inputs or output gradients as [examples, tokens, features].
+
+        The tokens of all of an example's rows follow each other.
+        """
         rows = values.shape[0]
+        if rows == self._examples * self._sequences:
+            rows = self._examples
         if self.tokens_may_be_flattened and values.ndim == 2 and rows % max(self._examples, 1) == 0:
             rows = self._examples
         return values.reshape(rows, -1, values.shape[-1])

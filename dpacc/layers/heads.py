@@ -22,11 +22,11 @@ class PerExampleEmbedding(nn.Embedding):
     def forward(self, input: Tensor) -> Tensor:
         """The rows of the table, [examples, ..., embedding_dim].
 
-        One input for all examples, as absolute positions are, is looked up for each of them.
+        One input for all rows, as absolute positions are, is looked up for each of them.
         """
-        examples = self.gradient_buffer.examples_at_hand
-        if input.shape[0] == 1 < examples and torch.is_grad_enabled():
-            input = input.expand(examples, *input.shape[1:])
+        rows_at_hand = self.gradient_buffer.rows_at_hand
+        if input.shape[0] == 1 < rows_at_hand and torch.is_grad_enabled():
+            input = input.expand(rows_at_hand, *input.shape[1:])
         rows: Tensor = _PerExampleEmbedding.apply(  # type: ignore[no-untyped-call]
             input, self.weight, self.padding_idx, self.gradient_buffer
         )
@@ -47,8 +47,8 @@ class _PerExampleEmbedding(torch.autograd.Function):
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[None, Tensor | None, None, None]:
         (input,) = ctx.saved_tensors
         buffer: GradientBuffer = ctx.buffer
-        ids = input.reshape(input.shape[0], -1, 1)
-        tokens = output_gradients[0].reshape(*ids.shape[:2], -1).float()
+        ids = buffer.by_example(input.unsqueeze(-1))
+        tokens = buffer.by_example(output_gradients[0]).float()
         block = tokens.new_zeros(ids.shape[0], *ctx.shape)
         block.scatter_add_(1, ids.expand_as(tokens), tokens)
         if ctx.padding_index is not None:

@@ -37,12 +37,23 @@ def causal_lm_losses(
     Returns:
         [examples] fp32.
     """
+    losses, tokens = summed_losses(model, batch, among=among)
+    return losses / tokens.clamp(min=1)
+
+
+def summed_losses(
+    model: nn.Module, batch: Mapping[str, Tensor], *, among: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """−log p of each row's supervised tokens together, and how many they are: [rows] each.
+
+    Arguments are those of `causal_lm_losses`.
+    """
     inputs, targets = _without_the_last_token(batch)
     supervised = targets != IGNORED
     token_losses = _losses_at(model, inputs, supervised, targets[supervised], among)
     dense = torch.zeros(targets.shape, dtype=torch.float32, device=token_losses.device)
     dense = dense.masked_scatter(supervised, token_losses)
-    return dense.sum(dim=1) / supervised.sum(dim=1).clamp(min=1)
+    return dense.sum(dim=1), supervised.sum(dim=1)
 
 
 def classification_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

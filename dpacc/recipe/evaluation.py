@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
+from dpacc.data.sequences import padded_tokens
 from dpacc.data.supervision import IGNORED, Example
 from dpacc.errors import ConfigurationError
 from dpacc.losses.decoupled_losses import BatchLosses
@@ -52,7 +53,7 @@ def held_out_perplexity(
     Raises:
         ConfigurationError: no example has a token to predict.
     """
-    loss, tokens = _totals(
+    loss, tokens = totals(
         partial(_loss_and_tokens, losses_of), model, examples, collate, max_tokens, accelerator
     )
     if tokens == 0:
@@ -83,35 +84,35 @@ def held_out_accuracy(
     Raises:
         ConfigurationError: no example has a label.
     """
-    right, labels = _totals(_right_and_labels, model, examples, collate, max_tokens, accelerator)
+    right, labels = totals(_right_and_labels, model, examples, collate, max_tokens, accelerator)
     if labels == 0:
         raise ConfigurationError("no held-out example has a label to predict: use longer ones")
     return right / labels
 
 
-def _totals(
+def totals(
     count: Callable[[nn.Module, dict[str, Tensor]], Tensor],
     model: nn.Module,
     examples: Sequence[Example],
     collate: Collate,
     max_tokens: int,
     accelerator: Accelerator | None,
-) -> tuple[float, float]:
+) -> list[float]:
     """What `count` says of each micro-batch, added up over all of them and all ranks."""
     ranks = accelerator.num_processes if accelerator else 1
     rank = accelerator.process_index if accelerator else 0
     device = accelerator.device if accelerator else next(model.parameters()).device
     batches = in_batches(examples, collate, max_tokens, device, ranks=ranks, rank=rank)
-    total = torch.zeros(2, dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64)
     with evaluating(model):
         for positions, batch in batches:
             measured = count(model, batch)
-            total += measured if positions else 0.0
+            total = total + (measured if positions else 0.0 * measured)
     if accelerator is not None:
         # float32 crosses: some accelerators know no float64.
         total = accelerator.reduce(total.float().to(device), reduction="sum").double().cpu()
-    first, second = total.tolist()
-    return first, second
+    summed: list[float] = total.tolist()
+    return summed
 
 
 def in_batches(
@@ -137,7 +138,7 @@ def in_batches(
         rank: which of these reads here.
     """
     shares = cut_into_micro_batches(
-        lengths=[len(example["input_ids"]) for example in examples],
+        lengths=[padded_tokens(example) for example in examples],
         ranks=ranks,
         max_tokens=max_tokens,
         start_cost=starting_cost(device.type),

@@ -14,6 +14,7 @@ from dpacc.data.chats import pair_complaint, tools_complaint, turn_complaint
 from dpacc.data.labelling import class_complaint, tag_complaint, tokenize_classes, tokenize_tags
 from dpacc.data.privacy_units import owners_of
 from dpacc.data.records import TEXT_OR_MESSAGES, FieldType, Record, read_records
+from dpacc.data.sequences import SEQUENCE_IDS, parted
 from dpacc.data.supervision import IGNORED, TOOLS_FIELD, Example, tokenize_examples
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig
@@ -130,8 +131,12 @@ def pad_examples(
     """Collate examples into one batch, padded on the right to the longest of them.
 
     Lists become [examples, tokens]: `labels` padded with -100, `input_ids` with `pad_token_id`,
-    others with 0. Numbers, such as the class of an example, become [examples].
+    others with 0. Numbers, such as the class of an example, become [examples]. Of examples of
+    several sequences ([`dpacc.data.sequences`][]) lists become [examples, sequences, tokens].
     `partial(pad_examples, pad_token_id=...)` is a collate function.
+
+    Raises:
+        ConfigurationError: examples of several sequences do not all have as many.
 
     >>> batch = pad_examples([{"input_ids": [5, 6]}, {"input_ids": [7]}], pad_token_id=0)
     >>> batch["input_ids"].tolist(), batch["attention_mask"].tolist()
@@ -139,6 +144,8 @@ def pad_examples(
     """
     import torch
 
+    if SEQUENCE_IDS in examples[0]:
+        return _padded_sequences(examples, pad_token_id, pad_to_multiple_of)
     masked = [{"attention_mask": [1] * len(each["input_ids"]), **each} for each in examples]
     longest = max(len(each["input_ids"]) for each in masked)
     width = -(-longest // pad_to_multiple_of) * pad_to_multiple_of
@@ -147,6 +154,28 @@ def pad_examples(
         name: torch.tensor([_padded(each[name], width, padding.get(name, 0)) for each in masked])
         for name in masked[0]
     }
+
+
+def _padded_sequences(
+    examples: Sequence[Mapping[str, Any]], pad_token_id: int, pad_to_multiple_of: int
+) -> dict[str, torch.Tensor]:
+    """One batch of all rows, in which each example's stand together; and the examples' numbers."""
+    import torch
+
+    sequences = [parted(example) for example in examples]
+    each = len(sequences[0])
+    if any(len(rows) != each for rows in sequences):
+        raise ConfigurationError(
+            f"an example has {each} sequences and another has not: give all of them as many"
+        )
+    rows = pad_examples(
+        [row for rows in sequences for row in rows],
+        pad_token_id=pad_token_id,
+        pad_to_multiple_of=pad_to_multiple_of,
+    )
+    batch = {name: value.view(-1, each, value.shape[1]) for name, value in rows.items()}
+    numbers = [name for name, value in examples[0].items() if not isinstance(value, Sequence)]
+    return batch | {name: torch.tensor([e[name] for e in examples]) for name in numbers}
 
 
 def _padded(values: Any, width: int, padding: int) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 
+from dpacc.data.sequences import padded_tokens, sequences_each
 from dpacc.randomness.dropout_masks import MADE_UP
 from dpacc.randomness.keyed_dropout import KeyedDropout
 from dpacc.randomness.stray_draws import refusing_draws
@@ -39,7 +40,7 @@ class MicroBatches:
         collate: makes a batch of examples; what it draws must be keyed.
         accelerator: the launch's.
         dropout: keys what is random in each micro-batch's forward.
-        expect: told how many examples each has, before its forward.
+        expect: told how many examples each has, and of how many sequences, before its forward.
         max_tokens: the most padded tokens in one.
         max_units: the most privacy units in one, if there is a most.
     """
@@ -52,7 +53,7 @@ class MicroBatches:
         collate: Collate,
         accelerator: Accelerator,
         dropout: KeyedDropout,
-        expect: Callable[[int], None],
+        expect: Callable[..., None],
         max_tokens: int,
         max_units: int | None,
     ) -> None:
@@ -103,13 +104,16 @@ class MicroBatches:
 
     def _place(self, batch: Any, *, step: int, numbers: Sequence[int]) -> Any:
         batch = send_to_device(batch, self._accelerator.device)
-        self._dropout.begin(step=step, examples=numbers)
-        self._expect(len(numbers))
+        sequences = sequences_each(batch)
+        # What drops out of an example is its own: the same in all of its sequences.
+        rows = [number for number in numbers for _ in range(sequences)]
+        self._dropout.begin(step=step, examples=rows)
+        self._expect(len(numbers), sequences=sequences)
         return batch
 
 
 def _length(example: Any) -> int:
     try:
-        return len(example["input_ids"])
+        return padded_tokens(example)
     except (KeyError, TypeError, IndexError):
         return 1

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dpacc.data.sequences import sequences_each
 from dpacc.data.supervision import IGNORED
 from dpacc.errors import PrivacyError
 from dpacc.randomness.global_generators import global_generators
@@ -114,14 +115,14 @@ def first_alone(batch: Any) -> Any:
 
 
 def padding_of(batch: Any) -> Tensor | None:
-    """Where a batch is padded, [examples, tokens], by its attention mask; None without one."""
-    mask = _named(batch, "attention_mask")
+    """Where the rows of a batch are padded, [rows, tokens], by its attention mask; None without."""
+    mask = _by_row(batch, "attention_mask")
     return None if mask is None or mask.ndim != 2 else mask == 0
 
 
 def words_in_padding(batch: Any) -> set[int]:
     """The token ids that stand where a batch is padded."""
-    padding, ids = padding_of(batch), _named(batch, "input_ids")
+    padding, ids = padding_of(batch), _by_row(batch, "input_ids")
     if padding is None or ids is None or ids.shape != padding.shape:
         return set()
     return set(ids[padding].tolist())
@@ -149,6 +150,12 @@ def _named(batch: Any, name: str) -> Tensor | None:
         if path.rpartition(".")[2] == name:
             return tensor
     return None
+
+
+def _by_row(batch: Any, name: str) -> Tensor | None:
+    """A field as the model reads it, where each example has several sequences."""
+    found = _named(batch, name)
+    return found if found is None or sequences_each(batch) == 1 else found.flatten(0, 1)
 
 
 def _mapped(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:

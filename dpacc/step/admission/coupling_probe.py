@@ -28,6 +28,7 @@ from dpacc.step.admission.collation import (
     shapes_of,
 )
 from dpacc.step.admission.invented_examples import examples_for_probe, word_embeddings
+from dpacc.step.admission.invented_references import is_referenced, with_invented_references
 from dpacc.step.admission.probe_verdict import Changes, Surroundings, Verdict, change_of
 from dpacc.step.admission.steady_buffers import SteadyBuffers
 
@@ -115,6 +116,9 @@ class CouplingProbe:
         if given is None:
             trial = KeyedCollation(collate, RunSecret.from_fixed_seed(0), rank=0)
             given, longer = examples_for_probe(model=model, like=dataset[0], collate=trial)
+            if is_referenced(dataset[0]):
+                given = with_invented_references(given, model=model, collate=trial)
+                longer = with_invented_references(longer, model=model, collate=trial)
         return cls(
             model=model,
             examples=given,

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dpacc.data.sequences import SEQUENCE_IDS, joined, parted
 from dpacc.data.supervision import IGNORED
 from dpacc.errors import PrivacyError
 
@@ -137,11 +138,34 @@ def _invented(
     parts: Sequence[_Part],
     fixed: int | None,
     classes: int | None = None,
+    seed: int = 0,
 ) -> list[Any]:
-    generator = np.random.default_rng(0)
+    if isinstance(like, Mapping) and SEQUENCE_IDS in like:
+        return _invented_sequences(model=model, like=like, parts=parts)
+    generator = np.random.default_rng(seed)
     tokens = _tokens_of(like)
     inventors = [_Inventor(model, tokens, part, fixed, generator, classes) for part in parts]
     return [each.example(like) for each in inventors]
+
+
+def _invented_sequences(
+    *, model: nn.Module, like: Mapping[str, Any], parts: Sequence[_Part]
+) -> list[Any]:
+    """Examples of as many sequences as `like` has, each of other words and a token longer."""
+    sequences = [
+        _invented(
+            model=model,
+            like=sequence,
+            parts=[replace(part, length=part.length + at) for part in parts],
+            fixed=None,
+            seed=at,
+        )
+        for at, sequence in enumerate(parted(like))
+    ]
+    by_token = {SEQUENCE_IDS, *parted(like)[0]}
+    others = {name: value for name, value in like.items() if name not in by_token}
+    of_example = _invented(model=model, like=others, parts=parts, fixed=None)
+    return [joined(each) | other for *each, other in zip(*sequences, of_example, strict=True)]
 
 
 def _tokens_of(like: Any) -> int | None:

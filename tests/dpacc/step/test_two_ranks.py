@@ -10,7 +10,13 @@ import torch
 from dpacc_accounting import read_ledger
 
 from tests.dpacc.layers.test_frozen_activations import trained
-from tests.dpacc.step.two_rank_program import SCENARIOS, dropping_out, run_scenarios, users
+from tests.dpacc.step.two_rank_program import (
+    SCENARIOS,
+    dropping_out,
+    preference_pairs,
+    run_scenarios,
+    users,
+)
 from tests.ranks import require_success, run_ranks
 
 
@@ -57,6 +63,16 @@ def test_an_example_drops_the_same_on_whichever_rank_it_is(
     """Dropout before adapters and in attention: equal to fp32 rounding."""
     assert torch.equal(seen[0]["dropout"], seen[1]["dropout"])
     torch.testing.assert_close(seen[0]["dropout"], dropping_out(tmp_path), rtol=1e-4, atol=1e-6)
+
+
+def test_a_pair_of_answers_is_one_example_on_whichever_rank_it_is(
+    seen: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Two ranks, or one, and whatever the cut: equal to fp32 rounding, with dropout too."""
+    assert torch.equal(seen[0]["pairs"], seen[1]["pairs"])
+    for tokens in (40, 1):
+        alone = preference_pairs(tmp_path, micro_batch_tokens=tokens)
+        torch.testing.assert_close(seen[0]["pairs"], alone, rtol=1e-4, atol=1e-6)
 
 
 def test_ranks_share_a_fresh_secret(

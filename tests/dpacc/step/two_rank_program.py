@@ -15,11 +15,13 @@ from transformers import TrainerCallback, TrainingArguments
 from dpacc import PrivacyArguments, PrivacyEngine, PrivateTrainer
 from dpacc.errors import ConfigurationError, DpaccError
 from dpacc.losses.per_example import causal_lm_losses
+from dpacc.losses.preferences import preference_losses
 from dpacc.plan import PrivacyPlan
 from tests.dpacc.layers.test_frozen_activations import trained
 from tests.dpacc.step.test_engine import RecordingOptimizer, plan_for, prepared, received
 from tests.forked_ranks import fork_ranks
 from tests.tiny_models import collate, examples, tiny_base, tiny_model, with_lora
+from tests.tiny_pairs import collate_pairs, pairs
 
 SCENARIOS: dict[str, tuple[list[int], PrivacyPlan]] = {
     "ragged": ([7, 3, 12, 1, 9, 5, 5, 20, 2, 11], plan_for(10, expected_batch_size=6, steps=4)),
@@ -82,6 +84,27 @@ def dropping_out(folder: Path) -> torch.Tensor:
     for step in engine.steps(examples(lengths), collate):
         for batch in step:
             step.backward(causal_lm_losses(model, batch))
+        step.update()
+    engine.close()
+    return torch.stack(optimizer.received) * plan.expected_batch_size
+
+
+def preference_pairs(folder: Path, *, micro_batch_tokens: int = 40) -> torch.Tensor:
+    """The noised sums of pairs of two answers, with dropout, whose losses compare the two."""
+    plan = plan_for(len(pairs()), expected_batch_size=4, steps=3)
+    model = with_lora(tiny_base("llama"), "llama", lora_dropout=0.2)
+    optimizer = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
+    engine = PrivacyEngine(
+        Accelerator(cpu=True),
+        plan,
+        ledger=folder / f"pairs-{micro_batch_tokens}.jsonl",
+        micro_batch_tokens=micro_batch_tokens,
+        fixed_seed=3,
+    )
+    model, _ = engine.prepare(model, optimizer)
+    for step in engine.steps(pairs(), collate_pairs):
+        for batch in step:
+            step.backward(preference_losses(model, batch))
         step.update()
     engine.close()
     return torch.stack(optimizer.received) * plan.expected_batch_size
@@ -218,6 +241,7 @@ def run_everything(folder: Path) -> None:
         "sums": run_scenarios(folder) | {"uneven memory": uneven_memory(folder, accelerator)},
         "users": users(folder),
         "dropout": dropping_out(folder),
+        "pairs": preference_pairs(folder),
         "fresh secret": fresh_secret(folder),
         "disagreement": disagreement(folder, accelerator),
         "cached": cached(folder),
