@@ -70,6 +70,11 @@ class AuditConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.task == "preference":
+            raise ConfigurationError(
+                "task=preference is trained with recipes/train.py and measured with "
+                "recipes/evaluate.py; an audit compares no answers: choose another task"
+            )
         defaults = {field.name: field.default for field in fields(self)}
         for name in _WITHOUT_EFFECT:
             if getattr(self, name) != defaults[name]:

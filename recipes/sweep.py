@@ -73,6 +73,11 @@ class SweepConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.task == "preference":
+            raise ConfigurationError(
+                "task=preference is trained with recipes/train.py and measured with "
+                "recipes/evaluate.py; a sweep compares no answers: choose another task"
+            )
         if self.held_out_data is None:
             raise ConfigurationError("nothing to compare trials on: name it with --held_out_data")
         if self.unit_field is not None:

@@ -214,6 +214,7 @@ def learn(run: Run) -> list[Measurement]:
     config, engine, learner = run.config, run.engine, run.learner
     private_loss = NonPrivateLoss(run.accelerator)
     examples, collate = examples_of(run)
+    run = replace(run, data=with_held_out_reference(run))
     progress = begin_progress(run)
     measure = measuring(run, progress)
     course = [measure(run.start, engine.guarantee().epsilon if run.start else 0.0)]
@@ -246,19 +247,47 @@ def learn(run: Run) -> list[Measurement]:
 
 
 def examples_of(run: Run) -> tuple[Any, Callable[[list[Any]], Any]]:
-    """The private examples, or what frozen layers make of them, and their collate function."""
+    """The private examples, or what frozen layers make of them, and their collate function.
+
+    Of preference pairs, with what the base without adapters makes of each.
+    """
     from dpacc.layers.frozen_activations import FrozenActivations
 
-    if not run.config.cache_frozen_activations:
-        return run.data.private, run.data.collate
-    frozen = FrozenActivations(
+    examples, collate = run.data.private, run.data.collate
+    if run.config.cache_frozen_activations:
+        frozen = FrozenActivations(
+            model=run.learner.model,
+            examples=examples,
+            collate=collate,
+            accelerator=run.accelerator,
+            folder=run.folder,
+        )
+        examples, collate = frozen.examples, frozen.collate
+    return referenced(run, examples, collate), collate
+
+
+def with_held_out_reference(run: Run) -> TrainingData:
+    """The data, whose held-out pairs have a reference, too."""
+    return replace(run.data, held_out=referenced(run, run.data.held_out, run.data.collate))
+
+
+def referenced(
+    run: Run, examples: list[Any], collate: Callable[[list[Any]], Any]
+) -> list[dict[str, Any]]:
+    """Preference pairs with the base's log-probabilities; other examples as they are."""
+    from dpacc.losses.preferences import WITHOUT_REFERENCE
+    from dpacc.preference import with_reference
+
+    compares = run.config.preference_loss not in WITHOUT_REFERENCE
+    if run.config.task != "preference" or not compares or not examples:
+        return examples
+    return with_reference(
         model=run.learner.model,
-        examples=run.data.private,
-        collate=run.data.collate,
+        examples=examples,
+        collate=collate,
+        max_tokens=run.config.micro_batch_tokens,
         accelerator=run.accelerator,
-        folder=run.folder,
     )
-    return frozen.examples, frozen.collate
 
 
 def begin_progress(run: Run) -> terminal.TrainingProgress:
@@ -286,10 +315,15 @@ def begin_progress(run: Run) -> terminal.TrainingProgress:
 
 def measuring(run: Run, progress: terminal.TrainingProgress) -> Callable[[int, float], Measurement]:
     """Says where a run stands after a step; its held-out quality only when that is due."""
+    from dpacc.losses.preferences import USUAL_BETA
+    from dpacc.preference import held_out_preferences
     from dpacc.recipe.evaluation import held_out_accuracy, held_out_perplexity
 
     config, steps = run.config, run.plan.steps
-    held_out_quality = held_out_accuracy
+    held_out_quality: Callable[..., Any] = held_out_accuracy
+    if config.task == "preference":
+        beta = config.beta or USUAL_BETA[config.preference_loss]
+        held_out_quality = partial(held_out_preferences, beta=beta)
     if config.task == "causal-lm":
         held_out_quality = partial(held_out_perplexity, losses_of=run.learner.losses_of)
 
@@ -297,15 +331,19 @@ def measuring(run: Run, progress: terminal.TrainingProgress) -> Callable[[int, f
         every = config.evaluate_every or steps
         if not run.data.held_out or (step % every and run.start < step < steps):
             return Measurement(step=step, epsilon=spent)
-        quality = held_out_quality(
+        found = held_out_quality(
             model=run.learner.model,
             examples=run.data.held_out,
             collate=run.data.collate,
             max_tokens=config.micro_batch_tokens,
             accelerator=run.accelerator,
         )
+        quality = found if isinstance(found, float) else found.accuracy
         measured = Measurement(step=step, epsilon=spent, quality=quality, metric=config.metric)
-        progress.note(f"step {step}: held-out {measured.metric} {measured.shown}")
+        more = (
+            "" if isinstance(found, float) else f" ± {found.error:.1%}, margin {found.margin:.4f}"
+        )
+        progress.note(f"step {step}: held-out {measured.metric} {measured.shown}{more}")
         return measured
 
     return measure

@@ -31,15 +31,17 @@ _SETTINGS = (
     "seed",
 )
 
+_SETTINGS_OF_PAIRS = ("preference_loss", "beta", "label_smoothing", "simpo_gamma")
+
 _CARD = """\
 ---
 {front_matter}---
 
 # {name}
 
-A LoRA adapter for `{base}`, trained with dpacc {dpacc}. What is and what is not promised about its
-training data is stated below; `privacy.json` holds the same for machines, and `ledger.jsonl` every
-release it rests on.
+A LoRA adapter for `{base}`, trained with dpacc {dpacc}{learned}. What is and what is not promised
+about its training data is stated below; `privacy.json` holds the same for machines, and
+`ledger.jsonl` every release it rests on.
 
 {statement}
 
@@ -65,10 +67,16 @@ model = PeftModel.from_pretrained(base, "path/to/this/folder")
 """
 
 
+_LEARNED_OF_PAIRS = (
+    " on preference pairs ({loss}): a prompt with the answer that people chose and one that they "
+    "rejected, which are protected together"
+)
+
 _TASKS = {
     "causal-lm": ("AutoModelForCausalLM", "text-generation"),
     "sequence-classification": ("AutoModelForSequenceClassification", "text-classification"),
     "token-classification": ("AutoModelForTokenClassification", "token-classification"),
+    "preference": ("AutoModelForCausalLM", "text-generation"),
 }
 """Of each task: the class that loads its base, and the hub's word for it."""
 
@@ -92,6 +100,9 @@ def write_card(
         front_matter=_front_matter(config),
         name=config.name,
         base=config.model,
+        learned=_LEARNED_OF_PAIRS.format(loss=config.preference_loss)
+        if config.task == "preference"
+        else "",
         family=_TASKS[config.task][0],
         labels="" if config.labels is None else f", num_labels={len(config.labels)}",
         dpacc=version("dpacc"),
@@ -106,7 +117,8 @@ def write_card(
 
 def shown_settings(config: TrainingConfig) -> dict[str, Any]:
     """How a run was told to train; what names private data stays out."""
-    return {name: getattr(config, name) for name in _SETTINGS}
+    names = _SETTINGS + _SETTINGS_OF_PAIRS * (config.task == "preference")
+    return {name: getattr(config, name) for name in names}
 
 
 def _front_matter(config: TrainingConfig) -> str:

@@ -101,7 +101,7 @@ def budget_of(
         evaluations=evaluations or batch * steps,
         epsilon=config.epsilon,
         delta=config.delta_for(dataset_size=dataset_size),
-        unit=config.unit_field or "example",
+        unit=config.unit,
         averaged=USUAL_AVERAGE if share is None else share,
     )
 

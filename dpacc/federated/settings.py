@@ -95,6 +95,13 @@ class Task:
 
     fields: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.kind == "preference":
+            raise ConfigurationError(
+                "task=preference: a federation learns texts or classes, and compares no answers; "
+                "choose another task, or train each client's pairs with recipes/train.py"
+            )
+
     @property
     def labels(self) -> tuple[str, ...] | None:
         """The names of the classes, if there are any."""

@@ -73,7 +73,7 @@ class Forecast:
         trainable: parameters.
         strategy: how per-example gradients are made.
         examples: privacy units of one example each in a micro-batch.
-        tokens: of each example, padded.
+        tokens: of each example, padded; of both answers of a pair.
         micro_batches: of a logical step on each rank.
         activations: bytes that a forward leaves, by whether activations are recomputed.
         spreads: by placement; those that a single device makes alike are left out.
@@ -165,9 +165,9 @@ def forecast(
     progress("the model")
     architecture = read_architecture(model=config.model)
     skeleton = build_skeleton(config=config, architecture=architecture)
-    tokens = tokens or config.max_length
+    tokens, sequences = tokens or config.max_length, sequences_of(config)
     strategy, rows = _strategy(config, skeleton, machine)
-    examples = max(1, config.micro_batch_tokens // tokens)
+    examples = max(1, config.micro_batch_tokens // (tokens * sequences))
     if strategy == "materialize":
         examples = min(examples, max(1, rows))
 
@@ -175,7 +175,12 @@ def forecast(
     def cost(count: int) -> MicroBatchCost:
         progress(f"a micro-batch of {count:,} × {tokens:,} tokens")
         return cost_of_micro_batch(
-            skeleton=skeleton, plan=plan, strategy=strategy, examples=count, tokens=tokens
+            skeleton=skeleton,
+            plan=plan,
+            strategy=strategy,
+            examples=count,
+            tokens=tokens,
+            sequences=sequences,
         )
 
     progress("the coupling probe")
@@ -185,6 +190,7 @@ def forecast(
         strategy="materialize",
         examples=PROBE_EXAMPLES,
         tokens=PROBE_TOKENS,
+        sequences=sequences,
     )
 
     def memory(placement: Placement, count: int) -> DeviceMemory:
@@ -232,7 +238,7 @@ def forecast(
         trainable=skeleton.trainable,
         strategy=strategy,
         examples=examples,
-        tokens=tokens,
+        tokens=tokens * sequences,
         micro_batches=micro_batches,
         activations=activations,
         spreads=spreads,
@@ -248,6 +254,11 @@ def forecast(
         else None,
         correlation=earlier_noise(config=config, plan=plan, trainable=skeleton.trainable),
     )
+
+
+def sequences_of(config: TrainingConfig) -> int:
+    """How many rows of a forward one example is: the two answers of a pair, or one text."""
+    return 2 if config.task == "preference" else 1
 
 
 def _as_computed(config: TrainingConfig, machine: Machine) -> TrainingConfig:
@@ -276,7 +287,12 @@ def _activations(
     other = replace(config, gradient_checkpointing=not chosen)
     skeleton = build_skeleton(config=other, architecture=read_architecture(model=config.model))
     counted = cost_of_micro_batch(
-        skeleton=skeleton, plan=plan, strategy=strategy, examples=examples, tokens=tokens
+        skeleton=skeleton,
+        plan=plan,
+        strategy=strategy,
+        examples=examples,
+        tokens=tokens,
+        sequences=sequences_of(config),
     )
     return {chosen: known.activations, not chosen: counted.activations}
 

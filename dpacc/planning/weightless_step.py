@@ -47,7 +47,13 @@ class MicroBatchCost:
 
 
 def cost_of_micro_batch(
-    *, skeleton: Skeleton, plan: PrivacyPlan, strategy: Strategy, examples: int, tokens: int
+    *,
+    skeleton: Skeleton,
+    plan: PrivacyPlan,
+    strategy: Strategy,
+    examples: int,
+    tokens: int,
+    sequences: int = 1,
 ) -> MicroBatchCost:
     """Run `examples` × `tokens` forward, and backward through the engine's strategy, on shapes.
 
@@ -59,7 +65,8 @@ def cost_of_micro_batch(
         plan: how gradients are clipped and added.
         strategy: one pass or two.
         examples: privacy units of one example each.
-        tokens: padded tokens of each.
+        tokens: padded tokens of each of their sequences.
+        sequences: of each example; a preference pair has two.
     """
     live = LiveMemory()
     live.ignore(iter([*skeleton.model.parameters(), *skeleton.model.buffers()]))
@@ -68,7 +75,9 @@ def cost_of_micro_batch(
             total = ClippedSum(
                 plan=plan, layout=skeleton.buffer.layout, max_grad_norm=1.0, device=_META
             )
-        losses = _losses(skeleton.model, live, examples, tokens)
+        skeleton.buffer.expect(examples, sequences=sequences)
+        losses = _losses(skeleton.model, live, examples * sequences, tokens)
+        losses = losses.view(examples, sequences).sum(dim=1)
         way = _strategy(strategy, skeleton.buffer, live)
         with live.purpose("working"):
             way.add(losses, None, total)

@@ -60,7 +60,9 @@ def held_out_preferences(
         ConfigurationError: no pair has a token in both answers.
     """
     count = partial(_wins_margins_and_pairs, beta)
-    wins, margins, pairs = totals(count, model, examples, collate, max_tokens, accelerator)
+    wins, margins, pairs = totals(
+        count, model, examples, collate, max_tokens, accelerator, numbers=3
+    )
     if pairs == 0:
         raise ConfigurationError("no held-out pair has a token in both answers: use longer ones")
     return HeldOutPreferences(accuracy=wins / pairs, margin=margins / pairs, pairs=int(pairs))

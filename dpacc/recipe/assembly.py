@@ -47,7 +47,7 @@ def plan_for(*, config: TrainingConfig, dataset_size: int) -> PrivacyPlan:
         max_grad_norm=config.max_grad_norm,
         clipping=config.clipping,
         noise=config.noise,
-        unit=config.unit_field or "example",
+        unit=config.unit,
         sampling=config.sampling,
         correlation=config.correlation,
         bands=config.bands,

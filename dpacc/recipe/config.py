@@ -19,6 +19,7 @@ from dpacc.recipe.settings import (
     OptimizerName,
     PerExampleGradients,
     Precision,
+    PreferenceLoss,
     Quantization,
     Task,
     WireFormat,
@@ -56,7 +57,7 @@ class TrainingConfig:
 
     task: Task = setting(
         "causal-lm learns text; sequence-classification the class of a text; token-classification "
-        "the class of each word.",
+        "the class of each word; preference which of two answers to a prompt was chosen.",
         default="causal-lm",
     )
 
@@ -140,7 +141,7 @@ class TrainingConfig:
     prompt_field: str | None = setting(
         "Field that holds a prompt, which is read but not learned; needs completion_field. Of "
         "several names between commas the first must be there; what they hold is joined by blank "
-        "lines, the completion too.",
+        "lines, the completion too. Of a preference pair it is `prompt`, if not named.",
         default=None,
     )
     completion_field: str | None = setting(
@@ -177,6 +178,25 @@ class TrainingConfig:
         "private data.",
         default=None,
     )
+    preference_loss: PreferenceLoss = setting(
+        "For preference, whose fields `chosen` and `rejected` hold the answers, what is learned of "
+        "a pair: dpo, ipo or kto (with 0 for its reference point) beside the frozen base; simpo or "
+        "orpo without it. Each reads one pair and no other.",
+        default="dpo",
+    )
+    beta: float | None = setting(
+        "The beta of preference_loss; ipo's paper calls it tau, orpo's lambda. null means the "
+        "usual: 0.1, and 2 for simpo.",
+        default=None,
+        above=0,
+    )
+    label_smoothing: float = setting(
+        "For dpo, the share of pairs that are taken to be labelled the wrong way round.",
+        default=0.0,
+        at_least=0,
+        below=0.5,
+    )
+    simpo_gamma: float = setting("For simpo, the margin that is aimed at.", default=1.0)
     unit_field: str | None = setting(
         "Field that says whose each example is, for protecting a whole person or document; null "
         "protects one example. N and expected_batch_size then count units.",
@@ -318,6 +338,18 @@ class TrainingConfig:
     def delta_for(self, *, dataset_size: int) -> float:
         """δ of a run on `dataset_size` examples: the one that was set, or N^-1.1, at most 0.001."""
         return small_delta(dataset_size=dataset_size) if self.delta is None else self.delta
+
+    @property
+    def unit(self) -> str:
+        """What the guarantee is for: one example, one pair of answers, or all of one owner."""
+        if self.unit_field is not None:
+            return self.unit_field
+        return "preference pair" if self.task == "preference" else "example"
+
+    @property
+    def pair_prompt(self) -> str:
+        """The field that holds the prompt of a preference pair."""
+        return self.prompt_field or "prompt"
 
     @property
     def dynamic_rank(self) -> int | None:

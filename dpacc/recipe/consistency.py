@@ -21,6 +21,7 @@ def require_consistent(*, config: Any) -> None:
     _check_fields(config)
     _check_answers(config)
     _check_labels(config)
+    _check_preferences(config)
     _check_trackers(config)
     _check_name(config.name)
     _check_whitening(config)
@@ -56,6 +57,8 @@ def _check_correlation(config: Any) -> None:
 
 
 def _check_fields(config: Any) -> None:
+    if config.task == "preference":
+        return
     if (config.prompt_field is None) != (config.completion_field is None):
         raise ConfigurationError(
             f"prompt_field={config.prompt_field} and completion_field={config.completion_field}: "
@@ -83,10 +86,10 @@ def _check_answers(config: Any) -> None:
 
 
 def _check_labels(config: Any) -> None:
-    if config.task == "causal-lm":
+    if config.task in ("causal-lm", "preference"):
         if config.labels is not None:
             raise ConfigurationError(
-                f"labels={','.join(config.labels)} with task=causal-lm, which has no classes: "
+                f"labels={','.join(config.labels)} with task={config.task}, which has no classes: "
                 "set --task sequence-classification or token-classification, or leave labels out"
             )
         return
@@ -100,6 +103,42 @@ def _check_labels(config: Any) -> None:
             f"task={config.task} reads text and labels: leave "
             "prompt_field, completion_field and messages_field out"
         )
+
+
+def _check_preferences(config: Any) -> None:
+    if config.task != "preference":
+        for name, default in _OF_PAIRS.items():
+            if getattr(config, name) != default:
+                raise ConfigurationError(
+                    f"{name}={getattr(config, name)} with task={config.task}, which compares no "
+                    f"answers: set --task preference, or leave {name} out"
+                )
+        return
+    for name in ("completion_field", "messages_field", "answers"):
+        if getattr(config, name) is not None:
+            raise ConfigurationError(
+                f"{name}={getattr(config, name)} with task=preference, which reads the fields "
+                f"`prompt`, `chosen` and `rejected`: leave {name} out"
+            )
+    if "," in config.pair_prompt:
+        raise ConfigurationError(
+            f"prompt_field={config.prompt_field} names several fields: a preference pair has one "
+            "prompt"
+        )
+    if config.lora_method == "whitened":
+        raise ConfigurationError(
+            "lora_method=whitened finds its directions on texts that are learned, and task="
+            "preference compares answers: choose --lora_method lora"
+        )
+    for name, loss, default in (("label_smoothing", "dpo", 0.0), ("simpo_gamma", "simpo", 1.0)):
+        if getattr(config, name) != default and config.preference_loss != loss:
+            raise ConfigurationError(
+                f"{name}={getattr(config, name)} is {loss}'s, with preference_loss="
+                f"{config.preference_loss}: leave it out, or set --preference_loss {loss}"
+            )
+
+
+_OF_PAIRS = {"preference_loss": "dpo", "beta": None, "label_smoothing": 0.0, "simpo_gamma": 1.0}
 
 
 def _check_trackers(config: Any) -> None:

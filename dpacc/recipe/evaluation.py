@@ -97,17 +97,29 @@ def totals(
     collate: Collate,
     max_tokens: int,
     accelerator: Accelerator | None,
+    *,
+    numbers: int = 2,
 ) -> list[float]:
-    """What `count` says of each micro-batch, added up over all of them and all ranks."""
+    """What `count` says of each micro-batch, added up over all of them and all ranks.
+
+    Args:
+        count: [numbers] float64, of the model and a micro-batch.
+        model: in evaluation mode meanwhile.
+        examples: of all ranks.
+        collate: makes a batch of a list of examples.
+        max_tokens: padded tokens in one micro-batch.
+        accelerator: of the ranks, if there are several.
+        numbers: how many numbers it says.
+    """
     ranks = accelerator.num_processes if accelerator else 1
     rank = accelerator.process_index if accelerator else 0
     device = accelerator.device if accelerator else next(model.parameters()).device
     batches = in_batches(examples, collate, max_tokens, device, ranks=ranks, rank=rank)
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros(numbers, dtype=torch.float64)
     with evaluating(model):
         for positions, batch in batches:
             measured = count(model, batch)
-            total = total + (measured if positions else 0.0 * measured)
+            total += measured if positions else 0.0
     if accelerator is not None:
         # float32 crosses: some accelerators know no float64.
         total = accelerator.reduce(total.float().to(device), reduction="sum").double().cpu()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dpacc.data.chats import pair_complaint, tools_complaint, turn_complaint
 from dpacc.data.labelling import class_complaint, tag_complaint, tokenize_classes, tokenize_tags
+from dpacc.data.pairs import CHOSEN, REJECTED, preference_complaint, tokenize_pairs
 from dpacc.data.privacy_units import owners_of
 from dpacc.data.records import TEXT_OR_MESSAGES, FieldType, Record, read_records
 from dpacc.data.sequences import SEQUENCE_IDS, parted
@@ -208,6 +209,8 @@ def _fields(config: TrainingConfig) -> tuple[dict[str, FieldType], dict[str, Fie
         return {config.text_field: str, config.label_field: str | int}, {}
     if config.task == "token-classification":
         return {config.words_field: list, config.label_field: list}, {}
+    if config.task == "preference":
+        return dict.fromkeys((config.pair_prompt, CHOSEN, REJECTED), TEXT_OR_MESSAGES), {}
     if config.messages_field is not None:
         return {config.messages_field: list}, {TOOLS_FIELD: list | str}
     if config.prompt_field is not None and config.completion_field is not None:
@@ -232,6 +235,8 @@ def _complaint(config: TrainingConfig, record: Record) -> str | None:
         return class_complaint(record, **labels)
     if config.task == "token-classification":
         return tag_complaint(record, words_field=config.words_field, **labels)
+    if config.task == "preference":
+        return preference_complaint(record, prompt_field=config.pair_prompt)
     if config.messages_field is not None:
         chat = turn_complaint(record[config.messages_field])
         return chat or tools_complaint(record.get(TOOLS_FIELD))
@@ -265,6 +270,8 @@ def _tokenize(
         return tokenize_classes(text_field=config.text_field, **labels, **given)
     if config.task == "token-classification":
         return tokenize_tags(words_field=config.words_field, **labels, **given)
+    if config.task == "preference":
+        return tokenize_pairs(prompt_field=config.pair_prompt, learn_end=config.learn_end, **given)
     return tokenize_examples(
         text_field=config.text_field,
         prompt_field=config.prompt_field,
@@ -281,6 +288,8 @@ def _nothing_to_learn(config: TrainingConfig) -> str:
         why = "no chat holds words of the role `assistant` without `weight` 0"
     elif config.task == "token-classification":
         why = "no record holds a word"
+    elif config.task == "preference":
+        why = "no answer holds a token"
     elif config.completion_field is not None:
         why = "no completion holds a token, or words of the role `assistant` without `weight` 0"
     else:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dpacc.errors import ConfigurationError
 from dpacc.losses.decoupled_losses import BatchLosses, batch_losses_of
 from dpacc.losses.per_example import causal_lm_losses
+from dpacc.losses.preferences import PairLoss, pair_loss, preference_losses
 from dpacc.recipe.config import TrainingConfig
 from dpacc.step.admission.invented_examples import made_up_examples
 from dpacc.step.admission.positions import require_positions
@@ -35,10 +36,22 @@ def losses_for(
             positions than examples may have tokens.
     """
     require_positions(model=model, max_length=config.max_length)
+    if config.task == "preference":
+        return partial(preference_losses, loss=pair_loss_for(config=config))
     if config.answers is None:
         return batch_losses_of(model)
     tokens = answer_tokens(answers=config.answers, tokenizer=tokenizer)
     return partial(causal_lm_losses, among=tokens)
+
+
+def pair_loss_for(*, config: TrainingConfig) -> PairLoss:
+    """What is learned of a preference pair, with the settings of its loss."""
+    settings = {
+        "dpo": {"label_smoothing": config.label_smoothing},
+        "simpo": {"gamma": config.simpo_gamma},
+    }
+    name = config.preference_loss
+    return pair_loss(name, beta=config.beta, **settings.get(name, {}))
 
 
 def probe_examples_for(*, config: TrainingConfig, model: nn.Module, like: Any) -> list[Any] | None:

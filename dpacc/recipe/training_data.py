@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from dpacc.data.privacy_units import count_units
+from dpacc.data.sequences import SEQUENCE_IDS, parted
 from dpacc.data.supervision import Example
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.examples import (
@@ -50,6 +51,11 @@ class TrainingData:
         return partial(pad_examples, pad_token_id=int(self.tokenizer.pad_token_id))
 
 
+def _answers(examples: Sequence[Example]) -> list[Example]:
+    """Each sequence by itself: a private answer is not to be held out in another pair either."""
+    return [each for e in examples for each in (parted(e) if SEQUENCE_IDS in e else [e])]
+
+
 def read_training_data(*, config: TrainingConfig, data_is_public: bool = False) -> TrainingData:
     """Read and tokenize what the configuration names.
 
@@ -68,8 +74,8 @@ def read_training_data(*, config: TrainingConfig, data_is_public: bool = False) 
     if not data_is_public:
         notes = admit_held_out(
             config=config,
-            private=private,
-            held_out=held_out,
+            private=_answers(private),
+            held_out=_answers(held_out),
             owners=units,
             held_out_owners=load_held_out_units(config=config),
         )
