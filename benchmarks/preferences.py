@@ -26,11 +26,11 @@ from accelerate import Accelerator
 from dpacc import PrivacyEngine, PrivacyPlan
 from dpacc.layers.frozen_activations import FrozenActivations
 from dpacc.losses.preferences import pair_loss, preference_losses
-from dpacc.preference import held_out_preferences, with_reference
 from dpacc.recipe.assembly import adapters_for, base_for, plan_for, scheduler_for
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.examples import load_held_out_examples, load_training_examples, pad_examples
 from dpacc.recipe.optimizers import optimizer_for
+from dpacc.recipe.preferences import held_out_preferences, with_reference
 from dpacc.recipe.pretrained import load_tokenizer
 from dpacc.step.averaging import USUAL_SHARE, average_of
 

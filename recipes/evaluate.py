@@ -69,10 +69,10 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         load_held_out_units,
         pad_examples,
     )
-    from dpacc.recipe.held_out_data import admit_held_out
     from dpacc.recipe.models import load_adapter, load_base
     from dpacc.recipe.predictions import continue_texts, held_out_figures, held_out_texts
     from dpacc.recipe.pretrained import load_tokenizer
+    from dpacc.recipe.training_data import admit_held_out
 
     # The data before any weights, for it may be what is wrong.
     tokenizer = load_tokenizer(model=config.model)
@@ -141,7 +141,7 @@ def preference_figures(
 ) -> dict[str, Any]:
     """Accuracy and margin of a model's preferences, beside its base where the loss has one."""
     from dpacc.losses.preferences import USUAL_BETA, WITHOUT_REFERENCE
-    from dpacc.preference import held_out_preferences, with_reference
+    from dpacc.recipe.preferences import held_out_preferences, with_reference
 
     measured = {"model": model, "collate": collate, "max_tokens": config.micro_batch_tokens}
     if config.preference_loss not in WITHOUT_REFERENCE:

@@ -276,7 +276,7 @@ def referenced(
 ) -> list[dict[str, Any]]:
     """Preference pairs with the base's log-probabilities; other examples as they are."""
     from dpacc.losses.preferences import WITHOUT_REFERENCE
-    from dpacc.preference import with_reference
+    from dpacc.recipe.preferences import with_reference
 
     compares = run.config.preference_loss not in WITHOUT_REFERENCE
     if run.config.task != "preference" or not compares or not examples:
@@ -316,8 +316,8 @@ def begin_progress(run: Run) -> terminal.TrainingProgress:
 def measuring(run: Run, progress: terminal.TrainingProgress) -> Callable[[int, float], Measurement]:
     """Says where a run stands after a step; its held-out quality only when that is due."""
     from dpacc.losses.preferences import USUAL_BETA
-    from dpacc.preference import held_out_preferences
     from dpacc.recipe.evaluation import held_out_accuracy, held_out_perplexity
+    from dpacc.recipe.preferences import held_out_preferences
 
     config, steps = run.config, run.plan.steps
     held_out_quality: Callable[..., Any] = held_out_accuracy

@@ -38,7 +38,6 @@ ORDER: Mapping[str, Sequence[str]] = {
         "losses",
         "step",
         "recipe",
-        "preference",
         "artifacts",
         "loops",
         "trainer",

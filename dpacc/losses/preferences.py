@@ -26,7 +26,7 @@ REFERENCE = ("reference_chosen", "reference_rejected")
 
 _NO_REFERENCE = (
     "this loss compares with a reference, and the batch holds none of its log-probabilities: take "
-    "the examples that dpacc.preference.reference.with_reference returns"
+    "the examples that dpacc.recipe.preferences.with_reference returns"
 )
 
 
@@ -82,7 +82,7 @@ def preference_losses(
         model: a Hugging Face causal LM, plain or wrapped by PEFT.
         batch: `input_ids`, `attention_mask` and `labels` [pairs, 2, tokens], the chosen answer
             first, and for losses that ask for it `reference_chosen` and `reference_rejected`
-            [pairs], which [`with_reference`][dpacc.preference.reference.with_reference] computes.
+            [pairs], which [`with_reference`][dpacc.recipe.preferences.with_reference] computes.
         loss: one of this file, with its settings; by default `dpo_losses`.
 
     Raises:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from dpacc.data.overlap import OVERLAP_NOTE, require_apart
 from dpacc.data.privacy_units import count_units
 from dpacc.data.sequences import SEQUENCE_IDS, parted
 from dpacc.data.supervision import Example
+from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.examples import (
     load_held_out_examples,
@@ -18,7 +20,6 @@ from dpacc.recipe.examples import (
     load_units,
     pad_examples,
 )
-from dpacc.recipe.held_out_data import admit_held_out
 from dpacc.recipe.pretrained import load_tokenizer
 
 
@@ -51,11 +52,6 @@ class TrainingData:
         return partial(pad_examples, pad_token_id=int(self.tokenizer.pad_token_id))
 
 
-def _answers(examples: Sequence[Example]) -> list[Example]:
-    """Each sequence by itself: a private answer is not to be held out in another pair either."""
-    return [each for e in examples for each in (parted(e) if SEQUENCE_IDS in e else [e])]
-
-
 def read_training_data(*, config: TrainingConfig, data_is_public: bool = False) -> TrainingData:
     """Read and tokenize what the configuration names.
 
@@ -74,11 +70,60 @@ def read_training_data(*, config: TrainingConfig, data_is_public: bool = False) 
     if not data_is_public:
         notes = admit_held_out(
             config=config,
-            private=_answers(private),
-            held_out=_answers(held_out),
+            private=private,
+            held_out=held_out,
             owners=units,
             held_out_owners=load_held_out_units(config=config),
         )
     return TrainingData(
         tokenizer=tokenizer, private=private, units=units, held_out=held_out, notes=notes
     )
+
+
+def admit_held_out(
+    *,
+    config: TrainingConfig,
+    private: Sequence[Any],
+    held_out: Sequence[Any],
+    owners: Sequence[Any] | None,
+    held_out_owners: Sequence[Any],
+) -> list[tuple[str, str]]:
+    """See that a recipe's held-out data is nobody's private data.
+
+    Args:
+        config: says whether private examples may be measured on.
+        private: the private examples.
+        held_out: the held-out ones; none where none were named.
+        owners: whose the private examples are, if a unit is larger than one.
+        held_out_owners: whose the held-out ones are, as far as that is known.
+
+    Returns:
+        What the ledger must say, where an overlap was allowed: subjects and texts.
+
+    Raises:
+        ConfigurationError: there is an overlap that was not allowed, or that would steer whitening.
+    """
+    if not held_out:
+        return []
+    whitens = config.lora_method == "whitened"
+    try:
+        require_apart(
+            private=_sequences(private),
+            held_out=_sequences(held_out),
+            what=f"held_out_data={config.held_out_data}",
+            remedy="train by another lora_method, for whitening puts them into the weights"
+            if whitens
+            else "say so with --allow_held_out_overlap true",
+            owners=owners or (),
+            held_out_owners=held_out_owners,
+        )
+    except ConfigurationError:
+        if not config.allow_held_out_overlap or whitens:
+            raise
+        return [OVERLAP_NOTE]
+    return []
+
+
+def _sequences(examples: Sequence[Any]) -> list[Any]:
+    """The answers of pairs each by itself: none may be private in one and held out in another."""
+    return [part for e in examples for part in (parted(e) if SEQUENCE_IDS in e else [e])]
