@@ -9,7 +9,13 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
-from dpacc_accounting import BatchChoice, BatchRecommendation, event_to_json, recommend_batch_size
+from dpacc_accounting import (
+    BatchChoice,
+    BatchRecommendation,
+    calibrate_allocated_noise,
+    event_to_json,
+    recommend_batch_size,
+)
 from dpacc_accounting.calibration.banded_noise import USUAL_MOMENTUM
 from dpacc_accounting.calibration.compute_budget import (
     LEAST_GAIN,
@@ -143,11 +149,25 @@ def show_recommendation(*, budget: Budget, plot: Path | None, as_json: bool) -> 
             found=found, evaluations=budget.evaluations, form=format_of(path=plot)
         )
         options.write_picture(path=plot, picture=picture)
+    with terminal.at_work("calibrating"):
+        allocated = _allocated_noise(found, budget)
     if as_json:
-        terminal.show_json(_document(found, budget))
+        terminal.show_json(_document(found, budget, allocated))
         return
     _show_choices(found)
-    terminal.show_facts(title="Recommendation", facts=_facts(found, budget))
+    terminal.show_facts(title="Recommendation", facts=_facts(found, budget, allocated))
+
+
+def _allocated_noise(found: BatchRecommendation, budget: Budget) -> float:
+    """σ of random allocation, for the steps that are advised without correlation."""
+    return calibrate_allocated_noise(
+        dataset_size=budget.dataset_size,
+        batch_size=found.uncorrelated.batch_size,
+        steps=found.uncorrelated.steps,
+        epsilon=budget.epsilon,
+        delta=budget.delta,
+        unit=budget.unit,
+    ).noise_multiplier
 
 
 def configuration_of(*, found: BatchRecommendation, budget: Budget) -> dict[str, Any]:
@@ -158,12 +178,13 @@ def configuration_of(*, found: BatchRecommendation, budget: Budget) -> dict[str,
         "delta": budget.delta,
         "expected_batch_size": found.chosen.batch_size,
         "steps": found.calibration.calibration.steps,
+        "sampling": "poisson",
         "correlation": "banded" if correlated else "none",
         **({"bands": found.calibration.bands} if correlated else {}),
     }
 
 
-def _document(found: BatchRecommendation, budget: Budget) -> dict[str, Any]:
+def _document(found: BatchRecommendation, budget: Budget, allocated: float) -> dict[str, Any]:
     made = found.calibration.calibration
     return {
         **asdict(budget),
@@ -192,6 +213,7 @@ def _document(found: BatchRecommendation, budget: Budget) -> dict[str, Any]:
             "batch_size": found.uncorrelated.batch_size,
             "steps": found.uncorrelated.steps,
             "noise_multiplier": found.uncorrelated.noise_multiplier,
+            "allocated_noise_multiplier": allocated,
         },
         "unknown": _UNKNOWN,
     }
@@ -238,7 +260,7 @@ def _mark(each: BatchChoice, found: BatchRecommendation) -> str:
     return "nearest" if each is found.chosen else ""
 
 
-def _facts(found: BatchRecommendation, budget: Budget) -> list[tuple[str, str]]:
+def _facts(found: BatchRecommendation, budget: Budget, allocated: float) -> list[tuple[str, str]]:
     made, chosen, plain = found.calibration.calibration, found.chosen, found.uncorrelated
     lines = configuration_of(found=found, budget=budget)
     share = (
@@ -251,7 +273,8 @@ def _facts(found: BatchRecommendation, budget: Budget) -> list[tuple[str, str]]:
         (
             "without correlation",
             f"expected_batch_size: {plain.batch_size}, steps: {plain.steps}, at σ = "
-            f"{plain.noise_multiplier:g}, by the same rule",
+            f"{plain.noise_multiplier:g}, by the same rule; σ = {allocated:g} with sampling: "
+            "allocated",
         ),
         (
             "compute",

@@ -182,6 +182,21 @@ def test_mistakes_are_one_line_with_the_remedy(
     assert remedy in outcome.err
 
 
+def test_allocated_examples_are_planned_in_epochs(dpacc: Run, config: Path) -> None:
+    """Less noise than Poisson sampling's for the same steps, and how long an epoch is."""
+    words = ("--dataset-size", 400, "--steps", 20, "--gpus", 2)
+    told, usual = (
+        json.loads(dpacc("plan", config, "--sampling", sampling, *words, "--json").out)
+        for sampling in ("allocated", "poisson")
+    )
+    assert (told["sampling"], usual["sampling"]) == ("allocated", "poisson")
+    assert told["noise_multiplier"] < usual["noise_multiplier"]
+    assert told["guarantee"]["epsilon"] <= usual["guarantee"]["epsilon"] * 1.001
+    shown = " ".join(dpacc("plan", config, "--sampling", "allocated", *words).out.split())
+    each = -(-400 // told["expected_batch_size"])
+    assert f"an epoch {each} steps, each example in one of them" in shown
+
+
 CORRELATED = ("--correlation", "banded", "--dataset-size", 400, "--steps", 40)
 
 

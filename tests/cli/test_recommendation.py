@@ -13,6 +13,7 @@ import pytest
 import yaml
 from dpacc_accounting import calibrate_noise, epsilon, event_from_json, recommend_batch_size
 from dpacc_accounting.calibration.compute_budget import USUAL_AVERAGE
+from dpacc_accounting.events.participation import EpochAllocation
 from dpacc_accounting.pricing.small_delta import small_delta
 
 from dpacc.cli.commands import plan as command
@@ -72,6 +73,14 @@ def test_json_is_what_the_accountant_recommends(dpacc: Run) -> None:
         delta=DELTA,
     )
     assert plain["noise_multiplier"] == usual.noise_multiplier
+    allocated = EpochAllocation(
+        dataset_size=500,
+        expected_batch_size=plain["batch_size"],
+        noise_multiplier=plain["allocated_noise_multiplier"],
+        planned_steps=plain["steps"],
+    )
+    assert plain["allocated_noise_multiplier"] < plain["noise_multiplier"]
+    assert epsilon(event=allocated.event(steps=plain["steps"]), delta=DELTA).epsilon <= 3
     assert "learning rate" in told["unknown"]
 
 

@@ -16,6 +16,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig, load_config
 
 if TYPE_CHECKING:
+    from dpacc.plan import PrivacyPlan
     from dpacc.planning.forecast import Forecast
 
 _UNITS = {"": 10**9, "GB": 10**9, "GIB": 2**30, "MB": 10**6, "MIB": 2**20}
@@ -162,6 +163,7 @@ def plan(
                 "model": settings.model,
                 **found.to_json(),
                 "noise_multiplier": found.plan.noise_multiplier,
+                "sampling": found.plan.sampling,
                 "steps": found.plan.steps,
                 "dataset_size": found.plan.dataset_size,
                 "expected_batch_size": found.plan.expected_batch_size,
@@ -235,6 +237,7 @@ def _show(
             "steps",
             f"{plan.steps} of expected batch {plan.expected_batch_size}, N = {plan.dataset_size}",
         ),
+        *_allocated(plan),
     ]
     terminal.show_facts(title="Plan", facts=facts)
     _show_spreads(found, gpus)
@@ -251,6 +254,15 @@ def _show(
             ),
         ],
     )
+
+
+def _allocated(plan: PrivacyPlan) -> list[tuple[str, str]]:
+    """How long an epoch is, where it is drawn as a whole."""
+    if plan.sampling != "allocated":
+        return []
+    each = plan.participation.cycle
+    words = f"{each} steps, each {plan.unit} in one of them; a run that dies goes on at the next"
+    return [("an epoch", words)]
 
 
 def _correlated(found: Forecast) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 
 from dpacc_accounting.calibration.noise import calibrate_noise, least_noise, round_up
 from dpacc_accounting.calibration.training_runs import Calibration, require_sizes, whole_steps
@@ -66,23 +67,33 @@ def calibrate_allocated_noise(
         dataset_size=size, batch_size=batch, steps=count, epsilon=epsilon, delta=delta, unit=unit
     )
     run = EpochAllocation(
-        dataset_size=size, expected_batch_size=batch, noise_multiplier=1.0, planned_steps=count
+        dataset_size=size,
+        expected_batch_size=batch,
+        noise_multiplier=poisson.noise_multiplier,
+        planned_steps=count,
     )
+    return _least_noise_of(run, float(epsilon), float(delta), unit)
+
+
+@lru_cache(maxsize=32)
+def _least_noise_of(run: EpochAllocation, epsilon: float, delta: float, unit: str) -> Calibration:
+    """`run` has Poisson sampling's noise, from which the search begins."""
+    steps, adjacency = run.planned_steps, Adjacency.ADD_OR_REMOVE
 
     def event(sigma: float) -> Event:
-        return replace(run, noise_multiplier=sigma).event(steps=count)
+        return replace(run, noise_multiplier=sigma).event(steps=steps)
 
     def leading(sigma: float) -> float:
         return event_leading_epsilon(event=event(sigma), adjacency=adjacency, delta=delta)
 
-    guess = poisson.noise_multiplier * (1 - _GAIN / math.sqrt(run.cycle))
+    guess = run.noise_multiplier * (1 - _GAIN / math.sqrt(run.cycle))
     sigma = least_noise(leading, target=epsilon, start=(guess, _SLOPE))
     nudge = 1e-6
     while (found := price_epsilon(event=event(sigma), delta=delta, unit=unit)).epsilon > epsilon:
         sigma, nudge = round_up(sigma * (1 + nudge)), 2 * nudge
     return Calibration(
         noise_multiplier=sigma,
-        steps=count,
+        steps=steps,
         sample_rate=run.probability,
         guarantee=found,
         event=event(sigma),
