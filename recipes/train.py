@@ -79,7 +79,7 @@ def train(config: TrainingConfig) -> None:
     config = settled(config, accelerator)
     data = read_training_data(config=config)
     # Everything the guarantee depends on, with just enough noise to keep it.
-    plan = plan_for(config=config, dataset_size=data.number_of_units)
+    plan = plan_for(config=config, dataset_size=data.dataset_size)
     learner = build_model(config, accelerator, data, plan)
     run = open_run(config, accelerator, data, plan, learner)
     course = learn(run)

@@ -11,6 +11,7 @@ import datetime
 import re
 import unicodedata
 import uuid
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -59,16 +60,30 @@ written, and so do 0 other pairs: are they one and the same? Write each owner in
     return owners
 
 
-def count_units(*, examples: int, units: Any | None) -> int:
-    """N, in privacy units: how many owners there are, or examples where none are named.
+def count_units(*, examples: int, units: Any | None, kept_of_each: int | None = None) -> int:
+    """N: how many owners there are, or examples where none are named.
 
-    >>> count_units(examples=3, units=["ann", "bob", "ann"])
+    Args:
+        examples: how many.
+        units: whose each is.
+        kept_of_each: where examples are drawn and not units, the most that are kept of one owner;
+            then those that are kept are counted.
+
+    Raises:
+        ConfigurationError: as [`owners_of`][dpacc.data.privacy_units.owners_of].
+
+    >>> count_units(examples=4, units=["ann", "bob", "ann", "ann"])
     2
+    >>> count_units(examples=4, units=["ann", "bob", "ann", "ann"], kept_of_each=2)
+    3
     """
     if units is None:
         return examples
     require_one_each(examples=examples, units=units)
-    return len(set(owners_of(units)))
+    owned = Counter(owners_of(units))
+    if kept_of_each is None:
+        return len(owned)
+    return sum(min(count, kept_of_each) for count in owned.values())
 
 
 def require_one_each(*, examples: int, units: Any) -> None:

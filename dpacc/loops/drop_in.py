@@ -145,6 +145,7 @@ class PrivacyEngine(engine.PrivacyEngine):
         clipping: Clipping = "flat",
         noise: Noise = "gaussian",
         sampling: Drawing = "poisson",
+        unit_cap: int | None = None,
         correlation: Correlation = "none",
         bands: int | None = None,
         unit: str = "example",
@@ -166,7 +167,9 @@ class PrivacyEngine(engine.PrivacyEngine):
             steps: how many updates.
             clipping: see [`PrivacyPlan`][dpacc.plan.PrivacyPlan].
             noise: likewise.
-            sampling: likewise; "allocated" takes each example once an epoch, with less noise.
+            sampling: likewise; "allocated" takes each example once an epoch, with less noise, and
+                "examples" draws the examples of `units` one by one.
+            unit_cap: the most examples of one unit, in a step, or in the run for "examples".
             correlation: likewise; "banded" takes back in later steps what earlier ones added.
             bands: of how many steps; left out, the best number for momentum 0.9.
             unit: what the privacy unit is called; to be said where `units` are given.
@@ -177,7 +180,7 @@ class PrivacyEngine(engine.PrivacyEngine):
             PrivacyError: the model cannot be trained privately as it is.
         """
         plan = PrivacyPlan.calibrate(
-            **sizes_of(data_loader, loop.get("units")),
+            **sizes_of(data_loader, loop.get("units"), sampling=sampling, unit_cap=unit_cap),
             epochs=epochs,
             steps=steps,
             target_epsilon=target_epsilon,
@@ -186,6 +189,7 @@ class PrivacyEngine(engine.PrivacyEngine):
             clipping=clipping,
             noise=noise,
             sampling=sampling,
+            unit_cap=unit_cap,
             correlation=correlation,
             bands=bands,
             unit=unit,
@@ -208,6 +212,7 @@ class PrivacyEngine(engine.PrivacyEngine):
         clipping: Clipping = "flat",
         noise: Noise = "gaussian",
         sampling: Drawing = "poisson",
+        unit_cap: int | None = None,
         unit: str = "example",
         **loop: Unpack[PlainLoop],
     ) -> Private[AnyModel]:
@@ -224,10 +229,11 @@ class PrivacyEngine(engine.PrivacyEngine):
             clipping: see [`PrivacyPlan`][dpacc.plan.PrivacyPlan].
             noise: likewise.
             sampling: likewise.
+            unit_cap: likewise.
             unit: what the privacy unit is called; to be said where `units` are given.
             **loop: see [`PlainLoop`][dpacc.loops.drop_in.PlainLoop].
         """
-        sizes = sizes_of(data_loader, loop.get("units"))
+        sizes = sizes_of(data_loader, loop.get("units"), sampling=sampling, unit_cap=unit_cap)
         plan = PrivacyPlan(
             **sizes,
             steps=steps_of(sizes, epochs=epochs, sampling=sampling),
@@ -237,6 +243,7 @@ class PrivacyEngine(engine.PrivacyEngine):
             clipping=clipping,
             noise=noise,
             sampling=sampling,
+            unit_cap=unit_cap,
             unit=unit,
         )
         return self.make_private_with_plan(

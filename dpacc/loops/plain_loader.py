@@ -16,7 +16,7 @@ from torch.utils.data import (
 
 from dpacc.data.privacy_units import count_units
 from dpacc.errors import ConfigurationError
-from dpacc.plan import Drawing, PrivacyPlan
+from dpacc.plan import Drawing, PrivacyPlan, Sampling
 
 _POISSON = "every example joins every step by its own coin, whatever its length, class or weight"
 
@@ -33,8 +33,20 @@ class LoaderSizes(TypedDict):
     expected_batch_size: int
 
 
-def sizes_of(data_loader: DataLoader[Any], units: Sequence[Hashable] | None) -> LoaderSizes:
+def sizes_of(
+    data_loader: DataLoader[Any],
+    units: Sequence[Hashable] | None,
+    *,
+    sampling: Sampling,
+    unit_cap: int | None,
+) -> LoaderSizes:
     """How many examples, or units, the loader has, and in batches of how many.
+
+    Args:
+        data_loader: whose.
+        units: whose each example is.
+        sampling: of the plan; where it is "examples", those that are kept are counted.
+        unit_cap: the most of one unit.
 
     Raises:
         ConfigurationError: it cannot be sampled by coins, or has no batch size.
@@ -42,7 +54,11 @@ def sizes_of(data_loader: DataLoader[Any], units: Sequence[Hashable] | None) -> 
     _refuse_prepared(data_loader)
     _refuse_streams(data_loader)
     _refuse_foreign_samplers(data_loader)
-    size = count_units(examples=len(data_loader.dataset), units=units)  # type: ignore[arg-type]
+    size = count_units(
+        examples=len(data_loader.dataset),  # type: ignore[arg-type]
+        units=units,
+        kept_of_each=unit_cap if sampling == "examples" else None,
+    )
     return {"dataset_size": size, "expected_batch_size": _batch_size_of(data_loader)}
 
 
@@ -105,7 +121,9 @@ def require_the_loaders(
     Raises:
         ConfigurationError: with both.
     """
-    size, batch = sizes_of(data_loader, units).values()
+    size, batch = sizes_of(
+        data_loader, units, sampling=plan.sampling, unit_cap=plan.unit_cap
+    ).values()
     if (size, batch) != (plan.dataset_size, plan.expected_batch_size):
         raise ConfigurationError(
             f"the loader has {size} {plan.unit}s in batches of {batch} and the plan "

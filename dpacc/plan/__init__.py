@@ -1,13 +1,40 @@
 """The promise: one frozen object that owns everything the guarantee depends on.
 
 Read `privacy_plan`; `settings` has what there is to choose from, and which of it goes together.
-Offers `PrivacyPlan`.
+Names are loaded on first use. Offers `PrivacyPlan`.
 """
 
-from dpacc.plan.privacy_plan import INDEPENDENT as INDEPENDENT
-from dpacc.plan.privacy_plan import PrivacyPlan as PrivacyPlan
-from dpacc.plan.settings import Clipping as Clipping
-from dpacc.plan.settings import Correlation as Correlation
-from dpacc.plan.settings import Drawing as Drawing
-from dpacc.plan.settings import Noise as Noise
-from dpacc.plan.settings import Sampling as Sampling
+from typing import TYPE_CHECKING
+
+from dpacc import on_first_use
+
+if TYPE_CHECKING:
+    from dpacc.plan.privacy_plan import INDEPENDENT as INDEPENDENT
+    from dpacc.plan.privacy_plan import PrivacyPlan as PrivacyPlan
+    from dpacc.plan.settings import Clipping as Clipping
+    from dpacc.plan.settings import Correlation as Correlation
+    from dpacc.plan.settings import Drawing as Drawing
+    from dpacc.plan.settings import Noise as Noise
+    from dpacc.plan.settings import Sampling as Sampling
+
+_HOMES = {
+    "Clipping": "dpacc.plan.settings",
+    "Correlation": "dpacc.plan.settings",
+    "Drawing": "dpacc.plan.settings",
+    "INDEPENDENT": "dpacc.plan.privacy_plan",
+    "Noise": "dpacc.plan.settings",
+    "PrivacyPlan": "dpacc.plan.privacy_plan",
+    "Sampling": "dpacc.plan.settings",
+}
+
+__all__ = [
+    "INDEPENDENT",
+    "Clipping",
+    "Correlation",
+    "Drawing",
+    "Noise",
+    "PrivacyPlan",
+    "Sampling",
+]
+
+__getattr__, __dir__ = on_first_use(globals(), _HOMES)

@@ -49,6 +49,7 @@ def plan_for(*, config: TrainingConfig, dataset_size: int) -> PrivacyPlan:
         noise=config.noise,
         unit=config.unit,
         sampling=config.sampling,
+        unit_cap=config.unit_cap,
         correlation=config.correlation,
         bands=config.bands,
         workload=workload_of(config=config, dataset_size=dataset_size),

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from dpacc_accounting.pricing.small_delta import small_delta
 
 from dpacc.errors import require_local
+from dpacc.plan.settings import Clipping, Correlation, Drawing, Noise
 from dpacc.recipe.consistency import require_consistent
 from dpacc.recipe.settings import (
-    Clipping,
-    Correlation,
-    Drawing,
     LoraMethod,
     Metric,
-    Noise,
     OptimizerName,
     PerExampleGradients,
     Precision,
@@ -105,7 +102,8 @@ class TrainingConfig:
     sampling: Drawing = setting(
         "poisson draws each example for each step by a coin of its own; allocated puts it in "
         "exactly one step of each epoch, in secret: 2 to 11% less noise at the same epsilon. A run "
-        "that stops within an epoch goes on at the next one.",
+        "that stops within an epoch goes on at the next one. examples draws and clips the examples "
+        "of unit_field one by one, at most unit_cap of each unit, which is protected whole.",
         default="poisson",
     )
     correlation: Correlation = setting(
@@ -201,6 +199,12 @@ class TrainingConfig:
         "Field that says whose each example is, for protecting a whole person or document; null "
         "protects one example. N and expected_batch_size then count units.",
         default=None,
+    )
+    unit_cap: int | None = setting(
+        "The most examples of one unit that count: drawn anew in each step where units are "
+        "sampled, drawn once where sampling is examples; null counts all. Needs unit_field.",
+        default=None,
+        at_least=1,
     )
     max_length: int = setting(
         "Tokens kept of each example, from its beginning, which gives way where a prompt is so "
@@ -355,6 +359,11 @@ class TrainingConfig:
     def dynamic_rank(self) -> int | None:
         """The public seed of each step's rank, where it changes from step to step."""
         return self.seed if self.lora_method == "dylora" else None
+
+    @property
+    def kept_of_each(self) -> int | None:
+        """The most examples of a unit that are drawn from, where examples are drawn."""
+        return self.unit_cap if self.sampling == "examples" else None
 
     @property
     def metric(self) -> Metric:

@@ -18,6 +18,7 @@ def require_consistent(*, config: Any) -> None:
     """
     _check_duration(config)
     _check_correlation(config)
+    _check_owners(config)
     _check_fields(config)
     _check_answers(config)
     _check_labels(config)
@@ -53,6 +54,19 @@ def _check_correlation(config: Any) -> None:
         raise ConfigurationError(
             f"correlation={config.correlation} with noise={config.noise}, which is drawn on a "
             "grid: set --noise gaussian, or --correlation none"
+        )
+
+
+def _check_owners(config: Any) -> None:
+    if config.unit_cap is not None and config.unit_field is None:
+        raise ConfigurationError(
+            f"unit_cap={config.unit_cap} bounds the examples of one unit: say whose each example "
+            "is with --unit_field, or leave unit_cap out"
+        )
+    if config.sampling == "examples" and (config.unit_cap is None or config.noise != "gaussian"):
+        raise ConfigurationError(
+            f"sampling=examples with unit_cap={config.unit_cap}, noise={config.noise}: set "
+            "--unit_cap, the most examples that are kept of a unit, and --noise gaussian"
         )
 
 

@@ -33,6 +33,7 @@ class TrainingData:
         units: whose each is; None where every example is its own unit.
         held_out: what the guarantee does not cover; empty where none is named.
         notes: what the ledger must say of them, subjects and texts.
+        kept_of_each: the most examples of a unit that are drawn from, where examples are drawn.
     """
 
     tokenizer: Any
@@ -40,11 +41,14 @@ class TrainingData:
     units: list[Hashable] | None
     held_out: list[Example]
     notes: list[tuple[str, str]]
+    kept_of_each: int | None = None
 
     @property
-    def number_of_units(self) -> int:
-        """N, which is public."""
-        return count_units(examples=len(self.private), units=self.units)
+    def dataset_size(self) -> int:
+        """N, which is public: units, or the examples that are kept of them."""
+        return count_units(
+            examples=len(self.private), units=self.units, kept_of_each=self.kept_of_each
+        )
 
     @property
     def collate(self) -> Callable[[list[Example]], dict[str, Any]]:
@@ -76,7 +80,12 @@ def read_training_data(*, config: TrainingConfig, data_is_public: bool = False) 
             held_out_owners=load_held_out_units(config=config),
         )
     return TrainingData(
-        tokenizer=tokenizer, private=private, units=units, held_out=held_out, notes=notes
+        tokenizer=tokenizer,
+        private=private,
+        units=units,
+        held_out=held_out,
+        notes=notes,
+        kept_of_each=config.kept_of_each,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+from dpacc.data.privacy_units import count_units
 from dpacc.errors import ConfigurationError, names_what_is_unknown
 from dpacc.layers.lora_methods import Method
 from dpacc.plan import Clipping, Correlation, Drawing, Noise, PrivacyPlan
@@ -26,7 +28,9 @@ class PrivacyArguments:
         max_grad_norm: C, the clipping norm of one example's gradient.
         clipping: see [`PrivacyPlan`][dpacc.plan.PrivacyPlan].
         noise: likewise.
-        sampling: likewise; "allocated" takes each example once an epoch, with less noise.
+        sampling: likewise; "allocated" takes each example once an epoch, with less noise, and
+            "examples" draws the examples of `units` one by one.
+        unit_cap: the most examples of one unit, in a step, or in the run for "examples".
         correlation: likewise; "banded" takes back in later steps what earlier ones added, and needs
             `target_epsilon`.
         bands: of how many steps; left out, the best number for momentum 0.9.
@@ -53,6 +57,7 @@ class PrivacyArguments:
     clipping: Clipping = "flat"
     noise: Noise = "gaussian"
     sampling: Drawing = "poisson"
+    unit_cap: int | None = None
     correlation: Correlation = "none"
     bands: int | None = None
     method: Method = "lora"
@@ -64,6 +69,17 @@ class PrivacyArguments:
     allow_eval_overlap: bool = False
     log_non_private_metrics: bool = False
     fixed_seed: int | None = None
+
+    def dataset_size(self, *, examples: int, units: Sequence[Hashable] | None) -> int:
+        """N: units, or the examples that are kept of them, where examples are drawn.
+
+        >>> arguments = PrivacyArguments(
+        ...     target_delta=1e-5, noise_multiplier=1.0, sampling="examples", unit_cap=2)
+        >>> arguments.dataset_size(examples=4, units=["ann", "bob", "ann", "ann"])
+        3
+        """
+        kept = self.unit_cap if self.sampling == "examples" else None
+        return count_units(examples=examples, units=units, kept_of_each=kept)
 
     def plan(self, *, dataset_size: int, expected_batch_size: int, steps: int) -> PrivacyPlan:
         """The plan of a run of that size.
@@ -100,6 +116,7 @@ class PrivacyArguments:
                 clipping=self.clipping,
                 noise=self.noise,
                 sampling=self.sampling,
+                unit_cap=self.unit_cap,
                 unit=self.unit,
             )
         assert self.target_epsilon is not None
@@ -113,6 +130,7 @@ class PrivacyArguments:
             clipping=self.clipping,
             noise=self.noise,
             sampling=self.sampling,
+            unit_cap=self.unit_cap,
             correlation=self.correlation,
             bands=self.bands,
             unit=self.unit,

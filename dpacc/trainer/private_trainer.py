@@ -21,7 +21,6 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from dpacc.artifacts.run_folder import own_folder, state_privacy
-from dpacc.data.privacy_units import count_units
 from dpacc.errors import ConfigurationError
 from dpacc.layers.lora_methods import apply_method
 from dpacc.loops.private_optimizer import PrivateOptimizer
@@ -368,7 +367,7 @@ class PrivateTrainer(EvaluatesApart):
     # --- what the run is about ------------------------------------------------------------------
 
     def _plan(self) -> PrivacyPlan:
-        size = count_units(examples=len(self.train_dataset), units=self._units)
+        size = self.privacy.dataset_size(examples=len(self.train_dataset), units=self._units)
         self._steps_in_an_epoch = -(-size // self._expected_batch_size)
         epochs, asked = self.args.num_train_epochs, self.args.max_steps
         return self.privacy.plan(

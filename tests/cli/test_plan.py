@@ -42,6 +42,29 @@ def test_an_owner_in_two_spellings_is_refused(dpacc: Run, config: Path, tmp_path
     assert "Ann" not in outcome.err
 
 
+def test_people_are_priced_both_ways(dpacc: Run, config: Path, tmp_path: Path) -> None:
+    """Units drawn and examples drawn, at as many gradients, and when which is the better."""
+    records = [{"text": "a secret", "who": place % 20} for place in range(100)]
+    lines = "".join(json.dumps(each) + "\n" for each in records)
+    (tmp_path / "train.jsonl").write_text(lines)
+    asked = ("plan", config, "--unit_field", "who", "--unit_cap", 4, "--gpus", 0)
+    outcome = dpacc(*asked, "--json")
+    assert outcome.code == 0, outcome.err
+    said = json.loads(outcome.out)
+    both = said["unit_sampling"]
+    assert (said["dataset_size"], both["units"]["expected_batch_size"]) == (20, 4)
+    assert both["units"]["noise_multiplier"] == said["noise_multiplier"]
+    assert both["examples"]["expected_batch_size"] == 16
+    assert 0.5 < both["break_even"] < 1
+    assert both["better"] == "either"
+    drawn = json.loads(dpacc(*asked, "--sampling", "examples", "--json").out)
+    assert drawn["dataset_size"] == 80
+    table = dpacc(*asked)
+    for words in ("One who, several examples", "whos drawn", "examples drawn", "of a single one"):
+        assert words in table.out
+    assert "unit_sampling" not in json.loads(dpacc("plan", config, "--json").out)
+
+
 def test_the_document_holds_the_plan(dpacc: Run, config: Path) -> None:
     """Examples are counted, settings overridden, four ways to spread it priced."""
     outcome = dpacc("plan", config, "--gpus", 4, "--lora_rank", 4, "--json")

@@ -11,6 +11,9 @@ _OVERLAP = f"{DPACC}/data/test_overlap.py"
 _JOINED = f"{DPACC}/data/test_joined_texts.py"
 _START = f"{DPACC}/step/admission/test_starting_point.py"
 _OWNERS = "dpacc.data.privacy_units"
+_MEMBERS = "dpacc.step.unit_members"
+_BOUNDED = f"{DPACC}/step/test_unit_members.py"
+_SINGLY = "tests/accounting/events/test_example_sampling.py"
 
 UNIT_BUGS = (
     Bug(
@@ -139,5 +142,51 @@ UNIT_BUGS = (
             ),
         ),
         (f"{_JOINED}::test_rows_that_say_that_they_are_packed_are_refused",),
+    ),
+    Bug(
+        "all of a unit's examples are kept",
+        "σ hides k examples of a person, and all of theirs are drawn from",
+        (
+            Patch(
+                _MEMBERS,
+                "            kept = [i for unit in of_units for i in "
+                'self._smallest(unit, self._words("kept", 0))]\n',
+                "            kept = [i for unit in of_units for i in unit]\n",
+            ),
+        ),
+        (
+            f"{_BOUNDED}::test_kept_examples_are_drawn_one_by_one_and_hold_for_the_run",
+            f"{_BOUNDED}::test_a_user_whose_examples_are_drawn_weighs_at_most_k_times_c",
+        ),
+    ),
+    Bug(
+        "one of a unit's examples is charged",
+        "examples are drawn, and the noise is priced as if nobody had two",
+        (
+            Patch(
+                "dpacc_accounting.events.example_sampling",
+                "            sensitivities=tuple(map(float, range(self.unit_cap + 1))),\n",
+                "            sensitivities=(0.0, *(1.0 for _ in range(self.unit_cap))),\n",
+            ),
+        ),
+        (
+            f"{_SINGLY}::test_it_is_dp_accountings_price",
+            f"{_SINGLY}::test_no_data_of_a_unit_lose_more[mine0-others0]",
+        ),
+    ),
+    Bug(
+        "the first of a unit's examples count",
+        "which rows count follows their places, so that whoever sorts a file chooses them",
+        (
+            Patch(
+                _MEMBERS,
+                '        first = np.argsort(words[places], kind="stable")[: self._cap]\n',
+                "        first = np.arange(len(places))[: self._cap]\n",
+            ),
+        ),
+        (
+            f"{_BOUNDED}::test_each_step_takes_other_examples_of_a_unit",
+            f"{_BOUNDED}::test_the_draw_is_a_secret_one",
+        ),
     ),
 )

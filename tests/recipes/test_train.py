@@ -144,6 +144,22 @@ def test_a_whole_author_can_be_the_privacy_unit(
     assert "one author" in (folder / "README.md").read_text()
 
 
+@pytest.mark.parametrize("sampling", ["poisson", "examples"])
+def test_an_authors_share_can_be_bounded(train: Train, sampling: str) -> None:
+    """Two of an author's three rows count: a draw for each step, or kept rows drawn one by one."""
+    settings = {"unit_field": "author", "unit_cap": 2, "sampling": sampling}
+    folder = train(**settings, expected_batch_size=5) / "tiny"
+    plan = json.loads((folder / "privacy.json").read_text())["plan"]
+    assert (plan["unit_cap"], plan["sampling"]) == (2, sampling)
+    assert plan["dataset_size"] == {"poisson": 20, "examples": 40}[sampling]
+    told = {
+        "poisson": "mean gradient over at most 2 of its examples, drawn for the step,",
+        "examples": "Of each author at most 2 examples are kept",
+    }[sampling]
+    assert told in (folder / "README.md").read_text()
+    assert len(read_ledger(path=folder / "ledger.jsonl").releases) == plan["steps"]
+
+
 @pytest.mark.parametrize("clipping", ["per-layer", "adaptive"])
 def test_ghost_passes_and_every_clipping_rule_train(clipping: str, train: Train) -> None:
     """The slower, leaner strategy and the other rules are one setting away."""

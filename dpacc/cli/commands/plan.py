@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from dpacc_accounting import UnitSampling
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import options, terminal
@@ -144,6 +145,8 @@ def plan(
     with options.training_stack(), terminal.at_work("planning") as doing:
         from dpacc.planning.forecast import Machine, forecast
         from dpacc.planning.traffic import Rates
+        from dpacc.planning.unit_sampling import in_words
+        from dpacc.planning.unit_sampling import to_json as people_as_json
 
         rate = tflops or _SUSTAINED_TFLOPS["gpu" if gpus else "processor"]
         rates = Rates(operations=rate * 1e12, network=network * 1e9)
@@ -155,6 +158,7 @@ def plan(
             path=shlex.join([str(config), *overrides, *told]),
             progress=doing,
         )
+        people = _people(settings)
     assumed = {"sustained_tflops": rate, "network_gb_per_second": network, "gpus": gpus}
     if as_json:
         guarantee = found.plan.guarantee().to_json()
@@ -168,6 +172,7 @@ def plan(
                 "dataset_size": found.plan.dataset_size,
                 "expected_batch_size": found.plan.expected_batch_size,
                 "guarantee": guarantee,
+                **({} if people is None else {"unit_sampling": people_as_json(both=people)}),
                 "assumed": {**assumed, "memory_bytes": memory_per_gpu},
             }
         )
@@ -180,6 +185,23 @@ def plan(
         network=network,
         gpus=gpus,
     )
+    if people is not None:
+        rows = in_words(both=people, unit=str(settings.unit_field))
+        terminal.show_facts(title=f"One {settings.unit_field}, several examples", facts=rows)
+
+
+def _people(config: TrainingConfig) -> UnitSampling | None:
+    """Both ways of drawing where the data tells who owns how many examples."""
+    if config.unit_cap is None or not Path(config.train_data).expanduser().exists():
+        return None
+    from dpacc.data.privacy_units import count_units
+    from dpacc.planning.unit_sampling import both_ways
+    from dpacc.recipe.examples import load_units
+
+    owners = load_units(config=config) or []
+    units = count_units(examples=len(owners), units=owners)
+    kept = count_units(examples=len(owners), units=owners, kept_of_each=config.unit_cap)
+    return both_ways(config=config, units=units, examples=kept)
 
 
 def _count(config: TrainingConfig) -> int:
@@ -195,7 +217,7 @@ def _count(config: TrainingConfig) -> int:
         )
     units = load_units(config=config)
     if units is not None:
-        return count_units(examples=len(units), units=units)
+        return count_units(examples=len(units), units=units, kept_of_each=config.kept_of_each)
     return len(read_records(source=config.train_data, fields={}))
 
 

@@ -113,6 +113,7 @@ def test_examples_without_owners_are_units_of_their_own() -> None:
     """A range is taken as it is, and no list of owners counts examples."""
     assert owners_of(range(3)) == [0, 1, 2]
     assert count_units(examples=3, units=None) == 3
+    assert count_units(examples=5, units=[1, 2, 1, 1, 2], kept_of_each=2) == 4
     assert owners_of([]) == []
 
 

@@ -104,7 +104,7 @@ def require_sampling(*, sampling: str, bands: int, adjacency: str) -> None:
 
 
 def require_one_way(*, sampling: str, correlation: str) -> None:
-    """Refuse random allocation under correlated noise.
+    """Refuse random allocation, and samples of examples, under correlated noise.
 
     Raises:
         ValueError: why, with the remedy.
@@ -116,6 +116,11 @@ def require_one_way(*, sampling: str, correlation: str) -> None:
             f"sampling={sampling} with correlation={correlation}: a unit's steps in two epochs may "
             "be side by side, and correlated noise of b bands hides only what is b steps apart; "
             "choose one of the two"
+        )
+    if sampling == "examples" and correlation != "none":
+        raise ValueError(
+            f"sampling={sampling} with correlation={correlation}: two examples of one unit may be "
+            "in groups side by side, whose rows of correlated noise overlap; choose one of the two"
         )
 
 
