@@ -13,8 +13,8 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.losses.per_example",
-                "dense.sum(dim=1) / supervised.sum(dim=1).clamp(min=1)",
-                "dense.sum(dim=1) / supervised.sum().clamp(min=1)",
+                "    return losses / tokens.clamp(min=1)\n",
+                "    return losses / tokens.sum().clamp(min=1)\n",
             ),
         ),
         (
