@@ -259,7 +259,7 @@ def show_best(best: Outcome, search: PrivateSearch, folder: Path) -> None:
         *best.trial.cell.items(),
         *((name, f"{value:.4g}") for name, value in best.figures.items()),
         ("the whole search", str(guarantee)),
-        ("noise multiplier σ", f"{search.plan.noise_multiplier:g}"),
+        ("noise multiplier σ", search.plan.noise_in_words),
         ("saved in", str(folder)),
     ]
     terminal.show_facts(title="The best of a private search", facts=facts)

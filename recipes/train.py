@@ -369,7 +369,7 @@ def show(run: Run, course: Sequence[Measurement], *, minutes: int) -> None:
     facts = result_rows(course) + guarantee_rows(run.engine.guarantee())
     facts += [
         ("noise multiplier σ", run.plan.noise_in_words),
-        ("steps", f"{run.engine.steps_charged} of expected batch {run.plan.expected_batch_size}"),
+        ("steps", f"{run.engine.steps_charged} of expected batch {run.plan.batch_in_words}"),
         ("wall time", f"{minutes} min"),
         ("saved in", str(run.folder)),
     ]

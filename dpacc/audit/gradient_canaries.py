@@ -171,11 +171,19 @@ def turn_weights(*, plan: PrivacyPlan) -> npt.NDArray[np.float64]:
     along C's columns of the group's turns: 1ᵀCᵀC, 1 being the group's steps. ε holds against
     whoever knows the groups. Of allocated units nobody knows the steps: all steps are summed.
 
+    Raises:
+        ConfigurationError: the plan has several phases, whose steps would weigh differently.
+
     >>> plan = PrivacyPlan(dataset_size=100, expected_batch_size=10, steps=3, noise_multiplier=1.0,
     ...                    max_grad_norm=1.0, target_delta=1e-3)
     >>> turn_weights(plan=plan).tolist()
     [[1.0, 1.0, 1.0]]
     """
+    if plan.phases:
+        raise ConfigurationError(
+            f"a plan of {len(plan.phases)} phases is not audited as a whole; audit the plan of "
+            "each phase, plan.at(step)"
+        )
     taken = (np.arange(plan.steps) % plan.bands == np.arange(plan.bands)[:, None]).astype(float)
     column = np.array(plan.noise_coefficients)
     images = [np.convolve(row, column)[: plan.steps] for row in taken]

@@ -51,6 +51,7 @@ def rehearse(
             f"the audit adds and removes canaries, and the plan is for {plan.adjacency} "
             "neighbours; audit the same plan with adjacency add-or-remove"
         )
+    weights = turn_weights(plan=plan)
     count = min(plan.dataset_size, _MOST_CANARIES) if canaries is None else canaries
     if not 2 <= count <= plan.dataset_size:
         raise ConfigurationError(
@@ -63,8 +64,8 @@ def rehearse(
     # Half of what a canary adds on average: known beforehand, because nothing else adds there.
     share = 1 / math.sqrt(2) if plan.clipping == "per-layer" else 1.0
     taken = np.arange(plan.steps) % plan.bands == np.arange(plan.bands)[:, None]
-    looked_for = (turn_weights(plan=plan) * taken).sum(axis=1).mean()
-    threshold = share * float(looked_for) * plan.participation.probability / 2
+    looked_for = (weights * taken).sum(axis=1).mean()
+    threshold = share * float(looked_for) * _chance_in_turn(plan) / 2
     return judge(
         included=included,
         scores=scores,
@@ -72,6 +73,11 @@ def rehearse(
         confidence=confidence,
         threshold=None if plan.clipping == "adaptive" else threshold,
     )
+
+
+def _chance_in_turn(plan: PrivacyPlan) -> float:
+    """With which a canary joins a step that it may join."""
+    return plan.bands * plan.sampling_probability
 
 
 class _TwoFactors(nn.Module):

@@ -47,12 +47,13 @@ def _noise(plan: PrivacyPlan) -> Finding:
     """Examples without a gradient leave the noise alone to be released."""
     silent = _small(plan, units=_UNITS, steps=max(_STEPS, plan.bands))
     noise = _released(silent, [0.0] * silent.dataset_size)
-    spread = silent.gradient_noise_multiplier * silent.max_grad_norm
-    if not spread:
+    multipliers = [silent.at(at).gradient_noise_multiplier for at in range(silent.steps)]
+    if not all(multipliers):
         return Finding(subject="noise", healthy=False, words="the plan adds none: NOT private")
+    alike = noise.numpy() / np.array(multipliers)[:, None]
     return noise_finding(
-        noise=uncorrelated(noise=noise.numpy(), coefficients=plan.noise_coefficients),
-        standard_deviation=spread,
+        noise=uncorrelated(noise=alike, coefficients=plan.noise_coefficients),
+        standard_deviation=silent.max_grad_norm,
         gaussian=plan.noise == "gaussian",
     )
 
@@ -60,7 +61,7 @@ def _noise(plan: PrivacyPlan) -> Finding:
 def _sensitivity(plan: PrivacyPlan) -> Finding:
     """Un-noised sums of neighbours differ by at most C, whatever the example is."""
     clean = _small(
-        replace(plan, sampling="poisson", noise_coefficients=INDEPENDENT),
+        replace(plan.at(0), sampling="poisson", noise_coefficients=INDEPENDENT),
         units=_UNITS,
         steps=1,
         noise_multiplier=0.0,
@@ -83,14 +84,19 @@ def _sensitivity(plan: PrivacyPlan) -> Finding:
 
 
 def _small(plan: PrivacyPlan, *, units: int, steps: int, **changes: Any) -> PrivacyPlan:
-    """The plan's mechanism on a few made-up examples, all of which join each step of theirs."""
+    """The plan's mechanism on a few made-up examples, all of which join each step of theirs.
+
+    Each of its phases, if it has any, takes that many steps.
+    """
+    phases = tuple(replace(p, expected_batch_size=units, steps=steps) for p in plan.phases)
     return replace(
         plan,
         dataset_size=units * plan.bands,
         expected_batch_size=units,
-        steps=steps,
+        steps=steps * len(plan.each_phase),
+        phases=phases,
         quantile_learning_rate=0.0,
-        count_noise_multiplier=plan.count_noise,
+        count_noise_multiplier=max(each.count_noise for each in plan.each_phase),
         **{"noise": "gaussian", **changes} if "noise_multiplier" in changes else changes,
     )
 

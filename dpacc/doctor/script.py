@@ -29,7 +29,12 @@ from dpacc.doctor.statistics import draws_finding, noise_finding, uncorrelated
 from dpacc.errors import ConfigurationError, DpaccError
 from dpacc.layers.gradient_buffer import Slot
 from dpacc.plan import PrivacyPlan
-from dpacc.randomness.sampling import AllocatedSampler, PoissonSampler, Sampler
+from dpacc.randomness.sampling import (
+    AllocatedSampler,
+    PhasedSampler,
+    PoissonSampler,
+    Sampler,
+)
 from dpacc.step import accumulation
 from dpacc.step.clipping import add_clipped
 from dpacc.step.engine import PrivacyEngine
@@ -105,6 +110,7 @@ def _watching(seen: _Seen, folder: Path) -> Iterator[None]:
             (PrivacyEngine, "__init__", _on_books_of_its_own(seen, folder)),
             (RunLedger, "open", _saying_what_it_is()),
             (PoissonSampler, "draw", _noting_samplers(seen, PoissonSampler.draw)),
+            (PhasedSampler, "draw", _noting_samplers(seen, PhasedSampler.draw)),
             (AllocatedSampler, "draw", _noting_samplers(seen, AllocatedSampler.draw)),
             (Release, "__call__", _noting_noise(seen)),
             (accumulation, "add_clipped", _noting_norms(seen)),
@@ -159,14 +165,16 @@ def _noting_noise(seen: _Seen) -> Callable[..., None]:
         if self._on_grid:
             clean = self._from_grid(clean)
         bound, update = self.bound.value, self._backend.update
+        plan = self._plan.at(index)
 
         def keep(parameters: Any, gradient: Tensor) -> None:
-            sums = gradient * self._plan.expected_batch_size
-            noise = (sums - clean[: self._width]).cpu() / bound
+            sums = gradient * plan.expected_batch_size
+            scale = bound * (plan.gradient_noise_multiplier or 1.0)
+            noise = (sums - clean[: self._width]).cpu() / scale
             rank = self._dynamic_rank
             # What does not learn in a step gets no noise.
             seen.noise.append(noise if rank is None else noise[rank.always().cpu()])
-            update(parameters, _noise_alone(self._plan, like=gradient))
+            update(parameters, _noise_alone(plan, like=gradient))
 
         with mock.patch.object(self._backend, "update", keep):
             honest(self, index, clipped)
@@ -215,7 +223,8 @@ def _note_largest(seen: _Seen, norms: Tensor) -> None:
 def _findings(seen: _Seen) -> list[Finding]:
     engine = seen.engines[-1]
     plan = engine.plan
-    sampler = seen.samplers[-1]
+    # A sampler of phases draws with one of each phase's.
+    sampler = [s for s in seen.samplers if isinstance(s, PhasedSampler) or not plan.phases][-1]
     return [
         Finding(
             subject="coupling",
@@ -238,14 +247,13 @@ def _clip_finding(largest: float) -> Finding:
 
 
 def _noise_of(seen: _Seen, plan: PrivacyPlan) -> Finding:
-    spread = plan.gradient_noise_multiplier
-    if not spread:
+    if not all(each.gradient_noise_multiplier for each in plan.each_phase):
         return Finding(subject="noise", healthy=False, words="the plan adds none: NOT private")
     return noise_finding(
         noise=uncorrelated(
             noise=torch.stack(seen.noise).numpy(), coefficients=plan.noise_coefficients
         ),
-        standard_deviation=spread,
+        standard_deviation=1.0,
         gaussian=plan.noise == "gaussian",
     )
 

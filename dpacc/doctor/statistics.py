@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from dpacc_accounting.events.participation import phase_starts
 from scipy import stats
 
 from dpacc.doctor.finding import Finding, by_chance
 from dpacc.plan import PrivacyPlan
-from dpacc.randomness.sampling import AllocatedSampler, Sampler
+from dpacc.randomness.run_secret import RunSecret
+from dpacc.randomness.sampling import AllocatedSampler, PhasedSampler, Sampler
 
 _MOST_FOR_SHAPE = 100_000
 _FEW = 100
@@ -26,6 +29,8 @@ def draws_finding(*, sampler: Sampler, plan: PrivacyPlan, least: int) -> Finding
         plan: what is priced.
         least: how many steps to draw, or more where that shows too little.
     """
+    if isinstance(sampler, PhasedSampler) and plan.phases:
+        return _phased_finding(sampler, plan, least)
     if (plan.sampling == "allocated") != isinstance(sampler, AllocatedSampler):
         words = f"the plan is priced as {plan.sampling}, and {type(sampler).__name__} draws"
         return Finding(subject="sampling", healthy=False, words=words)
@@ -43,6 +48,25 @@ def draws_finding(*, sampler: Sampler, plan: PrivacyPlan, least: int) -> Finding
         probability=plan.sampling_probability,
         groups=cycle,
     )
+
+
+def _phased_finding(sampler: PhasedSampler, plan: PrivacyPlan, least: int) -> Finding:
+    """Every phase's own steps, drawn with as many fresh secrets as show enough of them."""
+    found = []
+    for start, each in zip(phase_starts(plan.phases), plan.each_phase, strict=True):
+        secrets = [RunSecret.from_fixed_seed(at) for at in range(-(-least // each.steps))]
+        drawn = sampling_finding(
+            draws=[
+                replace(sampler, secret=secret).draw(step=step)
+                for secret in secrets
+                for step in range(start, start + each.steps)
+            ],
+            dataset_size=plan.dataset_size,
+            probability=each.sampling_probability,
+        )
+        words = f"from step {start}: {drawn.words}"
+        found.append(replace(drawn, words=words))
+    return next((each for each in found if not each.healthy), found[-1])
 
 
 def allocation_finding(

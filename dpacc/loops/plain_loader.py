@@ -121,6 +121,11 @@ def require_the_loaders(
     Raises:
         ConfigurationError: with both.
     """
+    if len({each.expected_batch_size for each in plan.each_phase}) > 1:
+        raise ConfigurationError(
+            "a loader has one batch size, and the plan's phases have several; write the open loop, "
+            "for step in engine.steps(dataset, collate), or give all phases one expected_batch_size"
+        )
     size, batch = sizes_of(
         data_loader, units, sampling=plan.sampling, unit_cap=plan.unit_cap
     ).values()

@@ -1,7 +1,8 @@
 """The promise: one frozen object that owns everything the guarantee depends on.
 
-Read `privacy_plan`; `settings` has what there is to choose from, and which of it goes together.
-Names are loaded on first use. Offers `PrivacyPlan`.
+Read `privacy_plan`, and `several_phases` for a run that changes its batch or its noise; `settings`
+has what there is to choose from, and which of it goes together. Names are loaded on first use.
+Offers `PrivacyPlan` and `phased_plan`.
 """
 
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from dpacc.plan.settings import Drawing as Drawing
     from dpacc.plan.settings import Noise as Noise
     from dpacc.plan.settings import Sampling as Sampling
+    from dpacc.plan.several_phases import phased_plan as phased_plan
 
 _HOMES = {
     "Clipping": "dpacc.plan.settings",
@@ -25,6 +27,7 @@ _HOMES = {
     "Noise": "dpacc.plan.settings",
     "PrivacyPlan": "dpacc.plan.privacy_plan",
     "Sampling": "dpacc.plan.settings",
+    "phased_plan": "dpacc.plan.several_phases",
 }
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "Noise",
     "PrivacyPlan",
     "Sampling",
+    "phased_plan",
 ]
 
 __getattr__, __dir__ = on_first_use(globals(), _HOMES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from dpacc_accounting import (
@@ -13,6 +13,7 @@ from dpacc_accounting import (
     Calibration,
     Event,
     Guarantee,
+    Phase,
     Workload,
     calibrate_allocated_noise,
     calibrate_banded_noise,
@@ -22,8 +23,17 @@ from dpacc_accounting import (
     sum_noise_multiplier,
 )
 from dpacc_accounting.events.example_sampling import ExampleSampling
-from dpacc_accounting.events.participation import EpochAllocation, Participation
-from dpacc_accounting.ledger.plan_settings import require_coefficients, require_one_way
+from dpacc_accounting.events.participation import (
+    EpochAllocation,
+    Participation,
+    PhasedParticipation,
+    phase_at,
+)
+from dpacc_accounting.ledger.plan_settings import (
+    phases_of,
+    require_coefficients,
+    require_one_way,
+)
 
 from dpacc.plan.settings import (
     Clipping,
@@ -62,6 +72,11 @@ class PrivacyPlan:
     at most `unit_cap` of each unit; each is sampled and clipped by itself, and σ hides all of a
     unit's (example-level sampling, arXiv 2407.07737).
 
+    With `phases` the run changes its batch and its noise after steps that are fixed beforehand;
+    `at` gives the plan of a step's phase. The plan's own `expected_batch_size` and
+    `noise_multiplier` are its first phase's, and its `steps` those of all phases; what depends on
+    batch and noise otherwise is refused, and is asked of `at(step)`.
+
     Args:
         dataset_size: N, the number of training examples; treated as public.
         expected_batch_size: qN, the mean size of a logical batch; the public denominator. Allocated
@@ -89,6 +104,8 @@ class PrivacyPlan:
         unit_cap: k, the most examples of one unit: in a step, drawn anew for each, where units are
             sampled; in the run where "examples" are. By default all.
         noise_coefficients: the first column of C, c_0 > 0 and Σ c² ≤ 1; (1,) is independent noise.
+        phases: what changes during the run, in order: Poisson samples under independent noise. By
+            default nothing does.
         allow_no_privacy: must be set for σ = 0, which promises nothing.
 
     Raises:
@@ -117,13 +134,16 @@ class PrivacyPlan:
     sampling: Sampling = "poisson"
     unit_cap: int | None = None
     noise_coefficients: tuple[float, ...] = INDEPENDENT
+    phases: tuple[Phase, ...] = ()
     allow_no_privacy: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "adjacency", Adjacency(self.adjacency))
         require_coefficients(self.noise_coefficients)
         object.__setattr__(self, "noise_coefficients", tuple(map(float, self.noise_coefficients)))
-        require_plan(self)
+        object.__setattr__(self, "phases", phases_of(plan=vars(self)))
+        for each in self.each_phase:
+            require_plan(each)
 
     @classmethod
     def calibrate(
@@ -205,9 +225,36 @@ class PrivacyPlan:
             noise_coefficients=coefficients,
         )
 
+    def at(self, step: int) -> Self:
+        """The plan of the phase that a step is in: of its steps, batch and noise; without phases,
+        this plan.
+
+        Beyond the end, the last phase's.
+        """
+        return self._alone(phase_at(self.phases, step=step)) if self.phases else self
+
+    @property
+    def each_phase(self) -> tuple[Self, ...]:
+        """The plan of each phase, in order; without phases, this plan alone."""
+        return tuple(self._alone(phase) for phase in self.phases) or (self,)
+
+    def _alone(self, phase: Phase) -> Self:
+        return replace(self, phases=(), target_epsilon=None, **asdict(phase))
+
+    def _require_one_phase(self, name: str) -> None:
+        require(
+            not self.phases,
+            f"{name} is another in each of the plan's {len(self.phases)} phases; ask plan.at(step)",
+        )
+
     @property
     def sampling_probability(self) -> float:
-        """The chance with which each example is in a logical step: q, or 1/E where allocated."""
+        """The chance with which each example is in a logical step: q, or 1/E where allocated.
+
+        Raises:
+            ValueError: it changes from phase to phase.
+        """
+        self._require_one_phase("sampling_probability")
         if isinstance(self.participation, EpochAllocation):
             return self.participation.probability
         return self.expected_batch_size / self.dataset_size
@@ -225,12 +272,24 @@ class PrivacyPlan:
         ...             max_grad_norm=1.0, target_delta=1e-3).noise_in_words
         '1.5'
         """
+        if self.phases:
+            return ", then ".join(each.noise_in_words for each in self.each_phase)
         correlated = f", correlated over {self.bands} steps" if self.bands > 1 else ""
         return f"{self.noise_multiplier:g}{correlated}"
 
     @property
+    def batch_in_words(self) -> str:
+        """The expected batch size, phase by phase."""
+        return ", then ".join(str(each.expected_batch_size) for each in self.each_phase)
+
+    @property
     def count_noise(self) -> float:
-        """σ_b, for adaptive clipping: the standard deviation of the noise on the count below C."""
+        """σ_b, for adaptive clipping: the standard deviation of the noise on the count below C.
+
+        Raises:
+            ValueError: it changes from phase to phase.
+        """
+        self._require_one_phase("count_noise")
         default = max(self.expected_batch_size / 20, self.noise_multiplier, 1.0)
         return default if self.count_noise_multiplier is None else self.count_noise_multiplier
 
@@ -241,7 +300,11 @@ class PrivacyPlan:
         σ, but for adaptive clipping: there the sum (sensitivity C) and the count (sensitivity ½)
         are released together, which is one Gaussian mechanism of multiplier σ when the sum gets
         (σ⁻² − (2σ_b)⁻²)^(−½) (arXiv 1905.03871, theorem 1).
+
+        Raises:
+            ValueError: it changes from phase to phase.
         """
+        self._require_one_phase("gradient_noise_multiplier")
         if self.clipping != "adaptive":
             return self.noise_multiplier
         return sum_noise_multiplier(
@@ -249,12 +312,16 @@ class PrivacyPlan:
         )
 
     @property
-    def participation(self) -> Participation | EpochAllocation | ExampleSampling:
+    def participation(
+        self,
+    ) -> Participation | PhasedParticipation | EpochAllocation | ExampleSampling:
         """Who joins which step, and what steps cost.
 
         Discrete noise hides what Gaussian noise of σ hides; see
         [`whole_scale`][dpacc.step.integer_sum.whole_scale].
         """
+        if self.phases:
+            return PhasedParticipation(dataset_size=self.dataset_size, phases=self.phases)
         shared: dict[str, Any] = {
             "dataset_size": self.dataset_size,
             "expected_batch_size": self.expected_batch_size,
@@ -293,11 +360,13 @@ class PrivacyPlan:
         """The plan as plain JSON data; `from_json` reads it back."""
         document = asdict(self) | {"adjacency": str(self.adjacency)}
         coefficients, cap = document.pop("noise_coefficients"), document.pop("unit_cap")
+        phases = document.pop("phases")
         # Left out where they say nothing new, so that earlier plans and ledgers stay as they are.
         return (
             document
             | ({} if self.bands == 1 else {"noise_coefficients": [*coefficients]})
             | ({} if cap is None else {"unit_cap": cap})
+            | ({"phases": [*phases]} if phases else {})
         )
 
     @classmethod

@@ -124,7 +124,40 @@ class AllocatedSampler:
         return np.zeros(self.dataset_size, dtype=np.intp)
 
 
-Sampler = PoissonSampler | AllocatedSampler
+@dataclass(frozen=True, kw_only=True)
+class PhasedSampler:
+    """Poisson samples at the rate of the phase that a step is in.
+
+    The coins are those of [`PoissonSampler`][dpacc.randomness.sampling.PoissonSampler], by the
+    number of the step in the whole run, so that no two phases share any.
+
+    >>> plan = PrivacyPlan(
+    ...     dataset_size=5, expected_batch_size=1, steps=4, noise_multiplier=1.0, max_grad_norm=1.0,
+    ...     target_delta=1e-3, phases=[
+    ...         {"steps": 3, "expected_batch_size": 1, "noise_multiplier": 1.0},
+    ...         {"steps": 1, "expected_batch_size": 5, "noise_multiplier": 1.0}])
+    >>> PhasedSampler(plan=plan, secret=RunSecret.from_fixed_seed(0)).draw(step=3).tolist()
+    [0, 1, 2, 3, 4]
+    """
+
+    plan: PrivacyPlan
+    secret: RunSecret
+
+    def draw(self, *, step: int) -> npt.NDArray[np.intp]:
+        """The indices that joined this step, ascending; it may be empty."""
+        phase = self.plan.at(step)
+        return PoissonSampler(
+            dataset_size=phase.dataset_size,
+            expected_batch_size=phase.expected_batch_size,
+            secret=self.secret,
+        ).draw(step=step)
+
+    def turns(self) -> npt.NDArray[np.intp]:
+        """[N] zeros: all examples are of one group, that may be in any step."""
+        return np.zeros(self.plan.dataset_size, dtype=np.intp)
+
+
+Sampler = PoissonSampler | AllocatedSampler | PhasedSampler
 
 
 def sampler_for(*, plan: PrivacyPlan, secret: RunSecret) -> Sampler:
@@ -139,6 +172,8 @@ def sampler_for(*, plan: PrivacyPlan, secret: RunSecret) -> Sampler:
         return AllocatedSampler(
             dataset_size=plan.dataset_size, steps_an_epoch=plan.participation.cycle, secret=secret
         )
+    if plan.phases:
+        return PhasedSampler(plan=plan, secret=secret)
     return PoissonSampler(
         dataset_size=plan.dataset_size,
         expected_batch_size=plan.expected_batch_size,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from dpacc_accounting import Guarantee, Selected, epsilon
@@ -17,6 +17,7 @@ from dpacc_accounting.calibration.noise import least_noise
 
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
+from dpacc.plan.several_phases import with_noise
 
 Choice = TypeVar("Choice")
 
@@ -61,12 +62,13 @@ class PrivateSearch:
             raise ConfigurationError(f"trials={mean_trials:g} must be at least 1")
 
         def price(noise_multiplier: float) -> float:
-            tried = replace(plan, noise_multiplier=noise_multiplier)
+            tried = with_noise(plan, noise_multiplier=noise_multiplier)
             return cls(plan=tried, mean_trials=mean_trials).guarantee().epsilon
 
         start = (plan.noise_multiplier * 1.3, 1.5)
         noise_multiplier = least_noise(price, target=plan.target_epsilon, start=start)
-        return cls(plan=replace(plan, noise_multiplier=noise_multiplier), mean_trials=mean_trials)
+        louder = with_noise(plan, noise_multiplier=noise_multiplier)
+        return cls(plan=louder, mean_trials=mean_trials)
 
     @property
     def event(self) -> Selected:

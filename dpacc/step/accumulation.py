@@ -108,8 +108,8 @@ class AdaptiveBound:
         self._plan = plan
         self.value = plan.max_grad_norm
 
-    def follow(self, noised_count: float) -> None:
-        """Move C after a step whose noised Σ(bᵢ − ½) was `noised_count`."""
+    def follow(self, noised_count: float, *, expected_batch_size: int) -> None:
+        """Move C after a step of so many units whose noised Σ(bᵢ − ½) was `noised_count`."""
         plan = self._plan
-        below = noised_count / plan.expected_batch_size + 0.5
+        below = noised_count / expected_batch_size + 0.5
         self.value *= math.exp(-plan.quantile_learning_rate * (below - plan.target_quantile))

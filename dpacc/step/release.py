@@ -97,9 +97,10 @@ class Release:
         total = self._reduction.whole(total)
         if self._on_grid:
             total = self._from_grid(total)
-        if self._plan.clipping == "adaptive":
-            self.bound.follow(float(total[-1]))
-        gradient = total[: self._width] / self._plan.expected_batch_size
+        plan = self._plan.at(index)
+        if plan.clipping == "adaptive":
+            self.bound.follow(float(total[-1]), expected_batch_size=plan.expected_batch_size)
+        gradient = total[: self._width] / plan.expected_batch_size
         gradient = self._of_learners(index, gradient)
         if self._journal is not None:
             journal = self._journal
@@ -128,7 +129,7 @@ class Release:
         threads = collectives.idle_cores(self._accelerator)
         if self._on_grid:
             return grid_noise(
-                plan=self._plan,
+                plan=self._plan.at(index),
                 secret=self._secret,
                 step=index,
                 width=self._width,
@@ -150,8 +151,9 @@ class Release:
         noise = torch.from_numpy(drawn).to(self._accelerator.device)
         if self._on_grid:
             return noise
-        noise[: self._width] *= self._plan.gradient_noise_multiplier * self.bound.value
-        noise[self._width :] *= self._plan.count_noise
+        plan = self._plan.at(index)
+        noise[: self._width] *= plan.gradient_noise_multiplier * self.bound.value
+        noise[self._width :] *= plan.count_noise
         return noise
 
     def _from_grid(self, noised: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from tests.mutants.known_bugs import KNOWN_BUGS
 from tests.mutants.loop_bugs import LOOP_BUGS
 from tests.mutants.mechanism_bugs import MECHANISM_BUGS
 from tests.mutants.own_bugs import OWN_BUGS
+from tests.mutants.phase_bugs import PHASE_BUGS
 from tests.mutants.probe_bugs import PROBE_BUGS
 from tests.mutants.randomness_bugs import RANDOMNESS_BUGS
 from tests.mutants.recommend_bugs import RECOMMEND_BUGS
@@ -44,6 +45,7 @@ BUGS = (
     *CORRELATION_BUGS,
     *SEPARATION_BUGS,
     *DYNAMIC_RANK_BUGS,
+    *PHASE_BUGS,
     *RECOMMEND_BUGS,
     *ALLOCATION_BUGS,
 )

@@ -151,8 +151,8 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.step.release",
-                "self._plan.gradient_noise_multiplier * self.bound.value",
-                "self._plan.gradient_noise_multiplier * self.bound.value / 1.3",
+                "plan.gradient_noise_multiplier * self.bound.value",
+                "plan.gradient_noise_multiplier * self.bound.value / 1.3",
             ),
         ),
         (DOCTOR, f"{ENGINE}::test_noise_appears_exactly_once", f"{AUDIT}[flat]"),
@@ -186,8 +186,8 @@ KNOWN_BUGS = (
             ),
             Patch(
                 "dpacc.step.release",
-                "gradient = total[: self._width] / self._plan.expected_batch_size",
-                "gradient = total[: self._width].nan_to_num() / self._plan.expected_batch_size",
+                "gradient = total[: self._width] / plan.expected_batch_size",
+                "gradient = total[: self._width].nan_to_num() / plan.expected_batch_size",
             ),
         ),
         (

@@ -67,8 +67,8 @@ OWN_BUGS = (
         (
             Patch(
                 "dpacc.step.release",
-                "self._plan.gradient_noise_multiplier * self.bound.value",
-                "self._plan.gradient_noise_multiplier * self.bound.value "
+                "plan.gradient_noise_multiplier * self.bound.value",
+                "plan.gradient_noise_multiplier * self.bound.value "
                 "/ self._accelerator.num_processes",
             ),
         ),
@@ -96,8 +96,8 @@ OWN_BUGS = (
         (
             Patch(
                 "dpacc.step.release",
-                "self._plan.gradient_noise_multiplier * self.bound.value",
-                "self._plan.gradient_noise_multiplier",
+                "plan.gradient_noise_multiplier * self.bound.value",
+                "plan.gradient_noise_multiplier",
             ),
         ),
         (
@@ -228,7 +228,7 @@ OWN_BUGS = (
         (
             Patch(
                 "dpacc.step.release",
-                "noise[self._width :] *= self._plan.count_noise",
+                "noise[self._width :] *= plan.count_noise",
                 "noise[self._width :] *= 0.0",
             ),
         ),
@@ -273,7 +273,7 @@ OWN_BUGS = (
                 "entry = JournalEntry(step=index, gradient=gradient, bound=self.bound.value, charge=line)",
                 "entry = JournalEntry(\n"
                 "                step=index,\n"
-                "                gradient=clipped[: self._width] / self._plan.expected_batch_size,\n"
+                "                gradient=clipped[: self._width] / plan.expected_batch_size,\n"
                 "                bound=self.bound.value,\n"
                 "                charge=line,\n"
                 "            )",

@@ -64,7 +64,7 @@ SURFACE_BUGS = (
         (
             Patch(
                 "dpacc.doctor.script",
-                "update(parameters, _noise_alone(self._plan, like=gradient))",
+                "update(parameters, _noise_alone(plan, like=gradient))",
                 "update(parameters, gradient)",
             ),
         ),

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from dpacc_accounting.calibration.event_scale import EventCalibration, calibrate_event
     from dpacc_accounting.calibration.noise import calibrate_noise, noise_at_rate
+    from dpacc_accounting.calibration.phased_noise import PhasedCalibration, calibrate_phases
     from dpacc_accounting.calibration.separated_noise import (
         SeparatedCalibration,
         calibrate_separated_noise,
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
         Laplace,
         Skellam,
     )
+    from dpacc_accounting.events.participation import Phase
     from dpacc_accounting.factorization.workload import Workload
     from dpacc_accounting.federation.guarantees import FederatedGuarantee, price_federation
     from dpacc_accounting.federation.reading import read_federation
@@ -135,6 +137,8 @@ _ROOMS = {
     "Mixture": "events.event",
     "MixtureOfGaussians": "events.clipped_sums",
     "PermuteAndFlip": "events.finite_mechanisms",
+    "Phase": "events.participation",
+    "PhasedCalibration": "calibration.phased_noise",
     "PoissonSampled": "events.event",
     "RandomizedResponse": "events.finite_mechanisms",
     "RandomlyAllocated": "events.event",
@@ -165,6 +169,7 @@ _ROOMS = {
     "calibrate_noise": "calibration.noise",
     "calibrate_noise_to_advantage": "calibration.attack_targets",
     "calibrate_noise_to_detection": "calibration.attack_targets",
+    "calibrate_phases": "calibration.phased_noise",
     "calibrate_separated_noise": "calibration.separated_noise",
     "calibrate_steps": "calibration.affordable",
     "compare_unit_sampling": "calibration.unit_sampling",
@@ -226,6 +231,8 @@ __all__ = [
     "Mixture",
     "MixtureOfGaussians",
     "PermuteAndFlip",
+    "Phase",
+    "PhasedCalibration",
     "PoissonSampled",
     "RandomizedResponse",
     "RandomlyAllocated",
@@ -255,6 +262,7 @@ __all__ = [
     "calibrate_noise",
     "calibrate_noise_to_advantage",
     "calibrate_noise_to_detection",
+    "calibrate_phases",
     "calibrate_separated_noise",
     "calibrate_steps",
     "compare_unit_sampling",

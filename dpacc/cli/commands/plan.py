@@ -161,7 +161,7 @@ def plan(
         people = _people(settings)
     assumed = {"sustained_tflops": rate, "network_gb_per_second": network, "gpus": gpus}
     if as_json:
-        guarantee = found.plan.guarantee().to_json()
+        guarantee, plan = found.plan.guarantee().to_json(), found.plan.to_json()
         terminal.show_json(
             {
                 "model": settings.model,
@@ -171,6 +171,7 @@ def plan(
                 "steps": found.plan.steps,
                 "dataset_size": found.plan.dataset_size,
                 "expected_batch_size": found.plan.expected_batch_size,
+                **({"phases": plan["phases"]} if "phases" in plan else {}),
                 "guarantee": guarantee,
                 **({} if people is None else {"unit_sampling": people_as_json(both=people)}),
                 "assumed": {**assumed, "memory_bytes": memory_per_gpu},
@@ -252,12 +253,15 @@ def _show(
             f"{_size(found.activations[True])} with gradient_checkpointing, "
             f"{_size(found.activations[False])} without",
         ),
-        ("noise multiplier σ", rounded_up(plan.noise_multiplier, digits=6)),
+        (
+            "noise multiplier σ",
+            ", then ".join(rounded_up(p.noise_multiplier, digits=6) for p in plan.each_phase),
+        ),
         *_correlated(found),
         *guarantee_rows(plan.guarantee()),
         (
             "steps",
-            f"{plan.steps} of expected batch {plan.expected_batch_size}, N = {plan.dataset_size}",
+            f"{plan.steps} of expected batch {plan.batch_in_words}, N = {plan.dataset_size}",
         ),
         *_allocated(plan),
     ]

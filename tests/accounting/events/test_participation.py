@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import pytest
+from dp_accounting.pld import PLDAccountant
 from dpacc_accounting import (
     Composed,
     CyclicPoissonSampled,
@@ -16,8 +17,15 @@ from dpacc_accounting import (
     Repeated,
     delta,
     epsilon,
+    to_dp_event,
 )
-from dpacc_accounting.events.participation import NOTHING, EpochAllocation, Participation
+from dpacc_accounting.events.participation import (
+    NOTHING,
+    EpochAllocation,
+    Participation,
+    Phase,
+    PhasedParticipation,
+)
 
 
 def run_of(bands: int) -> Participation:
@@ -161,3 +169,57 @@ def steps_of(event: Event) -> int:
         case RandomlyAllocated(steps=steps):
             return steps
     raise AssertionError(event)
+
+
+PHASED = PhasedParticipation(
+    dataset_size=1000,
+    phases=(
+        Phase(steps=4, expected_batch_size=20, noise_multiplier=1.6),
+        Phase(steps=3, expected_batch_size=80, noise_multiplier=0.9),
+        Phase(steps=2, expected_batch_size=10, noise_multiplier=0.7),
+    ),
+)
+
+
+def test_phases_cost_their_composition_after_any_step() -> None:
+    """As dp-accounting composes the charges one by one; what was charged is what is priced."""
+    theirs, charged = PLDAccountant(), []
+    for taken in range(1, 10):
+        charged.append(PHASED.charge(step=taken - 1, steps=9))
+        theirs.compose(to_dp_event(event=charged[-1]))
+        priced = epsilon(event=PHASED.event(steps=taken), delta=1e-5).epsilon
+        assert priced == epsilon(event=Composed(events=tuple(charged)), delta=1e-5).epsilon
+        if taken in (4, 6, 9):
+            assert priced == pytest.approx(theirs.get_epsilon(1e-5), rel=2e-3)
+    assert [event.probability for event in charged] == [0.02] * 4 + [0.08] * 3 + [0.01] * 2
+
+
+def test_a_step_beyond_the_phases_is_charged_as_their_last() -> None:
+    """So that a ledger of too many steps costs more, and not nothing."""
+    assert PHASED.charge(step=20, steps=9) == PHASED.charge(step=8, steps=9)
+    assert counted(PHASED.event(steps=12)) == 12
+    assert PHASED.event(steps=0) == NOTHING
+    assert [PHASED.next_start(steps_charged=at) for at in (0, 3, 4, 9)] == [0, 3, 4, 9]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"steps": 1.5},
+        {"expected_batch_size": 0},
+        {"noise_multiplier": -1.0},
+        {"noise_multiplier": math.inf},
+        {"noise_multiplier": math.nan},
+        {"noise_multiplier": "1"},
+    ],
+    ids=str,
+)
+def test_a_phase_out_of_range_is_refused(wrong: dict[str, object]) -> None:
+    """By the number at fault, in Python and in JSON."""
+    right = {"steps": 1, "expected_batch_size": 2, "noise_multiplier": 1.0}
+    (name,) = wrong
+    with pytest.raises(ValueError, match=name):
+        Phase.read({**right, **wrong})
+    with pytest.raises(ValueError, match="not a mapping"):
+        Phase.read({**right, "rate": 1})

@@ -40,6 +40,18 @@ SCENARIOS: dict[str, tuple[list[int], PrivacyPlan]] = {
         [7, 3, 12, 1, 9, 5, 5, 20, 2, 11],
         plan_for(10, expected_batch_size=4, steps=5, sampling="allocated"),
     ),
+    "phases": (
+        [7, 3, 12, 1, 9, 5, 5, 20, 2, 11],
+        plan_for(
+            10,
+            expected_batch_size=2,
+            steps=4,
+            phases=[
+                {"steps": 2, "expected_batch_size": 2, "noise_multiplier": 0.5},
+                {"steps": 2, "expected_batch_size": 7, "noise_multiplier": 0.2},
+            ],
+        ),
+    ),
     "one example": ([6], plan_for(1, expected_batch_size=1, steps=2)),
 }
 

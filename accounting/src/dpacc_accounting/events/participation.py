@@ -13,11 +13,20 @@ uniformly in secret and anew for each epoch (Chua et al. 2024, arXiv 2412.16802;
 2025, arXiv 2502.08202). Of an epoch that the run's end cuts off after r steps, a unit is in one of
 these with chance r/E, and in each of them alike: what is released is a random allocation to r steps
 of a Poisson sample.
+
+A run of several phases changes its batch or its noise after steps that were fixed beforehand. Every
+step has coins of its own, so that it is one Poisson-sampled Gaussian with the numbers of its phase,
+and a run costs what they compose to, whatever is chosen in later phases by what earlier ones
+released (adaptive composition).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any, Self
 
 from dpacc_accounting.events.event import (
     Composed,
@@ -28,6 +37,7 @@ from dpacc_accounting.events.event import (
     RandomlyAllocated,
     Repeated,
 )
+from dpacc_accounting.events.fields import positive_count, real, shown
 
 NOTHING = Composed(events=())
 
@@ -193,6 +203,131 @@ class EpochAllocation:
         if steps == self.cycle:
             return taken
         return PoissonSampled(probability=steps / self.cycle, event=taken)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Some steps of a run with one batch size and one noise of their own.
+
+    Args:
+        steps: how many, at least 1.
+        expected_batch_size: B, the mean number of units in each, at least 1.
+        noise_multiplier: σ >= 0, of the noise in each.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    >>> Phase(steps=10, expected_batch_size=32, noise_multiplier=1).noise_multiplier
+    1.0
+    """
+
+    steps: int
+    expected_batch_size: int
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "expected_batch_size"):
+            object.__setattr__(self, name, positive_count(getattr(self, name), name=name))
+        sigma = real(self.noise_multiplier, name="noise_multiplier")
+        if not (math.isfinite(sigma) and sigma >= 0):
+            raise ValueError(f"noise_multiplier={sigma} is not a finite number >= 0")
+        object.__setattr__(self, "noise_multiplier", sigma)
+
+    @classmethod
+    def read(cls, document: Any) -> Self:
+        """What JSON holds of a phase; a `Phase` is read as it is.
+
+        Raises:
+            ValueError: it is no mapping of exactly these three numbers.
+
+        >>> Phase.read({"steps": 2, "expected_batch_size": 3, "noise_multiplier": 1.5}).steps
+        2
+        """
+        if isinstance(document, cls):
+            return document
+        names = {each.name for each in fields(cls)}
+        if not isinstance(document, Mapping) or set(document) != names:
+            raise ValueError(
+                f"the phase {shown(document)} is not a mapping of {', '.join(sorted(names))}"
+            )
+        return cls(**document)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhasedParticipation:
+    """Who joins which step of a run of Poisson samples in several phases.
+
+    Args:
+        dataset_size: N, in privacy units.
+        phases: in their order; the last one has no end, so that a step too many is charged, too.
+
+    >>> run = PhasedParticipation(dataset_size=100, phases=(
+    ...     Phase(steps=2, expected_batch_size=10, noise_multiplier=3.0),
+    ...     Phase(steps=3, expected_batch_size=20, noise_multiplier=1.5)))
+    >>> [run.charge(step=step, steps=5).probability for step in (1, 2)]
+    [0.1, 0.2]
+    >>> [part.times for part in run.event(steps=4).events]
+    [2, 2]
+    """
+
+    dataset_size: int
+    phases: tuple[Phase, ...]
+
+    @property
+    def cycle(self) -> int:
+        """A new secret may begin after any step."""
+        return 1
+
+    def event(self, *, steps: int) -> Event:
+        """What the first `steps` steps release."""
+        starts = [min(start, steps) for start in phase_starts(self.phases)]
+        counts = [end - start for start, end in pairwise([*starts, steps])]
+        parts = [
+            self._of(phase).event(steps=count)
+            for phase, count in zip(self.phases, counts, strict=True)
+            if count
+        ]
+        return Composed(events=tuple(parts)) if parts else NOTHING
+
+    def charge(self, *, step: int, steps: int) -> Event:
+        """What is owed when step `step` begins: a step of the phase that it is in."""
+        return self._of(phase_at(self.phases, step=step)).charge(step=step, steps=steps)
+
+    def next_start(self, *, steps_charged: int) -> int:
+        """The first step at which a new secret may begin: the next one."""
+        return steps_charged
+
+    def _of(self, phase: Phase) -> Participation:
+        return Participation(
+            dataset_size=self.dataset_size,
+            expected_batch_size=phase.expected_batch_size,
+            noise_multiplier=phase.noise_multiplier,
+        )
+
+
+def phase_starts(phases: tuple[Phase, ...]) -> list[int]:
+    """The first step of each phase.
+
+    >>> phase = Phase(steps=2, expected_batch_size=10, noise_multiplier=3.0)
+    >>> phase_starts((phase, phase, phase))
+    [0, 2, 4]
+    """
+    starts = [0]
+    for phase in phases[:-1]:
+        starts.append(starts[-1] + phase.steps)
+    return starts
+
+
+def phase_at(phases: tuple[Phase, ...], *, step: int) -> Phase:
+    """The phase that a step is in; beyond the end, the last.
+
+    >>> first = Phase(steps=2, expected_batch_size=10, noise_multiplier=3.0)
+    >>> last = Phase(steps=1, expected_batch_size=20, noise_multiplier=1.5)
+    >>> [phase_at((first, last), step=step) is last for step in (0, 1, 2, 9)]
+    [False, False, True, True]
+    """
+    begun = sum(start <= step for start in phase_starts(phases))
+    return phases[max(begun, 1) - 1]
 
 
 def steps_an_epoch(*, dataset_size: int, expected_batch_size: int) -> int:

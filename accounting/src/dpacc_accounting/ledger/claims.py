@@ -15,9 +15,19 @@ from dpacc_accounting.attacks.best_attack import attack_advantage, true_positive
 from dpacc_accounting.attacks.tradeoff import advantage_bound, detection_bound
 from dpacc_accounting.events.event import Event
 from dpacc_accounting.events.example_sampling import ExampleSampling
-from dpacc_accounting.events.participation import EpochAllocation, Participation
+from dpacc_accounting.events.participation import (
+    EpochAllocation,
+    Participation,
+    Phase,
+    PhasedParticipation,
+)
 from dpacc_accounting.guarantee import Adjacency, Guarantee, Note, rounded_up
-from dpacc_accounting.ledger.plan_settings import bands_of, require_priceable, require_same
+from dpacc_accounting.ledger.plan_settings import (
+    bands_of,
+    phases_of,
+    require_priceable,
+    require_same,
+)
 from dpacc_accounting.ledger.record import LedgerRecord
 from dpacc_accounting.pricing.price import epsilon
 
@@ -63,7 +73,7 @@ def claim_of(
     require_priceable(plan=plan, record=record, delta=delta)
     require_same(plan=plan, record=record)
     notes = record.notes if record else ()
-    if plan.get("noise_multiplier") == 0:
+    if plan.get("noise_multiplier") == 0 or _has_silent_phase(plan):
         notes = (*notes, _NO_NOISE)
     if guarantee is None:
         guarantee = epsilon(
@@ -152,6 +162,10 @@ def _by_curve(
     )
 
 
+def _has_silent_phase(plan: Mapping[str, Any]) -> bool:
+    return any(Phase.read(each).noise_multiplier == 0 for each in plan.get("phases", ()))
+
+
 def released(*, plan: Mapping[str, Any], record: LedgerRecord | None) -> Event:
     """All that the ledger says was released; without one, all that the plan would release."""
     if record is not None:
@@ -161,8 +175,10 @@ def released(*, plan: Mapping[str, Any], record: LedgerRecord | None) -> Event:
 
 def participation_of(
     *, plan: Mapping[str, Any]
-) -> Participation | EpochAllocation | ExampleSampling:
+) -> Participation | PhasedParticipation | EpochAllocation | ExampleSampling:
     """Who joins which step of a plan whose settings are complete."""
+    if phases := phases_of(plan=plan):
+        return PhasedParticipation(dataset_size=plan["dataset_size"], phases=phases)
     shared = {
         name: plan[name] for name in ("dataset_size", "expected_batch_size", "noise_multiplier")
     }

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from dpacc_accounting.events.fields import shown
+from dpacc_accounting.events.participation import Phase
 from dpacc_accounting.ledger.record import LedgerRecord
 
 SCALES = {
@@ -80,6 +81,7 @@ def require_statable(*, plan: Mapping[str, Any], record: LedgerRecord | None) ->
     require_sampling(
         sampling=plan["sampling"], bands=bands_of(plan=plan), adjacency=plan["adjacency"]
     )
+    phases_of(plan=plan)
 
 
 def require_sampling(*, sampling: str, bands: int, adjacency: str) -> None:
@@ -136,6 +138,41 @@ def bands_of(*, plan: Mapping[str, Any]) -> int:
     coefficients = plan.get("noise_coefficients", (1.0,))
     require_coefficients(coefficients)
     return len(coefficients)
+
+
+def phases_of(*, plan: Mapping[str, Any]) -> tuple[Phase, ...]:
+    """A plan's phases in their order; none where all steps are alike.
+
+    Raises:
+        ValueError: they are no phases, do not add up to the plan's steps, do not begin with the
+            plan's own numbers, or stand beside another sampling than "poisson".
+
+    >>> each = {"steps": 5, "expected_batch_size": 10, "noise_multiplier": 2.0}
+    >>> plan = {**each, "steps": 10, "sampling": "poisson", "phases": [each, each]}
+    >>> len(phases_of(plan=plan)), phases_of(plan={})
+    (2, ())
+    """
+    told = plan.get("phases", ())
+    if not isinstance(told, list | tuple):
+        raise ValueError(f"phases={shown(told)} are not a list of phases")
+    phases = tuple(Phase.read(each) for each in told)
+    if not phases:
+        return ()
+    if plan["sampling"] != "poisson":
+        raise ValueError(
+            f"phases with sampling={plan['sampling']!r}: phases are Poisson samples under "
+            "independent noise; set sampling='poisson', or leave phases out"
+        )
+    steps = sum(phase.steps for phase in phases)
+    if steps != plan["steps"]:
+        raise ValueError(f"phases of {steps} steps in all in a plan of steps={plan['steps']}")
+    for name in ("expected_batch_size", "noise_multiplier"):
+        if plan[name] != getattr(phases[0], name):
+            raise ValueError(
+                f"{name}={plan[name]!r} is not the first phase's, {getattr(phases[0], name)!r}; "
+                "a plan of phases begins with its first phase's numbers"
+            )
+    return phases
 
 
 def require_coefficients(coefficients: Any) -> None:

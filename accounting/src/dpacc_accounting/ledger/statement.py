@@ -11,6 +11,7 @@ from typing import Any
 from dpacc_accounting.events.descriptions import described
 from dpacc_accounting.events.event import Event, Selected
 from dpacc_accounting.events.fields import nested_events, shown
+from dpacc_accounting.events.participation import phase_starts
 from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, Guarantee, rounded_up
 from dpacc_accounting.ledger.claims import (
     AttackBounds,
@@ -20,7 +21,12 @@ from dpacc_accounting.ledger.claims import (
     released,
     void_because,
 )
-from dpacc_accounting.ledger.plan_settings import SCALES, bands_of, require_statable
+from dpacc_accounting.ledger.plan_settings import (
+    SCALES,
+    bands_of,
+    phases_of,
+    require_statable,
+)
 from dpacc_accounting.ledger.record import LedgerRecord
 from dpacc_accounting.pld.amplification import without_amplification
 from dpacc_accounting.pricing.price import epsilon
@@ -179,22 +185,43 @@ These bounds hold for every attack, known or not."""
 
 
 def _mechanism(plan: Mapping[str, Any], record: LedgerRecord | None) -> str:
-    batch = plan["expected_batch_size"]
-    sigma, norm = plan["noise_multiplier"], plan["max_grad_norm"]
+    norm = plan["max_grad_norm"]
     done = f"{len(record.releases)} of {plan['steps']} planned" if record else f"{plan['steps']}"
     drawn, whose = _summand(plan)
     return f"""\
 ## Mechanism
 
-DP-SGD (arXiv 1607.00133), {done} steps. In each step:
+DP-SGD (arXiv 1607.00133), {done} steps{_phases(plan)}. In each step:
 
 1. **Sampling.** {_sampling(plan)}
 2. **Clipping.** Each drawn {drawn}'s {whose} is multiplied {SCALES[plan["clipping"]]}, so that \
 its norm is at most C = {norm}; one that is not finite counts as zero.
-3. **Noise.** {_noise(plan["clipping"], sigma, norm)}{_grid(plan)}{_correlated(plan)}
-4. **Update.** The noised sum is divided by the public expected batch size, {batch}, and handed to \
-the optimizer. Whatever is computed from it later, such as checkpoints and the final weights, is \
-covered."""
+3. **Noise.** {_noise(plan)}{_grid(plan)}{_correlated(plan)}
+4. **Update.** The noised sum is divided by the public expected batch size{_divisor(plan)}, and \
+handed to the optimizer. Whatever is computed from it later, such as checkpoints and the final \
+weights, is covered."""
+
+
+def _phases(plan: Mapping[str, Any]) -> str:
+    """The phases as a table, where there are any."""
+    phases = phases_of(plan=plan)
+    if not phases:
+        return ""
+    rows = [
+        f"| {start + 1}–{start + phase.steps} | {phase.expected_batch_size} "
+        f"| {phase.expected_batch_size / plan['dataset_size']:.6g} | {phase.noise_multiplier} |"
+        for start, phase in zip(phase_starts(phases), phases, strict=True)
+    ]
+    table = "\n".join(["| steps | batch B | q = B/N | σ |", "|---|---|---|---|", *rows])
+    return f""" in {len(phases)} phases that were fixed beforehand:
+
+{table}
+
+ε is that of all of them together"""
+
+
+def _divisor(plan: Mapping[str, Any]) -> str:
+    return " B of its phase" if phases_of(plan=plan) else f", {plan['expected_batch_size']}"
 
 
 def _summand(plan: Mapping[str, Any]) -> tuple[str, str]:
@@ -229,6 +256,11 @@ def _sampling(plan: Mapping[str, Any]) -> str:
             f"allocation, arXiv 2412.16802 and 2502.08202), {drawn} The first step of an epoch is "
             "charged for all of it."
         )
+    if phases_of(plan=plan):
+        return (
+            f"Each of the {size} {unit}s takes part with probability q of the step's phase, "
+            f"independently of the others and of other steps (Poisson sampling), {drawn}"
+        )
     if bands == 1:
         return (
             f"Each of the {size} {unit}s takes part with probability {batch}/{size} = "
@@ -244,17 +276,25 @@ def _sampling(plan: Mapping[str, Any]) -> str:
     )
 
 
-def _noise(clipping: str, sigma: float, norm: float) -> str:
-    if clipping == "adaptive":
+def _noise(plan: Mapping[str, Any]) -> str:
+    sigma, norm = plan["noise_multiplier"], plan["max_grad_norm"]
+    phased = bool(phases_of(plan=plan))
+    if plan["clipping"] == "adaptive":
+        multiplier = "σ of the step's phase" if phased else f"σ = {sigma}"
         return (
             f"C = {norm} is where the clipping norm starts; it then follows a quantile of the "
             "norms by noised counts (arXiv 1905.03871). Gaussian noise is added once to every "
             "coordinate of the sum of the clipped gradients, and once to the count, so that both "
-            f"together are one Gaussian mechanism of noise multiplier σ = {sigma}."
+            f"together are one Gaussian mechanism of noise multiplier {multiplier}."
         )
+    deviation = (
+        f"σ·C, with σ of the step's phase and C = {norm},"
+        if phased
+        else f"σ·C = {sigma} · {norm} = {sigma * norm:.6g}"
+    )
     return (
-        f"Gaussian noise of standard deviation σ·C = {sigma} · {norm} = {sigma * norm:.6g} is "
-        "added once to every coordinate of the sum of the clipped gradients."
+        f"Gaussian noise of standard deviation {deviation} is added once to every coordinate of "
+        "the sum of the clipped gradients."
     )
 
 
