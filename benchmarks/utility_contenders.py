@@ -6,16 +6,20 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from cached_states import CachedTexts, Row
 from torch import nn
 
 from dpacc.recipe.optimizers import warm_up_then_decay
+
+if TYPE_CHECKING:
+    from gradient_geometry import Geometry
 
 PHYSICAL_BATCH = 64
 _FIRST_MOMENT = 0.9
@@ -32,6 +36,7 @@ class Run:
         plan: more of the tool's plan, by name: of dpacc's `PrivacyPlan`, or Opake's `bands`.
         noise_share: of the noise that ε asks for, how much there is: below 1 the run is not
             private, and shows what less noise would give.
+        geometry: of `gradient_geometry.GEOMETRIES`, for dpacc; the adapters' own by default.
     """
 
     tool: Tool
@@ -51,6 +56,7 @@ class Run:
     momentum: float = 0.0
     plan: Mapping[str, Any] = field(default_factory=dict)
     noise_share: float = 1.0
+    geometry: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +91,12 @@ def train(
     ).train()
     if run.method == "whitened":
         whiten(model=adapted, public_examples=public.rows, collate=public.inputs)
-    noise = _CONTENDERS[run.tool](run, adapted, texts, rows)
+    learn = _CONTENDERS[run.tool]
+    if run.geometry:
+        from gradient_geometry import GEOMETRIES
+
+        learn = partial(_dpacc, geometry=GEOMETRIES[run.geometry](model=adapted, public=public))
+    noise = learn(run, adapted, texts, rows)
     return Trained(model=adapted, noise_multiplier=noise)
 
 
@@ -94,7 +105,13 @@ def delta(rows: list[Row]) -> float:
     return float(len(rows) ** -1.1)
 
 
-def _dpacc(run: Run, model: nn.Module, texts: CachedTexts, rows: list[Row]) -> float:
+def _dpacc(
+    run: Run,
+    model: nn.Module,
+    texts: CachedTexts,
+    rows: list[Row],
+    geometry: Geometry | None = None,
+) -> float:
     """The recipe's loop; a fixed seed makes it repeatable, for these texts are public."""
     from accelerate import Accelerator
 
@@ -115,10 +132,13 @@ def _dpacc(run: Run, model: nn.Module, texts: CachedTexts, rows: list[Row]) -> f
             per_example_gradients="materialize",
             fixed_seed=run.seed,
         )
-        prepared, optimizer = engine.prepare(model, optimizer, schedule)
+        prepared, _ = engine.prepare(model, optimizer, schedule)
+        if geometry is not None:
+            geometry.begin(engine=engine, optimizer=optimizer)
         for step in engine.steps(rows, texts.collate):
-            for batch in step:
-                step.backward(texts.losses(prepared, batch))
+            with nullcontext() if geometry is None else geometry.point():
+                for batch in step:
+                    step.backward(texts.losses(prepared, batch))
             step.update()
             schedule.step()
         engine.close()
