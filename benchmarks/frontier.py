@@ -77,7 +77,7 @@ class Bench:
             public=self._task.public,
         )
         found = {part: self._measured(trained.model, part) for part in (VALIDATION, HELD_OUT)}
-        self._base = trained.model.unload()
+        self._base = trained.base()
         self._base.requires_grad_(False)
         told = {
             "seconds": round(time.monotonic() - started, 1),

@@ -48,6 +48,9 @@ class Geometry:
         """What the optimizer gets for the noised mean in these coordinates, [*shape]."""
         return gradient
 
+    def restore(self) -> None:
+        """Undo what was done to the frozen weights."""
+
     @contextmanager
     def point(self) -> Iterator[None]:
         """While it lasts, the parameters are where a step's gradients are wanted."""
@@ -209,13 +212,22 @@ class TangentOfSpectrum(Tangent):
 
     @torch.no_grad()
     def _observe(self) -> None:
+        self._whole = []
         for _, layer in _adapted(self.model):
-            a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-            left, values, right = torch.linalg.svd(layer.base_layer.weight, full_matrices=False)
-            root = (values[: len(a)] / layer.scaling["default"]).sqrt()
-            a.copy_(root[:, None] * right[: len(a)])
-            b.copy_(left[:, : len(a)] * root)
-            layer.base_layer.weight.sub_(layer.scaling["default"] * b @ a)
+            lower, upper = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+            frozen, scale = layer.base_layer.weight, layer.scaling["default"]
+            self._whole.append((frozen, frozen.clone()))
+            left, values, right = torch.linalg.svd(frozen, full_matrices=False)
+            root = (values[: len(lower)] / scale).sqrt()
+            lower.copy_(root[:, None] * right[: len(lower)])
+            upper.copy_(left[:, : len(lower)] * root)
+            frozen.sub_(scale * upper @ lower)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give each frozen weight its main directions back."""
+        for frozen, whole in self._whole:
+            frozen.copy_(whole)
 
 
 class Riemannian(Tangent):

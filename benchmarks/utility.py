@@ -77,7 +77,7 @@ class Bench:
         )
         result = self._measured(trained.model, held_out=held_out)
         result["seconds"] = round(time.monotonic() - started, 1)
-        self._base = trained.model.unload()
+        self._base = trained.base()
         self._base.requires_grad_(False)
         return self._results.keep(run, result, held_out=held_out)
 

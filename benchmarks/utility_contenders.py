@@ -61,10 +61,16 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """`model` with its adapter, which `unload()` takes off again, and σ, the noise it had."""
+    """`model` with its adapter, σ, the noise it had, and what undoes a change of the base."""
 
     model: Any
     noise_multiplier: float
+    restore: Callable[[], None] = lambda: None
+
+    def base(self) -> Any:
+        """The base as it was, with its adapter taken off."""
+        self.restore()
+        return self.model.unload()
 
 
 def train(
@@ -91,13 +97,14 @@ def train(
     ).train()
     if run.method == "whitened":
         whiten(model=adapted, public_examples=public.rows, collate=public.inputs)
-    learn = _CONTENDERS[run.tool]
-    if run.geometry:
-        from gradient_geometry import GEOMETRIES
+    if not run.geometry:
+        noise = _CONTENDERS[run.tool](run, adapted, texts, rows)
+        return Trained(model=adapted, noise_multiplier=noise)
+    from gradient_geometry import GEOMETRIES
 
-        learn = partial(_dpacc, geometry=GEOMETRIES[run.geometry](model=adapted, public=public))
-    noise = learn(run, adapted, texts, rows)
-    return Trained(model=adapted, noise_multiplier=noise)
+    geometry = GEOMETRIES[run.geometry](model=adapted, public=public)
+    noise = _dpacc(run, adapted, texts, rows, geometry)
+    return Trained(model=adapted, noise_multiplier=noise, restore=geometry.restore)
 
 
 def delta(rows: list[Row]) -> float:

@@ -126,7 +126,7 @@ def test_each_geometry_learns_and_leaves_the_base_as_it_was(
     geometry: ModuleType,
     tmp_path: Path,
 ) -> None:
-    """Whatever the coordinates, a run ends in another model, whose loss is a number."""
+    """Whatever the coordinates, a run ends in another model, and without its adapter as before."""
     task, run = small_run(frontier, tmp_path)
     rows = task.texts.only(task.parts["validation"])
     untrained = task.texts.measured(task.base, rows)["loss"]
@@ -135,7 +135,8 @@ def test_each_geometry_learns_and_leaves_the_base_as_it_was(
         found = task.texts.measured(trained.model, rows)["loss"]
         assert found != untrained
         assert found == pytest.approx(untrained, abs=2.0)
-        assert trained.model.unload() is task.base
+        assert trained.base() is task.base
+        assert task.texts.measured(task.base, rows)["loss"] == pytest.approx(untrained, abs=1e-6)
 
 
 def small_run(script: ModuleType, folder: Path, **told: Any) -> tuple[Any, Any]:
