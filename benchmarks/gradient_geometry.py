@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from dpacc.layers.gradient_buffer import KeptGradients, Slot
 from dpacc.step.strategies import Materialize
-from dpacc.step.update_rule import step_noise
 
 _DIRECTIONS = 32
 _PUBLIC_STEPS, _PUBLIC_RATE = 20, 3e-3
+_SMALLEST = 1e-6
+"""Added to what is divided by."""
 
 
 class Geometry:
@@ -66,7 +67,6 @@ class Geometry:
 
     def begin(self, *, engine: Any, optimizer: torch.optim.Optimizer) -> None:
         """Let a prepared engine clip and noise in these coordinates."""
-        self.noise = step_noise(plan=engine.plan)
         geometry = self
 
         class Kept(KeptGradients):
@@ -80,50 +80,16 @@ class Geometry:
 
     @torch.no_grad()
     def _before_update(self, *_: Any) -> None:
-        self._noised({name: p.grad for name, p in self.learned.items() if p.grad is not None})
-
-    def _noised(self, gradients: Mapping[str, Tensor]) -> None:
-        """Take the noised means of all parameters, and leave the optimizer what it is to get."""
-        for name, gradient in gradients.items():
-            gradient.copy_(self._after_noise(name, gradient))
+        for name, p in self.learned.items():
+            if p.grad is not None:
+                p.grad = self._after_noise(name, p.grad)
 
 
 # --- a diagonal before clipping (arXiv 2507.01129) ----------------------------------------
 
 
-class NoisedDiagonal(Geometry):
-    """s = 1/√(v + mean v) from noised gradients; the update is the mean of clipped s·g, noised.
-
-    v is the product of its rows' and columns' means, of which the noise's variance is taken off.
-    """
-
-    _wait, _decay = 6, 0.9
-
-    def _observe(self) -> None:
-        self.scales = {name: torch.ones(()) for name in self.learned}
-        self._sides: dict[str, tuple[Tensor, Tensor]] = {}
-        self._steps = 0
-
-    def _before_clipping(self, name: str, rows: Tensor) -> Tensor:
-        return rows * self.scales[name]
-
-    def _noised(self, gradients: Mapping[str, Tensor]) -> None:
-        self._steps += 1
-        for name, gradient in gradients.items():
-            squares = (gradient.square() - self.noise**2) / self.scales[name].square()
-            sides = squares.mean(dim=1), squares.mean(dim=0)
-            before = self._sides.get(name, sides)
-            kept, new = self._decay, 1 - self._decay
-            self._sides[name] = (
-                kept * before[0] + new * sides[0],
-                kept * before[1] + new * sides[1],
-            )
-        if self._steps >= self._wait:
-            self.scales = scales_of({name: _product(*each) for name, each in self._sides.items()})
-
-
 class PublicDiagonal(Geometry):
-    """The same with v = E g² over public texts."""
+    """s = 1/√(v + mean v), v = E g² over public texts; the update is the noised mean of s·g."""
 
     def _observe(self) -> None:
         self.scales = scales_of(self._moments())
@@ -155,11 +121,7 @@ class PublicDiagonal(Geometry):
 
 
 def scales_of(moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """s ∝ 1/√(v + mean v), such that Σ s²v = Σ v.
-
-    >>> scales_of({"w": torch.tensor([1.0, 7.0])})["w"]
-    tensor([1.4606, 0.9848])
-    """
+    """s ∝ 1/√(v + mean v), such that Σ s²v = Σ v."""
     total = sum(float(v.sum()) for v in moments.values())
     level = total / sum(v.numel() for v in moments.values())
     scales = {name: (v + level).rsqrt() for name, v in moments.items()}
@@ -167,23 +129,16 @@ def scales_of(moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: s * (total / scaled) ** 0.5 for name, s in scales.items()}
 
 
-def _product(rows: Tensor, columns: Tensor) -> Tensor:
-    """The matrix of rank one with about these means; what noise made negative is zero."""
-    rows, columns = rows.clamp(min=0), columns.clamp(min=0)
-    return rows[:, None] * columns / rows.mean().clamp(min=1e-12)
-
-
 # --- what B·A does, whatever the factors --------------------------------------------------
 
 
 class Tangent(Geometry):
-    """G·Aᵀ(AAᵀ+δ)^-½ and (BᵀB+δ)^-½Bᵀ·G, clipped and noised, then times the same roots again.
+    """G·Aᵀ(AAᵀ)^-½ and (BᵀB)^-½Bᵀ·G, clipped and noised, then times the same roots again.
 
-    For δ = 0 a step does the same to B·A whatever A and B it is the product of, noise included, as
-    in PRISM (arXiv 2606.00944), whose projection and retraction are left out here.
+    A step does the same to B·A whatever A and B it is the product of, noise included, as in PRISM
+    (arXiv 2606.00944), whose projection and retraction are left out. No root is of zero, so it
+    begins at the main singular directions of each frozen weight, which are taken off it.
     """
-
-    _delta = 0.3
 
     def _before_clipping(self, name: str, rows: Tensor) -> Tensor:
         root = self._roots[name]
@@ -202,13 +157,7 @@ class Tangent(Geometry):
         values, vectors = torch.linalg.eigh(
             other.T @ other if "lora_A" in name else other @ other.T
         )
-        return (vectors * (values.clamp(min=0) + self._delta).rsqrt()) @ vectors.T
-
-
-class TangentOfSpectrum(Tangent):
-    """Begun at the main singular directions of each frozen weight, which are taken off it."""
-
-    _delta = 1e-6
+        return (vectors * (values.clamp(min=0) + _SMALLEST).rsqrt()) @ vectors.T
 
     @torch.no_grad()
     def _observe(self) -> None:
@@ -228,17 +177,6 @@ class TangentOfSpectrum(Tangent):
         """Give each frozen weight its main directions back."""
         for frozen, whole in self._whole:
             frozen.copy_(whole)
-
-
-class Riemannian(Tangent):
-    """Noised gradients of A and B times (BᵀB+δ)⁻¹ and (AAᵀ+δ)⁻¹ (arXiv 2402.02347)."""
-
-    def _before_clipping(self, name: str, rows: Tensor) -> Tensor:
-        return rows
-
-    def _after_noise(self, name: str, gradient: Tensor) -> Tensor:
-        root = self._roots[name]
-        return root @ root @ gradient if "lora_A" in name else gradient @ root @ root
 
 
 # --- what public examples' gradients of a layer's outputs look like -----------------------
@@ -262,19 +200,6 @@ class OutputsWhitened(Geometry):
             return gradient
         whitens = self.by[name]
         return whitens @ gradient * (len(whitens) ** 0.5 / whitens.norm())
-
-
-class FixedOnMainDirections(Geometry):
-    """For `whitened`: each fixed B spans the main directions of public output gradients."""
-
-    @torch.no_grad()
-    def _observe(self) -> None:
-        with torch.enable_grad():
-            found = _output_gradients(self.model, self.public)
-        for name, layer in _adapted(self.model):
-            upper = layer.lora_B["default"].weight
-            _, _, right = torch.linalg.svd(found[name], full_matrices=False)
-            upper.copy_(right[: upper.shape[1]].T)
 
 
 def whitener(rows: Tensor, *, directions: int = _DIRECTIONS) -> Tensor:
@@ -348,7 +273,7 @@ class Kalman(Geometry):
     def _after_noise(self, name: str, gradient: Tensor) -> Tensor:
         last = self._filtered.get(name, gradient)
         self._filtered[name] = (1 - self._kappa) * last + self._kappa * gradient
-        return self._filtered[name]
+        return self._filtered[name].clone()
 
     @torch.no_grad()
     def _move(self, to: Mapping[str, Tensor]) -> None:
@@ -357,13 +282,9 @@ class Kalman(Geometry):
 
 
 GEOMETRIES: dict[str, type[Geometry]] = {
-    "noised diagonal": NoisedDiagonal,
     "public diagonal": PublicDiagonal,
-    "tangent": Tangent,
-    "tangent of the spectrum": TangentOfSpectrum,
-    "riemannian": Riemannian,
+    "tangent of the spectrum": Tangent,
     "outputs whitened": OutputsWhitened,
-    "fixed on main directions": FixedOnMainDirections,
     "kalman": Kalman,
 }
 """By name, as `Run.geometry` says it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -57,8 +58,8 @@ def test_the_tangent_step_is_the_same_for_all_factors_of_a_product(
         torch.randn(shape, generator=draw, dtype=torch.float64)
         for shape in ((2, 5), (4, 2), (4, 5), (2, 2))
     )
+    monkeypatch.setattr(geometry, "_SMALLEST", 0.0)
     for kind, alike in ((geometry.Tangent, True), (geometry.Geometry, False)):
-        monkeypatch.setattr(kind, "_delta", 0.0, raising=False)
         one = kind(model=Factors(lower, upper), public=None)
         other = kind(model=Factors(turn @ lower, upper @ turn.inverse()), public=None)
         (step, size), (other_step, other_size) = (
@@ -85,6 +86,16 @@ def test_the_filter_asks_ahead_and_leaves_the_parameters_where_they_were(
     assert (first.mean().item(), second.mean().item()) == (1.0, 1.5)
 
 
+def test_scales_weigh_public_gradients_alike_and_keep_their_size(geometry: ModuleType) -> None:
+    """s²(v + mean v) is the same for all elements, and Σ s²v is Σ v."""
+    moments = {"a": torch.tensor([1.0, 7.0]), "b": torch.tensor([[0.0, 4.0]])}
+    scales = geometry.scales_of(moments)
+    weights = torch.cat([(scales[n].square() * (v + 3.0)).flatten() for n, v in moments.items()])
+    assert torch.allclose(weights, weights[0].expand(4))
+    scaled = sum((scales[n].square() * v).sum() for n, v in moments.items())
+    assert float(scaled) == pytest.approx(12.0)
+
+
 def test_main_directions_of_output_gradients_become_as_large_as_the_next(
     geometry: ModuleType,
 ) -> None:
@@ -105,20 +116,22 @@ def test_scaled_gradients_weigh_no_more_than_their_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Coordinates a million times as long leave each example C, for clipping comes after them."""
-    seen: list[Tensor] = []
+    squares: list[float] = []
 
     class Long(geometry.Geometry):  # type: ignore[misc, name-defined]
         def _before_clipping(self, name: str, rows: Tensor) -> Tensor:
             return 1e6 * rows
 
-        def _noised(self, gradients: Any) -> None:
-            seen.append(torch.cat([each.flatten().clone() for each in gradients.values()]).norm())
+        def _after_noise(self, name: str, gradient: Tensor) -> Tensor:
+            squares.append(float(gradient.square().sum()))
+            return gradient
 
     monkeypatch.setitem(geometry.GEOMETRIES, "long", Long)
     task, run = small_run(frontier, tmp_path, geometry="long")
     learn(task, replace(run, batch=40, max_grad_norm=0.25))
-    assert len(seen) == 2
-    assert all(0.0 < float(size) <= 0.25 * (1 + 1e-4) for size in seen)
+    first, second = np.array(squares).reshape(2, -1).sum(axis=1)
+    assert 0.0 < first <= 0.25**2 * (1 + 1e-4)
+    assert 0.0 < second <= 0.25**2 * (1 + 1e-4)
 
 
 def test_each_geometry_learns_and_leaves_the_base_as_it_was(
