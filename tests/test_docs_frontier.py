@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/frontier.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "benchmarks/results/frontier.jsonl"
+GEOMETRY = ROOT / "benchmarks/results/gradient_geometry.jsonl"
+NAMES = {
+    "public diagonal": "a public diagonal",
+    "outputs whitened": "whitened outputs",
+    "tangent of the spectrum": "the tangent space",
+    "kalman": "a Kalman filter",
+}
 
 
 def test_every_command_on_the_page_exists() -> None:
@@ -36,3 +44,33 @@ def test_every_row_on_the_page_is_a_kept_result() -> None:
     shown = re.findall(r"^\| [∞\d.]+ \| .*? \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", PAGE, re.M)
     assert set(shown) == found
     assert len(found) >= 9
+
+
+def test_every_row_of_what_did_not_pay_is_a_kept_result() -> None:
+    """What was tried, rate and both perplexities are those of one run, and none is left out."""
+    kept = [json.loads(line) for line in GEOMETRY.read_text(encoding="utf-8").splitlines()]
+    found = {
+        (
+            f"{each['run']['epsilon']:g}",
+            tried(each["run"]),
+            f"{each['run']['learning_rate']:g}",
+            f"{each['validation']['perplexity']:.2f}",
+            f"{each['held_out']['perplexity']:.2f}",
+        )
+        for each in kept
+    }
+    assert {each["layers"] for each in kept} == {3}
+    assert {NAMES[each["run"]["geometry"]] for each in kept if "geometry" in each["run"]} == set(
+        NAMES.values()
+    )
+    section = PAGE.split("## What was tried and did not pay")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \| (.*) \| (\S+) \| (\S+) \| (\S+) \|$", section, re.M)
+    assert set(rows) == found
+    assert len(rows) == len(kept) >= 7
+
+
+def tried(run: dict[str, Any]) -> str:
+    """A run's row: what it changed, and where its noise or optimizer is not the usual one."""
+    noise = [] if "plan" in run else ["independent noise"]
+    optimizer = [] if "momentum" in run else ["AdamW"]
+    return ", ".join([NAMES.get(run.get("geometry", ""), "nothing"), *noise, *optimizer])
