@@ -17,7 +17,7 @@ from tests.scripts import load_script, pip_from
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 DATA = RECIPES.parent / "data"
-FOLDERS = ("imdb_reviews", "rotten_tomatoes", "chats")
+FOLDERS = ("imdb_reviews", "rotten_tomatoes", "chats", "chat_preferences")
 SAID = " ".join(f"word{n}" for n in range(13))
 
 
@@ -190,3 +190,20 @@ def test_the_real_parts_have_no_text_in_common(fetch: ModuleType) -> None:
         "rotten_tomatoes": [6_528, 500, 1_500],
         "chats": [4_498, 500, 1_000],
     }
+
+
+def rated(identity: str, prompt: str | None, *marks: int) -> dict[str, object]:
+    """A conversation with its ratings."""
+    ratings = {str(at): mark for at, mark in enumerate(marks)}
+    return chat(identity, a=f"words of {identity}") | {"prompt": prompt, "rated": ratings}
+
+
+def test_no_conversation_is_in_two_pairs(fetch: ModuleType) -> None:
+    """The best with the worst of its question, and so on; ties, and what was not rated, stay out."""
+    said = [rated(str(n), "q", n, n) for n in (1, 5, 3, 9)]
+    others = [rated("x", "other", 5), rated("y", "other", 5), rated("z", None, 9), rated("u", "q")]
+    pairs = fetch.preference_pairs([*said, *others])
+    assert sorted(pair["conversations"] for pair in pairs) == [["5", "3"], ["9", "1"]]
+    assert all(pair["ratings"][0] > pair["ratings"][1] for pair in pairs)
+    best = next(pair for pair in pairs if pair["conversations"][0] == "9")
+    assert (best["prompt"], best["chosen"]) == ("q\n", "words of 9")
