@@ -175,7 +175,7 @@ def test_the_real_parts_have_no_text_in_common(fetch: ModuleType) -> None:
     for name in FOLDERS:
         texts = {
             part: [
-                fetch.words(json.loads(line)["text"])
+                fetch.words(said_in(json.loads(line)))
                 for line in (DATA / name / f"{part}.jsonl").read_text("utf-8").split("\n")
                 if line
             ]
@@ -192,6 +192,11 @@ def test_the_real_parts_have_no_text_in_common(fetch: ModuleType) -> None:
     }
 
 
+def said_in(record: dict[str, str]) -> str:
+    """A text, or both conversations of a pair."""
+    return record["text"] if "text" in record else record["chosen"] + record["rejected"]
+
+
 def rated(identity: str, prompt: str | None, *marks: int) -> dict[str, object]:
     """A conversation with its ratings."""
     ratings = {str(at): mark for at, mark in enumerate(marks)}
@@ -199,7 +204,7 @@ def rated(identity: str, prompt: str | None, *marks: int) -> dict[str, object]:
 
 
 def test_no_conversation_is_in_two_pairs(fetch: ModuleType) -> None:
-    """The best with the worst of its question, and so on; ties, and what was not rated, stay out."""
+    """The best with the worst of its question, and so on; ties and what is unrated stay out."""
     said = [rated(str(n), "q", n, n) for n in (1, 5, 3, 9)]
     others = [rated("x", "other", 5), rated("y", "other", 5), rated("z", None, 9), rated("u", "q")]
     pairs = fetch.preference_pairs([*said, *others])
