@@ -118,7 +118,7 @@ as long as the two `ratings` differ. `prompt` is the question. No conversation i
 A pair holds what up to four people wrote, and which conversation it is paired with follows from how
 all others of its question were rated: the pairs as they stand here are what a privacy unit is.
 
-Source and licence: those of `chats`.
+Source and licence: those of `chats`. Please cite what it cites.
 """
 
 Record = dict[str, Any]
