@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from dpacc.loops.drop_in import PrivacyEngine as PrivacyEngine
     from dpacc.losses.per_example import causal_lm_losses as causal_lm_losses
     from dpacc.plan import PrivacyPlan as PrivacyPlan
+    from dpacc.trainer.preference_trainer import (
+        PrivatePreferenceTrainer as PrivatePreferenceTrainer,
+    )
     from dpacc.trainer.privacy_arguments import PrivacyArguments as PrivacyArguments
     from dpacc.trainer.private_trainer import PrivateTrainer as PrivateTrainer
 
@@ -20,6 +23,7 @@ _HOMES = {
     "PrivacyPlan": "dpacc.plan",
     "PrivacyEngine": "dpacc.loops.drop_in",
     "PrivacyArguments": "dpacc.trainer.privacy_arguments",
+    "PrivatePreferenceTrainer": "dpacc.trainer.preference_trainer",
     "PrivateTrainer": "dpacc.trainer.private_trainer",
     "causal_lm_losses": "dpacc.losses.per_example",
 }
@@ -28,6 +32,7 @@ __all__ = [
     "PrivacyArguments",
     "PrivacyEngine",
     "PrivacyPlan",
+    "PrivatePreferenceTrainer",
     "PrivateTrainer",
     "causal_lm_losses",
 ]

@@ -84,6 +84,9 @@ _OPTIONS: Mapping[str, tuple[_Bad, str]] = {
     "activation_offloading": (bool, "is not supported; use activation_checkpointing"),
 }
 
+_ROLLOUTS = ("GRPO", "RLOO", "PPO", "OnlineDPO", "NashMD", "XPO", "Distillation")
+"""In the names of TRL's trainers whose models answer while they train."""
+
 _ARGUMENTS: Mapping[str, str] = {
     "compute_loss_func": "may mix examples; give losses=, which returns one loss per example",
     "model_init": "makes a new model for each run on the same data; give model=",
@@ -158,12 +161,24 @@ def refuse_pairs(trainer: type, losses: object) -> None:
         ConfigurationError: such a trainer, without `losses`.
     """
     theirs = next((cls for cls in trainer.__mro__ if cls.__module__.startswith("trl.")), None)
+    if theirs is not None and any(name in theirs.__name__ for name in _ROLLOUTS):
+        raise ConfigurationError(
+            f"{theirs.__name__} samples answers to private prompts, whose weights follow other "
+            "prompts' rewards and earlier steps: another accounting (docs/preference.md); learn "
+            "from pairs with DPOTrainer and PrivatePreferenceTrainer"
+        )
+    if theirs is not None and theirs.__name__ == "KTOTrainer":
+        raise ConfigurationError(
+            "KTOTrainer estimates its reference point from the other examples of a batch; use "
+            "DPOTrainer and PrivatePreferenceTrainer with loss_type='apo_zero', which is KTO's "
+            "loss with 0 for it"
+        )
     if theirs is None or losses is not None or theirs.__name__ == "SFTTrainer":
         return
     raise ConfigurationError(
         f"{theirs.__name__} learns from preferences, rewards or samples, of which the private step "
         "knows no loss for one example; give losses=, which returns one per example, or use "
-        "SFTTrainer"
+        "SFTTrainer, or PrivatePreferenceTrainer before DPOTrainer"
     )
 
 
