@@ -29,7 +29,7 @@ TOKENS = 17
 """Of a passage; the first is read only, and the last is predicted only."""
 
 FEWEST_TOKENS = 9
-REVIEW_TOKENS = 56
+REVIEW_TOKENS = 64
 """Of a whole review's end; with the question around it, what one forward reads."""
 
 BLOCKS = 50
