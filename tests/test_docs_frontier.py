@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/frontier.md").read_text(encoding="utf-8")
@@ -44,6 +47,47 @@ def test_every_row_on_the_page_is_a_kept_result() -> None:
     shown = re.findall(r"^\| [∞\d.]+ \| .*? \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", PAGE, re.M)
     assert set(shown) == found
     assert len(found) >= 9
+
+
+def test_every_row_of_sentences_is_three_kept_results() -> None:
+    """Rate, noise, accuracy over seeds, loss and lead are those of the results; the best rates are
+    those of the validation sentences."""
+    kept = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    cells: dict[tuple[str, float], dict[float, list[dict[str, Any]]]] = {}
+    for each in kept:
+        if each["task"] == "sentences-4608":
+            run = each["run"]
+            cell = cells.setdefault((run["tool"], run["epsilon"]), {})
+            cell.setdefault(run["learning_rate"], []).append(each)
+    rows = re.findall(
+        r"^\| (\d) \| (\w+).*? \| (\S+) \| (\S+) \| (\S+ ± \S+)% \| (\S+) \| (.*?) ?\|$", PAGE, re.M
+    )
+    assert len(rows) == len(cells) == 6
+    ours: dict[str, list[dict[str, Any]]] = {}
+    for epsilon, tool, rate, sigma, accuracy, loss, ahead in rows:
+        cell = cells[tool, float(epsilon)]
+        found = cell[float(rate)]
+        assert len(found) == 3
+        best = max(runs[0]["validation"]["accuracy"] for runs in cell.values())
+        assert found[0]["validation"]["accuracy"] == best
+        assert f"{found[0]['noise_multiplier']:.3f}" == sigma
+        held = [each["held_out"] for each in found]
+        told = np.array([100 * each["accuracy"] for each in held])
+        assert f"{told.mean():.2f} ± {told.std(ddof=1):.2f}" == accuracy
+        assert f"{np.mean([each['loss'] for each in held]):.3f}" == loss
+        if tool == "dpacc":
+            ours[epsilon] = held
+            assert not ahead
+        else:
+            gain = per_block(ours[epsilon]) - per_block(held)
+            error = gain.std(ddof=1) / math.sqrt(len(gain))
+            assert f"{100 * gain.mean():+.2f} ± {100 * error:.2f}" == ahead
+
+
+def per_block(runs: list[dict[str, Any]]) -> np.ndarray:
+    """The share of right answers in each block, over seeds."""
+    blocks = np.array([run["blocks"] for run in runs])
+    return np.asarray((blocks[..., 0] / blocks[..., 1]).mean(axis=0))
 
 
 def test_every_row_of_what_did_not_pay_is_a_kept_result() -> None:
