@@ -77,6 +77,36 @@ def tracked(items: Sequence[Item], *, message: str) -> Iterator[Item]:
         yield from bar.track(items, description=escape(message))
 
 
+@contextmanager
+def counted(*, total: int, message: str, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """How many of `total` are done and how long the rest takes, on a terminal; lines elsewhere.
+
+    What it yields is told how many are done; a log hears of it at each tenth. Only for work on
+    what is public: how long private work takes may tell of it.
+    """
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task(escape(message), total=total, completed=done)
+    said = [10 * done // total]
+
+    def show(count: int) -> None:
+        bar.update(task, completed=count)
+        if not console.is_terminal and 10 * count // total > said[0]:
+            said[0] = 10 * count // total
+            say(f"{count}/{total} {message}")
+
+    with bar:
+        yield show
+
+
 def show_markdown(text: str) -> None:
     """Print Markdown on stdout: rendered for a person, as it is for a file or a pipe."""
     if sys.stdout.isatty():

@@ -51,6 +51,20 @@ class Chat:
         self._require_all_shown()
         return [self._span(at) for at in self._learned]
 
+    def asked(self) -> str:
+        """The chat as the template writes it up to where the assistant goes on.
+
+        Raises:
+            ChatError: the template leaves something out that the chat says.
+        """
+        self._require_all_shown()
+        return self._written(self._turns, add_generation_prompt=True)
+
+    def end_of_answer(self) -> str:
+        """What the template writes after the assistant's next words; empty for nothing."""
+        answered = [*self._turns, {"role": "assistant", "content": _OTHER_WORDS}]
+        return self._written(answered).rpartition(_OTHER_WORDS)[2]
+
     def _span(self, at: int) -> Span:
         before = self._written(self._turns[:at], add_generation_prompt=True)
         after = self._written(self._turns[: at + 1])

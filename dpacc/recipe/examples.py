@@ -200,7 +200,7 @@ def _read(source: str, split: str, *, config: TrainingConfig) -> list[Record]:
     )
     if config.prompt_field is None or "," not in config.prompt_field:
         return records
-    return [_with_one_prompt(record, config.prompt_field) for record in records]
+    return [with_one_prompt(record, config.prompt_field) for record in records]
 
 
 def _fields(config: TrainingConfig) -> tuple[dict[str, FieldType], dict[str, FieldType]]:
@@ -223,8 +223,12 @@ def _fields(config: TrainingConfig) -> tuple[dict[str, FieldType], dict[str, Fie
     return {config.text_field: str}, {}
 
 
-def _with_one_prompt(record: Record, prompt_field: str) -> Record:
-    """All parts of a prompt as one text that ends with a blank line."""
+def with_one_prompt(record: Record, prompt_field: str) -> Record:
+    """A record with all parts of its prompt as one text that ends with a blank line.
+
+    >>> with_one_prompt({"ask": "Who?", "input": "Ann"}, "ask,input")["ask,input"]
+    'Who?\\n\\nAnn\\n\\n'
+    """
     parts = [record[name] for name in prompt_field.split(",") if record.get(name)]
     return record | {prompt_field: "".join(f"{part}\n\n" for part in parts)}
 

@@ -22,6 +22,7 @@ from tests.mutants.recommend_bugs import RECOMMEND_BUGS
 from tests.mutants.separation_bugs import SEPARATION_BUGS
 from tests.mutants.statement_bugs import STATEMENT_BUGS
 from tests.mutants.surface_bugs import SURFACE_BUGS
+from tests.mutants.synthetic_bugs import SYNTHETIC_BUGS
 from tests.mutants.times_bugs import TIMES_BUGS
 from tests.mutants.unit_bugs import UNIT_BUGS
 
@@ -48,4 +49,5 @@ BUGS = (
     *PHASE_BUGS,
     *RECOMMEND_BUGS,
     *ALLOCATION_BUGS,
+    *SYNTHETIC_BUGS,
 )

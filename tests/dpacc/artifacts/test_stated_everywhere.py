@@ -46,6 +46,7 @@ _BY_SOURCE = "asks `Source` or `claim_of`, and hands on all that it gets"
 STATING = {
     "dpacc/cli/agreement.py": "asks other accountants about a claim that is given",
     "dpacc/artifacts/run_folder.py": "privacy.json, card and picture, checked below",
+    "dpacc/artifacts/synthetic/card.py": "claim_of, as tests/recipes/test_synthesize.py shows",
     "dpacc/audit/claims.py": _A_PLAN,
     "dpacc/cli/commands/attack.py": "guarantee_rows of the ledger's claim, checked below",
     "dpacc/cli/commands/compose.py": "checked below",

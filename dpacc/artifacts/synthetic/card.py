@@ -1,0 +1,176 @@
+"""The card beside a synthetic file: what it is, what it cost, and what it rests on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dpacc_accounting import Guarantee, LedgerRecord, statement
+from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
+from dpacc_accounting.ledger.claims import claim_of, void_because
+
+from dpacc.artifacts.model_card import one_level_down
+from dpacc.artifacts.run_folder import stated_facts, write_file
+from dpacc.artifacts.synthetic.records import REASONS, line_of
+from dpacc.artifacts.synthetic.released import LEDGER
+
+_CARD = """\
+# {name}
+
+{count} synthetic records, written by a language model: a LoRA adapter for `{base}` that was
+trained with dpacc {dpacc}. A model may say again what it learned, within what is stated below.
+
+{cost}
+
+`{proof}` holds the same for machines; the ledger's last hash is `{head}`.
+
+## What was dropped
+
+{dropped}
+
+Duplicates were sought among the synthetic records alone. Leaving out what stands in the training
+data would tell what stands in it. {missing}
+
+## How it was written
+
+{settings}
+
+{given}
+
+{statement}
+"""
+
+_FREE = """\
+**Writing them cost no further ε.** They follow from the released adapter, from public settings and
+from public random numbers alone, so that whatever holds for the adapter holds for them, however
+many are written and whoever reads them (post-processing). That is:
+**(ε = {epsilon}, δ = {delta})-differential privacy** for one {unit}, {adjacency}, {sampling}
+sampling, by {method}; all of it is below."""
+
+_VOID = """\
+**This file is NOT private.** It rests on an adapter for which no ε may be claimed, and nothing that
+is done afterwards makes it private:
+
+{reasons}"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticFile:
+    """What was written, and how.
+
+    Attributes:
+        path: of the file of JSON lines.
+        records: in its order.
+        asked: how many were asked for.
+        dropped: how many were dropped, by reason.
+        base: the model that the adapter is for.
+        settings: all that the records follow from, besides the adapter.
+    """
+
+    path: Path
+    records: Sequence[Mapping[str, Any]]
+    asked: int
+    dropped: Mapping[str, int]
+    base: str
+    settings: Mapping[str, Any]
+
+    @property
+    def content(self) -> bytes:
+        """The file's bytes."""
+        return "".join(f"{line_of(record)}\n" for record in self.records).encode()
+
+
+def write_with_card(*, file: SyntheticFile, record: LedgerRecord) -> list[Path]:
+    """Write a card for people and one for machines, and then the file, so that it is never alone.
+
+    Args:
+        file: what was written.
+        record: the ledger of the run whose adapter wrote it.
+
+    Returns:
+        The paths: the file, `FILE.card.md` and `FILE.card.json`.
+    """
+    name = file.path.name
+    people, machines = (file.path.with_name(f"{name}.card.{kind}") for kind in ("md", "json"))
+    document = json.dumps(facts_of(file=file, record=record), indent=2, ensure_ascii=False)
+    write_file(path=machines, content=f"{document}\n".encode())
+    write_file(path=people, content=card_of(file=file, record=record).encode())
+    write_file(path=file.path, content=file.content)
+    return [file.path, people, machines]
+
+
+def facts_of(*, file: SyntheticFile, record: LedgerRecord) -> dict[str, Any]:
+    """The card for machines: all that `privacy.json` says of the adapter, and what was written."""
+    return {
+        "dpacc": version("dpacc"),
+        **stated_facts(record=record, ledger=LEDGER),
+        "synthetic": {
+            "file": file.path.name,
+            "sha256": hashlib.sha256(file.content).hexdigest(),
+            "records": len(file.records),
+            "asked": file.asked,
+            "dropped": {reason: file.dropped.get(reason, 0) for reason in REASONS},
+            "further_epsilon": 0,
+            "base": file.base,
+            "settings": dict(file.settings),
+        },
+    }
+
+
+def card_of(*, file: SyntheticFile, record: LedgerRecord) -> str:
+    """The card for people, in Markdown."""
+    claim = claim_of(plan=record.plan, record=record)
+    missing = file.asked - len(file.records)
+    return _CARD.format(
+        name=file.path.name,
+        count=len(file.records),
+        base=file.base,
+        dpacc=version("dpacc"),
+        cost=_cost(claim, record.plan),
+        proof=f"{file.path.name}.card.json",
+        head=record.head,
+        dropped=_table(
+            ("reason", "records"),
+            [(f"{why}: {REASONS[why]}", file.dropped.get(why, 0)) for why in REASONS],
+        ),
+        missing=f"{missing} of {file.asked} that were asked for are missing.",
+        settings=_table(("setting", "value"), list(file.settings.items())),
+        given=_given(file.settings),
+        statement=one_level_down(statement(plan=record.plan, record=record).strip()),
+    )
+
+
+def _cost(claim: Guarantee, plan: Mapping[str, Any]) -> str:
+    if faults := void_because(claim):
+        return _VOID.format(reasons="\n".join(f"- {fault}" for fault in faults))
+    words = _FREE.format(
+        epsilon=rounded_up(claim.epsilon),
+        delta=rounded_up(claim.delta),
+        unit=claim.unit,
+        adjacency=claim.adjacency,
+        sampling=plan["sampling"],
+        method=METHOD_NAMES.get(claim.method, claim.method),
+    )
+    facts = "".join(f"\n- Qualified: {text}" for text in claim.qualified_by)
+    return f"{words}\n{facts}" if facts else words
+
+
+def _given(settings: Mapping[str, Any]) -> str:
+    if settings.get("prompts"):
+        return (
+            "Its prompts stand in it as they were given, and nothing above protects whoever stands "
+            "in them: whoever gave them took them from a public source."
+        )
+    if settings.get("labels_from"):
+        return "How many records each label has was given, from a public source, and not counted."
+    return "Nothing was given to the model but the beginning of a text."
+
+
+def _table(header: tuple[str, str], rows: Sequence[tuple[str, Any]]) -> str:
+    lines = [header, ("---", "---"), *rows]
+    return "\n".join(f"| {left} | {right} |" for left, right in lines)

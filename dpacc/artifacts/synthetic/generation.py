@@ -1,0 +1,145 @@
+"""Tokens that a model writes, in batches and with the KV cache, from a public seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from dpacc.artifacts.synthetic.requests import Request
+from dpacc.recipe.evaluation import evaluating
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a token is drawn, from softmax(logits / temperature).
+
+    Attributes:
+        temperature: above 0.
+        top_p: only the likeliest tokens that have this much probability together are drawn.
+        kept: tokens of a request that are read: its last ones, where it has more.
+        room: tokens that are written at most, with the end.
+        among: the only tokens that are drawn, one a record; None for all of the vocabulary.
+        seed: a public one; batch i is drawn from (seed, i) alone.
+    """
+
+    temperature: float
+    top_p: float
+    kept: int
+    room: int
+    among: tuple[int, ...] | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote after a request's tokens.
+
+    Attributes:
+        tokens: without the one that ended it.
+        ended: whether one did.
+    """
+
+    tokens: list[int]
+    ended: bool
+
+
+def write_batch(
+    *,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[Request],
+    sampling: Sampling,
+    number: int,
+) -> list[Written]:
+    """Go on from each request's tokens, all of them in one batch.
+
+    Tokens that the tokenizer has no words for, and special ones but the end, are not drawn.
+
+    Args:
+        model: a causal LM with its adapter; its mode is left as it was.
+        tokenizer: the base's.
+        requests: padded on the left to the longest.
+        sampling: how tokens are drawn, and how many.
+        number: of this batch.
+    """
+    begun = [_cut(request.tokens, sampling.kept, tokenizer.bos_token_id) for request in requests]
+    inputs, mask = _padded_left(begun, padding=tokenizer.pad_token_id)
+    ends = sorted({end for request in requests for end in request.ends})
+    rooms = {"max_new_tokens": sampling.room} if sampling.among is None else {"max_new_tokens": 1}
+    # All of them are said here: a base's own settings would otherwise fill the gaps.
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=0,
+        repetition_penalty=1.0,
+        use_cache=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=ends,
+        suppress_tokens=_never(model, tokenizer, ends, sampling.among),
+        **rooms,
+    )
+    with evaluating(model), torch.random.fork_rng():
+        torch.manual_seed(_seed(sampling.seed, number))
+        said = model.generate(
+            input_ids=inputs.to(model.device), attention_mask=mask.to(model.device)
+        )
+    rows = said[:, inputs.shape[1] :].tolist()
+    if sampling.among is not None:
+        return [Written(row[:1], ended=True) for row in rows]
+    return [_until_end(row, request.ends) for row, request in zip(rows, requests, strict=True)]
+
+
+def _cut(tokens: Sequence[int], kept: int, first: int | None) -> list[int]:
+    """The last tokens of a prompt that is too long, after the one that begins every text."""
+    if len(tokens) <= kept:
+        return [*tokens]
+    begun = [tokens[0]] if tokens[0] == first and kept > 1 else []
+    return [*begun, *tokens[len(tokens) - kept + len(begun) :]]
+
+
+def _padded_left(rows: Sequence[Sequence[int]], *, padding: Any) -> tuple[Tensor, Tensor]:
+    """[rows, tokens] of ids and mask, so that every row ends where writing begins."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), int(padding))
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for at, row in enumerate(rows):
+        ids[at, width - len(row) :] = torch.tensor([*row])
+        mask[at, width - len(row) :] = 1
+    return ids, mask
+
+
+def _never(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    ends: Sequence[int],
+    among: Sequence[int] | None,
+) -> list[int] | None:
+    """Tokens that are not drawn: special ones, those without words, and all but the answers."""
+    size = model.get_output_embeddings().weight.shape[0]
+    if among is not None:
+        return sorted({*range(size)} - {*among})
+    nameless = range(min(len(tokenizer), size), size)
+    return sorted({*tokenizer.all_special_ids, *nameless} - {*ends}) or None
+
+
+def _until_end(tokens: Sequence[int], ends: Sequence[int]) -> Written:
+    for at, token in enumerate(tokens):
+        if token in ends:
+            return Written([*tokens[:at]], ended=True)
+    return Written([*tokens], ended=False)
+
+
+def _seed(seed: int, number: int) -> int:
+    digest = hashlib.sha256(f"synthetic text, seed {seed}, batch {number}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")

@@ -1,0 +1,255 @@
+"""Write synthetic text by a privately trained adapter, as much as you like, at no further ε.
+
+    python recipes/synthesize.py --config recipes/configs/smollm2_reviews.yaml \\
+        --run runs/smollm2-reviews --output synthetic.jsonl --records 1000
+
+The configuration is that of the training run: records get the fields of its data. Plain text is
+written from nothing; completions and answers of chats need public `--prompts`, or `--labels_from`
+where the prompt is a label. A call that was stopped goes on when it is repeated. A card beside the
+file says what it is, and what it cost.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpacc_accounting.guarantee import rounded_up
+
+from dpacc.cli import terminal
+from dpacc.errors import ConfigurationError, require_local
+from dpacc.recipe.config import TrainingConfig
+from dpacc.recipe.settings import read_settings, setting
+
+_USAGE = (
+    "python recipes/synthesize.py --config FILE.yaml --run FOLDER --output FILE.jsonl [settings]"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisConfig(TrainingConfig):
+    """The settings of a run, and of what its adapter is to write."""
+
+    run: str = setting("Folder of the run, with its adapter and ledger.")
+    output: str = setting("File of JSON lines to write; it must not exist.")
+    records: int = setting("How many records.", default=1000, at_least=1)
+    prompts: str | None = setting(
+        "Public file of prompts, of chats that end where the assistant goes on, or of beginnings "
+        "of texts, with the fields of the training data.",
+        default=None,
+    )
+    labels_from: str | None = setting(
+        "JSON file with one object of labels, which are the prompts, and how often each is wanted: "
+        "a public distribution.",
+        default=None,
+    )
+    temperature: float = setting(
+        "Words are drawn from softmax(logits / this).", default=1.0, above=0
+    )
+    top_p: float = setting(
+        "Draw among the likeliest words that have this much probability together.",
+        default=1.0,
+        above=0,
+        at_most=1,
+    )
+    new_tokens: int | None = setting(
+        "Most tokens to write of each; null takes what max_length leaves after the prompt, and at "
+        "least half of it.",
+        default=None,
+        at_least=1,
+    )
+    tries: int = setting(
+        "How often a record is written before it is given up, if it is dropped.",
+        default=5,
+        at_least=1,
+    )
+    batch_size: int = setting("Records written at once.", default=32, at_least=1)
+    as_json: bool = setting("Print the card's figures as one JSON object.", default=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_local(self.output, name="output")
+        if self.task != "causal-lm":
+            raise ConfigurationError(
+                f"task={self.task} trains nothing that writes records: train one with --task "
+                "causal-lm"
+            )
+        if not (self.learn_end or self.answers or self.messages_field):
+            raise ConfigurationError(
+                "learn_end=false, so that the adapter never learned where a text ends, and all "
+                "would be cut somewhere: train one with --learn_end true"
+            )
+        if self.prompts is not None and self.labels_from is not None:
+            raise ConfigurationError("give --prompts or --labels_from, and not both")
+        if self.new_tokens is not None and self.new_tokens >= self.max_length:
+            raise ConfigurationError(
+                f"new_tokens={self.new_tokens} must be below max_length={self.max_length}, the "
+                "most that the adapter was trained on"
+            )
+        if Path(self.output).exists():
+            raise ConfigurationError(f"{self.output} exists: choose a new file with --output")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the settings, write, and say where it is and what it cost."""
+    config = read_settings(kind=SynthesisConfig, arguments=arguments, usage=_USAGE)
+    found = synthesize(config)
+    if config.as_json:
+        terminal.show_json(found)
+        return
+    told, guarantee = found["synthetic"], found["guarantee"]
+    dropped = ", ".join(f"{count} {why}" for why, count in told["dropped"].items())
+    facts = [
+        ("records", f"{told['records']} of {told['asked']}"),
+        ("dropped on the way", dropped),
+        ("further ε", "none: what the adapter cost holds for it"),
+        ("ε of the adapter", _stated(guarantee)),
+        *(("NOT private", fact) for fact in guarantee["void_because"]),
+        *(("qualified", fact) for fact in guarantee["qualified_by"]),
+        ("saved in", f"{config.output}, with {Path(config.output).name}.card.md"),
+    ]
+    terminal.show_facts(title="Synthetic text", facts=facts)
+
+
+def synthesize(config: SynthesisConfig) -> dict[str, Any]:
+    """Write the file and its card; the card for machines."""
+    # Imported here, so that a mistake in the settings is told at once.
+    from dpacc.artifacts.synthetic.batches import BatchFile
+    from dpacc.artifacts.synthetic.card import SyntheticFile, facts_of, write_with_card
+    from dpacc.artifacts.synthetic.released import read_release
+    from dpacc.artifacts.synthetic.requests import requests_for
+    from dpacc.artifacts.synthetic.sources import read_prompts, read_shares
+    from dpacc.recipe.pretrained import load_tokenizer
+
+    record = read_release(folder=Path(config.run))
+    tokenizer = load_tokenizer(model=config.model)
+    sources: dict[str, Any] = {"prompts": None, "shares": None}
+    if config.prompts is not None:
+        sources["prompts"] = read_prompts(source=config.prompts, config=config)
+    if config.labels_from is not None:
+        sources["shares"] = read_shares(source=config.labels_from, config=config)
+    requests = requests_for(config=config, tokenizer=tokenizer, records=config.records, **sources)
+    settings = shown_settings(config)
+    output = Path(config.output).expanduser()
+    batches = BatchFile(
+        path=output.with_name(f".{output.name}.batches"),
+        made_from={
+            "adapter": record.saved[-1],
+            "given": [(each.fields, each.tokens) for each in requests],
+            **settings,
+        },
+        records=config.records,
+        tries=config.tries,
+    )
+    if batches.next_batch(1):
+        write(config, tokenizer, requests, batches)
+    file = SyntheticFile(
+        path=output,
+        records=batches.records(),
+        asked=config.records,
+        dropped=batches.dropped,
+        base=config.model,
+        settings=settings,
+    )
+    write_with_card(file=file, record=record)
+    batches.path.unlink()
+    return facts_of(file=file, record=record)
+
+
+def write(config: SynthesisConfig, tokenizer: Any, requests: Sequence[Any], batches: Any) -> None:
+    """Batch by batch, until every record is there or given up."""
+    from dpacc.artifacts.synthetic.generation import write_batch
+    from dpacc.artifacts.synthetic.records import record_of
+
+    model, sampling = load_writer(config), sampling_for(config, tokenizer, requests)
+    with terminal.counted(
+        total=config.records, done=batches.kept + batches.given_up, message="records"
+    ) as show:
+        while places := batches.next_batch(config.batch_size):
+            asked = [requests[place] for place in places]
+            written = write_batch(
+                model=model,
+                tokenizer=tokenizer,
+                requests=asked,
+                sampling=sampling,
+                number=batches.batches,
+            )
+            batches.add(
+                [
+                    record_of(request=request, written=each, config=config, tokenizer=tokenizer)
+                    for request, each in zip(asked, written, strict=True)
+                ]
+            )
+            show(batches.kept + batches.given_up)
+
+
+def load_writer(config: SynthesisConfig) -> Any:
+    """The base with the run's adapter, where it computes fastest."""
+    from accelerate import Accelerator
+
+    from dpacc.recipe.models import load_adapter, load_base
+
+    device = Accelerator().device
+    base = load_base(
+        model=config.model,
+        quantization=config.quantization,
+        dtype=config.dtype,
+        device=device,
+        seed=config.seed,
+    )
+    model = load_adapter(model=base.model, folder=Path(config.run))
+    return model if config.quantization != "none" else model.to(device)
+
+
+def sampling_for(config: SynthesisConfig, tokenizer: Any, requests: Sequence[Any]) -> Any:
+    """How tokens are drawn; prompts that are too long give way in front, as in training."""
+    from dpacc.artifacts.synthetic.generation import Sampling
+    from dpacc.recipe.objective import answer_tokens
+
+    longest = max(len(each.tokens) for each in requests)
+    kept = min(longest, max(1, config.max_length // 2))
+    if config.new_tokens is not None:
+        kept = min(longest, config.max_length - config.new_tokens)
+    among = None
+    if config.answers is not None:
+        among = tuple(answer_tokens(answers=config.answers, tokenizer=tokenizer).tolist())
+    return Sampling(
+        temperature=config.temperature,
+        top_p=config.top_p,
+        kept=kept,
+        room=config.new_tokens or config.max_length - kept,
+        among=among,
+        seed=config.seed,
+    )
+
+
+def shown_settings(config: SynthesisConfig) -> dict[str, Any]:
+    """What the card says of how records were written; public files by name and checksum."""
+    from dpacc.artifacts.synthetic.sources import file_hash
+
+    names = (
+        "records temperature top_p new_tokens max_length tries batch_size seed quantization dtype"
+    )
+    shown = {name: getattr(config, name) for name in names.split()}
+    for name in ("prompts", "labels_from"):
+        path = Path(getattr(config, name) or "").expanduser()
+        if path.is_file():
+            shown[name] = f"{path.name}, SHA-256 {file_hash(path)}"
+        elif getattr(config, name) is not None:
+            shown[name] = getattr(config, name)
+    return shown
+
+
+def _stated(guarantee: dict[str, Any]) -> str:
+    if guarantee["void_because"]:
+        return "none may be claimed"
+    epsilon, delta = (rounded_up(float(guarantee[name])) for name in ("epsilon", "delta"))
+    return f"{epsilon} at δ = {delta}, for one {guarantee['unit']}, {guarantee['adjacency']}"
+
+
+if __name__ == "__main__":
+    with terminal.one_line_errors():
+        main(sys.argv[1:])

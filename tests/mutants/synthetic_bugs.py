@@ -1,0 +1,52 @@
+"""Ways in which synthetic text says more than its adapter may, or less than its card must."""
+
+from __future__ import annotations
+
+from tests.mutants.bug import Bug
+from tests.mutants.planting import Patch
+
+_RECIPE = "tests/recipes/test_synthesize.py"
+_ROOM = "dpacc.artifacts.synthetic"
+
+SYNTHETIC_BUGS = (
+    Bug(
+        "synthetic card forgets what voids",
+        "the card beside synthetic text promises the plan's ε, whatever the run's ledger notes",
+        (
+            Patch(
+                f"{_ROOM}.card",
+                "claim = claim_of(plan=record.plan, record=record)",
+                "claim = claim_of(plan=record.plan)",
+            ),
+        ),
+        (f"{_RECIPE}::test_the_card_of_a_void_run_claims_nothing",),
+    ),
+    Bug(
+        "synthetic prompts from training data",
+        "private prompts are given to the model, and stand in the synthetic file as they are",
+        (Patch(f"{_ROOM}.sources", "    if same:", "    if False:"),),
+        (
+            f"{_RECIPE}::test_prompts_from_the_training_data_are_refused[one record of it]",
+            f"{_RECIPE}::test_what_users_asked_in_private_chats_is_no_prompt",
+        ),
+    ),
+    Bug(
+        "synthetic text by another adapter",
+        "what an adapter of unknown cost wrote gets a card with the ε of the run's ledger",
+        (Patch(f"{_ROOM}.released", "    if other:", "    if False:"),),
+        (f"{_RECIPE}::test_an_adapter_whose_cost_nobody_knows_writes_nothing[_other_adapter]",),
+    ),
+    Bug(
+        "synthetic text without training texts",
+        "a synthetic text that stands in the private data is left out, which tells that it does",
+        (
+            Patch(
+                f"{_ROOM}.records",
+                "    if not text.strip():",
+                "    data = __import__('pathlib').Path(config.train_data)\n"
+                "    if not text.strip() or data.exists() and text in data.read_text():",
+            ),
+        ),
+        (f"{_RECIPE}::test_the_training_data_has_no_part_in_what_is_written",),
+    ),
+)
