@@ -32,10 +32,10 @@ def synthesis() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def finished(recipe: ModuleType, material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny finished run on plain texts."""
+    """The folder of a tiny finished run on plain texts, whose noise moved it by little."""
     runs = tmp_path_factory.mktemp("runs")
     with terminal.one_line_errors():
-        recipe.main(as_arguments(settings(material, runs) | {"learning_rate": 0.1, "steps": 2}))
+        recipe.main(as_arguments(settings(material, runs) | {"learning_rate": 1e-3, "steps": 2}))
     return runs / "tiny"
 
 
@@ -45,7 +45,7 @@ def told(material: Path, finished: Path, tmp_path: Path) -> Callable[..., dict[s
 
     def given(**changes: object) -> dict[str, object]:
         shared: dict[str, object] = {"run": finished, "output": tmp_path / "synthetic.jsonl"}
-        shared |= {"records": 12, "batch_size": 5, "max_length": 24}
+        shared |= {"records": 12, "batch_size": 5, "max_length": 24, "tries": 60}
         return settings(material, tmp_path / "none") | shared | changes
 
     return given
@@ -91,7 +91,7 @@ def test_plain_texts_come_with_a_card_that_rests_on_the_ledger(
     assert said["guarantee"] == stated["guarantee"]
     assert said["ledger"]["head"] == read_ledger(path=finished / "ledger.jsonl").head
     assert said["adapter"] == stated["adapter"]
-    words = path.with_name(f"{path.name}.card.md").read_text()
+    words = " ".join(path.with_name(f"{path.name}.card.md").read_text().split())
     assert "**Writing them cost no further ε.**" in words
     assert f"(ε = {rounded_up(stated['guarantee']['epsilon'])}, δ = 0.001)" in words
     for fact in ("one example", "add-or-remove", "poisson sampling", said["ledger"]["head"]):
