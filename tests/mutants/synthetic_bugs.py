@@ -34,7 +34,7 @@ SYNTHETIC_BUGS = (
         "synthetic text by another adapter",
         "what an adapter of unknown cost wrote gets a card with the ε of the run's ledger",
         (Patch(f"{_ROOM}.released", "    if other:", "    if False:"),),
-        (f"{_RECIPE}::test_an_adapter_whose_cost_nobody_knows_writes_nothing[_other_adapter]",),
+        (f"{_RECIPE}::test_an_adapter_whose_cost_nobody_knows_writes_nothing[another]",),
     ),
     Bug(
         "synthetic text without training texts",

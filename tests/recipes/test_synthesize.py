@@ -315,6 +315,7 @@ def _no_adapter(folder: Path, material: Path) -> None:
         (_no_ledger, "ledger.jsonl"),
         (_no_adapter, "holds no adapter"),
     ],
+    ids=["another", "lost end", "other head", "no ledger", "no adapter"],
 )
 def test_an_adapter_whose_cost_nobody_knows_writes_nothing(
     synthesis: ModuleType,
