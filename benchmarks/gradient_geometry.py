@@ -1,8 +1,8 @@
 """Coordinates in which a run of the frontier clips and noises gradients, and filters after it.
 
 `Run.geometry` names one. Scales are made of public texts, or of what was noised before, so that
-clipping in them has the plan's guarantee; what is done after the noise costs nothing. Each was
-measured, and none is in the product: `docs/frontier.md` says why.
+clipping in them has the plan's guarantee; what is done after the noise costs nothing. None is in
+the product: `docs/frontier.md` says what each was worth.
 """
 
 from __future__ import annotations
