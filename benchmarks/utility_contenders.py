@@ -33,7 +33,9 @@ class Run:
     """What one run is told; without `epsilon` it has no noise.
 
     Args:
-        plan: more of the tool's plan, by name: of dpacc's `PrivacyPlan`, or Opake's `bands`.
+        plan: more of the tool's plan, by name: of dpacc's `PrivacyPlan`, or Opake's `bands`; for
+            DP-SFT `subspace`, with its `rank`, the first phase's `steps`, and by how much the
+            second one's `rate` is larger.
         noise_share: of the noise that ε asks for, how much there is: below 1 the run is not
             private, and shows what less noise would give.
         geometry: of `gradient_geometry.GEOMETRIES`, for dpacc; the adapters' own by default.
@@ -138,6 +140,7 @@ def _dpacc(
             ledger=Path(folder) / "ledger.jsonl",
             per_example_gradients="materialize",
             fixed_seed=run.seed,
+            subspace_rank=run.plan.get("subspace", {}).get("rank"),
         )
         prepared, _ = engine.prepare(model, optimizer, schedule)
         if geometry is not None:
@@ -167,11 +170,29 @@ def _plan(run: Run, rows: list[Row]) -> Any:
     }
     if run.epsilon is None:
         return PrivacyPlan(noise_multiplier=0.0, allow_no_privacy=True, **shared)
+    if "subspace" in run.plan:
+        return _plan_of_two_phases(run, shared)
     plan = PrivacyPlan.calibrate(target_epsilon=run.epsilon, **shared, **_more_of_the_plan(run))
     if run.noise_share == 1:
         return plan
     noise = run.noise_share * plan.noise_multiplier
     return replace(plan, noise_multiplier=noise, target_epsilon=None)
+
+
+def _plan_of_two_phases(run: Run, shared: dict[str, Any]) -> Any:
+    """The same noise in both, of which the second is taken within the first one's directions."""
+    from dpacc_accounting import Phase
+
+    from dpacc.plan import phased_plan
+
+    first = run.plan["subspace"]["steps"]
+    phases = [
+        Phase(steps=steps, expected_batch_size=run.batch, noise_multiplier=1.0)
+        for steps in (first, run.steps - first)
+    ]
+    told = ("dataset_size", "target_delta", "max_grad_norm", "clipping")
+    of_both = {name: shared[name] for name in told}
+    return phased_plan(phases=phases, target_epsilon=run.epsilon or 0.0, **of_both)
 
 
 def _more_of_the_plan(run: Run) -> dict[str, Any]:
@@ -308,6 +329,9 @@ def _adamw(run: Run, model: nn.Module) -> torch.optim.AdamW:
 def _share(step: int, *, run: Run) -> float:
     if run.decays:
         return warm_up_then_decay(step, warmup=0, steps=run.steps)
+    subspace = run.plan.get("subspace")
+    if subspace and step >= subspace["steps"]:
+        return float(subspace["rate"])
     return 1.0
 
 

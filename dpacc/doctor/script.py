@@ -159,6 +159,8 @@ def _noting_noise(seen: _Seen) -> Callable[..., None]:
     honest = Release.__call__
 
     def release(self: Release, index: int, clipped: Tensor) -> None:
+        if self._subspace is not None and self._subspace.basis is not None:
+            raise _Enough  # where noise has k numbers, and not one an element
         if not seen.start:
             seen.start = [p.detach().clone() for p in self._parameters]
         clean = clipped.detach().clone()

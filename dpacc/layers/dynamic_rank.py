@@ -95,6 +95,17 @@ class DynamicRank:
         return torch.cat(parts)
 
 
+def dynamic_rank_of(
+    model: nn.Module, buffer: GradientBuffer, *, seed: int | None, cut: bool
+) -> DynamicRank | None:
+    """Which elements learn in which step, by a public seed; None without one: all do in each.
+
+    Raises:
+        ConfigurationError: as [`DynamicRank`][dpacc.layers.dynamic_rank.DynamicRank] does.
+    """
+    return None if seed is None else DynamicRank(model=model, buffer=buffer, seed=seed, cut=cut)
+
+
 @torch.no_grad()
 def keep_first(*, model: nn.Module, rank: int) -> None:
     """Cut every LoRA adapter of a model to its first rows of A and columns of B; the rest is zero.

@@ -49,6 +49,7 @@ class EngineSettings(TypedDict, total=False):
     fixed_seed: int | None
     backend: Backend | None
     dynamic_rank: int | None
+    subspace_rank: int | None
 
 
 class PlainLoop(TypedDict, total=False):

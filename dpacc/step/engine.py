@@ -18,7 +18,8 @@ import dpacc
 from dpacc.data.joined_texts import refuse_joined_texts
 from dpacc.errors import BudgetExhausted, ConfigurationError, names_what_is_unknown
 from dpacc.layers.adapters import attach_gradient_buffer
-from dpacc.layers.dynamic_rank import DynamicRank
+from dpacc.layers.dynamic_rank import dynamic_rank_of
+from dpacc.layers.subspace import layout_within, subspace_of
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness.keyed_dropout import KeyedDropout
 from dpacc.randomness.run_secret import SECRET_BYTES, RunSecret
@@ -48,13 +49,9 @@ from dpacc.step.micro_batches import MicroBatches
 from dpacc.step.release import Release
 from dpacc.step.resumption import Resumption
 from dpacc.step.run_ledger import RunLedger
-from dpacc.step.strategies import (
-    Materialize,
-    PerExampleGradients,
-    strategy_for,
-)
+from dpacc.step.strategies import Materialize, PerExampleGradients, strategy_for
 from dpacc.step.unit_members import members_of
-from dpacc.step.update_rule import Schedule, begin_at_known_noise, update_rule
+from dpacc.step.update_rule import Schedule, begin_at_known_noise, update_rule, what_learns
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 AnyOptimizer = TypeVar("AnyOptimizer", bound=torch.optim.Optimizer)
@@ -81,6 +78,7 @@ class PrivacyEngine:
         backend: how the model is placed; by default what the launch configuration asks for.
         dynamic_rank: a public seed, by which each step draws how many rows of A and columns of B it
             trains ([`DynamicRank`][dpacc.layers.dynamic_rank.DynamicRank]); by default all.
+        subspace_rank: k of a plan's second phase, see [`Subspace`][dpacc.layers.subspace.Subspace].
 
     ```python
     engine = PrivacyEngine(accelerator, plan, ledger="run/ledger.jsonl")
@@ -107,13 +105,13 @@ class PrivacyEngine:
         fixed_seed: int | None = None,
         backend: Backend | None = None,
         dynamic_rank: int | None = None,
+        subspace_rank: int | None = None,
     ) -> None:
         self._backend = backend or backend_for(accelerator)
-        self.dynamic_rank = dynamic_rank
+        self.dynamic_rank, self.subspace_rank = dynamic_rank, subspace_rank
         self.accelerator = accelerator
         self.plan = plan
-        self.micro_batch_tokens = micro_batch_tokens
-        self.micro_batch_units = micro_batch_units
+        self.micro_batch_tokens, self.micro_batch_units = micro_batch_tokens, micro_batch_units
         self.per_example_gradients = per_example_gradients
         self.wire = wire
         self.run_ledger = RunLedger(accelerator=accelerator, plan=plan, path=Path(ledger))
@@ -143,8 +141,7 @@ class PrivacyEngine:
         adapters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._parameters = list(adapters.values())
         rule = update_rule(optimizer=optimizer, scheduler=scheduler, adapters=adapters)
-        if self.dynamic_rank is not None:
-            rule["seed of the dynamic rank"] = self.dynamic_rank
+        rule |= what_learns(dynamic_rank=self.dynamic_rank, subspace_rank=self.subspace_rank)
         begin_at_known_noise(optimizer, plan=self.plan, cut=self._backend.cuts_optimizer)
         collectives.require_agreement(
             {
@@ -162,17 +159,16 @@ class PrivacyEngine:
         collectives.start_alike(self.accelerator, self._parameters)
         self._trained_before = is_trained(model)
         self._buffer = attach_gradient_buffer(model)
-        self.per_example_gradients, self._most_rows, self._strategy = strategy_for(
-            self.per_example_gradients, self._buffer, self._backward, accelerator=self.accelerator
+        self._subspace = subspace_of(
+            self.subspace_rank, self.plan, layout=self._buffer.layout, accelerator=self.accelerator
         )
-        dynamic_rank = None
-        if self.dynamic_rank is not None:
-            dynamic_rank = DynamicRank(
-                model=model,
-                buffer=self._buffer,
-                seed=self.dynamic_rank,
-                cut=self._backend.cuts_optimizer,
-            )
+        self.per_example_gradients, self._most_rows, self._strategy = strategy_for(
+            self.per_example_gradients,
+            self._buffer,
+            self._backward,
+            accelerator=self.accelerator,
+            subspace=self._subspace,
+        )
         self._release = Release(
             accelerator=self.accelerator,
             backend=self._backend,
@@ -182,7 +178,10 @@ class PrivacyEngine:
             charge=self.run_ledger.charge,
             journal=None if self._checkpoints is None else self._checkpoints.journal,
             reduction=reduction_for(self.accelerator, self.wire),
-            dynamic_rank=dynamic_rank,
+            dynamic_rank=dynamic_rank_of(
+                model, self._buffer, seed=self.dynamic_rank, cut=self._backend.cuts_optimizer
+            ),
+            subspace=self._subspace,
         )
         # Last, because placing may cut parameters over the ranks, whose shapes are then gone.
         self._model, self._optimizer = self._backend.place(model, optimizer)
@@ -205,6 +204,7 @@ class PrivacyEngine:
                 scheduler=scheduler,
                 rule=rule,
                 bound=self._release.bound,
+                subspace=self._subspace,
             )
         return cast(AnyModel, self._model), cast(AnyOptimizer, self._optimizer)
 
@@ -382,7 +382,7 @@ class PrivacyEngine:
     def _zero_sum(self) -> ClippedSum:
         return ClippedSum(
             plan=self.plan,
-            layout=self._buffer.layout,
+            layout=layout_within(self._subspace, whole=self._buffer.layout),
             max_grad_norm=self._release.bound.value,
             device=self.accelerator.device,
         )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dpacc.errors import PrivacyError
 from dpacc.layers.dynamic_rank import DynamicRank
+from dpacc.layers.subspace import Subspace
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness.correlated_noise import CorrelatedNoise
 from dpacc.randomness.run_secret import RunSecret
@@ -38,6 +39,7 @@ class Release:
         journal: keeps a step's private gradient until the next checkpoint; for the main process.
         reduction: how sums cross between ranks; by default in fp32.
         dynamic_rank: says which elements learn in which step, if not all do in each.
+        subspace: within which a second phase is taken, if one is.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Release:
         journal: Callable[[JournalEntry], None] | None = None,
         reduction: Reduction | None = None,
         dynamic_rank: DynamicRank | None = None,
+        subspace: Subspace | None = None,
     ) -> None:
         self._reduction = reduction or reduction_for(accelerator, "fp32")
         self._accelerator = accelerator
@@ -62,8 +65,9 @@ class Release:
         self._charge = charge
         self._journal = journal
         self._dynamic_rank = dynamic_rank
+        self._subspace = subspace
         self._correlated = CorrelatedNoise(secret=secret, coefficients=plan.noise_coefficients)
-        self._width = sum(p.numel() for p in parameters)
+        self._elements = sum(p.numel() for p in parameters)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="noise")
         self._ahead: tuple[int, Future[npt.NDArray[Any]]] | None = None
         self._on_grid = plan.noise == "discrete_gaussian"
@@ -73,6 +77,8 @@ class Release:
         """Make ready for a step: what does not learn is put aside, and its noise is drawn ahead."""
         if self._dynamic_rank is not None:
             self._dynamic_rank.begin(index)
+        if self._subspace is not None:
+            self._subspace.begin(index)
         self.draw_ahead(index)
 
     def end(self) -> None:
@@ -101,13 +107,27 @@ class Release:
         if plan.clipping == "adaptive":
             self.bound.follow(float(total[-1]), expected_batch_size=plan.expected_batch_size)
         gradient = total[: self._width] / plan.expected_batch_size
-        gradient = self._of_learners(index, gradient)
+        gradient = self._lifted(self._of_learners(index, gradient))
         if self._journal is not None:
             journal = self._journal
             entry = JournalEntry(step=index, gradient=gradient, bound=self.bound.value, charge=line)
             collectives.on_main_process(self._accelerator, lambda: journal(entry))
         self.end()
+        if self._subspace is not None:
+            self._subspace.follow(index, gradient)
         self._backend.update(self._parameters, gradient)
+
+    @property
+    def _width(self) -> int:
+        """How many numbers a unit's gradient is in the sum: one an element, or k in a subspace."""
+        within = self._subspace is not None and self._subspace.basis is not None
+        return self._subspace.rank if self._subspace is not None and within else self._elements
+
+    def _lifted(self, gradient: Tensor) -> Tensor:
+        """[elements]: what was released of a step, and nothing but that."""
+        if len(gradient) == self._elements or self._subspace is None:
+            return gradient
+        return self._subspace.lift(gradient)
 
     def _require_only_learners(self, index: int, clipped: Tensor) -> None:
         """What gets no noise must hold nothing."""

@@ -10,6 +10,7 @@ from dpacc_accounting import LedgerRecord
 from torch import nn
 
 from dpacc.errors import ConfigurationError
+from dpacc.layers.subspace import Subspace
 from dpacc.plan import PrivacyPlan
 from dpacc.ranks import collectives
 from dpacc.ranks.backends import Backend
@@ -32,6 +33,7 @@ class Resumption:
         scheduler: its state is kept, if there is one; it is stepped once a replayed update.
         rule: how updates are made; a resume must have the same.
         bound: the clipping norm, which may have adapted.
+        subspace: what its directions are found by, if the run goes on in one.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Resumption:
         scheduler: Schedule | None,
         rule: Mapping[str, Any],
         bound: AdaptiveBound,
+        subspace: Subspace | None = None,
     ) -> None:
         self._accelerator = accelerator
         self._backend = backend
@@ -57,6 +60,7 @@ class Resumption:
         self._pace = SchedulePace(scheduler)
         self._rule = rule
         self._bound = bound
+        self._subspace = subspace
 
     def save(self, step: int) -> None:
         """Write a checkpoint that holds the effects of the steps before `step`.
@@ -91,6 +95,8 @@ class Resumption:
         if self._scheduler is not None:
             self._scheduler.load_state_dict(checkpoint.state["scheduler"])
         self._bound.value = checkpoint.state["bound"]
+        if self._subspace is not None:
+            self._subspace.load(checkpoint.state["subspace"])
         for entry in entries:
             self._replay(entry)
 
@@ -102,12 +108,14 @@ class Resumption:
         return collectives.tell_all(kept)
 
     def _save_here(self, step: int, parts: Sequence[str]) -> None:
-        state = {
+        state: dict[str, Any] = {
             "adapters": dict(self._adapters),
             "optimizer": None if parts else self._backend.optimizer_state(),
             "scheduler": self._scheduler.state_dict() if self._scheduler else None,
             "bound": self._bound.value,
         }
+        if self._subspace is not None:
+            state["subspace"] = self._subspace.state()
         self._checkpoints.save(step=step, facts=self._facts(), state=state, parts=parts)
 
     def _facts(self) -> dict[str, Any]:
@@ -174,6 +182,8 @@ class Resumption:
 
     def _replay(self, entry: JournalEntry) -> None:
         gradient = entry.gradient.to(self._accelerator.device)
+        if self._subspace is not None:
+            self._subspace.follow(entry.step, gradient)
         self._backend.update(list(self._adapters.values()), gradient)
         if self._scheduler is not None:
             self._scheduler.step()

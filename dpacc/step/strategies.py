@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dpacc.errors import PrivacyError
 from dpacc.layers.gradient_buffer import GradientBuffer, KeptGradients, SquaredNorms
+from dpacc.layers.subspace import ProjectedGradients, Subspace
 from dpacc.ranks import collectives
 from dpacc.step.accumulation import ClippedSum
 
@@ -111,6 +112,38 @@ class Ghost:
         into.require_bounded(sink)
 
 
+class InSubspace:
+    """Another strategy until a run goes on in a subspace; then one backward, keeping k numbers.
+
+    Each unit's gradient is projected as it comes by, so that neither strategy's memory is needed,
+    and what is clipped is the very projection that is added.
+    """
+
+    def __init__(
+        self,
+        before: Strategy,
+        buffer: GradientBuffer,
+        backward: Backward,
+        subspace: Subspace,
+    ) -> None:
+        self._before = before
+        self._buffer = buffer
+        self._backward = backward
+        self._subspace = subspace
+
+    def add(self, losses: Tensor, owners: Tensor | None, into: ClippedSum) -> None:
+        """Project, measure, scale and add."""
+        if self._subspace.basis is None:
+            self._before.add(losses, owners, into)
+            return
+        projected = ProjectedGradients(self._subspace.basis, units=_units(losses, owners))
+        with self._buffer.open(examples=len(losses), sink=projected, owners=owners):
+            self._backward(losses.sum(), False)
+        squares = projected.rows.square().sum(dim=1, keepdim=True)
+        (slot,) = self._subspace.layout.slots.values()
+        into.add_kept({slot: projected.rows}, squares)
+
+
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
     """While it lasts, a GPU's backward gives the same numbers each time; a processor's always does.
@@ -169,10 +202,11 @@ def strategy_for(
     backward: Backward,
     *,
     accelerator: Accelerator,
+    subspace: Subspace | None = None,
 ) -> tuple[PerExampleGradients, int, Strategy]:
     """Its name, how many units' gradients may be kept at once, and the strategy.
 
-    Both are exact, so only speed and memory depend on it.
+    Both are exact, so only speed and memory depend on it. With a `subspace` it is followed there.
     """
     device = accelerator.device
     rows_here = most_rows_that_fit(width=buffer.layout.width, device=device)
@@ -180,7 +214,10 @@ def strategy_for(
     most_rows = min(collectives.tell_all(rows_here))
     name = choose(asked, rows_that_fit=most_rows)
     chosen = Ghost if name == "ghost" else Materialize
-    return name, most_rows, chosen(buffer, backward, device)
+    strategy: Strategy = chosen(buffer, backward, device)
+    if subspace is not None:
+        strategy = InSubspace(strategy, buffer, backward, subspace)
+    return name, most_rows, strategy
 
 
 def _units(losses: Tensor, owners: Tensor | None) -> int:

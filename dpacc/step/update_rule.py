@@ -70,6 +70,24 @@ def update_rule(
     return plain
 
 
+def what_learns(*, dynamic_rank: int | None, subspace_rank: int | None) -> dict[str, Any]:
+    """Which directions learn in which step, as facts that a resume compares.
+
+    Raises:
+        ConfigurationError: two ways of choosing them are asked for at once.
+
+    >>> what_learns(dynamic_rank=None, subspace_rank=4)
+    {'rank of the subspace': 4}
+    """
+    if dynamic_rank is not None and subspace_rank is not None:
+        raise ConfigurationError(
+            f"subspace_rank={subspace_rank} with dynamic_rank={dynamic_rank}: a subspace is of all "
+            "rows of an adapter; choose one of the two"
+        )
+    named = {"seed of the dynamic rank": dynamic_rank, "rank of the subspace": subspace_rank}
+    return {name: value for name, value in named.items() if value is not None}
+
+
 def require_same_rule(*, started: Mapping[str, Any], resumed: Mapping[str, Any]) -> None:
     """Refuse to go on by another rule than a run was started with.
 
