@@ -116,6 +116,11 @@ def audit(config: AuditConfig) -> int:
     from dpacc.recipe.training_data import read_training_data
     from dpacc.step.admission.positions import require_positions
 
+    if config.subspace_rank is not None:
+        raise ConfigurationError(
+            "lora_method=subspace is not audited: canaries look for their own elements, and its "
+            "second phase has noise in few directions; audit --lora_method lora"
+        )
     accelerator = one_process()
     data = read_training_data(config=config)
     private = data.private[: config.private_examples]

@@ -161,6 +161,7 @@ def open_run(
         per_example_gradients=config.per_example_gradients,
         wire=config.wire,
         dynamic_rank=config.dynamic_rank,
+        subspace_rank=config.subspace_rank,
     )
     model, optimizer = engine.prepare(learner.model, learner.optimizer, learner.schedule)
     start = engine.resume() if config.resume else 0

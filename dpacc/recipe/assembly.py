@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from dpacc_accounting import Workload
+from dpacc_accounting import Phase, Workload
 from dpacc_accounting.calibration.training_runs import whole_steps
 
-from dpacc.plan import PrivacyPlan
+from dpacc.errors import ConfigurationError
+from dpacc.plan import PrivacyPlan, phased_plan
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.models import Base, add_lora, load_base
 from dpacc.recipe.optimizers import MOMENTUM, schedule_for
@@ -37,6 +39,8 @@ def plan_for(*, config: TrainingConfig, dataset_size: int) -> PrivacyPlan:
     >>> plan.steps, plan.unit, plan.guarantee().epsilon <= 8.0
     (20, 'example', True)
     """
+    if config.subspace_rank is not None:
+        return _plan_of_two_phases(config, dataset_size)
     return PrivacyPlan.calibrate(
         dataset_size=dataset_size,
         expected_batch_size=config.expected_batch_size,
@@ -54,6 +58,50 @@ def plan_for(*, config: TrainingConfig, dataset_size: int) -> PrivacyPlan:
         bands=config.bands,
         workload=workload_of(config=config, dataset_size=dataset_size),
     )
+
+
+def _plan_of_two_phases(config: TrainingConfig, dataset_size: int) -> PrivacyPlan:
+    """The same noise in both, so that each one's share of the budget is that of the steps."""
+    steps = whole_steps(dataset_size, config.expected_batch_size, config.epochs, config.steps)
+    first = first_steps(config=config, steps=steps)
+    plan = phased_plan(
+        dataset_size=dataset_size,
+        phases=[
+            Phase(
+                steps=count,
+                expected_batch_size=config.expected_batch_size,
+                noise_multiplier=1.0,
+            )
+            for count in (first, steps - first)
+        ],
+        target_epsilon=config.epsilon,
+        target_delta=config.delta_for(dataset_size=dataset_size),
+        max_grad_norm=config.max_grad_norm,
+        clipping=config.clipping,
+        noise=config.noise,
+        unit=config.unit,
+    )
+    return plan if config.unit_cap is None else replace(plan, unit_cap=config.unit_cap)
+
+
+def first_steps(*, config: TrainingConfig, steps: int) -> int:
+    """How many of a run's steps find the subspace in which the others are taken.
+
+    Raises:
+        ConfigurationError: none, or all.
+
+    >>> config = TrainingConfig(model="m", train_data="t", epsilon=8.0, expected_batch_size=10,
+    ...                         steps=20, lora_method="subspace", subspace_rank=4)
+    >>> first_steps(config=config, steps=20)
+    10
+    """
+    first = round(config.subspace_steps * steps)
+    if not 0 < first < steps:
+        raise ConfigurationError(
+            f"subspace_steps={config.subspace_steps} of {steps} steps leave a phase without any; "
+            "change it, or take more steps"
+        )
+    return first
 
 
 def workload_of(*, config: TrainingConfig, dataset_size: int) -> Workload | None:
@@ -156,4 +204,11 @@ def scheduler_for(
         holds: whether it stays up until the end, as averages of iterates want it.
     """
     course = schedule_for(warmup=config.warmup_steps, steps=steps, holds=holds)
+    if config.subspace_rank is not None:
+        course = _raised(course, first_steps(config=config, steps=steps), config.subspace_rate)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, course)
+
+
+def _raised(course: Callable[[int], float], begins: int, times: float) -> Callable[[int], float]:
+    """A course that is so many times higher from a step on."""
+    return lambda step: course(step) * (times if step >= begins else 1.0)

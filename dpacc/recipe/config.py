@@ -227,8 +227,18 @@ class TrainingConfig:
         "as it was drawn and trains B, which noise harms less at high ranks; whitened fixes B and "
         "trains A on inputs whose main directions, found on held_out_data, weigh alike; dylora "
         "trains the first rows and columns alone, as many as each step's public draw says, for one "
-        "adapter that can be cut to any lower rank.",
+        "adapter that can be cut to any lower rank; subspace goes on within few directions that a "
+        "first phase found, noise and all.",
         default="lora",
+    )
+    subspace_rank: int | None = setting(
+        "Directions of lora_method subspace.", default=None, at_least=1
+    )
+    subspace_steps: float = setting(
+        "Share of the steps that find them.", default=0.5, above=0, below=1
+    )
+    subspace_rate: float = setting(
+        "How many times larger the learning rate is within them.", default=1.0, above=0
     )
     lora_rank: int = setting("Rank of the adapters.", default=8, at_least=1)
     lora_alpha: float = setting("Adapters are scaled by lora_alpha / lora_rank.", default=16.0)

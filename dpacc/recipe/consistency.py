@@ -26,6 +26,7 @@ def require_consistent(*, config: Any) -> None:
     _check_trackers(config)
     _check_name(config.name)
     _check_whitening(config)
+    _check_subspace(config)
 
 
 def _check_duration(config: Any) -> None:
@@ -178,4 +179,25 @@ def _check_whitening(config: Any) -> None:
         raise ConfigurationError(
             "lora_method=whitened finds its directions on public examples: name some with "
             "--held_out_data, or choose --lora_method lora"
+        )
+
+
+def _check_subspace(config: Any) -> None:
+    if (config.lora_method == "subspace") != (config.subspace_rank is not None):
+        raise ConfigurationError(
+            f"lora_method={config.lora_method} with subspace_rank={config.subspace_rank}: "
+            "lora_method subspace needs --subspace_rank, such as 8, and no other method takes one"
+        )
+    if config.subspace_rank is None:
+        return
+    if (config.sampling, config.correlation) != ("poisson", "none"):
+        raise ConfigurationError(
+            f"lora_method=subspace with sampling={config.sampling}, correlation="
+            f"{config.correlation}: its two phases are Poisson samples under independent noise; set "
+            "--sampling poisson --correlation none"
+        )
+    if config.clipping == "per-layer":
+        raise ConfigurationError(
+            "lora_method=subspace with clipping=per-layer: within the subspace no layer has a norm "
+            "of its own; set --clipping flat"
         )

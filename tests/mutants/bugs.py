@@ -21,6 +21,7 @@ from tests.mutants.randomness_bugs import RANDOMNESS_BUGS
 from tests.mutants.recommend_bugs import RECOMMEND_BUGS
 from tests.mutants.separation_bugs import SEPARATION_BUGS
 from tests.mutants.statement_bugs import STATEMENT_BUGS
+from tests.mutants.subspace_bugs import SUBSPACE_BUGS
 from tests.mutants.surface_bugs import SURFACE_BUGS
 from tests.mutants.synthetic_bugs import SYNTHETIC_BUGS
 from tests.mutants.times_bugs import TIMES_BUGS
@@ -47,6 +48,7 @@ BUGS = (
     *SEPARATION_BUGS,
     *DYNAMIC_RANK_BUGS,
     *PHASE_BUGS,
+    *SUBSPACE_BUGS,
     *RECOMMEND_BUGS,
     *ALLOCATION_BUGS,
     *SYNTHETIC_BUGS,
