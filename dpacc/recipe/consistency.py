@@ -193,8 +193,8 @@ def _check_subspace(config: Any) -> None:
     if (config.sampling, config.correlation) != ("poisson", "none"):
         raise ConfigurationError(
             f"lora_method=subspace with sampling={config.sampling}, correlation="
-            f"{config.correlation}: its two phases are Poisson samples under independent noise; set "
-            "--sampling poisson --correlation none"
+            f"{config.correlation}: its two phases are Poisson samples under independent noise; "
+            "set --sampling poisson --correlation none"
         )
     if config.clipping == "per-layer":
         raise ConfigurationError(

@@ -178,6 +178,39 @@ def test_a_killed_run_of_changing_ranks_ends_where_it_would_have(
     assert all(bool(each.isfinite().all()) and bool(each.any()) for each in saved.values())
 
 
+def test_a_run_within_a_subspace_resumes_within_it(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in its second phase: what it goes on with lies in two directions all the same."""
+    from dpacc.ranks.backends.replicated import Replicated
+
+    update = Replicated.update
+    seen: list[torch.Tensor] = []
+    dies = [True]
+
+    def watched(
+        self: Replicated, parameters: list[torch.nn.Parameter], gradient: torch.Tensor
+    ) -> None:
+        if dies and len(seen) == 4:
+            dies.clear()
+            raise KeyboardInterrupt
+        update(self, parameters, gradient)
+        seen.append(gradient.clone())
+
+    within = {"lora_method": "subspace", "subspace_rank": 2, "subspace_steps": 0.5}
+    settings = {**within, "checkpoint_every": 2, "steps": 6}
+    monkeypatch.setattr(Replicated, "update", watched)
+    with pytest.raises(KeyboardInterrupt):
+        train(**settings)
+    gc.collect()
+    folder = train(**settings, resume="tiny") / "tiny"
+    sizes = torch.linalg.svdvals(torch.stack(seen[3:]).double())
+    assert sizes[2] < 1e-5 * sizes[0]
+    assert torch.linalg.svdvals(torch.stack(seen[:3]).double())[2] > 1e-2 * sizes[0]
+    card = (folder / "README.md").read_text()
+    assert "in 2 phases that were fixed beforehand" in card
+
+
 def test_a_killed_run_averages_what_an_uninterrupted_one_would(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:

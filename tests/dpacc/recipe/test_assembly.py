@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from dpacc_accounting.factorization.banded import optimal_coefficients
 
 from dpacc.errors import ConfigurationError
-from dpacc.recipe.assembly import learning_rate_for, plan_for, workload_of
+from dpacc.recipe.assembly import learning_rate_for, plan_for, scheduler_for, workload_of
 from dpacc.recipe.config import TrainingConfig
 from dpacc.step.update_rule import step_noise
 
@@ -71,3 +72,47 @@ def test_a_run_may_allocate_its_examples() -> None:
     assert plan.noise_multiplier < 0.91 * plan_for(config=drawn, dataset_size=1030).noise_multiplier
     with pytest.raises(ConfigurationError, match=r"sampling=allocated with correlation=banded"):
         replace(CONFIG, sampling="allocated")
+
+
+SUBSPACE = replace(
+    CONFIG,
+    correlation="none",
+    bands=None,
+    lora_method="subspace",
+    subspace_rank=4,
+    subspace_steps=0.25,
+    subspace_rate=3.0,
+)
+
+
+def test_a_subspace_takes_two_phases_of_one_budget() -> None:
+    """Their noise is that of one run, and the second one's rate is so many times larger."""
+    plan = plan_for(config=SUBSPACE, dataset_size=1000)
+    assert [each.steps for each in plan.phases] == [10, 30]
+    assert plan.guarantee().epsilon <= 8.0
+    alone = replace(SUBSPACE, lora_method="lora", subspace_rank=None)
+    once = plan_for(config=alone, dataset_size=1000).noise_multiplier
+    assert [each.noise_multiplier for each in plan.phases] == pytest.approx([once, once], rel=1e-4)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = scheduler_for(config=SUBSPACE, optimizer=optimizer, steps=40, holds=True)
+    rates = []
+    for _ in range(40):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[4:] == pytest.approx([0.1] * 6 + [0.3] * 30)
+
+
+def test_a_subspace_beside_what_it_does_not_go_with_is_refused() -> None:
+    """Each with the remedy."""
+    for wrong, told in (
+        ({"subspace_rank": None}, "needs --subspace_rank"),
+        ({"lora_method": "lora"}, "no other method takes one"),
+        ({"sampling": "allocated"}, "set --sampling poisson"),
+        ({"correlation": "banded"}, "--correlation none"),
+        ({"clipping": "per-layer"}, "set --clipping flat"),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            replace(SUBSPACE, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="leave a phase without any"):
+        plan_for(config=replace(SUBSPACE, subspace_steps=0.999), dataset_size=1000)

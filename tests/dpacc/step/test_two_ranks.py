@@ -16,6 +16,7 @@ from tests.dpacc.step.two_rank_program import (
     preference_pairs,
     run_scenarios,
     users,
+    within_subspace,
 )
 from tests.ranks import require_success, run_ranks
 
@@ -73,6 +74,15 @@ def test_a_pair_of_answers_is_one_example_on_whichever_rank_it_is(
     for tokens in (40, 1):
         alone = preference_pairs(tmp_path, micro_batch_tokens=tokens)
         torch.testing.assert_close(seen[0]["pairs"], alone, rtol=1e-4, atol=1e-6)
+
+
+def test_ranks_go_on_in_one_subspace(seen: list[dict[str, Any]], tmp_path: Path) -> None:
+    """The same directions on both: to fp32 rounding one process's, to bf16's on that wire."""
+    alone = within_subspace(tmp_path)
+    for name, close in (("subspace", 1e-3), ("subspace, 16 bits", 3e-2)):
+        assert torch.equal(seen[0][name], seen[1][name])
+        apart = (seen[0][name] - alone).norm(dim=1) / alone.norm(dim=1)
+        assert (apart < close).all()
 
 
 def test_ranks_share_a_fresh_secret(

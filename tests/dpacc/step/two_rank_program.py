@@ -17,6 +17,7 @@ from dpacc.errors import ConfigurationError, DpaccError
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.losses.preferences import preference_losses
 from dpacc.plan import PrivacyPlan
+from dpacc.ranks.reduction import WireFormat
 from tests.dpacc.layers.test_frozen_activations import trained
 from tests.dpacc.step.test_engine import RecordingOptimizer, plan_for, prepared, received
 from tests.forked_ranks import fork_ranks
@@ -75,6 +76,29 @@ def users(folder: Path) -> torch.Tensor:
         step.update()
     engine.close()
     return torch.stack(optimizer.received) * plan.expected_batch_size
+
+
+def within_subspace(folder: Path, wire: WireFormat = "fp32") -> torch.Tensor:
+    """The gradients of "phases", whose second phase is within two directions of the first's."""
+    lengths, plan = SCENARIOS["phases"]
+    model = tiny_model("llama")
+    optimizer = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
+    engine = PrivacyEngine(
+        Accelerator(cpu=True),
+        plan,
+        ledger=folder / f"subspace-{wire}.jsonl",
+        micro_batch_tokens=24,
+        fixed_seed=3,
+        subspace_rank=2,
+        wire=wire,
+    )
+    engine.prepare(model, optimizer)
+    for step in engine.steps(examples(lengths), collate):
+        for batch in step:
+            step.backward(causal_lm_losses(model, batch))
+        step.update()
+    engine.close()
+    return torch.stack(optimizer.received)
 
 
 def dropping_out(folder: Path) -> torch.Tensor:
@@ -253,6 +277,8 @@ def run_everything(folder: Path) -> None:
         "sums": run_scenarios(folder) | {"uneven memory": uneven_memory(folder, accelerator)},
         "users": users(folder),
         "dropout": dropping_out(folder),
+        "subspace": within_subspace(folder),
+        "subspace, 16 bits": within_subspace(folder, "bf16"),
         "pairs": preference_pairs(folder),
         "fresh secret": fresh_secret(folder),
         "disagreement": disagreement(folder, accelerator),
