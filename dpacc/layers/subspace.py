@@ -165,14 +165,16 @@ def principal_directions(rows: Tensor, *, rank: int) -> Tensor:
     >>> principal_directions(rows, rank=1).abs().round().flatten().tolist()
     [1.0, 0.0, 0.0]
     """
-    parts = rows.split(_COLUMNS_AT_ONCE, dim=1)
+    starts = range(0, rows.shape[1], _COLUMNS_AT_ONCE)
+    parts = [rows[:, start : start + _COLUMNS_AT_ONCE] for start in starts]
     products = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     for part in parts:
         products += part.double() @ part.double().T
     largest = torch.linalg.eigh(products).eigenvectors[:, -rank:].flip(1)
     # Orthonormal up to the rounding of small singular values, which the last step takes out.
     lifted = torch.cat([part.double().T @ largest for part in parts])
-    return torch.linalg.qr(lifted).Q.float()
+    directions: Tensor = torch.linalg.qr(lifted).Q.float()
+    return directions
 
 
 def _layout_of(rank: int) -> Layout:
