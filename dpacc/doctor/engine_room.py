@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from dpacc.data.sequences import as_rows
 from dpacc.doctor.finding import Finding
 from dpacc.doctor.statistics import draws_finding, noise_finding, uncorrelated
 from dpacc.plan import INDEPENDENT, PrivacyPlan
@@ -73,6 +75,11 @@ def _sensitivity(plan: PrivacyPlan) -> Finding:
         name: float((_released(clean, [*others, scale]) - without).norm())
         for name, scale in ODD_EXAMPLES.items()
     }
+    # Each of its two rows would weigh C if they were clipped apart.
+    with_pair, without_pair = (
+        _released(clean, [*others, scale], answers=2) for scale in (1e3, 0.0)
+    )
+    moved["a pair of answers that pull alike"] = float((with_pair - without_pair).norm())
     worst = max(moved, key=lambda name: moved[name] if moved[name] == moved[name] else np.inf)
     healthy = moved[worst] <= plan.max_grad_norm * (1 + _ROUNDING)
     words = (
@@ -101,8 +108,14 @@ def _small(plan: PrivacyPlan, *, units: int, steps: int, **changes: Any) -> Priv
     )
 
 
-def _released(plan: PrivacyPlan, scales: Sequence[float]) -> Tensor:
-    """[steps, width], the noised sums of examples whose gradients have these scales."""
+def _released(plan: PrivacyPlan, scales: Sequence[float], *, answers: int = 1) -> Tensor:
+    """[steps, width], the noised sums of examples whose gradients have these scales.
+
+    Args:
+        plan: how many steps, and how they are clipped.
+        scales: one an example.
+        answers: rows of each example, as a preference pair has two.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         model: nn.Module = _TwoLayers()
@@ -122,7 +135,8 @@ def _released(plan: PrivacyPlan, scales: Sequence[float]) -> Tensor:
         )
         model, optimizer = engine.prepare(model, optimizer)
         probes = [{"number": at, "scale": 1.0} for at in range(2)]
-        for step in engine.steps(data, _collate, probe_examples=probes):
+        collate = partial(_collate, answers=answers)
+        for step in engine.steps(data, collate, probe_examples=probes):
             for batch in step:
                 step.backward(_losses(model, batch))
             step.update()
@@ -144,11 +158,17 @@ class _TwoLayers(nn.Module):
         return outputs
 
 
-def _collate(examples: list[Any]) -> dict[str, Tensor]:
-    inputs = torch.eye(_WIDTH)[[each["number"] for each in examples]]
-    return {"inputs": inputs, "scales": torch.tensor([each["scale"] for each in examples])}
+def _collate(examples: list[Any], *, answers: int) -> dict[str, Tensor]:
+    numbers = torch.tensor([each["number"] for each in examples])
+    shape = (len(examples), answers, 1) if answers > 1 else (len(examples), 1)
+    return {
+        "input_ids": numbers.view(-1, *[1] * (len(shape) - 1)).expand(shape).clone(),
+        "attention_mask": torch.ones(shape),
+        "scales": torch.tensor([each["scale"] for each in examples]),
+    }
 
 
 def _losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    outputs: Tensor = model(batch["inputs"])
-    return outputs.sum(dim=1) * batch["scales"]
+    ids = as_rows(batch)["input_ids"][:, 0]
+    outputs: Tensor = model(torch.eye(_WIDTH, device=ids.device)[ids])
+    return outputs.view(len(batch["scales"]), -1).sum(dim=1) * batch["scales"]

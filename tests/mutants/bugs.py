@@ -16,6 +16,7 @@ from tests.mutants.loop_bugs import LOOP_BUGS
 from tests.mutants.mechanism_bugs import MECHANISM_BUGS
 from tests.mutants.own_bugs import OWN_BUGS
 from tests.mutants.phase_bugs import PHASE_BUGS
+from tests.mutants.preference_bugs import PREFERENCE_BUGS
 from tests.mutants.probe_bugs import PROBE_BUGS
 from tests.mutants.randomness_bugs import RANDOMNESS_BUGS
 from tests.mutants.recommend_bugs import RECOMMEND_BUGS
@@ -52,4 +53,5 @@ BUGS = (
     *RECOMMEND_BUGS,
     *ALLOCATION_BUGS,
     *SYNTHETIC_BUGS,
+    *PREFERENCE_BUGS,
 )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dpacc.doctor.engine_room import engine_findings
+from dpacc.layers.gradient_buffer import GradientBuffer
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness import correlated_noise
 from dpacc.randomness.sampling import PoissonSampler
@@ -55,6 +56,26 @@ def test_less_noise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         correlated_noise, "standard_normals", lambda **words: 0.98 * honest(**words)
     )
     assert ailing() == {"noise"}
+
+
+def test_a_pair_whose_rows_are_clipped_apart_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of its two rows is measured, and both are added: it would weigh 2C."""
+    honest = accumulation.clipping_scales
+
+    def of_one_row(*, squares: Any, **words: Any) -> Any:
+        return honest(squares=squares / 4 if at_work else squares, **words)
+
+    at_work: list[bool] = []
+    fold = GradientBuffer.expect
+
+    def expect(self: GradientBuffer, examples: int, *, sequences: int = 1) -> None:
+        at_work[:] = [True] if sequences > 1 else []
+        fold(self, examples, sequences=sequences)
+
+    monkeypatch.setattr(GradientBuffer, "expect", expect)
+    monkeypatch.setattr(accumulation, "clipping_scales", of_one_row)
+    (found,) = [each for each in engine_findings(plan=plan_of()) if not each.healthy]
+    assert "a pair of answers that pull alike moves the sum" in found.words
 
 
 def test_a_weaker_clip_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
