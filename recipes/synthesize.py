@@ -118,9 +118,9 @@ def synthesize(config: SynthesisConfig) -> dict[str, Any]:
     """Write the file and its card; the card for machines."""
     # Imported here, so that a mistake in the settings is told at once.
     from dpacc.artifacts.synthetic.batches import BatchFile
-    from dpacc.artifacts.synthetic.card import SyntheticFile, facts_of, write_with_card
+    from dpacc.artifacts.synthetic.card import UNTAUGHT, SyntheticFile, facts_of, write_with_card
     from dpacc.artifacts.synthetic.released import read_release
-    from dpacc.artifacts.synthetic.requests import requests_for
+    from dpacc.artifacts.synthetic.requests import requests_for, untaught_start
     from dpacc.artifacts.synthetic.sources import read_prompts, read_shares
     from dpacc.recipe.pretrained import load_tokenizer
 
@@ -133,6 +133,9 @@ def synthesize(config: SynthesisConfig) -> dict[str, Any]:
         sources["shares"] = read_shares(source=config.labels_from, config=config)
     requests = requests_for(config=config, tokenizer=tokenizer, records=config.records, **sources)
     settings = shown_settings(config)
+    if (start := untaught_start(requests=requests, tokenizer=tokenizer)) is not None:
+        settings["untaught_start"] = start
+        terminal.say(f"{UNTAUGHT} Give them with --prompts.")
     output = Path(config.output).expanduser()
     batches = BatchFile(
         path=output.with_name(f".{output.name}.batches"),

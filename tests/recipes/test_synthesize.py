@@ -96,7 +96,11 @@ def test_plain_texts_come_with_a_card_that_rests_on_the_ledger(
     assert f"(ε = {rounded_up(stated['guarantee']['epsilon'])}, δ = 0.001)" in words
     for fact in ("one example", "add-or-remove", "poisson sampling", said["ledger"]["head"]):
         assert fact in words
-    assert "none: what the adapter cost holds" in " ".join(capsys.readouterr().out.split())
+    shown = capsys.readouterr()
+    assert "none: what the adapter cost holds" in " ".join(shown.out.split())
+    # The tiny tokenizer puts nothing before a text.
+    assert "how they begin is the base's" in shown.err
+    assert "how they begin is the base's" in words
 
 
 def test_a_stopped_call_goes_on_to_the_same_file(
@@ -233,6 +237,7 @@ def test_texts_go_on_from_public_beginnings(write: Write, tmp_path: Path) -> Non
     prompts = listed(tmp_path / "begun.jsonl", {"text": "its music and"})
     found = lines(write(prompts=prompts))
     assert len(found) == 12
+    assert "untaught_start" not in card(tmp_path / "synthetic.jsonl")["synthetic"]["settings"]
     assert all(each["text"].startswith("its music and ") for each in found)
 
 

@@ -59,6 +59,12 @@ is done afterwards makes it private:
 {reasons}"""
 
 
+UNTAUGHT = (
+    "Texts were begun by a token that stood before none in training, so that how they begin is the "
+    "base's, and was not learned; public beginnings would help."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SyntheticFile:
     """What was written, and how.
@@ -168,6 +174,8 @@ def _given(settings: Mapping[str, Any]) -> str:
         )
     if settings.get("labels_from"):
         return "How many records each label has was given, from a public source, and not counted."
+    if settings.get("untaught_start"):
+        return UNTAUGHT
     return "Nothing was given to the model but the beginning of a text."
 
 

@@ -124,9 +124,27 @@ def _request(
         tokens = tokenizer(joined[config.prompt_field])["input_ids"]
     if tokens[-1:] == [end]:
         tokens = tokens[:-1]
-    # What begins a text in training, or, where nothing does, what ended the one before it.
-    begun = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
-    return Request(fields=fields, tokens=tuple(tokens or [begun]), ends=(end,))
+    return Request(fields=fields, tokens=tuple(tokens or [_start(tokenizer)]), ends=(end,))
+
+
+def untaught_start(
+    *, requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase
+) -> str | None:
+    """The token that stands before what has no beginning, if training showed none there.
+
+    Where a tokenizer puts nothing before a text, its first token is never predicted in training, so
+    that how texts begin is not learned.
+    """
+    start = _start(tokenizer)
+    bare = any(request.tokens == (start,) for request in requests)
+    shown = tokenizer("")["input_ids"][:1] == [start]
+    return str(tokenizer.convert_ids_to_tokens(start)) if bare and not shown else None
+
+
+def _start(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What begins every text, or, where nothing does, what ends the one before it."""
+    found = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return int(found)
 
 
 def messages_of(fields: Mapping[str, Any], config: TrainingConfig) -> list[Any] | None:
