@@ -55,8 +55,9 @@ def test_every_row_of_sentences_is_three_kept_results() -> None:
     kept = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
     cells: dict[tuple[str, float], dict[float, list[dict[str, Any]]]] = {}
     for each in kept:
-        if each["task"] == "sentences-4608":
-            run = each["run"]
+        run = each["run"]
+        plain = run["tool"] == "dpacc" and "method" not in run
+        if each["task"] == "sentences-4608" and not plain:
             cell = cells.setdefault((run["tool"], run["epsilon"]), {})
             cell.setdefault(run["learning_rate"], []).append(each)
     rows = re.findall(
@@ -82,6 +83,25 @@ def test_every_row_of_sentences_is_three_kept_results() -> None:
             gain = per_block(ours[epsilon]) - per_block(held)
             error = gain.std(ddof=1) / math.sqrt(len(gain))
             assert f"{100 * gain.mean():+.2f} ± {100 * error:.2f}" == ahead
+
+
+def test_plain_lora_on_sentences_is_what_the_page_says() -> None:
+    """At the recipes' own rate, and at twice that: held-out accuracy of one run each."""
+    kept = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    plain = [
+        each
+        for each in kept
+        if each["task"] == "sentences-4608" and each["run"]["tool"] == "dpacc"
+        if "method" not in each["run"]
+    ]
+    assert len(plain) == 4
+    for rate in (0.005, 0.01):
+        told = [
+            f"{100 * each['held_out']['accuracy']:.1f}%"
+            for each in sorted(plain, key=lambda each: each["run"]["epsilon"])
+            if each["run"]["learning_rate"] == rate
+        ]
+        assert f"{told[0]} and {told[1]} at {rate:g}" in " ".join(PAGE.split())
 
 
 def per_block(runs: list[dict[str, Any]]) -> np.ndarray:
