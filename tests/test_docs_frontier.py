@@ -13,6 +13,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/frontier.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "benchmarks/results/frontier.jsonl"
+SUBSPACE = ROOT / "benchmarks/results/subspace.jsonl"
 GEOMETRY = ROOT / "benchmarks/results/gradient_geometry.jsonl"
 NAMES = {
     "public diagonal": "a public diagonal",
@@ -131,6 +132,37 @@ def test_every_row_of_what_was_tried_with_gradients_is_a_kept_result() -> None:
     rows = re.findall(r"^\| (\d+) \| (.*) \| (\S+) \| (\S+) \| (\S+) \|$", section, re.M)
     assert set(rows) == found
     assert len(rows) == len(kept) >= 10
+
+
+def test_every_row_of_the_subspace_is_a_kept_result() -> None:
+    """Directions, first steps, rates and both perplexities are those of one run; none is left out;
+    and plain LoRA, which is beside them, is ahead of each."""
+    kept = [json.loads(line) for line in SUBSPACE.read_text(encoding="utf-8").splitlines()]
+    assert {(each["task"], each["layers"]) for each in kept} == {("chats-2048", 3)}
+    found = {
+        (
+            str(each["run"]["plan"]["subspace"]["rank"]),
+            str(each["run"]["plan"]["subspace"]["steps"]),
+            f"{each['run']['learning_rate']:g}",
+            f"{each['run']['plan']['subspace']['rate'] * each['run']['learning_rate']:g}",
+            f"{each['validation']['perplexity']:.2f}",
+            f"{each['held_out']['perplexity']:.2f}",
+        )
+        for each in kept
+    }
+    section = PAGE.split("## What DP-SFT is worth")[1].split("\n## ")[0]
+    rows = re.findall(
+        r"^\| (\d+) \| (\d+) \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", section, re.M
+    )
+    assert set(rows) == found
+    assert len(rows) == len(kept) >= 2
+    plain = [json.loads(line) for line in GEOMETRY.read_text(encoding="utf-8").splitlines()]
+    (alone,) = (
+        each for each in plain if "plan" not in each["run"] and "geometry" not in each["run"]
+    )
+    told = (f"{alone['validation']['perplexity']:.2f}", f"{alone['held_out']['perplexity']:.2f}")
+    assert (f"| plain LoRA | | 0.01 | | {told[0]} | {told[1]} |") in section
+    assert alone["held_out"]["perplexity"] < min(e["held_out"]["perplexity"] for e in kept)
 
 
 def tried(run: dict[str, Any]) -> str:
