@@ -152,7 +152,7 @@ def test_every_row_of_the_subspace_is_a_kept_result() -> None:
     }
     section = PAGE.split("## What DP-SFT is worth")[1].split("\n## ")[0]
     rows = re.findall(
-        r"^\| (\d+) \| (\d+) \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", section, re.M
+        r"^\| k = (\d+) \| (\d+) \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", section, re.M
     )
     assert set(rows) == found
     assert len(rows) == len(kept) >= 2
