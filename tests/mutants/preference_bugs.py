@@ -11,6 +11,7 @@ from tests.mutants.planting import Patch
 PAIRS = f"{DPACC}/step/test_pairs.py"
 PREFERENCES = f"{DPACC}/losses/test_preferences.py"
 REFERENCES = f"{DPACC}/recipe/test_preferences.py"
+TRAINER = f"{DPACC}/trainer/test_preference_trainer.py"
 
 PREFERENCE_BUGS = (
     Bug(
@@ -26,6 +27,18 @@ PREFERENCE_BUGS = (
         (f"{PAIRS}::test_a_pair_is_clipped_whole",),
     ),
     Bug(
+        "a pair's rows of two pairs",
+        "a model reads all chosen answers before all rejected ones, and rows 2i and 2i + 1 are taken for pair i",
+        (
+            Patch(
+                "dpacc.data.sequences",
+                "        name: value.flatten(0, 1) if value.shape[:3] == shape else value\n",
+                "        name: value.transpose(0, 1).flatten(0, 1) if value.shape[:3] == shape else value\n",
+            ),
+        ),
+        (f"{PAIRS}::test_the_probe_passes_and_the_sum_is_the_loops_whatever_the_cut",),
+    ),
+    Bug(
         "KTO's reference point of the batch",
         "KTO's z₀ is the mean log-ratio of the micro-batch, as in its paper, so that a pair moves its neighbours",
         (
@@ -37,6 +50,18 @@ PREFERENCE_BUGS = (
         ),
         (f"{PREFERENCES}::test_each_loss_is_its_papers_formula",),
         quick=True,
+    ),
+    Bug(
+        "invented references alike",
+        "invented pairs have the model itself for their reference, so that a batch's mean log-ratio is 0 and passes",
+        (
+            Patch(
+                "dpacc.step.admission.invented_references",
+                "_FARTHEST = 10.0\n",
+                "_FARTHEST = 0.0\n",
+            ),
+        ),
+        (f"{PAIRS}::test_losses_that_read_another_pair_are_refused_by_the_probe",),
     ),
     Bug(
         "a reference that learned",
@@ -64,5 +89,29 @@ PREFERENCE_BUGS = (
             f"{PAIRS}::test_the_probe_passes_and_the_sum_is_the_loops_whatever_the_cut",
             f"{PREFERENCES}::test_scores_are_the_log_probabilities_of_each_answer_alone",
         ),
+    ),
+    Bug(
+        "a pair drops by its row",
+        "dropout is keyed by the row of a micro-batch instead of the pair, so that neighbours change a pair's masks",
+        (
+            Patch(
+                "dpacc.step.micro_batches",
+                "        rows = [number for number in numbers for _ in range(sequences)]\n",
+                "        rows = list(range(len(numbers) * sequences))\n",
+            ),
+        ),
+        (f"{PAIRS}::test_what_drops_out_of_a_pair_is_the_pairs_own",),
+    ),
+    Bug(
+        "a private answer is evaluated",
+        "pairs are compared whole, so that a private answer passes as held out beside another one",
+        (
+            Patch(
+                "dpacc.trainer.preference_trainer",
+                "        return [part for pair in self._pairs(dataset) for part in parted(pair)]\n",
+                "        return self._pairs(dataset)\n",
+            ),
+        ),
+        (f"{TRAINER}::test_a_private_answer_may_not_be_evaluated_in_another_pair",),
     ),
 )
