@@ -128,7 +128,7 @@ def pair_scores(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[PairScor
 def dpo_losses(
     scores: PairScores, *, beta: float = 0.1, label_smoothing: float = 0.0, robust: bool = False
 ) -> Tensor:
-    """DPO (arXiv 2305.18290, eq. 7): −log σ(βh), h = log π/π_ref(y_w) − log π/π_ref(y_l).
+    """DPO (arXiv 2305.18290): −log σ(βh), h = log π/π_ref(y_w) − log π/π_ref(y_l).
 
     Args:
         scores: of some pairs.
@@ -160,7 +160,7 @@ def dpo_losses(
 
 
 def ipo_losses(scores: PairScores, *, beta: float = 0.1) -> Tensor:
-    """IPO (arXiv 2310.12036, eq. 17): (h − 1/(2τ))², with log-ratios a token.
+    """IPO (arXiv 2310.12036): (h − 1/(2τ))², with log-ratios a token.
 
     The paper's h has sums over tokens; TRL, whose numbers these are, divides each by its answer's
     tokens, as it says the paper's authors did.
@@ -178,7 +178,7 @@ def ipo_losses(scores: PairScores, *, beta: float = 0.1) -> Tensor:
 
 
 def simpo_losses(scores: PairScores, *, beta: float = 2.0, gamma: float = 1.0) -> Tensor:
-    """SimPO (arXiv 2405.14734, eq. 6): −log σ(β/|y_w|·log π(y_w) − β/|y_l|·log π(y_l) − γ).
+    """SimPO (arXiv 2405.14734): −log σ(β/|y_w|·log π(y_w) − β/|y_l|·log π(y_l) − γ).
 
     Args:
         scores: of some pairs; no reference is asked for.
@@ -197,12 +197,12 @@ def kto_losses(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> Tensor:
-    """KTO (arXiv 2402.01306, eq. 8) of both answers of a pair, with a public reference point z₀.
+    """KTO (arXiv 2402.01306) of both answers of a pair, with a public reference point z₀.
 
     ½·λ_D·(1 − σ(β(r_w − z₀))) + ½·λ_U·(1 − σ(β(z₀ − r_l))), where r = log π/π_ref. The paper
     estimates z₀, the divergence from the reference, from the other examples of a batch, so that one
     example moves the gradients of all others and clipping bounds none of it. Here z₀ is a public
-    number; at 0 these are half the losses of APO-zero (arXiv 2408.06266, eq. 7).
+    number; at 0 these are half the losses of APO-zero (arXiv 2408.06266).
 
     Args:
         scores: of some pairs.
@@ -222,7 +222,7 @@ def kto_losses(
 
 
 def orpo_losses(scores: PairScores, *, beta: float = 0.1) -> Tensor:
-    """ORPO (arXiv 2403.07691, eq. 6, 7): −log P(y_w) − λ·log σ(log odds(y_w) − log odds(y_l)).
+    """ORPO (arXiv 2403.07691): −log P(y_w) − λ·log σ(log odds(y_w) − log odds(y_l)).
 
     P is the geometric mean of a token's probability, and odds = P/(1 − P).
 
@@ -241,8 +241,8 @@ def _log_odds(log_probability: Tensor) -> Tensor:
 def reward_margins(scores: PairScores, *, beta: float) -> Tensor:
     """By how much a model prefers the chosen answers, [pairs]: β times the difference.
 
-    Of log π/π_ref where there is a reference, which is DPO's implicit reward (arXiv 2305.18290,
-    eq. 5), and else of log π a token, which is SimPO's (arXiv 2405.14734, eq. 4).
+    Of log π/π_ref where there is a reference, which is DPO's implicit reward (arXiv 2305.18290),
+    and else of log π a token, which is SimPO's (arXiv 2405.14734).
     """
     compares = scores.reference_chosen is not None
     chosen, rejected = scores.log_ratios if compares else scores.averages
