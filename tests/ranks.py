@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 _LAUNCH_SETTINGS = ("ACCELERATE_", "FSDP_", "MASTER_", "TORCHELASTIC_")
@@ -38,6 +42,19 @@ def run_ranks(
         timeout=seconds,
         check=False,
     )
+
+
+def filled_once(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], None]) -> Path:
+    """A folder that one worker of the suite fills, and all of them read."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, filled = shared / name, shared / f"{name}.filled"
+    with FileLock(shared / f"{name}.lock"):
+        if not filled.exists():
+            folder.mkdir(exist_ok=True)
+            fill(folder)
+            filled.touch()
+    return folder
 
 
 def require_success(done: subprocess.CompletedProcess[str]) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from tests.dpacc.artifacts.test_written_files import unknown_files
 from tests.dpacc.ranks.backend_program import ALONE, BACKENDS, CUTTING, SCENARIOS, Scenario, train
-from tests.ranks import require_success, run_ranks
+from tests.ranks import filled_once, require_success, run_ranks
 
 EVERY = [(backend, scenario) for backend in BACKENDS for scenario in SCENARIOS]
 NAMES = [f"{backend} {scenario.name}" for backend, scenario in EVERY]
@@ -20,9 +20,11 @@ Seen = list[dict[str, Any]]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of one run of the program."""
-    folder = tmp_path_factory.mktemp("backends")
-    require_success(run_ranks("tests.dpacc.ranks.backend_program", folder, ranks=1))
-    return folder
+
+    def fill(folder: Path) -> None:
+        require_success(run_ranks("tests.dpacc.ranks.backend_program", folder, ranks=1))
+
+    return filled_once(tmp_path_factory, "backends", fill)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +36,17 @@ def seen(folder: Path) -> Seen:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The adapters that one process trains under each scenario."""
-    folder = tmp_path_factory.mktemp("alone")
-    return {s.name: train("plain", s, folder / f"{s.name}.jsonl")["adapters"] for s in SCENARIOS}
+
+    def fill(folder: Path) -> None:
+        trained = {
+            s.name: train("plain", s, folder / f"{s.name}.jsonl")["adapters"] for s in SCENARIOS
+        }
+        torch.save(trained, folder / "trained.pt")
+
+    trained: dict[str, torch.Tensor] = torch.load(
+        filled_once(tmp_path_factory, "alone", fill) / "trained.pt"
+    )
+    return trained
 
 
 @pytest.mark.parametrize(("backend", "scenario"), EVERY, ids=NAMES)

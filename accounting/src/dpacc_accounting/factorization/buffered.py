@@ -142,7 +142,7 @@ def optimal_buffers(
     >>> course = Workload.constant(steps=20)
     >>> found = optimal_buffers(workload=course, separation=5, buffers=1)
     >>> found.kept, round(found.relative_error(workload=course, separation=5), 2)
-    (1, 0.61)
+    (1, 0.65)
     """
     from scipy.optimize import minimize
 
