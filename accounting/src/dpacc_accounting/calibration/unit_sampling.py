@@ -55,7 +55,7 @@ def calibrate_example_sampling(
     Raises:
         ValueError: an argument is out of range; the message shows it and the remedy.
 
-    Source: Charles et al. 2024 (arXiv 2407.07737), theorem 1.
+    Source: Charles et al. 2024 (arXiv 2407.07737).
 
     >>> found = calibrate_example_sampling(examples=8000, units=1000, batch_size=80, unit_cap=8,
     ...                                    epochs=1, epsilon=4.0, delta=1e-4)
@@ -158,7 +158,7 @@ def compare_unit_sampling(
     Raises:
         ValueError: an argument is out of range; the message shows it and the remedy.
 
-    Source: Charles et al. 2024 (arXiv 2407.07737), section 4.
+    Source: Charles et al. 2024 (arXiv 2407.07737).
 
     >>> both = compare_unit_sampling(units=1000, examples=8000, batch_of_units=50, unit_cap=8,
     ...                              steps=100, epsilon=4.0, delta=1e-4)

@@ -4,7 +4,7 @@ Of each unit at most k examples are kept, whichever they are. Each joins a step 
 with probability q = B/N, and its gradient is clipped by itself. A unit that is in the data or not
 moves a step's sum by the number of its examples that were drawn, at most Bin(k, q) times C: a
 mixture of Gaussians, whose draw nobody sees ("example-level sampling", Charles et al. 2024, arXiv
-2407.07737, theorem 1). Where all of a unit's examples are averaged and then clipped, units are what
+2407.07737). Where all of a unit's examples are averaged and then clipped, units are what
 is sampled, and [`Participation`][dpacc_accounting.events.participation.Participation] says what
 that costs.
 """

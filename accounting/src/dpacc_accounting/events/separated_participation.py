@@ -50,7 +50,7 @@ class SeparatedParticipation(AnyEvent):
         ValueError: a number is out of range, or the column increases.
 
     Source: Choquette-Choo et al. 2023 (arXiv 2306.08153); Kalinin & Lampert 2024
-    (arXiv 2405.13763), theorem 2; McMahan et al. 2024 (arXiv 2404.16706) for buffers.
+    (arXiv 2405.13763); McMahan et al. 2024 (arXiv 2404.16706) for buffers.
 
     >>> run = SeparatedParticipation(noise_multiplier=4.0, separation=2, rounds=7,
     ...                              coefficients=(0.8, 0.6))
