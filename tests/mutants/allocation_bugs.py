@@ -79,7 +79,15 @@ ALLOCATION_BUGS = [
     Bug(
         "resumed amid an epoch",
         "a new secret allocates the epoch's units anew before all had their step",
-        (Patch(_EVENTS, "return epochs_begun * self.cycle", "return steps_charged"),),
+        (
+            Patch(
+                _EVENTS,
+                "    def _epoch(self",
+                "    def next_start(self, *, steps_charged: int) -> int:\n"
+                "        return steps_charged\n\n"
+                "    def _epoch(self",
+            ),
+        ),
         (
             f"{_STEPS}::test_a_new_process_waits_for_the_next_epoch",
             f"{_BOOKS}::test_a_new_secret_waits_for_the_next_epoch",

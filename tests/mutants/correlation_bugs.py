@@ -99,8 +99,8 @@ CORRELATION_BUGS = [
         (
             Patch(
                 "dpacc_accounting.events.participation",
-                "return -(-steps_charged // self.cycle) * self.cycle\n\n    @property",
-                "return steps_charged\n\n    @property",
+                "return -(-steps_charged // self.cycle) * self.cycle",
+                "return steps_charged",
             ),
         ),
         (

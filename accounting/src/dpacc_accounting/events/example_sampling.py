@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from dpacc_accounting.events.clipped_sums import MixtureOfGaussians
 from dpacc_accounting.events.event import Event, Repeated
 from dpacc_accounting.events.fields import chance, positive_count
+from dpacc_accounting.events.participation import PaidInCycles
 
 MOST_EXAMPLES = 1000
 """Of a unit; beyond, chances are not told apart in doubles, and nothing is amplified."""
@@ -25,7 +26,7 @@ _ROUNDING = 1e-11
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExampleSampling:
+class ExampleSampling(PaidInCycles):
     """Who joins which step where examples are drawn and units of at most k are protected.
 
     Args:
@@ -49,11 +50,6 @@ class ExampleSampling:
     unit_cap: int
 
     @property
-    def cycle(self) -> int:
-        """A new secret may begin after any step."""
-        return 1
-
-    @property
     def probability(self) -> float:
         """The chance with which an example joins a step."""
         return self.expected_batch_size / self.dataset_size
@@ -69,10 +65,6 @@ class ExampleSampling:
             weights=drawn_of_a_unit(probability=self.probability, unit_cap=self.unit_cap),
             sensitivities=tuple(map(float, range(self.unit_cap + 1))),
         )
-
-    def next_start(self, *, steps_charged: int) -> int:
-        """The first step at which a new secret may begin: the next one."""
-        return steps_charged
 
 
 def drawn_of_a_unit(*, probability: float, unit_cap: int) -> tuple[float, ...]:

@@ -42,8 +42,29 @@ from dpacc_accounting.events.fields import positive_count, real, shown
 NOTHING = Composed(events=())
 
 
+class PaidInCycles:
+    """A run whose secret may change between two cycles, of one step unless it says otherwise."""
+
+    @property
+    def cycle(self) -> int:
+        """After how many steps a new secret may begin."""
+        return 1
+
+    def next_start(self, *, steps_charged: int) -> int:
+        """The first step at which a new secret may begin: that of the next cycle.
+
+        >>> Participation(dataset_size=1000, expected_batch_size=10, noise_multiplier=1.0, bands=4
+        ...               ).next_start(steps_charged=9)
+        12
+        >>> EpochAllocation(dataset_size=40, expected_batch_size=10, noise_multiplier=1.0,
+        ...                 planned_steps=10).next_start(steps_charged=5)
+        8
+        """
+        return -(-steps_charged // self.cycle) * self.cycle
+
+
 @dataclass(frozen=True, kw_only=True)
-class Participation:
+class Participation(PaidInCycles):
     """Who joins which step of a run whose steps add Gaussian noise.
 
     Args:
@@ -101,15 +122,6 @@ class Participation:
             return NOTHING
         return self._turns(min(self.bands, steps - step))
 
-    def next_start(self, *, steps_charged: int) -> int:
-        """The first step at which a new secret may begin: that of the next cycle.
-
-        >>> Participation(dataset_size=1000, expected_batch_size=10, noise_multiplier=1.0, bands=4
-        ...               ).next_start(steps_charged=9)
-        12
-        """
-        return -(-steps_charged // self.cycle) * self.cycle
-
     @property
     def _sampled(self) -> Event:
         noise = Gaussian(noise_multiplier=self.noise_multiplier)
@@ -125,7 +137,7 @@ class Participation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochAllocation:
+class EpochAllocation(PaidInCycles):
     """Each unit in exactly one step of each epoch, in a run whose steps add Gaussian noise.
 
     Args:
@@ -186,16 +198,6 @@ class EpochAllocation:
             return NOTHING
         return self._epoch(min(self.cycle, steps - step))
 
-    def next_start(self, *, steps_charged: int) -> int:
-        """The first step at which a new secret may begin: that of the next epoch.
-
-        >>> EpochAllocation(dataset_size=40, expected_batch_size=10, noise_multiplier=1.0,
-        ...                 planned_steps=10).next_start(steps_charged=5)
-        8
-        """
-        epochs_begun = -(-steps_charged // self.cycle)
-        return epochs_begun * self.cycle
-
     def _epoch(self, steps: int) -> Event:
         """The first `steps` steps of an epoch."""
         noise = Gaussian(noise_multiplier=self.noise_multiplier)
@@ -254,7 +256,7 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhasedParticipation:
+class PhasedParticipation(PaidInCycles):
     """Who joins which step of a run of Poisson samples in several phases.
 
     Args:
@@ -273,11 +275,6 @@ class PhasedParticipation:
     dataset_size: int
     phases: tuple[Phase, ...]
 
-    @property
-    def cycle(self) -> int:
-        """A new secret may begin after any step."""
-        return 1
-
     def event(self, *, steps: int) -> Event:
         """What the first `steps` steps release."""
         starts = [min(start, steps) for start in phase_starts(self.phases)]
@@ -292,10 +289,6 @@ class PhasedParticipation:
     def charge(self, *, step: int, steps: int) -> Event:
         """What is owed when step `step` begins: a step of the phase that it is in."""
         return self._of(phase_at(self.phases, step=step)).charge(step=step, steps=steps)
-
-    def next_start(self, *, steps_charged: int) -> int:
-        """The first step at which a new secret may begin: the next one."""
-        return steps_charged
 
     def _of(self, phase: Phase) -> Participation:
         return Participation(
