@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from fractions import Fraction
 from functools import lru_cache
 
 from dpacc_accounting.calibration.noise import calibrate_noise, least_noise, round_up
 from dpacc_accounting.calibration.training_runs import Calibration, require_sizes, whole_steps
 from dpacc_accounting.events.event import Event
-from dpacc_accounting.events.fields import real
 from dpacc_accounting.events.participation import EpochAllocation, steps_an_epoch
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.pricing.certified_bounds import event_leading_epsilon
@@ -112,10 +110,5 @@ def allocated_steps(
     >>> allocated_steps(dataset_size=1000, batch_size=300, epochs=2, steps=None)
     8
     """
-    if epochs is None or steps is not None:
-        return whole_steps(dataset_size, batch_size, epochs, steps)
-    passes = real(epochs, name="epochs")
-    if not (math.isfinite(passes) and passes > 0):
-        raise ValueError(f"epochs={passes} is not a finite number > 0")
     each = steps_an_epoch(dataset_size=dataset_size, expected_batch_size=batch_size)
-    return whole_steps(dataset_size, batch_size, None, math.ceil(Fraction(repr(passes)) * each))
+    return whole_steps(each, 1, epochs, steps)
