@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dpacc_accounting.calibration.event_scale import EventCalibration, calibrate_event
+from dpacc_accounting.calibration.event_scale import calibrate_event
 from dpacc_accounting.calibration.noise import calibrate_noise
 from dpacc_accounting.calibration.training_runs import Calibration, require_sizes, whole_steps
 from dpacc_accounting.events.arguments import require_delta, whole
@@ -75,7 +75,7 @@ def calibrate_example_sampling(
     def event(sigma: float) -> Event:
         return replace(run, noise_multiplier=sigma).event(steps=count)
 
-    found: EventCalibration = calibrate_event(event=event, epsilon=epsilon, delta=delta, unit=unit)
+    found = calibrate_event(event=event, epsilon=epsilon, delta=delta, unit=unit)
     return Calibration(
         noise_multiplier=found.scale,
         steps=count,

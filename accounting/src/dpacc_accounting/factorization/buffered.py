@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -85,20 +84,16 @@ class ToeplitzColumn:
         1.0
         """
         left = NoiseTable(workload).mean_square(inverse_series(self.series(workload.steps)))
-        priced = partial(
-            SeparatedParticipation,
-            noise_multiplier=1.0,
-            separation=separation,
-            rounds=workload.steps,
-            participations=participations,
+        own, independent = (
+            column.event(
+                noise_multiplier=1.0,
+                separation=separation,
+                rounds=workload.steps,
+                participations=participations,
+            ).sensitivity
+            for column in (self, ToeplitzColumn(coefficients=(1.0,)))
         )
-        own = self.event(
-            noise_multiplier=1.0,
-            separation=separation,
-            rounds=workload.steps,
-            participations=participations,
-        )
-        return math.sqrt(left) * own.sensitivity / priced().sensitivity
+        return math.sqrt(left) * own / independent
 
 
 def separated_bands(*, workload: Workload, separation: int) -> ToeplitzColumn:
