@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dpacc_accounting import read_ledger
+from dpacc_accounting import calibrate_separated_noise, noise_at_rate, read_ledger
 
 from dpacc.federated.aggregation.averaging import AggregationName
 from tests.dpacc.federated.federations import texts
@@ -38,3 +38,45 @@ def test_the_page_names_every_rule() -> None:
     """The table of averages has one row for each name that is accepted."""
     rows = re.findall(r"^\| `(\w+)` \| `method=", PAGE, flags=re.MULTILINE)
     assert tuple(rows) == AggregationName.__args__  # type: ignore[attr-defined]
+
+
+def test_what_correlated_rounds_leave_is_what_the_page_says() -> None:
+    """Each row of the table, by bands and by buffers, for sums of equal weight."""
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| (0\.\d+) \| (0\.\d+) \|$", PAGE, flags=re.MULTILINE)
+    assert len(rows) == 3
+    for rounds, separation, *told in rows:
+        found = [
+            calibrate_separated_noise(
+                rounds=int(rounds),
+                min_separation=int(separation),
+                epsilon=8.0,
+                delta=1e-6,
+                correlation=correlation,
+            ).error
+            for correlation in ("banded", "buffers")
+        ]
+        assert found == pytest.approx([*map(float, told)], abs=5e-4)
+
+
+def test_when_turns_pay_is_what_the_page_says() -> None:
+    """Turns beside secret coins and beside everybody, at ε = 8 and ε = 2: σ on one cohort's sum."""
+    words = " ".join(PAGE.split())
+    told = re.search(
+        r"turns leave (\S+) at ε = 8 and (\S+) at ε = 2; cohorts drawn by secret coins (\S+) and "
+        r"(\S+), while nobody learns who was drawn. Everybody in every round leaves (\S+) and "
+        r"(\S+),",
+        words,
+    )
+    assert told is not None
+    figures = [*map(float, told.groups())]
+    for at, target in enumerate((8.0, 2.0)):
+        asked = {"epsilon": target, "delta": 1e-6}
+        apart = calibrate_separated_noise(rounds=50, min_separation=10, **asked)  # type: ignore[arg-type]
+        drawn = noise_at_rate(sample_rate=0.1, steps=50, **asked)  # type: ignore[arg-type]
+        all_of_them = noise_at_rate(sample_rate=1.0, steps=50, **asked)  # type: ignore[arg-type]
+        left = [
+            apart.noise_multiplier * apart.error,
+            drawn.noise_multiplier,
+            all_of_them.noise_multiplier / 10,
+        ]
+        assert left == pytest.approx(figures[at::2], rel=0.025)
