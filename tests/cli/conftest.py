@@ -20,6 +20,11 @@ class Outcome(NamedTuple):
 Run = Callable[..., Outcome]
 
 
+def words_of(options: dict[str, object]) -> list[object]:
+    """Options as words, those of value None left out."""
+    return [word for pair in options.items() if pair[1] is not None for word in pair]
+
+
 @pytest.fixture
 def dpacc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Call `dpacc` with the given words."""

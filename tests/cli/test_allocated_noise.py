@@ -5,6 +5,8 @@ import json
 import pytest
 from dpacc_accounting import calibrate_noise, epsilon, event_from_json
 
+from tests.cli.conftest import words_of
+
 JOB = {
     "--sampling": "allocated",
     "--epsilon": 4,
@@ -16,8 +18,7 @@ JOB = {
 
 
 def _words(changes: dict[str, object] | None = None) -> list[object]:
-    options = {**JOB, **(changes or {})}
-    return [word for pair in options.items() if pair[1] is not None for word in pair]
+    return words_of({**JOB, **(changes or {})})
 
 
 def test_json_is_what_the_accountant_found(dpacc) -> None:

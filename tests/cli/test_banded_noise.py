@@ -11,6 +11,8 @@ from dpacc_accounting import (
     event_from_json,
 )
 
+from tests.cli.conftest import words_of
+
 JOB = {
     "--correlation": "banded",
     "--epsilon": 8,
@@ -22,8 +24,7 @@ JOB = {
 
 
 def _words(changes: dict[str, object] | None = None) -> list[object]:
-    options = {**JOB, **(changes or {})}
-    return [word for pair in options.items() if pair[1] is not None for word in pair]
+    return words_of({**JOB, **(changes or {})})
 
 
 def test_json_is_what_the_accountant_found(dpacc) -> None:

@@ -8,12 +8,13 @@ import sys
 import pytest
 from dpacc_accounting import epsilon, event_from_json
 
+from tests.cli.conftest import words_of
+
 JOB = {"--epsilon": 8, "--delta": 1e-5, "--dataset-size": 67349, "--batch-size": 256, "--epochs": 3}
 
 
 def _words(changes: dict[str, object] | None = None) -> list[object]:
-    options = {**JOB, **(changes or {})}
-    return [word for pair in options.items() if pair[1] is not None for word in pair]
+    return words_of({**JOB, **(changes or {})})
 
 
 def test_json_is_one_complete_object(dpacc) -> None:

@@ -6,6 +6,8 @@ import math
 import pytest
 from dpacc_accounting import attack_advantage, event_from_json, true_positive_rate
 
+from tests.cli.conftest import words_of
+
 JOB = {
     "--noise-multiplier": 0.464,
     "--epsilon": 8,
@@ -19,7 +21,7 @@ JOB = {
 def _words(left_out: str, **more: object) -> list[object]:
     options = {name: value for name, value in JOB.items() if name != left_out}
     options |= {f"--{name.replace('_', '-')}": value for name, value in more.items()}
-    return [word for pair in options.items() for word in pair]
+    return words_of(options)
 
 
 @pytest.mark.parametrize(
