@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from dpacc_accounting import (
     Adjacency,
@@ -33,6 +33,7 @@ from dpacc_accounting.ledger.plan_settings import (
     phases_of,
     require_coefficients,
     require_one_way,
+    require_sampling,
 )
 
 from dpacc.plan.settings import (
@@ -384,10 +385,8 @@ class PrivacyPlan:
 
 def _for_examples(asked: Mapping[str, Any], unit_cap: int | None) -> Calibration:
     """The noise for units whose examples are sampled; neighbours differ in a whole unit."""
-    if unit_cap is None or asked["adjacency"] is not Adjacency.ADD_OR_REMOVE:
-        raise ValueError(
-            "sampling='examples' needs unit_cap, the most examples that are kept of a unit, and "
-            "adjacency='add-or-remove'"
-        )
+    require_sampling(sampling="examples", bands=1, adjacency=asked["adjacency"], unit_cap=unit_cap)
     told = {name: asked[name] for name in asked if name not in ("dataset_size", "adjacency")}
-    return calibrate_example_sampling(examples=asked["dataset_size"], unit_cap=unit_cap, **told)
+    return calibrate_example_sampling(
+        examples=asked["dataset_size"], unit_cap=cast(int, unit_cap), **told
+    )

@@ -101,7 +101,12 @@ def require_plan(plan: Any) -> None:
 
 def _require_turns(plan: Any) -> None:
     """Correlated noise hides units whose turns are b steps apart, and no others."""
-    require_sampling(sampling=plan.sampling, bands=plan.bands, adjacency=plan.adjacency)
+    require_sampling(
+        sampling=plan.sampling,
+        bands=plan.bands,
+        adjacency=plan.adjacency,
+        unit_cap=plan.unit_cap,
+    )
     require(
         plan.bands * plan.expected_batch_size <= plan.dataset_size
         and (plan.bands == 1 or plan.bands <= plan.steps),
@@ -117,7 +122,7 @@ def _require_turns(plan: Any) -> None:
 
 
 def _require_owners(plan: Any) -> None:
-    """A bound on a unit's examples is for units of several, and needed where they are drawn."""
+    """A bound on a unit's examples is for units of several."""
     require(
         plan.unit_cap is None or (_is_count(plan.unit_cap) and plan.unit_cap >= 1),
         f"unit_cap={plan.unit_cap!r} must be an integer of at least 1, or left out",
@@ -127,14 +132,9 @@ def _require_owners(plan: Any) -> None:
         f"unit_cap={plan.unit_cap} bounds the examples of one unit: say what a unit is with unit=",
     )
     require(
-        plan.sampling != "examples" or plan.unit_cap is not None,
-        "sampling='examples' needs unit_cap, the most examples that are kept of a unit",
-    )
-    require(
-        plan.sampling != "examples"
-        or (plan.adjacency == Adjacency.ADD_OR_REMOVE and plan.noise == "gaussian"),
-        f"sampling='examples' with adjacency={str(plan.adjacency)!r}, noise={plan.noise!r}: it is "
-        "priced for 'add-or-remove' and 'gaussian'; use these, or sample units with 'poisson'",
+        plan.sampling != "examples" or plan.noise == "gaussian",
+        f"sampling='examples' with noise={plan.noise!r}: it is priced for 'add-or-remove' and "
+        "'gaussian'; use these, or sample units with 'poisson'",
     )
 
 

@@ -220,3 +220,13 @@ def test_random_allocation_is_told_and_priced_as_such() -> None:
     assert f"the same noise gives ε = {rounded_up(known.epsilon)}" in words
     with pytest.raises(ValueError, match="priced under 'add-or-remove'"):
         statement(plan=plan | {"adjacency": "replace-one"})
+
+
+@pytest.mark.parametrize("missing", [{"unit_cap": None}, {"adjacency": "replace-one"}])
+def test_samples_of_examples_are_refused_without_what_prices_them(missing: dict[str, Any]) -> None:
+    """A document that names no bound on a unit's examples, or other neighbours, has no price."""
+    plan = PLAN | {"sampling": "examples", "unit": "patient", "unit_cap": 4}
+    assert "Of each patient at most 4 examples are kept" in statement(plan=plan)
+    told = {name: value for name, value in (plan | missing).items() if value is not None}
+    with pytest.raises(ValueError, match="needs unit_cap"):
+        statement(plan=told)

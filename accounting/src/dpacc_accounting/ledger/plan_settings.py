@@ -79,12 +79,17 @@ def require_statable(*, plan: Mapping[str, Any], record: LedgerRecord | None) ->
             f"here; the known ones are {sorted(SAMPLINGS)} and {sorted(SCALES)}"
         )
     require_sampling(
-        sampling=plan["sampling"], bands=bands_of(plan=plan), adjacency=plan["adjacency"]
+        sampling=plan["sampling"],
+        bands=bands_of(plan=plan),
+        adjacency=plan["adjacency"],
+        unit_cap=plan.get("unit_cap"),
     )
     phases_of(plan=plan)
 
 
-def require_sampling(*, sampling: str, bands: int, adjacency: str) -> None:
+def require_sampling(
+    *, sampling: str, bands: int, adjacency: str, unit_cap: int | None = None
+) -> None:
     """Refuse a way of drawing that is not priced under such noise, or for such neighbours.
 
     Raises:
@@ -102,6 +107,12 @@ def require_sampling(*, sampling: str, bands: int, adjacency: str) -> None:
             f"sampling='allocated' with adjacency={str(adjacency)!r}: random allocation is priced "
             "under 'add-or-remove', where a dominating pair is known; use that, or "
             "sampling='poisson'"
+        )
+    if sampling == "examples" and (unit_cap is None or adjacency != "add-or-remove"):
+        raise ValueError(
+            f"sampling='examples' with unit_cap={unit_cap}, adjacency={str(adjacency)!r}: it needs "
+            "unit_cap, the most examples that are kept of a unit, and is priced for "
+            "'add-or-remove'; give these, or sample units with 'poisson'"
         )
 
 
