@@ -22,14 +22,10 @@ from dpacc_accounting import (
     epsilon,
     sum_noise_multiplier,
 )
-from dpacc_accounting.events.example_sampling import ExampleSampling
-from dpacc_accounting.events.participation import (
-    EpochAllocation,
-    Participation,
-    PhasedParticipation,
-    phase_at,
-)
+from dpacc_accounting.events.participation import EpochAllocation, phase_at
 from dpacc_accounting.ledger.plan_settings import (
+    AnyParticipation,
+    participation_of,
     phases_of,
     require_coefficients,
     require_one_way,
@@ -313,27 +309,13 @@ class PrivacyPlan:
         )
 
     @property
-    def participation(
-        self,
-    ) -> Participation | PhasedParticipation | EpochAllocation | ExampleSampling:
+    def participation(self) -> AnyParticipation:
         """Who joins which step, and what steps cost.
 
         Discrete noise hides what Gaussian noise of σ hides; see
         [`whole_scale`][dpacc.step.integer_sum.whole_scale].
         """
-        if self.phases:
-            return PhasedParticipation(dataset_size=self.dataset_size, phases=self.phases)
-        shared: dict[str, Any] = {
-            "dataset_size": self.dataset_size,
-            "expected_batch_size": self.expected_batch_size,
-            "noise_multiplier": self.noise_multiplier,
-        }
-        if self.sampling == "allocated":
-            return EpochAllocation(**shared, planned_steps=self.steps)
-        if self.sampling == "examples":
-            assert self.unit_cap is not None  # require_plan has seen to it
-            return ExampleSampling(**shared, unit_cap=self.unit_cap)
-        return Participation(**shared, bands=self.bands)
+        return participation_of(plan=vars(self))
 
     def event(self, *, steps: int | None = None) -> Event:
         """What the first `steps` logical steps release, by default all of them."""

@@ -14,17 +14,10 @@ from typing import Any, NamedTuple
 from dpacc_accounting.attacks.best_attack import attack_advantage, true_positive_rate
 from dpacc_accounting.attacks.tradeoff import advantage_bound, detection_bound
 from dpacc_accounting.events.event import Event
-from dpacc_accounting.events.example_sampling import ExampleSampling
-from dpacc_accounting.events.participation import (
-    EpochAllocation,
-    Participation,
-    Phase,
-    PhasedParticipation,
-)
+from dpacc_accounting.events.participation import Phase
 from dpacc_accounting.guarantee import Adjacency, Guarantee, Note, rounded_up
 from dpacc_accounting.ledger.plan_settings import (
-    bands_of,
-    phases_of,
+    participation_of,
     require_priceable,
     require_same,
 )
@@ -171,19 +164,3 @@ def released(*, plan: Mapping[str, Any], record: LedgerRecord | None) -> Event:
     if record is not None:
         return record.event
     return participation_of(plan=plan).event(steps=plan["steps"])
-
-
-def participation_of(
-    *, plan: Mapping[str, Any]
-) -> Participation | PhasedParticipation | EpochAllocation | ExampleSampling:
-    """Who joins which step of a plan whose settings are complete."""
-    if phases := phases_of(plan=plan):
-        return PhasedParticipation(dataset_size=plan["dataset_size"], phases=phases)
-    shared = {
-        name: plan[name] for name in ("dataset_size", "expected_batch_size", "noise_multiplier")
-    }
-    if plan["sampling"] == "allocated":
-        return EpochAllocation(**shared, planned_steps=plan["steps"])
-    if plan["sampling"] == "examples":
-        return ExampleSampling(**shared, unit_cap=plan["unit_cap"])
-    return Participation(**shared, bands=bands_of(plan=plan))

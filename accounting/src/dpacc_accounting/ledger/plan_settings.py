@@ -6,8 +6,14 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from dpacc_accounting.events.example_sampling import ExampleSampling
 from dpacc_accounting.events.fields import shown
-from dpacc_accounting.events.participation import Phase
+from dpacc_accounting.events.participation import (
+    EpochAllocation,
+    Participation,
+    Phase,
+    PhasedParticipation,
+)
 from dpacc_accounting.ledger.record import LedgerRecord
 
 SCALES = {
@@ -23,6 +29,8 @@ SAMPLINGS = frozenset({"poisson", "cyclic-poisson", "allocated", "examples"})
 
 PRICED = frozenset({"adjacency", "unit", "target_delta"})
 """What a ledger's releases cannot be priced without."""
+
+AnyParticipation = Participation | PhasedParticipation | EpochAllocation | ExampleSampling
 
 _UNIT = 1 + 1e-14
 
@@ -135,6 +143,25 @@ def require_one_way(*, sampling: str, correlation: str) -> None:
             f"sampling={sampling} with correlation={correlation}: two examples of one unit may be "
             "in groups side by side, whose rows of correlated noise overlap; choose one of the two"
         )
+
+
+def participation_of(*, plan: Mapping[str, Any]) -> AnyParticipation:
+    """Who joins which step of a plan whose settings are complete, and what steps cost.
+
+    >>> participation_of(plan={"dataset_size": 100, "expected_batch_size": 10, "steps": 5,
+    ...                        "noise_multiplier": 1.0, "sampling": "poisson"}).probability
+    0.1
+    """
+    if phases := phases_of(plan=plan):
+        return PhasedParticipation(dataset_size=plan["dataset_size"], phases=phases)
+    shared = {
+        name: plan[name] for name in ("dataset_size", "expected_batch_size", "noise_multiplier")
+    }
+    if plan["sampling"] == "allocated":
+        return EpochAllocation(**shared, planned_steps=plan["steps"])
+    if plan["sampling"] == "examples":
+        return ExampleSampling(**shared, unit_cap=plan["unit_cap"])
+    return Participation(**shared, bands=bands_of(plan=plan))
 
 
 def bands_of(*, plan: Mapping[str, Any]) -> int:

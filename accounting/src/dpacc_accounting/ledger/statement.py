@@ -17,13 +17,13 @@ from dpacc_accounting.ledger.claims import (
     AttackBounds,
     attack_bounds,
     claim_of,
-    participation_of,
     released,
     void_because,
 )
 from dpacc_accounting.ledger.plan_settings import (
     SCALES,
     bands_of,
+    participation_of,
     phases_of,
     require_statable,
 )
