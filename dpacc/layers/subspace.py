@@ -147,8 +147,7 @@ def subspace_of(
 
 def layout_within(subspace: Subspace | None, *, whole: Layout) -> Layout:
     """Of the sum of the step at hand: `whole`, or k numbers."""
-    within = subspace is not None and subspace.basis is not None
-    return subspace.layout if subspace is not None and within else whole
+    return whole if subspace is None or subspace.basis is None else subspace.layout
 
 
 @torch.no_grad()

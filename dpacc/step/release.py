@@ -120,12 +120,13 @@ class Release:
     @property
     def _width(self) -> int:
         """How many numbers a unit's gradient is in the sum: one an element, or k in a subspace."""
-        within = self._subspace is not None and self._subspace.basis is not None
-        return self._subspace.rank if self._subspace is not None and within else self._elements
+        if self._subspace is None or self._subspace.basis is None:
+            return self._elements
+        return self._subspace.rank
 
     def _lifted(self, gradient: Tensor) -> Tensor:
         """[elements]: what was released of a step, and nothing but that."""
-        if len(gradient) == self._elements or self._subspace is None:
+        if self._subspace is None or self._subspace.basis is None:
             return gradient
         return self._subspace.lift(gradient)
 

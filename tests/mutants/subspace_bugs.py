@@ -19,7 +19,7 @@ SUBSPACE_BUGS = [
             ),
             Patch(
                 "dpacc.layers.subspace",
-                "return subspace.layout if subspace is not None and within else whole",
+                "return whole if subspace is None or subspace.basis is None else subspace.layout",
                 "return whole",
             ),
             Patch(
@@ -31,6 +31,11 @@ SUBSPACE_BUGS = [
                 "dpacc.step.release",
                 "gradient = total[: self._width] / plan.expected_batch_size",
                 "gradient = total / plan.expected_batch_size",
+            ),
+            Patch(
+                "dpacc.step.release",
+                "gradient = self._lifted(self._of_learners(index, gradient))",
+                "gradient = self._of_learners(index, gradient)",
             ),
         ),
         (f"{_TESTS}::test_what_a_second_phase_releases_lies_within_the_subspace",),

@@ -20,6 +20,7 @@ from dpacc.plan import PrivacyPlan
 from dpacc.randomness.run_secret import RunSecret
 from dpacc.randomness.sampling import sampler_for
 from dpacc.step.engine import PrivacyEngine
+from dpacc.step.release import Release
 from tests.dpacc.step.test_engine import LENGTHS, RecordingOptimizer, plan_for
 from tests.tiny_models import collate, examples, tiny_model
 
@@ -199,6 +200,16 @@ def test_a_checkpoint_in_the_second_phase_holds_the_directions(tmp_path: Path) -
     assert engine._subspace is not None
     assert again._subspace is not None
     assert torch.equal(engine._subspace.basis, again._subspace.basis)
+
+
+def test_as_many_directions_as_elements_are_lifted_back() -> None:
+    """Where k is the number of elements, what is released is still in their coordinates."""
+    release = object.__new__(Release)
+    release._subspace = Subspace(rank=2, width=2, begins=2, accelerator=Accelerator(cpu=True))
+    turned = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
+    release._subspace.load({"basis": turned})
+    release._elements = 2
+    torch.testing.assert_close(release._lifted(torch.tensor([1.0, 0.0])), turned[:, 0])
 
 
 def test_the_price_is_the_plans(tmp_path: Path) -> None:
