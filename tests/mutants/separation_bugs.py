@@ -147,8 +147,8 @@ SEPARATION_BUGS = [
         (
             Patch(
                 _CENTRAL,
-                "else correlated.coefficients\n",
-                "else tuple(c / correlated.coefficients[0] for c in correlated.coefficients)\n",
+                "coefficients=column.coefficients)",
+                "coefficients=[c / column.coefficients[0] for c in column.coefficients])",
             ),
         ),
         (f"{_ROUNDS}::test_its_noise_is_the_inverses_and_a_restart_begins_a_new_block",),

@@ -18,7 +18,6 @@ from dpacc_accounting import (
     calibrate_separated_noise,
 )
 from dpacc_accounting.calibration.separated_noise import Correlation
-from dpacc_accounting.federation.cohorts import correlated_event
 from dpacc_accounting.federation.rounds import CorrelatedRounds
 from dpacc_accounting.guarantee import Note, stated_notes
 
@@ -120,12 +119,7 @@ class ClientPrivacy:
             clipping_norm=clipping_norm,
             delta=delta,
             unit=unit,
-            correlated=CorrelatedRounds(
-                min_separation=min_separation,
-                coefficients=found.column.coefficients,
-                weights=found.column.weights,
-                decays=found.column.decays,
-            ),
+            correlated=CorrelatedRounds(min_separation=min_separation, column=found.column),
         )
 
     @property
@@ -134,12 +128,17 @@ class ClientPrivacy:
         return 1 if self.correlated is None else self.correlated.min_separation
 
     @property
+    def own(self) -> dict[str, Any]:
+        """σ, C, δ and unit, which is all that noise without correlation has."""
+        return {name: value for name, value in asdict(self).items() if name != "correlated"}
+
+    @property
     def stated_correlation(self) -> dict[str, Any]:
         """How noise is correlated, as a ledger's plan and `dpacc compose` read it; else nothing."""
         if self.correlated is None:
             return {}
-        plain = {k: [*v] if isinstance(v, tuple) else v for k, v in asdict(self.correlated).items()}
-        return {"correlated": plain}
+        lists = {name: [*values] for name, values in asdict(self.correlated.column).items()}
+        return {"correlated": {"min_separation": self.min_separation, **lists}}
 
     def event(self, *, after: int, sampling_rate: float = 1.0) -> Event:
         """What the round after so many others releases.
@@ -148,9 +147,9 @@ class ClientPrivacy:
         Gaussian(noise_multiplier=2.0)
         """
         if self.correlated is not None:
-            return correlated_event(
-                correlated=self.correlated,
+            return self.correlated.column.event(
                 noise_multiplier=self.noise_multiplier,
+                separation=self.min_separation,
                 rounds=1,
                 after=after,
             )
@@ -163,8 +162,7 @@ class ClientPrivacy:
     def stated(self) -> dict[str, Any]:
         """The settings as a ledger's plan holds them, with all that a price needs."""
         neighbours = {"adjacency": str(Adjacency.ADD_OR_REMOVE), "target_delta": self.delta}
-        own = {name: value for name, value in asdict(self).items() if name != "correlated"}
-        return own | self.stated_correlation | neighbours
+        return self.own | self.stated_correlation | neighbours
 
     def federation(self, *, sampling_rate: float, rounds: int) -> dict[str, Any]:
         """What `dpacc compose` reads, after so many charged rounds."""
@@ -279,15 +277,16 @@ class CentralNoise:
 
 def _rows(privacy: ClientPrivacy, secret: RunSecret) -> CorrelatedNoise | BufferedNoise:
     """What draws the noise of one round after the other, over σC."""
-    correlated = privacy.correlated
-    if correlated is None or not correlated.weights:
-        coefficients = (1.0,) if correlated is None else correlated.coefficients
-        return CorrelatedNoise(secret=secret, coefficients=coefficients)
+    if privacy.correlated is None:
+        return CorrelatedNoise(secret=secret, coefficients=(1.0,))
+    column = privacy.correlated.column
+    if not column.weights:
+        return CorrelatedNoise(secret=secret, coefficients=column.coefficients)
     return BufferedNoise(
         secret=secret,
-        first=correlated.coefficients[0],
-        weights=correlated.weights,
-        decays=correlated.decays,
+        first=column.coefficients[0],
+        weights=column.weights,
+        decays=column.decays,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
@@ -89,23 +89,19 @@ class SecureSum:
         Raises:
             ConfigurationError: the noise is such as clients cannot share.
         """
-        noise = None if privacy is None else _settings(privacy)
+        _require_shareable(privacy)
+        noise = None if privacy is None else privacy.own
         return json.dumps([asdict(self), noise], sort_keys=True)
 
 
-def _settings(privacy: ClientPrivacy) -> dict[str, Any]:
-    """σ, C, δ and unit, which is all that shared noise may have.
-
-    Raises:
-        ConfigurationError: it is correlated between rounds.
-    """
-    if privacy.correlated is not None:
+def _require_shareable(privacy: ClientPrivacy | None) -> None:
+    """Refuse noise that is correlated between rounds."""
+    if privacy is not None and privacy.correlated is not None:
         raise ConfigurationError(
             "secure_sum with correlated noise: each client draws its share anew, and clients that "
             "drop out would take earlier shares with them, so that nobody can take a part back; "
             "leave secure_sum out and trust the server, or take noise without min_separation"
         )
-    return {name: value for name, value in asdict(privacy).items() if name != "correlated"}
 
 
 def require_summable(
@@ -138,7 +134,7 @@ def require_summable(
             f"secure_sum with aggregation={aggregation!r}, which needs every client's product of "
             "factors; a sum yields the mean of B alone: take aggregation='ffa'"
         )
-    settings.agreed(privacy)
+    _require_shareable(privacy)
     if compressed:
         require_maskable_codes(settings=settings, client_level=privacy is not None)
     if sampled and privacy is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast, get_args
 
-from dpacc_accounting.federation.cohorts import correlated_event
+from dpacc_accounting.factorization.buffered import ToeplitzColumn
 from dpacc_accounting.federation.fields import Fields
 from dpacc_accounting.federation.rounds import (
     ClientFederation,
@@ -203,17 +203,17 @@ def _correlated(top: Fields, noise: str, schedule: tuple[Cohorts, ...]) -> Corre
         top.refuse("correlated", "takes one noise_multiplier for all rounds")
     known = ("min_separation", "coefficients", "weights", "decays")
     fields = Fields(top.raw("correlated"), known=known, where=("correlated",))
-    found = CorrelatedRounds(
-        min_separation=fields.count("min_separation"),
+    separation = fields.count("min_separation")
+    column = ToeplitzColumn(
         coefficients=_numbers(fields, "coefficients"),
         weights=_numbers(fields, "weights", ()),
         decays=_numbers(fields, "decays", ()),
     )
     try:
-        correlated_event(correlated=found, noise_multiplier=1.0, rounds=1)
+        column.event(noise_multiplier=1.0, separation=separation, rounds=1)
     except ValueError as refused:
         top.refuse("correlated", f"cannot be priced: {refused}")
-    return found
+    return CorrelatedRounds(min_separation=separation, column=column)
 
 
 def _numbers(fields: Fields, name: str, default: Any = None) -> tuple[float, ...]:

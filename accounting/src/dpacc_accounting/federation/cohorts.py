@@ -16,7 +16,6 @@ from dpacc_accounting.events.event import (
     PoissonSampled,
     Repeated,
     SampledWithoutReplacement,
-    SeparatedParticipation,
 )
 from dpacc_accounting.federation.rounds import (
     ClientFederation,
@@ -63,35 +62,6 @@ def price_course(*, federation: ClientFederation, course: Sequence[Cohorts]) -> 
     return Views(server=server, released=min(released, server, key=lambda g: g.epsilon))
 
 
-def correlated_event(
-    *,
-    correlated: CorrelatedRounds,
-    noise_multiplier: float,
-    rounds: int,
-    after: int = 0,
-    most_rounds: int | None = None,
-) -> SeparatedParticipation:
-    """What so many rounds with correlated noise release, after so many others.
-
-    Raises:
-        ValueError: numbers that are out of range.
-
-    >>> bands = CorrelatedRounds(min_separation=4, coefficients=(0.8, 0.6))
-    >>> correlated_event(correlated=bands, noise_multiplier=2.0, rounds=10).turns
-    3
-    """
-    return SeparatedParticipation(
-        noise_multiplier=noise_multiplier,
-        separation=correlated.min_separation,
-        rounds=rounds,
-        after=after,
-        coefficients=correlated.coefficients,
-        weights=correlated.weights,
-        decays=correlated.decays,
-        participations=most_rounds,
-    )
-
-
 def _correlated(
     federation: ClientFederation, course: Sequence[Cohorts], correlated: CorrelatedRounds
 ) -> Event:
@@ -99,11 +69,11 @@ def _correlated(
     rounds = sum(part.rounds for part in course)
     if not rounds:
         return Composed(events=())
-    return correlated_event(
-        correlated=correlated,
+    return correlated.column.event(
         noise_multiplier=course[0].noise_multiplier,
+        separation=correlated.min_separation,
         rounds=rounds,
-        most_rounds=federation.most_rounds,
+        participations=federation.most_rounds,
     )
 
 

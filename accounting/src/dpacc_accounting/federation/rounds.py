@@ -16,6 +16,7 @@ from dpacc_accounting.events.event import (
     PoissonSampled,
     Repeated,
 )
+from dpacc_accounting.factorization.buffered import ToeplitzColumn
 from dpacc_accounting.guarantee import Adjacency, Note
 
 NoiseKind: TypeAlias = Literal["central", "distributed-gaussian", "discrete-gaussian", "skellam"]
@@ -200,15 +201,11 @@ class CorrelatedRounds:
 
     Args:
         min_separation: b: who took part in round t may again from round t + b on.
-        coefficients: of C's first column.
-        weights: of buffers, as of `SeparatedParticipation`.
-        decays: of buffers.
+        column: C's first column.
     """
 
     min_separation: int
-    coefficients: tuple[float, ...]
-    weights: tuple[float, ...] = ()
-    decays: tuple[float, ...] = ()
+    column: ToeplitzColumn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dpacc_accounting import LedgerError, epsilon, read_ledger
+from dpacc_accounting.factorization.buffered import ToeplitzColumn
 from dpacc_accounting.federation.rounds import CorrelatedRounds
 from dpacc_accounting.gaussian import gaussian_epsilon
 from dpacc_accounting.ledger.claims import claim_of
@@ -32,17 +33,18 @@ from tests.dpacc.federated.federations import die_in_the_second_round, server, t
 START: Arrays = {"layer.lora_B.weight": np.zeros((5, 2), np.float32)}
 DELTA, SIGMA, NORM, CLIENTS = 1e-5, 1.5, 0.5, 6
 KINDS = {
-    "bands": CorrelatedRounds(min_separation=3, coefficients=(0.8, 0.5, 0.33)),
-    "buffers": CorrelatedRounds(
-        min_separation=3, coefficients=(0.7,), weights=(0.4, 0.2), decays=(0.9, 0.3)
-    ),
-    "independent": CorrelatedRounds(min_separation=3, coefficients=(1.0,)),
+    "bands": ToeplitzColumn(coefficients=(0.8, 0.5, 0.33)),
+    "buffers": ToeplitzColumn(coefficients=(0.7,), weights=(0.4, 0.2), decays=(0.9, 0.3)),
+    "independent": ToeplitzColumn(coefficients=(1.0,)),
 }
 
 
 def privacy(kind: str) -> ClientPrivacy:
     return ClientPrivacy(
-        noise_multiplier=SIGMA, clipping_norm=NORM, delta=DELTA, correlated=KINDS[kind]
+        noise_multiplier=SIGMA,
+        clipping_norm=NORM,
+        delta=DELTA,
+        correlated=CorrelatedRounds(min_separation=3, column=KINDS[kind]),
     )
 
 
@@ -332,11 +334,14 @@ def test_what_is_no_correlation_is_refused() -> None:
                 noise_multiplier=1.0,
                 clipping_norm=1.0,
                 delta=DELTA,
-                correlated=CorrelatedRounds(min_separation=wrong[0], coefficients=wrong[1]),
+                correlated=CorrelatedRounds(
+                    min_separation=wrong[0], column=ToeplitzColumn(coefficients=wrong[1])
+                ),
             )
     for changes in ({"rounds": 0}, {"epsilon": -1.0}, {"correlation": "tree"}):
         asked: dict[str, Any] = {"rounds": 5, "min_separation": 2, "epsilon": 1.0, "delta": DELTA}
-        with pytest.raises(ConfigurationError):
+        (name,) = changes
+        with pytest.raises(ConfigurationError, match=f"^{name}=.*$"):
             ClientPrivacy.calibrate(**asked | changes, clipping_norm=1.0)
 
 
