@@ -78,13 +78,23 @@ def noise_asked(settings: Mapping[str, Any], *, of: str) -> dict[str, Any]:
 
 def banded_document(found: BandedCalibration, *, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a script reads: the noise, what it costs and what it leaves."""
-    made = found.calibration
     return {
-        "solved_for": "noise_multiplier",
         "correlation": "banded",
-        "noise_multiplier": made.noise_multiplier,
         "bands": found.bands,
         "noise_coefficients": [*found.coefficients],
+        **_noise_document(found.calibration, settings),
+        "independent_noise_multiplier": found.independent_noise,
+        "accumulated_noise_left": found.error,
+        "largest_step_noise": _largest_step(found),
+        "workload": {"learning_rate": "constant", "momentum": USUAL_MOMENTUM, "averaged": 0.0},
+    }
+
+
+def _noise_document(made: Calibration, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of noise in either case."""
+    return {
+        "solved_for": "noise_multiplier",
+        "noise_multiplier": made.noise_multiplier,
         **made.guarantee.to_json(),
         "steps": made.steps,
         "sample_rate": made.sample_rate,
@@ -92,10 +102,6 @@ def banded_document(found: BandedCalibration, *, settings: Mapping[str, Any]) ->
         "dataset_size": settings["dataset_size"],
         "batch_size": settings["batch_size"],
         "target_epsilon": settings["epsilon"],
-        "independent_noise_multiplier": found.independent_noise,
-        "accumulated_noise_left": found.error,
-        "largest_step_noise": _largest_step(found),
-        "workload": {"learning_rate": "constant", "momentum": USUAL_MOMENTUM, "averaged": 0.0},
         "event": event_to_json(event=made.event),
     }
 
@@ -195,20 +201,10 @@ def allocated_document(
     found: AllocatedCalibration, *, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a script reads."""
-    made = found.calibration
     return {
-        "solved_for": "noise_multiplier",
-        "noise_multiplier": made.noise_multiplier,
-        **made.guarantee.to_json(),
-        "steps": made.steps,
+        **_noise_document(found.calibration, settings),
         "steps_an_epoch": found.epoch,
-        "sample_rate": 1 / found.epoch,
-        "sampling": made.sampling,
-        "dataset_size": settings["dataset_size"],
-        "batch_size": settings["batch_size"],
-        "target_epsilon": settings["epsilon"],
         "poisson_noise_multiplier": found.poisson,
-        "event": event_to_json(event=made.event),
     }
 
 
