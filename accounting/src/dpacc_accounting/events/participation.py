@@ -22,12 +22,12 @@ released (adaptive composition).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, Self
 
+from dpacc_accounting.events.arguments import require_noise
 from dpacc_accounting.events.event import (
     Composed,
     CyclicPoissonSampled,
@@ -37,7 +37,7 @@ from dpacc_accounting.events.event import (
     RandomlyAllocated,
     Repeated,
 )
-from dpacc_accounting.events.fields import positive_count, real, shown
+from dpacc_accounting.events.fields import positive_count, shown
 
 NOTHING = Composed(events=())
 
@@ -230,9 +230,7 @@ class Phase:
     def __post_init__(self) -> None:
         for name in ("steps", "expected_batch_size"):
             object.__setattr__(self, name, positive_count(getattr(self, name), name=name))
-        sigma = real(self.noise_multiplier, name="noise_multiplier")
-        if not (math.isfinite(sigma) and sigma >= 0):
-            raise ValueError(f"noise_multiplier={sigma} is not a finite number >= 0")
+        sigma = require_noise("noise_multiplier", self.noise_multiplier)
         object.__setattr__(self, "noise_multiplier", sigma)
 
     @classmethod

@@ -108,7 +108,8 @@ def require_sampling(
     if (sampling == "cyclic-poisson") != (bands > 1):
         raise ValueError(
             f"sampling={sampling!r} with {bands} noise_coefficients: correlated noise takes "
-            "sampling='cyclic-poisson', and independent noise 'poisson' or 'allocated'"
+            "sampling='cyclic-poisson', and independent noise 'poisson', 'allocated' or "
+            "'examples'"
         )
     if sampling == "allocated" and adjacency != "add-or-remove":
         raise ValueError(
