@@ -6,6 +6,7 @@ from tests.mutants.bug import Bug
 from tests.mutants.planting import Patch
 
 _RECIPE = "tests/recipes/test_synthesize.py"
+_REFUSED = "tests/recipes/test_synthesize_refused.py"
 _ROOM = "dpacc.artifacts.synthetic"
 
 SYNTHETIC_BUGS = (
@@ -26,15 +27,15 @@ SYNTHETIC_BUGS = (
         "private prompts are given to the model, and stand in the synthetic file as they are",
         (Patch(f"{_ROOM}.sources", "    if same:", "    if False:"),),
         (
-            f"{_RECIPE}::test_prompts_from_the_training_data_are_refused[one record of it]",
-            f"{_RECIPE}::test_what_users_asked_in_private_chats_is_no_prompt",
+            f"{_REFUSED}::test_prompts_from_the_training_data_are_refused[one record of it]",
+            f"{_REFUSED}::test_what_users_asked_in_private_chats_is_no_prompt",
         ),
     ),
     Bug(
         "synthetic text by another adapter",
         "what an adapter of unknown cost wrote gets a card with the ε of the run's ledger",
         (Patch(f"{_ROOM}.released", "    if other:", "    if False:"),),
-        (f"{_RECIPE}::test_an_adapter_whose_cost_nobody_knows_writes_nothing[another]",),
+        (f"{_REFUSED}::test_an_adapter_whose_cost_nobody_knows_writes_nothing[another]",),
     ),
     Bug(
         "synthetic text without training texts",

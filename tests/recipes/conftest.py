@@ -1,7 +1,9 @@
-"""A tiny model with its texts, and the training recipe run on them in this process."""
+"""A tiny model with its texts, and the recipes that train on them and write, in this process."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -43,3 +45,48 @@ def train(recipe: ModuleType, material: Path, tmp_path: Path) -> Train:
         return tmp_path / "runs"
 
     return run
+
+
+@pytest.fixture(scope="module")
+def synthesis() -> ModuleType:
+    """The recipe's own module, loaded from its file."""
+    return load_script(RECIPE.with_name("synthesize.py"))
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: ModuleType, material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny finished run on plain texts, whose noise moved it by little."""
+    runs = tmp_path_factory.mktemp("runs")
+    with terminal.one_line_errors():
+        recipe.main(as_arguments(settings(material, runs) | {"learning_rate": 1e-3, "steps": 2}))
+    return runs / "tiny"
+
+
+@pytest.fixture
+def to_write(material: Path, finished: Path, tmp_path: Path) -> Callable[..., dict[str, object]]:
+    """Settings for writing twelve records, with some changed."""
+
+    def given(**changes: object) -> dict[str, object]:
+        shared: dict[str, object] = {"run": finished, "output": tmp_path / "synthetic.jsonl"}
+        shared |= {"records": 12, "batch_size": 5, "max_length": 24, "tries": 60}
+        return settings(material, tmp_path / "none") | shared | changes
+
+    return given
+
+
+@pytest.fixture
+def write(synthesis: ModuleType, to_write: Callable[..., dict[str, object]]) -> Callable[..., Path]:
+    """Write synthetic records with some settings changed; the file."""
+
+    def run(**changes: object) -> Path:
+        values = to_write(**changes)
+        synthesis.main(as_arguments(values))
+        return Path(str(values["output"]))
+
+    return run
+
+
+@pytest.fixture
+def forged(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run that a test may change."""
+    return Path(shutil.copytree(finished, tmp_path / "forged"))

@@ -13,7 +13,7 @@ from dpacc.cli.main import dpacc
 from dpacc.errors import ConfigurationError
 from dpacc.federated.settings import Task
 from dpacc.recipe.config import TrainingConfig
-from tests.recipes.training import WORDS, Train, as_arguments, settings
+from tests.recipes.training import WORDS, Train, as_arguments, listed, settings
 from tests.scripts import load_script
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -30,8 +30,7 @@ def write_pairs(path: Path, *, count: int, beginning: str = "the") -> Path:
         }
         for i in range(count)
     ]
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
+    return listed(path, *records)
 
 
 def everything(capsys: pytest.CaptureFixture[str]) -> str:

@@ -1,4 +1,4 @@
-"""What every run of the training recipe in the tests is told, and how it is called."""
+"""What every run of the recipes in the tests is told, how they are called, and their files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,18 @@ def write_texts(path: Path, *, count: int, beginning: str = "") -> None:
     """Texts of twenty authors; none begins with "joy" unless it is asked to."""
     rows = (beginning + " ".join(WORDS[i % 7 : i % 7 + 3 + i % 9]) for i in range(count))
     records = ({"text": row, "author": f"{beginning}author {i % 20}"} for i, row in enumerate(rows))
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    listed(path, *records)
+
+
+def listed(path: Path, *records: object) -> Path:
+    """A file of JSON lines, one a record."""
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    return path
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def settings(material: Path, runs: Path) -> dict[str, object]:
