@@ -118,7 +118,7 @@ def synthesize(config: SynthesisConfig) -> dict[str, Any]:
     """Write the file and its card; the card for machines."""
     # Imported here, so that a mistake in the settings is told at once.
     from dpacc.artifacts.synthetic.batches import BatchFile
-    from dpacc.artifacts.synthetic.card import UNTAUGHT, SyntheticFile, facts_of, write_with_card
+    from dpacc.artifacts.synthetic.card import UNTAUGHT, SyntheticFile, write_with_card
     from dpacc.artifacts.synthetic.released import read_release
     from dpacc.artifacts.synthetic.requests import requests_for, untaught_start
     from dpacc.artifacts.synthetic.sources import read_prompts, read_shares
@@ -157,9 +157,9 @@ def synthesize(config: SynthesisConfig) -> dict[str, Any]:
         base=config.model,
         settings=settings,
     )
-    write_with_card(file=file, record=record)
+    found = write_with_card(file=file, record=record)
     batches.path.unlink()
-    return facts_of(file=file, record=record)
+    return found
 
 
 def write(config: SynthesisConfig, tokenizer: Any, requests: Sequence[Any], batches: Any) -> None:
@@ -193,17 +193,12 @@ def load_writer(config: SynthesisConfig) -> Any:
     """The base with the run's adapter, where it computes fastest."""
     from accelerate import Accelerator
 
-    from dpacc.recipe.models import load_adapter, load_base
+    from dpacc.recipe.assembly import base_for
+    from dpacc.recipe.models import load_adapter
 
     device = Accelerator().device
-    base = load_base(
-        model=config.model,
-        quantization=config.quantization,
-        dtype=config.dtype,
-        device=device,
-        seed=config.seed,
-    )
-    model = load_adapter(model=base.model, folder=Path(config.run))
+    base, _ = base_for(config=config, device=device)
+    model = load_adapter(model=base, folder=Path(config.run))
     return model if config.quantization != "none" else model.to(device)
 
 

@@ -109,9 +109,7 @@ def write_card(
         statement=one_level_down(statement.strip()),
         quality=_quality(measurements),
         picture=picture,
-        settings=_table(
-            [(name, _as_text(value)) for name, value in shown_settings(config).items()]
-        ),
+        settings=table([(name, _as_text(value)) for name, value in shown_settings(config).items()]),
     )
 
 
@@ -144,7 +142,7 @@ def _quality(measurements: Sequence[Measurement]) -> str:
         (f"before training (step {first.step})", first.shown),
         (f"after training (step {last.step})", last.shown),
     ]
-    return _table(rows, header=(f"held-out {last.metric}", "")) + (
+    return table(rows, header=(f"held-out {last.metric}", "")) + (
         "\n\nThe held-out data is not protected by the guarantee."
     )
 
@@ -154,9 +152,16 @@ def one_level_down(markdown: str) -> str:
     return re.sub(r"^(?=#+ )", "#", markdown, flags=re.MULTILINE)
 
 
-def _table(
-    rows: Sequence[tuple[str, str]], *, header: tuple[str, str] = ("setting", "value")
+def table(
+    rows: Sequence[tuple[str, object]], *, header: tuple[str, str] = ("setting", "value")
 ) -> str:
+    """Rows of two cells in Markdown, beneath what they are.
+
+    >>> print(table([("seed", 0)]))
+    | setting | value |
+    | --- | --- |
+    | seed | 0 |
+    """
     lines = [header, ("---", "---"), *rows]
     return "\n".join(f"| {left} | {right} |" for left, right in lines)
 

@@ -14,7 +14,7 @@ from dpacc_accounting import Guarantee, LedgerRecord, statement
 from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
 from dpacc_accounting.ledger.claims import claim_of, void_because
 
-from dpacc.artifacts.model_card import one_level_down
+from dpacc.artifacts.model_card import one_level_down, table
 from dpacc.artifacts.run_folder import stated_facts, write_file
 from dpacc.artifacts.synthetic.records import REASONS, line_of
 from dpacc.artifacts.synthetic.released import LEDGER
@@ -91,23 +91,24 @@ class SyntheticFile:
         return "".join(f"{line_of(record)}\n" for record in self.records).encode()
 
 
-def write_with_card(*, file: SyntheticFile, record: LedgerRecord) -> list[Path]:
-    """Write a card for people and one for machines, and then the file, so that it is never alone.
+def write_with_card(*, file: SyntheticFile, record: LedgerRecord) -> dict[str, Any]:
+    """Write `FILE.card.json`, `FILE.card.md`, and then the file, so that it is never alone.
 
     Args:
         file: what was written.
         record: the ledger of the run whose adapter wrote it.
 
     Returns:
-        The paths: the file, `FILE.card.md` and `FILE.card.json`.
+        What the card for machines says.
     """
     name = file.path.name
     people, machines = (file.path.with_name(f"{name}.card.{kind}") for kind in ("md", "json"))
-    document = json.dumps(facts_of(file=file, record=record), indent=2, ensure_ascii=False)
+    facts = facts_of(file=file, record=record)
+    document = json.dumps(facts, indent=2, ensure_ascii=False)
     write_file(path=machines, content=f"{document}\n".encode())
     write_file(path=people, content=card_of(file=file, record=record).encode())
     write_file(path=file.path, content=file.content)
-    return [file.path, people, machines]
+    return facts
 
 
 def facts_of(*, file: SyntheticFile, record: LedgerRecord) -> dict[str, Any]:
@@ -140,12 +141,12 @@ def card_of(*, file: SyntheticFile, record: LedgerRecord) -> str:
         cost=_cost(claim, record.plan),
         proof=f"{file.path.name}.card.json",
         head=record.head,
-        dropped=_table(
-            ("reason", "records"),
+        dropped=table(
             [(f"{why}: {REASONS[why]}", file.dropped.get(why, 0)) for why in REASONS],
+            header=("reason", "records"),
         ),
         missing=f"{missing} of {file.asked} that were asked for are missing.",
-        settings=_table(("setting", "value"), list(file.settings.items())),
+        settings=table(list(file.settings.items())),
         given=_given(file.settings),
         statement=one_level_down(statement(plan=record.plan, record=record).strip()),
     )
@@ -177,8 +178,3 @@ def _given(settings: Mapping[str, Any]) -> str:
     if settings.get("untaught_start"):
         return UNTAUGHT
     return "Nothing was given to the model but the beginning of a text."
-
-
-def _table(header: tuple[str, str], rows: Sequence[tuple[str, Any]]) -> str:
-    lines = [header, ("---", "---"), *rows]
-    return "\n".join(f"| {left} | {right} |" for left, right in lines)
