@@ -10,6 +10,7 @@ import json
 import os
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class BatchFile:
 
     def next_batch(self, size: int) -> list[int]:
         """The places of the requests that are next; none when all is written or given up."""
-        return [place for place, _ in zip(self._waiting, range(size), strict=False)]
+        return [*islice(self._waiting, size)]
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Take what came of the next batch, in its order, once that is on the disk."""

@@ -74,9 +74,9 @@ def write_batch(
     begun = [_cut(request.tokens, sampling.kept, tokenizer.bos_token_id) for request in requests]
     inputs, mask = _padded_left(begun, padding=tokenizer.pad_token_id)
     ends = sorted({end for request in requests for end in request.ends})
-    rooms = {"max_new_tokens": sampling.room} if sampling.among is None else {"max_new_tokens": 1}
     # All of them are said here: a base's own settings would otherwise fill the gaps.
     model.generation_config = GenerationConfig(
+        max_new_tokens=sampling.room if sampling.among is None else 1,
         do_sample=True,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
@@ -87,7 +87,6 @@ def write_batch(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=ends,
         suppress_tokens=_never(model, tokenizer, ends, sampling.among),
-        **rooms,
     )
     with evaluating(model), torch.random.fork_rng():
         torch.manual_seed(_seed(sampling.seed, number))

@@ -58,8 +58,8 @@ def requests_for(
         ConfigurationError: this form of data needs prompts, or has none, or a chat template is
             missing or refuses one.
     """
-    given = _given(config, records, prompts, shares)
-    made = {place: _request(fields, config, tokenizer) for place, fields in enumerate(given)}
+    given = _given(config, prompts, shares)
+    made = [_request(fields, config, tokenizer) for fields in given]
     if shares is None:
         chosen = [place % len(given) for place in range(records)]
     else:
@@ -88,7 +88,6 @@ def _places(counts: Mapping[str, int]) -> Iterator[int]:
 
 def _given(
     config: TrainingConfig,
-    records: int,
     prompts: Sequence[Mapping[str, Any]] | None,
     shares: Mapping[str, float] | None,
 ) -> list[Mapping[str, Any]]:
