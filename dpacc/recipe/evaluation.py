@@ -111,30 +111,25 @@ def totals(
         accelerator: of the ranks, if there are several.
         numbers: how many numbers it says.
     """
-    ranks = accelerator.num_processes if accelerator else 1
-    rank = accelerator.process_index if accelerator else 0
-    device = accelerator.device if accelerator else next(model.parameters()).device
-    batches = in_batches(examples, collate, max_tokens, device, ranks=ranks, rank=rank)
     total = torch.zeros(numbers, dtype=torch.float64)
     with evaluating(model):
-        for positions, batch in batches:
+        for positions, batch in in_batches(model, examples, collate, max_tokens, accelerator):
             measured = count(model, batch)
             total += measured if positions else 0.0
     if accelerator is not None:
         # float32 crosses: some accelerators know no float64.
-        total = accelerator.reduce(total.float().to(device), reduction="sum").double().cpu()
+        total = total.float().to(accelerator.device)
+        total = accelerator.reduce(total, reduction="sum").double().cpu()
     summed: list[float] = total.tolist()
     return summed
 
 
 def in_batches(
+    model: nn.Module,
     examples: Sequence[Example],
     collate: Collate,
     max_tokens: int,
-    device: torch.device,
-    *,
-    ranks: int = 1,
-    rank: int = 0,
+    accelerator: Accelerator | None = None,
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     """A rank's share of micro-batches, each with the places of its examples.
 
@@ -142,13 +137,15 @@ def in_batches(
     all ranks.
 
     Args:
+        model: reads them; where it is batches are sent, if no accelerator says otherwise.
         examples: of all ranks.
         collate: makes a batch of a list of examples.
         max_tokens: padded tokens in one micro-batch.
-        device: where batches are sent.
-        ranks: among how many they are shared.
-        rank: which of these reads here.
+        accelerator: of the ranks among which they are shared, if there are several.
     """
+    ranks = accelerator.num_processes if accelerator else 1
+    rank = accelerator.process_index if accelerator else 0
+    device = accelerator.device if accelerator else next(model.parameters()).device
     shares = cut_into_micro_batches(
         lengths=[padded_tokens(example) for example in examples],
         ranks=ranks,
@@ -206,10 +203,9 @@ def losses_of_texts(
 
     Losses of training examples are private: use this on canaries, or where nobody else looks.
     """
-    device = next(model.parameters()).device
     losses = torch.zeros(len(examples), dtype=torch.float64)
     with evaluating(model):
-        for positions, batch in in_batches(examples, collate, max_tokens, device):
+        for positions, batch in in_batches(model, examples, collate, max_tokens):
             losses[positions] = causal_lm_losses(model, batch).double().cpu()
     found: npt.NDArray[np.float64] = losses.numpy()
     return found

@@ -82,10 +82,9 @@ def predict_classes(
         collate: makes a batch of a list of examples.
         max_tokens: padded tokens in one micro-batch.
     """
-    device = next(model.parameters()).device
     predicted, true = [], []
     with evaluating(model):
-        for _, batch in in_batches(examples, collate, max_tokens, device):
+        for _, batch in in_batches(model, examples, collate, max_tokens):
             labels = batch.pop("labels")
             guesses = model(**batch).logits.argmax(dim=-1)
             predicted += guesses[labels != IGNORED].tolist()

@@ -45,20 +45,16 @@ def with_reference(
     Raises:
         ConfigurationError: the model learns without adapters, so that nothing of it is the base.
     """
-    ranks = accelerator.num_processes if accelerator else 1
-    rank = accelerator.process_index if accelerator else 0
-    device = accelerator.device if accelerator else next(model.parameters()).device
     found = torch.zeros(len(examples), len(REFERENCE), dtype=torch.float32)
     pairs = [*map(dict, examples)]
-    batches = in_batches(pairs, collate, max_tokens, device, ranks=ranks, rank=rank)
     with evaluating(model), adapters_off(model):
-        for positions, batch in batches:
+        for positions, batch in in_batches(model, pairs, collate, max_tokens, accelerator):
             scores, _ = pair_scores(model, batch)
             both = torch.stack([scores.chosen, scores.rejected], dim=1).float().cpu()
             found[positions] = both[: len(positions)]
     if accelerator is not None:
         # One rank has each pair's, and the others zeros.
-        found = accelerator.reduce(found.to(device), reduction="sum").cpu()
+        found = accelerator.reduce(found.to(accelerator.device), reduction="sum").cpu()
     return [
         {**example, **dict(zip(REFERENCE, numbers, strict=True))}
         for example, numbers in zip(pairs, found.tolist(), strict=True)
