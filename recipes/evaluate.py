@@ -140,14 +140,14 @@ def preference_figures(
     config: EvaluationConfig, model: Any, held_out: list[Any], collate: Any
 ) -> dict[str, Any]:
     """Accuracy and margin of a model's preferences, beside its base where the loss has one."""
-    from dpacc.losses.preferences import USUAL_BETA, WITHOUT_REFERENCE
+    from dpacc.losses.preferences import WITHOUT_REFERENCE
+    from dpacc.recipe.objective import beta_for
     from dpacc.recipe.preferences import held_out_preferences, with_reference
 
     measured = {"model": model, "collate": collate, "max_tokens": config.micro_batch_tokens}
     if config.preference_loss not in WITHOUT_REFERENCE:
         held_out = with_reference(examples=held_out, **measured)
-    beta = config.beta or USUAL_BETA[config.preference_loss]
-    found = held_out_preferences(examples=held_out, beta=beta, **measured)
+    found = held_out_preferences(examples=held_out, beta=beta_for(config=config), **measured)
     return {"accuracy": found.accuracy, "standard error": found.error, "margin": found.margin}
 
 

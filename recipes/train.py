@@ -316,15 +316,14 @@ def begin_progress(run: Run) -> terminal.TrainingProgress:
 
 def measuring(run: Run, progress: terminal.TrainingProgress) -> Callable[[int, float], Measurement]:
     """Says where a run stands after a step; its held-out quality only when that is due."""
-    from dpacc.losses.preferences import USUAL_BETA
     from dpacc.recipe.evaluation import held_out_accuracy, held_out_perplexity
+    from dpacc.recipe.objective import beta_for
     from dpacc.recipe.preferences import held_out_preferences
 
     config, steps = run.config, run.plan.steps
     held_out_quality: Callable[..., Any] = held_out_accuracy
     if config.task == "preference":
-        beta = config.beta or USUAL_BETA[config.preference_loss]
-        held_out_quality = partial(held_out_preferences, beta=beta)
+        held_out_quality = partial(held_out_preferences, beta=beta_for(config=config))
     if config.task == "causal-lm":
         held_out_quality = partial(held_out_perplexity, losses_of=run.learner.losses_of)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dpacc.errors import ConfigurationError
 from dpacc.losses.decoupled_losses import BatchLosses, batch_losses_of
 from dpacc.losses.per_example import causal_lm_losses
-from dpacc.losses.preferences import PairLoss, pair_loss, preference_losses
+from dpacc.losses.preferences import USUAL_BETA, PairLoss, pair_loss, preference_losses
 from dpacc.recipe.config import TrainingConfig
 from dpacc.step.admission.invented_examples import made_up_examples
 from dpacc.step.admission.positions import require_positions
@@ -51,7 +51,18 @@ def pair_loss_for(*, config: TrainingConfig) -> PairLoss:
         "simpo": {"gamma": config.simpo_gamma},
     }
     name = config.preference_loss
-    return pair_loss(name, beta=config.beta, **settings.get(name, {}))
+    return pair_loss(name, beta=beta_for(config=config), **settings.get(name, {}))
+
+
+def beta_for(*, config: TrainingConfig) -> float:
+    """The β of a preference pair's loss and margin: the usual one of that loss, if none is named.
+
+    >>> config = TrainingConfig(model="m", train_data="t", epsilon=8.0, expected_batch_size=8,
+    ...                         steps=2, task="preference", preference_loss="simpo")
+    >>> beta_for(config=config)
+    2.0
+    """
+    return config.beta or USUAL_BETA[config.preference_loss]
 
 
 def probe_examples_for(*, config: TrainingConfig, model: nn.Module, like: Any) -> list[Any] | None:
