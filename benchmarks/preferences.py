@@ -1,7 +1,7 @@
 """Held-out preference accuracy and margin per epsilon, by private DPO on rated conversations.
 
     python recipes/fetch_demo.py && python recipes/fetch_benchmarks.py
-    python benchmarks/preferences.py --pairs 1024
+    python benchmarks/preferences.py
 
 Pairs of `data/chat_preferences`: which of two conversations that one question opened was rated
 higher. The top layer of SmolLM2-135M-Instruct learns from the private pairs at each epsilon; what
@@ -24,6 +24,7 @@ import torch
 from accelerate import Accelerator
 
 from dpacc import PrivacyEngine, PrivacyPlan
+from dpacc.data.sequences import lengths_of
 from dpacc.layers.frozen_activations import FrozenActivations
 from dpacc.losses.preferences import pair_loss, preference_losses
 from dpacc.recipe.assembly import adapters_for, base_for, plan_for, scheduler_for
@@ -152,19 +153,17 @@ class Bench:
 
     def longer(self) -> float:
         """The share of held-out pairs whose chosen answer has more tokens, as they were cut."""
-        lengths = [
-            (each["sequence_ids"].count(0), each["sequence_ids"].count(1)) for each in self.measured
-        ]
+        lengths = [lengths_of(each) for each in self.measured]
         return sum((won > lost) + 0.5 * (won == lost) for won, lost in lengths) / len(lengths)
 
 
 @click.command(help=__doc__)
-@click.option("--pairs", default=1024, show_default=True)
+@click.option("--pairs", default=768, show_default=True)
 @click.option("--epsilons", default="8,inf,1", show_default=True)
 @click.option("--epochs", default=2.0, show_default=True)
-@click.option("--batch", default=128, show_default=True)
-@click.option("--max-length", default=32, show_default=True)
-@click.option("--learning-rate", default=2e-3, show_default=True)
+@click.option("--batch", default=96, show_default=True)
+@click.option("--max-length", default=24, show_default=True)
+@click.option("--learning-rate", default=5e-3, show_default=True)
 @click.option("--part", default="held_out", show_default=True)
 @click.option("--results", default=str(RESULTS), show_default=True)
 def main(

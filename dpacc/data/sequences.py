@@ -93,7 +93,7 @@ def as_rows(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Fields of other shapes stay as they are, and so does a batch of one sequence an example.
     """
-    if sequences_each(batch) == 1 and batch["input_ids"].ndim == 2:
+    if batch["input_ids"].ndim == 2:
         return dict(batch)
     shape = batch["input_ids"].shape
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from transformers import AutoTokenizer
 
 from dpacc import PrivatePreferenceTrainer, PrivateTrainer
 from dpacc.errors import ConfigurationError
+from dpacc.losses.preferences import preference_losses, simpo_losses
 from dpacc.trainer.preference_trainer import as_pair, loss_of
+from tests.dpacc.losses.test_preferences import SCORES, sigma
 from tests.dpacc.step.test_averaging import trained
 from tests.dpacc.trainer.test_private_trainer import private
 from tests.tiny_models import save_tiny_llama, tiny_base, tiny_model
@@ -155,11 +158,15 @@ def test_options_that_couple_pairs_are_refused_by_name(
         )
 
 
-def test_each_loss_type_is_its_loss() -> None:
+def test_each_loss_type_is_its_loss(tmp_path: Path) -> None:
     """robust takes its smoothing; apo_zero is KTO's at 0; what is given replaces them all."""
-    args = trl.DPOConfig("out", loss_type="robust", label_smoothing=0.2, bf16=False, report_to=[])
+    args = config(tmp_path, beta=0.1, loss_type="robust", label_smoothing=0.2)
     assert loss_of(args).keywords == {"beta": 0.1, "label_smoothing": 0.2, "robust": True}  # type: ignore[attr-defined]
-    assert loss_of(trl.DPOConfig("out", loss_type="apo_zero", bf16=False, report_to=[]))
+    apo_zero = loss_of(config(tmp_path, loss_type="apo_zero"))
+    # r_w = 0.5 and r_l = -1.5, at beta 0.3.
+    assert apo_zero(SCORES).item() == pytest.approx(1 - sigma(0.15) + sigma(-0.45))
+    own = partial(preference_losses, loss=simpo_losses)
+    assert dpo_trainer(tmp_path, loss_type="aot", losses=own)._given_losses is own
 
 
 def test_a_second_model_and_a_trained_start_are_no_reference(tmp_path: Path) -> None:
