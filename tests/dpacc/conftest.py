@@ -1,5 +1,8 @@
 """What tests of several rooms are given."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 
@@ -13,3 +16,9 @@ def write(tmp_path):
         return str(path)
 
     return write_file
+
+
+@pytest.fixture
+def ledgers(tmp_path: Path) -> Iterator[Path]:
+    """Fresh ledger paths."""
+    return (tmp_path / f"ledger-{i}.jsonl" for i in range(1000))

@@ -92,12 +92,6 @@ def one_pass(ledger: Path, *, model: Any, loader: DataLoader[Any]) -> PrivacyEng
     return engine
 
 
-@pytest.fixture
-def ledgers(tmp_path: Path) -> Iterator[Path]:
-    """Fresh ledger paths."""
-    return (tmp_path / f"ledger-{i}.jsonl" for i in range(1000))
-
-
 @pytest.mark.parametrize("most", [None, 1, 3])
 def test_a_plain_loop_gets_the_engines_noised_gradients(
     ledgers: Iterator[Path], most: int | None

@@ -22,13 +22,6 @@ from tests.dpacc.step.test_engine import (
 )
 from tests.tiny_models import collate, examples
 
-
-@pytest.fixture
-def ledgers(tmp_path: Path) -> Iterator[Path]:
-    """Fresh ledger paths."""
-    return (tmp_path / f"ledger-{i}.jsonl" for i in range(1000))
-
-
 # --- adaptive clipping --------------------------------------------------------------------
 
 

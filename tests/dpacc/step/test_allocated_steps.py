@@ -27,12 +27,6 @@ def allocated(**changes: object) -> PrivacyPlan:
     return plan_for(SIZE, **{**shared, **changes})
 
 
-@pytest.fixture
-def ledgers(tmp_path: Path) -> Iterator[Path]:
-    """Fresh ledger paths."""
-    return (tmp_path / f"ledger-{i}.jsonl" for i in range(1000))
-
-
 @pytest.mark.parametrize("changes", [{}, {"clipping": "adaptive"}, {"noise": "discrete_gaussian"}])
 def test_neighbours_differ_in_one_step_of_each_epoch_by_at_most_c(
     ledgers: Iterator[Path], changes: dict[str, object]

@@ -28,12 +28,6 @@ def banded(**changes: object) -> PrivacyPlan:
     return plan_for(SIZE, **{"expected_batch_size": 3, **TURNS, **changes})
 
 
-@pytest.fixture
-def ledgers(tmp_path: Path) -> Iterator[Path]:
-    """Fresh ledger paths."""
-    return (tmp_path / f"ledger-{i}.jsonl" for i in range(1000))
-
-
 def test_the_noise_is_the_inverse_of_what_was_charged(tmp_path: Path) -> None:
     """What a run without noise lacks, C times it, is fresh, Gaussian and of scale σC."""
     plan = banded(steps=12)

@@ -97,12 +97,6 @@ def received(
     return torch.stack(optimizer.received) * plan.expected_batch_size
 
 
-@pytest.fixture
-def ledgers(tmp_path: Path) -> Iterator[Path]:
-    """Fresh ledger paths."""
-    return (tmp_path / f"ledger-{i}.jsonl" for i in range(1000))
-
-
 def test_the_cut_into_micro_batches_does_not_change_the_sum(ledgers: Iterator[Path]) -> None:
     """One micro-batch or one example at a time: the same noised gradient to fp32 rounding."""
     data, plan = examples(LENGTHS), plan_for(len(LENGTHS), expected_batch_size=5)

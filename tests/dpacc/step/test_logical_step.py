@@ -16,12 +16,6 @@ from tests.dpacc.step.test_engine import LENGTHS, plan_for, prepared
 from tests.tiny_models import collate, examples
 
 
-@pytest.fixture
-def ledgers(tmp_path: Path) -> Iterator[Path]:
-    """Fresh ledger paths."""
-    return (tmp_path / f"ledger-{i}.jsonl" for i in range(1000))
-
-
 def first_step(ledger: Path, *, tokens: int = 24) -> tuple[Any, torch.nn.Module, Any]:
     engine, model, _ = prepared(plan_for(len(LENGTHS)), ledger, micro_batch_tokens=tokens)
     steps = engine.steps(examples(LENGTHS), collate)

@@ -52,12 +52,6 @@ def gradients(plan: PrivacyPlan, ledger: Path, losses: Any = causal_lm_losses) -
     return torch.stack(optimizer.received)
 
 
-@pytest.fixture
-def ledgers(tmp_path: Path) -> Iterator[Path]:
-    """Fresh ledger paths."""
-    return (tmp_path / f"ledger-{i}.jsonl" for i in range(1000))
-
-
 def batches(plan: PrivacyPlan) -> torch.Tensor:
     """[steps, 1], the public denominator of each."""
     sizes = [plan.at(step).expected_batch_size for step in range(plan.steps)]

@@ -24,12 +24,6 @@ from tests.tiny_models import collate, examples
 UNITS = [[0, 3, 4, 6, 7], [1], [2, 5]]
 
 
-@pytest.fixture
-def ledgers(tmp_path: Path) -> Iterator[Path]:
-    """Fresh ledger paths."""
-    return (tmp_path / f"ledger-{i}.jsonl" for i in range(1000))
-
-
 def members(*, cap: int | None, singly: bool = False, seed: int = 0) -> Members:
     return Members(of_units=UNITS, cap=cap, singly=singly, secret=RunSecret.from_fixed_seed(seed))
 
