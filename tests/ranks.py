@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,13 +46,17 @@ def run_ranks(
 
 
 def filled_once(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], None]) -> Path:
-    """A folder that one worker of the suite fills, and all of them read."""
+    """A folder that one worker of the suite fills, and all of them read.
+
+    Whoever would write into it takes a copy. What a filling that failed has left is cleared away.
+    """
     base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder, filled = shared / name, shared / f"{name}.filled"
     with FileLock(shared / f"{name}.lock"):
         if not filled.exists():
-            folder.mkdir(exist_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
             fill(folder)
             filled.touch()
     return folder

@@ -17,17 +17,18 @@ from dpacc.errors import DpaccError
 from dpacc.ranks.collectives import idle_cores, telling_of_lost_ranks
 from dpacc.ranks.fingerprints import code_fingerprint, data_fingerprint
 from tests.dpacc.ranks.failing_ranks_program import FAILS_AT, LOSSES, Loss
-from tests.ranks import require_success, run_ranks
+from tests.ranks import filled_once, require_success, run_ranks
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ranks were told that disagreed, or lost one another."""
-    folder = tmp_path_factory.mktemp("ranks")
-    require_success(
-        run_ranks("tests.dpacc.ranks.failing_ranks_program", folder, ranks=1, seconds=600)
-    )
-    return folder
+
+    def fill(folder: Path) -> None:
+        program = "tests.dpacc.ranks.failing_ranks_program"
+        require_success(run_ranks(program, folder, ranks=1, seconds=600))
+
+    return filled_once(tmp_path_factory, "failing ranks", fill)
 
 
 def read(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dpacc.step.checkpoint import Checkpoints, JournalEntry
 from tests.dpacc.step import resume_program
 from tests.dpacc.step.kills_program import KILLS, Kill
 from tests.dpacc.step.resume_program import DEATHS, STEPS
-from tests.ranks import require_success, run_ranks
+from tests.ranks import filled_once, require_success, run_ranks
 
 
 def final(folder: Path) -> dict[str, torch.Tensor]:
@@ -34,9 +35,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.T
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folders of runs that were killed and resumed, by the name of each kill."""
-    folder = tmp_path_factory.mktemp("killed")
-    require_success(run_ranks("tests.dpacc.step.kills_program", folder, ranks=1, seconds=600))
-    return folder
+
+    def fill(folder: Path) -> None:
+        require_success(run_ranks("tests.dpacc.step.kills_program", folder, ranks=1, seconds=600))
+
+    return filled_once(tmp_path_factory, "killed", fill)
 
 
 @pytest.mark.parametrize("kill", KILLS, ids=[kill.name for kill in KILLS])
@@ -57,9 +60,10 @@ def test_a_killed_run_resumes_and_ends_where_it_would_have(
         assert worst <= (1e-5 if kill.ranks > 1 else 0)
 
 
-def test_what_two_ranks_have_kept_one_can_take_over(killed: Path) -> None:
+def test_what_two_ranks_have_kept_one_can_take_over(killed: Path, tmp_path: Path) -> None:
     """Killed as two ranks, resumed under FSDP2, and taken over by one: the same adapters."""
-    (folder,) = (killed / kill.name for kill in KILLS if kill.resumes_under == "fsdp2")
+    (kept,) = (killed / kill.name for kill in KILLS if kill.resumes_under == "fsdp2")
+    folder = shutil.copytree(kept, tmp_path / "copy")
     by_two = final(folder)
     (folder / "final.safetensors").unlink()
     resume_program.run(folder)

@@ -18,15 +18,17 @@ from tests.dpacc.step.two_rank_program import (
     users,
     within_subspace,
 )
-from tests.ranks import require_success, run_ranks
+from tests.ranks import filled_once, require_success, run_ranks
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of one two-rank run of the program."""
-    folder = tmp_path_factory.mktemp("two_ranks")
-    require_success(run_ranks("tests.dpacc.step.two_rank_program", folder, ranks=1))
-    return folder
+
+    def fill(folder: Path) -> None:
+        require_success(run_ranks("tests.dpacc.step.two_rank_program", folder, ranks=1))
+
+    return filled_once(tmp_path_factory, "two ranks", fill)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,14 @@ def seen(folder: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """What one process releases in each scenario."""
-    return run_scenarios(tmp_path_factory.mktemp("alone"))
+
+    def fill(folder: Path) -> None:
+        torch.save(run_scenarios(folder), folder / "sums.pt")
+
+    sums: dict[str, torch.Tensor] = torch.load(
+        filled_once(tmp_path_factory, "one rank", fill) / "sums.pt"
+    )
+    return sums
 
 
 @pytest.mark.parametrize("scenario", list(SCENARIOS))
