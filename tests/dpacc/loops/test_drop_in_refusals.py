@@ -14,14 +14,12 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from dpacc import PrivacyEngine
 from dpacc.errors import ConfigurationError, PrivacyError
-from tests.dpacc.loops.test_drop_in import PlainRun, ledgers, loader_of  # noqa: F401
+from tests.dpacc.loops.test_drop_in import PlainRun, loader_of
 from tests.dpacc.step.test_engine import LENGTHS
 from tests.tiny_models import collate, examples, tiny_model
 
 
-def test_a_rate_that_moves_between_batches_is_refused(
-    ledgers: Iterator[Path],  # noqa: F811
-) -> None:
+def test_a_rate_that_moves_between_batches_is_refused(ledgers: Iterator[Path]) -> None:
     """A learning rate that counts batches would tell their number."""
     run = PlainRun(next(ledgers), lr=0.1)
     batches = iter(run.loader)
@@ -33,9 +31,7 @@ def test_a_rate_that_moves_between_batches_is_refused(
         run.optimizer.step()
 
 
-def test_misuse_of_the_loop_is_refused_with_the_remedy(
-    ledgers: Iterator[Path],  # noqa: F811
-) -> None:
+def test_misuse_of_the_loop_is_refused_with_the_remedy(ledgers: Iterator[Path]) -> None:
     """Whatever would count an example twice, leave one out, or bypass clipping."""
     run = PlainRun(next(ledgers))
     batch = next(iter(run.loader))
@@ -64,9 +60,7 @@ def test_misuse_of_the_loop_is_refused_with_the_remedy(
     assert run.inner.received == []
 
 
-def test_a_loss_of_an_earlier_batch_is_refused(
-    ledgers: Iterator[Path],  # noqa: F811
-) -> None:
+def test_a_loss_of_an_earlier_batch_is_refused(ledgers: Iterator[Path]) -> None:
     """A forward that was kept for later would put examples into a step they did not join."""
     run = PlainRun(next(ledgers), max_physical_batch_size=1)
     batches = iter(run.loader)
@@ -81,9 +75,7 @@ def test_a_loss_of_an_earlier_batch_is_refused(
         kept.backward()
 
 
-def test_a_batch_may_not_be_passed_over(
-    ledgers: Iterator[Path],  # noqa: F811
-) -> None:
+def test_a_batch_may_not_be_passed_over(ledgers: Iterator[Path]) -> None:
     """`continue` before the backward, or after it without a step, stops the loader."""
     for backward in (False, True):
         batches = iter((run := PlainRun(next(ledgers))).loader)
@@ -94,9 +86,7 @@ def test_a_batch_may_not_be_passed_over(
             next(batches)
 
 
-def test_accumulating_over_batches_is_refused(
-    ledgers: Iterator[Path],  # noqa: F811
-) -> None:
+def test_accumulating_over_batches_is_refused(ledgers: Iterator[Path]) -> None:
     """A loop that leaves out zero_grad means to accumulate, which the loader does already."""
     run = PlainRun(next(ledgers))
     batches = iter(run.loader)
@@ -106,9 +96,7 @@ def test_accumulating_over_batches_is_refused(
         loss.backward()
 
 
-def test_a_gradient_from_elsewhere_is_refused(
-    ledgers: Iterator[Path],  # noqa: F811
-) -> None:
+def test_a_gradient_from_elsewhere_is_refused(ledgers: Iterator[Path]) -> None:
     """A penalty on the weights, or a `.grad` set by hand, never reaches the optimizer."""
     run = PlainRun(next(ledgers))
     batch = next(iter(run.loader))
@@ -125,7 +113,7 @@ def test_a_gradient_from_elsewhere_is_refused(
 
 
 def test_a_loop_that_is_left_in_the_middle_of_a_logical_batch_cannot_go_on(
-    ledgers: Iterator[Path],  # noqa: F811
+    ledgers: Iterator[Path],
 ) -> None:
     """The examples that were drawn and not used would be left out by a choice of the loop."""
     run = PlainRun(next(ledgers), max_physical_batch_size=1)
@@ -134,9 +122,7 @@ def test_a_loop_that_is_left_in_the_middle_of_a_logical_batch_cannot_go_on(
         next(iter(run.loader))
 
 
-def test_evaluation_is_left_alone(
-    ledgers: Iterator[Path],  # noqa: F811
-) -> None:
+def test_evaluation_is_left_alone(ledgers: Iterator[Path]) -> None:
     """In evaluation mode the model's own loss comes back, on whatever data."""
     run = PlainRun(next(ledgers))
     run.model.eval()
@@ -279,9 +265,7 @@ def test_a_prepared_loader_is_refused_by_what_it_is(tmp_path: Path) -> None:
     assert "plain DataLoader" in said
 
 
-def test_a_criterion_of_ones_own_is_pointed_to_losses(
-    ledgers: Iterator[Path],  # noqa: F811
-) -> None:
+def test_a_criterion_of_ones_own_is_pointed_to_losses(ledgers: Iterator[Path]) -> None:
     """Class weights or a focal loss, applied to logits, as is the habit elsewhere."""
     run = PlainRun(next(ledgers), family="bert", data=examples(LENGTHS, family="bert"))
     batch = dict(next(iter(run.loader)))
@@ -324,9 +308,7 @@ def test_a_loop_that_is_started_again_does_not_begin_with_a_fresh_adapter(
     assert len(read_ledger(path=tmp_path / "ledger.jsonl").releases) == 1
 
 
-def test_a_cell_that_is_run_twice_is_told_of_itself(
-    ledgers: Iterator[Path],  # noqa: F811
-) -> None:
+def test_a_cell_that_is_run_twice_is_told_of_itself(ledgers: Iterator[Path]) -> None:
     """The ledger is open in this process, so waiting for another one would never end."""
     ledger = next(ledgers)
     run = PlainRun(ledger)

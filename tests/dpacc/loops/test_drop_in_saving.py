@@ -13,7 +13,7 @@ from dpacc_accounting import read_ledger
 from peft import PeftModel
 
 from dpacc.errors import ConfigurationError
-from tests.dpacc.loops.test_drop_in import PlainRun, ledgers, loader_of, one_pass  # noqa: F401
+from tests.dpacc.loops.test_drop_in import PlainRun, loader_of, one_pass
 from tests.dpacc.step.test_averaging import averaged_by_an_open_loop, trained
 from tests.dpacc.step.test_engine import LENGTHS
 from tests.tiny_models import examples, tiny_base, tiny_model
@@ -62,10 +62,7 @@ def test_what_cannot_be_stated_is_not_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
-def test_the_average_is_the_recipes(
-    ledgers: Iterator[Path],  # noqa: F811
-    share: float,
-) -> None:
+def test_the_average_is_the_recipes(ledgers: Iterator[Path], share: float) -> None:
     """After the last update the model is the mean of its last iterates, as an open loop makes it;
     before, it is the last iterate."""
     run = PlainRun(next(ledgers), lr=0.1, steps=4, average_iterates=share)
