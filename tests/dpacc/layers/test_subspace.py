@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from dpacc.randomness.run_secret import RunSecret
 from dpacc.randomness.sampling import sampler_for
 from dpacc.step.engine import PrivacyEngine
 from dpacc.step.release import Release
-from tests.dpacc.step.test_engine import LENGTHS, RecordingOptimizer, plan_for
-from tests.tiny_models import collate, examples, tiny_model
+from tests.dpacc.step.test_engine import LENGTHS, losses_without, plan_for, prepared, taken
+from tests.tiny_models import examples
 
 FIRST, SECOND, RANK = 5, 4, 3
 SIZE = len(LENGTHS)
@@ -49,41 +48,18 @@ def run(
     **settings: Any,
 ) -> tuple[torch.Tensor, torch.Tensor, PrivacyEngine]:
     """The gradients that the optimizer got, [steps, width], the adapters after, and the engine."""
-    model = tiny_model("llama")
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = RecordingOptimizer(parameters, lr=settings.pop("lr", 0.0))
     folder.mkdir(exist_ok=True)
-    engine = PrivacyEngine(
-        Accelerator(cpu=True),
-        plan,
-        ledger=folder / "ledger.jsonl",
-        **{"fixed_seed": 3, "subspace_rank": RANK, **settings},
+    engine, model, optimizer = prepared(
+        plan, folder / "ledger.jsonl", **{"subspace_rank": RANK, **settings}
     )
-    engine.prepare(model, optimizer)
     if resume:
         engine.resume()
-    for step in itertools.islice(engine.steps(DATA, collate), at_most):
-        for batch in step:
-            step.backward(losses(model, batch))
-        step.update()
-    engine.close()
+    taken(engine, model, DATA, losses=losses, at_most=at_most)
     return (
         torch.stack(optimizer.received),
-        torch.cat([p.detach().flatten() for p in parameters]),
+        torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad]),
         engine,
     )
-
-
-def without(gone: int) -> Any:
-    """Losses of all examples but one."""
-    words = torch.tensor(DATA[gone]["input_ids"])
-
-    def losses(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
-        there = [not torch.equal(row[mask.bool()], words) for row, mask in rows]
-        return causal_lm_losses(model, batch) * torch.tensor(there)
-
-    return losses
 
 
 def test_what_a_second_phase_releases_lies_within_the_subspace(tmp_path: Path) -> None:
@@ -138,7 +114,8 @@ def run_second_phase_alike(
     basis = engine._subspace.basis
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("dpacc.layers.subspace.principal_directions", lambda *_, **__: basis)
-        received, _, _ = run(plan, folder, losses=without(gone), per_example_gradients=strategy)
+        losses = losses_without(DATA[gone])
+        received, _, _ = run(plan, folder, losses=losses, per_example_gradients=strategy)
     return received
 
 
@@ -222,15 +199,16 @@ def test_the_price_is_the_plans(tmp_path: Path) -> None:
 
 def test_a_gradient_that_is_not_finite_counts_as_zero(tmp_path: Path) -> None:
     """In the second phase too, and it spoils no other unit's."""
+    without = losses_without(DATA[7])
 
     def infinite(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         # Zero where the example is left out, so infinite or NaN there alone.
-        mine = without(7)(model, batch) == 0
+        mine = without(model, batch) == 0
         return causal_lm_losses(model, batch) * torch.where(mine, float("inf"), 1.0)
 
     received, _, _ = run(phased(), tmp_path / "a", losses=infinite)
     assert received.isfinite().all()
-    left_out, _, _ = run(phased(), tmp_path / "b", losses=without(7))
+    left_out, _, _ = run(phased(), tmp_path / "b", losses=without)
     torch.testing.assert_close(received, left_out, rtol=1e-4, atol=1e-6)
 
 

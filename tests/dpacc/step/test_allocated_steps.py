@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from dpacc_accounting import Adjacency, RandomlyAllocated, Repeated, epsilon, read_ledger, statement
 
-from dpacc.errors import BudgetExhausted
-from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
-from dpacc.step.engine import PrivacyEngine
-from tests.dpacc.step.test_engine import LENGTHS, plan_for, prepared, received
-from tests.tiny_models import collate, examples
+from tests.dpacc.step.test_engine import (
+    LENGTHS,
+    losses_without,
+    plan_for,
+    prepared,
+    received,
+    steps_after_a_kill,
+    updated,
+)
+from tests.tiny_models import examples
 
 SIZE = len(LENGTHS)
 EPOCH = 4
@@ -41,18 +44,8 @@ def test_neighbours_differ_in_one_step_of_each_epoch_by_at_most_c(
     whole = received(plan, data, next(ledgers))
     places = set()
     for left_out in (0, 4, 7):
-
-        def without(
-            model: torch.nn.Module, batch: dict[str, torch.Tensor], gone: int = left_out
-        ) -> torch.Tensor:
-            losses = causal_lm_losses(model, batch)
-            there = [
-                not torch.equal(row[mask.bool()], torch.tensor(data[gone]["input_ids"]))
-                for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
-            ]
-            return losses * torch.tensor(there)
-
-        difference = whole - received(plan, data, next(ledgers), losses=without)
+        rest = received(plan, data, next(ledgers), losses=losses_without(data[left_out]))
+        difference = whole - rest
         moved = difference.norm(dim=1).numpy() / plan.max_grad_norm
         assert (moved <= 1 + 1e-3).all()
         assert [(moved[at : at + EPOCH] > 1e-3).sum() for at in (0, EPOCH)] == [1, 1]
@@ -65,10 +58,7 @@ def test_the_books_hold_epochs_and_are_right_after_every_step(tmp_path: Path) ->
     plan = allocated(noise_multiplier=2.0)
     engine, model, _ = prepared(plan, tmp_path / "ledger.jsonl", seed=None)
     spent = []
-    for done, step in enumerate(engine.steps(examples(LENGTHS), collate), start=1):
-        for batch in step:
-            step.backward(causal_lm_losses(model, batch))
-        step.update()
+    for done, _ in enumerate(updated(engine, model, examples(LENGTHS)), start=1):
         record = read_ledger(path=engine.ledger)
         priced = epsilon(event=record.event, delta=plan.target_delta)
         assert priced == engine.guarantee() == plan.guarantee(steps=done)
@@ -82,33 +72,17 @@ def test_the_books_hold_epochs_and_are_right_after_every_step(tmp_path: Path) ->
     assert "not the plan's step" not in said
 
 
-def taken(engine: PrivacyEngine, model: torch.nn.Module, *, at_most: int) -> list[int]:
-    indices = []
-    for step in itertools.islice(engine.steps(examples(LENGTHS), collate), at_most):
-        for batch in step:
-            step.backward(causal_lm_losses(model, batch))
-        step.update()
-        indices.append(step.index)
-    engine.close()
-    return indices
-
-
 @pytest.mark.parametrize(("killed_after", "goes_on_at"), [(1, 4), (4, 4), (6, 8)])
 def test_a_new_process_waits_for_the_next_epoch(
     tmp_path: Path, killed_after: int, goes_on_at: int
 ) -> None:
     """Its secret allocates anew: in the rest of the epoch a unit might be a second time."""
     plan = allocated(noise_multiplier=2.0)
-    engine, model, _ = prepared(plan, tmp_path / "ledger.jsonl", seed=None)
-    assert taken(engine, model, at_most=killed_after) == list(range(killed_after))
-    engine, model, _ = prepared(plan, tmp_path / "ledger.jsonl", seed=None)
-    assert taken(engine, model, at_most=12) == list(range(goes_on_at, 10))
-    record = read_ledger(path=tmp_path / "ledger.jsonl")
-    spent = epsilon(event=record.event, delta=plan.target_delta).epsilon
+    ledger = tmp_path / "ledger.jsonl"
+    went_on = steps_after_a_kill(plan, ledger, killed_after=killed_after)
+    assert went_on == list(range(goes_on_at, 10))
+    spent = epsilon(event=read_ledger(path=ledger).event, delta=plan.target_delta).epsilon
     assert spent == plan.guarantee().epsilon
-    engine, model, _ = prepared(plan, tmp_path / "ledger.jsonl", seed=None)
-    with pytest.raises(BudgetExhausted):
-        taken(engine, model, at_most=1)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +10,20 @@ import torch
 from dpacc_accounting import CyclicPoissonSampled, epsilon, read_ledger, statement
 
 from dpacc.doctor.statistics import noise_finding, uncorrelated
-from dpacc.errors import BudgetExhausted
-from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness import sampling
-from dpacc.step.engine import PrivacyEngine
-from tests.dpacc.step.test_engine import LENGTHS, noiseless, plan_for, prepared, received
-from tests.tiny_models import collate, examples
+from tests.dpacc.step.test_engine import (
+    LENGTHS,
+    losses_without,
+    noiseless,
+    plan_for,
+    prepared,
+    received,
+    steps_after_a_kill,
+    taken,
+    updated,
+)
+from tests.tiny_models import examples
 
 COLUMN = (0.75, 0.5, 0.3)
 TURNS = {"sampling": "cyclic-poisson", "noise_coefficients": COLUMN, "steps": 7}
@@ -59,18 +65,8 @@ def test_neighbours_whole_sequences_differ_by_what_was_charged(
     assert isinstance(turns, CyclicPoissonSampled)
     moved_at_all = 0
     for left_out in range(0, SIZE, 2):
-
-        def without(
-            model: torch.nn.Module, batch: dict[str, torch.Tensor], gone: int = left_out
-        ) -> torch.Tensor:
-            losses = causal_lm_losses(model, batch)
-            there = [
-                not torch.equal(row[mask.bool()], torch.tensor(data[gone]["input_ids"]))
-                for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
-            ]
-            return losses * torch.tensor(there)
-
-        difference = whole - received(plan, data, next(ledgers), losses=without)
+        rest = received(plan, data, next(ledgers), losses=losses_without(data[left_out]))
+        difference = whole - rest
         image = uncorrelated(noise=difference.numpy(), coefficients=column)
         most = plan.max_grad_norm * turns.turns**0.5
         norm = float((image**2).sum() ** 0.5)
@@ -83,10 +79,7 @@ def test_the_books_hold_cycles_and_are_right_after_every_step(tmp_path: Path) ->
     """The first step of a cycle pays; ε after any step is that of the worst group, as stated."""
     plan = banded(noise_multiplier=2.0)
     engine, model, _ = prepared(plan, tmp_path / "ledger.jsonl", seed=None)
-    for done, step in enumerate(engine.steps(examples(LENGTHS), collate), start=1):
-        for batch in step:
-            step.backward(causal_lm_losses(model, batch))
-        step.update()
+    for done, _ in enumerate(updated(engine, model, examples(LENGTHS)), start=1):
         record = read_ledger(path=engine.ledger)
         priced = epsilon(event=record.event, delta=plan.target_delta)
         assert priced == engine.guarantee() == plan.guarantee(steps=done)
@@ -99,53 +92,37 @@ def test_the_books_hold_cycles_and_are_right_after_every_step(tmp_path: Path) ->
     assert "not the plan's step" not in said
 
 
-def taken(engine: PrivacyEngine, model: torch.nn.Module, *, at_most: int) -> list[int]:
-    indices = []
-    for step in itertools.islice(engine.steps(examples(LENGTHS), collate), at_most):
-        for batch in step:
-            step.backward(causal_lm_losses(model, batch))
-        step.update()
-        indices.append(step.index)
-    engine.close()
-    return indices
-
-
 @pytest.mark.parametrize(("killed_after", "goes_on_at"), [(1, 3), (3, 3), (4, 6)])
 def test_a_new_process_begins_a_cycle_of_its_own(
     tmp_path: Path, killed_after: int, goes_on_at: int
 ) -> None:
     """Its secret draws other groups: it waits for the next cycle, so that ε stays the plan's."""
     plan = banded(noise_multiplier=2.0)
-    engine, model, _ = prepared(plan, tmp_path / "ledger.jsonl", seed=None)
-    assert taken(engine, model, at_most=killed_after) == list(range(killed_after))
-    engine, model, _ = prepared(plan, tmp_path / "ledger.jsonl", seed=None)
-    assert taken(engine, model, at_most=9) == list(range(goes_on_at, 7))
-    record = read_ledger(path=tmp_path / "ledger.jsonl")
-    spent = epsilon(event=record.event, delta=plan.target_delta).epsilon
+    ledger = tmp_path / "ledger.jsonl"
+    went_on = steps_after_a_kill(plan, ledger, killed_after=killed_after)
+    assert went_on == list(range(goes_on_at, 7))
+    spent = epsilon(event=read_ledger(path=ledger).event, delta=plan.target_delta).epsilon
     assert spent <= plan.guarantee().epsilon
-    engine, model, _ = prepared(plan, tmp_path / "ledger.jsonl", seed=None)
-    with pytest.raises(BudgetExhausted):
-        taken(engine, model, at_most=1)
 
 
 def test_a_new_process_correlates_with_nothing_before_it(tmp_path: Path) -> None:
     """C is block-diagonal over secrets: the first row after a kill is z / c_0 and no more."""
     plan = banded(noise_multiplier=2.0)
-    ledger = tmp_path / "ledger.jsonl"
+    ledger, data = tmp_path / "ledger.jsonl", examples(LENGTHS)
     engine, model, before = prepared(plan, ledger, seed=1)
-    taken(engine, model, at_most=4)
+    taken(engine, model, data, at_most=4)
     engine, model, after = prepared(plan, ledger, seed=2)
-    taken(engine, model, at_most=9)
+    taken(engine, model, data)
     engine, model, whole = prepared(plan, tmp_path / "other.jsonl", seed=2)
-    taken(engine, model, at_most=7)
+    taken(engine, model, data)
     assert len(before.received) == 4
     assert not torch.equal(after.received[0], whole.received[6])
     fresh = sampling.RunSecret.from_fixed_seed(2)
     from dpacc.randomness.gaussian_noise import standard_normals
 
-    clean = received(
-        noiseless(SIZE, expected_batch_size=3, **TURNS), examples(LENGTHS), tmp_path / "c", seed=2
-    )[6]
+    clean = received(noiseless(SIZE, expected_batch_size=3, **TURNS), data, tmp_path / "c", seed=2)[
+        6
+    ]
     scale = plan.noise_multiplier * plan.max_grad_norm
     drawn = standard_normals(secret=fresh, step=6, count=len(clean)) / COLUMN[0] * scale
     seen = after.received[0] * plan.expected_batch_size - clean

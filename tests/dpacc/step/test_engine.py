@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from accelerate import Accelerator
 from dpacc_accounting import read_ledger
 from scipy import stats
 
-from dpacc.errors import ConfigurationError, PrivacyError
+from dpacc.errors import BudgetExhausted, ConfigurationError, PrivacyError
 from dpacc.layers.gradient_buffer import KeptGradients
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
@@ -61,19 +62,54 @@ def noiseless(size: int, **changes: Any) -> PrivacyPlan:
 
 
 def prepared(
-    plan: PrivacyPlan, ledger: Path, *, micro_batch_tokens: int = 4096, seed: int | None = 3
+    plan: PrivacyPlan,
+    ledger: Path,
+    *,
+    model: torch.nn.Module | None = None,
+    lr: float = 0.0,
+    seed: int | None = 3,
+    **settings: Any,
 ) -> tuple[PrivacyEngine, torch.nn.Module, RecordingOptimizer]:
-    model = tiny_model("llama")
-    optimizer = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
+    model = model or tiny_model("llama")
+    optimizer = RecordingOptimizer([p for p in model.parameters() if p.requires_grad], lr=lr)
     engine = PrivacyEngine(
         Accelerator(cpu=True),
         plan,
         ledger=ledger,
-        micro_batch_tokens=micro_batch_tokens,
-        fixed_seed=seed,
+        **{"micro_batch_tokens": 4096, "fixed_seed": seed, **settings},
     )
-    engine.prepare(model, optimizer)
+    model, _ = engine.prepare(model, optimizer)
     return engine, model, optimizer
+
+
+def updated(
+    engine: PrivacyEngine,
+    model: torch.nn.Module,
+    data: Sequence[Any],
+    *,
+    losses: Losses = causal_lm_losses,
+    units: Sequence[str] | None = None,
+) -> Iterator[int]:
+    """The open loop: the index of each step, once it is taken."""
+    for step in engine.steps(data, collate, units=units):
+        for batch in step:
+            step.backward(losses(model, batch))
+        step.update()
+        yield step.index
+
+
+def taken(
+    engine: PrivacyEngine,
+    model: torch.nn.Module,
+    data: Sequence[Any],
+    *,
+    at_most: int | None = None,
+    **loop: Any,
+) -> list[int]:
+    """The open loop as one process runs it to its end, or until it stops after some steps."""
+    indices = list(itertools.islice(updated(engine, model, data, **loop), at_most))
+    engine.close()
+    return indices
 
 
 def received(
@@ -82,19 +118,37 @@ def received(
     ledger: Path,
     *,
     losses: Losses = causal_lm_losses,
-    micro_batch_tokens: int = 4096,
-    seed: int | None = 3,
+    **settings: Any,
 ) -> torch.Tensor:
     """The gradients, [steps, width], that reach the optimizer, times the expected batch size."""
-    engine, model, optimizer = prepared(
-        plan, ledger, micro_batch_tokens=micro_batch_tokens, seed=seed
-    )
-    for step in engine.steps(data, collate):
-        for batch in step:
-            step.backward(losses(model, batch))
-        step.update()
-    engine.close()
+    engine, model, optimizer = prepared(plan, ledger, **settings)
+    taken(engine, model, data, losses=losses)
     return torch.stack(optimizer.received) * plan.expected_batch_size
+
+
+def losses_without(example: dict[str, Any]) -> Losses:
+    """The losses of all others; where this example is drawn, its own is zero."""
+    words = torch.tensor(example["input_ids"])
+
+    def losses(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+        there = [not torch.equal(row[mask.bool()], words) for row, mask in rows]
+        return causal_lm_losses(model, batch) * torch.tensor(there)
+
+    return losses
+
+
+def steps_after_a_kill(plan: PrivacyPlan, ledger: Path, *, killed_after: int) -> list[int]:
+    """Those of a new process, whose secret is its own; a third one finds none left to take."""
+    data = examples(LENGTHS)
+    engine, model, _ = prepared(plan, ledger, seed=None)
+    assert taken(engine, model, data, at_most=killed_after) == list(range(killed_after))
+    engine, model, _ = prepared(plan, ledger, seed=None)
+    indices = taken(engine, model, data)
+    engine, model, _ = prepared(plan, ledger, seed=None)
+    with pytest.raises(BudgetExhausted):
+        taken(engine, model, data, at_most=1)
+    return indices
 
 
 def test_the_cut_into_micro_batches_does_not_change_the_sum(ledgers: Iterator[Path]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from dpacc_accounting import Phase, epsilon, read_ledger, statement
 from dpacc_accounting.ledger.record import LedgerError
 from scipy import stats
@@ -22,9 +20,15 @@ from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness.run_secret import RunSecret
 from dpacc.randomness.sampling import PhasedSampler, sampler_for
-from dpacc.step.engine import PrivacyEngine
-from tests.dpacc.step.test_engine import LENGTHS, RecordingOptimizer, plan_for, prepared
-from tests.tiny_models import collate, examples, tiny_model
+from tests.dpacc.step.test_engine import (
+    LENGTHS,
+    losses_without,
+    plan_for,
+    prepared,
+    taken,
+    updated,
+)
+from tests.tiny_models import examples
 
 SIZE = len(LENGTHS)
 STARTS = {0: (2, 3, 0.4), 2: (3, 9, 1.6), 5: (2, 6, 0.8)}
@@ -44,11 +48,7 @@ def phased(**changes: Any) -> PrivacyPlan:
 def gradients(plan: PrivacyPlan, ledger: Path, losses: Any = causal_lm_losses) -> torch.Tensor:
     """[steps, width], as the optimizer got them."""
     engine, model, optimizer = prepared(plan, ledger)
-    for step in engine.steps(examples(LENGTHS), collate):
-        for batch in step:
-            step.backward(losses(model, batch))
-        step.update()
-    engine.close()
+    taken(engine, model, examples(LENGTHS), losses=losses)
     return torch.stack(optimizer.received)
 
 
@@ -67,13 +67,7 @@ def test_neighbours_move_a_sum_by_at_most_c_in_every_phase(
     if "noise" in changes:
         clean = {"sigma": 1e-6}
     plan = phased(**clean, quantile_learning_rate=0.0, **changes)
-    gone = torch.tensor(examples(LENGTHS)[7]["input_ids"])
-
-    def without(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
-        there = [not torch.equal(row[mask.bool()], gone) for row, mask in rows]
-        return causal_lm_losses(model, batch) * torch.tensor(there)
-
+    without = losses_without(examples(LENGTHS)[7])
     whole, rest = gradients(plan, next(ledgers)), gradients(plan, next(ledgers), without)
     moved = ((whole - rest) * batches(plan)).norm(dim=1).numpy() / plan.max_grad_norm
     drawn = sampler_for(plan=plan, secret=RunSecret.from_fixed_seed(3))
@@ -125,10 +119,7 @@ def test_the_books_are_right_after_every_step(tmp_path: Path) -> None:
     """Each step is charged with its own phase's rate and noise; the statement shows all phases."""
     plan = phased(target_delta=1e-2)
     engine, model, _ = prepared(plan, tmp_path / "ledger.jsonl", seed=None)
-    for done, step in enumerate(engine.steps(examples(LENGTHS), collate), start=1):
-        for batch in step:
-            step.backward(causal_lm_losses(model, batch))
-        step.update()
+    for done, _ in enumerate(updated(engine, model, examples(LENGTHS)), start=1):
         record = read_ledger(path=engine.ledger)
         priced = epsilon(event=record.event, delta=plan.target_delta)
         assert priced.epsilon == pytest.approx(engine.guarantee().epsilon, rel=1e-9)
@@ -144,25 +135,13 @@ def test_the_books_are_right_after_every_step(tmp_path: Path) -> None:
 
 def continued(folder: Path, plan: PrivacyPlan, *, at_most: int, resume: bool) -> torch.Tensor:
     """The adapters after so many steps, of a run that is resumed or new."""
-    model = tiny_model("llama")
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = RecordingOptimizer(parameters, lr=0.5)
-    engine = PrivacyEngine(
-        Accelerator(cpu=True),
-        plan,
-        ledger=folder / "ledger.jsonl",
-        checkpoints=folder / "checkpoints",
-        fixed_seed=3,
+    engine, model, _ = prepared(
+        plan, folder / "ledger.jsonl", lr=0.5, checkpoints=folder / "checkpoints"
     )
-    engine.prepare(model, optimizer)
     if resume:
         engine.resume()
-    for step in itertools.islice(engine.steps(examples(LENGTHS), collate), at_most):
-        for batch in step:
-            step.backward(causal_lm_losses(model, batch))
-        step.update()
-    engine.close()
-    return torch.cat([p.detach().flatten() for p in parameters])
+    taken(engine, model, examples(LENGTHS), at_most=at_most)
+    return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
 
 
 def test_a_run_goes_on_in_the_phase_where_it_stopped(tmp_path: Path) -> None:

@@ -14,11 +14,10 @@ from dpacc_accounting import MixtureOfGaussians, read_ledger, statement
 from scipy import stats
 
 from dpacc.errors import ConfigurationError
-from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness.run_secret import RunSecret
 from dpacc.step.unit_members import Members
-from tests.dpacc.step.test_engine import noiseless, prepared
+from tests.dpacc.step.test_engine import noiseless, prepared, taken
 from tests.tiny_models import collate, examples
 
 UNITS = [[0, 3, 4, 6, 7], [1], [2, 5]]
@@ -97,11 +96,7 @@ def total(
     size = sum(min(n, cap) for n in owned.values()) if singly else len(owned)
     plan = noiseless(size, steps=steps, max_grad_norm=0.05, unit="user", **changes)
     engine, model, optimizer = prepared(plan, ledger, micro_batch_tokens=30)
-    for step in engine.steps([data[i] for i in keep], collate, units=[users[i] for i in keep]):
-        for batch in step:
-            step.backward(causal_lm_losses(model, batch))
-        step.update()
-    engine.close()
+    taken(engine, model, [data[i] for i in keep], units=[users[i] for i in keep])
     return torch.stack(optimizer.received) * plan.expected_batch_size, plan
 
 

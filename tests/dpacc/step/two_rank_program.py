@@ -19,7 +19,7 @@ from dpacc.losses.preferences import preference_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.ranks.reduction import WireFormat
 from tests.dpacc.layers.test_frozen_activations import trained
-from tests.dpacc.step.test_engine import RecordingOptimizer, plan_for, prepared, received
+from tests.dpacc.step.test_engine import RecordingOptimizer, plan_for, prepared, received, taken
 from tests.forked_ranks import fork_ranks
 from tests.tiny_models import collate, examples, tiny_base, tiny_model, with_lora
 from tests.tiny_pairs import collate_pairs, pairs
@@ -70,34 +70,18 @@ def users(folder: Path) -> torch.Tensor:
     lengths, _ = SCENARIOS["ragged"]
     plan = plan_for(4, expected_batch_size=3, steps=4, unit="user")
     engine, model, optimizer = prepared(plan, folder / "users.jsonl", micro_batch_tokens=24)
-    for step in engine.steps(examples(lengths), collate, units=[*"abbccccdad"]):
-        for batch in step:
-            step.backward(causal_lm_losses(model, batch))
-        step.update()
-    engine.close()
+    taken(engine, model, examples(lengths), units=[*"abbccccdad"])
     return torch.stack(optimizer.received) * plan.expected_batch_size
 
 
 def within_subspace(folder: Path, wire: WireFormat = "fp32") -> torch.Tensor:
     """The gradients of "phases", whose second phase is within two directions of the first's."""
     lengths, plan = SCENARIOS["phases"]
-    model = tiny_model("llama")
-    optimizer = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
-    engine = PrivacyEngine(
-        Accelerator(cpu=True),
-        plan,
-        ledger=folder / f"subspace-{wire}.jsonl",
-        micro_batch_tokens=24,
-        fixed_seed=3,
-        subspace_rank=2,
-        wire=wire,
+    ledger = folder / f"subspace-{wire}.jsonl"
+    engine, model, optimizer = prepared(
+        plan, ledger, micro_batch_tokens=24, subspace_rank=2, wire=wire
     )
-    engine.prepare(model, optimizer)
-    for step in engine.steps(examples(lengths), collate):
-        for batch in step:
-            step.backward(causal_lm_losses(model, batch))
-        step.update()
-    engine.close()
+    taken(engine, model, examples(lengths))
     return torch.stack(optimizer.received)
 
 
@@ -107,37 +91,23 @@ def dropping_out(folder: Path) -> torch.Tensor:
     base = tiny_base("llama")
     for layer in base.model.layers:
         layer.self_attn.attention_dropout = 0.2
-    model = with_lora(base, "llama", lora_dropout=0.2)
-    optimizer = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
-    engine = PrivacyEngine(
-        Accelerator(cpu=True),
-        plan,
-        ledger=folder / "dropout.jsonl",
-        micro_batch_tokens=24,
-        fixed_seed=3,
+    dropping = with_lora(base, "llama", lora_dropout=0.2)
+    engine, model, optimizer = prepared(
+        plan, folder / "dropout.jsonl", model=dropping, micro_batch_tokens=24
     )
-    model, _ = engine.prepare(model, optimizer)
-    for step in engine.steps(examples(lengths), collate):
-        for batch in step:
-            step.backward(causal_lm_losses(model, batch))
-        step.update()
-    engine.close()
+    taken(engine, model, examples(lengths))
     return torch.stack(optimizer.received) * plan.expected_batch_size
 
 
 def preference_pairs(folder: Path, *, micro_batch_tokens: int = 40) -> torch.Tensor:
     """The noised sums of pairs of two answers, with dropout, whose losses compare the two."""
     plan = plan_for(len(pairs()), expected_batch_size=4, steps=3)
-    model = with_lora(tiny_base("llama"), "llama", lora_dropout=0.2)
-    optimizer = RecordingOptimizer([p for p in model.parameters() if p.requires_grad])
-    engine = PrivacyEngine(
-        Accelerator(cpu=True),
+    engine, model, optimizer = prepared(
         plan,
-        ledger=folder / f"pairs-{micro_batch_tokens}.jsonl",
+        folder / f"pairs-{micro_batch_tokens}.jsonl",
+        model=with_lora(tiny_base("llama"), "llama", lora_dropout=0.2),
         micro_batch_tokens=micro_batch_tokens,
-        fixed_seed=3,
     )
-    model, _ = engine.prepare(model, optimizer)
     for step in engine.steps(pairs(), collate_pairs):
         for batch in step:
             step.backward(preference_losses(model, batch))
