@@ -145,12 +145,7 @@ class PhasedSampler:
 
     def draw(self, *, step: int) -> npt.NDArray[np.intp]:
         """The indices that joined this step, ascending; it may be empty."""
-        phase = self.plan.at(step)
-        return PoissonSampler(
-            dataset_size=phase.dataset_size,
-            expected_batch_size=phase.expected_batch_size,
-            secret=self.secret,
-        ).draw(step=step)
+        return sampler_for(plan=self.plan.at(step), secret=self.secret).draw(step=step)
 
     def turns(self) -> npt.NDArray[np.intp]:
         """[N] zeros: all examples are of one group, that may be in any step."""

@@ -40,11 +40,11 @@ class Members:
         self, *, of_units: Sequence[Sequence[int]], cap: int | None, singly: bool, secret: RunSecret
     ) -> None:
         self._cap, self._secret = cap, secret
-        self._of_units, self._again = of_units, cap is not None and not singly
+        self._of_units = of_units
         self._count = sum(map(len, of_units))
-        self._drawn: tuple[int, Any] = (-1, None)
+        self._drawn: tuple[Any, Any] = (None, None)
         if singly:
-            kept = [i for unit in of_units for i in self._smallest(unit, self._words("kept", 0))]
+            kept = [i for unit in of_units for i in self._kept(unit, purpose="kept", step=0)]
             self._of_units = [[example] for example in sorted(kept)]
 
     def __len__(self) -> int:
@@ -52,23 +52,21 @@ class Members:
 
     def in_step(self, drawn: int, *, step: int) -> Sequence[int]:
         """The examples that number `drawn` stands for in a step, ascending."""
-        unit = self._of_units[drawn]
-        if not self._again or len(unit) <= (self._cap or 0):
-            return unit
-        if self._drawn[0] != step:
-            self._drawn = (step, self._words("rows of units", step))
-        return self._smallest(unit, self._drawn[1])
+        return self._kept(self._of_units[drawn], purpose="rows of units", step=step)
 
-    def _smallest(self, unit: Sequence[int], words: Any) -> list[int]:
+    def _kept(self, unit: Sequence[int], *, purpose: str, step: int) -> Sequence[int]:
         if self._cap is None or len(unit) <= self._cap:
-            return list(unit)
+            return unit
         places = np.asarray(unit)
         # Two equal words, which never come, would be told by place.
-        first = np.argsort(words[places], kind="stable")[: self._cap]
+        first = np.argsort(self._words(purpose, step)[places], kind="stable")[: self._cap]
         return sorted(places[first].tolist())
 
     def _words(self, purpose: str, step: int) -> Any:
-        return self._secret.stream(purpose=purpose, step=step).words(start=0, count=self._count)
+        if self._drawn[0] != (purpose, step):
+            stream = self._secret.stream(purpose=purpose, step=step)
+            self._drawn = ((purpose, step), stream.words(start=0, count=self._count))
+        return self._drawn[1]
 
 
 def members_of(

@@ -45,8 +45,8 @@ PHASE_BUGS = [
         (
             Patch(
                 "dpacc.randomness.sampling",
-                "phase = self.plan.at(step)",
-                "phase = self.plan.at(step + 2)",
+                "sampler_for(plan=self.plan.at(step), ",
+                "sampler_for(plan=self.plan.at(step + 2), ",
             ),
         ),
         (
@@ -91,8 +91,8 @@ PHASE_BUGS = [
         (
             Patch(
                 "dpacc.randomness.sampling",
-                "        ).draw(step=step)",
-                "        ).draw(step=step % 2)",
+                "secret=self.secret).draw(step=step)",
+                "secret=self.secret).draw(step=step % 2)",
             ),
         ),
         (f"{_STEPS}::test_units_join_at_the_rate_of_the_phase",),

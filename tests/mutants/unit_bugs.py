@@ -150,7 +150,7 @@ UNIT_BUGS = (
             Patch(
                 _MEMBERS,
                 "            kept = [i for unit in of_units for i in "
-                'self._smallest(unit, self._words("kept", 0))]\n',
+                'self._kept(unit, purpose="kept", step=0)]\n',
                 "            kept = [i for unit in of_units for i in unit]\n",
             ),
         ),
@@ -180,7 +180,8 @@ UNIT_BUGS = (
         (
             Patch(
                 _MEMBERS,
-                '        first = np.argsort(words[places], kind="stable")[: self._cap]\n',
+                "        first = np.argsort(self._words(purpose, step)[places], "
+                'kind="stable")[: self._cap]\n',
                 "        first = np.arange(len(places))[: self._cap]\n",
             ),
         ),

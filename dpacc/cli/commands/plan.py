@@ -143,10 +143,9 @@ def plan(
     if not settings:
         raise click.UsageError("Missing argument 'CONFIG'; only --recommend does without.")
     with options.training_stack(), terminal.at_work("planning") as doing:
+        from dpacc.planning import unit_sampling
         from dpacc.planning.forecast import Machine, forecast
         from dpacc.planning.traffic import Rates
-        from dpacc.planning.unit_sampling import in_words
-        from dpacc.planning.unit_sampling import to_json as people_as_json
 
         rate = tflops or _SUSTAINED_TFLOPS["gpu" if gpus else "processor"]
         rates = Rates(operations=rate * 1e12, network=network * 1e9)
@@ -161,7 +160,7 @@ def plan(
         people = _people(settings)
     assumed = {"sustained_tflops": rate, "network_gb_per_second": network, "gpus": gpus}
     if as_json:
-        guarantee, plan = found.plan.guarantee().to_json(), found.plan.to_json()
+        guarantee, phases = found.plan.guarantee().to_json(), found.plan.to_json().get("phases")
         terminal.show_json(
             {
                 "model": settings.model,
@@ -171,9 +170,9 @@ def plan(
                 "steps": found.plan.steps,
                 "dataset_size": found.plan.dataset_size,
                 "expected_batch_size": found.plan.expected_batch_size,
-                **({"phases": plan["phases"]} if "phases" in plan else {}),
+                **({} if phases is None else {"phases": phases}),
                 "guarantee": guarantee,
-                **({} if people is None else {"unit_sampling": people_as_json(both=people)}),
+                **({} if people is None else {"unit_sampling": unit_sampling.to_json(both=people)}),
                 "assumed": {**assumed, "memory_bytes": memory_per_gpu},
             }
         )
@@ -187,7 +186,7 @@ def plan(
         gpus=gpus,
     )
     if people is not None:
-        rows = in_words(both=people, unit=str(settings.unit_field))
+        rows = unit_sampling.in_words(both=people, unit=str(settings.unit_field))
         terminal.show_facts(title=f"One {settings.unit_field}, several examples", facts=rows)
 
 
