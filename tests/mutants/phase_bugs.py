@@ -25,7 +25,6 @@ PHASE_BUGS = [
             f"{_BOOKS}::test_phases_cost_their_composition_after_any_step",
             f"{_STEPS}::test_the_books_are_right_after_every_step",
         ),
-        quick=True,
     ),
     Bug(
         "every phase noised as the first",

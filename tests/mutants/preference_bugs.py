@@ -49,7 +49,6 @@ PREFERENCE_BUGS = (
             ),
         ),
         (f"{PREFERENCES}::test_each_loss_is_its_papers_formula",),
-        quick=True,
     ),
     Bug(
         "invented references alike",

@@ -63,7 +63,6 @@ RANDOMNESS_BUGS = (
             ),
         ),
         (f"{_MASKS}::test_padding_on_either_side_moves_no_mask[narrow1-wide1]",),
-        quick=True,
     ),
     Bug(
         "repeated layers drop anew",

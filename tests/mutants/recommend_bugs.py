@@ -21,7 +21,6 @@ RECOMMEND_BUGS = [
             ),
         ),
         (f"{_CALIBRATE}::test_the_rate_beside_sigma_is_the_one_that_was_priced",),
-        quick=True,
     ),
     Bug(
         "a recommendation of half the steps",
