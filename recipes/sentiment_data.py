@@ -4,7 +4,8 @@
     python recipes/sentiment_data.py
 
 Each record of `data/movie_sentiment/{train,held_out}.jsonl` has the sentence as `text`, its
-`sentiment`, and both as `prompt` and `completion` for a causal model that answers with a word.
+`sentiment`, both as `prompt` and `completion` for a causal model that answers with a word, and a
+`label` that is a prompt for one that writes such sentences.
 The few sentences rated exactly zero are left out.
 """
 
@@ -51,6 +52,7 @@ def labelled(review: dict[str, object]) -> dict[str, str] | None:
         "sentiment": sentiment,
         "prompt": f"Review: {text}\nSentiment:",
         "completion": f" {sentiment}",
+        "label": f"A {sentiment} review of a film:\n",
     }
 
 

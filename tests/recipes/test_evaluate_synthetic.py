@@ -11,8 +11,18 @@ from types import ModuleType
 
 import pytest
 
-from tests.recipes.training import RECIPE, as_arguments, refusal, settings, write_texts
+from tests.recipes.training import (
+    RECIPE,
+    WORDS,
+    as_arguments,
+    lines,
+    listed,
+    refusal,
+    settings,
+    write_texts,
+)
 from tests.scripts import load_script
+from tests.tiny_models import save_tiny_llama
 
 RECIPE_FILE = RECIPE.with_name("evaluate_synthetic.py")
 
@@ -88,9 +98,46 @@ def test_labels_are_compared_where_they_are_few(
     assert (found["synthetic"]["share of g"], found["held-out"]["share of g"]) == (0.75, 0.5)
 
 
+def test_a_classifier_learns_from_synthetic_and_is_asked_about_real_texts(
+    likeness: ModuleType,
+    told: Callable[..., list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Beside a privately trained one; what training data would teach is its owner's to see."""
+    said = {"good": ["joy music", "music joy", "joy joy"], "bad": ["dull", "dull was", "was dull"]}
+    for name, more in (("synthetic", "face"), ("held_out", "every"), ("private", "its")):
+        rows = [{"ask": k, "say": f"{text} {more}"} for k in said for text in said[k]] * 2
+        listed(tmp_path / f"{name}.jsonl", *rows)
+    save_tiny_llama(tmp_path / "encoder", words=WORDS)
+    listed(tmp_path / "private.json", {"accuracy": 0.75})
+    shared: dict[str, object] = {
+        "prompt_field": "ask",
+        "completion_field": "say",
+        "encoder": tmp_path / "encoder",
+        "private_classifier": tmp_path / "private.json",
+    }
+    likeness.main(told(as_json=True, **shared))
+    found = json.loads(capsys.readouterr().out)
+    name = "accuracy of a classifier trained on them"
+    assert found["synthetic"][name] > 0.9
+    assert found["a privately trained classifier"] == {name: 0.75}
+    assert 0 < found["synthetic"]["MAUVE with half of the held-out texts"] <= 1
+    before = sorted(tmp_path.rglob("*"))
+    likeness.main(told(show_private_accuracy=True, **shared))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "NOT private, for the owner's eyes" in shown
+    assert "right by a classifier trained on as many of them" in shown
+    assert sorted(tmp_path.rglob("*")) == before
+    both = told(show_private_accuracy=True, as_json=True, **shared)
+    assert "leave one of them out" in refusal(likeness.main, both, capsys)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"show_private_accuracy": True}, "name a model with --encoder"),
+        ({"private_classifier": "private.jsonl"}, "holds no accuracy"),
         ({"held_out_data": "null"}, "name a file with --held_out_data"),
         ({"held_out_data": "private.jsonl"}, "stand in the private training data too"),
         ({"synthetic": "few.jsonl"}, "1 synthetic records are too few"),
@@ -112,15 +159,30 @@ def test_what_cannot_be_compared_is_one_line(
     assert words in " ".join(refusal(likeness.main, arguments, capsys).split())
 
 
-def test_the_pages_command_is_read(
-    likeness: ModuleType, told: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+def test_the_pages_commands_are_read(
+    likeness: ModuleType,
+    told: Callable[..., list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The command of docs/synthetic.md runs, on tiny files of our own."""
+    """Each command of docs/synthetic.md runs, on tiny files of our own."""
     page = (RECIPE.parents[1] / "docs/synthetic.md").read_text()
-    (shown,) = re.findall(r"^python recipes/evaluate_synthetic.py (.*)$", page, re.MULTILINE)
-    arguments = [
-        str(RECIPE.parents[1] / each) if each.endswith(".yaml") else each
-        for each in shlex.split(shown)
-    ]
-    likeness.main([*arguments, *told()])
-    assert "distinct 3-grams" in capsys.readouterr().out
+    save_tiny_llama(tmp_path / "encoder", words=WORDS)
+    given = told()
+    commands = re.findall(r"^python recipes/evaluate_synthetic.py (.*)$", page, re.MULTILINE)
+    assert len(commands) >= 2
+    for command in commands:
+        if "labelled" in command:
+            for path in tmp_path.glob("*.jsonl"):
+                listed(
+                    path, *({"label": "ab"[at % 2], **row} for at, row in enumerate(lines(path)))
+                )
+        arguments = [
+            str(RECIPE.parents[1] / each) if each.endswith(".yaml") else each
+            for each in shlex.split(command)
+        ]
+        mine = [f"--encoder={tmp_path / 'encoder'}"] if "--encoder" in command else []
+        likeness.main([*arguments, *given, *mine])
+        shown = capsys.readouterr().out
+        assert "distinct 3-grams" in shown
+        assert ("MAUVE" in shown) == ("a classifier" in shown) == bool(mine)

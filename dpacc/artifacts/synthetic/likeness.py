@@ -27,18 +27,28 @@ _FEWEST = 4
 
 def texts_of(*, records: Sequence[Record], config: TrainingConfig) -> list[Words]:
     """The words of each record that a model learned to write: its text, completion or answers."""
+    return [tuple(text.lower().split()) for text in written_texts(records=records, config=config)]
+
+
+def written_texts(*, records: Sequence[Record], config: TrainingConfig) -> list[str]:
+    """What a model learned to write of each record: its text, completion or answers."""
     field = config.messages_field or config.completion_field or config.text_field
-    return [tuple(_text(record[field]).lower().split()) for record in records]
+    return [_text(record[field]) for record in records]
 
 
 def labels_of(*, records: Sequence[Record], config: TrainingConfig) -> list[str] | None:
     """What stands in each record's prompt or completion, where there are at most 20 of them."""
+    field = label_field_of(records=records, config=config)
+    return None if field is None else [str(record[field]) for record in records]
+
+
+def label_field_of(*, records: Sequence[Record], config: TrainingConfig) -> str | None:
+    """The field, prompt or completion, that holds two to 20 different things; None without one."""
     for field in (config.prompt_field, config.completion_field):
         if field is None or field not in records[0]:
             continue
-        found = [str(record[field]) for record in records]
-        if 2 <= len(set(found)) <= _MOST_LABELS:
-            return found
+        if 2 <= len({str(record[field]) for record in records}) <= _MOST_LABELS:
+            return field
     return None
 
 
