@@ -2,6 +2,6 @@
 
 Read `run_folder`, then `model_card`, `progress_chart`, `pictures` and `compute_chart`
 (with `captions`, in `figure_files`) and `hub`; `earlier_runs` says what a run costs
-together with those before it, and `synthetic` writes text by its adapter. Offers `save_run`
-and `new_run_folder`.
+together with those before it, `compliance` what standards and laws ask of it, and `synthetic`
+writes text by its adapter. Offers `save_run`, `new_run_folder` and `rows_for`.
 """
