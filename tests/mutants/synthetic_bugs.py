@@ -8,6 +8,7 @@ from tests.mutants.planting import Patch
 _RECIPE = "tests/recipes/test_synthesize.py"
 _REFUSED = "tests/recipes/test_synthesize_refused.py"
 _ROOM = "dpacc.artifacts.synthetic"
+_ECHO = "tests/dpacc/audit/test_synthetic_canaries.py"
 
 SYNTHETIC_BUGS = (
     Bug(
@@ -49,5 +50,29 @@ SYNTHETIC_BUGS = (
             ),
         ),
         (f"{_RECIPE}::test_the_training_data_has_no_part_in_what_is_written",),
+    ),
+    Bug(
+        "echo of canaries that all took part",
+        "canaries whose coin says no are learned too, so that an audit finds no difference, ever",
+        (
+            Patch(
+                "dpacc.audit.synthetic_canaries",
+                "return [example if inside else left_out(example) for example, inside in pairs]",
+                "return [example for example, inside in pairs]",
+            ),
+        ),
+        (f"{_ECHO}::test_canaries_that_are_out_teach_nothing",),
+    ),
+    Bug(
+        "echo of canaries in public text",
+        "canaries are scored by public text alone, so that what an adapter wrote is not looked at",
+        (
+            Patch(
+                "dpacc.audit.synthetic_canaries",
+                "for texts in (ours, theirs)",
+                "for texts in (theirs, theirs)",
+            ),
+        ),
+        (f"{_ECHO}::test_a_writer_that_repeats_canaries_is_found_out_by_its_texts_alone",),
     ),
 )
