@@ -21,6 +21,7 @@ COMMANDS = {
     "doctor": "Check that what ran, or would run, is what was accounted.",
     "explain": "State in words what a ledger or a plan guarantees.",
     "federate": "Propose the settings of a federation.",
+    "init": "Write a first configuration for a file of private data.",
     "merge": "Compose the ledgers of several runs on the same data.",
     "plan": "Say what a run would need: memory, traffic, time, noise, launch.",
     "plot": "Draw what a ledger or a plan spends, or what an attacker could learn.",

@@ -6,7 +6,6 @@ private.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -14,6 +13,7 @@ from typing import Any
 
 from dpacc.errors import ConfigurationError
 from dpacc.data.record_files import Place, Placed, Unreadable, file_type, read_files, without_fillers
+from dpacc.data.shape import is_a_name, usual_fields
 
 Record = dict[str, Any]
 FieldType = type | UnionType
@@ -23,16 +23,10 @@ Complaint = Callable[[Record], str | None]
 _MOST_PLACES = 10
 _MOST_REASONS = 5
 _MOST_NAMES = 20
-# What a column may be called; anything else could be a row of data where a header is missing.
-_NAME = re.compile(r"[^\W\d][\w.-]{0,39}")
 _NAMING = (
     "name the fields that every record has with --text_field, --prompt_field and "
     "--completion_field, --messages_field, or --words_field and --label_field"
 )
-# What others call chats and prompts, and how these are named here.
-_CHATS = ("messages", "conversations", "conversation", "dialogue")
-_PROMPTS = {"instruction": "output", "question": "answer", "prompt": "completion"}
-_MORE_OF_A_PROMPT = ("input", "context")
 
 
 def read_records(
@@ -171,7 +165,7 @@ def _numbers(places: Sequence[Place]) -> str:
 
 def _fields_there(shared: set[str]) -> str:
     """The fields that all records have, so that no key which is somebody's own is shown."""
-    names = sorted(name for name in shared if _NAME.fullmatch(name))
+    names = sorted(name for name in shared if is_a_name(name))
     if not names:
         return _NAMING
     more = ", ..." if len(names) > _MOST_NAMES else ""
@@ -179,14 +173,11 @@ def _fields_there(shared: set[str]) -> str:
 
 
 def _naming(shared: set[str]) -> str:
-    for name in _CHATS:
-        if name in shared:
-            return f"name its chats with --messages_field {name}"
-    for prompt, completion in _PROMPTS.items():
-        if {prompt, completion} <= shared:
-            parts = [prompt, *(name for name in _MORE_OF_A_PROMPT if name in shared)]
-            return f"try --prompt_field {','.join(parts)} --completion_field {completion}"
-    return _NAMING
+    named = usual_fields(names=shared)
+    if not named:
+        return _NAMING
+    options = " ".join(f"--{name} {value}" for name, value in named.items())
+    return f"name its chats with {options}" if "messages_field" in named else f"try {options}"
 
 
 # --- the hub ------------------------------------------------------------------------------

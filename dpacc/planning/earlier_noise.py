@@ -20,12 +20,14 @@ class EarlierNoise:
         bands: b, as chosen or given; 1 where independent noise is best.
         left: root mean square of the noise in the run's own workload, over that of independent
             noise at the same ε.
+        of_its_own: the same root mean square over that of independent noise of the same σ.
         largest_step: one step's largest noise, over that of independent noise.
         host_bytes: of host memory on each rank.
     """
 
     bands: int
     left: float
+    of_its_own: float
     largest_step: float
     host_bytes: int
 
@@ -52,10 +54,12 @@ def earlier_noise(
     )
     scale = plan.noise_multiplier / independent.noise_multiplier
     coefficients = plan.noise_coefficients
+    of_its_own = relative_error(workload=workload, coefficients=coefficients)
     grown = largest_step_noise(coefficients=coefficients, steps=plan.steps)
     return EarlierNoise(
         bands=plan.bands,
-        left=scale * relative_error(workload=workload, coefficients=coefficients),
+        left=scale * of_its_own,
+        of_its_own=of_its_own,
         largest_step=scale * grown,
         host_bytes=row_bytes(plan=plan, trainable=trainable) * (rows_kept(bands=plan.bands) + 1),
     )

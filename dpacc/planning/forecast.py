@@ -20,6 +20,7 @@ from dpacc.planning.memory import (
     device_memory,
     most_that_fits,
 )
+from dpacc.planning.noise_over_signal import noise_over_signal
 from dpacc.planning.skeleton import Skeleton, build_skeleton
 from dpacc.planning.traffic import Rates, seconds, sent_bytes
 from dpacc.planning.weightless_step import MicroBatchCost, Strategy, cost_of_micro_batch
@@ -80,6 +81,7 @@ class Forecast:
         largest_micro_batch: examples that fit when the base is whole; 0 if none.
         launch: the recommendation, if anything fits.
         correlation: what correlated noise gains and takes, if the configuration asks for it.
+        noise_over_signal: of the whole run, as `planning.noise_over_signal` defines it.
     """
 
     plan: PrivacyPlan
@@ -93,6 +95,7 @@ class Forecast:
     largest_micro_batch: int
     launch: Launch | None
     correlation: EarlierNoise | None
+    noise_over_signal: float
 
     def in_one_line(self) -> str:
         """Memory and time when the base is whole, for the head of a configuration.
@@ -133,6 +136,7 @@ class Forecast:
                 for name, spread in self.spreads.items()
             },
             "launch": None if self.launch is None else vars(self.launch),
+            "noise_over_signal": self.noise_over_signal,
             **({"correlated_noise": self.correlation.to_json()} if self.correlation else {}),
         }
 
@@ -233,6 +237,7 @@ def forecast(
     fitting = {name for name, each in spreads.items() if each.memory.peak <= machine.memory}
     progress("the same with activations kept or made again")
     activations = _activations(config, plan, cost(examples), strategy, examples, tokens)
+    correlation = earlier_noise(config=config, plan=plan, trainable=skeleton.trainable)
     return Forecast(
         plan=plan,
         trainable=skeleton.trainable,
@@ -252,7 +257,12 @@ def forecast(
         )
         if fitting
         else None,
-        correlation=earlier_noise(config=config, plan=plan, trainable=skeleton.trainable),
+        correlation=correlation,
+        noise_over_signal=noise_over_signal(
+            plan=plan,
+            trainable=skeleton.trainable,
+            correlation=1.0 if correlation is None else correlation.of_its_own,
+        ),
     )
 
 

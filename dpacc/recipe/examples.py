@@ -36,11 +36,20 @@ def load_training_examples(
         ConfigurationError: they cannot be read, lack a field, there are none, or none of them
             teaches anything.
     """
-    records = _read(config.train_data, config.train_split, config=config)
+    records = read_training_records(config=config)
     examples = _tokenize(records, config=config, tokenizer=tokenizer)
     if not any(map(teaches, examples)):
         raise ConfigurationError(_nothing_to_learn(config))
     return examples
+
+
+def read_training_records(*, config: TrainingConfig) -> list[Record]:
+    """The private records, each with the fields that the configuration names, and no tokens yet.
+
+    Raises:
+        ConfigurationError: they cannot be read, lack a field, or there are none.
+    """
+    return _read(config.train_data, config.train_split, config=config)
 
 
 def load_units(*, config: TrainingConfig) -> list[Hashable] | None:

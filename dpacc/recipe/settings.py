@@ -74,14 +74,23 @@ def read_settings(*, kind: type[Settings], arguments: Sequence[str], usage: str 
     if "--help" in arguments or "-h" in arguments:
         print(describe_settings(kind=kind, usage=usage))
         sys.exit(0)
+    coerced = given_settings(kind=kind, arguments=arguments)
+    _refuse_missing(coerced, kind)
+    return kind(**coerced)
+
+
+def given_settings(*, kind: type[DataclassInstance], arguments: Sequence[str]) -> dict[str, Any]:
+    """What `--config FILE.yaml` and overrides say of `kind`, each of its type; the rest may lack.
+
+    Raises:
+        ConfigurationError: an unknown name, a value of the wrong type, or an unreadable file.
+    """
     given = _parse_arguments(arguments, kind)
     path = given.pop("config", None)
     values = {**(_read_yaml(Path(path)) if path else {}), **given}
     _refuse_unknown(values, kind, where=str(path) if path else "the command line")
     hints = typing.get_type_hints(kind)
-    coerced = {name: _coerce(name, hints[name], value) for name, value in values.items()}
-    _refuse_missing(coerced, kind)
-    return kind(**coerced)
+    return {name: _coerce(name, hints[name], value) for name, value in values.items()}
 
 
 def check_limits(*, settings: DataclassInstance) -> None:

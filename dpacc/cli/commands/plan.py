@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from dpacc_accounting import UnitSampling
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.cli import options, terminal
+from dpacc.cli import machines, options, terminal
 from dpacc.cli.guarantee_table import guarantee_rows
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig, load_config
@@ -20,21 +19,6 @@ if TYPE_CHECKING:
     from dpacc.plan import PrivacyPlan
     from dpacc.planning.forecast import Forecast
 
-_UNITS = {"": 10**9, "GB": 10**9, "GIB": 2**30, "MB": 10**6, "MIB": 2**20}
-_SUSTAINED_TFLOPS = {"gpu": 120.0, "processor": 0.1}
-
-
-class _Memory(click.ParamType):  # type: ignore[type-arg]
-    name = "memory"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        if isinstance(value, int):
-            return value
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
-        if found is None or found[2].upper() not in _UNITS or not float(found[1]):
-            self.fail(f"{value!r} is no amount of memory; write 24GB or 22.5GiB.", param, ctx)
-        return int(float(found[1]) * _UNITS[found[2].upper()])
-
 
 @click.command(
     short_help="Say what a run would need: memory, traffic, time, noise, launch.",
@@ -42,14 +26,8 @@ class _Memory(click.ParamType):  # type: ignore[type-arg]
 )
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-@click.option("--gpus", type=click.IntRange(min=0), default=1, show_default=True, help="0: none.")
-@click.option(
-    "--memory-per-gpu",
-    type=_Memory(),
-    default="24GB",
-    show_default=True,
-    help="Of each GPU, or of the machine where there is none.",
-)
+@machines.gpus(default=1)
+@machines.memory_per_gpu
 @click.option("--dataset-size", type=click.IntRange(min=1), help="N.  [default: counted]")
 @click.option(
     "--tokens-per-example",
@@ -127,10 +105,10 @@ def plan(
 
         require_no_machine(context)
         with options.training_stack():
-            size = dataset_size or (_count(settings) if settings else None)
+            units = dataset_size or (_count(settings) if settings else None)
         budget = budget_of(
             config=settings or None,
-            dataset_size=size,
+            dataset_size=units,
             evaluations=gradient_evaluations,
             epsilon=epsilon,
             delta=delta,
@@ -147,7 +125,7 @@ def plan(
         from dpacc.planning.forecast import Machine, forecast
         from dpacc.planning.traffic import Rates
 
-        rate = tflops or _SUSTAINED_TFLOPS["gpu" if gpus else "processor"]
+        rate = tflops or machines.sustained_tflops(gpus=gpus)
         rates = Rates(operations=rate * 1e12, network=network * 1e9)
         found = forecast(
             config=settings,
@@ -245,12 +223,12 @@ def _show(
             "largest that fits",
             f"{largest} examples: --micro_batch_tokens {largest * tokens}"
             if largest
-            else f"none in {_size(memory)} with the base whole",
+            else f"none in {machines.size(memory)} with the base whole",
         ),
         (
             "activations",
-            f"{_size(found.activations[True])} with gradient_checkpointing, "
-            f"{_size(found.activations[False])} without",
+            f"{machines.size(found.activations[True])} with gradient_checkpointing, "
+            f"{machines.size(found.activations[False])} without",
         ),
         (
             "noise multiplier σ",
@@ -274,8 +252,8 @@ def _show(
             *([("line", launch.line)] if launch else []),
             (
                 "assumed",
-                f"{_size(memory)} and {tflops:g} sustained TFLOP/s a device, {network:g} GB/s a "
-                f"rank, every example {tokens} tokens; nothing overlaps",
+                f"{machines.size(memory)} and {tflops:g} sustained TFLOP/s a device, {network:g} "
+                f"GB/s a rank, every example {tokens} tokens; nothing overlaps",
             ),
         ],
     )
@@ -312,14 +290,15 @@ def _show_spreads(found: Forecast, gpus: int) -> None:
     spreads = found.spreads
     names = list(dict.fromkeys(name for s in spreads.values() for name in s.memory.parts))
     rows = [
-        [name, *(_size(s.memory.parts.get(name, 0)) for s in spreads.values())] for name in names
+        [name, *(machines.size(s.memory.parts.get(name, 0)) for s in spreads.values())]
+        for name in names
     ]
     rows += [
-        ["peak", *(_size(s.memory.peak) for s in spreads.values())],
+        ["peak", *(machines.size(s.memory.peak) for s in spreads.values())],
         ["reached in", *(s.memory.moment for s in spreads.values())],
         *_host_row(found, gpus),
         *(
-            [f"sent a step, {wire}", *(_size(s.sent[wire]) for s in spreads.values())]
+            [f"sent a step, {wire}", *(machines.size(s.sent[wire]) for s in spreads.values())]
             for wire in ("fp32", "bf16")
         ),
         ["seconds a step", *(f"{s.seconds:.3g}" for s in spreads.values())],
@@ -335,7 +314,7 @@ def _host_row(found: Forecast, gpus: int) -> list[list[str]]:
     if noise is None or noise.bands == 1 or not gpus:
         return []
     ranks = f"each of {gpus} ranks" if gpus > 1 else "the rank"
-    return [[f"host memory of {ranks}", *([_size(noise.host_bytes)] * len(found.spreads))]]
+    return [[f"host memory of {ranks}", *([machines.size(noise.host_bytes)] * len(found.spreads))]]
 
 
 def _nothing_fits(settings: TrainingConfig) -> str:
@@ -348,7 +327,3 @@ def _nothing_fits(settings: TrainingConfig) -> str:
         advice.append("--per_example_gradients ghost")
     advice.append(f"--micro_batch_tokens {max(1, settings.micro_batch_tokens // 2)}")
     return f"nothing fits; try {', '.join(advice)}, or more GPUs"
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**27 else f"{count / 2**20:.2f} MiB"

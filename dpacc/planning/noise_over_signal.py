@@ -1,0 +1,37 @@
+"""How much noise a run's mean gradient holds, next to the most that any data could put into it."""
+
+from __future__ import annotations
+
+import math
+
+from dpacc.plan import PrivacyPlan
+
+
+def noise_over_signal(*, plan: PrivacyPlan, trainable: int, correlation: float = 1.0) -> float:
+    """√d·e·√(Σₜ(σₜ/Bₜ)²)/T: noise over the clipping norm, in the mean of a run's T gradients.
+
+    A step's mean gradient is no longer than C, whatever the data says, and its noise is about
+    σC·√d/B long. Over T steps the one adds up at most T times, the other √T times. Real gradients
+    disagree, so that they are shorter; and what they say lies in few directions, while noise
+    spreads over all, so that a run may learn although noise is longer.
+
+    Args:
+        plan: batch, steps and noise; σ, B and T.
+        trainable: parameters that get noise, d.
+        correlation: e, the share of the noise that correlation leaves in the end.
+
+    >>> plan = PrivacyPlan(dataset_size=10_000, expected_batch_size=100, steps=100,
+    ...                    noise_multiplier=1.0, max_grad_norm=1.0, target_delta=1e-5)
+    >>> noise_over_signal(plan=plan, trainable=1_000_000)
+    1.0
+    """
+    square = sum(
+        each.steps * (each.noise_multiplier / each.expected_batch_size) ** 2
+        for each in plan.each_phase
+    )
+    return math.sqrt(trainable * square) * correlation / plan.steps
+
+
+def in_words(*, ratio: float) -> str:
+    """What a run's noise over its largest possible signal means, as far as was measured."""
+    return f"{ratio:.2g} times the longest that the mean gradient of all steps can be"
