@@ -1,6 +1,6 @@
 """What one record is: how it is read, what of it is learned, and whose it is.
 
-Read `records` and `record_files` for how records are read, then what of them is learned:
+Read `records` and `record_files` for how records are read, `shape` for what fields they have, then what of them is learned:
 `supervision` of texts, `chats` and `chat_spans` of conversations, `labelling` of classes, `pairs` of
 two answers, which are `sequences` of one example. `privacy_units` says whose each example is,
 `joined_texts` refuses texts that were joined before they were cut, `overlap` finds private examples

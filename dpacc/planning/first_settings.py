@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dpacc_accounting import recommend_batch_size
@@ -26,6 +26,67 @@ _OF_A_TASK = (
     "task", "text_field", "prompt_field", "completion_field", "messages_field", "label_field",
     "words_field", "labels",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstRun:
+    """What is proposed.
+
+    Attributes:
+        config: the run.
+        learned: the names of the settings that say what is learned.
+        forecast: what it would need.
+        launch: the line that starts it.
+    """
+
+    config: TrainingConfig
+    learned: tuple[str, ...]
+    forecast: Forecast
+    launch: str
+
+
+def first_run(
+    *,
+    data: str,
+    shape: DataShape,
+    given: Mapping[str, Any],
+    machine: Machine,
+    path: str,
+    progress: Callable[[str], None] = lambda _: None,
+) -> FirstRun:
+    """A whole configuration, of which nothing depends on what any record says.
+
+    Args:
+        data: the private examples, as `train_data` names them.
+        shape: of them.
+        given: settings that stand, `model`, `epsilon` and `unit_field` among them.
+        machine: where it would run.
+        path: of the configuration, for the launch line.
+        progress: is told what is being found.
+
+    Raises:
+        ConfigurationError: nothing can be learned so, or it does not fit.
+    """
+    learned = what_is_learned(shape=shape, given=given)
+    proposed: dict[str, Any] = {
+        "train_data": data,
+        "clipping": "automatic",
+        "max_length": _LONGEST[_kind(machine)],
+        **given,
+        **learned,
+    }
+    not_yet = {"expected_batch_size": 1, "epochs": None, "steps": 1}
+    config = TrainingConfig(**proposed | not_yet)
+    progress("reading the records")
+    units = units_of(config=config)
+    progress("batch size and steps")
+    config = replace(config, **batch_and_steps(config=config, given=given, dataset_size=units))
+    progress("memory and time")
+    config, found = what_fits(
+        config=config, given=given, dataset_size=units, machine=machine, path=path
+    )
+    assert found.launch is not None
+    return FirstRun(config=config, learned=tuple(learned), forecast=found, launch=found.launch.line)
 
 
 def what_is_learned(*, shape: DataShape, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,19 +208,13 @@ def batch_and_steps(
     return {"expected_batch_size": batch, "epochs": epochs or USUAL_EPOCHS, "steps": None}
 
 
-def longest_example(*, machine: Machine) -> int:
-    """Tokens kept of each example: the machine says, for how long examples are is private.
-
-    >>> from dpacc.planning.traffic import Rates
-    >>> longest_example(
-    ...     machine=Machine(gpus=0, memory=8 * 2**30, rates=Rates(operations=1e11, network=1e9)))
-    128
-    """
-    return _LONGEST[_kind(machine)]
-
-
 def what_fits(
-    *, config: TrainingConfig, given: Mapping[str, Any], dataset_size: int, machine: Machine
+    *,
+    config: TrainingConfig,
+    given: Mapping[str, Any],
+    dataset_size: int,
+    machine: Machine,
+    path: str,
 ) -> tuple[TrainingConfig, Forecast]:
     """The first of a few ways to store base and activations whose run fits on the machine.
 
@@ -168,6 +223,7 @@ def what_fits(
         given: settings that stand.
         dataset_size: N.
         machine: where it would run.
+        path: of the configuration, for the launch line.
 
     Returns:
         The configuration, its micro-batch as large as is of use, and its forecast.
@@ -175,25 +231,23 @@ def what_fits(
     Raises:
         ConfigurationError: none fits.
     """
+    tokens = config.max_length * sequences_of(config)
+    if "micro_batch_tokens" not in given:
+        useful = min(_MOST_TOKENS[_kind(machine)], tokens * config.expected_batch_size)
+        config = replace(config, micro_batch_tokens=max(tokens, useful))
     for changes in _ways_to_store(given, machine):
-        tried = replace(config, **changes)
-        tokens = tried.max_length * sequences_of(tried)
-        tried = replace(tried, micro_batch_tokens=max(tokens, tried.micro_batch_tokens))
-        found = forecast(config=tried, dataset_size=dataset_size, machine=machine)
+        config = replace(config, **changes)
+        found = forecast(config=config, dataset_size=dataset_size, machine=machine, path=path)
+        most = found.largest_micro_batch * tokens
+        if found.launch is None and most and "micro_batch_tokens" not in given:
+            config = replace(config, micro_batch_tokens=most)
+            found = forecast(config=config, dataset_size=dataset_size, machine=machine, path=path)
         if found.launch is not None:
-            break
-    else:
-        raise ConfigurationError(
-            f"model={config.model} does not fit in {machine.memory / 2**30:.1f} GiB, whatever is "
-            "tried: say how much there is with --memory-per-gpu, or choose a smaller model"
-        )
-    if "micro_batch_tokens" in given or not found.largest_micro_batch:
-        return tried, found
-    useful = min(found.largest_micro_batch * tokens, _MOST_TOKENS[_kind(machine)])
-    sized = replace(tried, micro_batch_tokens=max(tokens, useful))
-    if sized == tried:
-        return tried, found
-    return sized, forecast(config=sized, dataset_size=dataset_size, machine=machine)
+            return config, found
+    raise ConfigurationError(
+        f"model={config.model} does not fit in {machine.memory / 2**30:.1f} GiB, whatever is "
+        "tried: say how much there is with --memory-per-gpu, or choose a smaller model"
+    )
 
 
 def _ways_to_store(given: Mapping[str, Any], machine: Machine) -> Iterator[dict[str, Any]]:

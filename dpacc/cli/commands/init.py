@@ -19,7 +19,7 @@ from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.settings import given_settings
 
 if TYPE_CHECKING:
-    from dpacc.planning.forecast import Forecast
+    from dpacc.planning.first_settings import FirstRun
 
 _NEEDED = {
     "model": "Model to adapt: a folder, or an id on the hub",
@@ -81,74 +81,55 @@ def init(
     shape = shape_of(source=data, split=given.get("train_split", "train"))
     given |= _asked(given, shape)
     with options.training_stack(), terminal.at_work("proposing") as doing:
-        from dpacc.planning import first_settings as first
         from dpacc.planning.configuration_text import configuration_text
+        from dpacc.planning.first_settings import first_run
         from dpacc.planning.forecast import Machine
-        from dpacc.planning.launch import recommend
         from dpacc.planning.traffic import Rates
 
-        rate = machines.sustained_tflops(gpus=gpus)
-        machine = Machine(
-            gpus=gpus,
-            memory=memory_per_gpu,
-            rates=Rates(operations=rate * 1e12, network=25e9),
+        rates = Rates(operations=machines.sustained_tflops(gpus=gpus) * 1e12, network=25e9)
+        first = first_run(
+            data=data,
+            shape=shape,
+            given={"name": name, **given},
+            machine=Machine(gpus=gpus, memory=memory_per_gpu, rates=rates),
+            path=shlex.quote(str(target)),
+            progress=doing,
         )
-        proposed = {
-            "name": name,
-            "train_data": data,
-            "clipping": "automatic",
-            "max_length": first.longest_example(machine=machine),
-            "expected_batch_size": 1,
-            "steps": 1,
-            **first.what_is_learned(shape=shape, given=given),
-        }
-        once = {**proposed, **given, "expected_batch_size": 1, "epochs": None, "steps": 1}
-        config = TrainingConfig(**once)
-        doing("reading the records")
-        units = first.units_of(config=config)
-        doing("batch size and steps")
-        spent = first.batch_and_steps(config=config, given=given, dataset_size=units)
-        config = dataclasses.replace(config, **spent)
-        doing("memory and time")
-        config, found = first.what_fits(
-            config=config, given=given, dataset_size=units, machine=machine
+        shown = (*_SHOWN, *given, *first.learned)
+        text = configuration_text(
+            config=first.config, head=_head(first), shown=shown, others=_OTHERS
         )
-        assert found.launch is not None
-        launch = recommend(
-            gpus=gpus,
-            fitting=[k for k, each in found.spreads.items() if each.memory.peak <= memory_per_gpu],
-            quantization=config.quantization,
-            config=shlex.quote(str(target)),
-        )
-        assert launch is not None
-        head = _head(config, found, units, launch.line)
-        text = configuration_text(config=config, head=head, shown=(*_SHOWN, *given), others=_OTHERS)
     target.write_text(text, encoding="utf-8")
-    settings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     if as_json:
-        terminal.show_json(
-            {
-                "configuration": str(target),
-                "rows": shape.rows,
-                "fields": dict(shape.fields),
-                "dataset_size": units,
-                "settings": {
-                    n: list(v) if isinstance(v, tuple) else v for n, v in settings.items()
-                },
-                "guarantee": found.plan.guarantee().to_json(),
-                "noise_over_signal": found.noise_over_signal,
-                "launch": launch.line,
-            }
-        )
+        terminal.show_json(_document(target, shape, first))
         return
-    facts = [*_shape_in_words(shape, config), *_run_in_words(config, found, units)]
-    terminal.show_facts(title=str(target), facts=[*facts, ("start", launch.line)])
+    facts = [*_shape_in_words(shape, first.config), *_run_in_words(first)]
+    terminal.show_facts(title=str(target), facts=facts)
+
+
+def _document(target: Path, shape: DataShape, first: FirstRun) -> dict[str, Any]:
+    values = dataclasses.asdict(first.config).items()
+    return {
+        "configuration": str(target),
+        "rows": shape.rows,
+        "fields": dict(shape.fields),
+        "dataset_size": first.forecast.plan.dataset_size,
+        "settings": {n: list(v) if isinstance(v, tuple) else v for n, v in values},
+        "guarantee": first.forecast.plan.guarantee().to_json(),
+        "noise_over_signal": first.forecast.noise_over_signal,
+        "launch": first.launch,
+    }
+
+
+def on_a_terminal() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin.isatty()
 
 
 def _asked(given: dict[str, Any], shape: DataShape) -> dict[str, Any]:
     """What only a person knows, from a terminal."""
     missing = [name for name in _NEEDED if name not in given]
-    if missing and not sys.stdin.isatty():
+    if missing and not on_a_terminal():
         wanted = " ".join(f"--{name} {name.upper()}" for name in missing)
         hint = _likely_owners(shape)
         also = f"; {', '.join(hint)} may say whose a record is" if hint else ""
@@ -177,12 +158,13 @@ def _likely_owners(shape: DataShape) -> list[str]:
     ]
 
 
-def _head(config: TrainingConfig, found: Forecast, units: int, launch: str) -> str:
+def _head(first: FirstRun) -> str:
+    config, found = first.config, first.forecast
     delta = "N^-1.1, at most 0.001" if config.delta is None else f"{config.delta:g}"
     of_whom = f"all records of one {config.unit}" if config.unit_field else f"one {config.unit}"
     return (
-        f"({config.epsilon:g}, {delta})-DP for adding or removing {of_whom}; N = {units}.\n\n"
-        f"  {launch}\n\n"
+        f"({config.epsilon:g}, {delta})-DP for adding or removing {of_whom}; "
+        f"N = {found.plan.dataset_size}.\n\n  {first.launch}\n\n"
         f"Expected with every example {config.max_length} tokens long: {found.in_one_line()}"
     )
 
@@ -199,18 +181,21 @@ def _shape_in_words(shape: DataShape, config: TrainingConfig) -> list[tuple[str,
     return [("records", f"{shape.rows}: {fields}{others}"), *warned]
 
 
-def _run_in_words(config: TrainingConfig, found: Forecast, units: int) -> list[tuple[str, str]]:
+def _run_in_words(first: FirstRun) -> list[tuple[str, str]]:
     from dpacc.planning.noise_over_signal import in_words
 
-    plan = found.plan
+    found, plan = first.forecast, first.forecast.plan
     return [
-        ("learns", _learned(config)),
-        ("steps", f"{plan.steps} of expected batch {plan.batch_in_words}, N = {units}"),
+        ("learns", _learned(first.config)),
+        (
+            "steps",
+            f"{plan.steps} of expected batch {plan.batch_in_words}, N = {plan.dataset_size}",
+        ),
         ("noise multiplier σ", rounded_up(plan.noise_multiplier, digits=6)),
         *guarantee_rows(plan.guarantee()),
         ("noise", in_words(ratio=found.noise_over_signal)),
-        ("on each device", machines.size(found.spreads["whole"].memory.peak)),
         ("expected", found.in_one_line()),
+        ("start", first.launch),
     ]
 
 
