@@ -201,10 +201,9 @@ def batch_and_steps(
             unit=config.unit,
         ).uncorrelated
         return {"expected_batch_size": found.batch_size, "steps": found.steps, "epochs": None}
-    if batch is None:
-        batch = min(dataset_size, max(1, round(USUAL_EPOCHS * dataset_size / steps)))
     if steps is not None:
-        return {"expected_batch_size": batch, "steps": steps, "epochs": None}
+        usual = min(dataset_size, max(1, round(USUAL_EPOCHS * dataset_size / steps)))
+        return {"expected_batch_size": batch or usual, "steps": steps, "epochs": None}
     return {"expected_batch_size": batch, "epochs": epochs or USUAL_EPOCHS, "steps": None}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.cli import machines, options, terminal
+from dpacc.cli import options, terminal
 from dpacc.cli.guarantee_table import guarantee_rows
 from dpacc.data.shape import DataShape, shape_of
 from dpacc.errors import ConfigurationError
@@ -45,8 +45,8 @@ Worth a look (recipes/train.py --help lists all):
 )
 @click.argument("data")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-@machines.gpus(default=0)
-@machines.memory_per_gpu
+@options.gpus(default=0)
+@options.memory_per_gpu
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -86,7 +86,7 @@ def init(
         from dpacc.planning.forecast import Machine
         from dpacc.planning.traffic import Rates
 
-        rates = Rates(operations=machines.sustained_tflops(gpus=gpus) * 1e12, network=25e9)
+        rates = Rates(operations=options.sustained_tflops(gpus=gpus) * 1e12, network=25e9)
         first = first_run(
             data=data,
             shape=shape,

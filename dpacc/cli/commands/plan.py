@@ -10,7 +10,7 @@ import click
 from dpacc_accounting import UnitSampling
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.cli import machines, options, terminal
+from dpacc.cli import options, terminal
 from dpacc.cli.guarantee_table import guarantee_rows
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig, load_config
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 )
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-@machines.gpus(default=1)
-@machines.memory_per_gpu
+@options.gpus(default=1)
+@options.memory_per_gpu
 @click.option("--dataset-size", type=click.IntRange(min=1), help="N.  [default: counted]")
 @click.option(
     "--tokens-per-example",
@@ -125,7 +125,7 @@ def plan(
         from dpacc.planning.forecast import Machine, forecast
         from dpacc.planning.traffic import Rates
 
-        rate = tflops or machines.sustained_tflops(gpus=gpus)
+        rate = tflops or options.sustained_tflops(gpus=gpus)
         rates = Rates(operations=rate * 1e12, network=network * 1e9)
         found = forecast(
             config=settings,
@@ -223,12 +223,12 @@ def _show(
             "largest that fits",
             f"{largest} examples: --micro_batch_tokens {largest * tokens}"
             if largest
-            else f"none in {machines.size(memory)} with the base whole",
+            else f"none in {options.size(memory)} with the base whole",
         ),
         (
             "activations",
-            f"{machines.size(found.activations[True])} with gradient_checkpointing, "
-            f"{machines.size(found.activations[False])} without",
+            f"{options.size(found.activations[True])} with gradient_checkpointing, "
+            f"{options.size(found.activations[False])} without",
         ),
         (
             "noise multiplier σ",
@@ -252,7 +252,7 @@ def _show(
             *([("line", launch.line)] if launch else []),
             (
                 "assumed",
-                f"{machines.size(memory)} and {tflops:g} sustained TFLOP/s a device, {network:g} "
+                f"{options.size(memory)} and {tflops:g} sustained TFLOP/s a device, {network:g} "
                 f"GB/s a rank, every example {tokens} tokens; nothing overlaps",
             ),
         ],
@@ -290,15 +290,15 @@ def _show_spreads(found: Forecast, gpus: int) -> None:
     spreads = found.spreads
     names = list(dict.fromkeys(name for s in spreads.values() for name in s.memory.parts))
     rows = [
-        [name, *(machines.size(s.memory.parts.get(name, 0)) for s in spreads.values())]
+        [name, *(options.size(s.memory.parts.get(name, 0)) for s in spreads.values())]
         for name in names
     ]
     rows += [
-        ["peak", *(machines.size(s.memory.peak) for s in spreads.values())],
+        ["peak", *(options.size(s.memory.peak) for s in spreads.values())],
         ["reached in", *(s.memory.moment for s in spreads.values())],
         *_host_row(found, gpus),
         *(
-            [f"sent a step, {wire}", *(machines.size(s.sent[wire]) for s in spreads.values())]
+            [f"sent a step, {wire}", *(options.size(s.sent[wire]) for s in spreads.values())]
             for wire in ("fp32", "bf16")
         ),
         ["seconds a step", *(f"{s.seconds:.3g}" for s in spreads.values())],
@@ -314,7 +314,7 @@ def _host_row(found: Forecast, gpus: int) -> list[list[str]]:
     if noise is None or noise.bands == 1 or not gpus:
         return []
     ranks = f"each of {gpus} ranks" if gpus > 1 else "the rank"
-    return [[f"host memory of {ranks}", *([machines.size(noise.host_bytes)] * len(found.spreads))]]
+    return [[f"host memory of {ranks}", *([options.size(noise.host_bytes)] * len(found.spreads))]]
 
 
 def _nothing_fits(settings: TrainingConfig) -> str:
