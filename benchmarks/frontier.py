@@ -29,6 +29,8 @@ from frontier_tasks import Task, load_task
 from kept_results import KeptResults
 from utility_contenders import Run, train
 
+from dpacc.layers.dynamic_rank import keep_first
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "runs/frontier"
 RESULTS = ROOT / "benchmarks/results/frontier.jsonl"
@@ -40,7 +42,7 @@ SIZES = {
 }
 """Of each task: how many texts are learned, and how many layers adapted."""
 
-VALIDATION, HELD_OUT = "validation", "held_out"
+PARTS = VALIDATION, HELD_OUT = "validation", "held_out"
 _SURELY = 2.0
 
 
@@ -62,9 +64,15 @@ class Bench:
         """N."""
         return len(self._task.parts["train"])
 
-    def result(self, run: Run) -> Result:
-        """What a run is worth on both parts; one that is known is not run again."""
-        asked = {"task": self._task.name, "layers": self._layers}
+    def result(self, run: Run, *, cuts: Sequence[int] = ()) -> Result:
+        """What a run is worth on both parts; one that is known is not run again.
+
+        Args:
+            run: how.
+            cuts: lower ranks, largest first, at which its adapter is measured as well.
+        """
+        asked: dict[str, Any] = {"task": self._task.name, "layers": self._layers}
+        asked |= {"cuts": [*cuts]} if cuts else {}
         known = self._results.find(run, **asked)
         if known is not None:
             return known
@@ -76,7 +84,10 @@ class Bench:
             rows=self._task.texts.only(self._task.parts["train"]),
             public=self._task.public,
         )
-        found = {part: self._measured(trained.model, part) for part in (VALIDATION, HELD_OUT)}
+        found = {part: self._measured(trained.model, part) for part in PARTS}
+        for rank in cuts:
+            keep_first(model=trained.model, rank=rank)
+            found |= {at_rank(p, rank): self._measured(trained.model, p) for p in PARTS}
         self._base = trained.base()
         self._base.requires_grad_(False)
         told = {
@@ -209,8 +220,16 @@ def one_change_each(
 @click.option("--epsilon", default="8", show_default=True, help="A number, or inf.")
 @click.option("--rate", default=3e-3, show_default=True)
 @click.option("--change", default="{}", help="Of the run, as JSON, such as its `plan`.")
+@click.option("--cut", "cuts", type=int, multiple=True, help="Measure at this lower rank, too.")
 @click.pass_obj
-def one_run(told: dict[str, Any], row: str, epsilon: str, rate: float, change: str) -> None:
+def one_run(
+    told: dict[str, Any],
+    row: str,
+    epsilon: str,
+    rate: float,
+    change: str,
+    cuts: tuple[int, ...],
+) -> None:
     """One run of a row with what `--change` says; a change of `batch` changes the steps, too."""
     bench: Bench = told["bench"]()
     changes = json.loads(change)
@@ -218,7 +237,16 @@ def one_run(told: dict[str, Any], row: str, epsilon: str, rate: float, change: s
     base = replace(base, batch=changes.pop("batch", base.batch))
     run = cell(base, epsilon=_epsilon(epsilon), learned=bench.learned, rate=rate)
     run = replace(run, **changes)
-    print(f"{asdict(run)}: {shown([bench.result(run)[VALIDATION]])}")
+    cuts = tuple(sorted(cuts, reverse=True))
+    found = bench.result(run, cuts=cuts)
+    print(f"{asdict(run)}: {shown([found[VALIDATION]])}")
+    for rank in cuts:
+        print(f"  cut to rank {rank}: {shown([found[at_rank(VALIDATION, rank)]])}")
+
+
+def at_rank(part: str, rank: int) -> str:
+    """The name of what an adapter that is cut to a rank is worth."""
+    return f"{part} at rank {rank}"
 
 
 @main.command("show")

@@ -140,6 +140,7 @@ def _dpacc(
             ledger=Path(folder) / "ledger.jsonl",
             per_example_gradients="materialize",
             fixed_seed=run.seed,
+            dynamic_rank=run.seed if run.method == "dylora" else None,
             subspace_rank=run.plan.get("subspace", {}).get("rank"),
         )
         prepared, _ = engine.prepare(model, optimizer, schedule)
