@@ -9,7 +9,7 @@ from typing import Any, Literal
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig
 
-SharedMethod = Literal["lora", "rslora", "ffa"]
+SharedMethod = Literal["lora", "rslora", "ffa", "dylora"]
 """Methods under which clients' adapters can be averaged: they have the same coordinates."""
 
 
@@ -44,10 +44,10 @@ class LoraSettings:
         rank: r.
         alpha: the adapter is scaled by alpha / rank.
         method: "ffa" keeps A as it was drawn and trains B alone, whose average is exact; "lora"
-            trains both factors.
+            trains both factors; "dylora" both at one public rank a round, drawn by `seed`.
         target_modules: layers that get adapters, by the last part of their names.
         top_layers: adapt this many of the last blocks only.
-        seed: seeds A and a new head's first values, which are public.
+        seed: seeds A, a new head's first values and a round's rank, which are public.
     """
 
     rank: int = 8

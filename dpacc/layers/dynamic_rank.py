@@ -8,6 +8,9 @@ that was trained at rank r, too (DyLoRA, arXiv 2210.07558; under privacy arXiv 2
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -17,23 +20,49 @@ from dpacc.randomness.run_secret import RunSecret
 
 _RANK_AXIS = {"lora_A": 0, "lora_B": 1}
 
+RankOf = Callable[[int], int]
+"""The rank of a step, by its number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnRanks:
+    """Ranks that are uniform from 1 to the largest; whoever knows the seed knows them all.
+
+    Args:
+        seed: public.
+        largest: the adapters' own.
+
+    >>> [DrawnRanks(seed=4, largest=8).of(number) for number in range(6)]
+    [6, 4, 1, 3, 7, 2]
+    """
+
+    seed: int
+    largest: int
+
+    def of(self, number: int) -> int:
+        """r of a step, or of a round."""
+        draws = RunSecret.from_fixed_seed(self.seed)
+        words = draws.stream(purpose="rank", step=number).words(start=0, count=2)
+        return 1 + int(words[0] % self.largest)
+
 
 class DynamicRank:
     """Which rows and columns learn in which step, and the others, put aside while they do not.
 
     Args:
-        model: with its LoRA adapters, all of one rank.
+        model: with its LoRA adapters, all of one rank; what else is trained, as a head is, learns
+            in every step.
         buffer: what its layers write their gradients to.
-        seed: public; draws each step's rank uniformly from 1 to the adapters'.
+        ranks: public; each step's rank, or a seed that draws it uniformly from 1 to the adapters'.
         cut: whether the launch cuts parameters or the optimizer's state over the ranks.
 
     Raises:
-        ConfigurationError: something else than both factors of LoRA is trained, or adapters are of
-            several ranks; or what would be put aside is cut over the ranks.
+        ConfigurationError: there is no LoRA adapter, one of another kind, or several ranks; or what
+            would be put aside is cut over the ranks.
     """
 
     def __init__(
-        self, *, model: nn.Module, buffer: GradientBuffer, seed: int, cut: bool = False
+        self, *, model: nn.Module, buffer: GradientBuffer, ranks: int | RankOf, cut: bool = False
     ) -> None:
         if cut:
             raise ConfigurationError(
@@ -41,25 +70,31 @@ class DynamicRank:
                 "and DeepSpeed cuts them: launch with launch_configs/ddp.yaml or fsdp2.yaml"
             )
         self._buffer = buffer
-        self._draws = RunSecret.from_fixed_seed(seed)
-        self._factors = [
-            (buffer.layout.slots[id(p)], p, _rank_axis(name))
-            for name, p in model.named_parameters()
-            if p.requires_grad
+        self._trained = [
+            (p, rank_axis(name)) for name, p in model.named_parameters() if p.requires_grad
         ]
-        ranks = {p.shape[axis] for _, p, axis in self._factors}
-        if len(ranks) != 1:
+        self._factors = [(p, axis) for p, axis in self._trained if axis is not None]
+        found = {p.shape[axis] for p, axis in self._factors}
+        if len(found) != 1:
             raise ConfigurationError(
-                f"adapters of ranks {sorted(ranks)} have no first rows in common; give all of "
+                f"adapters of ranks {sorted(found)} have no first rows in common; give all of "
                 "them one rank"
             )
-        (self.largest,) = ranks
+        (self.largest,) = found
+        self._slots = {id(p): buffer.layout.slots[id(p)] for p, _ in self._factors}
+        drawn = isinstance(ranks, int)
+        self._rank_of = DrawnRanks(seed=ranks, largest=self.largest).of if drawn else ranks
         self._aside: list[tuple[Tensor, Tensor]] = []
 
     def rank(self, step: int) -> int:
         """r of a step, from 1 to the adapters' own."""
-        words = self._draws.stream(purpose="rank", step=step).words(start=0, count=2)
-        return 1 + int(words[0] % self.largest)
+        rank = self._rank_of(step)
+        if not 1 <= rank <= self.largest:
+            raise ConfigurationError(
+                f"rank={rank} of step {step} must lie between 1 and that of the adapters, "
+                f"{self.largest}"
+            )
+        return rank
 
     @torch.no_grad()
     def begin(self, step: int) -> None:
@@ -67,11 +102,11 @@ class DynamicRank:
         self.end()
         rank = self.rank(step)
         learning: dict[Slot, Tensor] = {}
-        for slot, parameter, axis in self._factors:
+        for parameter, axis in self._factors:
             rest = parameter.narrow(axis, rank, self.largest - rank)
             self._aside.append((rest, rest.clone()))
             rest.zero_()
-            learning[slot] = _first(parameter, axis, rank)
+            learning[self._slots[id(parameter)]] = _first(parameter, axis, rank)
         self._buffer.learning = learning
 
     @torch.no_grad()
@@ -91,19 +126,18 @@ class DynamicRank:
         return self._columns(1)
 
     def _columns(self, rank: int) -> Tensor:
-        parts = [_first(parameter, axis, rank).flatten() for _, parameter, axis in self._factors]
-        return torch.cat(parts)
+        return torch.cat([_first(p, axis, rank).flatten() for p, axis in self._trained])
 
 
 def dynamic_rank_of(
-    model: nn.Module, buffer: GradientBuffer, *, seed: int | None, cut: bool
+    model: nn.Module, buffer: GradientBuffer, *, ranks: int | RankOf | None, cut: bool
 ) -> DynamicRank | None:
-    """Which elements learn in which step, by a public seed; None without one: all do in each.
+    """Which elements learn in which step, by public ranks; None without them: all do in each.
 
     Raises:
         ConfigurationError: as [`DynamicRank`][dpacc.layers.dynamic_rank.DynamicRank] does.
     """
-    return None if seed is None else DynamicRank(model=model, buffer=buffer, seed=seed, cut=cut)
+    return None if ranks is None else DynamicRank(model=model, buffer=buffer, ranks=ranks, cut=cut)
 
 
 @torch.no_grad()
@@ -129,18 +163,30 @@ def keep_first(*, model: nn.Module, rank: int) -> None:
         parameter.narrow(axis, kept, parameter.shape[axis] - kept).zero_()
 
 
-def _rank_axis(name: str) -> int:
+def rank_axis(name: str) -> int | None:
+    """Along which axis a trained parameter has its rank; None for what is no adapter.
+
+    Raises:
+        ConfigurationError: it is an adapter's, and neither the A nor the B of a linear layer.
+
+    >>> rank_axis("q_proj.lora_B.default.weight"), rank_axis("score.weight")
+    (1, None)
+    """
     for part in name.split("."):
         if part in _RANK_AXIS:
             return _RANK_AXIS[part]
-    raise ConfigurationError(
-        f"{name} is trained and is neither the A nor the B of LoRA, so that it has no first rows; "
-        "choose lora_method=lora"
-    )
+        if part.startswith("lora_"):
+            raise ConfigurationError(
+                f"{name} is trained and is neither the A nor the B of LoRA, so that it has no "
+                "first rows; choose lora_method=lora"
+            )
+    return None
 
 
-def _first(parameter: Tensor, axis: int, rank: int) -> Tensor:
-    """[shape of the parameter], true for the first `rank` along an axis."""
+def _first(parameter: Tensor, axis: int | None, rank: int) -> Tensor:
+    """[shape of the parameter], true for the first `rank` along an axis; without one, for all."""
+    if axis is None:
+        return torch.ones_like(parameter, dtype=torch.bool)
     first = torch.zeros_like(parameter, dtype=torch.bool)
     first.narrow(axis, 0, rank).fill_(True)
     return first

@@ -18,7 +18,7 @@ import dpacc
 from dpacc.data.joined_texts import refuse_joined_texts
 from dpacc.errors import BudgetExhausted, ConfigurationError, names_what_is_unknown
 from dpacc.layers.adapters import attach_gradient_buffer
-from dpacc.layers.dynamic_rank import dynamic_rank_of
+from dpacc.layers.dynamic_rank import RankOf, dynamic_rank_of
 from dpacc.layers.subspace import layout_within, subspace_of
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness.keyed_dropout import KeyedDropout
@@ -76,8 +76,8 @@ class PrivacyEngine:
         wire: "fp32", or "bf16": the noised sum crosses between ranks, and reaches the optimizer,
             rounded to bf16; the sum without noise never is.
         backend: how the model is placed; by default what the launch configuration asks for.
-        dynamic_rank: a public seed, by which each step draws how many rows of A and columns of B it
-            trains ([`DynamicRank`][dpacc.layers.dynamic_rank.DynamicRank]); by default all.
+        dynamic_rank: public: a seed that draws for each step, or what says of it, how many rows of
+            A and columns of B it trains ([`DynamicRank`][dpacc.layers.dynamic_rank.DynamicRank]).
         subspace_rank: k of a plan's second phase, see [`Subspace`][dpacc.layers.subspace.Subspace].
 
     ```python
@@ -104,7 +104,7 @@ class PrivacyEngine:
         wire: WireFormat = "fp32",
         fixed_seed: int | None = None,
         backend: Backend | None = None,
-        dynamic_rank: int | None = None,
+        dynamic_rank: int | RankOf | None = None,
         subspace_rank: int | None = None,
     ) -> None:
         self._backend = backend or backend_for(accelerator)
@@ -179,7 +179,7 @@ class PrivacyEngine:
             journal=None if self._checkpoints is None else self._checkpoints.journal,
             reduction=reduction_for(self.accelerator, self.wire),
             dynamic_rank=dynamic_rank_of(
-                model, self._buffer, seed=self.dynamic_rank, cut=self._backend.cuts_optimizer
+                model, self._buffer, ranks=self.dynamic_rank, cut=self._backend.cuts_optimizer
             ),
             subspace=self._subspace,
         )

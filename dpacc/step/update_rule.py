@@ -16,6 +16,7 @@ from dpacc_accounting.factorization.banded import inverse_series
 from torch import Tensor, nn
 
 from dpacc.errors import ConfigurationError
+from dpacc.layers.dynamic_rank import RankOf
 from dpacc.plan import PrivacyPlan
 
 # So many steps ago such an Adam's averages began: what they are scaled by is 1.
@@ -70,7 +71,7 @@ def update_rule(
     return plain
 
 
-def what_learns(*, dynamic_rank: int | None, subspace_rank: int | None) -> dict[str, Any]:
+def what_learns(*, dynamic_rank: int | RankOf | None, subspace_rank: int | None) -> dict[str, Any]:
     """Which directions learn in which step, as facts that a resume compares.
 
     Raises:
@@ -84,7 +85,8 @@ def what_learns(*, dynamic_rank: int | None, subspace_rank: int | None) -> dict[
             f"subspace_rank={subspace_rank} with dynamic_rank={dynamic_rank}: a subspace is of all "
             "rows of an adapter; choose one of the two"
         )
-    named = {"seed of the dynamic rank": dynamic_rank, "rank of the subspace": subspace_rank}
+    seed = "none, by ranks of its own" if callable(dynamic_rank) else dynamic_rank
+    named = {"seed of the dynamic rank": seed, "rank of the subspace": subspace_rank}
     return {name: value for name, value in named.items() if value is not None}
 
 

@@ -24,6 +24,7 @@ from dpacc_accounting.guarantee import Note, stated_notes
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import Aggregate
 from dpacc.federated.aggregation.turns import Turns
+from dpacc.federated.settings import LoraSettings
 from dpacc.federated.updates.layout import Arrays, flat, unflat
 from dpacc.randomness.buffered_noise import BufferedNoise
 from dpacc.randomness.correlated_noise import CorrelatedNoise
@@ -300,7 +301,12 @@ def said_beside(notes: Iterable[Note]) -> dict[str, list[str]]:
 
 
 def require_central(
-    *, privacy: ClientPrivacy, aggregation: str, defended: bool, sampled: bool
+    *,
+    privacy: ClientPrivacy,
+    aggregation: str,
+    lora: LoraSettings,
+    defended: bool,
+    sampled: bool,
 ) -> None:
     """Refuse what central noise cannot be priced with.
 
@@ -319,7 +325,7 @@ def require_central(
             "part again too soon, and no amplification is claimed; ask everybody whose turn it "
             "is, client_sampling_rate=1"
         )
-    if aggregation != "ffa":
+    if aggregation != "ffa" and lora.method != "dylora":
         raise ConfigurationError(
             f"client_privacy with aggregation={aggregation!r}: the noise is sized for the sum of "
             "clipped updates; take aggregation='ffa'"

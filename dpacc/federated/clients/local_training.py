@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from dpacc.federated.clients.last_update import Update
 from dpacc.federated.clients.local_adapter import LocalAdapter
 from dpacc.federated.clients.optimizer_state import OptimizerMemory
 from dpacc.federated.ranks.mixed_ranks import NestedRanks
+from dpacc.federated.ranks.round_ranks import FirstRanks
 from dpacc.federated.updates.layout import Arrays, load_arrays, trainable_arrays
 from dpacc.layers.frozen_activations import FrozenActivations
 from dpacc.plan import PrivacyPlan
@@ -83,11 +85,13 @@ class LocalTraining:
         self.ranks = adapter.ranks
         adapters = [p for p in adapter.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(adapters, lr=config.learning_rate, weight_decay=0.0)
+        self._round_rank = config.lora_rank
         self._engine = PrivacyEngine(
             local_accelerator(),
             self.plan,
             ledger=folder / "ledger.jsonl",
             fixed_seed=fixed_seed,
+            dynamic_rank=(lambda _: self._round_rank) if config.lora_method == "dylora" else None,
         )
         self._model, _ = self._engine.prepare(adapter.model, optimizer)
         self._memory = OptimizerMemory(optimizer, folder / self._optimizer_file)
@@ -98,8 +102,12 @@ class LocalTraining:
         self._base = CorrectedBase(self._model)
         self._steps: Iterator[LogicalStep] | None = None
 
-    def run_round(self, start: Arrays) -> Update:
+    def run_round(self, start: Arrays, *, rank: int | None = None) -> Update:
         """Train from `start` for one round; every step is charged before it is taken.
+
+        Args:
+            start: the shared adapter.
+            rank: how many first rows and columns learn in this round; by default all do.
 
         Raises:
             BudgetExhausted: the plan holds no step any more.
@@ -115,6 +123,7 @@ class LocalTraining:
         load_arrays(self._model, self.ranks.narrow(start))
         self._base.apply(start)
         self._model.train()
+        self._round_rank = self.ranks.shared if rank is None else rank
         taken = 0
         try:
             for step in itertools.islice(self._steps, self.steps_per_round):
@@ -123,14 +132,19 @@ class LocalTraining:
                 step.update()
                 taken += 1
         except BaseException:
-            self._steps = None  # the next request goes on where the ledger stands
+            # The next request goes on where the ledger stands, from an adapter that is whole.
+            cast("Generator[LogicalStep]", self._steps).close()
+            self._steps = None
             raise
         if taken == 0:
             raise BudgetExhausted(
                 f"all {self.plan.steps} steps of the plan are spent; nothing more is given"
             )
         self._memory.keep()
-        return Update(arrays=self.ranks.widen(trainable_arrays(self._model)), steps=taken)
+        trained = self.ranks.widen(trainable_arrays(self._model))
+        if rank is not None:  # what AdamW made of zeros is not of this round
+            trained = FirstRanks(rank=rank, whole=start).kept(trained)
+        return Update(arrays=trained, steps=taken)
 
     def unit_losses(
         self, start: Arrays, *, ranks: Sequence[int], voters: int, secret: RunSecret

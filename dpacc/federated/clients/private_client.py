@@ -16,6 +16,7 @@ from dpacc.federated.clients.local_adapter import LocalAdapter
 from dpacc.federated.clients.local_training import LocalTraining
 from dpacc.federated.clients.rank_at_client import OwnRank
 from dpacc.federated.ranks.rank_choice import PrivateRank, PublicRank
+from dpacc.federated.ranks.round_ranks import FirstRanks
 from dpacc.federated.requests import (
     SEEN,
     RequestRefused,
@@ -24,6 +25,7 @@ from dpacc.federated.requests import (
     read_local_epochs,
     read_number,
     read_packing,
+    read_rank,
     read_sketches,
     read_start,
     request_of,
@@ -148,6 +150,7 @@ class DPLoRAClient:
     def _update(self, content: RecordDict) -> RecordDict:
         asked = content.config_records["config"]
         packing, adapter = self._agree(asked)
+        rank = read_rank(asked, packing=packing, lora=self.lora_config)
         start = read_start(content, adapter.shared | _corrections(adapter, asked))
         sketching = read_sketches(asked, adapter.factors)
         epochs = read_local_epochs(asked, most=self.dp_config.most_local_epochs)
@@ -160,14 +163,15 @@ class DPLoRAClient:
                 if self._own_rank.settle(training, start):
                     self.close()
                     training = self._begin(asked, epochs)
-                update = training.run_round(start)
+                update = training.run_round(start, rank=rank)
             self._last.keep(update, request=request)
+        ranks = training.ranks if rank is None else FirstRanks(rank=rank, whole=start)
         if sketching is None:
-            narrow = training.ranks.narrow
+            narrow = ranks.narrow
             arrays = packing.pack(narrow(update.arrays), start=narrow(start), client=self.client_id)
         else:
             arrays = to_record(sketching.first(update.arrays))
-        said = {"client": self.client_id, "rank": training.ranks.rank, "unit": training.plan.unit}
+        said = {"client": self.client_id, "rank": ranks.rank, "unit": training.plan.unit}
         return RecordDict(
             {
                 "arrays": arrays,

@@ -32,7 +32,8 @@ class OwnRank:
         fixed_seed: for tests.
 
     Raises:
-        ConfigurationError: a rank to choose with a trained A, or a choice that costs all there is.
+        ConfigurationError: a rank to choose with a trained A, any beside one a round for all, or a
+            choice that costs all there is.
     """
 
     def __init__(
@@ -49,6 +50,11 @@ class OwnRank:
         if isinstance(rank, str):
             raise ConfigurationError(
                 f"rank={rank!r} must be a number, 'adaptive', a PublicRank or a PrivateRank"
+            )
+        if rank is not None and lora.method == "dylora":
+            raise ConfigurationError(
+                f"rank={rank} with method='dylora', where all train at one rank a round: leave "
+                "rank out, or take method='ffa' for ranks of their own"
             )
         if isinstance(rank, PublicRank | PrivateRank) and lora.method != "ffa":
             raise ConfigurationError(

@@ -11,12 +11,14 @@ from flwr.clientapp import ClientApp
 from dpacc.federated.clients.client_data import OwnFiles
 from dpacc.federated.clients.local_adapter import LocalAdapter
 from dpacc.federated.clients.non_private_training import PlainTraining
+from dpacc.federated.ranks.round_ranks import FirstRanks
 from dpacc.federated.requests import (
     RequestRefused,
     Standstill,
     answered,
     read_local_epochs,
     read_packing,
+    read_rank,
     read_start,
 )
 from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
@@ -55,7 +57,7 @@ class TrustingClient:
     ) -> None:
         self.client_id = client_id
         self.folder = Path(folder) if folder is not None else Path("federation") / client_id
-        self._most_local_epochs = most_local_epochs
+        self._most_local_epochs, self._lora = most_local_epochs, lora_config
         self._config = training_config(
             model=model_name,
             data_path=str(data_path),
@@ -109,11 +111,16 @@ class TrustingClient:
         adapter = self._agree(asked)
         start = read_start(content, adapter.shared)
         packing = read_packing(asked)
+        rank = read_rank(asked, packing=packing, lora=self._lora)
         epochs = read_local_epochs(asked, most=self._most_local_epochs)
+        ranks = FirstRanks(rank=rank or self._lora.rank, whole=start)
         with self._standstill.among_records():
-            update = self._begin(adapter, epochs).run_round(start)
-        arrays = packing.pack(update, start=start, client=self.client_id)
-        return RecordDict({"arrays": arrays, "config": ConfigRecord({"client": self.client_id})})
+            update = self._begin(adapter, epochs).run_round(ranks.silenced(start))
+        narrow = ranks.narrow
+        arrays = packing.pack(narrow(update), start=narrow(start), client=self.client_id)
+        said = {"client": self.client_id, **({} if rank is None else {"rank": rank})}
+        config = ConfigRecord(said)  # type: ignore[arg-type]  # a word and one number
+        return RecordDict({"arrays": arrays, "config": config})
 
     def _agree(self, asked: ConfigRecord) -> LocalAdapter:
         """The adapter that the server asks for; no record is looked at.

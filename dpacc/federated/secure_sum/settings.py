@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
+from dpacc.federated.settings import LoraSettings
 
 ProtocolName = Literal["secagg", "pairwise", "ckks"]
 
@@ -109,6 +110,7 @@ def require_summable(
     settings: SecureSum,
     clients: int,
     aggregation: str,
+    lora: LoraSettings,
     defended: bool,
     sampled: bool,
     privacy: ClientPrivacy | None,
@@ -129,7 +131,7 @@ def require_summable(
             "secure_sum with a defence: Krum, medians and outlier tests look at single updates, "
             "which secure aggregation hides; leave one of them out"
         )
-    if aggregation != "ffa":
+    if aggregation != "ffa" and lora.method != "dylora":
         raise ConfigurationError(
             f"secure_sum with aggregation={aggregation!r}, which needs every client's product of "
             "factors; a sum yields the mean of B alone: take aggregation='ffa'"

@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 
 from dpacc.errors import BudgetExhausted, ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
-from dpacc.federated.ranks.mixed_ranks import NestedRanks, rank_of
+from dpacc.federated.ranks.round_ranks import ROUND_RANK, ranks_of_update
 from dpacc.federated.requests import RequestRefused, answered
 from dpacc.federated.secure_sum.exchange import to_array
 from dpacc.federated.secure_sum.fixed_point import Doubles, Integers, OutOfRange
@@ -32,7 +32,6 @@ from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseLedger
 from dpacc.federated.secure_sum.summands import Summands
 from dpacc.federated.updates.layout import flat, from_record
-from dpacc.federated.updates.packing import rank_said
 from dpacc.randomness.run_secret import RunSecret
 
 
@@ -286,8 +285,12 @@ def _moved(message: Message, reply: Message) -> Doubles:
     """By how much training moved the shared adapter, of which a client may train a part."""
     sent = message.content.array_records["arrays"]
     start = {name: array.numpy() for name, array in sent.items()}
-    said, shared = reply.content.config_records["config"], rank_of(start)
-    ranks = NestedRanks(rank=rank_said(said, shared=shared), shared=shared)
+    round_rank = message.content.config_records["config"].get(ROUND_RANK)
+    ranks = ranks_of_update(
+        reply.content.config_records["config"],
+        adapter=start,
+        round_rank=None if round_rank is None else int(str(round_rank)),
+    )
     before = ranks.narrow(start)
     update = from_record(reply.content.array_records["arrays"], like=before)
     return flat(ranks.widen(update)) - flat(ranks.widen(before))

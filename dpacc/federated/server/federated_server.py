@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,12 +23,13 @@ from dpacc.federated.aggregation.rule_choice import aggregation_named
 from dpacc.federated.aggregation.sketch_messages import SKETCH
 from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.clients.trusting_client import TrustingClient
+from dpacc.federated.ranks.round_ranks import require_one_rank, round_ranks
 from dpacc.federated.secure_sum.settings import SecureSum, require_summable
 from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseLedger
 from dpacc.federated.secure_sum.summing_client import SecureClient
 from dpacc.federated.server.fedask_strategy import require_sketchable, strategy_for
 from dpacc.federated.server.history import History, RoundReport
-from dpacc.federated.server.in_process_grid import LocalGrid
+from dpacc.federated.server.in_process_grid import LocalGrid, quiet_flower
 from dpacc.federated.server.kept_state import KeptState, State
 from dpacc.federated.server.round_settings import Measure, RoundSettings
 from dpacc.federated.server.secure_sum_strategy import SecureFederatedLoRA
@@ -160,7 +159,7 @@ class FederatedServer:
         app = self._app(settings)
         grid = LocalGrid({node: client.app for node, client in enumerate(clients, start=1)})
         context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
-        with _quiet_flower():
+        with quiet_flower():
             app(grid, context)
         return self._history
 
@@ -213,6 +212,7 @@ class FederatedServer:
         return self._history
 
     def _app(self, settings: RoundSettings) -> ServerApp:
+        require_one_rank(lora=self._lora, aggregation=settings.aggregation)
         rule, first = aggregation_named(settings.aggregation, model=self.model)
         if settings.aggregation == "fedask" and settings.sketch_size is None:
             settings = replace(settings, sketch_size=self._num_clients * self._lora.rank)
@@ -240,6 +240,7 @@ class FederatedServer:
                 connect_timeout=settings.connect_timeout,
                 measure=partial(self._measured, settings.measure),
                 after_round=partial(self._after_round, settings, noise),
+                ranks=round_ranks(self._lora),
             )
             strategy.start(
                 grid=grid,
@@ -267,6 +268,7 @@ class FederatedServer:
                 settings=self._secure_sum,
                 clients=self._num_clients,
                 aggregation=named,
+                lora=self._lora,
                 defended=is_defended,
                 sampled=settings.client_sampling_rate < 1,
                 privacy=self._client_privacy,
@@ -276,6 +278,7 @@ class FederatedServer:
             require_central(
                 privacy=self._client_privacy,
                 aggregation=named,
+                lora=self._lora,
                 defended=is_defended,
                 sampled=settings.client_sampling_rate < 1,
             )
@@ -384,16 +387,5 @@ class FederatedServer:
     def _agreed(self, aggregation: str) -> str:
         layout = layout_hash(self.model)
         words = [self._model_name, self._rounds, aggregation, layout, str(self._client_privacy)]
-        return json.dumps([*words, str(self._secure_sum)])
-
-
-@contextmanager
-def _quiet_flower() -> Iterator[None]:
-    """The history tells what Flower's log would."""
-    log = logging.getLogger("flwr")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
+        drawn = round_ranks(self._lora)  # what a server keeps of other runs stays as it was
+        return json.dumps([*words, str(self._secure_sum), *([] if drawn is None else [str(drawn)])])

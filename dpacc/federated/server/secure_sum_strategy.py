@@ -92,7 +92,7 @@ class SecureFederatedLoRA(FederatedLoRA):
         )
         survivors = [*answers.taken]
         try:
-            self.arrays = self._opened()
+            self.arrays = self._settled(self._opened())
         except SumNotOpened as stopped:
             answers.failed.update(dict.fromkeys(survivors, str(stopped)))
             survivors = []

@@ -19,13 +19,14 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import Aggregate, Aggregation
 from dpacc.federated.aggregation.client_level import CentralNoise
 from dpacc.federated.aggregation.factors import CORRECTION
-from dpacc.federated.ranks.mixed_ranks import NestedRanks, rank_of
+from dpacc.federated.ranks.round_ranks import ROUND_RANK, FirstRanks, ranks_of_update
 from dpacc.federated.requests import SEEN
 from dpacc.federated.said_notes import notes_in
 from dpacc.federated.server.history import ClientBooks, History, RoundReport
 from dpacc.federated.settings import PrivacyBudget
 from dpacc.federated.updates.layout import Arrays, to_record
-from dpacc.federated.updates.packing import Packing, rank_said, wire_bytes
+from dpacc.federated.updates.packing import Packing, wire_bytes
+from dpacc.layers.dynamic_rank import DrawnRanks
 
 _BOOKS = {
     "epsilon": "epsilon",
@@ -75,6 +76,7 @@ class FederatedLoRA(FedAvg):
         connect_timeout: seconds that clients have to connect in.
         measure: what the server measures on data of its own.
         after_round: keeps what a restart needs.
+        ranks: at which all train in a round, if not at every rank always.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class FederatedLoRA(FedAvg):
         connect_timeout: float,
         measure: Callable[[Arrays], Mapping[str, float]],
         after_round: Callable[[Arrays, History], None],
+        ranks: DrawnRanks | None = None,
     ) -> None:
         super().__init__(min_available_nodes=clients)
         self.arrays = start
@@ -100,6 +103,8 @@ class FederatedLoRA(FedAvg):
         self._connect_timeout = connect_timeout
         self._measure = measure
         self._after_round = after_round
+        self._ranks = ranks
+        self._round_rank: int | None = None
         self._asked: list[int] = []
         self._sent: list[Message] = []
         self._all_connected = False
@@ -114,7 +119,9 @@ class FederatedLoRA(FedAvg):
         if self._turns is not None:
             connected = [node for node in connected if self._turns.is_due(node)]
         self._asked = [node for node in connected if self._coins.random() < self.rate]
-        config["server-round"] = len(self._history.rounds) + 1
+        number = config["server-round"] = len(self._history.rounds) + 1
+        if self._ranks is not None:
+            self._round_rank = config[ROUND_RANK] = self._ranks.of(number)
         self._packing = Packing.asked(config)
         self._sent = [
             Message(self._request(config, node), dst_node_id=node, message_type=MessageType.TRAIN)
@@ -134,7 +141,7 @@ class FederatedLoRA(FedAvg):
         due = bool(updates) or self._budget is None
         aggregate = self._aggregate(updates) if due else None
         if aggregate is not None:
-            self.arrays = aggregate.arrays
+            self.arrays = self._settled(aggregate.arrays)
         self._report(
             answers=answers,
             survivors=updates,
@@ -287,12 +294,17 @@ class FederatedLoRA(FedAvg):
     def _aggregate(self, updates: Mapping[str, Arrays]) -> Aggregate:
         return self._aggregation(self.arrays, updates)
 
+    def _settled(self, arrays: Arrays) -> Arrays:
+        """The next adapter. Beyond the round's rank it is what it was: noise there is dropped."""
+        if self._round_rank is None:
+            return arrays
+        return FirstRanks(rank=self._round_rank, whole=self.arrays).kept(arrays)
+
     def _unpacked(self, arrays: ArrayRecord, said: ConfigRecord) -> Arrays:
         """A client's update at the shared rank, of whatever rank and size it came."""
         # Clients send adapters; corrections of the base are the server's alone.
         adapter = {name: a for name, a in self.arrays.items() if not name.startswith(CORRECTION)}
-        shared = rank_of(adapter)
-        ranks = NestedRanks(rank=rank_said(said, shared=shared), shared=shared)
+        ranks = ranks_of_update(said, adapter=adapter, round_rank=self._round_rank)
         update = self._packing.unpack(
             arrays, start=ranks.narrow(adapter), client=str(said.get("client"))
         )

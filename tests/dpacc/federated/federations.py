@@ -76,17 +76,18 @@ def node_settings(place: Path, name: str, *, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def trusting(place: Path, number: int) -> TrustingClient:
+def trusting(place: Path, number: int, **changes: Any) -> TrustingClient:
     """One client that leaves the noise to its server."""
-    return TrustingClient(
-        client_id=f"site-{number}",
-        data_path=texts(place / f"data-{number}.jsonl", seed=number),
-        model_name=str(place / "model"),
-        lora_config=LORA,
-        batch_size=4,
-        task={"max_length": 16},
-        folder=place / f"site-{number}",
-    )
+    settings: dict[str, Any] = {
+        "client_id": f"site-{number}",
+        "data_path": texts(place / f"data-{number}.jsonl", seed=number),
+        "model_name": str(place / "model"),
+        "lora_config": LORA,
+        "batch_size": 4,
+        "task": {"max_length": 16},
+        "folder": place / f"site-{number}",
+    }
+    return TrustingClient(**settings | changes)
 
 
 def server(place: Path, **changes: Any) -> FederatedServer:
@@ -102,7 +103,9 @@ def server(place: Path, **changes: Any) -> FederatedServer:
     return FederatedServer(**settings | changes)
 
 
-def die_in_the_second_round(dying: FederatedServer, clients: Sequence[Any]) -> None:
+def die_in_the_second_round(
+    dying: FederatedServer, clients: Sequence[Any], **settings: Any
+) -> None:
     """Train until the second round is measured, which is before it is kept, and go no further."""
 
     def die(model: Any) -> dict[str, float]:
@@ -111,7 +114,7 @@ def die_in_the_second_round(dying: FederatedServer, clients: Sequence[Any]) -> N
         return {}
 
     with pytest.raises(KeyboardInterrupt):
-        dying.train(clients=clients, measure=die)
+        dying.train(clients=clients, measure=die, **settings)
 
 
 CLASSES = {"bad": ["bad", "dull"], "good": ["good", "fine"]}

@@ -12,7 +12,7 @@ from dpacc_accounting import epsilon, read_ledger
 from torch import nn
 
 from dpacc.errors import ConfigurationError, PrivacyError
-from dpacc.layers.dynamic_rank import DynamicRank, keep_first
+from dpacc.layers.dynamic_rank import DynamicRank, RankOf, keep_first, rank_axis
 from dpacc.layers.gradient_buffer import GradientBuffer, Layout
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
@@ -39,7 +39,7 @@ def run(
     ledger: Path,
     *,
     model: nn.Module | None = None,
-    dynamic_rank: int | None = SEED,
+    dynamic_rank: int | RankOf | None = SEED,
     lr: float = 0.0,
     strategy: Any = "materialize",
 ) -> tuple[torch.Tensor, nn.Module]:
@@ -67,14 +67,14 @@ def learners(steps: int, seed: int = SEED) -> torch.Tensor:
     """[steps, width], what learns in each step."""
     model = model_of()
     buffer = GradientBuffer(Layout({n: p for n, p in model.named_parameters() if p.requires_grad}))
-    ranks = DynamicRank(model=model, buffer=buffer, seed=seed)
+    ranks = DynamicRank(model=model, buffer=buffer, ranks=seed)
     return torch.stack([ranks.learns(step) for step in range(steps)])
 
 
 def ranks_of(steps: int, seed: int = SEED) -> list[int]:
     model = model_of()
     buffer = GradientBuffer(Layout({n: p for n, p in model.named_parameters() if p.requires_grad}))
-    ranks = DynamicRank(model=model, buffer=buffer, seed=seed)
+    ranks = DynamicRank(model=model, buffer=buffer, ranks=seed)
     return [ranks.rank(step) for step in range(steps)]
 
 
@@ -173,17 +173,31 @@ def test_a_gradient_beyond_the_rank_is_never_released(
         run(plan_for(len(DATA), steps=4), tmp_path / "a")
 
 
-def test_what_has_no_first_rows_is_refused(tmp_path: Path) -> None:
-    """Another trained layer, adapters of several ranks, and a rank that there is not."""
+def test_what_is_no_adapter_learns_in_every_step(tmp_path: Path) -> None:
+    """A trained head has its noise at every rank, and the first rows have theirs."""
     model = model_of()
-    model.get_submodule("base_model.model.lm_head").weight.requires_grad_(True)
-    with pytest.raises(ConfigurationError, match=r"lm_head\.weight is trained"):
-        run(plan_for(len(DATA)), tmp_path / "a", model=model)
+    head = model.get_submodule("base_model.model.lm_head").weight.requires_grad_(True)
+    plan = plan_for(len(DATA), steps=3)
+    noised, _ = run(plan, tmp_path / "a", model=model)
+    assert max(ranks_of(3)) == 4
+    assert not learners(3).all()
+    of_head = noised[:, -head.numel() :]
+    assert (of_head != 0).all()
+    assert torch.equal(noised[:, : -head.numel()] != 0, learners(3))
+
+
+def test_what_has_no_first_rows_is_refused(tmp_path: Path) -> None:
+    """Another kind of adapter, a rank that there is not, and adapters that are cut."""
+    with pytest.raises(ConfigurationError, match="has no first rows"):
+        rank_axis("base_model.model.embed_tokens.lora_embedding_A.default")
+    beyond: Any = lambda step: 5  # noqa: E731
+    with pytest.raises(ConfigurationError, match="rank=5 of step 0 must lie between 1 and"):
+        run(plan_for(len(DATA)), tmp_path / "a", dynamic_rank=beyond)
     for rank in (0, 5):
         with pytest.raises(ConfigurationError, match="between 1 and that of the adapters, 4"):
             keep_first(model=model_of(), rank=rank)
     with pytest.raises(ConfigurationError, match="DeepSpeed cuts them"):
-        DynamicRank(model=model_of(), buffer=GradientBuffer(Layout({})), seed=0, cut=True)
+        DynamicRank(model=model_of(), buffer=GradientBuffer(Layout({})), ranks=0, cut=True)
 
 
 def test_cutting_keeps_the_first_rows(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.secure_sum.fixed_point import FixedPoint, OutOfRange
 from dpacc.federated.secure_sum.settings import SecureSum, require_summable
+from dpacc.federated.settings import LoraSettings
 
 FIVE = SecureSum(clients=5, threshold=3)
 CKKS = SecureSum(clients=5, protocol="ckks")
@@ -76,6 +77,7 @@ def test_what_a_sum_alone_cannot_do_is_refused(wrong: dict[str, Any], reason: st
         "settings": FIVE,
         "clients": 5,
         "aggregation": "ffa",
+        "lora": LoraSettings(),
         "defended": False,
         "sampled": False,
         "privacy": None,
