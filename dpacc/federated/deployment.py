@@ -91,7 +91,10 @@ class RunSettings:
     folder: str = setting("Where the server keeps its state and results.", default="federation")
     lora_rank: int = setting("Rank of the shared adapter.", default=8, at_least=1)
     lora_alpha: float = setting("The adapter is scaled by lora_alpha / lora_rank.", default=16.0)
-    lora_method: SharedMethod = setting("ffa trains B alone; lora both factors.", default="ffa")
+    lora_method: SharedMethod = setting(
+        "ffa trains B alone; lora both factors; dylora both, at one public rank a round.",
+        default="ffa",
+    )
     lora_target_modules: tuple[str, ...] = setting(
         "Layers that get adapters, by the last part of their names.", default=("all-linear",)
     )

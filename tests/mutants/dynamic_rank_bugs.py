@@ -6,6 +6,8 @@ from tests.mutants.bug import Bug, Patch
 from tests.mutants.checks import DPACC
 
 _TESTS = f"{DPACC}/layers/test_dynamic_rank.py"
+_ROUNDS = f"{DPACC}/federated/ranks/test_round_ranks.py"
+_SUMS = f"{DPACC}/federated/ranks/test_round_ranks_of_sums.py"
 
 DYNAMIC_RANK_BUGS = [
     Bug(
@@ -51,5 +53,54 @@ DYNAMIC_RANK_BUGS = [
             f"{_TESTS}::test_a_step_has_the_gradients_of_the_adapter_cut_to_its_rank",
             f"{_TESTS}::test_a_gradient_beyond_the_rank_is_never_released",
         ),
+    ),
+    Bug(
+        "rows beyond the round's rank",
+        "of rows that do not learn in a federation's round, what optimizer and noise make of them "
+        "crosses, and moves the shared adapter",
+        (
+            Patch(
+                "dpacc.federated.ranks.round_ranks",
+                "return () if axis is None else (slice(None),) * axis + (slice(self.rank),)",
+                "return ()",
+            ),
+        ),
+        (
+            f"{_ROUNDS}::test_beyond_a_rounds_rank_nothing_moves",
+            f"{_SUMS}::test_beyond_a_rounds_rank_no_sum_moves_anything",
+        ),
+    ),
+    Bug(
+        "noise beyond the round's rank",
+        "a server's noise stays on rows whose clipped sum is empty, and drowns the adapter's others",
+        (
+            Patch(
+                "dpacc.federated.server.strategy",
+                "return FirstRanks(rank=self._round_rank, whole=self.arrays).kept(arrays)",
+                "return arrays",
+            ),
+        ),
+        (f"{_SUMS}::test_beyond_a_rounds_rank_no_sum_moves_anything",),
+    ),
+    Bug(
+        "whatever rank a server names",
+        "a server gives each client a rank of its own, and none of them notices",
+        (
+            Patch("dpacc.federated.ranks.round_ranks", "if said != drawn:", "if False:"),
+            Patch("dpacc.federated.ranks.round_ranks", "return drawn", "return said"),
+        ),
+        (f"{_ROUNDS}::test_whoever_draws_another_rank_is_refused_before_any_charge",),
+    ),
+    Bug(
+        "a rank a step within the round",
+        "a client's steps have ranks of their own, so that what it sends was not trained as agreed",
+        (
+            Patch(
+                "dpacc.federated.clients.local_training",
+                "(lambda _: self._round_rank)",
+                "config.seed",
+            ),
+        ),
+        (f"{_ROUNDS}::test_all_clients_train_at_the_rounds_rank",),
     ),
 ]
