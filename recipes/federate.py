@@ -66,16 +66,17 @@ class FederationConfig:
     attackers: int = setting("How many clients may be hostile.", default=0, at_least=0)
     lora_rank: int = setting("Rank of the adapters.", default=8, at_least=1)
     lora_alpha: float = setting("Adapters are scaled by lora_alpha / lora_rank.", default=16.0)
-    lora_target_modules: tuple[str, ...] = setting(
-        "Layers that get adapters, by the last part of their names.", default=("all-linear",)
+    lora_method: Literal["ffa", "dylora"] = setting(
+        "ffa trains B alone; dylora A and B, at one public rank a round.", default="ffa"
     )
+    lora_target_modules: tuple[str, ...] = setting("Adapted layers.", default=("all-linear",))
     lora_top_layers: int = setting(
         "Adapt this many of the last blocks; what lies beneath them is computed once.",
         default=1,
         at_least=1,
     )
     compare: bool = setting("Whether to train alone and on everything, too.", default=True)
-    seed: int = setting("Seeds the frozen A and the head, which are public.", default=0)
+    seed: int = setting("Seeds A, the head and a round's rank, all public.", default=0)
 
     def __post_init__(self) -> None:
         check_limits(settings=self)
@@ -187,7 +188,7 @@ def train_together(
     defence = Defence(rule=config.defence, attackers=config.attackers)
     history = server.train(
         clients=clients,
-        aggregation="ffa",
+        aggregation="ffa" if config.lora_method == "ffa" else "average",
         client_sampling_rate=config.client_sampling_rate,
         local_epochs=config.local_epochs,
         defence=None if config.defence == "none" else defence,
@@ -204,13 +205,13 @@ def train_together(
 
 
 def shared_adapter(config: FederationConfig) -> LoraSettings:
-    """What all agree on: an adapter whose A is drawn from a public seed and frozen."""
+    """What all agree on: an adapter whose A is drawn from a public seed."""
     from dpacc.federated import LoraSettings
 
     return LoraSettings(
         rank=config.lora_rank,
         alpha=config.lora_alpha,
-        method="ffa",
+        method=config.lora_method,
         target_modules=config.lora_target_modules,
         top_layers=config.lora_top_layers,
         seed=config.seed,
@@ -237,7 +238,7 @@ def make_clients(federation: Federation) -> list[DPLoRAClient]:
 
 
 def make_server(federation: Federation) -> FederatedServer:
-    """The server: it averages B and the head, and measures on examples of its own."""
+    """The server: it averages adapters and heads, and measures on examples of its own."""
     from dpacc.federated import FederatedServer, largest_budget
 
     config = federation.config

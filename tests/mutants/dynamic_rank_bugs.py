@@ -72,7 +72,7 @@ DYNAMIC_RANK_BUGS = [
     ),
     Bug(
         "noise beyond the round's rank",
-        "a server's noise stays on rows whose clipped sum is empty, and drowns the adapter's others",
+        "a server's noise stays on rows that did not learn, and drowns what they hold",
         (
             Patch(
                 "dpacc.federated.server.strategy",

@@ -9,8 +9,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from dpacc_accounting import read_ledger
+from safetensors.numpy import load_file
 
 from dpacc.cli.main import dpacc
+from dpacc.layers.dynamic_rank import DrawnRanks
 from tests.dpacc.artifacts.test_written_files import unknown_files
 from tests.dpacc.federated.federations import classifier_folder, opinions
 from tests.recipes.training import refusal
@@ -58,6 +60,21 @@ def arguments(material: Path, runs: Path, **changes: object) -> list[str]:
         "lora_target_modules": "query,dense",
     }
     return [f"--{name}={value}" for name, value in {**settings, **changes}.items()]
+
+
+def test_a_federation_may_have_one_rank_a_round(
+    federate: ModuleType, material: Path, tmp_path: Path
+) -> None:
+    """With dylora A learns, too, in as many rows as the public seed draws for the round."""
+    asked = {"lora_method": "dylora", "lora_rank": 4, "rounds": 1, "compare": False, "seed": 17}
+    federate.main(arguments(material, tmp_path, **asked))
+    trained = load_file(tmp_path / "federation/adapter/adapter_model.safetensors")
+    upper = [values for name, values in trained.items() if "lora_B" in name]
+    assert upper
+    assert DrawnRanks(seed=17, largest=4).of(1) == 2
+    for values in upper:
+        assert (values[:, :2] != 0).all()
+        assert not values[:, 2:].any()
 
 
 def test_a_federation_is_compared_with_training_alone_and_pooled(
