@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,7 +19,7 @@ PAGE = (Path(__file__).parents[3] / "docs/federated.md").read_text()
 def test_the_page_trains_and_writes_what_compose_reads(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both blocks run: two rounds, two ledgers, an adapter and a rounds file."""
+    """All blocks run: two rounds, two ledgers, an adapter that is cut, and a rounds file."""
     monkeypatch.chdir(folder)
     for name in ("north", "south"):
         texts(folder / f"{name}.jsonl", count=16)
@@ -32,6 +33,10 @@ def test_the_page_trains_and_writes_what_compose_reads(
     for name in ("north", "south"):
         assert len(read_ledger(path=folder / "run" / name / "ledger.jsonl").releases) == 4
     assert (folder / "run/adapter/adapter_config.json").exists()
+    last: Any = names["server"]
+    beyond = [p[:, 2:] for name, p in last.model.named_parameters() if "lora_B" in name]
+    assert beyond
+    assert not any(columns.any() for columns in beyond)
 
 
 def test_the_page_names_every_rule() -> None:

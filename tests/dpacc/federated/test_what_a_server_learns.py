@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def test_a_client_that_failed_among_its_records_fails_once(
     settings = node(folder, other=True)
     run_round = LocalTraining.run_round
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a record says: other")
 
     monkeypatch.setattr(LocalTraining, "run_round", fail)
@@ -204,7 +205,7 @@ def test_a_full_disk_stops_nobody_for_good(folder: Path, monkeypatch: pytest.Mon
     content, settings = wanted(folder), node(folder, other=True)
     run_round = LocalTraining.run_round
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise LedgerError("no space left")
 
     monkeypatch.setattr(LocalTraining, "run_round", fail)
@@ -224,7 +225,7 @@ _MASKED = "uniform to whoever lacks the masks; of an update that is noised, or h
 LEAVES = {
     "train": {
         "config.client": _SETTING,
-        "config.rank": f"{_SETTING}; a PrivateRank's is drawn and charged",
+        "config.rank": f"{_SETTING}; a PrivateRank's is drawn and charged; a round's is public",
         "config.unit": _SETTING,
         "metrics.epsilon": _COUNT,
         "metrics.delta": _SETTING,
@@ -285,6 +286,7 @@ def _kind(field: str) -> str:
 PRIVACY = ClientPrivacy(noise_multiplier=2.0, clipping_norm=0.5, delta=1e-3)
 PAIR = SecureSum(clients=2)
 BOTH = LoraSettings(rank=2, method="lora", target_modules=LORA.target_modules)
+CHANGING = replace(BOTH, method="dylora")
 FEDERATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[Path, int], Any]]] = {
     "plain": ({}, {}, client),
     "compressed": ({}, {"compression": Compression(bits=8)}, client),
@@ -294,6 +296,11 @@ FEDERATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[Path, int
         lambda folder, n: client(folder, n, lora_config=BOTH),
     ),
     "client level": ({"privacy_budget": None, "client_privacy": PRIVACY}, {}, trusting),
+    "one rank a round": (
+        {"privacy_budget": None, "client_privacy": PRIVACY, "lora_config": CHANGING},
+        {"aggregation": "average"},
+        lambda folder, n: trusting(folder, n, lora_config=CHANGING),
+    ),
     "in a sum": (
         {"secure_sum": PAIR},
         {},
