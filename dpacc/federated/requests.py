@@ -20,8 +20,6 @@ from dpacc.errors import BudgetExhausted, ConfigurationError, DpaccError
 from dpacc.federated.aggregation.factors import Factors
 from dpacc.federated.aggregation.sketch_messages import read_sketching
 from dpacc.federated.aggregation.sketches import Sketching
-from dpacc.federated.ranks.round_ranks import rank_asked
-from dpacc.federated.settings import LoraSettings
 from dpacc.federated.updates.layout import Arrays, digest_of, from_record
 from dpacc.federated.updates.packing import Packing
 
@@ -150,18 +148,6 @@ def read_local_epochs(asked: ConfigRecord, *, most: float) -> float:
             f"{most:g}"
         )
     return wanted
-
-
-def read_rank(asked: ConfigRecord, *, packing: Packing, lora: LoraSettings) -> int | None:
-    """The rank that all train at in this round; None where all ranks always learn.
-
-    Raises:
-        RequestRefused: it is not what this client draws for the round.
-    """
-    try:
-        return rank_asked(asked, number=packing.number, lora=lora)
-    except ConfigurationError as error:
-        raise RequestRefused(str(error)) from error
 
 
 def read_number(asked: ConfigRecord, name: str) -> float:

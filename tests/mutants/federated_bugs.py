@@ -19,8 +19,8 @@ FEDERATED_BUGS = (
         (
             Patch(
                 "dpacc.federated.clients.local_training",
-                "        except BaseException:\n            self._steps = None  # the next request goes on where the ledger stands\n            raise\n",
-                "        except Exception:\n            taken += 1\n",
+                '            cast("Generator[LogicalStep]", self._steps).close()\n            self._steps = None\n            raise\n',
+                "            taken += 1\n",
             ),
         ),
         (f"{_SERVER}::test_nothing_leaves_a_client_whose_ledger_cannot_be_written",),

@@ -16,7 +16,7 @@ from dpacc.federated.clients.local_adapter import LocalAdapter
 from dpacc.federated.clients.local_training import LocalTraining
 from dpacc.federated.clients.rank_at_client import OwnRank
 from dpacc.federated.ranks.rank_choice import PrivateRank, PublicRank
-from dpacc.federated.ranks.round_ranks import FirstRanks
+from dpacc.federated.ranks.round_ranks import FirstRanks, rank_asked
 from dpacc.federated.requests import (
     SEEN,
     RequestRefused,
@@ -25,7 +25,6 @@ from dpacc.federated.requests import (
     read_local_epochs,
     read_number,
     read_packing,
-    read_rank,
     read_sketches,
     read_start,
     request_of,
@@ -150,7 +149,7 @@ class DPLoRAClient:
     def _update(self, content: RecordDict) -> RecordDict:
         asked = content.config_records["config"]
         packing, adapter = self._agree(asked)
-        rank = read_rank(asked, packing=packing, lora=self.lora_config)
+        rank = rank_asked(asked, number=packing.number, lora=self.lora_config)
         start = read_start(content, adapter.shared | _corrections(adapter, asked))
         sketching = read_sketches(asked, adapter.factors)
         epochs = read_local_epochs(asked, most=self.dp_config.most_local_epochs)

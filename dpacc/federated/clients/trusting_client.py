@@ -11,14 +11,13 @@ from flwr.clientapp import ClientApp
 from dpacc.federated.clients.client_data import OwnFiles
 from dpacc.federated.clients.local_adapter import LocalAdapter
 from dpacc.federated.clients.non_private_training import PlainTraining
-from dpacc.federated.ranks.round_ranks import FirstRanks
+from dpacc.federated.ranks.round_ranks import FirstRanks, rank_asked
 from dpacc.federated.requests import (
     RequestRefused,
     Standstill,
     answered,
     read_local_epochs,
     read_packing,
-    read_rank,
     read_start,
 )
 from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
@@ -111,7 +110,7 @@ class TrustingClient:
         adapter = self._agree(asked)
         start = read_start(content, adapter.shared)
         packing = read_packing(asked)
-        rank = read_rank(asked, packing=packing, lora=self._lora)
+        rank = rank_asked(asked, number=packing.number, lora=self._lora)
         epochs = read_local_epochs(asked, most=self._most_local_epochs)
         ranks = FirstRanks(rank=rank or self._lora.rank, whole=start)
         with self._standstill.among_records():

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.ranks.mixed_ranks import NestedRanks, rank_of
+from dpacc.federated.requests import RequestRefused
 from dpacc.federated.settings import LoraSettings
 from dpacc.federated.updates.layout import Arrays
 from dpacc.federated.updates.packing import rank_said
@@ -113,12 +114,12 @@ def rank_asked(asked: Mapping[str, Any], *, number: int, lora: LoraSettings) -> 
         lora: the shared adapter's settings, as this client was given them.
 
     Raises:
-        ConfigurationError: the server names another rank, one where all ranks learn, or none.
+        RequestRefused: the server names another rank, one where all ranks learn, or none.
     """
     ranks, said = round_ranks(lora), asked.get(ROUND_RANK)
     drawn = None if ranks is None else ranks.of(number)
     if said != drawn:
-        raise ConfigurationError(
+        raise RequestRefused(
             f"the server asks for {ROUND_RANK}={said} in round {number} and this client's is "
             f"{drawn}: give both the same method, rank and seed of LoraSettings"
         )

@@ -16,6 +16,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.robust import Defence
 from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.ranks.round_ranks import ROUND_RANK, FirstRanks, rank_asked, round_ranks
+from dpacc.federated.requests import RequestRefused
 from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.server.kept_state import KeptState
 from dpacc.federated.settings import LoraSettings
@@ -177,7 +178,7 @@ def test_whoever_draws_another_rank_is_refused_before_any_charge(folder: Path) -
     (right,) = drawn(rounds=1)
     assert rank_asked({ROUND_RANK: right}, number=1, lora=LORA) == right
     for wrong in ({ROUND_RANK: 1 + right % 4}, {}):
-        with pytest.raises(ConfigurationError, match=f"this client's is {right}"):
+        with pytest.raises(RequestRefused, match=f"this client's is {right}"):
             rank_asked(wrong, number=1, lora=LORA)
 
 
