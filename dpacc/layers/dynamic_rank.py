@@ -82,8 +82,9 @@ class DynamicRank:
             )
         (self.largest,) = found
         self._slots = {id(p): buffer.layout.slots[id(p)] for p, _ in self._factors}
-        drawn = isinstance(ranks, int)
-        self._rank_of = DrawnRanks(seed=ranks, largest=self.largest).of if drawn else ranks
+        self._rank_of = (
+            DrawnRanks(seed=ranks, largest=self.largest).of if isinstance(ranks, int) else ranks
+        )
         self._aside: list[tuple[Tensor, Tensor]] = []
 
     def rank(self, step: int) -> int:
