@@ -16,6 +16,7 @@ from dpacc.errors import DpaccError
 COMMANDS = {
     "attack": "Attack a finished adapter: membership inference and exposure.",
     "audit": "Test a claimed ε with canaries, against the engine or any trainer.",
+    "budget": "Keep one total for a data set, over all runs on it.",
     "calibrate": "Find the least noise that keeps training within a privacy budget.",
     "compose": "Price the rounds of a federation, client by client.",
     "doctor": "Check that what ran, or would run, is what was accounted.",

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     )
     from dpacc_accounting.attacks.one_run_audit import Guesses, one_run_epsilon, one_run_mu
     from dpacc_accounting.attacks.tradeoff import TradeoffCurve, tradeoff_curve
+    from dpacc_accounting.budget.creation import create_budget
+    from dpacc_accounting.budget.fingerprint import data_fingerprint
+    from dpacc_accounting.budget.grants import BudgetExceeded
+    from dpacc_accounting.budget.key_file import BudgetError
+    from dpacc_accounting.budget.record import BudgetRecord, read_budget
+    from dpacc_accounting.budget.registry import Budget
     from dpacc_accounting.calibration.accountant import Accountant, get_noise_multiplier
     from dpacc_accounting.calibration.affordable import (
         calibrate_batch_size,
@@ -116,6 +122,10 @@ _ROOMS = {
     "BandedCalibration": "calibration.banded_noise",
     "BatchChoice": "calibration.compute_budget",
     "BatchRecommendation": "calibration.compute_budget",
+    "Budget": "budget.registry",
+    "BudgetError": "budget.key_file",
+    "BudgetExceeded": "budget.grants",
+    "BudgetRecord": "budget.record",
     "Calibration": "calibration.training_runs",
     "Composed": "events.event",
     "CyclicPoissonSampled": "events.sampled_over_steps",
@@ -173,20 +183,23 @@ _ROOMS = {
     "calibrate_separated_noise": "calibration.separated_noise",
     "calibrate_steps": "calibration.affordable",
     "compare_unit_sampling": "calibration.unit_sampling",
+    "create_budget": "budget.creation",
+    "data_fingerprint": "budget.fingerprint",
     "delta": "pricing.price",
     "epsilon": "pricing.price",
     "event_from_json": "events.documents",
     "event_to_json": "events.documents",
     "from_dp_event": "events.conversion",
-    "group_epsilon": "groups",
     "get_noise_multiplier": "calibration.accountant",
+    "group_epsilon": "groups",
     "joint_noise_multiplier": "events.clipped_sums",
-    "noise_at_rate": "calibration.noise",
     "merge_ledgers": "ledger.merging",
+    "noise_at_rate": "calibration.noise",
     "one_run_epsilon": "attacks.one_run_audit",
     "one_run_mu": "attacks.one_run_audit",
     "positive_predictive_value": "attacks.best_attack",
     "price_federation": "federation.guarantees",
+    "read_budget": "budget.record",
     "read_federation": "federation.reading",
     "read_ledger": "ledger.record",
     "recommend_batch_size": "calibration.compute_budget",
@@ -210,6 +223,10 @@ __all__ = [
     "BandedCalibration",
     "BatchChoice",
     "BatchRecommendation",
+    "Budget",
+    "BudgetError",
+    "BudgetExceeded",
+    "BudgetRecord",
     "Calibration",
     "Composed",
     "CyclicPoissonSampled",
@@ -266,6 +283,8 @@ __all__ = [
     "calibrate_separated_noise",
     "calibrate_steps",
     "compare_unit_sampling",
+    "create_budget",
+    "data_fingerprint",
     "delta",
     "epsilon",
     "event_from_json",
@@ -280,6 +299,7 @@ __all__ = [
     "one_run_mu",
     "positive_predictive_value",
     "price_federation",
+    "read_budget",
     "read_federation",
     "read_ledger",
     "recommend_batch_size",

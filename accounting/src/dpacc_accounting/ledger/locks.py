@@ -3,12 +3,16 @@
 import errno
 import gc
 import os
+import time
 from pathlib import Path
 
 from dpacc_accounting.ledger.record import LedgerError
 
 _FAR_BYTE = (1 << 31) - 2
 """Windows locks bytes, and keeps others from reading them: this one lies behind every ledger."""
+
+_PAUSE_SECONDS = 0.05
+"""Windows has no lock that is waited for longer than ten seconds."""
 
 _BUSY = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
@@ -47,6 +51,23 @@ def lock_alone(descriptor: int, *, path: Path) -> None:
     _held[_identity(descriptor)] = descriptor
 
 
+def wait_for_lock(descriptor: int, *, path: Path) -> None:
+    """Lock an open file for this descriptor alone, after whoever holds it has let it go.
+
+    Raises:
+        LedgerError: the disk has no locks.
+    """
+    while True:
+        try:
+            return _wait(descriptor)
+        except OSError as failure:
+            if failure.errno not in _BUSY:
+                raise LedgerError(
+                    f"cannot lock {path} ({failure}): keep it on a disk with file locks"
+                ) from failure
+            time.sleep(_PAUSE_SECONDS)
+
+
 def sync_folder(folder: Path) -> None:
     """Bring a folder's list of files to the disk; Windows does so by itself."""
     if not hasattr(os, "O_DIRECTORY"):
@@ -65,6 +86,15 @@ def _lock(descriptor: int) -> None:
         _lock_far_byte(descriptor)
     else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _wait(descriptor: int) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        _lock_far_byte(descriptor)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _lock_far_byte(descriptor: int) -> None:

@@ -43,6 +43,14 @@ class LedgerError(RuntimeError):
     """A ledger that cannot be trusted, or cannot be written."""
 
 
+class Grant(NamedTuple):
+    """What a budget granted this run: its number, its head just before, and releases before it."""
+
+    budget: str
+    head: str
+    releases: int
+
+
 class Release(NamedTuple):
     """One charged step: its number and the mechanism that ran."""
 
@@ -59,8 +67,8 @@ class LedgerRecord:
     released, for a charge returns only once its line is whole.
 
     ``sessions`` are the random numbers of later openings; ``saved`` the checksums of the files that
-    were saved, by name, of each save; ``chain`` the hashes of all lines, and ``release_hashes``
-    those of the releases; ``version`` the format's.
+    were saved, by name, of each save; ``grants`` what a budget of the data set granted; ``chain``
+    the hashes of all lines, and ``release_hashes`` those of the releases; ``version`` the format's.
     """
 
     run: str
@@ -71,6 +79,7 @@ class LedgerRecord:
     head: str
     sessions: tuple[str, ...] = ()
     saved: tuple[Mapping[str, str], ...] = ()
+    grants: tuple[Grant, ...] = ()
     chain: tuple[str, ...] = ()
     release_hashes: tuple[str, ...] = ()
     version: int = VERSION
@@ -168,6 +177,7 @@ class _Books:
         self.notes: list[Note] = []
         self.sessions: list[str] = []
         self.saved: list[Mapping[str, str]] = []
+        self.grants: list[Grant] = []
         self.release_hashes: list[str] = []
         self._document: Any = None
         self._last_step = -1
@@ -187,6 +197,8 @@ class _Books:
                 self.sessions.append(session)
             case {"kind": "saved", "files": dict(files)} if self.opened:
                 self.saved.append({str(name): str(checksum) for name, checksum in files.items()})
+            case {"kind": "granted", "budget": str(budget), "head": str(head)} if self.opened:
+                self.grants.append(Grant(budget, head, len(self.releases)))
             case _:
                 raise ValueError(
                     "it is not an opening, a release or a note in its place, nor another known line"
@@ -221,6 +233,7 @@ def _read(lines: list[bytes], *, torn: bool, path: Path) -> LedgerRecord:
         head=chain[-1],
         sessions=tuple(books.sessions),
         saved=tuple(books.saved),
+        grants=tuple(books.grants),
         chain=tuple(chain[1:]),
         release_hashes=tuple(books.release_hashes),
         version=books.opened.get("version", 1),

@@ -59,7 +59,7 @@ class Ledger:
         self._descriptor = descriptor
         self._close = weakref.finalize(self, os.close, descriptor)
         self._size = 0
-        self._head = START
+        self._head, self._run = START, ""
         self._steps_charged = 0
         self._next_step = 0
         self._notes: list[Note] = []
@@ -136,6 +136,18 @@ class Ledger:
             self._append({"files": dict(files), "kind": "saved"})
             self._saved = dict(files)
 
+    def granted(self, *, budget: str, head: str) -> None:
+        """Record that a budget is about to grant this run, which that budget then refers to.
+
+        Args:
+            budget: its number.
+            head: the hash of its last line.
+
+        Raises:
+            LedgerError: the line could not be stored.
+        """
+        self._append({"budget": budget, "head": head, "kind": "granted"})
+
     @property
     def notes(self) -> tuple[Note, ...]:
         """What voids or qualifies the guarantee, notes of earlier processes included."""
@@ -145,6 +157,11 @@ class Ledger:
     def steps_charged(self) -> int:
         """How many releases the ledger holds, those of earlier processes included."""
         return self._steps_charged
+
+    @property
+    def run(self) -> str:
+        """The random number in its first line."""
+        return self._run
 
     @property
     def head(self) -> str:
@@ -176,12 +193,14 @@ class Ledger:
         data = _read_all(self._descriptor)
         if is_torn_opening(data):
             os.ftruncate(self._descriptor, 0)
-            self._append({"kind": "opened", "plan": plan, "run": uuid4().hex, "version": VERSION})
+            self._run = uuid4().hex
+            self._append({"kind": "opened", "plan": plan, "run": self._run, "version": VERSION})
             sync_folder(self.path.parent)
             return
         record, size = parse(data, path=self.path)
         _refuse_other_plan(plan, record=record, path=self.path)
-        self._head, self._steps_charged = record.head, len(record.releases)
+        self._head, self._run = record.head, record.run
+        self._steps_charged = len(record.releases)
         self._next_step = 0 if record.last_step is None else record.last_step + 1
         self._notes, self._session_due = [*record.notes], True
         self._saved = record.saved[-1] if record.saved else None

@@ -1,0 +1,250 @@
+"""`dpacc budget`: one total for a data set, which every run on it asks before its first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from dpacc_accounting import (
+    Adjacency,
+    Budget,
+    BudgetError,
+    BudgetRecord,
+    Guarantee,
+    Ledger,
+    create_budget,
+    read_budget,
+)
+from dpacc_accounting.budget.grants import held_together
+from dpacc_accounting.budget.record import STATES, Share
+from dpacc_accounting.guarantee import rounded_up
+
+from dpacc.cli import options, terminal
+from dpacc.cli.sources import read_source
+from dpacc.plan import PrivacyPlan
+
+_BUDGET = click.argument("budget", type=click.Path(path_type=Path, dir_okay=False))
+_SHORT, _NOTED = 8, 32
+"""Digits of a run's number, and of a line's hash, that are shown."""
+
+
+@click.group(short_help="Keep one total for a data set, over all runs on it.")
+def budget() -> None:
+    """Keep one total (ε, δ) for a data set: what runs reserved, and what they really spent."""
+
+
+@budget.command(short_help="Make a data set's budget and its key.")
+@_BUDGET
+@click.option("--name", required=True, help="Of the data set.")
+@click.option("--epsilon", type=float, required=True, help="The total ε.")
+@click.option("--delta", type=float, required=True, help="The total δ.")
+@click.option("--unit", default="example", show_default=True, help="Whose data is protected.")
+@click.option(
+    "--adjacency",
+    type=click.Choice([str(each) for each in Adjacency]),
+    default=str(Adjacency.ADD_OR_REMOVE),
+    show_default=True,
+    help="Which data sets are neighbours.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Its file or folder, of which a keyed fingerprint is kept and no row.",
+)
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the secret key is kept.  [default: beside the data]",
+)
+@options.as_json
+def init(
+    budget: Path,
+    name: str,
+    epsilon: float,
+    delta: float,
+    unit: str,
+    adjacency: str,
+    data: Path | None,
+    key: Path | None,
+    as_json: bool,
+) -> None:
+    """Make the file BUDGET, and the key without which nobody is granted anything."""
+    create_budget(
+        path=budget,
+        name=name,
+        epsilon=epsilon,
+        delta=delta,
+        unit=unit,
+        adjacency=adjacency,
+        data=data,
+        key=key,
+    )
+    _show(read_budget(path=budget), as_json)
+
+
+@budget.command(short_help="Say what is spent, reserved, and left.")
+@_BUDGET
+@click.option("--head", help="A head that was noted earlier: refuse a budget that lacks it.")
+@options.as_json
+def show(budget: Path, head: str | None, as_json: bool) -> None:
+    """Show BUDGET's total, what each run holds of it, and its head, to be noted elsewhere."""
+    record = read_budget(path=budget)
+    if head is not None and not any(_noted(line, head) for line in record.chain):
+        raise BudgetError(f"budget {budget} lacks the line {head}: it was shortened or replaced")
+    _show(record, as_json)
+
+
+@budget.command(short_help="Set a run's whole plan aside.")
+@_BUDGET
+@options.source
+@click.option(
+    "--ledger",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The new run's ledger, where SOURCE is a plan.",
+)
+@options.as_json
+def reserve(budget: Path, source: Path, ledger: Path | None, as_json: bool) -> None:
+    """Reserve in BUDGET all that the run of SOURCE, a plan or a ledger, may release.
+
+    The run then opens the same ledger with the same plan, and finds its reservation.
+    """
+    found = read_source(path=source)
+    if (found.record is None) == (ledger is None):
+        raise click.UsageError("Name a plan and its new --ledger, or a ledger alone.")
+    place = source if ledger is None else ledger
+    planned = PrivacyPlan.from_json(found.plan).event()
+    Budget(path=budget).open_ledger(path=place, plan=found.plan, planned=planned).close()
+    _show_share(budget, _run_of(place, found.plan), as_json)
+
+
+@budget.command(short_help="Replace a reservation by what was really spent.")
+@_BUDGET
+@click.argument("ledgers", nargs=-1, required=True, type=options.LedgerOrPlan())
+@options.as_json
+def commit(budget: Path, ledgers: tuple[Path, ...], as_json: bool) -> None:
+    """Count in BUDGET what a run's ledger says it released, whether it ended or died.
+
+    Several LEDGERS are copies of one run's that went on apart.
+    """
+    _show_share(budget, Budget(path=budget).commit(ledgers=ledgers), as_json)
+
+
+@budget.command(short_help="Give a reservation back of which nothing was spent.")
+@_BUDGET
+@click.argument("run")
+@click.option(
+    "--ledger",
+    type=options.LedgerOrPlan(),
+    help="The run's ledger, if it is not where it was.",
+)
+@click.option(
+    "--no-step-was-taken",
+    is_flag=True,
+    help="Your word for a run whose ledger is lost; it is recorded.",
+)
+@options.as_json
+def release(
+    budget: Path, run: str, ledger: Path | None, no_step_was_taken: bool, as_json: bool
+) -> None:
+    """Give back to BUDGET what RUN reserved, if its ledger holds no charge."""
+    given_back = Budget(path=budget).release(
+        run=run, ledger=ledger, no_step_was_taken=no_step_was_taken
+    )
+    _show_share(budget, given_back, as_json)
+
+
+def _run_of(ledger: Path, plan: Any) -> str:
+    with Ledger.open(path=ledger, plan=plan) as opened:
+        return opened.run
+
+
+def _show_share(path: Path, run: Share | str, as_json: bool) -> None:
+    record = read_budget(path=path)
+    share = record.shares[run] if isinstance(run, str) else run
+    if as_json:
+        terminal.show_json(_document(record) | {"run": share.run})
+        return
+    terminal.say(f"run {share.run}: {share.state}")
+    _show(record, as_json)
+
+
+def _show(record: BudgetRecord, as_json: bool) -> None:
+    if as_json:
+        terminal.show_json(_document(record))
+        return
+    if record.shares:
+        terminal.show_table(
+            title="Runs",
+            columns=["run", "ε alone", "state", "ledger"],
+            rows=[_row(record, share) for share in record.shares.values()],
+        )
+    terminal.show_facts(title="Budget", facts=_facts(record))
+
+
+def _document(record: BudgetRecord) -> dict[str, Any]:
+    held = held_together(record=record)
+    return {
+        "budget": record.budget,
+        "name": record.name,
+        "fingerprint": record.fingerprint,
+        "total_epsilon": record.epsilon,
+        "total_delta": record.delta,
+        "adjacency": str(record.adjacency),
+        "unit": record.unit,
+        "within_total": held.epsilon <= record.epsilon,
+        "held": held.to_json(),
+        "spent": _spent(record).to_json(),
+        "runs": [
+            {
+                "run": share.run,
+                "state": share.state,
+                **_alone(record, share).to_json(),
+                "ledgers": dict(share.ledgers),
+                "said": share.said,
+            }
+            for share in record.shares.values()
+        ],
+        "head": record.head,
+        "torn": record.torn,
+    }
+
+
+def _row(record: BudgetRecord, share: Share) -> list[str]:
+    alone = _alone(record, share)
+    said = f" ({share.said})" if share.said else ""
+    epsilon = "void" if alone.void_because else rounded_up(alone.epsilon)
+    return [share.run[:_SHORT], epsilon, share.state + said, ", ".join(share.ledgers)]
+
+
+def _facts(record: BudgetRecord) -> list[tuple[str, str]]:
+    held, spent = held_together(record=record), _spent(record)
+    count = {state: len(record.holding(state)) for state in STATES}
+    over = "" if held.epsilon <= record.epsilon else ": OVER the total, nothing is granted"
+    compared = "by its keyed fingerprint" if record.fingerprint else "not compared: none was named"
+    return [
+        ("data set", record.name),
+        ("data", compared),
+        ("total", f"ε = {record.epsilon:g} at δ = {record.delta:g}"),
+        ("adjacency", str(record.adjacency)),
+        ("privacy unit", record.unit),
+        ("spent", f"{_epsilon(spent)}, by {count['committed']} runs that are committed"),
+        ("held", f"{_epsilon(held)}, with {count['reserved']} more that are reserved{over}"),
+        ("head", record.head[:_NOTED]),
+    ]
+
+
+def _noted(line: str, head: str) -> bool:
+    return len(head) >= _NOTED and line.startswith(head)
+
+
+def _alone(record: BudgetRecord, share: Share) -> Guarantee:
+    return held_together(record=record, shares=[share])
+
+
+def _spent(record: BudgetRecord) -> Guarantee:
+    return held_together(record=record, shares=record.holding("committed"))
+
+
+def _epsilon(found: Guarantee) -> str:
+    return str(found) if found.void_because else f"ε = {rounded_up(found.epsilon, digits=6)}"
