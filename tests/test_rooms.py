@@ -27,6 +27,7 @@ ORDER: Mapping[str, Sequence[str]] = {
         "calibration",
         "federation",
         "ledger",
+        "budget",
     ),
     "dpacc": (
         "errors",

@@ -11,9 +11,11 @@ import pytest
 PUBLIC = {name: getattr(dpacc_accounting, name) for name in dpacc_accounting.__all__}
 FUNCTIONS = sorted(name for name, each in PUBLIC.items() if inspect.isfunction(each))
 READS_OR_WRITES = {
+    "create_budget",
     "event_from_json",
     "event_to_json",
     "from_dp_event",
+    "read_budget",
     "read_federation",
     "read_ledger",
     "statement",

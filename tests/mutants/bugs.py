@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.accounting_bugs import ACCOUNTING_BUGS
 from tests.mutants.allocation_bugs import ALLOCATION_BUGS
 from tests.mutants.books_bugs import BOOKS_BUGS
+from tests.mutants.budget_bugs import BUDGET_BUGS
 from tests.mutants.correlation_bugs import CORRELATION_BUGS
 from tests.mutants.data_bugs import DATA_BUGS
 from tests.mutants.dynamic_rank_bugs import DYNAMIC_RANK_BUGS
@@ -54,4 +55,5 @@ BUGS = (
     *ALLOCATION_BUGS,
     *SYNTHETIC_BUGS,
     *PREFERENCE_BUGS,
+    *BUDGET_BUGS,
 )

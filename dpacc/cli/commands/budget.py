@@ -28,6 +28,9 @@ _BUDGET = click.argument("budget", type=click.Path(path_type=Path, dir_okay=Fals
 _SHORT, _NOTED = 8, 32
 """Digits of a run's number, and of a line's hash, that are shown."""
 
+_ASSUMED = "no run's noise, sampling or length was chosen by what earlier ones released"
+"""Exact composition is no filter for plans that are chosen by looking (arXiv 2602.06756)."""
+
 
 @click.group(short_help="Keep one total for a data set, over all runs on it.")
 def budget() -> None:
@@ -205,6 +208,7 @@ def _document(record: BudgetRecord) -> dict[str, Any]:
             }
             for share in record.shares.values()
         ],
+        "holds_if": _ASSUMED,
         "head": record.head,
         "torn": record.torn,
     }
@@ -230,6 +234,7 @@ def _facts(record: BudgetRecord) -> list[tuple[str, str]]:
         ("privacy unit", record.unit),
         ("spent", f"{_epsilon(spent)}, by {count['committed']} runs that are committed"),
         ("held", f"{_epsilon(held)}, with {count['reserved']} more that are reserved{over}"),
+        ("holds if", _ASSUMED),
         ("head", record.head[:_NOTED]),
     ]
 

@@ -34,7 +34,8 @@ def held_together(
         BudgetError: the runs' events have no price together.
 
     Source: composition as in `epsilon`: all losses of all runs add up, in one privacy loss
-    distribution, which is tighter than adding the runs' ε.
+    distribution, which is tighter than adding the runs' ε. It holds for plans that are not chosen
+    by what earlier runs released (arXiv 2602.06756).
     """
     counted = tuple(record.shares.values() if shares is None else shares)
     events = [share.event for share in counted] + ([] if planned is None else [planned])

@@ -221,6 +221,8 @@ def _share(body: Mapping[str, Any]) -> Share:
 
 def _unseal(line: bytes, *, previous: str) -> tuple[dict[str, Any], str]:
     body = json.loads(line)
+    if not isinstance(body, dict):
+        raise ValueError("it is no object; restore the budget from a copy")
     digest = body.pop("hash")
     if seal(body, previous=previous) != (line + b"\n", digest):
         raise ValueError(
@@ -232,7 +234,7 @@ def _unseal(line: bytes, *, previous: str) -> tuple[dict[str, Any], str]:
 
 def _follows(tail: bytes, lines: list[bytes]) -> bool:
     """Whether a last line is whole but for its end, which an editor may have dropped."""
-    with suppress(ValueError, KeyError, TypeError, AttributeError):
+    with suppress(ValueError, KeyError, TypeError):
         previous = json.loads(lines[-1])["hash"] if lines else START
         return bool(_unseal(tail, previous=previous))
     return False

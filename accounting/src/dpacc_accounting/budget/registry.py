@@ -233,12 +233,12 @@ earlier runs hold ε = 1.994 of it (0 only reserved), and with this one all woul
                 if books is None and not no_step_was_taken:
                     raise BudgetError(
                         f"the ledger {path} of run {share.run} is missing, so nobody knows what it "
-                        "spent: name it with --ledger, or say --no_step_was_taken, which is "
+                        "spent: name it with --ledger, or say --no-step-was-taken, which is "
                         "recorded"
                     )
                 if books is not None:
-                    require_known_to_each_other(record, share, {str(path): books}, path=self.path)
                     require_unspent(share, books, path)
+                    require_known_to_each_other(record, share, {str(path): books}, path=self.path)
                 given_back = Share(
                     run=share.run,
                     state="released",
