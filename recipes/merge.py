@@ -22,7 +22,7 @@ from dpacc.recipe.settings import Precision, Task, check_limits, read_settings, 
 
 _USAGE = "python recipes/merge.py --adapter FOLDER --output FOLDER [--push_to_hub owner/name]"
 # What says how private the model is goes with it.
-_STATEMENT = ("README.md", "privacy.json", "ledger.jsonl", "privacy_utility.png")
+_STATEMENT = ("README.md", "privacy.json", "ledger.jsonl", "run.json", "privacy_utility.png")
 _READS_MEAN = (
     "it reads the mean of a text's tokens, where plain transformers would put a random layer "
     "on the first one"

@@ -23,7 +23,7 @@ WITHOUT_TORCH = (
     "dpacc.randomness.sampling, dpacc.recipe.config"
 )
 
-ASK_DP_ACCOUNTING = ("dpacc_accounting.events.conversion", "dpacc.cli.agreement")
+ASK_DP_ACCOUNTING = ("dpacc_accounting.events.conversion", "dpacc.cli.report.agreement")
 
 Imports = Mapping[str, set[str]]
 

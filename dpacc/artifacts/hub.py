@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dpacc.artifacts.proof import RUN_FILE
 from dpacc.artifacts.run_folder import PICTURE
 from dpacc.errors import ConfigurationError, DpaccError
 
@@ -14,6 +15,7 @@ PUBLISHED = (
     "README.md",
     "privacy.json",
     "ledger.jsonl",
+    RUN_FILE,
     PICTURE,
 )
 """Nothing else of a run's folder is for others: checkpoints, journals and trackers' files stay."""

@@ -11,7 +11,7 @@ from dpacc_accounting import Guarantee
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.artifacts.captions import beneath
-from dpacc.artifacts.figure_files import encoded
+from dpacc.artifacts.figure_files import Format, encoded
 from dpacc.recipe.settings import Metric
 
 if TYPE_CHECKING:
@@ -58,14 +58,16 @@ def draw_progress(
     target_epsilon: float | None,
     title: str,
     guarantee: Guarantee,
+    form: Format = "png",
 ) -> bytes:
-    """Draw ε, with its budget, above held-out quality, where it was measured; return a PNG.
+    """Draw ε, with its budget, above held-out quality, where it was measured.
 
     Args:
         measurements: in order of steps; those without a finite ε are left out.
         target_epsilon: the budget, if there is one.
         title: the run's.
         guarantee: what is claimed of the run: δ, neighbours, unit, and what voids or qualifies ε.
+        form: of the file whose bytes are returned.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -83,15 +85,16 @@ def draw_progress(
         layout=ConstrainedLayoutEngine(h_pad=0.08, hspace=0.08),
     )
     axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
-    figure.suptitle(title, fontsize=13, color=_INK)
+    # Dollar signs in names and notes are no formulas.
+    figure.suptitle(title, fontsize=13, color=_INK, parse_math=False)
     _draw_spending(axes[0], measurements, target_epsilon, guarantee)
     if measured:
         _draw_quality(axes[1], measured)
     figure.align_ylabels()
     said = beneath(guarantee.notes)
-    axes[-1].set_xlabel(f"logical steps{said}", fontsize=11, color=_INK)
+    axes[-1].set_xlabel(f"logical steps{said}", fontsize=11, color=_INK, parse_math=False)
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
-    return encoded(figure, form="png")
+    return encoded(figure, form=form)
 
 
 def mark_budget(axes: Axes, budget: float) -> None:
@@ -151,7 +154,7 @@ def _draw_line(axes: Axes, steps: Sequence[int], values: Sequence[float], colour
 
 
 def _dress(axes: Axes, label: str, colour: str) -> None:
-    axes.set_ylabel(label, fontsize=11, color=colour)
+    axes.set_ylabel(label, fontsize=11, color=colour, parse_math=False)
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=10, colors=_INK, length=0)

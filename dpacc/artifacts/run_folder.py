@@ -5,22 +5,20 @@ Nothing here is computed from private data without noise. Each file appears whol
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dpacc_accounting import LedgerRecord, read_ledger, statement
-from dpacc_accounting.ledger.claims import attack_bounds, claim_of
+from dpacc_accounting import read_ledger, statement
+from dpacc_accounting.ledger.claims import claim_of
 from dpacc_accounting.ledger.record import LedgerError
 from safetensors import SafetensorError
 
-from dpacc.artifacts.model_card import write_card
+from dpacc.artifacts.model_card import shown_settings, write_card
 from dpacc.artifacts.progress_chart import Measurement, draw_progress
+from dpacc.artifacts.proof import RUN_FILE, adapter_checksums, privacy_document, run_document
 from dpacc.errors import ConfigurationError, require_local
 from dpacc.recipe.config import TrainingConfig
 from dpacc.step.checkpoint import cannot_write, write_durably
@@ -93,7 +91,7 @@ def save_run(
     ledger: Path,
     measurements: Sequence[Measurement],
 ) -> None:
-    """Write the adapter, `privacy.json`, the model card and the picture into `folder`.
+    """Write the adapter, `privacy.json`, `run.json`, the card and the picture into `folder`.
 
     For the main process alone.
 
@@ -126,31 +124,11 @@ def save_run(
     write_file(
         path=folder / "privacy.json", content=privacy_document(record=record, ledger=ledger.name)
     )
+    told = {"task": config.task, "model": config.model} | shown_settings(config)
+    course = run_document(settings=told, course=measurements)
+    write_file(path=folder / RUN_FILE, content=course)
     write_file(path=folder / PICTURE, content=picture)
     write_file(path=folder / "README.md", content=card.encode())
-
-
-def privacy_document(*, record: LedgerRecord, ledger: str) -> bytes:
-    """`privacy.json`: what a ledger amounts to, and what it rests on, for machines.
-
-    Args:
-        record: of the ledger, which names the files that were saved last.
-        ledger: the name of its file.
-    """
-    return _json({"dpacc": version("dpacc")} | stated_facts(record=record, ledger=ledger))
-
-
-def stated_facts(*, record: LedgerRecord, ledger: str) -> dict[str, Any]:
-    """All of `privacy.json` that follows from a ledger; arguments as for `privacy_document`."""
-    claim = claim_of(plan=record.plan, record=record)
-    bounds = attack_bounds(event=record.event, claim=claim)
-    return {
-        "guarantee": claim.to_json(),
-        "attack_risk": None if bounds is None else bounds._asdict(),
-        "plan": dict(record.plan),
-        "ledger": {"file": ledger, "head": record.head},
-        "adapter": dict(record.saved[-1]) if record.saved else None,
-    }
 
 
 def state_privacy(*, folder: Path, run_ledger: RunLedger) -> None:
@@ -172,13 +150,6 @@ def state_privacy(*, folder: Path, run_ledger: RunLedger) -> None:
     kept = words.partition(f"\n{_HEADING}")[0].rstrip()
     claim = statement(plan=record.plan, record=record)
     write_file(path=card, content=f"{kept}\n\n{claim}\n".lstrip().encode())
-
-
-def adapter_checksums(*, folder: Path) -> dict[str, str]:
-    """The SHA-256 of each of the adapter's files in a folder, by its name."""
-    names = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-    found = [folder / name for name in names if (folder / name).exists()]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
 def save_adapter(*, model: PeftModel, folder: Path) -> None:
@@ -216,7 +187,3 @@ def _first_free(parent: Path, name: str) -> Path:
             number += 1
         else:
             return folder
-
-
-def _json(document: Any) -> bytes:
-    return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -26,6 +26,7 @@ COMMANDS = {
     "merge": "Compose the ledgers of several runs on the same data.",
     "plan": "Say what a run would need: memory, traffic, time, noise, launch.",
     "plot": "Draw what a ledger or a plan spends, or what an attacker could learn.",
+    "report": "Write one document on what a run guarantees, for who reads no code.",
     "spend": "Price what a ledger says was really released.",
     "verify": "Recompute a ledger's or a plan's ε with independent code.",
 }

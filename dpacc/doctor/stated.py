@@ -17,7 +17,7 @@ from dpacc_accounting import LedgerRecord, statement
 from dpacc_accounting.ledger.claims import claim_of
 
 from dpacc.artifacts.model_card import one_level_down
-from dpacc.artifacts.run_folder import adapter_checksums, stated_facts
+from dpacc.artifacts.proof import adapter_checksums, stated_facts
 from dpacc.doctor.finding import Finding
 
 _ANY_EPSILON = re.compile(r"(?:ε|\bepsilon\b)\W{0,6}(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", re.IGNORECASE)

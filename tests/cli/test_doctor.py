@@ -13,7 +13,7 @@ import torch
 from dpacc_accounting import Gaussian, Ledger, read_ledger, statement
 from safetensors.torch import save_file
 
-from dpacc.artifacts.run_folder import adapter_checksums, privacy_document
+from dpacc.artifacts.proof import adapter_checksums, privacy_document
 from dpacc.doctor.run_folder import ledger_findings
 from dpacc.randomness import correlated_noise
 from dpacc.step.run_ledger import record_saved

@@ -23,8 +23,8 @@ from dpacc_accounting import (
     epsilon,
 )
 
-from dpacc.cli import agreement
-from dpacc.cli.agreement import compare
+from dpacc.cli.report import agreement
+from dpacc.cli.report.agreement import compare
 from tests.accounting.ledger.test_merging import PLAN, STEP
 
 EVENT = Composed(
@@ -200,7 +200,7 @@ def test_without_dp_accounting_our_own_rdp_is_asked(
     dpacc, ledger: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where dp-accounting is not installed, one opinion is left, and how to get more is said."""
-    for room in ("dpacc.cli.agreement", "dpacc.cli.commands.verify"):
+    for room in ("dpacc.cli.report.agreement", "dpacc.cli.commands.verify"):
         monkeypatch.setattr(f"{room}.dp_accounting_is_installed", lambda: False)
     outcome = dpacc("verify", ledger, "--json")
     assert [o["accountant"] for o in json.loads(outcome.out)["opinions"]] == ["dpacc RDP"]

@@ -32,6 +32,7 @@ def test_a_run_leaves_adapter_ledger_proof_card_and_picture(
         "ledger.jsonl",
         "privacy.json",
         "privacy_utility.png",
+        "run.json",
     }
     record = read_ledger(path=folder / "ledger.jsonl")
     assert [release.step for release in record.releases] == [0, 1, 2, 3]

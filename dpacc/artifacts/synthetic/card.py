@@ -15,7 +15,8 @@ from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
 from dpacc_accounting.ledger.claims import claim_of, void_because
 
 from dpacc.artifacts.model_card import one_level_down, table
-from dpacc.artifacts.run_folder import stated_facts, write_file
+from dpacc.artifacts.proof import stated_facts
+from dpacc.artifacts.run_folder import write_file
 from dpacc.artifacts.synthetic.records import REASONS, line_of
 from dpacc.artifacts.synthetic.released import LEDGER
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dpacc_accounting import LedgerRecord, read_ledger
 
-from dpacc.artifacts.run_folder import adapter_checksums
+from dpacc.artifacts.proof import adapter_checksums
 from dpacc.errors import ConfigurationError
 
 LEDGER = "ledger.jsonl"

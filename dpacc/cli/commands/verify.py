@@ -9,7 +9,7 @@ from dpacc_accounting import Guarantee
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import options, terminal
-from dpacc.cli.agreement import Agreement, Comparison, compare, dp_accounting_is_installed
+from dpacc.cli.report.agreement import Agreement, Comparison, compare, dp_accounting_is_installed
 from dpacc.cli.sources import read_source
 
 

@@ -132,6 +132,7 @@ def test_a_run_leaves_its_files_and_nothing_else(tmp_path, model, base_folder):
         "ledger.jsonl",
         "privacy.json",
         "privacy_utility.png",
+        "run.json",
         "README.md",
     }
     assert "## Privacy statement" in (folder / "README.md").read_text(encoding="utf-8")

@@ -44,8 +44,10 @@ ROOT = Path(__file__).parents[3]
 _A_PLAN = "of a plan: nothing ran that could void it"
 _BY_SOURCE = "asks `Source` or `claim_of`, and hands on all that it gets"
 STATING = {
-    "dpacc/cli/agreement.py": "asks other accountants about a claim that is given",
-    "dpacc/artifacts/run_folder.py": "privacy.json, card and picture, checked below",
+    "dpacc/cli/report/gathered.py": "claim_of, whose notes tests/cli/report look for",
+    "dpacc/cli/report/agreement.py": "asks other accountants about a claim that is given",
+    "dpacc/artifacts/proof.py": "privacy.json, checked below",
+    "dpacc/artifacts/run_folder.py": "card and picture, checked below",
     "dpacc/artifacts/synthetic/card.py": "claim_of, as tests/recipes/test_synthesize.py shows",
     "dpacc/audit/claims.py": _A_PLAN,
     "dpacc/cli/commands/attack.py": "guarantee_rows of the ledger's claim, checked below",

@@ -28,6 +28,7 @@ from tests.tiny_models import collate, examples, tiny_model
 FILES: Mapping[str, str] = {
     r"ledger\.jsonl": "public: the charges, from the plan alone",
     r"privacy\.json": "public: the guarantee and the plan",
+    r"run\.json": "public or held out: what the card and the picture show",
     r"README\.md": "public: the card, with the statement",
     r"adapter_config\.json": "public: how the adapters are shaped",
     r"adapter_model\.safetensors": "released: made of noised sums",

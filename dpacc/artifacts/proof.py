@@ -1,0 +1,100 @@
+"""A run's proof: all that follows from its ledger, and which adapter it saved; and its record.
+
+Needs neither torch nor the adapter's library, so that anybody can compare a folder with its ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dpacc_accounting import LedgerRecord
+from dpacc_accounting.ledger.claims import attack_bounds, claim_of
+
+from dpacc.artifacts.progress_chart import Measurement
+
+RUN_FILE = "run.json"
+"""How a run was told to train, by which versions, and where it stood."""
+_LIBRARIES = ("dpacc", "dpacc-accounting", "torch", "transformers", "accelerate", "peft", "numpy")
+
+
+def privacy_document(*, record: LedgerRecord, ledger: str) -> bytes:
+    """`privacy.json`: what a ledger amounts to, and what it rests on, for machines.
+
+    Args:
+        record: of the ledger, which names the files that were saved last.
+        ledger: the name of its file.
+    """
+    return as_json({"dpacc": version("dpacc")} | stated_facts(record=record, ledger=ledger))
+
+
+def stated_facts(*, record: LedgerRecord, ledger: str) -> dict[str, Any]:
+    """All of `privacy.json` that follows from a ledger; arguments as for `privacy_document`."""
+    claim = claim_of(plan=record.plan, record=record)
+    bounds = attack_bounds(event=record.event, claim=claim)
+    return {
+        "guarantee": claim.to_json(),
+        "attack_risk": None if bounds is None else bounds._asdict(),
+        "plan": dict(record.plan),
+        "ledger": {"file": ledger, "head": record.head},
+        "adapter": dict(record.saved[-1]) if record.saved else None,
+    }
+
+
+def adapter_checksums(*, folder: Path) -> dict[str, str]:
+    """The SHA-256 of each of the adapter's files in a folder, by its name."""
+    names = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+    found = [folder / name for name in names if (folder / name).exists()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def run_document(*, settings: Mapping[str, Any], course: Sequence[Measurement]) -> bytes:
+    """`run.json`: what the card and the picture show, for machines; no proof of anything.
+
+    Args:
+        settings: those that the card shows, which name no private data.
+        course: where the run stood, in order of steps. A step stands here if quality was measured
+            after it, or if it is the last one; a quality or ε that is not finite is null.
+    """
+    kept = [each for each in course if each.quality is not None or each is course[-1]]
+    return as_json(
+        {
+            "settings": dict(settings),
+            "versions": _versions(),
+            "course": [
+                {
+                    "step": each.step,
+                    "epsilon": _finite(each.epsilon),
+                    "quality": _finite(each.quality),
+                    "metric": each.metric,
+                }
+                for each in kept
+            ],
+        }
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Of the interpreter and the libraries that the noised gradient depends on."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def as_json(document: Any) -> bytes:
+    """Strict JSON for a person to read, with the last line closed."""
+    return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -1,0 +1,116 @@
+"""`dpacc report`: one document on what runs guarantee, for whoever reads no code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dpacc.cli import options, terminal
+from dpacc.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from dpacc.cli.report.content import Document
+
+
+class Page(click.Path):
+    """Where a page goes: refused before any work where it could not be stored."""
+
+    name = "path"
+
+    def __init__(self, *suffixes: str) -> None:
+        super().__init__(path_type=Path, dir_okay=False)
+        self._suffixes = suffixes
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        """The file to write."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if path.suffix.lower() not in self._suffixes:
+            self.fail(f"{path} must end in {self._suffixes[0]}.", param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"there is no folder {path.parent}.", param, ctx)
+        return path
+
+
+@click.command(short_help="Write one document on what a run guarantees, for who reads no code.")
+@click.argument("runs", nargs=-1, required=True, type=options.LedgerOrPlan())
+@click.option("--audit", "audits", multiple=True, type=click.Path(path_type=Path, dir_okay=False),
+              help="What `dpacc audit --json` printed; may be given several times.")  # fmt: skip
+@click.option("--html", type=Page(".html", ".htm"), help="Write a page for a browser here.")
+@click.option("--pdf", type=Page(".pdf"), help="Write a tagged PDF here.")
+@options.delta
+@options.as_json
+def report(
+    runs: tuple[Path, ...],
+    audits: tuple[Path, ...],
+    html: Path | None,
+    pdf: Path | None,
+    delta: float | None,
+    as_json: bool,
+) -> None:
+    """Write a report on each of RUNS, a run's folder or its ledger.
+
+    Exits with 1 where a run is not private, or something contradicts its ε: the report then says
+    so on its first page.
+    """
+    if html is None and pdf is None:
+        raise ConfigurationError(
+            "say where the report goes: --html report.html, --pdf report.pdf, or both"
+        )
+    from dpacc.cli.report.audits import read_audit
+    from dpacc.cli.report.gathered import gather
+    from dpacc.cli.report.one_run import report_of_run
+
+    read = [read_audit(path=path) for path in audits]
+    with terminal.at_work("pricing, and asking the other accountants"):
+        facts = gather(ledger=runs[0], delta=delta)
+        document = report_of_run(facts=facts, audits=read)
+        pages = _pages(document, html, pdf)
+    _write(pages)
+    verdict = document.verdict
+    if as_json:
+        told = {"standing": verdict.standing, "headline": verdict.headline}
+        reasons = {"reasons": [*verdict.reasons], "files": [str(path) for path in pages]}
+        terminal.show_json({**told, **reasons, "runs": [facts.claim.to_json()]})
+    else:
+        terminal.say(f"{verdict.label}: {verdict.headline}")
+        terminal.say(f"wrote {' and '.join(str(path) for path in pages)}")
+    sys.exit(1 if verdict.standing == "broken" else 0)
+
+
+def _pages(document: Document, html: Path | None, pdf: Path | None) -> dict[Path, bytes]:
+    """Each file and its content; all of them are there before any is written."""
+    from dpacc.cli.report.html_page import html_page
+    from dpacc.cli.report.pdf_page import pdf_page
+
+    pages = {}
+    if html is not None:
+        pages[html] = html_page(document).encode()
+    if pdf is not None:
+        pages[pdf] = pdf_page(document)
+    return pages
+
+
+def _write(pages: Mapping[Path, bytes]) -> None:
+    """All files, or none.
+
+    Raises:
+        ConfigurationError: one cannot be written.
+    """
+    scratch = {path: path.with_name(f".{path.name}.partial") for path in pages}
+    try:
+        for path, content in pages.items():
+            scratch[path].write_bytes(content)
+        for path in pages:
+            scratch[path].replace(path)
+    except OSError as failure:
+        raise ConfigurationError(f"cannot write {failure.filename}: {failure.strerror}") from None
+    finally:
+        for path in scratch.values():
+            with suppress(OSError):
+                path.unlink()

@@ -1,0 +1,37 @@
+"""The reports' page does what it says: its commands run, one after another."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run, dpacc  # noqa: F401
+from tests.cli.report.folders import finished_run, nobody_asked
+
+PAGE = (Path(__file__).parents[1] / "docs/report.md").read_text()
+
+
+def test_every_command_on_the_page_runs(
+    dpacc: Run,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a finished run, in order: what one writes, the next reads."""
+    (tmp_path / "runs").mkdir()
+    finished_run(tmp_path / "runs/reviews")
+    monkeypatch.chdir(tmp_path)
+    nobody_asked(monkeypatch)
+    blocks = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
+    lines = [line.removeprefix("$ dpacc ") for line in "".join(blocks).splitlines()]
+    assert len(lines) >= 3
+    for line in lines:
+        command, _, out = line.partition(" > ")
+        done = dpacc(*shlex.split(command))
+        assert done.code == 0, done.err
+        if out:
+            Path(out).write_text(done.out)
+    assert "not refuted" in Path("report.html").read_text()
+    assert Path("report.pdf").read_bytes().startswith(b"%PDF")
