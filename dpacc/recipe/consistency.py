@@ -56,6 +56,12 @@ def _check_correlation(config: Any) -> None:
             f"correlation={config.correlation} with noise={config.noise}, which is drawn on a "
             "grid: set --noise gaussian, or --correlation none"
         )
+    if config.correlation != "none" and config.lora_method == "dylora":
+        raise ConfigurationError(
+            f"correlation={config.correlation} with lora_method=dylora: a row that does not learn "
+            "in a step takes no noise back, so that all but the first keep more of it: set "
+            "--correlation none, or --lora_method lora"
+        )
 
 
 def _check_owners(config: Any) -> None:

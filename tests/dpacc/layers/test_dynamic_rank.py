@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from dpacc_accounting import epsilon, read_ledger
+from dpacc_accounting.factorization.workload import Workload
 from torch import nn
 
 from dpacc.errors import ConfigurationError, PrivacyError
@@ -198,6 +200,42 @@ def test_what_has_no_first_rows_is_refused(tmp_path: Path) -> None:
             keep_first(model=model_of(), rank=rank)
     with pytest.raises(ConfigurationError, match="DeepSpeed cuts them"):
         DynamicRank(model=model_of(), buffer=GradientBuffer(Layout({})), ranks=0, cut=True)
+
+
+def test_correlated_noise_stays_in_rows_that_do_not_always_learn() -> None:
+    """In the mean of the last half of 48 steps with momentum, noise that is taken back leaves row k
+    of 8, which learns with chance p = (9 - k)/8, √(p²‖aC⁻¹‖² + p(1 - p)·Σ a_t²‖(C⁻¹)_t‖²)·σ: more
+    than independent noise from the second on, by as much as docs/recipes.md says.
+    """
+    steps, momentum = 48, 0.9
+    shared: dict[str, Any] = {
+        "dataset_size": 2048,
+        "expected_batch_size": 128,
+        "steps": steps,
+        "target_epsilon": 8.0,
+        "target_delta": 2048**-1.1,
+        "max_grad_norm": 1.0,
+    }
+    workload = Workload.constant(steps=steps, momentum=momentum, averaged=0.5)
+    lag = np.subtract.outer(np.arange(steps), np.arange(steps))
+    moved = np.where(lag >= 0, (1 - momentum ** (lag + 1.0)) / (1 - momentum), 0.0)
+    weights = moved[steps // 2 :].mean(axis=0)
+    left = []
+    for more in ({"correlation": "banded", "workload": workload}, {}):
+        plan = PrivacyPlan.calibrate(**shared, **more)
+        column = np.zeros(steps)
+        column[: plan.bands] = plan.noise_coefficients
+        inverse = np.linalg.inv(np.where(lag >= 0, column[lag], 0.0))
+        together = np.square(weights @ inverse).sum()
+        apart = np.square(weights) @ np.square(inverse).sum(axis=1)
+        chances = (9 - np.array([1, 2, 8])) / 8
+        each = chances**2 * together + chances * (1 - chances) * apart
+        left.append(plan.noise_multiplier * np.sqrt(each))
+    ratios = left[0] / left[1]
+    assert ratios[0] < 0.5
+    page = (Path(__file__).parents[3] / "docs/recipes.md").read_text(encoding="utf-8")
+    assert f"leave {ratios[1]:.1f} times" in page
+    assert f"and {ratios[2]:.0f} times in the eighth" in page
 
 
 def test_cutting_keeps_the_first_rows(tmp_path: Path) -> None:

@@ -103,6 +103,10 @@ def test_the_configuration_is_frozen():
         ),
         ({"answers": ("a", "b")}, ["answers=['a', 'b']", "completion_field", "--learn_end false"]),
         ({"answers": ("a", "a"), "learn_end": False}, ["answers=['a', 'a']", "two different"]),
+        (
+            {"lora_method": "dylora", "correlation": "banded"},
+            ["correlation=banded", "lora_method=dylora", "--correlation none"],
+        ),
         ({"lora_method": "whitened"}, ["lora_method=whitened", "held_out_data"]),
         ({"name": ""}, ["name=''", "folder name"]),
         ({"name": "a/b"}, ["name='a/b'", "output_dir"]),
