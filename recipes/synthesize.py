@@ -43,7 +43,8 @@ class SynthesisConfig(TrainingConfig):
     )
     labels_from: str | None = setting(
         "JSON file with one object of labels, which are the prompts, and how often each is wanted: "
-        "a public distribution.",
+        "a public distribution; or the folder in which recipes/count_labels.py released how often "
+        "each occurs, with noise.",
         default=None,
     )
     temperature: float = setting(
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str]) -> None:
         ("records", f"{told['records']} of {told['asked']}"),
         ("dropped on the way", dropped),
         ("further ε", "none: what the adapter cost holds for it"),
-        ("ε of the adapter", _stated(guarantee)),
+        (f"ε of the adapter{' and the label counts' * told['counts_labels']}", _stated(guarantee)),
         *(("NOT private", fact) for fact in guarantee["void_because"]),
         *(("qualified", fact) for fact in guarantee["qualified_by"]),
         ("saved in", f"{config.output}, with {Path(config.output).name}.card.md"),
@@ -118,10 +119,11 @@ def synthesize(config: SynthesisConfig) -> dict[str, Any]:
     """Write the file and its card; the card for machines."""
     # Imported here, so that a mistake in the settings is told at once.
     from dpacc.artifacts.synthetic.batches import BatchFile
-    from dpacc.artifacts.synthetic.card import UNTAUGHT, SyntheticFile, write_with_card
+    from dpacc.artifacts.synthetic.card import UNTAUGHT, SyntheticFile, price_of, write_with_card
+    from dpacc.artifacts.synthetic.label_counts import read_counts
     from dpacc.artifacts.synthetic.released import read_release
     from dpacc.artifacts.synthetic.requests import requests_for, untaught_start
-    from dpacc.artifacts.synthetic.sources import read_prompts, read_shares
+    from dpacc.artifacts.synthetic.sources import adding_to_one, read_prompts, read_shares
     from dpacc.recipe.pretrained import load_tokenizer
 
     record = read_release(folder=Path(config.run))
@@ -129,8 +131,13 @@ def synthesize(config: SynthesisConfig) -> dict[str, Any]:
     sources: dict[str, Any] = {"prompts": None, "shares": None}
     if config.prompts is not None:
         sources["prompts"] = read_prompts(source=config.prompts, config=config)
-    if config.labels_from is not None:
+    counted = None
+    if config.labels_from is not None and Path(config.labels_from).expanduser().is_dir():
+        counts, counted = read_counts(folder=Path(config.labels_from).expanduser())
+        sources["shares"] = adding_to_one(counts)
+    elif config.labels_from is not None:
         sources["shares"] = read_shares(source=config.labels_from, config=config)
+    price_of(record=record, counted=counted)  # told before hours are spent
     requests = requests_for(config=config, tokenizer=tokenizer, records=config.records, **sources)
     settings = shown_settings(config)
     if (start := untaught_start(requests=requests, tokenizer=tokenizer)) is not None:
@@ -156,6 +163,7 @@ def synthesize(config: SynthesisConfig) -> dict[str, Any]:
         dropped=batches.dropped,
         base=config.model,
         settings=settings,
+        counted=counted,
     )
     found = write_with_card(file=file, record=record)
     batches.path.unlink()
@@ -233,11 +241,13 @@ def shown_settings(config: SynthesisConfig) -> dict[str, Any]:
     )
     shown = {name: getattr(config, name) for name in names.split()}
     for name in ("prompts", "labels_from"):
-        path = Path(getattr(config, name) or "").expanduser()
-        if path.is_file():
-            shown[name] = f"{path.name}, SHA-256 {file_hash(path)}"
-        elif getattr(config, name) is not None:
-            shown[name] = getattr(config, name)
+        given = getattr(config, name)
+        if given is None:
+            continue
+        path = Path(given).expanduser()
+        shown[name] = f"{path.name}, SHA-256 {file_hash(path)}" if path.is_file() else given
+        if name == "labels_from" and path.is_dir():
+            shown[name] = f"counts of private labels, with noise, released in {path.name}"
     return shown
 
 

@@ -8,6 +8,7 @@ from tests.mutants.planting import Patch
 _RECIPE = "tests/recipes/test_synthesize.py"
 _REFUSED = "tests/recipes/test_synthesize_refused.py"
 _ROOM = "dpacc.artifacts.synthetic"
+_COUNTS = "tests/dpacc/artifacts/test_label_counts.py"
 _ECHO = "tests/dpacc/audit/test_synthetic_canaries.py"
 
 SYNTHETIC_BUGS = (
@@ -74,5 +75,37 @@ SYNTHETIC_BUGS = (
             ),
         ),
         (f"{_ECHO}::test_a_writer_that_repeats_canaries_is_found_out_by_its_texts_alone",),
+    ),
+    Bug(
+        "label counts by records",
+        "a person with many records moves a count by more than the one that the noise hides",
+        (
+            Patch(
+                f"{_ROOM}.label_counts",
+                "votes = Counter(max(known, key=lambda label: said[label]) "
+                "for said in each.values())",
+                "votes = sum(each.values(), Counter())",
+            ),
+        ),
+        (f"{_COUNTS}::test_a_unit_moves_one_count_by_one",),
+    ),
+    Bug(
+        "label counts that nobody charged",
+        "exact counts, put where the noised ones were, are taken at the price of those",
+        (
+            Patch(
+                f"{_ROOM}.label_counts",
+                "    if not record.releases or saved.get(COUNTS) != "
+                "hashlib.sha256(content).hexdigest():",
+                "    if not record.releases:",
+            ),
+        ),
+        (f"{_COUNTS}::test_counts_are_read_with_the_ledger_that_paid_for_them",),
+    ),
+    Bug(
+        "synthetic card forgets label counts",
+        "a file whose labels follow private counts states the training's ε alone",
+        (Patch(f"{_ROOM}.card", "    if counted is None:", "    if True:"),),
+        (f"{_COUNTS}::test_what_is_written_is_priced_by_both_releases",),
     ),
 )

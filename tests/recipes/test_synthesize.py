@@ -15,6 +15,7 @@ import pytest
 from dpacc_accounting import Ledger, read_ledger
 from dpacc_accounting.guarantee import rounded_up
 
+from dpacc.artifacts.synthetic.label_counts import release_counts
 from tests.recipes.training import RECIPE, WORDS, as_arguments, lines, listed
 
 
@@ -232,6 +233,12 @@ def test_the_pages_commands_write(
     shipped = (RECIPE.parent / "configs/sentiment_shares.json").read_text()
     assert json.loads(shares) == json.loads(shipped)
     monkeypatch.chdir(tmp_path)
+    release_counts(
+        votes=dict.fromkeys(json.loads(shares), 500),
+        noise=2,
+        folder=tmp_path / "runs/smollm2-labelled-labels",
+        settings={"unit": "example", "target_delta": 1e-3},
+    )
     for number, command in enumerate(shown):
         _, *arguments = shlex.split(command)
         absolute = [str(RECIPE.parents[1] / a) if "/configs/" in a else a for a in arguments]

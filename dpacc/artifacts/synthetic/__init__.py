@@ -1,6 +1,7 @@
 """Private synthetic text: records that a trained adapter writes, with a card beside them.
 
 Read `released` (which adapter may write), `sources` (what is given to it, and is public),
+`label_counts` (or is private, released with noise and charged),
 `requests` (what each record begins with), `generation` (tokens in batches), `records` (what becomes
 of them, and what is dropped), `batches` (stop anywhere, go on) and `card`. How near they come to
 public texts: `likeness` counts words; `embedded_likeness` looks at `embeddings`, by `divergence`

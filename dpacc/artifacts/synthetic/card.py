@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dpacc_accounting import Guarantee, LedgerRecord, statement
+from dpacc_accounting import Composed, Guarantee, LedgerRecord, merge_ledgers, statement
 from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
-from dpacc_accounting.ledger.claims import claim_of, void_because
+from dpacc_accounting.ledger.claims import attack_bounds, claim_of, void_because
 
 from dpacc.artifacts.model_card import one_level_down, table
 from dpacc.artifacts.proof import stated_facts
@@ -47,8 +48,8 @@ data would tell what stands in it. {missing}
 """
 
 _FREE = """\
-**Writing them cost no further ε.** They follow from the released adapter, from public settings and
-from public random numbers alone, so that whatever holds for the adapter holds for them, however
+**Writing them cost no further ε.** They follow from {sources}, from public settings and
+from public random numbers alone, so that whatever holds for {both} holds for them, however
 many are written and whoever reads them (post-processing). That is:
 **(ε = {epsilon}, δ = {delta})-differential privacy** for one {unit}, {adjacency}, {sampling}
 sampling, by {method}; all of it is below."""
@@ -59,6 +60,13 @@ is done afterwards makes it private:
 
 {reasons}"""
 
+
+_COUNTED = """\
+How many records each label has follows from counts of the private data's labels, one vote a unit,
+with discrete Gaussian noise of standard deviation {noise}. They were released once, by
+`recipes/count_labels.py`, and charged to a ledger of their own, whose last hash is `{head}`; what
+is stated at the top is for both releases together, and the statement below for the training
+alone."""
 
 UNTAUGHT = (
     "Texts were begun by a token that stood before none in training, so that how they begin is the "
@@ -77,6 +85,7 @@ class SyntheticFile:
         dropped: how many were dropped, by reason.
         base: the model that the adapter is for.
         settings: all that the records follow from, besides the adapter.
+        counted: the ledger of the noised counts of labels, where they were asked for by those.
     """
 
     path: Path
@@ -85,6 +94,7 @@ class SyntheticFile:
     dropped: Mapping[str, int]
     base: str
     settings: Mapping[str, Any]
+    counted: LedgerRecord | None = None
 
     @property
     def content(self) -> bytes:
@@ -112,11 +122,38 @@ def write_with_card(*, file: SyntheticFile, record: LedgerRecord) -> dict[str, A
     return facts
 
 
+def price_of(*, record: LedgerRecord, counted: LedgerRecord | None) -> Guarantee:
+    """What the adapter cost, or adapter and noised counts of labels together.
+
+    Raises:
+        LedgerError: their units or adjacencies differ, so that no one guarantee covers both.
+
+    Source: adaptive composition, as in `merge_ledgers`.
+    """
+    claim = claim_of(plan=record.plan, record=record)
+    if counted is None:
+        return claim
+    both = merge_ledgers(records={"training": record, "label counts": counted}, delta=claim.delta)
+    if both.together is not None:
+        return both.together
+    return replace(claim, epsilon=math.inf).noted(both.notes)
+
+
 def facts_of(*, file: SyntheticFile, record: LedgerRecord) -> dict[str, Any]:
     """The card for machines: all that `privacy.json` says of the adapter, and what was written."""
+    facts = stated_facts(record=record, ledger=LEDGER)
+    if file.counted is not None:
+        price = price_of(record=record, counted=file.counted)
+        event = Composed(events=(record.event, file.counted.event))
+        bounds = attack_bounds(event=event, claim=price)
+        facts |= {
+            "guarantee": price.to_json(),
+            "attack_risk": None if bounds is None else bounds._asdict(),
+            "label_counts": {"plan": dict(file.counted.plan), "head": file.counted.head},
+        }
     return {
         "dpacc": version("dpacc"),
-        **stated_facts(record=record, ledger=LEDGER),
+        **facts,
         "synthetic": {
             "file": file.path.name,
             "sha256": hashlib.sha256(file.content).hexdigest(),
@@ -124,6 +161,7 @@ def facts_of(*, file: SyntheticFile, record: LedgerRecord) -> dict[str, Any]:
             "asked": file.asked,
             "dropped": {reason: file.dropped.get(reason, 0) for reason in REASONS},
             "further_epsilon": 0,
+            "counts_labels": file.counted is not None,
             "base": file.base,
             "settings": dict(file.settings),
         },
@@ -132,14 +170,14 @@ def facts_of(*, file: SyntheticFile, record: LedgerRecord) -> dict[str, Any]:
 
 def card_of(*, file: SyntheticFile, record: LedgerRecord) -> str:
     """The card for people, in Markdown."""
-    claim = claim_of(plan=record.plan, record=record)
+    claim = price_of(record=record, counted=file.counted)
     missing = file.asked - len(file.records)
     return _CARD.format(
         name=file.path.name,
         count=len(file.records),
         base=file.base,
         dpacc=version("dpacc"),
-        cost=_cost(claim, record.plan),
+        cost=_cost(claim, record.plan, both=file.counted is not None),
         proof=f"{file.path.name}.card.json",
         head=record.head,
         dropped=table(
@@ -148,15 +186,18 @@ def card_of(*, file: SyntheticFile, record: LedgerRecord) -> str:
         ),
         missing=f"{missing} of {file.asked} that were asked for are missing.",
         settings=table(list(file.settings.items())),
-        given=_given(file.settings),
+        given=_given(file),
         statement=one_level_down(statement(plan=record.plan, record=record).strip()),
     )
 
 
-def _cost(claim: Guarantee, plan: Mapping[str, Any]) -> str:
+def _cost(claim: Guarantee, plan: Mapping[str, Any], *, both: bool) -> str:
     if faults := void_because(claim):
         return _VOID.format(reasons="\n".join(f"- {fault}" for fault in faults))
+    counts = "the noised counts of labels"
     words = _FREE.format(
+        sources=f"the released adapter, from {counts}" if both else "the released adapter",
+        both=f"the adapter and {counts} together" if both else "the adapter",
         epsilon=rounded_up(claim.epsilon),
         delta=rounded_up(claim.delta),
         unit=claim.unit,
@@ -168,7 +209,10 @@ def _cost(claim: Guarantee, plan: Mapping[str, Any]) -> str:
     return f"{words}\n{facts}" if facts else words
 
 
-def _given(settings: Mapping[str, Any]) -> str:
+def _given(file: SyntheticFile) -> str:
+    settings = file.settings
+    if file.counted is not None:
+        return _COUNTED.format(noise=file.counted.plan["count_noise"], head=file.counted.head)
     if settings.get("prompts"):
         return (
             "Its prompts stand in it as they were given, and nothing above protects whoever stands "

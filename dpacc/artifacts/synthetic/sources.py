@@ -65,8 +65,9 @@ def read_shares(*, source: str, config: TrainingConfig) -> dict[str, float]:
         ConfigurationError: it is the training data, or no such object.
     """
     remedy = (
-        "give --labels_from a public distribution, as one JSON object of labels and shares; counts "
-        "of private labels are private, and no noise of theirs is charged to a finished run"
+        "give --labels_from a public distribution, as one JSON object of labels and shares, or the "
+        "folder in which recipes/count_labels.py released counts with noise; counts of private "
+        "labels are private"
     )
     if is_private(source=source, config=config):
         raise ConfigurationError(f"labels_from={source} is the private training data: {remedy}")
@@ -76,8 +77,17 @@ def read_shares(*, source: str, config: TrainingConfig) -> dict[str, float]:
         raise ConfigurationError(f"labels_from={source} cannot be read as JSON: {remedy}") from None
     if not _are_shares(shares):
         raise ConfigurationError(f"labels_from={source} holds no shares above 0 by label: {remedy}")
-    total = math.fsum(shares.values())
-    return {label: share / total for label, share in shares.items()}
+    return adding_to_one(shares)
+
+
+def adding_to_one(weights: Mapping[str, float]) -> dict[str, float]:
+    """Each weight's share of all of them.
+
+    >>> adding_to_one({"a": 3, "b": 1})
+    {'a': 0.75, 'b': 0.25}
+    """
+    total = math.fsum(weights.values())
+    return {label: weight / total for label, weight in weights.items()}
 
 
 def is_private(*, source: str, config: TrainingConfig) -> bool:
