@@ -17,8 +17,10 @@ from dpacc.artifacts.proof import adapter_checksums, privacy_document
 from dpacc.doctor.run_folder import ledger_findings
 from dpacc.randomness import correlated_noise
 from dpacc.step.run_ledger import record_saved
+from tests.cli.conftest import Run
 from tests.cli.test_audit import PLAN
 from tests.test_docs_loops import programs
+from tests.tiny_models import save_tiny_llama
 
 SCRIPT = """
 import sys
@@ -286,3 +288,31 @@ def test_a_script_without_an_engine_is_refused(
     assert message in outcome.err
     assert dpacc("doctor", tmp_path / "absent.py").code == 2
     assert dpacc("doctor", tmp_path).code == 2
+
+
+def test_it_looks_through_the_data_of_a_configuration(
+    dpacc: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its findings, that they are not private, and code 1; a script's own --data stays its own."""
+    secret = "w1 w2 w3 w4"
+    save_tiny_llama(tmp_path / "model", words=secret.split())
+    capsys.readouterr()  # what libraries say when they are imported first
+    (tmp_path / "t.jsonl").write_text(f'{{"text": "{secret}"}}\n' * 2)
+    (tmp_path / "c.yaml").write_text(
+        f"model: {tmp_path}/model\ntrain_data: nowhere.jsonl\nepsilon: 8\n"
+        "expected_batch_size: 1\nsteps: 1\n"
+    )
+    asked = ("doctor", tmp_path / "c.yaml", "--data", "--train_data", tmp_path / "t.jsonl")
+    outcome = dpacc(*asked, "--json")
+    assert outcome.code == 1
+    said = json.loads(outcome.out)
+    assert [each["subject"] for each in said["findings"] if not each["healthy"]] == [
+        "the same text twice"
+    ]
+    assert "without noise" in said["not_private"]
+    table = dpacc(*asked)
+    assert "for the owner's eyes" in " ".join(table.out.split())
+    assert secret not in outcome.out + table.out
+    refused = dpacc("doctor", tmp_path / "s.py", "--data")
+    assert refused.code == 2
+    assert "after a --" in refused.err
