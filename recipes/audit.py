@@ -212,6 +212,7 @@ def open_engine(
         micro_batch_tokens=config.micro_batch_tokens,
         per_example_gradients="materialize",
         dynamic_rank=config.dynamic_rank,
+        budget=config.budget,
     )
 
 

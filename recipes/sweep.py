@@ -87,6 +87,8 @@ class SweepConfig(TrainingConfig):
                 "a sweep uploads nothing: leave push_to_hub out, and train the settings it chooses "
                 "with recipes/train.py"
             )
+        if self.budget is not None and self.data_is_public:
+            raise ConfigurationError("public data has no budget to keep: leave budget out")
         if self.picture is not None:
             format_of(path=Path(self.picture))
         if self.picture is not None and not self.data_is_public:
@@ -197,7 +199,7 @@ def charge(config: SweepConfig, search: PrivateSearch, trials: list[Trial]) -> P
 
     So a search that never ends is charged, too.
     """
-    from dpacc_accounting import Ledger
+    from dpacc_accounting import Budget, Ledger
 
     from dpacc.artifacts.earlier_runs import begin_run
     from dpacc.step.admission.starting_point import whitening_note
@@ -209,11 +211,18 @@ def charge(config: SweepConfig, search: PrivateSearch, trials: list[Trial]) -> P
         event=search.event,
         say=terminal.say,
     )
-    with Ledger.open(path=folder / "ledger.jsonl", plan=search.plan.to_json()) as ledger:
+    asked: dict[str, Any] = {"path": folder / "ledger.jsonl", "plan": search.plan.to_json()}
+    with (
+        Ledger.open(**asked)
+        if config.budget is None
+        else Budget(path=config.budget).open_ledger(**asked, planned=search.event)
+    ) as ledger:
         ledger.charge(step=0, event=search.event)
         if any(trial.config.lora_method == "whitened" for trial in trials):
             subject, text = whitening_note("the held-out data")
             ledger.note(subject=subject, text=text)
+    if config.budget is not None:
+        Budget(path=config.budget).commit(ledgers=[folder / "ledger.jsonl"])
     return folder
 
 

@@ -162,6 +162,7 @@ def open_run(
         wire=config.wire,
         dynamic_rank=config.dynamic_rank,
         subspace_rank=config.subspace_rank,
+        budget=config.budget,
     )
     model, optimizer = engine.prepare(learner.model, learner.optimizer, learner.schedule)
     start = engine.resume() if config.resume else 0

@@ -126,6 +126,7 @@ def _on_books_of_its_own(seen: _Seen, folder: Path) -> Callable[..., None]:
     def start(self: PrivacyEngine, *arguments: Any, **options: Any) -> None:
         number = len(seen.engines)
         options |= {"fixed_seed": None, "ledger": folder / f"ledger-{number}.jsonl"}
+        options.pop("budget", None)  # a rehearsal spends nothing
         if options.get("checkpoints") is not None:
             options["checkpoints"] = folder / f"checkpoints-{number}"
         honest(self, *arguments, **options)

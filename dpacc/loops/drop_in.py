@@ -39,7 +39,7 @@ _ANY_NUMBER_OF_TOKENS = 1 << 40
 
 class EngineSettings(TypedDict, total=False):
     """What [`dpacc.step.engine.PrivacyEngine`][] takes beside its ledger; none but the seed matters
-    to the guarantee."""
+    to the guarantee, and the data set's budget may refuse the run."""
 
     checkpoints: Path | str | None
     micro_batch_tokens: int
@@ -50,6 +50,7 @@ class EngineSettings(TypedDict, total=False):
     backend: Backend | None
     dynamic_rank: int | None
     subspace_rank: int | None
+    budget: Path | str | None
 
 
 class PlainLoop(TypedDict, total=False):

@@ -118,6 +118,12 @@ class TrainingConfig:
         at_least=2,
     )
 
+    budget: str | None = setting(
+        "File of the data's budget, which `dpacc budget init` makes: all runs that name it keep "
+        "one total together, or are refused before they begin.",
+        default=None,
+    )
+
     # --- the data
     held_out_data: str | None = setting(
         "Examples to measure perplexity on, same formats. They are not protected by the guarantee.",

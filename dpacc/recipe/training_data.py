@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from dpacc_accounting import Budget
+
 from dpacc.data.overlap import OVERLAP_NOTE, require_apart
 from dpacc.data.privacy_units import count_units
 from dpacc.data.sequences import SEQUENCE_IDS, parted
@@ -65,7 +67,10 @@ def read_training_data(*, config: TrainingConfig, data_is_public: bool = False) 
 
     Raises:
         ConfigurationError: something cannot be read, or private examples are held out as well.
+        BudgetError: the configuration's budget is that of other data.
     """
+    if config.budget is not None and not data_is_public:
+        Budget(path=config.budget).require_data(data=config.train_data)
     tokenizer = load_tokenizer(model=config.model)
     private = load_training_examples(config=config, tokenizer=tokenizer)
     units = load_units(config=config)

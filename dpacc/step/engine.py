@@ -79,6 +79,7 @@ class PrivacyEngine:
         dynamic_rank: public: a seed that draws for each step, or what says of it, how many rows of
             A and columns of B it trains ([`DynamicRank`][dpacc.layers.dynamic_rank.DynamicRank]).
         subspace_rank: k of a plan's second phase, see [`Subspace`][dpacc.layers.subspace.Subspace].
+        budget: that of the data set: a file of which the whole plan is reserved beforehand.
 
     ```python
     engine = PrivacyEngine(accelerator, plan, ledger="run/ledger.jsonl")
@@ -106,15 +107,14 @@ class PrivacyEngine:
         backend: Backend | None = None,
         dynamic_rank: int | RankOf | None = None,
         subspace_rank: int | None = None,
+        budget: Path | str | None = None,
     ) -> None:
         self._backend = backend or backend_for(accelerator)
         self.dynamic_rank, self.subspace_rank = dynamic_rank, subspace_rank
-        self.accelerator = accelerator
-        self.plan = plan
+        self.accelerator, self.plan = accelerator, plan
         self.micro_batch_tokens, self.micro_batch_units = micro_batch_tokens, micro_batch_units
-        self.per_example_gradients = per_example_gradients
-        self.wire = wire
-        self.run_ledger = RunLedger(accelerator=accelerator, plan=plan, path=Path(ledger))
+        self.per_example_gradients, self.wire = per_example_gradients, wire
+        self.run_ledger = RunLedger(accelerator=accelerator, plan=plan, path=ledger, budget=budget)
         self._checkpoints = None if checkpoints is None else Checkpoints(Path(checkpoints))
         self._secret = _agree_on_secret(fixed_seed)
         self._resumed = False

@@ -40,6 +40,8 @@ class PrivacyArguments:
             last adapter, as does a run that stops early.
         unit: what the privacy unit is called, where the trainer is given `units`.
         ledger: its file; by default `ledger.jsonl` in the output folder.
+        budget: the file of the data set's budget, if it has one: the whole plan is reserved of it
+            before the first step, or the run is refused.
         per_example_gradients: see [`dpacc.step.engine.PrivacyEngine`][]. No effect on the result.
         eval_data_is_public: that the evaluation data is no part of what is protected; needed
             where its metrics steer the training.
@@ -64,6 +66,7 @@ class PrivacyArguments:
     average_iterates: float = 0.0
     unit: str = "example"
     ledger: str | None = None
+    budget: str | None = None
     per_example_gradients: PerExampleGradients = "auto"
     eval_data_is_public: bool = False
     allow_eval_overlap: bool = False

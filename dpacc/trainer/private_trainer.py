@@ -284,6 +284,7 @@ class PrivateTrainer(EvaluatesApart):
             micro_batch_units=self.args.per_device_train_batch_size,
             per_example_gradients=self.privacy.per_example_gradients,
             fixed_seed=self.privacy.fixed_seed,
+            budget=self.privacy.budget,
         )
         apply_method(self.model, self.create_optimizer(), self.privacy.method)
         self._average = average_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.bug import Bug
+from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
 _ROOM = "dpacc_accounting.budget"
@@ -90,5 +91,20 @@ BUDGET_BUGS = (
             ),
         ),
         (f"{_TESTS}/test_copies.py::test_of_two_copies_of_a_ledger_one_goes_on",),
+    ),
+    Bug(
+        "budget named and not asked",
+        "an engine opens its ledger outside the budget that it was given",
+        (
+            Patch(
+                "dpacc.step.run_ledger",
+                "if self._budget is None or self._is_through():",
+                "if True:",
+            ),
+        ),
+        (
+            f"{DPACC}/step/test_run_ledger.py"
+            "::test_a_run_reserves_before_its_first_step_and_commits_after_its_last",
+        ),
     ),
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dpacc_accounting import create_budget, read_budget
 
 from dpacc.doctor.script import script_findings
 from dpacc.errors import ConfigurationError
@@ -94,6 +95,16 @@ def test_two_rehearsals_share_no_noise(tmp_path: Path) -> None:
     start = [p.detach().flatten() for p in tiny_model("llama").parameters() if p.requires_grad]
     first, second = (each - torch.cat(start) for each in kept)
     assert abs(float(torch.cosine_similarity(first, second, dim=0))) < 0.1
+
+
+def test_a_rehearsal_reserves_nothing(tmp_path: Path) -> None:
+    """It asks nothing of the budget that the script names, and runs although that is too small."""
+    budget = tmp_path / "budget.jsonl"
+    create_budget(path=budget, name="notes", epsilon=0.1, delta=1e-5)
+    text = WEIGHTS.replace("fixed_seed=5", f"budget={str(budget)!r}")
+    found = rehearsed(tmp_path, text, tmp_path / "weights.pt")
+    assert all(found.values()), found
+    assert read_budget(path=budget).shares == {}
 
 
 @pytest.mark.parametrize(
