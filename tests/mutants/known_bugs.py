@@ -203,8 +203,8 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.step.run_ledger",
-                "begun = 0 if last is None else last + 1",
-                "begun = 0",
+                "steps_charged=0 if last is None else last + 1)",
+                "steps_charged=0)",
             ),
         ),
         (
