@@ -15,7 +15,7 @@ from typing import Any
 from dpacc.audit import Audit, rehearse
 from dpacc.audit.wording import rounded_down
 from dpacc.plan import PrivacyPlan
-from dpacc.step import release
+from dpacc.randomness import correlated_noise
 
 CANARIES = 10_000
 EPSILONS = (1.0, 2.0, 4.0, 8.0)
@@ -63,16 +63,16 @@ def verdict(audit: Audit) -> str:
 @contextmanager
 def too_little_noise() -> Iterator[None]:
     """Four fifths of the noise that the ledger charges for."""
-    honest = release.standard_normals
+    honest = correlated_noise.standard_normals
 
     def weaker(**words: Any) -> Any:
         return 0.8 * honest(**words)
 
-    release.standard_normals = weaker
+    correlated_noise.standard_normals = weaker
     try:
         yield
     finally:
-        release.standard_normals = honest
+        correlated_noise.standard_normals = honest
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@
         --config recipes/configs/audit/smollm2_reviews.yaml
 
 The run is that of recipes/train.py, under the same plan, engine and loss. Among the private
-examples are canaries, each put in by a coin of its own: sentences of random tokens, scored by how
-far their loss fell (black-box: base model and adapter are all that is looked at), and Dirac
-canaries on single adapter elements, scored by the noised gradients (white-box: as much as anybody
-can see). Exits with 1 where either refutes the claim. The adapter is thrown away.
+examples are canaries, each put in by a coin of its own: texts, scored from the last adapter and the
+public base alone, and Dirac canaries on single adapter elements, scored by the noised gradients of
+all steps (as much as anybody can see). Both verdicts hold together with the stated confidence.
+Exits with 1 where either refutes the claim. The adapter is thrown away.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from dpacc.audit.text_canaries import CanaryKind
 from dpacc.cli import terminal
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from dpacc import PrivacyEngine, PrivacyPlan
-    from dpacc.audit import Audit, DiracCanaries
+    from dpacc.audit import Audit, Claim, DiracCanaries
+    from dpacc.recipe.models import Base
+
+TextScore = Literal["weights", "losses", "fall"]
 
 # Settings of a training run that an audit has no use for.
 _WITHOUT_EFFECT = (
@@ -38,11 +41,8 @@ _WITHOUT_EFFECT = (
     "answers",
     "unit_field",
     "lora_dropout",
-    "lora_top_layers",
     "warmup_steps",
     "average_iterates",
-    "optimizer",
-    "weight_decay",
     "per_example_gradients",
     "gradient_checkpointing",
     "evaluate_every",
@@ -61,11 +61,28 @@ class AuditConfig(TrainingConfig):
     private_examples: int | None = setting(
         "Take only this many of the private examples. null takes all.", default=None, at_least=1
     )
-    text_canaries: int = setting("Sentences of random tokens.", default=400, at_least=2)
-    canary_tokens: int = setting("Tokens of each such sentence.", default=16, at_least=2)
-    gradient_canaries: int = setting("Single adapter elements.", default=1000, at_least=2)
+    text_canaries: int = setting("Canaries in text.", default=1000, at_least=2)
+    canary_tokens: int = setting("Tokens of each.", default=5, at_least=2)
+    canary_kind: CanaryKind = setting(
+        "What they teach: unique-tokens, one token of its own each, behind random ones; "
+        "rare-tokens, the same with the vocabulary's last; new-tokens, with tokens that no text "
+        "has; random, all of their random tokens.",
+        default="unique-tokens",
+    )
+    text_score: TextScore = setting(
+        "How the last adapter is read: weights, by how far it moved along each canary's gradient; "
+        "losses, by how far losses fell; both without what canaries have in common. fall takes "
+        "nothing out of the losses' fall.",
+        default="weights",
+    )
+    gradient_canaries: int = setting(
+        "Single adapter elements; 0 leaves them out.", default=1000, at_least=0
+    )
     confidence: float = setting(
-        "Chance that a run which keeps its claim is not accused.", default=0.95, above=0, below=1
+        "Chance that a run which keeps its claim is not accused, by either kind of canaries.",
+        default=0.95,
+        above=0,
+        below=1,
     )
 
     def __post_init__(self) -> None:
@@ -76,6 +93,8 @@ class AuditConfig(TrainingConfig):
                 "recipes/evaluate.py; an audit compares no answers: choose another task"
             )
         defaults = {field.name: field.default for field in fields(self)}
+        if self.gradient_canaries == 1:
+            raise ConfigurationError("gradient_canaries=1 tells nothing; take 0, or at least 2")
         for name in _WITHOUT_EFFECT:
             if getattr(self, name) != defaults[name]:
                 raise ConfigurationError(f"{name} has no effect in an audit; leave it out")
@@ -95,24 +114,33 @@ class Planted:
     """Canaries beside private examples, and the coins that decided which of them are in.
 
     Attributes:
-        texts: sentences of random tokens.
+        texts: canaries in text, each with all that it would teach.
         texts_in: which of them are learned.
         dirac: canaries in gradient space.
         dirac_in: which of them are added.
-        examples: the private examples, and all canaries.
+        ordinary: the private examples, the texts as they stand in the data, and one of nothing.
     """
 
     texts: list[Any]
     texts_in: Any
     dirac: DiracCanaries
     dirac_in: Any
-    examples: list[Any]
+    ordinary: list[Any]
+
+    @property
+    def size(self) -> int:
+        """N: every example in the data."""
+        return len(self.ordinary) - 1 + len(self.dirac_in)
 
 
 def audit(config: AuditConfig) -> int:
     """One private run with canaries in its data, and what they prove: 1 if the claim is refuted."""
     from dpacc.artifacts.earlier_runs import begin_run
-    from dpacc.recipe.assembly import adapters_for, base_for, plan_for
+    from dpacc.audit import Claim
+    from dpacc.audit.last_adapter import CanaryGradients
+    from dpacc.audit.text_canaries import as_if_all_in
+    from dpacc.recipe.assembly import adapters_for, plan_for
+    from dpacc.recipe.optimizers import optimizer_for
     from dpacc.recipe.training_data import read_training_data
     from dpacc.step.admission.positions import require_positions
 
@@ -124,13 +152,14 @@ def audit(config: AuditConfig) -> int:
     accelerator = one_process()
     data = read_training_data(config=config)
     private = data.private[: config.private_examples]
-    base, tokenizer = base_for(config=config, device=accelerator.device)
+    base, tokenizer = base_for_canaries(config, accelerator)
     require_positions(model=base, max_length=config.max_length)
     model = adapters_for(config=config, base=base)
-    optimizer = torch_adamw(model, learning_rate=config.learning_rate)
+    optimizer = optimizer_for([p for p in model.parameters() if p.requires_grad], config=config)
     planted = plant(config, model, optimizer, private, tokenizer)
     # What is claimed, and carried out.
-    plan = plan_for(config=config, dataset_size=len(planted.examples))
+    plan = plan_for(config=config, dataset_size=planted.size)
+    claim = Claim.of_event(event=plan.event(), delta=plan.target_delta)
     folder = begin_run(output_dir=config.output_dir, name=config.name, plan=plan, say=terminal.say)
     terminal.say(
         f"{len(private)} private examples, {len(planted.texts)} text and "
@@ -139,10 +168,24 @@ def audit(config: AuditConfig) -> int:
     )
     engine = open_engine(config, accelerator, plan, folder)
     model, optimizer = engine.prepare(model, optimizer)
-    measure = losses_of_canaries(config, model, planted, data.collate)
-    before = measure()
-    learn(config, engine, model, planted, like=private[0], pad=data.collate)
-    return judge_all(config, plan, planted, fallen=before - measure(), folder=folder)
+    ordinary, collate = kept_activations(config, accelerator, model, planted, data.collate, folder)
+    gradients = CanaryGradients(
+        model=model,
+        texts=as_if_all_in(standing=ordinary[len(private) : -1], texts=planted.texts),
+        collate=collate,
+        max_tokens=config.micro_batch_tokens,
+    )
+    learn(
+        config,
+        engine,
+        model,
+        planted.dirac,
+        beside(planted, ordinary),
+        like=private[0],
+        pad=collate,
+    )
+    text = gradients.scores(read=config.text_score, mu=claim.mu)
+    return judge_all(config, plan, claim, planted, text=text, folder=folder)
 
 
 def one_process() -> Accelerator:
@@ -156,11 +199,25 @@ def one_process() -> Accelerator:
     return accelerator
 
 
-def torch_adamw(model: Any, *, learning_rate: float) -> Any:
-    """AdamW over all that is trained: Dirac canaries look at every element of it."""
-    import torch
+def base_for_canaries(config: AuditConfig, accelerator: Accelerator) -> Base:
+    """The base, which knows the canaries' new tokens, if they have any."""
+    from dpacc.audit.text_canaries import add_new_tokens
+    from dpacc.recipe.assembly import base_for
 
-    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
+    base = base_for(config=config, device=accelerator.device)
+    if config.canary_kind == "new-tokens":
+        if config.quantization != "none":
+            raise ConfigurationError(
+                "canary_kind=new-tokens adds to the embeddings of a base that is not quantized; "
+                "choose unique-tokens, or quantization none"
+            )
+        add_new_tokens(
+            model=base.model,
+            known=len(base.tokenizer),
+            tokens=config.text_canaries,
+            seed=config.seed,
+        )
+    return base
 
 
 def plant(
@@ -170,10 +227,11 @@ def plant(
     import numpy as np
 
     from dpacc.audit import DiracCanaries
-    from dpacc.audit.text_canaries import left_out, random_texts
+    from dpacc.audit.text_canaries import canary_texts, left_out
 
     coins = np.random.default_rng()
-    texts = random_texts(
+    texts = canary_texts(
+        kind=config.canary_kind,
         canaries=config.text_canaries,
         tokens=config.canary_tokens,
         vocabulary=len(tokenizer),
@@ -182,20 +240,15 @@ def plant(
     )
     texts_in = coins.random(len(texts)) < 0.5
     written = [t if included else left_out(t) for t, included in zip(texts, texts_in, strict=True)]
-    dirac = DiracCanaries(
-        model=model, optimizer=optimizer, canaries=config.gradient_canaries, seed=config.seed
-    )
-    dirac_in = coins.random(config.gradient_canaries) < 0.5
     nothing = left_out({"input_ids": [0], "labels": [0]})
     return Planted(
         texts=texts,
         texts_in=texts_in,
-        dirac=dirac,
-        dirac_in=dirac_in,
-        examples=[
-            *dirac.beside([*private, *written]),
-            *dirac.examples(included=dirac_in, like=nothing),
-        ],
+        dirac=DiracCanaries(
+            model=model, optimizer=optimizer, canaries=config.gradient_canaries, seed=config.seed
+        ),
+        dirac_in=coins.random(config.gradient_canaries) < 0.5,
+        ordinary=[*private, *written, nothing],
     )
 
 
@@ -216,26 +269,42 @@ def open_engine(
     )
 
 
-def losses_of_canaries(
-    config: AuditConfig, model: Any, planted: Planted, pad: Callable[[list[Any]], Any]
-) -> Callable[[], Any]:
-    """Measures the loss of each sentence of random tokens, in or not."""
-    from dpacc.recipe.evaluation import losses_of_texts
+def kept_activations(
+    config: AuditConfig,
+    accelerator: Accelerator,
+    model: Any,
+    planted: Planted,
+    pad: Callable[[list[Any]], Any],
+    folder: Path,
+) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The ordinary examples, or what frozen layers make of them, and their collate function."""
+    from dpacc.layers.frozen_activations import FrozenActivations
 
-    return partial(
-        losses_of_texts,
+    if not config.cache_frozen_activations:
+        return planted.ordinary, pad
+    frozen = FrozenActivations(
         model=model,
-        examples=planted.texts,
+        examples=planted.ordinary,
         collate=pad,
-        max_tokens=config.micro_batch_tokens,
+        accelerator=accelerator,
+        folder=folder,
     )
+    return frozen.examples, frozen.collate
+
+
+def beside(planted: Planted, ordinary: list[Any]) -> list[Any]:
+    """All N examples, those that stand for Dirac canaries behind the others."""
+    *others, nothing = ordinary
+    dirac = planted.dirac
+    return [*dirac.beside(others), *dirac.examples(included=planted.dirac_in, like=nothing)]
 
 
 def learn(
     config: AuditConfig,
     engine: PrivacyEngine,
     model: Any,
-    planted: Planted,
+    dirac: DiracCanaries,
+    examples: list[Any],
     *,
     like: Any,
     pad: Callable[[list[Any]], Any],
@@ -244,7 +313,7 @@ def learn(
     from dpacc import causal_lm_losses
     from dpacc.step.admission.invented_examples import made_up_examples
 
-    dirac, plan = planted.dirac, engine.plan
+    plan = engine.plan
     losses = dirac.losses(causal_lm_losses)
     collate = dirac.collate(pad)
     rehearsal = dirac.beside(made_up_examples(model=model, like=like))
@@ -256,7 +325,7 @@ def learn(
     )
     model.train()
     with progress:
-        for step in engine.steps(planted.examples, collate, probe_examples=rehearsal):
+        for step in engine.steps(examples, collate, probe_examples=rehearsal):
             for batch in step:
                 step.backward(losses(model, batch))
             step.update()
@@ -265,41 +334,52 @@ def learn(
 
 
 def judge_all(
-    config: AuditConfig, plan: PrivacyPlan, planted: Planted, *, fallen: Any, folder: Path
+    config: AuditConfig,
+    plan: PrivacyPlan,
+    claim: Claim,
+    planted: Planted,
+    *,
+    text: Any,
+    folder: Path,
 ) -> int:
     """The scores, kept in files, and what they prove of the claim."""
 
-    from dpacc.audit import Claim, judge
+    from dpacc.audit import judge
     from dpacc.audit.records import write_scores
 
-    event = plan.event()
-    claim = Claim.of_event(event=event, delta=plan.target_delta)
-    # Ordinary examples add to the same elements, so those scores have no threshold known before.
-    released = planted.dirac.scores(
-        expected_batch_size=plan.expected_batch_size, max_grad_norm=plan.max_grad_norm
-    )
-    scored = {"text": (planted.texts_in, fallen), "gradient": (planted.dirac_in, released)}
+    scored = {"text": (planted.texts_in, text)}
+    if config.gradient_canaries:
+        # Ordinary examples add to the same elements: no threshold is known before.
+        released = planted.dirac.scores(
+            expected_batch_size=plan.expected_batch_size, max_grad_norm=plan.max_grad_norm
+        )
+        scored["gradient"] = (planted.dirac_in, released)
+    # An honest run must pass all of them.
+    each = 1 - (1 - config.confidence) / len(scored)
     refuted = 0
     for kind, (included, scores) in scored.items():
         path = folder / f"{kind}_scores.json"
         write_scores(path=path, included=included, scores=scores, plan=plan)
-        found = judge(included=included, scores=scores, claim=claim, confidence=config.confidence)
-        _show(kind, found, folder)
+        found = judge(included=included, scores=scores, claim=claim, confidence=each)
+        _show(_titles(config)[kind], kind, found, folder)
         refuted += found.refuted
     terminal.say(f"scores and figures are in {folder}")
     return int(refuted > 0)
 
 
-def _show(kind: str, found: Audit, folder: Path) -> None:
+def _titles(config: AuditConfig) -> dict[str, str]:
+    return {
+        "text": f"The last adapter alone: {config.canary_kind} texts, read by {config.text_score}",
+        "gradient": "Every step: Dirac canaries, scored by the noised gradients",
+    }
+
+
+def _show(title: str, kind: str, found: Audit, folder: Path) -> None:
     from dpacc.audit.picture import draw_audit
     from dpacc.audit.wording import audit_rows
 
-    titles = {
-        "text": "Black-box audit: sentences of random tokens, scored by their loss",
-        "gradient": "White-box audit: Dirac canaries, scored by the noised gradients",
-    }
     (folder / f"{kind}_audit.png").write_bytes(draw_audit(audit=found))
-    terminal.show_facts(title=titles[kind], facts=audit_rows(found))
+    terminal.show_facts(title=title, facts=audit_rows(found))
 
 
 if __name__ == "__main__":

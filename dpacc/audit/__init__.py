@@ -1,9 +1,9 @@
 """Measure privacy instead of believing it: canaries, guesses, and what they prove.
 
 Read `claims`, `verdict` and `wording` for how an audit is judged and worded, then what it judges:
-`gradient_canaries` in a `rehearsal` of the real engine, `text_canaries`, `synthetic_canaries` in
-what an adapter writes, `trainers` of anybody, and `records` of their scores. `finished` asks a
-finished adapter, for `membership` and `exposure`; `picture` draws.
+`gradient_canaries` in a `rehearsal` of the real engine, `text_canaries`, which the `last_adapter`
+gives away, `synthetic_canaries` in what an adapter writes, `trainers` of anybody, and `records` of
+their scores. `finished` asks a finished adapter, for `membership` and `exposure`; `picture` draws.
 
 Names are loaded on first use: judging guesses needs no torch. Offers `rehearse`, `audit_trainer`,
 `judge` and `Claim`.

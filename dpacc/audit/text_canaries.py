@@ -1,16 +1,73 @@
-"""Canaries in text: sentences of random tokens, and how far training lowered their losses.
+"""Canaries in text: what is written into the data, so that it can be seen in a finished model.
 
-Random tokens are what a model knows least about, so that one that was learned stands out. Whoever
-has the base model and the adapter can score them: nothing else of the run is looked at.
+A sentence of random tokens teaches all of them at once, and such sentences pull a model the same
+way: towards random tokens. A canary that teaches one token of its own, behind random ones, pulls in
+a direction of its own, and can be told from the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from dpacc.data.supervision import IGNORED, Example
+from dpacc.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CanaryKind = Literal["unique-tokens", "rare-tokens", "new-tokens", "random"]
+
+
+def canary_texts(
+    *,
+    kind: CanaryKind,
+    canaries: int,
+    tokens: int,
+    vocabulary: int,
+    avoid: Collection[int] = (),
+    seed: int = 0,
+) -> list[Example]:
+    """m canaries of so many tokens each.
+
+    Args:
+        kind: `random` teaches all of its random tokens. The others teach their last token alone,
+            which no other canary has: any one (`unique-tokens`), one of the last of the vocabulary,
+            where a tokenizer by merges has its rarest (`rare-tokens`), or one that no text has
+            (`new-tokens`; see [`add_new_tokens`][dpacc.audit.text_canaries.add_new_tokens]).
+        canaries: m.
+        tokens: of each, at least 2.
+        vocabulary: of the tokenizer, before new tokens.
+        avoid: the tokenizer's special tokens.
+        seed: of the tokens; public.
+
+    Raises:
+        ConfigurationError: more canaries than tokens.
+
+    Source: random tokens after Carlini et al. 2019 (arXiv 1802.08232); tokens of their own after
+    Panda et al. 2025 (arXiv 2503.06808).
+
+    >>> texts = canary_texts(kind="unique-tokens", canaries=3, tokens=4, vocabulary=50)
+    >>> [text["labels"][:3] for text in texts]
+    [[-100, -100, -100], [-100, -100, -100], [-100, -100, -100]]
+    >>> len({text["labels"][3] for text in texts})
+    3
+    """
+    usable = np.setdiff1d(np.arange(vocabulary), np.array(sorted(avoid), dtype=int))
+    rng = np.random.default_rng(seed)
+    if kind == "random":
+        return random_texts(
+            canaries=canaries, tokens=tokens, vocabulary=vocabulary, avoid=avoid, seed=seed
+        )
+    targets = _targets(kind, usable, canaries, vocabulary, rng)
+    prompts = rng.choice(usable, size=(canaries, tokens - 1))
+    return [
+        {"input_ids": [*prompt, target], "labels": [*[IGNORED] * len(prompt), target]}
+        for prompt, target in zip(prompts.tolist(), targets.tolist(), strict=True)
+    ]
 
 
 def random_texts(
@@ -27,6 +84,31 @@ def random_texts(
     return [{"input_ids": ids, "labels": list(ids)} for ids in drawn.tolist()]
 
 
+def add_new_tokens(*, model: PreTrainedModel, known: int, tokens: int, seed: int = 0) -> None:
+    """Let a base know tokens that no text has, each by a random embedding of the usual size.
+
+    Args:
+        model: without adapters; its embeddings stay frozen, and the new ones are public.
+        known: how many tokens its tokenizer has; the new ones follow.
+        tokens: how many.
+        seed: of the embeddings.
+
+    Source: Panda et al. 2025 (arXiv 2503.06808).
+    """
+    import torch
+
+    if known + tokens > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(known + tokens, mean_resizing=False)
+    drawn = torch.Generator().manual_seed(seed)
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    for weight in {
+        id(layer.weight): layer.weight for layer in layers if layer is not None
+    }.values():
+        new = torch.randn(tokens, weight.shape[1], generator=drawn)
+        with torch.no_grad():
+            weight[known : known + tokens] = (new.to(weight) * weight[:known].std()).to(weight)
+
+
 def left_out(example: Example) -> Example:
     """The same example with nothing to learn: it adds zero to every sum, and N stays the same.
 
@@ -34,3 +116,39 @@ def left_out(example: Example) -> Example:
     {'input_ids': [5, 6], 'labels': [-100, -100]}
     """
     return {**example, "labels": [IGNORED] * len(example["labels"])}
+
+
+def as_if_all_in(
+    *, standing: Sequence[Mapping[str, Any]], texts: Sequence[Example]
+) -> list[dict[str, Any]]:
+    """The canaries as they stand in the data, each with all that it would teach.
+
+    What is scored must not tell which were left out.
+
+    >>> text = {"input_ids": [5, 6], "labels": [-100, 6]}
+    >>> as_if_all_in(standing=[{**left_out(text), "place": 3}], texts=[text])
+    [{'input_ids': [5, 6], 'labels': [-100, 6], 'place': 3}]
+    """
+    return [
+        {**stands, "labels": text["labels"]} for stands, text in zip(standing, texts, strict=True)
+    ]
+
+
+def _targets(
+    kind: CanaryKind,
+    usable: npt.NDArray[np.int_],
+    canaries: int,
+    vocabulary: int,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.int_]:
+    """[m], a token for each canary."""
+    if kind == "new-tokens":
+        return np.arange(vocabulary, vocabulary + canaries)
+    if canaries > len(usable):
+        raise ConfigurationError(
+            f"{canaries} canaries cannot each have a token of their own: there are {len(usable)}; "
+            "use fewer canaries, or canary_kind=new-tokens"
+        )
+    if kind == "rare-tokens":
+        return rng.permutation(usable[-canaries:])
+    return rng.choice(usable, size=canaries, replace=False)

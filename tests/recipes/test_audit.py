@@ -47,6 +47,7 @@ def arguments(tmp_path: Path) -> list[str]:
         "expected_batch_size": 960,
         "private_examples": 30,
         "text_canaries": 30,
+        "canary_kind": "new-tokens",
         "canary_tokens": 4,
         "gradient_canaries": 900,
         "lora_target_modules": "q_proj,v_proj",
@@ -83,6 +84,39 @@ def test_a_run_without_its_noise_is_refuted(
         correlated_noise, "standard_normals", lambda **words: 0.01 * honest(**words)
     )
     assert recipe.main([*arguments, "--confidence=0.9", "--epsilon=1"]) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["--canary_kind=unique-tokens", "--text_canaries=8", "--text_score=losses"],
+        ["--canary_kind=random", "--text_score=fall", "--gradient_canaries=0"],
+        ["--cache_frozen_activations=true", "--lora_top_layers=1", "--optimizer=sgd"],
+    ],
+    ids=["losses", "fall", "frozen"],
+)
+def test_every_kind_of_canary_and_reading_goes_through(
+    recipe: ModuleType, arguments: list[str], settings: list[str], tmp_path: Path
+) -> None:
+    """Scores are finite, of different canaries differ, and one a canary is kept."""
+    assert recipe.main([*arguments, "--expected_batch_size=30", *settings]) == 0
+    kept = json.loads((tmp_path / "runs/run/text_scores.json").read_text())
+    assert len(set(kept["scores"])) == len(kept["included"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (["--canary_kind=rare-tokens", "--text_canaries=500"], "token of their own"),
+        (["--gradient_canaries=1"], "take 0, or at least 2"),
+    ],
+)
+def test_canaries_that_tell_nothing_are_refused(
+    recipe: ModuleType, arguments: list[str], settings: list[str], complaint: str
+) -> None:
+    """More canaries than tokens, or one alone, with what to do instead."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        recipe.main([*arguments, *settings])
 
 
 def test_settings_without_effect_are_refused(recipe: ModuleType, arguments: list[str]) -> None:
