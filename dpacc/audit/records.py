@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from dpacc.audit.verdict import Audit, Coins, Scores, judge
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
 
-_FIELDS = {"included", "scores", "threshold", "plan", "epsilon", "delta"}
+_OF_A_RUN = ("included", "scores")
+_FIELDS = {*_OF_A_RUN, "threshold", "plan", "epsilon", "delta"}
 
 
 def write_scores(
@@ -34,6 +36,36 @@ def write_scores(
         "scores": scores.tolist(),
     }
     path.write_text(json.dumps(document, allow_nan=False) + "\n")
+
+
+def of_all_runs(*, documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The scores of several runs of one plan as one document.
+
+    Each run has flipped coins of its own, so that all of them together are one mechanism that
+    promises to each coin what its own run does. Give every run that was made: a choice among them
+    by their scores voids the confidence.
+
+    Args:
+        documents: of [`write_scores`][dpacc.audit.records.write_scores], one a run.
+
+    Raises:
+        ConfigurationError: they claim different things, or one of them is given twice.
+
+    >>> run = {"epsilon": 1.0, "delta": 1e-5, "included": [1, 0], "scores": [0.3, 0.1]}
+    >>> of_all_runs(documents=[run, {**run, "scores": [0.2, 0.4]}])["scores"]
+    [0.3, 0.1, 0.2, 0.4]
+    """
+    seen = [{name: _numbers(each, name).tolist() for name in _OF_A_RUN} for each in documents]
+    claims = [{k: v for k, v in each.items() if k not in _OF_A_RUN} for each in documents]
+    if any(claim != claims[0] for claim in claims):
+        raise ConfigurationError(
+            "these runs claim different things; judge runs of one plan together, others each alone"
+        )
+    if any(one["scores"] == other["scores"] for one, other in combinations(seen, 2)):
+        raise ConfigurationError(
+            "one run is given twice, and its coins would count twice; give each file once"
+        )
+    return claims[0] | {name: [v for each in seen for v in each[name]] for name in _OF_A_RUN}
 
 
 def judge_recorded(

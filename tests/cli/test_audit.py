@@ -68,6 +68,53 @@ def test_a_claim_that_stands_exits_with_0(dpacc, tmp_path: Path) -> None:
     assert "30 at δ = 0.001" in weak.out
 
 
+def of_run(folder: Path, number: int, **fields: Any) -> Path:
+    """One of several runs that claim ε = 1, too few canaries in each to prove anything."""
+    rng = np.random.default_rng(number)
+    included = rng.random(12) < 0.5
+    path = folder / f"{number}.json"
+    scored = {"included": included.tolist(), "scores": (9 * included + rng.random(12)).tolist()}
+    path.write_text(json.dumps({"epsilon": 1.0, "delta": 1e-5} | scored | fields))
+    return path
+
+
+def test_runs_of_one_plan_are_judged_together(dpacc, tmp_path: Path) -> None:
+    """What none of them shows by itself, all of them do: their coins are counted together."""
+    runs = [of_run(tmp_path, number) for number in range(8)]
+    assert [dpacc("audit", run).code for run in runs] == [0] * 8
+    together = dpacc("audit", *runs, "--json")
+    assert together.code == 1
+    assert json.loads(together.out)["canaries"] == 96
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"epsilon": 2.0}, "claim different things"),
+        ({}, "given twice"),
+        ({"scores": ["a"] * 12}, "one number for each canary"),
+    ],
+)
+def test_runs_that_are_not_one_audit_are_refused(
+    dpacc, tmp_path: Path, fields: dict[str, Any], complaint: str
+) -> None:
+    """Other claims, or the same coins once more: one line, exit 2."""
+    first = of_run(tmp_path, 0)
+    second = first.rename(tmp_path / "copy.json")
+    outcome = dpacc("audit", of_run(tmp_path, 0, **fields), second)
+    assert outcome.code == 2
+    assert complaint in " ".join(outcome.err.split())
+
+
+def test_a_plan_is_audited_alone(dpacc, tmp_path: Path) -> None:
+    """Beside scores it would be unclear what is judged."""
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(PLAN.to_json()))
+    outcome = dpacc("audit", of_run(tmp_path, 0), plan)
+    assert outcome.code == 2
+    assert "a plan or a ledger alone" in " ".join(outcome.err.split())
+
+
 def test_recorded_scores_carry_their_plan(dpacc, tmp_path: Path) -> None:
     """What a recipe wrote is judged by its plan's whole curve, at its δ or another."""
     rng = np.random.default_rng(1)

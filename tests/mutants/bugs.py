@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.accounting_bugs import ACCOUNTING_BUGS
 from tests.mutants.allocation_bugs import ALLOCATION_BUGS
+from tests.mutants.audit_bugs import AUDIT_BUGS
 from tests.mutants.books_bugs import BOOKS_BUGS
 from tests.mutants.budget_bugs import BUDGET_BUGS
 from tests.mutants.correlation_bugs import CORRELATION_BUGS
@@ -56,4 +57,5 @@ BUGS = (
     *SYNTHETIC_BUGS,
     *PREFERENCE_BUGS,
     *BUDGET_BUGS,
+    *AUDIT_BUGS,
 )

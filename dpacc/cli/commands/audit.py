@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Test a claimed ε with canaries, against the engine or any trainer.")
-@options.source
+@click.argument("sources", nargs=-1, required=True, type=options.LedgerOrPlan())
 @click.option("--epsilon", type=float, help="Claimed ε.  [default: what the file claims]")
 @options.delta
 @click.option(
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @options.plot
 @options.as_json
 def audit(
-    source: Path,
+    sources: tuple[Path, ...],
     epsilon: float | None,
     delta: float | None,
     confidence: float,
@@ -48,19 +48,20 @@ def audit(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Test the ε that SOURCE claims.
+    """Test the ε that SOURCES claim.
 
-    SOURCE is a file of scores (JSON: "included", a list of 0 or 1; "scores", a list of numbers,
+    A source is a file of scores (JSON: "included", a list of 0 or 1; "scores", a list of numbers,
     the higher the more present; and "epsilon" with "delta", or a "plan") from any trainer; or a
-    plan or a ledger, which the real engine then carries out on canaries alone.
+    plan or a ledger, which the real engine then carries out on canaries alone. Several files of
+    scores are of all the runs that one plan had, each with coins of its own.
 
     Exits with 1 where the claim cannot be true.
     """
     from dpacc.audit.wording import audit_rows
 
-    scores = _scores_in(source)
+    scores = _scores_in(sources)
     if scores is None:
-        found = _rehearsed(source, epsilon, delta, confidence, canaries)
+        found = _rehearsed(sources[0], epsilon, delta, confidence, canaries)
     else:
         from dpacc.audit.records import judge_recorded
 
@@ -80,7 +81,22 @@ def audit(
     sys.exit(1 if found.refuted else 0)
 
 
-def _scores_in(source: Path) -> dict[str, object] | None:
+def _scores_in(sources: tuple[Path, ...]) -> dict[str, object] | None:
+    """What all runs scored; None of a plan or a ledger."""
+    documents = [_document(source) for source in sources]
+    if documents == [None]:
+        return None
+    scored = [each for each in documents if each is not None]
+    if len(scored) < len(sources):
+        raise ConfigurationError(
+            "several sources are the scores of one plan's runs; give a plan or a ledger alone"
+        )
+    from dpacc.audit.records import of_all_runs
+
+    return scored[0] if len(scored) == 1 else of_all_runs(documents=scored)
+
+
+def _document(source: Path) -> dict[str, object] | None:
     if source.suffix == ".jsonl":
         return None
     document = read_document(path=source, wanted="a file of scores, a plan or a ledger")
