@@ -8,7 +8,7 @@ largest part, and K is public, so it can be taken out. What is left shows the no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ class CanaryGradients:
         self,
         *,
         model: nn.Module,
-        texts: Sequence[Mapping[str, Any]],
+        texts: Sequence[dict[str, Any]],
         collate: Callable[[list[Any]], dict[str, Tensor]],
         max_tokens: int = 2048,
     ) -> None:
@@ -143,7 +143,7 @@ def _gradients(
         kept = KeptGradients(buffer.layout, units=len(positions), device=device)
         losses = causal_lm_losses(model, batch)
         with buffer.open(examples=len(positions), sink=kept):
-            losses.sum().backward()
+            torch.autograd.backward(losses.sum())
         gradients[positions] = kept.rows()
     return gradients
 

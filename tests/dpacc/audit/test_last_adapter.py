@@ -114,8 +114,9 @@ def test_half_the_noise_is_refuted_by_last_adapters(half_the_noise: None, tmp_pa
 
 
 def test_scores_know_no_coin_but_through_the_adapter(tmp_path: Path) -> None:
-    """Under noise that hides everything, guesses are right half the time."""
+    """Under noise that hides everything, guesses are right half the time; no two scores agree."""
     audit = audited(plan_of(0.05), tmp_path, "weights")
+    assert len(set(audit.scores)) == CANARIES
     assert audit.epsilon == 0
     assert abs(separation(audit) - 0.5) < 0.1
 

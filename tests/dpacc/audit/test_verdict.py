@@ -42,6 +42,14 @@ def test_a_foreign_trainer_is_judged_by_its_released_gradients(noise: float, ref
     assert audit.independent_epsilon > 0.4 * audit.claim.epsilon
 
 
+def test_scores_that_are_all_alike_prove_nothing() -> None:
+    """A trainer that gives nothing away is not accused by the order of its canaries."""
+    included = np.random.default_rng(0).random(200) < 0.5
+    audit = judge(included=included, scores=np.zeros(200), claim=ONCE)
+    assert audit.epsilon == 0
+    assert not audit.refuted
+
+
 def test_an_honest_trainer_is_accused_no_more_often_than_stated() -> None:
     """At confidence 80%, of 200 runs of the very mechanism that is claimed, at most 20% fail."""
     rng = np.random.default_rng(1)
