@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Test a claimed ε with canaries, against the engine or any trainer.")
-@click.argument("sources", nargs=-1, required=True, type=options.LedgerOrPlan())
+@click.argument("source", nargs=-1, required=True, type=options.LedgerOrPlan())
 @click.option("--epsilon", type=float, help="Claimed ε.  [default: what the file claims]")
 @options.delta
 @click.option(
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @options.plot
 @options.as_json
 def audit(
-    sources: tuple[Path, ...],
+    source: tuple[Path, ...],
     epsilon: float | None,
     delta: float | None,
     confidence: float,
@@ -48,9 +48,9 @@ def audit(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Test the ε that SOURCES claim.
+    """Test the ε that each SOURCE claims.
 
-    A source is a file of scores (JSON: "included", a list of 0 or 1; "scores", a list of numbers,
+    SOURCE is a file of scores (JSON: "included", a list of 0 or 1; "scores", a list of numbers,
     the higher the more present; and "epsilon" with "delta", or a "plan") from any trainer; or a
     plan or a ledger, which the real engine then carries out on canaries alone. Several files of
     scores are of all the runs that one plan had, each with coins of its own.
@@ -59,9 +59,9 @@ def audit(
     """
     from dpacc.audit.wording import audit_rows
 
-    scores = _scores_in(sources)
+    scores = _scores_in(source)
     if scores is None:
-        found = _rehearsed(sources[0], epsilon, delta, confidence, canaries)
+        found = _rehearsed(source[0], epsilon, delta, confidence, canaries)
     else:
         from dpacc.audit.records import judge_recorded
 
