@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dpacc.cli import terminal
-from dpacc.errors import ConfigurationError
+from dpacc.errors import ConfigurationError, require_local
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.settings import read_settings, setting
 
@@ -52,6 +52,10 @@ class LikenessConfig(TrainingConfig):
         "classifier on the same held-out data, to stand beside.",
         default=None,
     )
+    picture: str | None = setting(
+        "File to draw into: lengths, and both columns; a .png, .pdf or .svg that does not exist.",
+        default=None,
+    )
     overlap_words: int = setting("How many words in a row are a repetition.", default=8, at_least=2)
     as_json: bool = setting("Print one JSON object.", default=False)
 
@@ -65,6 +69,10 @@ class LikenessConfig(TrainingConfig):
                     f"{name} is for the eyes of the data's owner, and JSON is handed on: leave one "
                     "of them out"
                 )
+        if self.picture is not None:
+            require_local(self.picture, name="picture")
+            if Path(self.picture).exists():
+                raise ConfigurationError(f"{self.picture} exists: choose a new file with --picture")
         if self.show_private_accuracy and self.encoder is None:
             raise ConfigurationError(
                 "show_private_accuracy needs embeddings: name a model with --encoder"
@@ -88,6 +96,8 @@ def main(arguments: Sequence[str]) -> None:
             synthetic=synthetic, held_out=held_out, config=config, embed=embed
         )
         found = {name: figures | placed[name] for name, figures in found.items()}
+    if config.picture is not None:
+        draw(config, synthetic, held_out, found)
     if config.private_classifier is not None:
         found["a privately trained classifier"] = read_accuracy(config.private_classifier)
     if config.as_json:
@@ -106,6 +116,28 @@ def main(arguments: Sequence[str]) -> None:
             title="NOT private, for the owner's eyes: computed from private data without noise",
             facts=private,
         )
+
+
+def draw(
+    config: LikenessConfig,
+    synthetic: list[Any],
+    held_out: list[Any],
+    found: dict[str, dict[str, float]],
+) -> None:
+    """The picture, of synthetic and public texts alone."""
+    from dpacc.artifacts.figure_files import format_of
+    from dpacc.artifacts.run_folder import write_file
+    from dpacc.artifacts.synthetic.likeness import texts_of
+    from dpacc.artifacts.synthetic.picture import draw_likeness
+
+    path = Path(config.picture or "").expanduser()
+    texts = {"synthetic": synthetic, "held-out": held_out}
+    drawn = draw_likeness(
+        texts={name: texts_of(records=each, config=config) for name, each in texts.items()},
+        figures=found,
+        form=format_of(path=path),
+    )
+    write_file(path=path, content=drawn)
 
 
 def embedding(config: LikenessConfig) -> Any:

@@ -62,6 +62,12 @@ class SynthesisConfig(TrainingConfig):
         default=None,
         at_least=1,
     )
+    least_tokens: int = setting(
+        "Fewest tokens of each: no end is drawn before, which counters texts that grow shorter "
+        "with more noise.",
+        default=0,
+        at_least=0,
+    )
     tries: int = setting(
         "How often a record is written before it is given up, if it is dropped.",
         default=5,
@@ -89,6 +95,11 @@ class SynthesisConfig(TrainingConfig):
             raise ConfigurationError(
                 f"new_tokens={self.new_tokens} must be below max_length={self.max_length}, the "
                 "most that the adapter was trained on"
+            )
+        if self.least_tokens >= (self.new_tokens or self.max_length // 2):
+            raise ConfigurationError(
+                f"least_tokens={self.least_tokens} leaves no room for an end: it must be below "
+                "new_tokens, or below half of max_length"
             )
         if Path(self.output).exists():
             raise ConfigurationError(f"{self.output} exists: choose a new file with --output")
@@ -227,6 +238,7 @@ def sampling_for(config: SynthesisConfig, tokenizer: Any, requests: Sequence[Any
         top_p=config.top_p,
         kept=kept,
         room=config.new_tokens or config.max_length - kept,
+        least=config.least_tokens,
         among=among,
         seed=config.seed,
     )
@@ -236,10 +248,8 @@ def shown_settings(config: SynthesisConfig) -> dict[str, Any]:
     """What the card says of how records were written; public files by name and checksum."""
     from dpacc.artifacts.synthetic.sources import file_hash
 
-    names = (
-        "records temperature top_p new_tokens max_length tries batch_size seed quantization dtype"
-    )
-    shown = {name: getattr(config, name) for name in names.split()}
+    names = "records temperature top_p new_tokens least_tokens max_length tries batch_size"
+    shown = {name: getattr(config, name) for name in f"{names} seed quantization dtype".split()}
     for name in ("prompts", "labels_from"):
         given = getattr(config, name)
         if given is None:

@@ -64,6 +64,26 @@ def test_figures_stand_beside_those_of_public_texts(
     assert "private" not in json.dumps(found)
 
 
+def test_a_picture_shows_lengths_and_figures(
+    likeness: ModuleType,
+    told: Callable[..., list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In the format of its name, over no other file, and without a word on the training data."""
+    path = tmp_path / "likeness.svg"
+    likeness.main(told(picture=path))
+    capsys.readouterr()
+    drawn = path.read_text()
+    assert "<svg" in drawn
+    assert "12 synthetic" in drawn
+    assert "10 held-out" in drawn
+    assert "private" not in drawn
+    assert "exists" in refusal(likeness.main, told(picture=path), capsys)
+    wrong = told(picture=tmp_path / "likeness.txt")
+    assert "figures are .png" in refusal(likeness.main, wrong, capsys)
+
+
 def test_repetitions_of_training_data_are_shown_to_their_owner_alone(
     likeness: ModuleType,
     told: Callable[..., list[str]],
@@ -118,7 +138,8 @@ def test_a_classifier_learns_from_synthetic_and_is_asked_about_real_texts(
         "private_classifier": tmp_path / "private.json",
     }
     likeness.main(told(as_json=True, **shared))
-    found = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr().out
+    found = json.loads(said[said.index("{") :])  # a first import of DeepSpeed may speak before
     name = "accuracy of a classifier trained on them"
     assert found["synthetic"][name] > 0.9
     assert found["a privately trained classifier"] == {name: 0.75}

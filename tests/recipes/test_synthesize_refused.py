@@ -145,6 +145,7 @@ def test_counts_of_private_labels_are_refused(
         ({"max_length": 8, "new_tokens": 8}, "must be below max_length=8"),
         ({"prompt_field": "ask", "completion_field": "say"}, "name public ones with --prompts"),
         ({"records": 0}, "records=0"),
+        ({"max_length": 8, "least_tokens": 4}, "least_tokens=4 leaves no room for an end"),
         ({"top_p": 1.5}, "top_p=1.5"),
     ],
 )

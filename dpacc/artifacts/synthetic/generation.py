@@ -27,6 +27,7 @@ class Sampling:
         top_p: only the likeliest tokens that have this much probability together are drawn.
         kept: tokens of a request that are read: its last ones, where it has more.
         room: tokens that are written at most, with the end.
+        least: tokens that are written before an end is drawn.
         among: the only tokens that are drawn, one a record; None for all of the vocabulary.
         seed: a public one; batch i is drawn from (seed, i) alone.
     """
@@ -35,6 +36,7 @@ class Sampling:
     top_p: float
     kept: int
     room: int
+    least: int
     among: tuple[int, ...] | None
     seed: int
 
@@ -77,6 +79,7 @@ def write_batch(
     # All of them are said here: a base's own settings would otherwise fill the gaps.
     model.generation_config = GenerationConfig(
         max_new_tokens=sampling.room if sampling.among is None else 1,
+        min_new_tokens=sampling.least if sampling.among is None else 0,
         do_sample=True,
         temperature=sampling.temperature,
         top_p=sampling.top_p,

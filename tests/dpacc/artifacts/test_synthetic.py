@@ -30,7 +30,7 @@ def asked(*rows: list[int]) -> list[Request]:
 
 
 def sampling(**changes: Any) -> Sampling:
-    shared: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "kept": 9, "room": 12}
+    shared: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "kept": 9, "room": 12, "least": 0}
     return Sampling(**shared | {"among": None, "seed": 0} | changes)
 
 
@@ -75,6 +75,16 @@ def test_only_words_and_the_end_are_drawn(tokenizer: PreTrainedTokenizerFast) ->
     assert len(drawn) > 40
     assert {each.ended for each in written} == {True, False}
     assert all(len(each.tokens) == 30 for each in written if not each.ended)
+
+
+def test_no_text_ends_before_its_fewest_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Without a floor some end at once; with it none does, and nearly all still end."""
+    given: dict[str, Any] = {"model": tiny_model("llama"), "tokenizer": tokenizer, "number": 0}
+    given["requests"] = asked(*[[1]] * 64)
+    free, held = (write_batch(sampling=sampling(room=200, least=n), **given) for n in (0, 9))
+    assert min(len(each.tokens) for each in free) < 9
+    assert 9 <= min(len(each.tokens) for each in held) < 30
+    assert sum(each.ended for each in held) > 32
 
 
 def test_prompts_that_are_too_long_give_way_in_front(tokenizer: PreTrainedTokenizerFast) -> None:
