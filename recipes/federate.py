@@ -12,6 +12,7 @@ alone, and one trains on everything, to compare. Copy this file and edit it.
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import tempfile
@@ -145,7 +146,7 @@ def run(config: FederationConfig, budgets: Mapping[str, DPSettings]) -> None:
     started = time.monotonic()
     federation = begin(config, budgets)
     history, together = train_together(federation, on_round=show_round)
-    write_rounds(federation.folder / "rounds.yaml", history)
+    write_rounds(federation.folder, history)
     if config.compare:
         comparison = Comparison(
             alone=train_alone(federation), together=together, pooled=train_pooled(federation)
@@ -377,11 +378,14 @@ def draw_figure(path: Path, history: History, comparison: Comparison) -> None:
     path.write_bytes(picture)
 
 
-def write_rounds(path: Path, history: History) -> None:
-    """What `dpacc compose` reads; it says who took part."""
+def write_rounds(folder: Path, history: History) -> None:
+    """What `dpacc compose` and `dpacc report` read; it says who took part."""
     from dpacc.artifacts.run_folder import write_file
 
-    write_file(path=path, content=yaml.safe_dump(history.federation(), sort_keys=False).encode())
+    rounds = yaml.safe_dump(history.federation(), sort_keys=False)
+    write_file(path=folder / "rounds.yaml", content=rounds.encode())
+    told = json.dumps(history.to_json(), indent=2)
+    write_file(path=folder / "history.json", content=told.encode())
 
 
 def kind_of(client: str) -> str:
