@@ -174,7 +174,9 @@ def _first_page(facts: SeveralFacts) -> Points:
             (
                 "What is not protected",
                 "what choosing among these runs by their results gave away, unless a ledger "
-                "charges for it; other runs than these on the same data; and all that is listed "
+                "charges for it; a later run's noise or length, if it was chosen by what an "
+                "earlier one released (the total is for runs that were fixed beforehand, arXiv "
+                "2602.06756); other runs than these on the same data; and all that is listed "
                 "further on.",
             ),
         )
