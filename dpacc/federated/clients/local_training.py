@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from dpacc_accounting import Guarantee, Ledger
+from dpacc_accounting.guarantee import Note
 
 from dpacc.errors import BudgetExhausted
 from dpacc.federated.aggregation.factors import CorrectedBase
@@ -81,7 +82,8 @@ class LocalTraining:
         )
         # The engine opens it at the first step, and an update that is sent again takes none.
         books = folder / "ledger.jsonl"
-        self._charged_before, self._noted_before = 0, ()
+        self._charged_before = 0
+        self._noted_before: tuple[Note, ...] = ()
         if config.budget is None or books.exists():
             with Ledger.open(path=books, plan=self.plan.to_json()) as ledger:
                 self._charged_before, self._noted_before = ledger.steps_charged, ledger.notes
