@@ -178,7 +178,8 @@ def test_a_gradient_beyond_the_rank_is_never_released(
 def test_what_is_no_adapter_learns_in_every_step(tmp_path: Path) -> None:
     """A trained head has its noise at every rank, and the first rows have theirs."""
     model = model_of()
-    head = model.get_submodule("base_model.model.lm_head").weight.requires_grad_(True)
+    head: Any = model.get_submodule("base_model.model.lm_head").weight
+    head.requires_grad_(True)
     plan = plan_for(len(DATA), steps=3)
     noised, _ = run(plan, tmp_path / "a", model=model)
     assert max(ranks_of(3)) == 4
@@ -221,7 +222,8 @@ def test_correlated_noise_stays_in_rows_that_do_not_always_learn() -> None:
     moved = np.where(lag >= 0, (1 - momentum ** (lag + 1.0)) / (1 - momentum), 0.0)
     weights = moved[steps // 2 :].mean(axis=0)
     left = []
-    for more in ({"correlation": "banded", "workload": workload}, {}):
+    kinds: list[dict[str, Any]] = [{"correlation": "banded", "workload": workload}, {}]
+    for more in kinds:
         plan = PrivacyPlan.calibrate(**shared, **more)
         column = np.zeros(steps)
         column[: plan.bands] = plan.noise_coefficients
