@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/frontier.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "benchmarks/results/frontier.jsonl"
 SUBSPACE = ROOT / "benchmarks/results/subspace.jsonl"
+DYNAMIC_RANK = ROOT / "benchmarks/results/dynamic_rank.jsonl"
 GEOMETRY = ROOT / "benchmarks/results/gradient_geometry.jsonl"
 NAMES = {
     "public diagonal": "a public diagonal",
@@ -163,6 +164,25 @@ def test_every_row_of_the_subspace_is_a_kept_result() -> None:
     told = (f"{alone['validation']['perplexity']:.2f}", f"{alone['held_out']['perplexity']:.2f}")
     assert (f"| plain LoRA | | 0.01 | | {told[0]} | {told[1]} |") in section
     assert alone["held_out"]["perplexity"] < min(e["held_out"]["perplexity"] for e in kept)
+
+
+def test_every_row_of_changing_ranks_is_a_kept_result() -> None:
+    """Each run at its own rank and at each that it was cut to; none is left out."""
+    kept = [json.loads(line) for line in DYNAMIC_RANK.read_text(encoding="utf-8").splitlines()]
+    assert {(each["task"], each["layers"]) for each in kept} == {("chats-2048", 3)}
+    assert {(each["run"]["epsilon"], each["run"]["learning_rate"]) for each in kept} == {(8, 0.01)}
+    found = set()
+    for each in kept:
+        own = each["run"].get("rank", 8)
+        name = "`dylora`" if each["run"].get("method") == "dylora" else "plain LoRA"
+        for rank in (own, *each.get("cuts", [])):
+            cut = "" if rank == own else f" at rank {rank}"
+            figures = [each[part + cut]["perplexity"] for part in ("validation", "held_out")]
+            found.add((name, str(own), str(rank), *(f"{figure:.2f}" for figure in figures)))
+    section = PAGE.split("## What DP-DyLoRA is worth")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (.+) \| (\d) \| (\d) \| (\S+) \| (\S+) \|$", section, re.M)
+    assert set(rows) == found
+    assert len(rows) >= 4
 
 
 def tried(run: dict[str, Any]) -> str:
