@@ -37,7 +37,7 @@ RESULTS = ROOT / "benchmarks/results/frontier.jsonl"
 SIZES = {
     "chats": (2_048, 6),
     "reviews": (2_048, 6),
-    "sentiment": (4_096, 1),
+    "sentiment": (2_048, 1),
     "sentences": (4_608, 1),
 }
 """Of each task: how many texts are learned, and how many layers adapted."""
@@ -105,8 +105,14 @@ class Bench:
         gain = ours[self._task.measure] - theirs[self._task.measure]
         return bool(gain > 0 if self._task.rising else gain < 0)
 
-    def best(self, row: Run, epsilon: float | None) -> Run:
-        """The row at the learning rate that does best on the validation texts."""
+    def best(self, row: Run, epsilon: float | None, rates: Sequence[float] = ()) -> Run:
+        """The row at the learning rate that does best on the validation texts.
+
+        Args:
+            row: what is run.
+            epsilon: none is without noise and clipping.
+            rates: only these, and none beyond an end that is best.
+        """
         found: dict[float, Result] = {}
 
         def look(rate: float) -> None:
@@ -114,13 +120,13 @@ class Bench:
             found[rate] = self.result(run)[VALIDATION]
             print(f"  ε {epsilon or '∞'}, rate {rate:g}: {shown([found[rate]])}", flush=True)
 
-        for rate in RATES:
+        for rate in rates or RATES:
             look(rate)
         while True:
             best = min(found)
             for rate in found:
                 best = rate if self.better(found[rate], found[best]) else best
-            beyond = widened(best, tuple(found))
+            beyond = None if rates else widened(best, tuple(found))
             if beyond is None or beyond in found:
                 return cell(row, epsilon=epsilon, learned=self.learned, rate=best)
             look(beyond)
@@ -165,10 +171,15 @@ def main(context: click.Context, folder: str, results: str, **asked: Any) -> Non
 @main.command("main")
 @click.option("--row", "rows", multiple=True, help="Only these; by default all.")
 @click.option("--epsilon", "epsilons", multiple=True, help="Only these, such as 8 or inf.")
+@click.option("--rate", "rates", type=float, multiple=True, help="Only these, none beyond.")
 @click.option("--seeds", default=len(SEEDS), show_default=True)
 @click.pass_obj
 def main_cells(
-    told: dict[str, Any], rows: tuple[str, ...], epsilons: tuple[str, ...], seeds: int
+    told: dict[str, Any],
+    rows: tuple[str, ...],
+    epsilons: tuple[str, ...],
+    rates: tuple[float, ...],
+    seeds: int,
 ) -> None:
     """Every row at every epsilon, three seeds each, on the held-out texts."""
     bench: Bench = told["bench"]()
@@ -176,7 +187,7 @@ def main_cells(
     for epsilon in [_epsilon(each) for each in epsilons] or EPSILONS:
         found: dict[str, list[Result]] = {}
         for row in rows or told["rows"]:
-            run = bench.best(told["rows"][row], epsilon)
+            run = bench.best(told["rows"][row], epsilon, rates)
             runs = [replace(run, seed=seed) for seed in SEEDS[:seeds]]
             found[row] = [bench.result(each)[HELD_OUT] for each in runs]
             line = f"ε {epsilon or '∞'} {row}, rate {run.learning_rate:g}: {shown(found[row])}"

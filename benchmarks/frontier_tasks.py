@@ -29,8 +29,8 @@ TOKENS = 17
 """Of a passage; the first is read only, and the last is predicted only."""
 
 FEWEST_TOKENS = 9
-REVIEW_TOKENS = 64
-"""Of a whole review's end; with the question around it, what one forward reads."""
+LAST_TOKENS = {"sentiment": 32, "sentences": 64}
+"""Read of a text, from its end; few sentences are longer. The question comes around them."""
 
 BLOCKS = 50
 """Into so many blocks the measured texts are cut, for the error of a difference."""
@@ -176,7 +176,7 @@ def _judged(name: str, layers: int, sizes: Mapping[str, int], folder: Path) -> T
     records = {part: _records(_JUDGED[name], part, most)[:most] for part, most in sizes.items()}
     prompts = {
         part: [
-            before + ids[-REVIEW_TOKENS:] + after
+            before + ids[-LAST_TOKENS[name] :] + after
             for ids in tokenizer([each["text"] for each in found])["input_ids"]
         ]
         for part, found in records.items()
@@ -186,7 +186,7 @@ def _judged(name: str, layers: int, sizes: Mapping[str, int], folder: Path) -> T
         model=upper_layers.MODEL,
         start="Review:",
         path=folder / "written-sentiment.json",
-        tokens=REVIEW_TOKENS // 2,
+        tokens=LAST_TOKENS["sentiment"],
     )
     public_ids = [before + ids + after for ids in tokenizer(public)["input_ids"]]
     every = [ids for part in prompts.values() for ids in part]

@@ -7,6 +7,7 @@ cyclic Poisson.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -98,8 +99,9 @@ def learn(
     return noise
 
 
+@functools.cache
 def calibrated(epsilon: float, delta: float, rate: float, steps: int, bands: int) -> float:
-    """σ by Opake's accountant."""
+    """σ by Opake's accountant, found once for all rates and seeds: it takes as long as a run."""
     import opake.accounting as acc
     import opake.dpftrl.accounting as ftrl
     import opake.dpsgd.accounting as sgd

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/frontier.md").read_text(encoding="utf-8")
@@ -16,6 +17,9 @@ RESULTS = ROOT / "benchmarks/results/frontier.jsonl"
 SUBSPACE = ROOT / "benchmarks/results/subspace.jsonl"
 DYNAMIC_RANK = ROOT / "benchmarks/results/dynamic_rank.jsonl"
 GEOMETRY = ROOT / "benchmarks/results/gradient_geometry.jsonl"
+COMPARED = {"sentences-4608": "## Sentences: ", "sentiment-2048": "## Whole reviews: "}
+"""Tasks on which tools are compared, each with how its section begins."""
+
 NAMES = {
     "public diagonal": "a public diagonal",
     "outputs whitened": "whitened outputs",
@@ -51,19 +55,22 @@ def test_every_row_on_the_page_is_a_kept_result() -> None:
     assert len(found) >= 9
 
 
-def test_every_row_of_sentences_is_three_kept_results() -> None:
+@pytest.mark.parametrize("task", list(COMPARED))
+def test_every_row_of_a_comparison_is_three_kept_results(task: str) -> None:
     """Rate, noise, accuracy over seeds, loss and lead are those of the results; the best rates are
-    those of the validation sentences."""
+    those of the validation texts."""
     kept = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
     cells: dict[tuple[str, float], dict[float, list[dict[str, Any]]]] = {}
     for each in kept:
         run = each["run"]
         plain = run["tool"] == "dpacc" and "method" not in run
-        if each["task"] == "sentences-4608" and not plain:
+        if each["task"] == task and not plain and run["epsilon"]:
             cell = cells.setdefault((run["tool"], run["epsilon"]), {})
             cell.setdefault(run["learning_rate"], []).append(each)
     rows = re.findall(
-        r"^\| (\d) \| (\w+).*? \| (\S+) \| (\S+) \| (\S+ ± \S+)% \| (\S+) \| (.*?) ?\|$", PAGE, re.M
+        r"^\| (\d) \| (\w+).*? \| (\S+) \| (\S+) \| (\S+ ± \S+)% \| (\S+) \| (.*?) ?\|$",
+        PAGE.split(COMPARED[task])[1].split("\n## ")[0],
+        re.M,
     )
     assert len(rows) == len(cells) == 6
     ours: dict[str, list[dict[str, Any]]] = {}

@@ -101,6 +101,13 @@ def test_a_row_is_tuned_on_validation_texts_and_kept(
     assert (tmp_path / "out/results.jsonl").read_bytes() == before
 
 
+def test_rates_that_are_given_are_the_only_ones(frontier: ModuleType, tmp_path: Path) -> None:
+    """Whichever of them is best, none beyond is tried."""
+    which = ("--row", "dpacc, lora", "--seeds", "1", "--rate", "1e-2", "--rate", "3e-2")
+    run(frontier, tmp_path / "out", "--task", "sentiment", "main", *which)
+    assert [r["run"]["learning_rate"] for r in kept(tmp_path / "out")] == [1e-2, 3e-2]
+
+
 def test_opacus_learns_the_same_texts_and_the_lead_has_an_error(
     frontier: ModuleType, tmp_path: Path
 ) -> None:

@@ -31,7 +31,7 @@ FEDERATED_BUGS = (
         (
             Patch(
                 "dpacc.federated.clients.local_training",
-                "ledger=books",
+                'ledger=folder / "ledger.jsonl"',
                 'ledger=folder / f"ledger-{id(self)}.jsonl"',
             ),
         ),

@@ -29,5 +29,4 @@ def report_of_run(*, facts: RunFacts, audits: Sequence[AuditFacts] = ()) -> Docu
             *sections.record_of(facts),
             *sections.checks(facts),
         ),
-        claims=((facts.name, facts.claim),),
     )
