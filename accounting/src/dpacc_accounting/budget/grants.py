@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 from dpacc_accounting.budget.key_file import BudgetError
 from dpacc_accounting.budget.record import BudgetRecord, Share
 from dpacc_accounting.events.event import Composed, Event
 from dpacc_accounting.guarantee import Guarantee, Note, rounded_up
-from dpacc_accounting.ledger.record import LedgerError, read_ledger
+from dpacc_accounting.ledger.record import LedgerError, LedgerRecord, read_ledger
 from dpacc_accounting.pricing.price import epsilon
+
+_RELEASE = b'"kind":"release"'
 
 
 class BudgetExceeded(BudgetError):  # noqa: N818 - reads as what happened
@@ -94,13 +97,37 @@ def require_no_more_spent(share: Share) -> None:
     if share.state == "reserved":
         return
     for path, releases in share.ledgers.items():
-        with suppress(LedgerError):  # gone, or elsewhere: what was committed stands here
-            found = read_ledger(path=path)
-            if found.run == share.run and len(found.releases) > releases:
-                break
-    else:
+        found = _releases_of(share.run, path, beyond=releases)
+        if found > releases:
+            raise BudgetError(
+                f"run {share.run} went on after it was {share.state}: {path} holds {found} "
+                f"releases, not {releases}; commit it again (dpacc budget commit)"
+            )
+
+
+def require_covered(*, record: BudgetRecord, books: LedgerRecord, planned: Event) -> None:
+    """Refuse a plan that costs less than what its ledger holds already, as of a search.
+
+    Raises:
+        BudgetError: the ledger is to be committed.
+    """
+    if not books.releases:
         return
-    raise BudgetError(
-        f"run {share.run} went on after it was {share.state}: {path} holds {len(found.releases)} "
-        f"releases, not {releases}; commit it again (dpacc budget commit)"
+    spent, allowed = (
+        epsilon(event=event, delta=record.delta, adjacency=record.adjacency).epsilon
+        for event in (books.event, planned)
     )
+    if spent > allowed:
+        raise BudgetError(
+            f"the ledger of run {books.run} holds ε = {rounded_up(spent)} already, and its plan "
+            f"would cost {rounded_up(allowed)}: commit it (dpacc budget commit)"
+        )
+
+
+def _releases_of(run: str, path: str, *, beyond: int) -> int:
+    """How many releases of a run its ledger holds, read whole only if it seems to hold more."""
+    with suppress(LedgerError, OSError):  # gone, or elsewhere: what was committed stands here
+        if Path(path).read_bytes().count(_RELEASE) > beyond:
+            found = read_ledger(path=path)
+            return len(found.releases) if found.run == run else 0
+    return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dpacc_accounting.budget.fingerprint import data_fingerprint
-from dpacc_accounting.budget.grants import require_room
+from dpacc_accounting.budget.grants import require_covered, require_room
 from dpacc_accounting.budget.key_file import BudgetError, held, read_key, remember_head
 from dpacc_accounting.budget.matching import (
     require_known_to_each_other,
@@ -100,8 +100,8 @@ earlier runs hold ε = 1.994 of it (0 only reserved), and with this one all woul
 
         Raises:
             BudgetExceeded: all runs together would cost more than the total.
-            BudgetError: another unit or adjacency; a ledger that voids every claim, or is an older
-                copy of one that went on; a budget that was shortened.
+            BudgetError: another unit or adjacency; a ledger that voids every claim, holds more than
+                the plan, or is an older copy of one that went on; a budget that was shortened.
         """
         with self._held() as record:
             books = read_ledger(path=ledger.path)
@@ -114,6 +114,8 @@ earlier runs hold ε = 1.994 of it (0 only reserved), and with this one all woul
                     f"run {books.run} reserved another plan: resume it with that one, or give "
                     "the new plan a ledger of its own"
                 )
+            if share is None:
+                require_covered(record=record, books=books, planned=planned)
             if share is None or share.state != "reserved":
                 require_room(record=record, run=books.run, planned=planned)
             ledger.granted(budget=record.budget, head=record.head)

@@ -1,8 +1,8 @@
 """What a ledger says: its lines, the chain that binds them, and how to read them back.
 
 A ledger is a text file, ``ledger.jsonl``, one JSON object a line. The first line holds the plan,
-each later one a release, a note, a session or what was saved, and each ends with a ``hash`` that
-chains it to the line before:
+each later one a release, a note, a session, what was saved or what a budget granted, and each ends
+with a ``hash`` that chains it to the line before:
 
     hash = SHA-256(hash of the line before, in hex + this line's JSON without its hash)
 
