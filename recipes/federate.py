@@ -6,12 +6,13 @@
 Each client that the budgets' file names trains on `<client>.jsonl` with noise of its own, under its
 own ε and on its own ledger; the server averages what they send, and measures on the
 `held_out_<kind>.jsonl` beside them. A client called `news-east` holds news. All of it runs in this
-process, but nothing except serialised messages passes between them. Afterwards each client trains
-alone, and one trains on everything, to compare. Copy this file and edit it.
+process, but only serialised messages pass between them. Afterwards each client trains alone, and
+one on everything, to compare. Copy this file and edit it.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import tempfile
@@ -145,7 +146,7 @@ def run(config: FederationConfig, budgets: Mapping[str, DPSettings]) -> None:
     started = time.monotonic()
     federation = begin(config, budgets)
     history, together = train_together(federation, on_round=show_round)
-    write_rounds(federation.folder / "rounds.yaml", history)
+    write_rounds(federation.folder, history)
     if config.compare:
         comparison = Comparison(
             alone=train_alone(federation), together=together, pooled=train_pooled(federation)
@@ -371,17 +372,17 @@ def draw_figure(path: Path, history: History, comparison: Comparison) -> None:
         )
         for name, epsilon in history.epsilons().items()
     ]
-    picture = draw_utility(
-        history=history, guarantee=history.guarantee(), clients=clients, pooled=comparison.pooled
-    )
-    path.write_bytes(picture)
+    about: Any = {"history": history, "guarantee": history.guarantee(), "clients": clients}
+    path.write_bytes(draw_utility(**about, pooled=comparison.pooled))
 
 
-def write_rounds(path: Path, history: History) -> None:
-    """What `dpacc compose` reads; it says who took part."""
+def write_rounds(folder: Path, history: History) -> None:
+    """What `dpacc compose` and `dpacc report` read; it says who took part."""
     from dpacc.artifacts.run_folder import write_file
 
-    write_file(path=path, content=yaml.safe_dump(history.federation(), sort_keys=False).encode())
+    rounds = yaml.safe_dump(history.federation(), sort_keys=False).encode()
+    write_file(path=folder / "rounds.yaml", content=rounds)
+    write_file(path=folder / "history.json", content=json.dumps(history.to_json()).encode())
 
 
 def kind_of(client: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run, dpacc  # noqa: F401
-from tests.cli.report.folders import finished_run, nobody_asked
+from tests.cli.report.folders import finished_run, no_attackers, nobody_asked
 
 PAGE = (Path(__file__).parents[1] / "docs/report.md").read_text()
 
@@ -22,8 +22,10 @@ def test_every_command_on_the_page_runs(
     """On a finished run, in order: what one writes, the next reads."""
     (tmp_path / "runs").mkdir()
     finished_run(tmp_path / "runs/reviews")
+    finished_run(tmp_path / "runs/reviews-2")
     monkeypatch.chdir(tmp_path)
     nobody_asked(monkeypatch)
+    no_attackers(monkeypatch)
     blocks = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
     lines = [line.removeprefix("$ dpacc ") for line in "".join(blocks).splitlines()]
     assert len(lines) >= 3

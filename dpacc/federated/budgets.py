@@ -93,7 +93,7 @@ def _settings(
 
 
 def _number(place: str, value: Any, name: str) -> Any:
-    if name == "unit_field":
+    if name in ("unit_field", "budget"):
         return str(value)
     # YAML 1.1 reads 1e-5 as text.
     try:

@@ -220,6 +220,7 @@ class NodeSettings:
     )
     rank: int | None = setting("Its own rank, below the shared one.", default=None, at_least=1)
     unit_field: str | None = setting("Field that says whose an example is.", default=None)
+    budget: str | None = setting("File of its data's budget.", default=None)
     text_field: str = setting("Field that holds the text.", default="text")
     label_field: str = setting("Field that holds the class.", default="label")
     prompt_field: str | None = setting("Field that holds a prompt.", default=None)
@@ -238,7 +239,11 @@ class NodeSettings:
             raise ConfigurationError(
                 f"{missing[0]} is required: this node adds noise of its own, unless trusts_server"
             )
-        idle = [n for n in (*own, "secure_threshold", "rank") if getattr(self, n) is not None]
+        idle = [
+            name
+            for name in (*own, "secure_threshold", "rank", "budget")
+            if getattr(self, name) is not None
+        ]
         if idle and self.trusts_server:
             raise ConfigurationError(
                 f"{idle[0]} with trusts_server: the server adds the noise and keeps the books, so "
@@ -271,6 +276,7 @@ class NodeSettings:
             most_rounds=self.most_rounds,
             most_local_epochs=self.most_local_epochs,
             unit_field=self.unit_field,
+            budget=self.budget,
         )
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dpacc_accounting import LedgerError
+from dpacc_accounting import BudgetExceeded, LedgerError
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
@@ -84,7 +84,7 @@ def answered(work: Callable[[], Message], *, message: Message, client: str) -> M
     """What the work answers, or a refusal in words that no record has shaped."""
     try:
         return work()
-    except BudgetExhausted:
+    except (BudgetExhausted, BudgetExceeded):
         _LOG.exception("client %s has spent its budget", client)
         return refusal(SPENT, message)
     except RequestRefused as refused:

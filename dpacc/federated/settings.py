@@ -73,6 +73,8 @@ class DPSettings:
         unit_field: the field that says whose an example is, for a privacy unit larger than one.
         most_local_epochs: the most expected passes over its data that a server may ask for in one
             round.
+        budget: the file of its data's budget, if it has one: all rounds are reserved of it before
+            the first step, or the client takes none.
     """
 
     epsilon: float
@@ -83,6 +85,7 @@ class DPSettings:
     most_rounds: int | None = None
     unit_field: str | None = None
     most_local_epochs: float = 1.0
+    budget: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +131,7 @@ def training_config(
         max_grad_norm=dp.max_grad_norm,
         learning_rate=dp.learning_rate,
         unit_field=dp.unit_field,
+        budget=dp.budget,
         lora_rank=lora.rank,
         lora_alpha=lora.alpha,
         lora_method=lora.method,

@@ -26,7 +26,7 @@ def test_both_pages_are_written(dpacc: Run, tmp_path: Path) -> None:
     said = json.loads(done.out)
     assert said["standing"] == "holds"
     assert said["files"] == [str(page), str(pdf)]
-    assert {"epsilon", "delta", "adjacency", "unit", "method"} <= said["runs"][0].keys()
+    assert {"epsilon", "delta", "adjacency", "unit", "method"} <= said["claims"][0].keys()
     assert "NOT what is claimed here" in page.read_text()
     assert pdf.read_bytes().startswith(b"%PDF")
 

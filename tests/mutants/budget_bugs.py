@@ -107,4 +107,19 @@ BUDGET_BUGS = (
             "::test_a_run_reserves_before_its_first_step_and_commits_after_its_last",
         ),
     ),
+    Bug(
+        "client's budget not asked",
+        "a federation's client takes its rounds outside the budget of its data",
+        (
+            Patch(
+                "dpacc.federated.clients.local_training",
+                "            budget=config.budget,\n",
+                "",
+            ),
+        ),
+        (
+            f"{DPACC}/federated/clients/test_client_budget.py"
+            "::test_a_client_reserves_all_its_rounds_before_its_first_step",
+        ),
+    ),
 )

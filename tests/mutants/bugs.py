@@ -22,6 +22,7 @@ from tests.mutants.preference_bugs import PREFERENCE_BUGS
 from tests.mutants.probe_bugs import PROBE_BUGS
 from tests.mutants.randomness_bugs import RANDOMNESS_BUGS
 from tests.mutants.recommend_bugs import RECOMMEND_BUGS
+from tests.mutants.report_bugs import REPORT_BUGS
 from tests.mutants.separation_bugs import SEPARATION_BUGS
 from tests.mutants.statement_bugs import STATEMENT_BUGS
 from tests.mutants.subspace_bugs import SUBSPACE_BUGS
@@ -58,4 +59,5 @@ BUGS = (
     *PREFERENCE_BUGS,
     *BUDGET_BUGS,
     *AUDIT_BUGS,
+    *REPORT_BUGS,
 )

@@ -31,7 +31,7 @@ FEDERATED_BUGS = (
         (
             Patch(
                 "dpacc.federated.clients.local_training",
-                'ledger=folder / "ledger.jsonl"',
+                "ledger=books",
                 'ledger=folder / f"ledger-{id(self)}.jsonl"',
             ),
         ),

@@ -115,6 +115,7 @@ def test_without_comparison_there_is_the_federation_alone(
         "server",
         "adapter",
         "rounds.yaml",
+        "history.json",
     }
     assert unknown_files(folder) == []
     assert folder.stat().st_mode & 0o077 == (folder / "rounds.yaml").stat().st_mode & 0o077 == 0

@@ -38,7 +38,7 @@ class Page(click.Path):
 
 
 @click.command(short_help="Write one document on what a run guarantees, for who reads no code.")
-@click.argument("runs", nargs=-1, required=True, type=options.LedgerOrPlan())
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--audit", "audits", multiple=True, type=click.Path(path_type=Path, dir_okay=False),
               help="What `dpacc audit --json` printed; may be given several times.")  # fmt: skip
 @click.option("--html", type=Page(".html", ".htm"), help="Write a page for a browser here.")
@@ -53,8 +53,9 @@ def report(
     delta: float | None,
     as_json: bool,
 ) -> None:
-    """Write a report on each of RUNS, a run's folder or its ledger.
+    """Write one report on RUNS: folders of training runs, or of a federation or a sweep.
 
+    Of several runs it compares them, and says what they cost whoever's data all of them used.
     Exits with 1 where a run is not private, or something contradicts its ε: the report then says
     so on its first page.
     """
@@ -62,21 +63,18 @@ def report(
         raise ConfigurationError(
             "say where the report goes: --html report.html, --pdf report.pdf, or both"
         )
-    from dpacc.cli.report.audits import read_audit
-    from dpacc.cli.report.gathered import gather
-    from dpacc.cli.report.one_run import report_of_run
+    from dpacc.cli.report.any_kind import report_on
 
-    read = [read_audit(path=path) for path in audits]
     with terminal.at_work("pricing, and asking the other accountants"):
-        facts = gather(ledger=runs[0], delta=delta)
-        document = report_of_run(facts=facts, audits=read)
+        document = report_on(paths=runs, audits=audits, delta=delta)
         pages = _pages(document, html, pdf)
     _write(pages)
     verdict = document.verdict
     if as_json:
         told = {"standing": verdict.standing, "headline": verdict.headline}
         reasons = {"reasons": [*verdict.reasons], "files": [str(path) for path in pages]}
-        terminal.show_json({**told, **reasons, "runs": [facts.claim.to_json()]})
+        claims = [{"name": name, **claim.to_json()} for name, claim in document.claims]
+        terminal.show_json({**told, **reasons, "claims": claims})
     else:
         terminal.say(f"{verdict.label}: {verdict.headline}")
         terminal.say(f"wrote {' and '.join(str(path) for path in pages)}")

@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Standing: TypeAlias = Literal["holds", "qualified", "broken"]
-"""Whether what is claimed may be relied on: as it is, beside what qualifies it, or not at all."""
+from dpacc_accounting import Guarantee
+
+Standing: TypeAlias = Literal["holds", "qualified", "broken", "unclaimed"]
+"""Whether what is claimed may be relied on: as it is, beside what qualifies it, or not at all; or
+whether nothing was claimed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +39,21 @@ class Verdict:
             "holds": "The promise holds",
             "qualified": "The promise holds, with qualifications",
             "broken": "Not to be relied on",
+            "unclaimed": "No promise is made",
         }[self.standing]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heading:
-    """Of a section (level 2) or a part of it (level 3); the document's title is level 1."""
+    """Of a section (level 2) or of parts of it; the document's title is level 1."""
 
-    level: Literal[2, 3]
+    level: Literal[2, 3, 4]
     words: str
+
+    @property
+    def lowered(self) -> Heading:
+        """The same where its section is a part of another."""
+        return Heading(level=3 if self.level == 2 else 4, words=self.words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +109,8 @@ class Document:
         verdict: what the first page begins with.
         first_page: what follows it there, in plain words.
         body: all that follows on further pages.
+        claims: every guarantee that the report is about, by a name for each; none where nothing
+            is claimed.
     """
 
     title: str
@@ -107,6 +118,7 @@ class Document:
     verdict: Verdict
     first_page: tuple[Block, ...]
     body: tuple[Block, ...]
+    claims: tuple[tuple[str, Guarantee], ...] = ()
 
 
 def facts(caption: str, rows: list[tuple[str, str]]) -> Table:

@@ -11,10 +11,10 @@ from dpacc_accounting.guarantee import rounded_up
 from dpacc.artifacts.attack_chart import as_percent, draw_recognised
 from dpacc.artifacts.progress_chart import draw_progress
 from dpacc.cli.report.content import Figure
-from dpacc.cli.report.gathered import RunFacts
+from dpacc.cli.report.gathered import Priced, RunFacts
 
 
-def attack_figure(facts: RunFacts) -> Figure:
+def attack_figure(facts: Priced) -> Figure:
     """How many of those in the data an attacker recognises at most, beside guessing."""
     said = "; ".join(
         f"where {100 * each.false_positives:g}% of those not used are accused, at most "

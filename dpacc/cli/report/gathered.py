@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dpacc_accounting import Event, Guarantee, LedgerRecord, epsilon, read_ledger
+from dpacc_accounting.events.event import Selected
+from dpacc_accounting.events.fields import nested_events
 from dpacc_accounting.ledger.claims import AttackBounds, attack_bounds, claim_of, void_because
 from dpacc_accounting.pld.amplification import without_amplification
 
@@ -46,18 +48,40 @@ class Recorded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFacts:
+class Priced:
+    """What releases amount to, and what that means.
+
+    Args:
+        claim: their price, with all that voids or qualifies it.
+        void: why nothing may be claimed; empty where something is.
+        bounds: the most that any attack finds, at each of `FALSE_ALARMS`; empty where it is void.
+        from_pair: whether these follow from ε and δ alone, as of a search, which has no curve.
+        known_samples: ε against whoever knows every sample, where that is larger.
+        agreement: the same ε by other accountants; None where none has an answer.
+        silence: why none has.
+    """
+
+    claim: Guarantee
+    void: tuple[str, ...]
+    bounds: tuple[AttackBounds, ...]
+    from_pair: bool
+    known_samples: float | None
+    agreement: Agreement | None
+    silence: str
+
+    @property
+    def spoken_of(self) -> AttackBounds | None:
+        """The most that any attack finds, where one stranger in a hundred is accused."""
+        return self.bounds[1] if self.bounds else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts(Priced):
     """One run.
 
     Args:
         name: of its folder.
         record: its ledger.
-        claim: what its releases cost, with all that voids or qualifies it.
-        void: why nothing may be claimed; empty where something is.
-        bounds: the most that any attack finds, at each of `FALSE_ALARMS`; empty where it is void.
-        known_samples: ε against whoever knows every sample, where that is larger.
-        agreement: the same ε by other accountants; None where none has an answer.
-        silence: why none has.
         findings: the folder's proof, card and adapter, compared with the ledger.
         course: ε after a few steps, with held-out quality; empty where it is void.
         checksums: SHA-256 of the adapter's files that lie in the folder.
@@ -66,12 +90,6 @@ class RunFacts:
 
     name: str
     record: LedgerRecord
-    claim: Guarantee
-    void: tuple[str, ...]
-    bounds: tuple[AttackBounds, ...]
-    known_samples: float | None
-    agreement: Agreement | None
-    silence: str
     findings: tuple[Finding, ...]
     course: tuple[Measurement, ...]
     checksums: Mapping[str, str]
@@ -88,18 +106,14 @@ class RunFacts:
         found = self.plan.get("target_epsilon")
         return None if found is None else float(found)
 
-    @property
-    def spoken_of(self) -> AttackBounds | None:
-        """The most that any attack finds, where one stranger in a hundred is accused."""
-        return self.bounds[1] if self.bounds else None
 
-
-def gather(*, ledger: Path, delta: float | None = None) -> RunFacts:
+def gather(*, ledger: Path, delta: float | None = None, name: str | None = None) -> RunFacts:
     """Read a run's ledger and what lies beside it, and price all of it.
 
     Args:
         ledger: its ledger, in its folder.
         delta: δ at which ε is stated; the plan's when left out.
+        name: what the run is called; its folder's name when left out.
 
     Raises:
         LedgerError: the ledger is missing or damaged.
@@ -113,24 +127,49 @@ def gather(*, ledger: Path, delta: float | None = None) -> RunFacts:
         )
     claim = claim_of(plan=record.plan, record=record, delta=delta)
     recorded = read_recorded(path=folder / RUN_FILE)
-    void = tuple(void_because(claim))
-    agreement, silence = (None, "nothing is claimed") if void else _asked(record.event, claim)
+    price = priced(event=record.event, claim=claim)
     return RunFacts(
-        name=folder.name,
+        **vars(price),
+        name=name or folder.name,
         record=record,
-        claim=claim,
-        void=void,
-        bounds=() if void else _bounds(record.event, claim),
-        known_samples=None if void else _known_samples(record.event, claim),
-        agreement=agreement,
-        silence=silence,
         findings=(
             *stated_findings(folder=folder, record=record),
             *origin_findings(folder=folder, record=record),
         ),
-        course=() if void else _course(record, claim, recorded.measured),
+        course=() if price.void else _course(record, claim, recorded.measured),
         checksums=adapter_checksums(folder=folder),
         recorded=recorded,
+    )
+
+
+def priced(*, event: Event, claim: Guarantee) -> Priced:
+    """What a claim means to attackers, and what other accountants say of it.
+
+    Args:
+        event: all releases.
+        claim: their price.
+    """
+    void = tuple(void_because(claim))
+    searched = any(isinstance(each, Selected) for each in nested_events(event))
+    if void:
+        return Priced(
+            claim=claim,
+            void=void,
+            bounds=(),
+            from_pair=searched,
+            known_samples=None,
+            agreement=None,
+            silence="nothing is claimed",
+        )
+    agreement, silence = _asked(event, claim)
+    return Priced(
+        claim=claim,
+        void=void,
+        bounds=_bounds(event, claim),
+        from_pair=searched,
+        known_samples=_known_samples(event, claim),
+        agreement=agreement,
+        silence=silence,
     )
 
 

@@ -29,4 +29,5 @@ def report_of_run(*, facts: RunFacts, audits: Sequence[AuditFacts] = ()) -> Docu
             *sections.record_of(facts),
             *sections.checks(facts),
         ),
+        claims=((facts.name, facts.claim),),
     )

@@ -28,7 +28,7 @@ from dpacc.cli.report.content import (
     facts as table_of,
 )
 from dpacc.cli.report.figures import attack_figure, course_figure
-from dpacc.cli.report.gathered import RunFacts
+from dpacc.cli.report.gathered import Priced, RunFacts
 from dpacc.cli.report.words import recognised
 
 _NEIGHBOURS = {
@@ -83,7 +83,7 @@ def mechanism(facts: RunFacts) -> list[Block]:
     """Sampling, clipping, noise and update, and the numbers that they depend on."""
     plan, record = facts.plan, facts.record
     drawn = "row" if plan["sampling"] == "examples" else facts.claim.unit
-    searched = _searched(facts)
+    searched = any(isinstance(each, Selected) for each in nested_events(record.event))
     done = f"{len(record.releases)} of {plan['steps']} planned"
     rows = [
         (f"{drawn}s in the training data, N", f"{plan['dataset_size']}"),
@@ -119,7 +119,7 @@ def mechanism(facts: RunFacts) -> list[Block]:
     ]
 
 
-def second_opinion(facts: RunFacts) -> list[Block]:
+def second_opinion(facts: Priced) -> list[Block]:
     """The same ε from code that shares nothing with what priced it."""
     head = Heading(level=2, words="The same ε from independent code")
     if facts.agreement is None:
@@ -150,7 +150,7 @@ def second_opinion(facts: RunFacts) -> list[Block]:
     ]
 
 
-def attackers(facts: RunFacts) -> list[Block]:
+def attackers(facts: Priced) -> list[Block]:
     """What an attacker can gain, in a picture and three sentences."""
     found = facts.spoken_of
     head = Heading(level=2, words="What an attacker can gain")
@@ -173,17 +173,13 @@ def attackers(facts: RunFacts) -> list[Block]:
     ]
 
 
-def _from_the_pair(facts: RunFacts) -> str:
-    if not _searched(facts):
+def _from_the_pair(facts: Priced) -> str:
+    if not facts.from_pair:
         return ""
     return (
-        " Of a search ε and δ are known, and not its whole trade-off curve: the pair alone allows "
-        "attackers more than the search may."
+        " Only ε and δ are known here, and not the whole trade-off curve: the pair alone allows "
+        "attackers more than what was released may."
     )
-
-
-def _searched(facts: RunFacts) -> bool:
-    return any(isinstance(each, Selected) for each in nested_events(facts.record.event))
 
 
 def quality(facts: RunFacts) -> list[Block]:
@@ -206,7 +202,7 @@ def quality(facts: RunFacts) -> list[Block]:
     ]
 
 
-def audited(facts: RunFacts, audits: Sequence[AuditFacts]) -> list[Block]:
+def audited(facts: Priced, audits: Sequence[AuditFacts]) -> list[Block]:
     """What audits proved beside what is claimed."""
     head = Heading(level=2, words="Audits beside the claim")
     if not audits:
@@ -227,15 +223,18 @@ def audited(facts: RunFacts, audits: Sequence[AuditFacts]) -> list[Block]:
 
 def not_covered(facts: RunFacts) -> list[Block]:
     """The limits that apply to this run, and who is trusted."""
-    points = [
-        (each.subject.rstrip("."), each.words.lstrip(", "))
-        for each in limits(plan=facts.plan, event=facts.record.event)
-    ]
     return [
         Heading(level=2, words="What is not covered, and who is trusted"),
-        Points(points=tuple(points)),
-        Points(points=tuple(_trusted(facts))),
+        Points(points=(*limits_of(facts), *_trusted(facts))),
     ]
+
+
+def limits_of(facts: RunFacts) -> tuple[tuple[str, str], ...]:
+    """What a run's ε says nothing of."""
+    return tuple(
+        (each.subject.rstrip("."), each.words.lstrip(", "))
+        for each in limits(plan=facts.plan, event=facts.record.event)
+    )
 
 
 def _trusted(facts: RunFacts) -> list[tuple[str, str]]:
@@ -320,7 +319,7 @@ def checks(facts: RunFacts) -> list[Block]:
     ]
 
 
-def _notes(facts: RunFacts) -> list[Block]:
+def _notes(facts: Priced) -> list[Block]:
     if not facts.claim.qualified_by:
         return []
     return [

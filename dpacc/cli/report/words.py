@@ -16,7 +16,7 @@ from dpacc.artifacts.attack_chart import as_percent
 from dpacc.audit.wording import rounded_down
 from dpacc.cli.report.audits import AuditFacts, refuted_by
 from dpacc.cli.report.content import Points, Verdict
-from dpacc.cli.report.gathered import RunFacts
+from dpacc.cli.report.gathered import Priced, RunFacts
 
 _WEAK = 0.5
 """The advantage from which on a promise is called weak: half of all are recognised."""
@@ -116,29 +116,29 @@ def conditions_of(claim: Guarantee, *, sampling: object = None) -> str:
 def _contradictions(facts: RunFacts, audits: Sequence[AuditFacts]) -> tuple[str, ...]:
     """Whatever says that the stated ε cannot be right, or is not that of what lies here."""
     found = [each.words for each in facts.findings if not each.healthy]
-    if facts.agreement is not None and not facts.agreement.holds:
-        found += [
-            f"{each.other.accountant} disagrees: it says ε between "
-            f"{rounded_down(each.other.low, digits=4)} and {rounded_up(each.other.high)}"
-            for each in facts.agreement.comparisons
-            if not each.agrees
-        ]
-    return (*found, *refuted_by(audits=audits, claim=facts.claim))
+    return (*found, *disagreements(facts), *refuted_by(audits=audits, claim=facts.claim))
+
+
+def disagreements(facts: Priced) -> list[str]:
+    """Which accountants cannot be right if the claim is."""
+    if facts.agreement is None:
+        return []
+    return [
+        f"{each.other.accountant} disagrees: it says ε between "
+        f"{rounded_down(each.other.low, digits=4)} and {rounded_up(each.other.high)}"
+        for each in facts.agreement.comparisons
+        if not each.agrees
+    ]
 
 
 def _weaknesses(facts: RunFacts) -> list[str]:
-    found = []
-    budget, bounds = facts.budget, facts.spoken_of
+    found: list[str] = []
+    budget = facts.budget
     if budget is not None and facts.claim.epsilon > budget * (1 + 1e-9):
         found.append(
             f"ε = {rounded_up(facts.claim.epsilon)} is more than the planned budget of {budget:g}"
         )
-    if bounds is not None and bounds.advantage >= _WEAK:
-        found.append(
-            "the promise is weak: nothing rules out an attacker who finds "
-            f"{rounded_up(as_percent(bounds.true_positives), digits=3)}% of those in the data "
-            "with 1% false accusations"
-        )
+    found += weak(facts)
     size = facts.plan.get("dataset_size")
     if isinstance(size, int) and facts.claim.delta * size >= 1:
         found.append(
@@ -148,13 +148,26 @@ def _weaknesses(facts: RunFacts) -> list[str]:
     return found
 
 
+def weak(facts: Priced) -> list[str]:
+    """Why a promise is weak; empty where it is not."""
+    bounds = facts.spoken_of
+    if bounds is None or bounds.advantage < _WEAK:
+        return []
+    known = "ε and δ alone do not rule" if facts.from_pair else "nothing rules"
+    return [
+        f"the promise is weak: {known} out an attacker who finds "
+        f"{most_found(bounds)}% of those in the data with "
+        "1% false accusations"
+    ]
+
+
 def first_page(facts: RunFacts) -> Points:
     """What was protected, from whom, how strongly, and what not."""
     return Points(
         points=(
             ("What was to be protected", _protected(facts)),
             ("From whom", _from_whom(facts)),
-            ("How strongly", _how_strongly(facts)),
+            ("How strongly", how_strongly(facts)),
             ("What is not protected", _not_protected(facts)),
         )
     )
@@ -187,7 +200,8 @@ def _from_whom(facts: RunFacts) -> str:
     )
 
 
-def _how_strongly(facts: RunFacts) -> str:
+def how_strongly(facts: Priced) -> str:
+    """ε and δ, and what they mean, in three sentences."""
     if facts.void or facts.spoken_of is None:
         return "Not at all, as far as this run can show."
     claim, found = facts.claim, facts.spoken_of
@@ -211,12 +225,16 @@ def odds(claim: Guarantee) -> str:
 
 def recognised(found: AttackBounds, unit: str) -> str:
     """What an attacker gains, for somebody who knows no formula."""
-    share = as_percent(found.true_positives)
     return (
         f"Of 100 {unit}s that were used, an attacker who wrongly accuses no more than 1 of 100 "
-        f"that were not can on average recognise at most {rounded_up(share, digits=3)}; guessing "
+        f"that were not can on average recognise at most {most_found(found)}; guessing "
         "recognises 1."
     )
+
+
+def most_found(found: AttackBounds) -> str:
+    """True positives in percent, rounded up."""
+    return rounded_up(as_percent(found.true_positives), digits=3)
 
 
 def _not_protected(facts: RunFacts) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dpacc_accounting import Budget
+
 from dpacc.data.privacy_units import count_units
 from dpacc.layers.frozen_activations import Collate
 from dpacc.recipe.config import TrainingConfig
@@ -42,7 +44,10 @@ def read_client_data(*, config: TrainingConfig, tokenizer: PreTrainedTokenizerBa
 
     Raises:
         ConfigurationError: a record cannot be read as it says.
+        BudgetError: the configuration's budget is that of other data.
     """
+    if config.budget is not None:
+        Budget(path=config.budget).require_data(data=config.train_data)
     return ClientData(
         examples=load_training_examples(config=config, tokenizer=tokenizer),
         units=load_units(config=config),

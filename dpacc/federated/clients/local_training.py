@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from dpacc_accounting import Guarantee, Ledger
+from dpacc_accounting.guarantee import Note
 
 from dpacc.errors import BudgetExhausted
 from dpacc.federated.aggregation.factors import CorrectedBase
@@ -80,8 +81,12 @@ class LocalTraining:
             unit=config.unit_field or "example",
         )
         # The engine opens it at the first step, and an update that is sent again takes none.
-        with Ledger.open(path=folder / "ledger.jsonl", plan=self.plan.to_json()) as ledger:
-            self._charged_before, self._noted_before = ledger.steps_charged, ledger.notes
+        books = folder / "ledger.jsonl"
+        self._charged_before = 0
+        self._noted_before: tuple[Note, ...] = ()
+        if config.budget is None or books.exists():
+            with Ledger.open(path=books, plan=self.plan.to_json()) as ledger:
+                self._charged_before, self._noted_before = ledger.steps_charged, ledger.notes
         self.ranks = adapter.ranks
         adapters = [p for p in adapter.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(adapters, lr=config.learning_rate, weight_decay=0.0)
@@ -89,7 +94,8 @@ class LocalTraining:
         self._engine = PrivacyEngine(
             local_accelerator(),
             self.plan,
-            ledger=folder / "ledger.jsonl",
+            ledger=books,
+            budget=config.budget,
             fixed_seed=fixed_seed,
             dynamic_rank=(lambda _: self._round_rank) if config.lora_method == "dylora" else None,
         )

@@ -64,6 +64,11 @@ class OwnRank:
         self._given, self._ledger = rank, None
         self._fixed_seed = fixed_seed
         if isinstance(rank, PrivateRank):
+            if dp.budget is not None:
+                raise ConfigurationError(
+                    f"rank={rank} with budget={dp.budget}: the choice has a ledger of its own, of "
+                    "which the data's budget knows nothing; give a number or a PublicRank"
+                )
             if rank.epsilon >= dp.epsilon:
                 raise ConfigurationError(
                     f"the choice of a rank costs epsilon={rank.epsilon} and the client has "

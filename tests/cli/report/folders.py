@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from dpacc_accounting import Ledger, read_ledger, statement
+from dpacc_accounting.ledger.claims import AttackBounds
 
 from dpacc.artifacts.progress_chart import Measurement
 from dpacc.artifacts.proof import RUN_FILE, adapter_checksums, privacy_document, run_document
@@ -60,6 +61,12 @@ def nobody_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ValueError("no second opinion in this test")
 
     monkeypatch.setattr("dpacc.cli.report.gathered.compare", silent)
+
+
+def no_attackers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds on attackers are not computed: whole trade-off curves take long."""
+    bounds = tuple(AttackBounds(alarms, 0.05, 0.1) for alarms in (0.001, 0.01, 0.1))
+    monkeypatch.setattr("dpacc.cli.report.gathered._bounds", lambda *_: bounds)
 
 
 def state(folder: Path) -> None:

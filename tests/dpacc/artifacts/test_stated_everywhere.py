@@ -44,6 +44,8 @@ ROOT = Path(__file__).parents[3]
 _A_PLAN = "of a plan: nothing ran that could void it"
 _BY_SOURCE = "asks `Source` or `claim_of`, and hands on all that it gets"
 STATING = {
+    "dpacc/cli/report/several.py": "the notes of every ledger beside the total, as its tests show",
+    "dpacc/cli/report/federation.py": "the prices' notes in its verdict, as its tests show",
     "dpacc/cli/report/gathered.py": "claim_of, whose notes tests/cli/report look for",
     "dpacc/cli/report/agreement.py": "asks other accountants about a claim that is given",
     "dpacc/artifacts/proof.py": "privacy.json, checked below",

@@ -52,7 +52,7 @@ def test_a_run_reserves_before_its_first_step_and_commits_after_its_last(
     engine.close()
     assert states(budget) == ["committed"]
     other, model = run(tmp_path / "two.jsonl", budget)
-    with pytest.raises(BudgetExceeded, match="1 earlier runs hold"):
+    with pytest.raises(BudgetExceeded, match=r"earlier runs \(1, 0 only reserved\) hold"):
         taken(other, model, DATA)
     assert not (tmp_path / "two.jsonl").exists()
     assert other.steps_charged == 0

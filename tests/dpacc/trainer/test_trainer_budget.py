@@ -21,6 +21,6 @@ def test_a_trainer_reserves_before_its_first_step(tmp_path: Path) -> None:
     assert share.state == "committed"
     assert share.event == read_ledger(path=tmp_path / "one" / "ledger.jsonl").event
     second = trainer(tmp_path / "two", privacy=private(**asked, budget=str(path)))
-    with pytest.raises(BudgetExceeded, match="1 earlier runs hold"):
+    with pytest.raises(BudgetExceeded, match=r"earlier runs \(1, 0 only reserved\) hold"):
         second.train()
     assert not (tmp_path / "two" / "ledger.jsonl").exists()

@@ -82,9 +82,10 @@ def require_room(*, record: BudgetRecord, run: str, planned: Event) -> None:
     open_runs = sum(share.state == "reserved" for share in holding)
     raise BudgetExceeded(
         f"budget {record.name!r} allows ε = {record.epsilon:g} at δ = {record.delta:g}; "
-        f"{len(holding)} earlier runs hold ε = {rounded_up(held.epsilon)} of it ({open_runs} only "
-        f"reserved), and with this one all would cost ε = {rounded_up(total.epsilon)}: plan it "
-        "with less, or commit or release what is reserved and was not spent (dpacc budget show)"
+        f"earlier runs ({len(holding)}, {open_runs} only reserved) hold "
+        f"ε = {rounded_up(held.epsilon)}, and with this one all would cost "
+        f"ε = {rounded_up(total.epsilon)}: plan it with less, or commit or release what is "
+        "reserved and was not spent (dpacc budget show)"
     )
 
 

@@ -61,8 +61,8 @@ class Budget:
     >>> with Ledger.open(path=here / "second.jsonl", plan=plan) as ledger:
     ...     budget.reserve(ledger=ledger, planned=planned)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    dpacc_accounting.budget.grants.BudgetExceeded: budget 'notes' allows ε = 2.9 at δ = 1e-05; 1 \
-earlier runs hold ε = 1.994 of it (0 only reserved), and with this one all would cost ε = 2.944...
+    dpacc_accounting.budget.grants.BudgetExceeded: budget 'notes' allows ε = 2.9 at δ = 1e-05; \
+earlier runs (1, 0 only reserved) hold ε = 1.994, and with this one all would cost ε = 2.944...
     >>> folder.cleanup()
     """
 

@@ -1,0 +1,68 @@
+"""Which kind of thing is reported: a run, several, a federation, or a sweep on public data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dpacc.cli.report.audits import read_audit
+from dpacc.cli.report.content import Document
+from dpacc.cli.report.federation import ROUNDS, gather_federation, report_of_federation
+from dpacc.cli.report.gathered import gather
+from dpacc.cli.report.one_run import report_of_run
+from dpacc.cli.report.several import gather_several, report_of_several
+from dpacc.cli.report.trials import RESULTS, gather_trials, report_of_trials
+from dpacc.errors import ConfigurationError
+
+_LEDGER = "ledger.jsonl"
+_ANY = (_LEDGER, ROUNDS, RESULTS)
+
+
+def report_on(
+    *, paths: Sequence[Path], audits: Sequence[Path] = (), delta: float | None = None
+) -> Document:
+    """The report on one folder or several, each a run's, a federation's or a sweep's, or its file.
+
+    Args:
+        paths: folders, or the ledger, rounds or results in them.
+        audits: files of what `dpacc audit --json` printed, of the one run.
+        delta: δ at which the ε of runs is stated; their plans' when left out.
+
+    Raises:
+        ConfigurationError: nothing of the kind is there, or it cannot be reported so.
+        LedgerError: a ledger is damaged.
+        ValueError: what was done cannot be priced.
+    """
+    files = [_file_of(path) for path in paths]
+    read = [read_audit(path=path) for path in audits]
+    ledgers = [path for path in files if path.name != ROUNDS and path.name != RESULTS]
+    if len(ledgers) < len(files) and len(files) > 1:
+        raise ConfigurationError(
+            "several runs are compared by their ledgers: report a federation, and a sweep on "
+            "public data, by itself"
+        )
+    if len(ledgers) == 1:
+        return report_of_run(facts=gather(ledger=ledgers[0], delta=delta), audits=read)
+    if read:
+        raise ConfigurationError("an audit is of one run: report that one by itself, with --audit")
+    if ledgers:
+        return report_of_several(facts=gather_several(ledgers=ledgers, delta=delta))
+    if delta is not None:
+        raise ConfigurationError(
+            "--delta is for runs: a federation, and a sweep on public data, have their own"
+        )
+    if files[0].name == ROUNDS:
+        return report_of_federation(facts=gather_federation(rounds=files[0]))
+    return report_of_trials(facts=gather_trials(results=files[0]))
+
+
+def _file_of(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    found = [path / name for name in _ANY if (path / name).is_file()]
+    if not found:
+        raise ConfigurationError(
+            f"{path} is a folder without a {_LEDGER}, {ROUNDS} or {RESULTS}, of which a run, a "
+            "federation or a sweep leaves one: name its folder"
+        )
+    return found[0]
