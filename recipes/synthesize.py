@@ -124,6 +124,12 @@ def main(arguments: Sequence[str]) -> None:
         ("saved in", f"{config.output}, with {Path(config.output).name}.card.md"),
     ]
     terminal.show_facts(title="Synthetic text", facts=facts)
+    if told["dropped"]["truncated"] > told["records"]:
+        terminal.say(
+            "most texts had no end where the room was over, and those that are left are the short "
+            "ones: the adapter hardly learned to end (train longer, or with a larger epsilon), or "
+            "--new_tokens is too small"
+        )
 
 
 def synthesize(config: SynthesisConfig) -> dict[str, Any]:

@@ -94,9 +94,11 @@ def test_the_training_data_has_no_part_in_what_is_written(
 
 
 def test_dropped_records_are_counted_and_written_anew(
-    write: Callable[..., Path], tmp_path: Path
+    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Short room truncates some; they are tried again, and what is given up is missing."""
+    """Short room truncates some; they are tried again, and what is given up is missing, which the
+    screen says where it is most of them.
+    """
     path = write(new_tokens=2, records=40, tries=2)
     said = card(path)["synthetic"]
     assert said["dropped"]["truncated"] > 0
@@ -104,6 +106,9 @@ def test_dropped_records_are_counted_and_written_anew(
     assert len(lines(path)) == said["records"] < said["asked"] == 40
     words = card_for_people(path)
     assert f"{40 - said['records']} of 40 that were asked for are missing" in words
+    assert "most texts had no end" in capsys.readouterr().err
+    write(output=tmp_path / "whole.jsonl", records=4)
+    assert "most texts had no end" not in capsys.readouterr().err
     assert len({each["text"] for each in lines(path)}) == said["records"]
 
 
