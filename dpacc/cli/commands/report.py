@@ -42,6 +42,8 @@ class Page(click.Path):
 @click.option("--audit", "audits", multiple=True, type=click.Path(path_type=Path, dir_okay=False),
               help="What `dpacc audit --json` printed; may be given several times.")  # fmt: skip
 @click.option("--html", type=Page(".html", ".htm"), help="Write a page for a browser here.")
+@click.option("--questions", is_flag=True,
+              help="Append what standards and laws ask, and what answers it.")  # fmt: skip
 @click.option("--pdf", type=Page(".pdf"), help="Write a tagged PDF here.")
 @options.delta
 @options.as_json
@@ -50,6 +52,7 @@ def report(
     audits: tuple[Path, ...],
     html: Path | None,
     pdf: Path | None,
+    questions: bool,
     delta: float | None,
     as_json: bool,
 ) -> None:
@@ -66,7 +69,7 @@ def report(
     from dpacc.cli.report.any_kind import report_on
 
     with terminal.at_work("pricing, and asking the other accountants"):
-        document = report_on(paths=runs, audits=audits, delta=delta)
+        document = report_on(paths=runs, audits=audits, delta=delta, asked=questions)
         pages = _pages(document, html, pdf)
     _write(pages)
     verdict = document.verdict

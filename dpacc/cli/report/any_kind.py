@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from dpacc.artifacts.compliance import Circumstances
 from dpacc.cli.report.audits import read_audit
 from dpacc.cli.report.content import Document
-from dpacc.cli.report.federation import ROUNDS, gather_federation, report_of_federation
+from dpacc.cli.report.federation import (
+    ROUNDS,
+    FederationFacts,
+    gather_federation,
+    report_of_federation,
+)
 from dpacc.cli.report.gathered import gather
 from dpacc.cli.report.one_run import report_of_run
+from dpacc.cli.report.questions import questions
 from dpacc.cli.report.several import gather_several, report_of_several
 from dpacc.cli.report.trials import RESULTS, gather_trials, report_of_trials
 from dpacc.errors import ConfigurationError
@@ -19,7 +27,11 @@ _ANY = (_LEDGER, ROUNDS, RESULTS)
 
 
 def report_on(
-    *, paths: Sequence[Path], audits: Sequence[Path] = (), delta: float | None = None
+    *,
+    paths: Sequence[Path],
+    audits: Sequence[Path] = (),
+    delta: float | None = None,
+    asked: bool = False,
 ) -> Document:
     """The report on one folder or several, each a run's, a federation's or a sweep's, or its file.
 
@@ -27,6 +39,7 @@ def report_on(
         paths: folders, or the ledger, rounds or results in them.
         audits: files of what `dpacc audit --json` printed, of the one run.
         delta: δ at which the ε of runs is stated; their plans' when left out.
+        asked: whether what standards and laws ask of a run or a federation is appended.
 
     Raises:
         ConfigurationError: nothing of the kind is there, or it cannot be reported so.
@@ -34,6 +47,10 @@ def report_on(
         ValueError: what was done cannot be priced.
     """
     files = [_file_of(path) for path in paths]
+    if asked and (len(files) > 1 or files[0].name == RESULTS):
+        raise ConfigurationError(
+            "--questions is for a run or a federation: report one by itself, with --questions"
+        )
     read = [read_audit(path=path) for path in audits]
     ledgers = [path for path in files if path.name != ROUNDS and path.name != RESULTS]
     if len(ledgers) < len(files) and len(files) > 1:
@@ -42,7 +59,9 @@ def report_on(
             "public data, by itself"
         )
     if len(ledgers) == 1:
-        return report_of_run(facts=gather(ledger=ledgers[0], delta=delta), audits=read)
+        facts = gather(ledger=ledgers[0], delta=delta)
+        found = report_of_run(facts=facts, audits=read)
+        return _appended(found, Circumstances.of_plan(facts.plan)) if asked else found
     if read:
         raise ConfigurationError("an audit is of one run: report that one by itself, with --audit")
     if ledgers:
@@ -52,8 +71,22 @@ def report_on(
             "--delta is for runs: a federation, and a sweep on public data, have their own"
         )
     if files[0].name == ROUNDS:
-        return report_of_federation(facts=gather_federation(rounds=files[0]))
+        federation = gather_federation(rounds=files[0])
+        found = report_of_federation(facts=federation)
+        return _appended(found, _circumstances(federation)) if asked else found
     return report_of_trials(facts=gather_trials(results=files[0]))
+
+
+def _circumstances(facts: FederationFacts) -> Circumstances:
+    if facts.found.level == "client":
+        return Circumstances(run="federation", unit="client")
+    unit = facts.worst.server.unit
+    return Circumstances(run="federation", unit="example" if unit == "example" else "owner")
+
+
+def _appended(document: Document, circumstances: Circumstances) -> Document:
+    appendix = questions(circumstances=circumstances)
+    return replace(document, body=(*document.body, *appendix))
 
 
 def _file_of(path: Path) -> Path:

@@ -35,7 +35,7 @@ from dpacc.cli.report.content import (
 )
 from dpacc.cli.report.content import facts as table_of
 from dpacc.cli.report.gathered import FALSE_ALARMS, Priced, RunFacts, gather
-from dpacc.cli.report.words import TERMS, conditions_of, how_strongly, promise_of, weak
+from dpacc.cli.report.words import TERMS, conditions_of, how_strongly, promise_of, warned, weak
 from dpacc.errors import ConfigurationError
 
 ROUNDS = "rounds.yaml"
@@ -140,12 +140,14 @@ def _by_pair(claim: Guarantee) -> Priced:
 
 def report_of_federation(*, facts: FederationFacts) -> Document:
     """All that is to be said of a federation, in order."""
+    verdict = _verdict(facts)
     return Document(
         title="Privacy report",
         subtitle=f"{facts.name}, a federation",
-        verdict=_verdict(facts),
-        first_page=(_first_page(facts), Heading(level=2, words="Words used here"), TERMS),
+        verdict=verdict,
+        first_page=(_first_page(facts, verdict), Heading(level=2, words="Words used here"), TERMS),
         body=(
+            *warned(verdict),
             *_prices(facts),
             *sections.attackers(facts.stated),
             *_opinions(facts),
@@ -211,7 +213,7 @@ def _contradictions(facts: FederationFacts) -> Iterator[str]:
             yield f"{name}: another accountant disagrees with its ledger's ε"
 
 
-def _first_page(facts: FederationFacts) -> Points:
+def _first_page(facts: FederationFacts, verdict: Verdict) -> Points:
     unit, clients = facts.worst.released.unit, sum(p.count for p in facts.found.prices)
     whole = facts.found.level == "client"
     protected = (
@@ -228,7 +230,7 @@ def _first_page(facts: FederationFacts) -> Points:
                 "which sees every message. Not from whoever runs a client's own machine, nor does "
                 "it hide from the server who took part when.",
             ),
-            ("How strongly, for the worst client", how_strongly(facts.stated)),
+            ("How strongly, for the worst client", how_strongly(facts.stated, verdict)),
             (
                 "What is not protected",
                 "what a client does with its data elsewhere; other federations and runs on the "

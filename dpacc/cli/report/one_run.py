@@ -8,17 +8,19 @@ from dpacc.cli.report import sections
 from dpacc.cli.report.audits import AuditFacts
 from dpacc.cli.report.content import Document, Heading
 from dpacc.cli.report.gathered import RunFacts
-from dpacc.cli.report.words import TERMS, first_page, verdict_of
+from dpacc.cli.report.words import TERMS, first_page, verdict_of, warned
 
 
 def report_of_run(*, facts: RunFacts, audits: Sequence[AuditFacts] = ()) -> Document:
     """All that is to be said of one run, in order."""
+    verdict = verdict_of(facts, audits)
     return Document(
         title="Privacy report",
         subtitle=facts.name,
-        verdict=verdict_of(facts, audits),
-        first_page=(first_page(facts), Heading(level=2, words="Words used here"), TERMS),
+        verdict=verdict,
+        first_page=(first_page(facts, verdict), Heading(level=2, words="Words used here"), TERMS),
         body=(
+            *warned(verdict),
             *sections.promise(facts),
             *sections.mechanism(facts),
             *sections.second_opinion(facts),

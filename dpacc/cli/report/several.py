@@ -32,6 +32,7 @@ from dpacc.cli.report.words import (
     how_strongly,
     promise_of,
     verdict_of,
+    warned,
     weak,
 )
 from dpacc.errors import ConfigurationError
@@ -105,14 +106,16 @@ def _names(ledgers: Sequence[Path]) -> list[str]:
 
 def report_of_several(*, facts: SeveralFacts) -> Document:
     """All that is to be said of several runs, in order."""
+    verdict = _verdict(facts)
     return Document(
         title="Privacy report",
         subtitle=", ".join(each.name for each in facts.runs),
-        verdict=_verdict(facts),
-        first_page=(_first_page(facts), *_side_by_side(facts)),
+        verdict=verdict,
+        first_page=(_first_page(facts, verdict), *_side_by_side(facts)),
         body=(
             Heading(level=2, words="Words used here"),
             TERMS,
+            *warned(verdict),
             *_together(facts),
             *(block for each in facts.runs for block in _one(each)),
             *sections.not_covered(facts.runs[0]),
@@ -155,9 +158,9 @@ def _verdict(facts: SeveralFacts) -> Verdict:
     )
 
 
-def _first_page(facts: SeveralFacts) -> Points:
+def _first_page(facts: SeveralFacts, verdict: Verdict) -> Points:
     units = " or ".join(dict.fromkeys(each.claim.unit for each in facts.runs))
-    strongly = "Not at all together." if facts.total is None else how_strongly(facts.total)
+    strongly = "Not at all together." if facts.total is None else how_strongly(facts.total, verdict)
     return Points(
         points=(
             (

@@ -15,7 +15,7 @@ from dpacc_accounting.ledger.claims import AttackBounds
 from dpacc.artifacts.attack_chart import as_percent
 from dpacc.audit.wording import rounded_down
 from dpacc.cli.report.audits import AuditFacts, refuted_by
-from dpacc.cli.report.content import Points, Verdict
+from dpacc.cli.report.content import Paragraph, Points, Verdict
 from dpacc.cli.report.gathered import Priced, RunFacts
 
 _WEAK = 0.5
@@ -161,13 +161,13 @@ def weak(facts: Priced) -> list[str]:
     ]
 
 
-def first_page(facts: RunFacts) -> Points:
-    """What was protected, from whom, how strongly, and what not."""
+def first_page(facts: RunFacts, verdict: Verdict) -> Points:
+    """What was protected, from whom, how strongly, and what not; as far as the verdict lets it."""
     return Points(
         points=(
             ("What was to be protected", _protected(facts)),
             ("From whom", _from_whom(facts)),
-            ("How strongly", how_strongly(facts)),
+            ("How strongly", how_strongly(facts, verdict)),
             ("What is not protected", _not_protected(facts)),
         )
     )
@@ -200,15 +200,29 @@ def _from_whom(facts: RunFacts) -> str:
     )
 
 
-def how_strongly(facts: Priced) -> str:
-    """ε and δ, and what they mean, in three sentences."""
+def how_strongly(facts: Priced, verdict: Verdict) -> str:
+    """ε and δ, and what they mean, in three sentences; what is contradicted is not established."""
     if facts.void or facts.spoken_of is None:
-        return "Not at all, as far as this run can show."
+        return "Not at all, as far as can be shown."
     claim, found = facts.claim, facts.spoken_of
+    doubt = (
+        "This is NOT established, for the reasons above. If nothing contradicted it, it would be: "
+        if verdict.standing == "broken"
+        else ""
+    )
     return (
+        f"{doubt}"
         f"ε = {rounded_up(claim.epsilon)} at δ = {rounded_up(claim.delta)}. {odds(claim)} "
         f"{recognised(found, claim.unit)}"
     )
+
+
+def warned(verdict: Verdict) -> tuple[Paragraph, ...]:
+    """What stands before the numbers of a report that must not be relied on."""
+    if verdict.standing != "broken":
+        return ()
+    words = "Do not rely on the numbers that follow. The first page says why."
+    return (Paragraph(words=words),)
 
 
 def odds(claim: Guarantee) -> str:
@@ -238,6 +252,8 @@ def most_found(found: AttackBounds) -> str:
 
 
 def _not_protected(facts: RunFacts) -> str:
+    if facts.void:
+        return "Whatever was in the training data."
     unit = facts.claim.unit
     several = (
         "someone who wrote several rows (what they share is hidden less)"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from pathlib import Path
 
 import pytest
 
+from dpacc.artifacts.compliance import NOT_ADVICE, Circumstances, rows_for
 from dpacc.cli.report.any_kind import report_on
 from dpacc.cli.report.html_page import html_page
 from dpacc.errors import ConfigurationError
-from tests.cli.report.folders import audit_file, finished_run
+from tests.cli.report.folders import audit_file, finished_run, no_attackers, nobody_asked
 
 ROW = {
     "epsilon": 8.0,
@@ -39,6 +41,20 @@ def test_a_sweep_on_public_data_promises_nothing(tmp_path: Path) -> None:
     assert "ε alone" in page
 
 
+def test_what_standards_ask_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question that applies to the run, with its answer, and that this is no advice."""
+    nobody_asked(monkeypatch)
+    no_attackers(monkeypatch)
+    run = finished_run(tmp_path / "run")
+    assert "Appendix" not in html_page(report_on(paths=[run]))
+    page = html_page(report_on(paths=[run], asked=True))
+    assert escape(NOT_ADVICE) in page
+    rows = rows_for(Circumstances())
+    assert len(rows) > 10
+    assert all(escape(f"{row.reference}: {row.question}") in page for row in rows)
+    assert all(escape(row.not_covered) in page for row in rows)
+
+
 @pytest.mark.parametrize("text", ["", "{\n", "[]\n", '{"settings": {}}\n', "3\n"])
 def test_damaged_results_are_refused(tmp_path: Path, text: str) -> None:
     """In a line that names the file."""
@@ -55,6 +71,8 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         report_on(paths=[public, run])
     with pytest.raises(ConfigurationError, match="an audit is of one run"):
         report_on(paths=[public], audits=[audit])
+    with pytest.raises(ConfigurationError, match="--questions is for"):
+        report_on(paths=[public], asked=True)
     with pytest.raises(ConfigurationError, match="--delta is for runs"):
         report_on(paths=[public], delta=1e-6)
     with pytest.raises(ConfigurationError, match="without a ledger"):

@@ -29,7 +29,9 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def said(facts: RunFacts) -> str:
-    return " ".join(f"{about} {words}" for about, words in first_page(facts).points)
+    return " ".join(
+        f"{about} {words}" for about, words in first_page(facts, verdict_of(facts)).points
+    )
 
 
 def test_a_promise_comes_with_all_that_it_assumes(facts: RunFacts) -> None:
@@ -77,8 +79,10 @@ def test_a_folder_that_contradicts_its_ledger_is_broken(tmp_path: Path, file: st
     path.write_text(
         path.read_text().replace('"epsilon": ', '"epsilon": 0.').replace("(ε = ", "(ε = 0.") + " "
     )
-    found = verdict_of(gather(ledger=folder / "ledger.jsonl"))
+    facts = gather(ledger=folder / "ledger.jsonl")
+    found = verdict_of(facts)
     assert (found.standing, len(found.reasons)) == ("broken", 1)
+    assert "NOT established" in said(facts)
 
 
 def test_an_accountant_that_disagrees_breaks_the_promise(facts: RunFacts) -> None:
