@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -54,3 +55,22 @@ def test_the_figure_of_ranks_hides_neither_its_origin_nor_its_error() -> None:
         for value, bar in zip(accuracies[method], bars.get_segments(), strict=True):
             error = (value * (100 - value) / sentences) ** 0.5
             assert bar[:, 1].tolist() == pytest.approx([value - error, value + error])
+
+
+def test_the_rates_beside_the_default_are_kept_results() -> None:
+    """What chats have at the default's rate and at 1e-2 is of one run each, alike in all else."""
+    kept = [ROOT / "benchmarks/results" / f"{name}.jsonl" for name in ("learning_rate", "frontier")]
+    kept.append(ROOT / "benchmarks/results/dynamic_rank.jsonl")
+    runs = [json.loads(line) for path in kept for line in path.read_text("utf-8").splitlines()]
+    told = {}
+    for each in runs:
+        run = dict(each["run"])
+        rate = run.pop("learning_rate")
+        plain = {"tool": "dpacc", "epsilon": 8.0, "batch": 128, "steps": 48, "average": 0.5}
+        if run == plain and each["layers"] == 3:
+            found = each["held_out"]
+            told[rate] = f"{found['perplexity']:.2f}, ", f"{found['loss']:.3f}"
+    (default,) = (f.default for f in fields(TrainingConfig) if f.name == "learning_rate")
+    assert {*told} == {default, 0.01}
+    row = f"| {told[default][0]}loss {told[default][1]} | {told[0.01][0]}{told[0.01][1]} |"
+    assert row in PAGE
