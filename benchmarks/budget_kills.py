@@ -48,7 +48,7 @@ STEP = PoissonSampled(probability=0.1, event=Gaussian(noise_multiplier=1.0))
 PLANNED = Repeated(event=STEP, times=STEPS)
 PLAN = {"steps": STEPS, "unit": "example", "adjacency": "add-or-remove", "target_delta": DELTA}
 OPERATIONS = ("begin", "begin", "go on", "go on", "commit", "commit", "give back", "copy")
-MOST_CALLS = 4000
+MOST_CALLS, MOST_PROCESSES = 4000, 3
 HERE = ("dpacc_accounting/budget/", "dpacc_accounting/ledger/", "budget_kills.py")
 
 
@@ -121,6 +121,8 @@ def hammer(folder: Path, *, kills: int, processes: int, seed: int) -> Counter[st
     """Let so many processes work at once, until so many were killed; then let all end."""
     draw, fates, running = random.Random(seed), Counter[str](), set[int]()
     while fates["killed"] < kills or running:
+        if fates.total() > MOST_PROCESSES * kills:
+            raise AssertionError(f"too few get far enough to be killed: {dict(fates)}")
         while len(running) < processes and fates["killed"] + len(running) < kills + processes // 2:
             fatal = fates["killed"] < kills
             running.add(begin(folder, draw.getrandbits(64), draw.randint(1, MOST_CALLS) * fatal))
