@@ -24,7 +24,7 @@ from dpacc.recipe.models import add_lora
 from dpacc.step.engine import PrivacyEngine
 from tests.tiny_models import VOCABULARY, collate, tiny_base
 
-CANARIES = 300
+CANARIES = 250
 
 
 def plan_of(epsilon: float) -> PrivacyPlan:
@@ -97,7 +97,7 @@ def test_last_adapters_alone_bound_epsilon(tmp_path: Path) -> None:
     What canaries have in common hides most of it where it is not taken out.
     """
     plan = plan_of(4.0)
-    runs = [audited(plan, tmp_path / str(coins), "weights", coins=coins) for coins in range(3)]
+    runs = [audited(plan, tmp_path / str(coins), "weights", coins=coins) for coins in range(5)]
     together = judged_together(runs, plan)
     assert together.epsilon >= 1
     assert not together.refuted
@@ -109,7 +109,7 @@ def test_last_adapters_alone_bound_epsilon(tmp_path: Path) -> None:
 def test_half_the_noise_is_refuted_by_last_adapters(half_the_noise: None, tmp_path: Path) -> None:
     """The ledger claims 4 and half of its noise is missing: seen in the models alone."""
     plan = plan_of(4.0)
-    runs = [audited(plan, tmp_path / str(coins), "weights", coins=coins) for coins in range(3)]
+    runs = [audited(plan, tmp_path / str(coins), "weights", coins=coins) for coins in range(5)]
     assert judged_together(runs, plan).refuted
 
 
