@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from scipy.stats import rankdata
 
 from dpacc.audit import Audit, Claim, judge
-from dpacc.audit.last_adapter import CanaryGradients
+from dpacc.audit.last_adapter import SOUGHT, CanaryGradients
 from dpacc.audit.text_canaries import add_new_tokens, as_if_all_in, canary_texts, left_out
 from dpacc.audit.wording import rounded_down
 from dpacc.layers.frozen_activations import FrozenActivations
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--kind", default="unique-tokens")
     parser.add_argument("--tokens", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--sought", type=float, default=SOUGHT, help="times the claimed leak")
     parser.add_argument("--read", nargs="+", default=READINGS)
     parser.add_argument("--optimizer", default="sgd")
     parser.add_argument("--learning-rate", type=float, default=0.5)
@@ -100,8 +101,8 @@ class Bench:
             optimizer=chosen.optimizer,
             learning_rate=chosen.learning_rate,
         )
-        self.read = chosen.read
-        self.plan, self.claim, self.accelerator = plan, claim, Accelerator(cpu=True)
+        self.read, self.sought = chosen.read, chosen.sought * claim.mu
+        self.plan, self.accelerator = plan, Accelerator(cpu=True)
         self.base, tokenizer = base_for(config=self.config, device=self.accelerator.device)
         if chosen.kind == "new-tokens":
             add_new_tokens(model=self.base, known=len(tokenizer), tokens=chosen.canaries)
@@ -147,7 +148,7 @@ class Bench:
                     step.backward(causal_lm_losses(model, batch))
                 step.update()
             engine.close()
-        scored = {read: gradients.scores(read=read, mu=self.claim.mu) for read in self.read}
+        scored = {read: gradients.scores(read=read, mu=self.sought) for read in self.read}
         self.base = model.unload()
         return included, scored
 

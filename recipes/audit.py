@@ -137,7 +137,7 @@ def audit(config: AuditConfig) -> int:
     """One private run with canaries in its data, and what they prove: 1 if the claim is refuted."""
     from dpacc.artifacts.earlier_runs import begin_run
     from dpacc.audit import Claim
-    from dpacc.audit.last_adapter import CanaryGradients
+    from dpacc.audit.last_adapter import SOUGHT, CanaryGradients
     from dpacc.audit.text_canaries import as_if_all_in
     from dpacc.recipe.assembly import adapters_for, plan_for
     from dpacc.recipe.optimizers import optimizer_for
@@ -184,7 +184,7 @@ def audit(config: AuditConfig) -> int:
         like=private[0],
         pad=collate,
     )
-    text = gradients.scores(read=config.text_score, mu=claim.mu)
+    text = gradients.scores(read=config.text_score, mu=SOUGHT * claim.mu)
     return judge_all(config, plan, claim, planted, text=text, folder=folder)
 
 

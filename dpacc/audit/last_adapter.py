@@ -24,8 +24,8 @@ from dpacc.layers.gradient_buffer import GradientBuffer, KeptGradients
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.recipe.evaluation import in_batches, losses_of_texts
 
-# What is looked for is a leak of twice the claim, as half of its noise would be.
-_SOUGHT = 2.0
+SOUGHT = 2.0
+"""How many times the claimed leak is looked for: half the noise leaks twice as much."""
 
 Matrix = npt.NDArray[np.float64]
 Reading = Literal["weights", "losses", "fall"]
@@ -81,12 +81,12 @@ class CanaryGradients:
             read: `weights`, from how far the adapter moved along each canary's gradient; `losses`,
                 from how far losses fell, which to first order is pᵢ times the gradient's norm;
                 `fall`, that fall as it is, with all that canaries have in common.
-            mu: of the claim. Estimates are made for twice as much, so that half the noise shows.
+            mu: how large a leak is looked for, as `presence` takes it: `SOUGHT` times the claim's.
         """
         if read == "fall":
             return self._fall()
         along = self._moved() if read == "weights" else self._fall() / self._norms
-        return presence(along=along, overlaps=self._overlaps, mu=_SOUGHT * mu)
+        return presence(along=along, overlaps=self._overlaps, mu=mu)
 
     def _moved(self) -> Scores:
         """p: how far the adapter moved along each canary's gradient, downhill."""

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from scipy.stats import rankdata
 
 from dpacc.audit import Audit, Claim, judge
-from dpacc.audit.last_adapter import CanaryGradients, presence
+from dpacc.audit.last_adapter import SOUGHT, CanaryGradients, presence
 from dpacc.audit.text_canaries import add_new_tokens, as_if_all_in, canary_texts, left_out
 from dpacc.errors import ConfigurationError
 from dpacc.layers.adapters import attach_gradient_buffer
@@ -63,7 +63,7 @@ def audited(plan: PrivacyPlan, folder: Path, read: Any, *, coins: int = 0) -> Au
         step.update()
     engine.close()
     claim = Claim.of_event(event=plan.event(), delta=plan.target_delta)
-    scores = gradients.scores(read=read, mu=claim.mu)
+    scores = gradients.scores(read=read, mu=SOUGHT * claim.mu)
     return judge(included=included, scores=scores, claim=claim)
 
 
