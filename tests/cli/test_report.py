@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from dpacc_accounting import Ledger
 
 from tests.cli.conftest import Run
-from tests.cli.report.folders import FIXED_SEED, audit_file, finished_run, nobody_asked
+from tests.cli.report.folders import FIXED_SEED, PLAN, audit_file, finished_run, nobody_asked
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert (done.code, len(done.err.strip().splitlines())) == (2, 1)
     assert complaint in done.err
     assert {*tmp_path.rglob("*")} == before
+
+
+def test_a_ledger_whose_plan_is_short_is_completed(dpacc: Run, tmp_path: Path) -> None:
+    """What it lacks is named; given beside the ledger, it is said beside ε."""
+    short = {each: PLAN.to_json()[each] for each in ("unit", "adjacency", "target_delta")}
+    with Ledger.open(path=tmp_path / "ledger.jsonl", plan=short) as book:
+        book.charge(step=0, event=PLAN.charge(0))
+    page, beside = tmp_path / "out.html", tmp_path / "plan.json"
+    beside.write_text(json.dumps(PLAN.to_json()))
+    done = dpacc("report", tmp_path, "--html", page)
+    assert done.code == 2
+    assert "--settings" in done.err
+    assert not page.exists()
+    done = dpacc("report", tmp_path, "--html", page, "--settings", beside)
+    assert done.code == 0, done.err
+    assert "given beside it" in page.read_text()
 
 
 def test_a_page_that_cannot_be_written_leaves_none(dpacc: Run, tmp_path: Path) -> None:

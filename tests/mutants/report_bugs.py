@@ -38,8 +38,8 @@ REPORT_BUGS = (
         (
             Patch(
                 "dpacc.cli.report.several",
-                "gather(ledger=path, delta=stated, name=name)",
-                "gather(ledger=path, delta=delta, name=name)",
+                "gather(ledger=path, delta=stated, name=name,",
+                "gather(ledger=path, delta=delta, name=name,",
             ),
         ),
         (f"{_REPORT}/test_several.py::test_every_epsilon_is_at_one_delta",),

@@ -46,6 +46,7 @@ class Page(click.Path):
               help="Append what standards and laws ask, and what answers it.")  # fmt: skip
 @click.option("--pdf", type=Page(".pdf"), help="Write a tagged PDF here.")
 @options.delta
+@options.settings
 @options.as_json
 def report(
     runs: tuple[Path, ...],
@@ -54,6 +55,7 @@ def report(
     pdf: Path | None,
     questions: bool,
     delta: float | None,
+    settings: Path | None,
     as_json: bool,
 ) -> None:
     """Write one report on RUNS: folders of training runs, or of a federation or a sweep.
@@ -69,7 +71,9 @@ def report(
     from dpacc.cli.report.any_kind import report_on
 
     with terminal.at_work("pricing, and asking the other accountants"):
-        document = report_on(paths=runs, audits=audits, delta=delta, asked=questions)
+        document = report_on(
+            paths=runs, audits=audits, delta=delta, settings=settings, asked=questions
+        )
         pages = _pages(document, html, pdf)
     _write(pages)
     verdict = document.verdict

@@ -31,6 +31,7 @@ def report_on(
     paths: Sequence[Path],
     audits: Sequence[Path] = (),
     delta: float | None = None,
+    settings: Path | None = None,
     asked: bool = False,
 ) -> Document:
     """The report on one folder or several, each a run's, a federation's or a sweep's, or its file.
@@ -39,6 +40,7 @@ def report_on(
         paths: folders, or the ledger, rounds or results in them.
         audits: files of what `dpacc audit --json` printed, of the one run.
         delta: δ at which the ε of runs is stated; their plans' when left out.
+        settings: of a file with what the ledgers' own plans lack.
         asked: whether what standards and laws ask of a run or a federation is appended.
 
     Raises:
@@ -59,16 +61,19 @@ def report_on(
             "public data, by itself"
         )
     if len(ledgers) == 1:
-        facts = gather(ledger=ledgers[0], delta=delta)
+        facts = gather(ledger=ledgers[0], delta=delta, settings=settings)
         found = report_of_run(facts=facts, audits=read)
         return _appended(found, Circumstances.of_plan(facts.plan)) if asked else found
     if read:
         raise ConfigurationError("an audit is of one run: report that one by itself, with --audit")
     if ledgers:
-        return report_of_several(facts=gather_several(ledgers=ledgers, delta=delta))
-    if delta is not None:
+        return report_of_several(
+            facts=gather_several(ledgers=ledgers, delta=delta, settings=settings)
+        )
+    if delta is not None or settings is not None:
         raise ConfigurationError(
-            "--delta is for runs: a federation, and a sweep on public data, have their own"
+            "--delta and --settings are for runs: a federation, and a sweep on public data, have "
+            "their own"
         )
     if files[0].name == ROUNDS:
         federation = gather_federation(rounds=files[0])

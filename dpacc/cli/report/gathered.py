@@ -14,15 +14,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dpacc_accounting import Event, Guarantee, LedgerRecord, epsilon, read_ledger
+from dpacc_accounting import Event, Guarantee, LedgerRecord, epsilon
 from dpacc_accounting.events.event import Selected
 from dpacc_accounting.events.fields import nested_events
 from dpacc_accounting.ledger.claims import AttackBounds, attack_bounds, claim_of, void_because
+from dpacc_accounting.ledger.plan_settings import require_statable
 from dpacc_accounting.pld.amplification import without_amplification
 
 from dpacc.artifacts.progress_chart import Measurement
 from dpacc.artifacts.proof import RUN_FILE, adapter_checksums
 from dpacc.cli.report.agreement import Agreement, compare
+from dpacc.cli.sources import read_record
 from dpacc.doctor.finding import Finding
 from dpacc.doctor.stated import origin_findings, stated_findings
 from dpacc.errors import ConfigurationError
@@ -107,20 +109,28 @@ class RunFacts(Priced):
         return None if found is None else float(found)
 
 
-def gather(*, ledger: Path, delta: float | None = None, name: str | None = None) -> RunFacts:
+def gather(
+    *,
+    ledger: Path,
+    delta: float | None = None,
+    name: str | None = None,
+    settings: Path | None = None,
+) -> RunFacts:
     """Read a run's ledger and what lies beside it, and price all of it.
 
     Args:
         ledger: its ledger, in its folder.
         delta: δ at which ε is stated; the plan's when left out.
         name: what the run is called; its folder's name when left out.
+        settings: of a file with what the ledger's own plan lacks.
 
     Raises:
         LedgerError: the ledger is missing or damaged.
-        ValueError: its plan lacks what a price needs.
+        ValueError: its plan lacks what a statement needs.
         ConfigurationError: `run.json` is damaged.
     """
-    record, folder = read_ledger(path=ledger), ledger.resolve().parent
+    record, folder = read_record(path=ledger, settings=settings), ledger.resolve().parent
+    require_statable(plan=record.plan, record=record)
     if not record.releases:
         raise ConfigurationError(
             f"{ledger} holds no release: nothing was trained, so there is nothing to report"

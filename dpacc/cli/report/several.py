@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpacc_accounting import LedgerRecord, merge_ledgers, read_ledger
+from dpacc_accounting import LedgerRecord, merge_ledgers
 from dpacc_accounting.guarantee import METHOD_NAMES, Guarantee, rounded_up
 from dpacc_accounting.ledger.record import LedgerError
 
@@ -35,6 +35,7 @@ from dpacc.cli.report.words import (
     warned,
     weak,
 )
+from dpacc.cli.sources import read_record
 from dpacc.errors import ConfigurationError
 
 
@@ -55,12 +56,15 @@ class SeveralFacts:
     remarks: tuple[str, ...]
 
 
-def gather_several(*, ledgers: Sequence[Path], delta: float | None = None) -> SeveralFacts:
+def gather_several(
+    *, ledgers: Sequence[Path], delta: float | None = None, settings: Path | None = None
+) -> SeveralFacts:
     """Read several runs, and price each and all of them together, at one δ.
 
     Args:
         ledgers: of each run, in its folder.
         delta: δ at which every ε is stated; the smallest of the plans' when left out.
+        settings: of a file with what the ledgers' own plans lack.
 
     Raises:
         LedgerError: a ledger is missing or damaged.
@@ -69,10 +73,11 @@ def gather_several(*, ledgers: Sequence[Path], delta: float | None = None) -> Se
     """
     if len({path.resolve() for path in ledgers}) < len(ledgers):
         raise ConfigurationError("the same run is named twice; name each once")
-    records = dict(zip(_names(ledgers), map(_record, ledgers), strict=True))
+    read = [_record(path, settings) for path in ledgers]
+    records = dict(zip(_names(ledgers), read, strict=True))
     stated = delta if delta is not None else min(r.plan["target_delta"] for r in records.values())
     runs = tuple(
-        gather(ledger=path, delta=stated, name=name)
+        gather(ledger=path, delta=stated, name=name, settings=settings)
         for name, path in zip(records, ledgers, strict=True)
     )
     try:
@@ -86,8 +91,8 @@ def gather_several(*, ledgers: Sequence[Path], delta: float | None = None) -> Se
     return SeveralFacts(runs=runs, total=total, alone="", remarks=merged.remarks)
 
 
-def _record(path: Path) -> LedgerRecord:
-    record = read_ledger(path=path)
+def _record(path: Path, settings: Path | None) -> LedgerRecord:
+    record = read_record(path=path, settings=settings)
     if "target_delta" not in record.plan:
         raise ConfigurationError(f"the plan of {path} names no target_delta; give --delta")
     return record

@@ -139,6 +139,11 @@ def _weaknesses(facts: RunFacts) -> list[str]:
             f"ε = {rounded_up(facts.claim.epsilon)} is more than the planned budget of {budget:g}"
         )
     found += weak(facts)
+    over, planned = (facts.record.last_step or 0) + 1, facts.plan["steps"]
+    if over < planned and not facts.from_pair:
+        found.append(
+            f"the run stopped after {over} of {planned} planned steps: if it goes on, ε grows"
+        )
     size = facts.plan.get("dataset_size")
     if isinstance(size, int) and facts.claim.delta * size >= 1:
         found.append(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dpacc_accounting import Adjacency
+from dpacc_accounting import Adjacency, epsilon
 from dpacc_accounting.guarantee import Guarantee, rounded_up
 
 from dpacc.cli.report.agreement import Agreement, Comparison, Opinion
@@ -20,6 +20,7 @@ from tests.cli.report.folders import (
     audit_file,
     finished_run,
     nobody_asked,
+    state,
 )
 
 
@@ -130,6 +131,19 @@ def test_a_weak_promise_is_called_weak(tmp_path: Path) -> None:
     assert "budget of 2" in budget
     assert "weak" in weak
     assert "1 in 1000" in delta
+
+
+def test_a_run_that_stopped_may_go_on(tmp_path: Path) -> None:
+    """Its ε is that of the steps that were charged, and is said to grow."""
+    ledger = finished_run(tmp_path / "run", quality=None) / "ledger.jsonl"
+    ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:4]))
+    state(ledger.parent)
+    (ledger.parent / "adapter_config.json").unlink()
+    facts = gather(ledger=ledger)
+    assert facts.claim.epsilon == epsilon(event=PLAN.event(steps=3), delta=1e-5).epsilon
+    found = verdict_of(facts)
+    assert found.standing == "qualified"
+    assert "3 of 6 planned steps" in found.reasons[0]
 
 
 def test_odds_are_never_rounded_down() -> None:
