@@ -14,12 +14,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dpacc.cli import terminal
+from dpacc.cli.guarantee_table import guarantee_rows
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.settings import read_settings, setting
+
+if TYPE_CHECKING:
+    from dpacc_accounting import Guarantee
 
 _USAGE = "python recipes/count_labels.py --config FILE.yaml --labels_from FILE.json [settings]"
 
@@ -54,24 +58,24 @@ def main(arguments: Sequence[str]) -> None:
     from dpacc.artifacts.run_folder import unspent_folders_removed
 
     with unspent_folders_removed():
-        found = count(config)
+        counts, claim, folder = count(config)
     if config.as_json:
-        terminal.show_json(found)
+        guarantee = claim.to_json()
+        terminal.show_json({"counts": counts, "guarantee": guarantee, "folder": str(folder)})
         return
-    guarantee = found["guarantee"]
-    facts = [(label.strip(), str(number)) for label, number in found["counts"].items()]
-    facts += [
-        ("noise", f"{config.count_noise} votes, discrete Gaussian"),
-        ("ε of the counts", f"{guarantee}, beside that of the training"),
-        ("saved in", found["folder"]),
+    facts = [
+        *((label.strip(), str(number)) for label, number in counts.items()),
+        ("noise", f"{config.count_noise} votes, discrete Gaussian, added once"),
+        *guarantee_rows(claim),
+        ("beside it", "what the training costs: the card of what is written composes both"),
+        ("saved in", str(folder)),
     ]
     terminal.show_facts(title="Labels, counted with noise", facts=facts)
 
 
-def count(config: CountConfig) -> dict[str, Any]:
-    """One release: counts in a new folder, charged to its own ledger."""
+def count(config: CountConfig) -> tuple[dict[str, int], Guarantee, Path]:
+    """One release: the counts, what they cost, and the folder of their ledger."""
     from dpacc_accounting import read_ledger
-    from dpacc_accounting.guarantee import rounded_up
     from dpacc_accounting.ledger.claims import claim_of
 
     from dpacc.artifacts.run_folder import new_run_folder
@@ -99,13 +103,7 @@ def count(config: CountConfig) -> dict[str, Any]:
         },
     )
     record = read_ledger(path=folder / LEDGER)
-    claim = claim_of(plan=record.plan, record=record)
-    return {
-        "counts": counts,
-        "guarantee": f"{rounded_up(claim.epsilon)} at δ = {rounded_up(claim.delta)}, for one "
-        f"{claim.unit}, {claim.adjacency}",
-        "folder": str(folder),
-    }
+    return counts, claim_of(plan=record.plan, record=record), folder
 
 
 if __name__ == "__main__":

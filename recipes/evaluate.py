@@ -1,12 +1,12 @@
 """Measure a finished adapter, or its bare base, on held-out data.
 
-    python recipes/evaluate.py --config recipes/configs/smollm2_sentiment.yaml \\
-        --adapter runs/smollm2-sentiment
+    python recipes/evaluate.py --adapter runs/smollm2-sentiment
 
-The configuration is that of the training run, with `held_out_data`. A causal model is measured by
-its perplexity, by samples of what it writes and, where the held-out completions are a few different
-ones, by which of them it finds likeliest; a classifier by accuracy and F1. The held-out data is not
-protected by any guarantee.
+The configuration is that of the run, which its folder holds; settings that are given stand, such as
+`held_out_data`, and without an adapter `--config FILE.yaml` names one. A causal model is measured
+by its perplexity, by samples of what it writes and, where the held-out completions are a few
+different ones, by which of them it finds likeliest; a classifier by accuracy and F1. The held-out
+data is not protected by any guarantee.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dpacc.artifacts.run_settings import differences_from_training, with_the_runs_settings
 from dpacc.cli import terminal
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.settings import read_settings, setting
 
-_USAGE = "python recipes/evaluate.py --config FILE.yaml [--adapter FOLDER] [settings]"
+_USAGE = "python recipes/evaluate.py [--adapter FOLDER] [--config FILE.yaml] [settings]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,11 @@ class EvaluationConfig(TrainingConfig):
 
 def main(arguments: Sequence[str]) -> None:
     """Read the settings, measure, and show what came of it."""
-    config = read_settings(kind=EvaluationConfig, arguments=arguments, usage=_USAGE)
+    words = with_the_runs_settings(arguments, option="adapter")
+    config = read_settings(kind=EvaluationConfig, arguments=words, usage=_USAGE)
+    if config.adapter is not None:
+        for told in differences_from_training(config=config, folder=Path(config.adapter)):
+            terminal.say(told)
     found = evaluate(config)
     if config.as_json:
         terminal.show_json(found)

@@ -50,7 +50,8 @@ class MergeConfig:
         "The base. null takes the one that the adapter names.", default=None
     )
     labels: tuple[str, ...] | None = setting(
-        "A classification's classes, as in training. null takes the base's.", default=None
+        "A classification's classes, as in training. null takes the run's, or the base's.",
+        default=None,
     )
     rank: int | None = setting(
         "Keep this many of the adapter's first rows and columns, as lora_method dylora trains them "
@@ -96,7 +97,7 @@ def merge(config: MergeConfig) -> bool:
         model=config.model or base_named_by(adapter=adapter),
         dtype=config.dtype,
         task=task,
-        labels=config.labels,
+        labels=config.labels or labels_of(adapter),
     )
     averages = takes_mean(base.model)
     adapted = load_adapter(model=base.model, folder=adapter, rank=config.rank)
@@ -124,6 +125,14 @@ def merge(config: MergeConfig) -> bool:
     if config.push_to_hub is not None:
         upload_run(folder=output, repository=config.push_to_hub, files=None)
     return averages
+
+
+def labels_of(adapter: Path) -> tuple[str, ...] | None:
+    """The classes that a run was told, where its folder says so."""
+    from dpacc.artifacts.run_settings import settings_of_run
+
+    trained = settings_of_run(folder=adapter)
+    return None if trained is None else trained.labels
 
 
 def task_of(adapter: Path) -> Task:

@@ -256,6 +256,7 @@ def save_best(best: Outcome, bench: Bench, search: PrivateSearch, folder: Path) 
         config=best.trial.config,
         ledger=folder / "ledger.jsonl",
         measurements=[last],
+        tokenizer=bench.tokenizer,
     )
 
 

@@ -1,12 +1,11 @@
 """Write synthetic text by a privately trained adapter, as much as you like, at no further ε.
 
-    python recipes/synthesize.py --config recipes/configs/smollm2_reviews.yaml \\
-        --run runs/smollm2-reviews --output synthetic.jsonl --records 1000
+    python recipes/synthesize.py --run runs/smollm2-reviews --output synthetic.jsonl --records 1000
 
-The configuration is that of the training run: records get the fields of its data. Plain text is
-written from nothing; completions and answers of chats need public `--prompts`, or `--labels_from`
-where the prompt is a label. A call that was stopped goes on when it is repeated. A card beside the
-file says what it is, and what it cost.
+The configuration is that of the run, which its folder holds: records get the fields of its data.
+Plain text is written from nothing; completions and answers of chats need public `--prompts`, or
+`--labels_from` where the prompt is a label. A call that was stopped goes on when it is repeated. A
+card beside the file says what it is, and what it cost.
 """
 
 from __future__ import annotations
@@ -19,14 +18,13 @@ from typing import Any
 
 from dpacc_accounting.guarantee import rounded_up
 
+from dpacc.artifacts.run_settings import differences_from_training, with_the_runs_settings
 from dpacc.cli import terminal
 from dpacc.errors import ConfigurationError, require_local
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.settings import read_settings, setting
 
-_USAGE = (
-    "python recipes/synthesize.py --config FILE.yaml --run FOLDER --output FILE.jsonl [settings]"
-)
+_USAGE = "python recipes/synthesize.py --run FOLDER --output FILE.jsonl [settings]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +105,10 @@ class SynthesisConfig(TrainingConfig):
 
 def main(arguments: Sequence[str]) -> None:
     """Read the settings, write, and say where it is and what it cost."""
-    config = read_settings(kind=SynthesisConfig, arguments=arguments, usage=_USAGE)
+    words = with_the_runs_settings(arguments, option="run")
+    config = read_settings(kind=SynthesisConfig, arguments=words, usage=_USAGE)
+    for told in differences_from_training(config=config, folder=Path(config.run)):
+        terminal.say(told)
     found = synthesize(config)
     if config.as_json:
         terminal.show_json(found)

@@ -362,6 +362,7 @@ def save(run: Run, course: Sequence[Measurement]) -> None:
                 config=run.config,
                 ledger=run.folder / "ledger.jsonl",
                 measurements=course,
+                tokenizer=run.data.tokenizer,
             )
 
 

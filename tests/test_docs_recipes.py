@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from dpacc.artifacts.run_settings import with_the_runs_settings
 from dpacc.recipe.settings import read_settings
 from tests.scripts import load_script
 
@@ -31,8 +33,12 @@ def test_every_command_is_read_by_its_recipe(
     )
     (tmp_path / "runs/smollm2-reviews").mkdir(parents=True)
     (tmp_path / "runs/smollm2-reviews/adapter_config.json").write_text("{}")
+    (tmp_path / "runs/smollm2-sentiment").mkdir()
+    trained = ROOT / "recipes/configs/smollm2_sentiment.yaml"
+    shutil.copyfile(trained, tmp_path / "runs/smollm2-sentiment/config.yaml")
     monkeypatch.chdir(tmp_path)
     absolute = [str(ROOT / w) if w.startswith("recipes/") else w for w in arguments]
+    absolute = with_the_runs_settings(absolute, option="adapter")
     config = read_settings(kind=kind, arguments=absolute)
     for cell in config.cells() if kind.__name__ == "SweepConfig" else ():
         varied = [f"--{name}={value}" for name, value in cell.items()]

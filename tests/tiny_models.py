@@ -198,18 +198,23 @@ def losses_of(family: str) -> Any:
     return classification_losses if family in CLASSIFIERS else causal_lm_losses
 
 
-def save_tiny_llama(folder: Path, *, words: Sequence[str]) -> None:
-    """Write a tiny random Llama and a word-level tokenizer, as `from_pretrained` reads them."""
+def tiny_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """One token a word."""
     special = ["<pad>", "<s>", "</s>", "<unk>"]
     vocabulary = {word: i for i, word in enumerate([*special, *dict.fromkeys(words)])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         bos_token="<s>",
         eos_token="</s>",
         unk_token="<unk>",
-    ).save_pretrained(folder)
+    )
+
+
+def save_tiny_llama(folder: Path, *, words: Sequence[str]) -> None:
+    """Write a tiny random Llama and a word-level tokenizer, as `from_pretrained` reads them."""
+    tiny_tokenizer(words).save_pretrained(folder)
     # bitsandbytes' 4-bit inference kernel for the CPU wants multiples of its block, 64.
     tiny_base("llama", hidden=64).save_pretrained(folder)

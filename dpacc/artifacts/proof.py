@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,18 @@ RUN_FILE = "run.json"
 _LIBRARIES = ("dpacc", "dpacc-accounting", "torch", "transformers", "accelerate", "peft", "numpy")
 
 
-def privacy_document(*, record: LedgerRecord, ledger: str) -> bytes:
+def privacy_document(
+    *, record: LedgerRecord, ledger: str, files: Mapping[str, str] | None = None
+) -> bytes:
     """`privacy.json`: what a ledger amounts to, and what it rests on, for machines.
 
     Args:
         record: of the ledger, which names the files that were saved last.
         ledger: the name of its file.
+        files: checksums of what the adapter is used with, which the ledger does not name.
     """
-    return as_json({"dpacc": version("dpacc")} | stated_facts(record=record, ledger=ledger))
+    document = {"dpacc": version("dpacc")} | stated_facts(record=record, ledger=ledger)
+    return as_json(document | ({} if files is None else {"files": dict(files)}))
 
 
 def stated_facts(*, record: LedgerRecord, ledger: str) -> dict[str, Any]:
@@ -50,8 +54,14 @@ def stated_facts(*, record: LedgerRecord, ledger: str) -> dict[str, Any]:
 def adapter_checksums(*, folder: Path) -> dict[str, str]:
     """The SHA-256 of each of the adapter's files in a folder, by its name."""
     names = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-    found = [folder / name for name in names if (folder / name).exists()]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    return checksums(folder=folder, names=[n for n in names if (folder / n).exists()])
+
+
+def checksums(*, folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 of each of these files in a folder, by its name."""
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sorted(names)
+    }
 
 
 def run_document(*, settings: Mapping[str, Any], course: Sequence[Measurement]) -> bytes:

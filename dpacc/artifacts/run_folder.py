@@ -6,8 +6,9 @@ Nothing here is computed from private data without noise. Each file appears whol
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,14 @@ from safetensors import SafetensorError
 
 from dpacc.artifacts.model_card import shown_settings, write_card
 from dpacc.artifacts.progress_chart import Measurement, draw_progress
-from dpacc.artifacts.proof import RUN_FILE, adapter_checksums, privacy_document, run_document
+from dpacc.artifacts.proof import (
+    RUN_FILE,
+    adapter_checksums,
+    checksums,
+    privacy_document,
+    run_document,
+)
+from dpacc.artifacts.run_settings import CONFIG_FILE, settings_document
 from dpacc.errors import ConfigurationError, require_local
 from dpacc.recipe.config import TrainingConfig
 from dpacc.step.checkpoint import cannot_write, write_durably
@@ -26,6 +34,7 @@ from dpacc.step.run_ledger import RunLedger, record_saved
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
 
 PICTURE = "privacy_utility.png"
 _HEADING = "# Privacy statement"
@@ -90,8 +99,11 @@ def save_run(
     config: TrainingConfig,
     ledger: Path,
     measurements: Sequence[Measurement],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Write the adapter, `privacy.json`, `run.json`, the card and the picture into `folder`.
+    """Write all that the adapter is used by, and all that speaks for it, into `folder`.
+
+    The adapter with tokenizer and configuration; `privacy.json`, `run.json`, card and picture.
 
     For the main process alone.
 
@@ -102,11 +114,14 @@ def save_run(
         ledger: what was released, closed; everything that is stated comes from it, and it is told
             which adapter was saved.
         measurements: where the run stood, in order of steps.
+        tokenizer: what the texts were read with.
 
     Raises:
         LedgerError: the ledger cannot be read or written.
     """
     save_adapter(model=model, folder=folder)
+    write_file(path=folder / CONFIG_FILE, content=settings_document(config=config))
+    companions = {CONFIG_FILE, *_save_tokenizer(tokenizer, folder)}
     record_saved(ledger=ledger, files=adapter_checksums(folder=folder))
     record = read_ledger(path=ledger)
     picture = draw_progress(
@@ -122,7 +137,12 @@ def save_run(
         picture=PICTURE,
     )
     write_file(
-        path=folder / "privacy.json", content=privacy_document(record=record, ledger=ledger.name)
+        path=folder / "privacy.json",
+        content=privacy_document(
+            record=record,
+            ledger=ledger.name,
+            files=checksums(folder=folder, names=companions),
+        ),
     )
     told = {"task": config.task, "model": config.model} | shown_settings(config)
     course = run_document(settings=told, course=measurements)
@@ -154,17 +174,28 @@ def state_privacy(*, folder: Path, run_ledger: RunLedger) -> None:
 
 def save_adapter(*, model: PeftModel, folder: Path) -> None:
     """Write the adapter's weights and configuration, as `PeftModel.from_pretrained` reads them."""
-    scratch = folder / ".adapter.partial"
+    # Embeddings are never trained here; looking for changed ones would ask the hub.
+    _save_whole(folder, partial(model.save_pretrained, save_embedding_layers=False))
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[str]:
+    return _save_whole(folder, tokenizer.save_pretrained)
+
+
+def _save_whole(folder: Path, save: Callable[[Path], object]) -> list[str]:
+    """What `save` writes, each file whole or not at all, and the names of the files."""
+    scratch = folder / ".saved.partial"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        # Embeddings are never trained here; looking for changed ones would ask the hub.
-        model.save_pretrained(scratch, save_embedding_layers=False)
-        for file in scratch.iterdir():
+        save(scratch)
+        files = sorted(scratch.iterdir())
+        for file in files:
             file.replace(folder / file.name)
     except (OSError, SafetensorError) as error:
         raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    return [file.name for file in files]
 
 
 def write_file(*, path: Path, content: bytes) -> None:

@@ -17,7 +17,7 @@ from dpacc_accounting import LedgerRecord, statement
 from dpacc_accounting.ledger.claims import claim_of
 
 from dpacc.artifacts.model_card import one_level_down
-from dpacc.artifacts.proof import adapter_checksums, stated_facts
+from dpacc.artifacts.proof import adapter_checksums, checksums, stated_facts
 from dpacc.doctor.finding import Finding
 
 _ANY_EPSILON = re.compile(r"(?:ε|\bepsilon\b)\W{0,6}(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", re.IGNORECASE)
@@ -67,7 +67,25 @@ def _proof(folder: Path, record: LedgerRecord) -> list[Finding]:
         return [Finding(subject="proof", healthy=False, words=words)]
     differences = list(_differences(stated_facts(record=record, ledger=name), said))
     words = "; ".join(differences) or "privacy.json says what the ledger gives"
-    return [Finding(subject="proof", healthy=not differences, words=words)]
+    return [
+        Finding(subject="proof", healthy=not differences, words=words),
+        *_companions(folder, said.get("files")),
+    ]
+
+
+def _companions(folder: Path, said: Any) -> list[Finding]:
+    """Configuration and tokenizer, where `privacy.json` names them and they are there."""
+    if not isinstance(said, Mapping):
+        return []
+    there = [name for name in said if Path(name).name == name and (folder / name).is_file()]
+    found = checksums(folder=folder, names=there)
+    other = sorted(name for name in there if found[name] != said[name])
+    words = (
+        f"{', '.join(other)} is not what the run was saved with: its checksum is another"
+        if other
+        else f"{len(there)} files beside the adapter are those it was saved with"
+    )
+    return [Finding(subject="companions", healthy=not other, words=words)]
 
 
 def _differences(true: Any, said: Any, where: str = "") -> Iterator[str]:

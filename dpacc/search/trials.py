@@ -56,10 +56,10 @@ class Bench:
         if self._accelerator.num_processes > 1:
             raise ConfigurationError("trials run in one process; launch this without ranks")
         data = read_training_data(config=config, data_is_public=data_is_public)
-        self._tokenizer, self._collate = data.tokenizer, data.collate
+        self.tokenizer, self._collate = data.tokenizer, data.collate
         self._private, self._held_out = data.private, data.held_out
         self._base, _ = base_for(config=config, device=self._accelerator.device)
-        self._losses_of = losses_for(config=config, model=self._base, tokenizer=self._tokenizer)
+        self._losses_of = losses_for(config=config, model=self._base, tokenizer=self.tokenizer)
         self._frozen: FrozenActivations | None = None
         self._model: PeftModel | None = None
 
@@ -134,7 +134,7 @@ class Bench:
         figures = held_out_figures(
             config=config,
             model=prepared,
-            tokenizer=self._tokenizer,
+            tokenizer=self.tokenizer,
             examples=self._held_out,
             collate=self._collate,
         )

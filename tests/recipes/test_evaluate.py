@@ -9,8 +9,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from dpacc_accounting import read_ledger
 
 from dpacc.cli import terminal
+from dpacc.doctor.stated import stated_findings
 from tests.recipes.training import Train, as_arguments, refusal, settings
 from tests.scripts import load_script
 
@@ -40,6 +42,29 @@ def measure(
         return found
 
     return run
+
+
+def test_a_run_is_measured_by_its_folder_alone(
+    train: Train, evaluation: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with all its settings; other ones are told, and a changed file is noticed."""
+    folder = train() / "tiny"
+    capsys.readouterr()
+
+    def measured(*words: str) -> dict[str, Any]:
+        evaluation.main(["--adapter", str(folder), "--as_json", "true", "--samples", "0", *words])
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    course = json.loads((folder / "run.json").read_text())["course"]
+    assert measured()["perplexity"] == pytest.approx(course[-1]["quality"], rel=1e-4)
+    evaluation.main(["--adapter", str(folder), "--samples", "0", "--dtype", "bfloat16"])
+    assert "trained on dtype=float32, and is used on dtype=bfloat16" in capsys.readouterr().err
+    record = read_ledger(path=folder / "ledger.jsonl")
+    assert all(each.healthy for each in stated_findings(folder=folder, record=record))
+    (folder / "tokenizer.json").write_text("{}")
+    (found,) = (e for e in stated_findings(folder=folder, record=record) if not e.healthy)
+    assert "tokenizer.json is not what the run was saved with" in found.words
 
 
 def lines(records: Iterable[object]) -> str:

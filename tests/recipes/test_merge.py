@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -137,11 +138,15 @@ def test_a_head_of_other_classes_is_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A head for three classes does not fit a base that makes two, until they are named."""
+    """A head for three classes does not fit a base that makes two, unless somebody names them."""
     told = {"labels": "bad,good,mixed", "lora_target_modules": "q_proj"}
     _, folder = classified(by_mean=False, model=material / "model", **told)
     output = tmp_path / "merged"
     unnamed = as_arguments({"adapter": folder, "output": output})
+    merging.main(unnamed)
+    assert AutoModelForSequenceClassification.from_pretrained(output).num_labels == 3
+    shutil.rmtree(output)
+    (folder / "config.yaml").unlink()
     assert "--labels" in refusal(merging.main, unnamed, capsys)
     assert not output.exists()
     merging.main(as_arguments({"adapter": folder, "output": output, "labels": "bad,good,mixed"}))

@@ -29,10 +29,13 @@ def test_a_run_leaves_adapter_ledger_proof_card_and_picture(
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "config.yaml",
         "ledger.jsonl",
         "privacy.json",
         "privacy_utility.png",
         "run.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
     }
     record = read_ledger(path=folder / "ledger.jsonl")
     assert [release.step for release in record.releases] == [0, 1, 2, 3]
@@ -202,9 +205,9 @@ def test_an_answer_is_learned_among_the_answers(
     asked = {"prompt_field": "p", "completion_field": "c", "learn_end": False}
     data = {"train_data": path, "held_out_data": path, "answers": "dull,joy"}
     data |= {"allow_held_out_overlap": True}
-    train(**asked, **data, epsilon=1e4, steps=12, learning_rate=0.1)
+    train(**asked, **data, epsilon=1e4, steps=30, learning_rate=0.1)
     before, after = re.findall(
-        r"step (?:0|12): held-out perplexity ([\d.]+)", capsys.readouterr().err
+        r"step (?:0|30): held-out perplexity ([\d.]+)", capsys.readouterr().err
     )
     assert 1.5 < float(before) < 3
     assert float(after) < 1.4

@@ -16,6 +16,7 @@ from dpacc.errors import ConfigurationError, DpaccError
 from dpacc.plan import PrivacyPlan
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.models import add_lora
+from tests.tiny_models import tiny_tokenizer
 
 TOKENS = torch.arange(8).reshape(1, 8)
 PLAN = PrivacyPlan(
@@ -71,6 +72,7 @@ def save(folder, model, base_folder):
             steps=3,
         ),
         ledger=folder / "ledger.jsonl",
+        tokenizer=tiny_tokenizer(["a", "b"]),
         measurements=[
             Measurement(step=0, epsilon=0.0, quality=50.0),
             Measurement(step=3, epsilon=0.3, quality=40.0),
@@ -123,7 +125,7 @@ def base_logits(base_folder):
 
 
 def test_a_run_leaves_its_files_and_nothing_else(tmp_path, model, base_folder):
-    """The adapter, the ledger, the proof, the card and the picture; no scratch file stays."""
+    """The adapter with what it is used by, and all that speaks for it; no scratch file stays."""
     folder = new_run_folder(output_dir=tmp_path, name="demo")
     save(folder, model, base_folder)
     assert {path.name for path in folder.iterdir()} == {
@@ -134,6 +136,9 @@ def test_a_run_leaves_its_files_and_nothing_else(tmp_path, model, base_folder):
         "privacy_utility.png",
         "run.json",
         "README.md",
+        "config.yaml",
+        "tokenizer.json",
+        "tokenizer_config.json",
     }
     assert "## Privacy statement" in (folder / "README.md").read_text(encoding="utf-8")
     assert (folder / "privacy_utility.png").read_bytes().startswith(b"\x89PNG")

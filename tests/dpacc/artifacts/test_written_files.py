@@ -31,6 +31,8 @@ FILES: Mapping[str, str] = {
     r"run\.json": "public or held out: what the card and the picture show",
     r"README\.md": "public: the card, with the statement",
     r"adapter_config\.json": "public: how the adapters are shaped",
+    r"config\.yaml": "public: what the run was told; where its data is, for its owner alone",
+    r"(tokenizer|tokenizer_config|special_tokens_map)\.json": "public: the base's own",
     r"adapter_model\.safetensors": "released: made of noised sums",
     r"privacy_utility\.png": "public or held out: ε and quality by step",
     r"training_args\.bin": "public: what the Trainer was told",
