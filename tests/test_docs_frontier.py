@@ -17,8 +17,12 @@ RESULTS = ROOT / "benchmarks/results/frontier.jsonl"
 SUBSPACE = ROOT / "benchmarks/results/subspace.jsonl"
 DYNAMIC_RANK = ROOT / "benchmarks/results/dynamic_rank.jsonl"
 GEOMETRY = ROOT / "benchmarks/results/gradient_geometry.jsonl"
-COMPARED = {"sentences-4608": "## Sentences: ", "sentiment-2048": "## Whole reviews: "}
-"""Tasks on which tools are compared, each with how its section begins."""
+COMPARED = {
+    "sentences-4608": ("## Sentences: ", 6),
+    "sentiment-2048": ("## Whole reviews: ", 6),
+    "sentiment-4096": ("## Twice as many reviews: ", 3),
+}
+"""Tasks on which tools are compared, each with how its section begins, and how many rows it has."""
 
 NAMES = {
     "public diagonal": "a public diagonal",
@@ -67,12 +71,13 @@ def test_every_row_of_a_comparison_is_three_kept_results(task: str) -> None:
         if each["task"] == task and not plain and run["epsilon"]:
             cell = cells.setdefault((run["tool"], run["epsilon"]), {})
             cell.setdefault(run["learning_rate"], []).append(each)
+    heading, count = COMPARED[task]
     rows = re.findall(
         r"^\| (\d) \| (\w+).*? \| (\S+) \| (\S+) \| (\S+ ± \S+)% \| (\S+) \| (.*?) ?\|$",
-        PAGE.split(COMPARED[task])[1].split("\n## ")[0],
+        PAGE.split(heading)[1].split("\n## ")[0],
         re.M,
     )
-    assert len(rows) == len(cells) == 6
+    assert len(rows) == len(cells) == count
     ours: dict[str, list[dict[str, Any]]] = {}
     for epsilon, tool, rate, sigma, accuracy, loss, ahead in rows:
         cell = cells[tool, float(epsilon)]
