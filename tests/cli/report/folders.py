@@ -55,12 +55,14 @@ def finished_run(
 
 
 def nobody_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other accountants stay silent: what they say takes long, and is not what a test is about."""
+    """Other accountants stay silent, and few steps are priced: neither is what a test is about."""
 
     def silent(**_: object) -> None:
         raise ValueError("no second opinion in this test")
 
     monkeypatch.setattr("dpacc.cli.report.gathered.compare", silent)
+    monkeypatch.setattr("dpacc.cli.report.gathered._known_samples", lambda *_: None)
+    monkeypatch.setattr("dpacc.cli.report.gathered._POINTS", 2)
 
 
 def no_attackers(monkeypatch: pytest.MonkeyPatch) -> None:

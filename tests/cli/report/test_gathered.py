@@ -68,6 +68,7 @@ def test_quality_and_settings_are_read(facts: RunFacts) -> None:
 def test_many_measurements_are_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not every one is priced: a few, with the first and the last."""
     nobody_asked(monkeypatch)
+    monkeypatch.setattr("dpacc.cli.report.gathered._POINTS", 12)
     folder = finished_run(tmp_path / "run")
     path = folder / RUN_FILE
     said = json.loads(path.read_text())
