@@ -30,9 +30,12 @@ def anchors(path: Path) -> set[str]:
 
 def unknown_words(line: str) -> set[str]:
     """What of a command line the command does not know: options, and names of arguments."""
-    _, name, *words = line.split()
-    command = dpacc.get_command(click.Context(dpacc), name)
-    assert command is not None, name
+    command: click.Command = dpacc
+    _, *words = line.split()
+    while isinstance(command, click.Group):
+        found = command.get_command(click.Context(command), words[0])
+        assert found is not None, line
+        command, words = found, words[1:]
     known = {word for each in command.params for word in (*each.opts, (each.name or "").upper())}
     return {word for word in words if word.startswith("-") or word.isupper()} - known
 
