@@ -163,6 +163,16 @@ def test_who_is_silent_is_shown(dpacc, tmp_path: Path) -> None:
     assert "no second opinion" in outcome.err
 
 
+def test_orders_that_are_left_out_are_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    """dp-accounting warns of each order at which its series does not end; its bound holds."""
+    step = PoissonSampled(probability=1 / 30, event=Gaussian(noise_multiplier=0.505134))
+    event = Repeated(event=step, times=90)
+    found = compare(event=event, claim=epsilon(event=event, delta=1e-3))
+    assert found.holds
+    assert "dp-accounting RDP" in {each.other.accountant for each in found.comparisons}
+    assert not caplog.records
+
+
 def test_a_ledger_is_recomputed(dpacc, ledger: Path) -> None:
     """A script gets the claim, every opinion and the agreement; the exit code is 0."""
     outcome = dpacc("verify", ledger, "--json")
