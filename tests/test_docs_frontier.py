@@ -20,7 +20,7 @@ GEOMETRY = ROOT / "benchmarks/results/gradient_geometry.jsonl"
 COMPARED = {
     "sentences-4608": ("## Sentences: ", 6),
     "sentiment-2048": ("## Whole reviews: ", 6),
-    "sentiment-4096": ("## Twice as many reviews: ", 3),
+    "sentiment-4096": ("## Twice as many reviews: ", 6),
 }
 """Tasks on which tools are compared, each with how its section begins, and how many rows it has."""
 
