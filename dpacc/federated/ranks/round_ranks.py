@@ -73,7 +73,7 @@ class FirstRanks:
 def round_ranks(lora: LoraSettings) -> DrawnRanks | None:
     """Each round's rank, by its number, as everybody draws it; None where all ranks always learn.
 
-    >>> round_ranks(LoraSettings(method="dylora", rank=4, seed=1)).of(1)
+    >>> round_ranks(LoraSettings(method="dylora", rank=4, seed=1)).of(0)
     3
     """
     if lora.method != "dylora":
