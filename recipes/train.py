@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dpacc.artifacts.progress_chart import Measurement
 from dpacc.cli import terminal
 from dpacc.cli.guarantee_table import guarantee_rows
+from dpacc.planning.noise_over_signal import drowned
 from dpacc.recipe.config import TrainingConfig, load_config
 
 # What is heavy is imported where it is used, so that a mistake in the settings is told at once.
@@ -305,10 +306,10 @@ def begin_progress(run: Run) -> terminal.TrainingProgress:
     progress.note(
         f"{run.plan.dataset_size} private {run.plan.unit}s, {trainable:,} trainable "
         f"parameters ({run.engine.per_example_gradients} per-example gradients), noise multiplier "
-        f"{run.plan.noise_in_words}, run folder {run.folder}"
+        f"{run.plan.noise_in_words}{drowned(plan=run.plan, trainable=trainable)}, "
+        f"run folder {run.folder}"
     )
-    peak = run.learner.schedule.base_lrs[0]
-    if peak != run.config.learning_rate:
+    if (peak := run.learner.schedule.base_lrs[0]) != run.config.learning_rate:
         progress.note(f"learning rate {peak:.3g}, raised as correlated noise is larger in one step")
     for fact in run.engine.guarantee().qualified_by:
         progress.note(f"ε is qualified: {fact}")

@@ -88,6 +88,7 @@ def test_the_table_ends_with_a_launch_line(dpacc: Run, config: Path) -> None:
     assert outcome.code == 0, outcome.err
     for words in ("noise multiplier σ", "add-or-remove", "optimizer", "launch_configs/cpu.yaml"):
         assert words in outcome.out
+    assert "times the longest that the mean gradient" in " ".join(outcome.out.split())
 
 
 def test_memory_is_told_by_part(dpacc: Run, config: Path) -> None:

@@ -57,6 +57,17 @@ def test_a_run_leaves_adapter_ledger_proof_card_and_picture(
     assert not re.search(r"examples/s|[0-9] s left", err)  # how long steps take is private
 
 
+def test_noise_that_drowns_all_is_told_before_the_first_step(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the line on what begins, where noise is far longer than any gradient can be."""
+    train(epsilon=0.05, steps=2, lora_rank=16)
+    begun, _ = capsys.readouterr().err.split("step 1/2")
+    assert "more records, or fewer trainable parameters, would help" in begun
+    train(name="usual", steps=2)
+    assert "would help" not in capsys.readouterr().err
+
+
 def test_a_second_run_gets_its_own_folder_and_ledger(
     train: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:

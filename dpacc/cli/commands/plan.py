@@ -208,6 +208,8 @@ def _show(
     network: float,
     gpus: int,
 ) -> None:
+    from dpacc.planning.noise_over_signal import in_words
+
     plan, tokens = found.plan, found.tokens
     largest = found.largest_micro_batch
     facts = [
@@ -234,6 +236,7 @@ def _show(
             "noise multiplier σ",
             ", then ".join(rounded_up(p.noise_multiplier, digits=6) for p in plan.each_phase),
         ),
+        ("noise", in_words(ratio=found.noise_over_signal)),
         *_correlated(found),
         *guarantee_rows(plan.guarantee()),
         (

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from dpacc_accounting import Phase
 
 from dpacc.plan import PrivacyPlan
-from dpacc.planning.noise_over_signal import noise_over_signal
+from dpacc.planning.noise_over_signal import DROWNED, drowned, noise_over_signal
 
 PLAN = PrivacyPlan(
     dataset_size=2000,
@@ -45,3 +47,21 @@ def test_phases_count_by_their_steps() -> None:
     one = noise_over_signal(plan=PLAN, trainable=9)
     assert of(PLAN.noise_multiplier) == pytest.approx(one)
     assert of(1e-9) == pytest.approx(one / 2**0.5)
+
+
+def test_it_is_said_where_noise_drowns_all() -> None:
+    """Beyond the mark, in the table, before the first step; never where correlation takes back."""
+    few = replace(PLAN, dataset_size=60, expected_batch_size=2)
+    mark = DROWNED / noise_over_signal(plan=few, trainable=1)
+    assert drowned(plan=few, trainable=int((0.9 * mark) ** 2)) == ""
+    assert "more records" in drowned(plan=few, trainable=int((1.1 * mark) ** 2))
+    turns = {"sampling": "cyclic-poisson", "noise_coefficients": (0.8, 0.6)}
+    assert drowned(plan=replace(few, **turns), trainable=10**9) == ""
+
+
+def test_the_page_has_what_the_mark_was_taken_from() -> None:
+    """docs/plan.md: one run above it, one below."""
+    page = (Path(__file__).parents[3] / "docs/plan.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| 183\.9 \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert [float(row[1]) > DROWNED for row in rows] == [True, False]
+    assert float(rows[0][2]) > float(rows[1][2])
