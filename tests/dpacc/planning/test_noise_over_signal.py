@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_it_is_said_where_noise_drowns_all() -> None:
     mark = DROWNED / noise_over_signal(plan=few, trainable=1)
     assert drowned(plan=few, trainable=int((0.9 * mark) ** 2)) == ""
     assert "more records" in drowned(plan=few, trainable=int((1.1 * mark) ** 2))
-    turns = {"sampling": "cyclic-poisson", "noise_coefficients": (0.8, 0.6)}
+    turns: dict[str, Any] = {"sampling": "cyclic-poisson", "noise_coefficients": (0.8, 0.6)}
     assert drowned(plan=replace(few, **turns), trainable=10**9) == ""
 
 
