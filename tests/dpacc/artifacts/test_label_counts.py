@@ -85,7 +85,7 @@ def released(tmp_path: Path) -> Callable[..., Path]:
     def made(noise: int = 2, votes: int = 50, **changes: Any) -> Path:
         secret = changes.pop("secret", None)
         release_counts(
-            votes={"a": votes, "b": 100 * (votes > 0)},
+            votes={"a": votes, "b": 2 * votes},
             noise=noise,
             folder=tmp_path / "counts",
             settings=PLAN | changes,
