@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,14 +35,18 @@ class FirstRun:
     Attributes:
         config: the run.
         learned: the names of the settings that say what is learned.
-        forecast: what it would need.
-        launch: the line that starts it.
+        forecast: what it would need, with a launch.
     """
 
     config: TrainingConfig
     learned: tuple[str, ...]
     forecast: Forecast
-    launch: str
+
+    @property
+    def launch(self) -> str:
+        """The line that starts it."""
+        assert self.forecast.launch is not None
+        return self.forecast.launch.line
 
 
 def first_run(
@@ -85,8 +89,7 @@ def first_run(
     config, found = what_fits(
         config=config, given=given, dataset_size=units, machine=machine, path=path
     )
-    assert found.launch is not None
-    return FirstRun(config=config, learned=tuple(learned), forecast=found, launch=found.launch.line)
+    return FirstRun(config=config, learned=tuple(learned), forecast=found)
 
 
 def what_is_learned(*, shape: DataShape, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,13 +252,16 @@ def what_fits(
     )
 
 
-def _ways_to_store(given: Mapping[str, Any], machine: Machine) -> Iterator[dict[str, Any]]:
+def _ways_to_store(given: Mapping[str, Any], machine: Machine) -> list[dict[str, Any]]:
     ways: list[dict[str, Any]] = [{}, {"gradient_checkpointing": True}]
     if machine.gpus:
         ways.append({"gradient_checkpointing": True, "quantization": "nf4"})
+    tried: list[dict[str, Any]] = []
     for way in ways:
-        if not way.keys() & given.keys():
-            yield way
+        left = {name: value for name, value in way.items() if name not in given}
+        if left not in tried:
+            tried.append(left)
+    return tried
 
 
 def _kind(machine: Machine) -> str:

@@ -144,7 +144,7 @@ def _ask(name: str, shape: DataShape) -> str:
     if name == "unit_field":
         known = ", ".join(f"{field} ({kind})" for field, kind in shape.fields.items())
         terminal.say(f"all {shape.rows} records have: {known}")
-    default = {"epsilon": "8"}.get(name)
+    default = "8" if name == "epsilon" else None
     answer: str = click.prompt(_NEEDED[name], default=default, err=True)
     return answer
 

@@ -11,7 +11,12 @@ from dpacc_accounting import recommend_batch_size
 
 from dpacc.data.shape import DataShape
 from dpacc.errors import ConfigurationError
-from dpacc.planning.first_settings import batch_and_steps, what_fits, what_is_learned
+from dpacc.planning.first_settings import (
+    _ways_to_store,
+    batch_and_steps,
+    what_fits,
+    what_is_learned,
+)
 from dpacc.planning.forecast import Machine
 from dpacc.planning.traffic import Rates
 from dpacc.recipe.config import TrainingConfig
@@ -144,3 +149,11 @@ def test_less_is_kept_where_memory_is_short(tmp_path: Path) -> None:
         fitted(replace(ample, memory=2**20))
     kept, _ = fitted(ample, micro_batch_tokens=32)
     assert kept.micro_batch_tokens == 32
+
+
+def test_what_is_given_keeps_no_other_way_from_being_tried() -> None:
+    """A base in 4 bits is tried though it was said whether activations are made again."""
+    gpu = Machine(gpus=1, memory=2**30, rates=RATES)
+    again = {"gradient_checkpointing": True}
+    assert _ways_to_store(again, gpu) == [{}, {"quantization": "nf4"}]
+    assert _ways_to_store({"quantization": "int8"}, gpu) == [{}, again]
