@@ -50,7 +50,7 @@ class EvaluationConfig(TrainingConfig):
 
 def main(arguments: Sequence[str]) -> None:
     """Read the settings, measure, and show what came of it."""
-    words = with_the_runs_settings(arguments, option="adapter")
+    words = with_the_runs_settings(arguments, kind=EvaluationConfig, option="adapter")
     config = read_settings(kind=EvaluationConfig, arguments=words, usage=_USAGE)
     if config.adapter is not None:
         for told in differences_from_training(config=config, folder=Path(config.adapter)):

@@ -105,7 +105,7 @@ class SynthesisConfig(TrainingConfig):
 
 def main(arguments: Sequence[str]) -> None:
     """Read the settings, write, and say where it is and what it cost."""
-    words = with_the_runs_settings(arguments, option="run")
+    words = with_the_runs_settings(arguments, kind=SynthesisConfig, option="run")
     config = read_settings(kind=SynthesisConfig, arguments=words, usage=_USAGE)
     for told in differences_from_training(config=config, folder=Path(config.run)):
         terminal.say(told)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dpacc.artifacts.configuration_text import configuration_text
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig, load_config
+from dpacc.recipe.settings import given_settings
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 CONFIG_FILE = "config.yaml"
 """It names the private data's file, and stays with the owner: nothing uploads it."""
@@ -21,20 +26,26 @@ def settings_document(*, config: TrainingConfig) -> bytes:
     return configuration_text(config=config, head=head, shown=("task", "quantization")).encode()
 
 
-def with_the_runs_settings(arguments: Sequence[str], *, option: str) -> list[str]:
+def with_the_runs_settings(
+    arguments: Sequence[str], *, kind: type[DataclassInstance], option: str
+) -> list[str]:
     """The arguments of a recipe, with the run's own configuration where none is named.
 
     Args:
         arguments: of the recipe.
+        kind: of settings, that it reads from them.
         option: which of them names a run's folder.
 
-    >>> with_the_runs_settings(["--adapter", "nowhere"], option="adapter")
-    ['--adapter', 'nowhere']
+    Raises:
+        ConfigurationError: they name no settings of this kind.
+
+    >>> with_the_runs_settings(["--resume", "nowhere"], kind=TrainingConfig, option="resume")
+    ['--resume', 'nowhere']
     """
     words = list(arguments)
-    if any(word.split("=")[0] == "--config" for word in words):
+    if any(word.split("=")[0] in ("--config", "--help", "-h") for word in words):
         return words
-    folder = _value_of(words, f"--{option}")
+    folder = given_settings(kind=kind, arguments=words).get(option)
     if folder is None or not (Path(folder) / CONFIG_FILE).is_file():
         return words
     return ["--config", str(Path(folder) / CONFIG_FILE), *words]
@@ -81,11 +92,3 @@ def _told(config: TrainingConfig, trained: TrainingConfig) -> Iterator[str]:
         used, learned = getattr(config, name), getattr(trained, name)
         if used != learned:
             yield f"the adapter was trained on {name}={learned}, and is used on {name}={used}"
-
-
-def _value_of(words: Sequence[str], option: str) -> str | None:
-    for at, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name == option:
-            return value if equals else next(iter(words[at + 1 :]), None)
-    return None

@@ -44,11 +44,18 @@ def test_what_is_kept_is_what_was_told(folder: Path) -> None:
 
 def test_the_runs_settings_are_read_unless_others_are_named(folder: Path) -> None:
     """Before what is given, which stands; a configuration that is named is not added to."""
-    for words in (["--adapter", str(folder)], [f"--adapter={folder}"]):
-        found = with_the_runs_settings([*words, "--rank", "2"], option="adapter")
-        assert found == ["--config", str(folder / "config.yaml"), *words, "--rank", "2"]
-    for words in (["--adapter"], ["--run", str(folder)], ["--config=x", "--adapter", str(folder)]):
-        assert with_the_runs_settings(words, option="adapter") == words
+
+    def found(*words: str) -> list[str]:
+        return with_the_runs_settings(words, kind=TrainingConfig, option="resume")
+
+    for words in (["--resume", str(folder)], [f"--resume={folder}"]):
+        more = [*words, "--lora-rank", "2"]
+        assert found(*more) == ["--config", str(folder / "config.yaml"), *more]
+    named = ["--config=x", "--resume", str(folder)]
+    for words in (["--name", str(folder)], ["--help"], named):
+        assert found(*words) == words
+    with pytest.raises(ConfigurationError, match="did you mean resume"):
+        found("--resum", str(folder))
 
 
 def test_another_base_is_told_and_other_classes_are_refused(folder: Path) -> None:
