@@ -23,7 +23,7 @@ from dpacc.recipe.pretrained import load_tokenizer
 
 IN_A_ROW = 13
 """So many words in a row of two texts are no chance, as usual where benchmarks are looked for in
-training data (arXiv 2005.14165, appendix C)."""
+training data (arXiv 2005.14165)."""
 _WORD = re.compile(r"\w+")
 _NO_LIMIT = 1 << 20
 

@@ -124,5 +124,6 @@ def test_the_run_that_is_proposed_trains(
     recipe.main(launch[launch.index("recipes/train.py") + 1 :])
     (ledger,) = tmp_path.glob("runs/*/ledger.jsonl")
     record = read_ledger(path=ledger)
-    assert record.plan["unit"] == ("example" if unit == "null" else unit) or name == "pairs.jsonl"
+    each = "preference pair" if name == "pairs.jsonl" else "example"
+    assert record.plan["unit"] == (each if unit == "null" else unit)
     assert record.plan["steps"] == 2
