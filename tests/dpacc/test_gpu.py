@@ -19,7 +19,7 @@ from dpacc.step.engine import PrivacyEngine
 from dpacc.step.strategies import most_rows_that_fit
 from tests.dpacc.layers.test_adapters import in_int8, quantized
 from tests.dpacc.step.admission.test_trainable import int8_layer
-from tests.dpacc.step.test_engine import LENGTHS, plan_for
+from tests.dpacc.step.engine_runs import LENGTHS, plan_for
 from tests.tiny_models import CONFIGURATIONS, collate, examples, losses_of, tiny_base, with_lora
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -19,7 +19,7 @@ from dpacc.federated.secure_sum.summing_client import SecureClient
 from dpacc.losses.per_example import causal_lm_losses
 from tests.dpacc.federated.federations import client, server, tiny_folder
 from tests.dpacc.federated.secure_sum.test_federation import THREE
-from tests.dpacc.step.test_engine import LENGTHS, plan_for
+from tests.dpacc.step.engine_runs import LENGTHS, plan_for
 from tests.dpacc.trainer.test_private_trainer import trainer
 from tests.recipes.conftest import material, recipe, train  # noqa: F401
 from tests.recipes.training import Train

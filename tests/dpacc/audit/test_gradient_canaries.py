@@ -16,7 +16,7 @@ from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.step.admission.invented_examples import made_up_examples
 from dpacc.step.engine import PrivacyEngine
-from tests.dpacc.step.test_engine import RecordingOptimizer, noiseless
+from tests.dpacc.step.engine_runs import RecordingOptimizer, noiseless
 from tests.tiny_models import collate, examples, tiny_model
 
 CANARIES = 400

@@ -15,7 +15,7 @@ from transformers import DataCollatorWithFlattening
 from dpacc.step.engine import PrivacyEngine
 from dpacc.errors import PrivacyError
 from dpacc.data.joined_texts import refuse_joined_texts
-from tests.dpacc.step.test_engine import plan_for
+from tests.dpacc.step.engine_runs import plan_for
 from tests.tiny_models import collate, tiny_model
 
 BLOCK, BEGINS = 12, 1

@@ -14,7 +14,7 @@ from dpacc.doctor.script import script_findings
 from dpacc.errors import ConfigurationError
 from dpacc.randomness.gaussian_noise import standard_normals
 from dpacc.randomness.run_secret import RunSecret
-from tests.dpacc.step.test_engine import LENGTHS, noiseless, received
+from tests.dpacc.step.engine_runs import LENGTHS, noiseless, received
 from tests.tiny_models import examples, tiny_model
 
 WEIGHTS = """

@@ -19,7 +19,7 @@ from dpacc.layers.gradient_buffer import GradientBuffer, Layout
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.step.engine import PrivacyEngine
-from tests.dpacc.step.test_engine import LENGTHS, RecordingOptimizer, noiseless, plan_for
+from tests.dpacc.step.engine_runs import LENGTHS, RecordingOptimizer, noiseless, plan_for
 from tests.tiny_models import collate, examples, tiny_base, with_lora
 
 SEED = 4

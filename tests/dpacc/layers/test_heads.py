@@ -20,7 +20,7 @@ from tests.dpacc.layers.test_adapters import (
     quantized,
 )
 from tests.dpacc.recipe.test_models_storages import clipped_sum
-from tests.dpacc.step.test_engine import noiseless
+from tests.dpacc.step.engine_runs import noiseless
 from tests.dpacc.step.test_strategies import sum_of
 from tests.tiny_models import collate, examples, tiny_base, tiny_model, with_lora
 

@@ -20,7 +20,7 @@ from dpacc.randomness.run_secret import RunSecret
 from dpacc.randomness.sampling import sampler_for
 from dpacc.step.engine import PrivacyEngine
 from dpacc.step.release import Release
-from tests.dpacc.step.test_engine import LENGTHS, losses_without, plan_for, prepared, taken
+from tests.dpacc.step.engine_runs import LENGTHS, losses_without, plan_for, prepared, taken
 from tests.tiny_models import examples
 
 FIRST, SECOND, RANK = 5, 4, 3

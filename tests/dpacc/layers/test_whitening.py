@@ -21,7 +21,7 @@ from dpacc.recipe.models import add_lora
 from dpacc.step.engine import PrivacyEngine
 from dpacc.step.strategies import Materialize
 from tests.dpacc.layers.test_adapters import backward
-from tests.dpacc.step.test_engine import noiseless, plan_for
+from tests.dpacc.step.engine_runs import noiseless, plan_for
 from tests.tiny_models import collate, examples, tiny_base
 
 CPU = torch.device("cpu")

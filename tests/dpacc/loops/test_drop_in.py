@@ -20,7 +20,7 @@ from transformers import (
 from dpacc import PrivacyEngine
 from dpacc.errors import BudgetExhausted, ConfigurationError, PrivacyError
 from dpacc.losses.per_example import classification_losses
-from tests.dpacc.step.test_engine import LENGTHS, RecordingOptimizer, plan_for, received
+from tests.dpacc.step.engine_runs import LENGTHS, RecordingOptimizer, plan_for, received
 from tests.tiny_models import collate, examples, save_tiny_llama, tiny_model
 
 
@@ -107,12 +107,10 @@ def test_a_plain_loop_gets_the_engines_noised_gradients(
 
 def test_a_classifier_learns_by_its_own_loss(ledgers: Iterator[Path]) -> None:
     """The head says which loss: a classifier's plain loop gets the engine's gradients too."""
-    import tests.dpacc.step.test_engine as engine_tests
-
     data = examples(LENGTHS, family="bert")
     run = PlainRun(next(ledgers), family="bert")
     expected = PlainRun(next(ledgers), family="bert", losses=None)
-    open_engine = engine_tests.PrivacyEngine(
+    open_engine = PrivacyEngine(
         expected.engine.accelerator, run.plan, ledger=next(ledgers), fixed_seed=3
     )
     model = tiny_model("bert")

@@ -10,7 +10,7 @@ from dpacc_accounting import Budget, BudgetExceeded, create_budget
 
 from dpacc import PrivacyEngine
 from tests.dpacc.loops.test_drop_in import loader_of
-from tests.dpacc.step.test_engine import LENGTHS
+from tests.dpacc.step.engine_runs import LENGTHS
 from tests.tiny_models import examples, tiny_model
 
 

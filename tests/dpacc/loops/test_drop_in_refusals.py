@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 from dpacc import PrivacyEngine
 from dpacc.errors import ConfigurationError, PrivacyError
 from tests.dpacc.loops.test_drop_in import PlainRun, loader_of
-from tests.dpacc.step.test_engine import LENGTHS
+from tests.dpacc.step.engine_runs import LENGTHS
 from tests.tiny_models import collate, examples, tiny_model
 
 

@@ -14,8 +14,8 @@ from peft import PeftModel
 
 from dpacc.errors import ConfigurationError
 from tests.dpacc.loops.test_drop_in import PlainRun, loader_of, one_pass
+from tests.dpacc.step.engine_runs import LENGTHS
 from tests.dpacc.step.test_averaging import averaged_by_an_open_loop, trained
-from tests.dpacc.step.test_engine import LENGTHS
 from tests.tiny_models import examples, tiny_base, tiny_model
 
 

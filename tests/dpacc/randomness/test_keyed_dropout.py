@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from dpacc import PrivacyEngine
-from tests.dpacc.step.test_engine import LENGTHS, RecordingOptimizer, noiseless, plan_for
+from tests.dpacc.step.engine_runs import LENGTHS, RecordingOptimizer, noiseless, plan_for
 from tests.dpacc.trainer.test_private_trainer import private, trainer
 from tests.tiny_models import (
     CONFIGURATIONS,

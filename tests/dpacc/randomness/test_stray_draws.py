@@ -20,7 +20,7 @@ from dpacc.errors import PrivacyError
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.randomness.keyed_dropout import resting
 from tests.dpacc.randomness.test_keyed_dropout import dropping, summed
-from tests.dpacc.step.test_engine import RecordingOptimizer, noiseless
+from tests.dpacc.step.engine_runs import RecordingOptimizer, noiseless
 from tests.tiny_models import collate, examples
 
 LONG = 6

@@ -28,7 +28,7 @@ from dpacc.ranks.backends import Backend, Fsdp2
 from dpacc.ranks.collectives import join_ranks
 from dpacc.step.engine import PrivacyEngine
 from tests.dpacc.layers.test_adapters import quantized
-from tests.dpacc.step.test_engine import plan_for
+from tests.dpacc.step.engine_runs import plan_for
 from tests.forked_ranks import fork_ranks, import_beforehand
 from tests.tiny_models import CONFIGURATIONS, collate, examples, with_lora
 

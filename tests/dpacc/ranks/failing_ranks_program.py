@@ -22,7 +22,7 @@ from dpacc.ranks import fingerprints
 from dpacc.ranks.backends import Backend
 from dpacc.step.engine import PrivacyEngine
 from tests.dpacc.ranks.backend_program import join
-from tests.dpacc.step.test_engine import plan_for
+from tests.dpacc.step.engine_runs import plan_for
 from tests.forked_ranks import fork_ranks, import_beforehand
 from tests.tiny_models import collate, examples, tiny_model
 

@@ -15,7 +15,7 @@ from dpacc.plan import PrivacyPlan
 from dpacc.ranks import collectives
 from dpacc.ranks.reduction import WireFormat, reduction_for
 from dpacc.step.engine import PrivacyEngine
-from tests.dpacc.step.test_engine import LENGTHS, RecordingOptimizer, noiseless, plan_for
+from tests.dpacc.step.engine_runs import LENGTHS, RecordingOptimizer, noiseless, plan_for
 from tests.tiny_models import collate, examples, tiny_model
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from dpacc.recipe.models import add_lora, load_base
 from dpacc.step.engine import PrivacyEngine
 from tests.dpacc.layers.test_adapters import loop_gradients
-from tests.dpacc.step.test_engine import RecordingOptimizer, noiseless
+from tests.dpacc.step.engine_runs import RecordingOptimizer, noiseless
 from tests.tiny_models import (
     collate,
     examples,

@@ -14,7 +14,7 @@ from dpacc.layers.frozen_activations import FrozenActivations
 from dpacc.losses.preferences import REFERENCE, preference_losses
 from dpacc.recipe.models import add_lora
 from dpacc.recipe.preferences import held_out_preferences, with_reference
-from tests.dpacc.step.test_engine import plan_for
+from tests.dpacc.step.engine_runs import plan_for
 from tests.tiny_models import set_upper_factors, tiny_base, tiny_model, with_lora
 from tests.tiny_pairs import collate_pairs, log_probabilities, pairs
 

@@ -12,7 +12,7 @@ import torch
 from dpacc.data.privacy_units import count_units
 from dpacc.errors import ConfigurationError
 from dpacc.losses.per_example import causal_lm_losses
-from tests.dpacc.step.test_engine import (
+from tests.dpacc.step.engine_runs import (
     LENGTHS,
     assert_noise,
     noiseless,

@@ -10,7 +10,7 @@ import pytest
 from dpacc_accounting import Adjacency, RandomlyAllocated, Repeated, epsilon, read_ledger, statement
 
 from dpacc.plan import PrivacyPlan
-from tests.dpacc.step.test_engine import (
+from tests.dpacc.step.engine_runs import (
     LENGTHS,
     losses_without,
     plan_for,

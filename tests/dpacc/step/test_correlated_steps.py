@@ -12,7 +12,7 @@ from dpacc_accounting import CyclicPoissonSampled, epsilon, read_ledger, stateme
 from dpacc.doctor.statistics import noise_finding, uncorrelated
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness import sampling
-from tests.dpacc.step.test_engine import (
+from tests.dpacc.step.engine_runs import (
     LENGTHS,
     losses_without,
     noiseless,

@@ -12,7 +12,7 @@ from dpacc_accounting import read_ledger
 
 from dpacc.errors import BudgetExhausted
 from dpacc.losses.per_example import causal_lm_losses
-from tests.dpacc.step.test_engine import LENGTHS, plan_for, prepared, received
+from tests.dpacc.step.engine_runs import LENGTHS, plan_for, prepared, received
 from tests.tiny_models import collate, examples
 
 
@@ -38,7 +38,7 @@ KILLED_BETWEEN_CHARGE_AND_UPDATE = """
 import os, sys
 from pathlib import Path
 from dpacc.ranks.backends import Replicated
-from tests.dpacc.step.test_engine import LENGTHS, plan_for, received
+from tests.dpacc.step.engine_runs import LENGTHS, plan_for, received
 from tests.tiny_models import examples
 
 def die(*arguments):

@@ -18,7 +18,7 @@ from dpacc.step.engine import PrivacyEngine
 from dpacc.step.logical_step import LogicalStep
 from dpacc.step.strategies import PerExampleGradients
 from tests.dpacc.loops.test_drop_in import PlainRun
-from tests.dpacc.step.test_engine import LENGTHS, RecordingOptimizer, plan_for
+from tests.dpacc.step.engine_runs import LENGTHS, RecordingOptimizer, plan_for
 from tests.dpacc.trainer.test_private_trainer import arguments, private
 from tests.tiny_models import collate, examples, tiny_model
 

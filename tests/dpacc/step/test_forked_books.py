@@ -13,7 +13,7 @@ from dpacc_accounting import epsilon, merge_ledgers, read_ledger
 from dpacc import PrivacyEngine
 from dpacc.errors import ConfigurationError
 from dpacc.losses.per_example import causal_lm_losses
-from tests.dpacc.step.test_engine import LENGTHS, plan_for
+from tests.dpacc.step.engine_runs import LENGTHS, plan_for
 from tests.tiny_models import collate, examples, tiny_model
 
 PLAN = plan_for(len(LENGTHS), noise_multiplier=2.0, expected_batch_size=2, steps=8)

@@ -18,7 +18,7 @@ from dpacc.randomness.run_secret import RunSecret
 from dpacc.step.accumulation import ClippedSum
 from dpacc.step.integer_sum import POINTS, SENSITIVITY, Grid, SumOnGrid, grid_noise, whole_scale
 from dpacc.step.strategies import Ghost, Materialize
-from tests.dpacc.step.test_engine import LENGTHS, noiseless, plan_for, received
+from tests.dpacc.step.engine_runs import LENGTHS, noiseless, plan_for, received
 from tests.dpacc.step.test_strategies import sums
 from tests.tiny_models import examples
 

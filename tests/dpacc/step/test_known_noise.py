@@ -13,7 +13,7 @@ from dpacc.plan import PrivacyPlan
 from dpacc.randomness.correlated_noise import CorrelatedNoise
 from dpacc.randomness.run_secret import RunSecret
 from dpacc.step.update_rule import begin_at_known_noise, step_noise
-from tests.dpacc.step.test_engine import LENGTHS, plan_for, prepared
+from tests.dpacc.step.engine_runs import LENGTHS, plan_for, prepared
 
 STEPS, WIDTH = 40, 2000
 

@@ -12,7 +12,7 @@ from dpacc_accounting import read_ledger
 
 from dpacc.errors import PrivacyError
 from dpacc.losses.per_example import causal_lm_losses
-from tests.dpacc.step.test_engine import LENGTHS, plan_for, prepared
+from tests.dpacc.step.engine_runs import LENGTHS, plan_for, prepared
 from tests.tiny_models import collate, examples
 
 

@@ -21,7 +21,7 @@ from dpacc.losses.preferences import PairScores, kto_losses, pair_loss, preferen
 from dpacc.recipe.models import add_lora
 from dpacc.step.strategies import Ghost, Materialize, Strategy
 from tests.dpacc.layers.test_adapters import backward
-from tests.dpacc.step.test_engine import RecordingOptimizer, noiseless
+from tests.dpacc.step.engine_runs import RecordingOptimizer, noiseless
 from tests.dpacc.step.test_strategies import CPU, empty_sum
 from tests.tiny_models import set_upper_factors, tiny_base, tiny_model, with_lora
 from tests.tiny_pairs import LENGTHS, collate_pairs, loop_over_pairs, pairs

@@ -20,7 +20,7 @@ from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness.run_secret import RunSecret
 from dpacc.randomness.sampling import PhasedSampler, sampler_for
-from tests.dpacc.step.test_engine import (
+from tests.dpacc.step.engine_runs import (
     LENGTHS,
     losses_without,
     plan_for,

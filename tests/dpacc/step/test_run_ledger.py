@@ -12,7 +12,7 @@ from dpacc_accounting import Budget, BudgetError, BudgetExceeded, create_budget,
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.step.engine import PrivacyEngine
-from tests.dpacc.step.test_engine import LENGTHS, plan_for, prepared, taken
+from tests.dpacc.step.engine_runs import LENGTHS, plan_for, prepared, taken
 from tests.tiny_models import collate, examples
 
 DATA = examples(LENGTHS)

@@ -24,7 +24,7 @@ from dpacc.step.strategies import (
     repeatable,
 )
 from tests.dpacc.layers.test_adapters import backward, loop_gradients
-from tests.dpacc.step.test_engine import noiseless
+from tests.dpacc.step.engine_runs import noiseless
 from tests.tiny_models import (
     ATTENTION,
     CLASSIFIERS,

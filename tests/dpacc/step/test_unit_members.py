@@ -17,7 +17,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness.run_secret import RunSecret
 from dpacc.step.unit_members import Members
-from tests.dpacc.step.test_engine import noiseless, prepared, taken
+from tests.dpacc.step.engine_runs import noiseless, prepared, taken
 from tests.tiny_models import collate, examples
 
 UNITS = [[0, 3, 4, 6, 7], [1], [2, 5]]

@@ -20,7 +20,7 @@ from dpacc.randomness.gaussian_noise import standard_normals
 from dpacc.randomness.run_secret import RunSecret
 from dpacc.step.checkpoint import Checkpoints
 from dpacc.step.engine import PrivacyEngine
-from tests.dpacc.step.test_engine import (
+from tests.dpacc.step.engine_runs import (
     LENGTHS,
     RecordingOptimizer,
     noiseless,

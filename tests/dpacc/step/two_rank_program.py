@@ -19,7 +19,7 @@ from dpacc.losses.preferences import preference_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.ranks.reduction import WireFormat
 from tests.dpacc.layers.test_frozen_activations import trained
-from tests.dpacc.step.test_engine import RecordingOptimizer, plan_for, prepared, received, taken
+from tests.dpacc.step.engine_runs import RecordingOptimizer, plan_for, prepared, received, taken
 from tests.forked_ranks import fork_ranks
 from tests.tiny_models import collate, examples, tiny_base, tiny_model, with_lora
 from tests.tiny_pairs import collate_pairs, pairs

@@ -11,7 +11,7 @@ from dpacc_accounting import RandomlyAllocated, read_ledger
 from transformers import TrainerCallback
 
 from dpacc import PrivacyEngine
-from tests.dpacc.step.test_engine import RecordingOptimizer, received
+from tests.dpacc.step.engine_runs import RecordingOptimizer, received
 from tests.dpacc.trainer.test_private_trainer import PRIVATE, private, trainer
 from tests.tiny_models import collate, tiny_model
 

@@ -11,7 +11,7 @@ from dpacc_accounting import MixtureOfGaussians, PoissonSampled, read_ledger
 
 from dpacc import PrivacyEngine
 from dpacc.losses.per_example import causal_lm_losses
-from tests.dpacc.step.test_engine import RecordingOptimizer, prepared
+from tests.dpacc.step.engine_runs import RecordingOptimizer, prepared
 from tests.dpacc.trainer.test_private_trainer import PRIVATE, private, trainer
 from tests.tiny_models import collate, tiny_model
 

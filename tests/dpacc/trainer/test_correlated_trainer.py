@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from dpacc import PrivacyEngine
 from dpacc.errors import ConfigurationError
-from tests.dpacc.step.test_engine import RecordingOptimizer, received
+from tests.dpacc.step.engine_runs import RecordingOptimizer, received
 from tests.dpacc.trainer.test_private_trainer import PRIVATE, private, trainer
 from tests.tiny_models import collate, tiny_model
 

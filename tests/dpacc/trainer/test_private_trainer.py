@@ -23,8 +23,8 @@ from dpacc.errors import PrivacyError
 from dpacc.layers.whitening import whiten
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.recipe.models import add_lora
+from tests.dpacc.step.engine_runs import LENGTHS, RecordingOptimizer, received
 from tests.dpacc.step.test_averaging import averaged_by_an_open_loop
-from tests.dpacc.step.test_engine import LENGTHS, RecordingOptimizer, received
 from tests.tiny_models import collate, examples, tiny_base, tiny_model
 
 PRIVATE = examples(LENGTHS)

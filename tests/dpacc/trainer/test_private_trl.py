@@ -17,8 +17,8 @@ from transformers import AutoTokenizer, TrainerCallback
 from dpacc import PrivacyArguments, PrivateTrainer
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.models import load_base
+from tests.dpacc.step.engine_runs import RecordingOptimizer, received
 from tests.dpacc.step.test_averaging import trained
-from tests.dpacc.step.test_engine import RecordingOptimizer, received
 from tests.dpacc.trainer.test_private_trainer import private
 from tests.tiny_models import save_tiny_llama, tiny_base, tiny_model
 

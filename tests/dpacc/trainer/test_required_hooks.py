@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback
 from dpacc import PrivacyArguments, PrivateTrainer
 from dpacc.errors import ConfigurationError, PrivacyError
 from dpacc.trainer.required_hooks import LOWEST_TRANSFORMERS, STANDS_FOR, hold_in_full_precision
-from tests.dpacc.step.test_engine import LENGTHS
+from tests.dpacc.step.engine_runs import LENGTHS
 from tests.dpacc.trainer.test_private_trainer import private, trainer
 from tests.tiny_models import collate, examples, tiny_model
 

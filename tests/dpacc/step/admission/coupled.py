@@ -18,7 +18,7 @@ from dpacc.losses.per_example import causal_lm_losses
 from dpacc.step.engine import PrivacyEngine
 from dpacc.step.strategies import Materialize
 from tests.dpacc.layers.test_adapters import materialize
-from tests.dpacc.step.test_engine import RecordingOptimizer, plan_for
+from tests.dpacc.step.engine_runs import RecordingOptimizer, plan_for
 from tests.tiny_models import (
     collate,
 )

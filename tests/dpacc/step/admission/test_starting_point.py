@@ -26,7 +26,7 @@ from dpacc.recipe.models import add_lora
 from dpacc.step.admission.starting_point import declare_public_start, starting_notes
 from dpacc.step.admission.trainable import admit_model
 from dpacc.step.engine import PrivacyEngine
-from tests.dpacc.step.test_engine import plan_for
+from tests.dpacc.step.engine_runs import plan_for
 from tests.tiny_models import collate, examples, tiny_base, tiny_model
 
 PRIVATE = examples([7, 5, 12, 6, 9])

@@ -15,7 +15,7 @@ from dpacc.errors import PrivacyError
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.step.admission.steady_buffers import SteadyBuffers
 from dpacc.step.engine import PrivacyEngine
-from tests.dpacc.step.test_engine import RecordingOptimizer, plan_for
+from tests.dpacc.step.engine_runs import RecordingOptimizer, plan_for
 from tests.tiny_models import collate, examples, tiny_base, with_lora
 
 
