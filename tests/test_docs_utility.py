@@ -74,3 +74,23 @@ def test_the_rates_beside_the_default_are_kept_results() -> None:
     assert {*told} == {default, 0.01}
     row = f"| {told[default][0]}loss {told[default][1]} | {told[0.01][0]}{told[0.01][1]} |"
     assert row in PAGE
+
+
+def test_the_rates_where_classes_are_told_are_kept_results() -> None:
+    """Accuracy and loss of plain LoRA at both rates and budgets, of one run each on two tasks."""
+    path = ROOT / "benchmarks/results/frontier.jsonl"
+    kept = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    page = PAGE.split("**Why 5e-3 and not 1e-2**")[1]
+    for task, name in (("sentences-4608", "other sentences"), ("sentiment-2048", "whole reviews")):
+        found = {
+            (run["epsilon"], run["learning_rate"]): each["held_out"]
+            for each in kept
+            if each["task"] == task and (run := each["run"])["tool"] == "dpacc"
+            if "method" not in run and run["epsilon"]
+        }
+        assert len(found) == 4
+        rows = page.split(f"| [{name}]")[1].split("\n")[:2]
+        for epsilon, row in zip((1.0, 8.0), rows, strict=True):
+            two = (found[epsilon, rate] for rate in (0.005, 0.01))
+            told = " | ".join(f"{100 * e['accuracy']:.1f}%, {e['loss']:.3f}" for e in two)
+            assert f"| {epsilon:g} | {told} |" in row
