@@ -372,8 +372,9 @@ def draw_figure(path: Path, history: History, comparison: Comparison) -> None:
         )
         for name, epsilon in history.epsilons().items()
     ]
-    about: Any = {"history": history, "guarantee": history.guarantee(), "clients": clients}
-    path.write_bytes(draw_utility(**about, pooled=comparison.pooled))
+    promise, pooled = history.guarantee(), comparison.pooled
+    picture = draw_utility(history=history, guarantee=promise, clients=clients, pooled=pooled)
+    path.write_bytes(picture)
 
 
 def write_rounds(folder: Path, history: History) -> None:
