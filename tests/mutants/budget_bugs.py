@@ -41,6 +41,7 @@ BUDGET_BUGS = (
             Patch(
                 f"{_ROOM}.registry",
                 'if share is None or share.state != "reserved":\n'
+                "                require_covered(record=record, books=books, planned=planned)\n"
                 "                require_room(record=record, run=books.run, planned=planned)",
                 'if True:\n                require_room(record=record, run="", planned=planned)',
             ),

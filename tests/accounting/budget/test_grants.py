@@ -154,15 +154,17 @@ def test_two_copies_that_went_on_are_committed_together(tmp_path: Path) -> None:
         budget.commit(ledgers=[path, run_of(budget, "two")])
 
 
-def test_a_ledger_that_holds_more_than_its_plan_is_to_be_committed(tmp_path: Path) -> None:
-    """A search's ledger names one trial's plan: reserving that would count too little."""
+def test_a_ledger_that_holds_more_than_its_plan_reserves_nothing(tmp_path: Path) -> None:
+    """A search's ledger names one trial's plan: reserving that, also later, would count too little.
+    """
     budget = budget_in(tmp_path, epsilon=9.0)
     search = Selected(event=PLANNED, mean_runs=9.0, shape=1)
     with Ledger.open(path=tmp_path / "search.jsonl", plan=PLAN) as ledger:
         ledger.charge(step=0, event=search)
-    with pytest.raises(BudgetError, match="commit it"):
-        _begin(budget, "search", PLANNED)
-    assert budget.commit(ledgers=[tmp_path / "search.jsonl"]).event == search
+    for committed in (False, True):
+        with pytest.raises(BudgetError, match="a ledger of its own"):
+            _begin(budget, "search", PLANNED)
+        assert budget.commit(ledgers=[tmp_path / "search.jsonl"]).event == search, committed
 
 
 def test_a_run_may_not_change_its_plan(tmp_path: Path) -> None:

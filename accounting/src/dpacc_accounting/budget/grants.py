@@ -110,7 +110,7 @@ def require_covered(*, record: BudgetRecord, books: LedgerRecord, planned: Event
     """Refuse a plan that costs less than what its ledger holds already, as of a search.
 
     Raises:
-        BudgetError: the ledger is to be committed.
+        BudgetError: what it holds is to be committed, and the plan needs another ledger.
     """
     if not books.releases:
         return
@@ -121,7 +121,8 @@ def require_covered(*, record: BudgetRecord, books: LedgerRecord, planned: Event
     if spent > allowed:
         raise BudgetError(
             f"the ledger of run {books.run} holds ε = {rounded_up(spent)} already, and its plan "
-            f"would cost {rounded_up(allowed)}: commit it (dpacc budget commit)"
+            f"would cost {rounded_up(allowed)}: commit it (dpacc budget commit), and give that "
+            "plan a ledger of its own"
         )
 
 

@@ -114,9 +114,8 @@ earlier runs (1, 0 only reserved) hold ε = 1.994, and with this one all would c
                     f"run {books.run} reserved another plan: resume it with that one, or give "
                     "the new plan a ledger of its own"
                 )
-            if share is None:
-                require_covered(record=record, books=books, planned=planned)
             if share is None or share.state != "reserved":
+                require_covered(record=record, books=books, planned=planned)
                 require_room(record=record, run=books.run, planned=planned)
             ledger.granted(budget=record.budget, head=record.head)
             self._append(
