@@ -105,24 +105,50 @@ def test_a_ledger_lost_and_said_to_be_empty_is_found_out(tmp_path: Path) -> None
         run_of(budget, "two")
 
 
-@pytest.mark.parametrize("failing", ["fsync", "write"])
+STORED = ("ledger", "its folder", "its grant", "budget", "key")
+"""What a new run stores, in order."""
+
+
+@pytest.mark.parametrize("failing", STORED)
 def test_a_disk_that_refuses_grants_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    """One line says so, no step may be taken, and what was there can still be read and used."""
+    """Whichever file it refuses to store: no step may be taken, and all can be read and used."""
+    budget = budget_in(tmp_path, runs=3)
+    run_of(budget, "one")
+    before, stored, in_order = budget.path.read_bytes(), os.fsync, iter(STORED)
+
+    def refuse(descriptor: int) -> None:
+        if next(in_order, None) == failing:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        stored(descriptor)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", refuse)
+        with pytest.raises(LedgerError, match="No space left"):
+            run_of(budget, "two")
+    # A line that the key may know already stays: that run counts, although it never began.
+    counted = failing == "key"
+    assert (budget.path.read_bytes() == before) is not counted
+    assert not budget.path.with_name("train.jsonl.budget-key.claim").is_symlink()
+    run_of(budget, "two")
+    assert len(states(budget)) == 2 + counted
+
+
+def test_a_disk_that_takes_half_a_line_grants_nothing(tmp_path: Path) -> None:
+    """Its first bytes are stored and the others are not: they go, and the next run begins."""
+    resource = pytest.importorskip("resource")
     budget = budget_in(tmp_path)
     run_of(budget, "one")
     before = budget.path.read_bytes()
-
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as broken:
-        broken.setattr(os, failing, refuse)
-        with pytest.raises(LedgerError, match="No space left"):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 50, limits[1]))
+    try:
+        with pytest.raises(BudgetError, match="cannot write budget .* too large"):
             run_of(budget, "two")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert budget.path.read_bytes() == before
-    assert not budget.path.with_name("train.jsonl.budget-key.claim").is_symlink()
     run_of(budget, "two")
     assert len(states(budget)) == 2
 

@@ -31,7 +31,7 @@ from dpacc_accounting.events.event import Event
 from dpacc_accounting.guarantee import Note
 from dpacc_accounting.ledger.locks import lock_alone
 from dpacc_accounting.ledger.record import LedgerError, LedgerRecord, read_ledger, seal
-from dpacc_accounting.ledger.writer import Ledger
+from dpacc_accounting.ledger.writer import Ledger, write_all
 
 _NO_STEP = "the owner said that no step was taken; its ledger was not seen"
 
@@ -281,8 +281,7 @@ earlier runs (1, 0 only reserved) hold ε = 1.994, and with this one all would c
         with self._writing() as file:
             size = file.seek(0, os.SEEK_END)
             try:
-                file.write(line)
-                file.flush()
+                write_all(file.fileno(), line)
                 os.fsync(file.fileno())
             except BaseException:
                 with suppress(OSError):

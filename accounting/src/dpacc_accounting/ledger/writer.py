@@ -224,7 +224,7 @@ class Ledger:
     def _store(self, data: bytes) -> None:
         self._refuse_foreign_change()
         try:
-            _write_all(self._descriptor, data)
+            write_all(self._descriptor, data)
             os.fsync(self._descriptor)
         except BaseException as failure:
             self._roll_back()
@@ -289,7 +289,8 @@ def _read_all(descriptor: int) -> bytes:
         return file.read()
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write to the last byte, or raise an OSError: a full disk may take some and say so later."""
     while data:
         data = data[os.write(descriptor, data) :]
 
