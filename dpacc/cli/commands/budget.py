@@ -12,7 +12,6 @@ from dpacc_accounting import (
     BudgetError,
     BudgetRecord,
     Guarantee,
-    Ledger,
     create_budget,
     read_budget,
 )
@@ -117,8 +116,9 @@ def reserve(budget: Path, source: Path, ledger: Path | None, as_json: bool) -> N
         raise click.UsageError("Name a plan and its new --ledger, or a ledger alone.")
     place = source if ledger is None else ledger
     planned = PrivacyPlan.from_json(found.plan).event()
-    Budget(path=budget).open_ledger(path=place, plan=found.plan, planned=planned).close()
-    _show_share(budget, _run_of(place, found.plan), as_json)
+    with Budget(path=budget).open_ledger(path=place, plan=found.plan, planned=planned) as opened:
+        run = opened.run
+    _show_run(budget, run, as_json)
 
 
 @budget.command(short_help="Replace a reservation by what was really spent.")
@@ -130,7 +130,7 @@ def commit(budget: Path, ledgers: tuple[Path, ...], as_json: bool) -> None:
 
     Several LEDGERS are copies of one run's that went on apart.
     """
-    _show_share(budget, Budget(path=budget).commit(ledgers=ledgers), as_json)
+    _show_run(budget, Budget(path=budget).commit(ledgers=ledgers).run, as_json)
 
 
 @budget.command(short_help="Give a reservation back of which nothing was spent.")
@@ -154,21 +154,15 @@ def release(
     given_back = Budget(path=budget).release(
         run=run, ledger=ledger, no_step_was_taken=no_step_was_taken
     )
-    _show_share(budget, given_back, as_json)
+    _show_run(budget, given_back.run, as_json)
 
 
-def _run_of(ledger: Path, plan: Any) -> str:
-    with Ledger.open(path=ledger, plan=plan) as opened:
-        return opened.run
-
-
-def _show_share(path: Path, run: Share | str, as_json: bool) -> None:
+def _show_run(path: Path, run: str, as_json: bool) -> None:
     record = read_budget(path=path)
-    share = record.shares[run] if isinstance(run, str) else run
     if as_json:
-        terminal.show_json(_document(record) | {"run": share.run})
+        terminal.show_json(_document(record) | {"run": run})
         return
-    terminal.say(f"run {share.run}: {share.state}")
+    terminal.say(f"run {run}: {record.shares[run].state}")
     _show(record, as_json)
 
 

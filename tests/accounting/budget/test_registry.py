@@ -144,7 +144,7 @@ def test_a_disk_that_takes_half_a_line_grants_nothing(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 50, limits[1]))
     try:
-        with pytest.raises(BudgetError, match="cannot write budget .* too large"):
+        with pytest.raises(BudgetError, match=r"cannot write budget .* too large"):
             run_of(budget, "two")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from dpacc_accounting.budget.fingerprint import KEY_BYTES, KEY_SUFFIX, data_fingerprint
-from dpacc_accounting.budget.key_file import BudgetError, create_key, remember_head, write_new
+from dpacc_accounting.budget.key_file import BudgetError, create_key, write_new
 from dpacc_accounting.budget.record import BudgetRecord, opening_to_json
 from dpacc_accounting.guarantee import Adjacency
 from dpacc_accounting.ledger.record import START, seal
@@ -66,13 +66,12 @@ def create_budget(
     line, head = seal(opening_to_json(record), previous=START)
     if place.exists():
         raise BudgetError(f"{place} exists: use that budget, or name another file")
-    create_key(path=record.key, secret=secret, budget=record.budget)
+    create_key(path=record.key, secret=secret, budget=record.budget, head=head)
     try:
         write_new(path=place, data=line)
     except OSError as failure:
         record.key.unlink()
         raise BudgetError(f"cannot write budget {place}: {failure.strerror}") from failure
-    remember_head(path=record.key, head=head)
 
 
 def _place_of_key(*, key: Path | str | None, beside: Path | str) -> Path:

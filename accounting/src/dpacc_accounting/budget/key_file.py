@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpacc_accounting.ledger.locks import sync_folder, wait_for_lock
-from dpacc_accounting.ledger.record import START, LedgerError
+from dpacc_accounting.ledger.record import LedgerError
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _CLAIM_TRIES, _CLAIM_PAUSE_SECONDS = 300, 0.1
@@ -44,15 +44,15 @@ class Key:
     head: str
 
 
-def create_key(*, path: Path, secret: bytes, budget: str) -> None:
-    """Write a new key file.
+def create_key(*, path: Path, secret: bytes, budget: str, head: str) -> None:
+    """Write a new key file, which remembers the head of a new registry.
 
     Raises:
         BudgetError: there is one, or the disk refuses.
     """
-    line = json.dumps({"budget": budget, "key": secret.hex(), "kind": "budget-key"}) + "\n"
+    line = json.dumps({"budget": budget, "key": secret.hex(), "kind": "budget-key"})
     try:
-        write_new(path=path, data=line.encode())
+        write_new(path=path, data=f"{line}\n{head}\n".encode())
     except FileExistsError:
         raise BudgetError(
             f"{path} exists: this data set has a budget already, and two would add up; use that "
@@ -92,14 +92,14 @@ def read_key(*, path: Path) -> Key:
         return Key(
             secret=bytes.fromhex(document["key"]),
             budget=document["budget"],
-            head=heads[-1].decode("ascii") if heads else START,
+            head=heads[-1].decode("ascii"),
         )
     except OSError as failure:
         raise BudgetError(
             f"cannot read the budget's key {path} ({failure.strerror}): put it back, or make it "
             "reachable at that path; it stays beside the data"
         ) from failure
-    except (ValueError, KeyError, TypeError) as failure:
+    except (ValueError, LookupError, TypeError) as failure:
         raise BudgetError(f"{path} is no key of a budget: restore it from a copy") from failure
 
 

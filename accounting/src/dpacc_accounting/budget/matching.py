@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from dpacc_accounting.budget.key_file import BudgetError
-from dpacc_accounting.budget.record import NOTHING, BudgetRecord, Share
+from dpacc_accounting.budget.record import BudgetRecord, Share
 from dpacc_accounting.events.event import Event
+from dpacc_accounting.events.participation import NOTHING
 from dpacc_accounting.ledger.merging import merge_ledgers
 from dpacc_accounting.ledger.record import START, LedgerError, LedgerRecord, read_ledger
 
@@ -51,12 +52,10 @@ def require_known_to_each_other(
 
 def _refuse_copies(share: Share | None, ledgers: Mapping[str, LedgerRecord]) -> None:
     """Where a run's ledger still is where it was, another file of the same run is a copy of it."""
-    for known in share.ledgers if share else ():
-        if (
-            share
-            and _is_ledger_of(share.run, known)
-            and not any(Path(known).samefile(path) for path in ledgers)
-        ):
+    if share is None:
+        return
+    for known in share.ledgers:
+        if _is_ledger_of(share.run, known) and not any(map(Path(known).samefile, ledgers)):
             raise BudgetError(
                 f"{' and '.join(ledgers)} is a copy: the ledger of run {share.run} is {known}, "
                 "and may be going on; use that one, or commit both together"

@@ -8,21 +8,18 @@ really spent, or that it `released` its reservation unused; the last one of a ru
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dpacc_accounting.budget.key_file import BudgetError, Key, read_key
-from dpacc_accounting.events.documents import event_from_json
-from dpacc_accounting.events.event import Composed, Event
+from dpacc_accounting.events.documents import event_from_json, event_to_json
+from dpacc_accounting.events.event import Event
 from dpacc_accounting.guarantee import Adjacency
-from dpacc_accounting.ledger.record import START, seal
+from dpacc_accounting.ledger.record import START, is_whole, unseal
 
 VERSION = 1
-NOTHING = Composed(events=())
 STATES = ("reserved", "committed", "released")
 
 
@@ -102,9 +99,9 @@ def read_budget(*, path: Path | str) -> BudgetRecord:
 or directory
     """
     path = Path(path)
-    key_path = parse(_bytes_of(path), path=path)[0].key
+    key_path = parse(bytes_of(path), path=path)[0].key
     key = read_key(path=key_path)  # first, for the registry may be ahead of it and never behind
-    record, _ = parse(_bytes_of(path), path=path)
+    record, _ = parse(bytes_of(path), path=path)
     require_remembered(record, key=key, path=path)
     return record
 
@@ -117,7 +114,7 @@ def require_remembered(record: BudgetRecord, *, key: Key, path: Path) -> None:
     """
     if key.budget != record.budget:
         raise BudgetError(f"budget {path} and the key {record.key} are not of one making")
-    if key.head not in (START, *record.chain):
+    if key.head not in record.chain:
         raise BudgetError(
             f"budget {path} lacks lines that its key {record.key} remembers: it was shortened, "
             "restored from an older copy, or is a copy beside which another went on; use the one "
@@ -132,7 +129,7 @@ def parse(data: bytes, *, path: Path) -> tuple[BudgetRecord, int]:
         BudgetError: a damaged line, by number.
     """
     *lines, tail = data.split(b"\n")
-    if _follows(tail, lines):
+    if is_whole(tail, lines=lines):
         lines, tail = [*lines, tail], b""
     if not lines:
         raise BudgetError(f"budget {path}, line 1: it does not begin as a budget does")
@@ -140,7 +137,7 @@ def parse(data: bytes, *, path: Path) -> tuple[BudgetRecord, int]:
     chain, shares = [START], dict[str, Share]()
     for number, line in enumerate(lines, start=1):
         try:
-            body, digest = _unseal(line, previous=chain[-1])
+            body, digest = unseal(line, previous=chain[-1])
             if record is None:
                 record = _opening(body, folder=path.parent)
             else:
@@ -156,8 +153,6 @@ def parse(data: bytes, *, path: Path) -> tuple[BudgetRecord, int]:
 
 def share_to_json(share: Share) -> dict[str, Any]:
     """The body of the line that sets a share."""
-    from dpacc_accounting.events.documents import event_to_json
-
     return {
         "kind": share.state,
         "run": share.run,
@@ -219,32 +214,16 @@ def _share(body: Mapping[str, Any]) -> Share:
     )
 
 
-def _unseal(line: bytes, *, previous: str) -> tuple[dict[str, Any], str]:
-    body = json.loads(line)
-    if not isinstance(body, dict):
-        raise ValueError("it is no object; restore the budget from a copy")
-    digest = body.pop("hash")
-    if seal(body, previous=previous) != (line + b"\n", digest):
-        raise ValueError(
-            "it does not follow from the line before it, so a line was changed, lost or moved; "
-            "restore the budget from a copy"
-        )
-    return body, digest
-
-
-def _follows(tail: bytes, lines: list[bytes]) -> bool:
-    """Whether a last line is whole but for its end, which an editor may have dropped."""
-    with suppress(ValueError, KeyError, TypeError):
-        previous = json.loads(lines[-1])["hash"] if lines else START
-        return bool(_unseal(tail, previous=previous))
-    return False
-
-
 def _said(failure: Exception) -> str:
     return str(failure) if type(failure) is ValueError else "it is damaged; restore the budget"
 
 
-def _bytes_of(path: Path) -> bytes:
+def bytes_of(path: Path) -> bytes:
+    """A budget's file as it is.
+
+    Raises:
+        BudgetError: it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as failure:

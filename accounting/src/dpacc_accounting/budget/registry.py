@@ -19,15 +19,16 @@ from dpacc_accounting.budget.matching import (
     spent_by,
 )
 from dpacc_accounting.budget.record import (
-    NOTHING,
     BudgetRecord,
     Share,
+    bytes_of,
     parse,
     read_budget,
     require_remembered,
     share_to_json,
 )
 from dpacc_accounting.events.event import Event
+from dpacc_accounting.events.participation import NOTHING
 from dpacc_accounting.guarantee import Note
 from dpacc_accounting.ledger.locks import lock_alone
 from dpacc_accounting.ledger.record import LedgerError, LedgerRecord, read_ledger, seal
@@ -257,16 +258,10 @@ earlier runs (1, 0 only reserved) hold ε = 1.994, and with this one all would c
         """What it holds, while nobody else changes it."""
         key_path = self.read().key
         with held(path=key_path):
-            record, size = parse(self._bytes(), path=self.path)
+            record, size = parse(bytes_of(self.path), path=self.path)
             require_remembered(record, key=read_key(path=key_path), path=self.path)
             self._mend(size)
             yield record
-
-    def _bytes(self) -> bytes:
-        try:
-            return self.path.read_bytes()
-        except OSError as failure:
-            raise BudgetError(f"cannot read budget {self.path}: {failure.strerror}") from failure
 
     def _mend(self, size: int) -> None:
         """Cut away what a crash tore, of which nobody was told."""

@@ -146,7 +146,7 @@ file or directory
 def parse(data: bytes, *, path: Path) -> tuple[LedgerRecord, int]:
     """The record in ``data``, and how many of its bytes hold it: a torn end is left out."""
     *lines, tail = data.split(b"\n")
-    if _closes(tail, lines=lines):
+    if is_whole(tail, lines=lines):
         lines, tail = [*lines, tail], b""
     if not lines:
         raise LedgerError(
@@ -161,6 +161,31 @@ def seal(body: Mapping[str, Any], *, previous: str) -> tuple[bytes, str]:
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     digest = sha256(previous.encode() + text).hexdigest()
     return text[:-1] + _HASH_KEY + digest.encode() + b'"}\n', digest
+
+
+def unseal(line: bytes, *, previous: str) -> tuple[dict[str, Any], str]:
+    """What a line without its end records after the line hashed ``previous``, and its own hash.
+
+    Raises:
+        ValueError: it does not follow from that line.
+    """
+    text = line[:-_HASH_FIELD] + b"}"
+    digest = sha256(previous.encode() + text).hexdigest()
+    if not line.endswith(_HASH_KEY + digest.encode() + b'"}'):
+        raise ValueError(
+            "it does not follow from the line before it, so a line was changed, lost or moved; "
+            "restore the file from a copy"
+        )
+    body: dict[str, Any] = json.loads(text)
+    return body, digest
+
+
+def is_whole(tail: bytes, *, lines: list[bytes]) -> bool:
+    """Whether a last line is whole but for its end, which an editor may have dropped."""
+    previous = lines[-1][-len(START) - 2 : -2].decode("ascii", errors="replace") if lines else START
+    with suppress(ValueError):
+        return bool(unseal(tail, previous=previous))
+    return False
 
 
 def is_torn_opening(data: bytes) -> bool:
@@ -217,9 +242,9 @@ class _Books:
 def _read(lines: list[bytes], *, torn: bool, path: Path) -> LedgerRecord:
     books, chain = _Books(), [START]
     for number, line in enumerate(lines, start=1):
-        digest = _digest(line).decode("ascii", errors="replace")
         try:
-            books.add(_unseal(line, previous=chain[-1].encode()), digest)
+            body, digest = unseal(line, previous=chain[-1])
+            books.add(body, digest)
         except ValueError as failure:
             raise LedgerError(f"ledger {path}, line {number}: {failure}") from failure
         chain.append(digest)
@@ -238,28 +263,6 @@ def _read(lines: list[bytes], *, torn: bool, path: Path) -> LedgerRecord:
         release_hashes=tuple(books.release_hashes),
         version=books.opened.get("version", 1),
     )
-
-
-def _unseal(line: bytes, *, previous: bytes) -> dict[str, Any]:
-    text = line[:-_HASH_FIELD] + b"}"
-    if not line.endswith(_HASH_KEY + sha256(previous + text).hexdigest().encode() + b'"}'):
-        raise ValueError(
-            "it does not follow from the line before it, so a line was changed, lost or moved; "
-            "restore the ledger from a copy"
-        )
-    body: dict[str, Any] = json.loads(text)
-    return body
-
-
-def _digest(line: bytes) -> bytes:
-    return line[-len(START) - 2 : -2]
-
-
-def _closes(tail: bytes, *, lines: list[bytes]) -> bool:
-    # An editor may have dropped the final newline: a whole line still counts as charged.
-    with suppress(ValueError):
-        return bool(_unseal(tail, previous=_digest(lines[-1]) if lines else START.encode()))
-    return False
 
 
 def _joined(events: Iterable[Event]) -> list[Event]:
