@@ -48,7 +48,7 @@ STEP = PoissonSampled(probability=0.1, event=Gaussian(noise_multiplier=1.0))
 PLANNED = Repeated(event=STEP, times=STEPS)
 PLAN = {"steps": STEPS, "unit": "example", "adjacency": "add-or-remove", "target_delta": DELTA}
 OPERATIONS = ("begin", "begin", "go on", "go on", "commit", "commit", "give back", "copy")
-MOST_CALLS, MOST_PROCESSES = 4000, 3
+MOST_CALLS, MOST_PROCESSES = 4000, 10
 HERE = ("dpacc_accounting/budget/", "dpacc_accounting/ledger/", "budget_kills.py")
 
 
@@ -118,14 +118,14 @@ def tell(folder: Path, what: str) -> None:
 
 
 def hammer(folder: Path, *, kills: int, processes: int, seed: int) -> Counter[str]:
-    """Let so many processes work at once, until so many were killed; then let all end."""
+    """Let so many processes work at once, until so many were killed; then let the last ones end."""
     draw, fates, running = random.Random(seed), Counter[str](), set[int]()
+    enough = kills + processes // 2
     while fates["killed"] < kills or running:
         if fates.total() > MOST_PROCESSES * kills:
             raise AssertionError(f"too few get far enough to be killed: {dict(fates)}")
-        while len(running) < processes and fates["killed"] + len(running) < kills + processes // 2:
-            fatal = fates["killed"] < kills
-            running.add(begin(folder, draw.getrandbits(64), draw.randint(1, MOST_CALLS) * fatal))
+        while fates["killed"] < kills and len(running) < min(processes, enough - fates["killed"]):
+            running.add(begin(folder, draw.getrandbits(64), draw.randint(1, MOST_CALLS)))
         process, status = os.wait()
         running.discard(process)
         fates["killed" if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"] += 1
@@ -133,13 +133,12 @@ def hammer(folder: Path, *, kills: int, processes: int, seed: int) -> Counter[st
 
 
 def begin(folder: Path, seed: int, calls: int) -> int:
-    """A process of its own, which dies at that call; of 0 calls, one that ends by itself."""
+    """A process of its own, which dies at that call, unless it ends before."""
     if process := os.fork():
         return process
     code = 1
     try:
-        if calls:
-            die_at_call(calls)
+        die_at_call(calls)
         work(folder, seed)
         code = 0
     finally:

@@ -155,7 +155,7 @@ def test_two_copies_that_went_on_are_committed_together(tmp_path: Path) -> None:
 
 
 def test_a_ledger_that_holds_more_than_its_plan_reserves_nothing(tmp_path: Path) -> None:
-    """A search's ledger names one trial's plan: reserving that, also later, would count too little."""
+    """A search's ledger names one trial's plan: reserving that, even later, counts too little."""
     budget = budget_in(tmp_path, epsilon=9.0)
     search = Selected(event=PLANNED, mean_runs=9.0, shape=1)
     with Ledger.open(path=tmp_path / "search.jsonl", plan=PLAN) as ledger:
