@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from dpacc.artifacts.run_folder import save_adapter, state_privacy
 from dpacc.errors import ConfigurationError, names_what_is_unknown
+from dpacc.layers.dynamic_rank import RankOf
 from dpacc.layers.lora_methods import Method, apply_method
 from dpacc.loops.plain_loader import require_a_name, require_the_loaders, sizes_of, steps_of
 from dpacc.loops.private_loss import PrivateLoss
@@ -48,7 +49,7 @@ class EngineSettings(TypedDict, total=False):
     wire: WireFormat
     fixed_seed: int | None
     backend: Backend | None
-    dynamic_rank: int | None
+    dynamic_rank: int | RankOf | None
     subspace_rank: int | None
     budget: Path | str | None
 

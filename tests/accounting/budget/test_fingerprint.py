@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from dpacc_accounting import data_fingerprint, read_budget
+from dpacc_accounting.budget.key_file import read_key
 
 from tests.accounting.budget.budgets import ROWS, budget_in, run_of
 
@@ -46,7 +47,7 @@ def test_the_registry_tells_nothing_of_the_rows(tmp_path: Path) -> None:
     run_of(budget, "one")
     record = read_budget(path=budget.path)
     told = budget.path.read_text()
-    secret = key_of(record.key)
+    secret = read_key(path=record.key).secret
     assert "Ann" not in told
     assert secret.hex() not in told
     for guess in (ROWS, *ROWS.splitlines()):
@@ -68,10 +69,3 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     """A missing file is one line."""
     with pytest.raises(ValueError, match=r"cannot read the data .*absent"):
         data_fingerprint(key=KEY, data=tmp_path / "absent")
-
-
-def key_of(path: Path) -> bytes:
-    """The secret in a key file."""
-    from dpacc_accounting.budget.key_file import read_key
-
-    return read_key(path=path).secret

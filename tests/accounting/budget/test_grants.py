@@ -174,12 +174,9 @@ def test_a_run_may_not_change_its_plan(tmp_path: Path) -> None:
         Ledger.open(path=path, plan=PLAN) as ledger,
         pytest.raises(BudgetError, match="reserved another plan"),
     ):
-        budget.reserve(ledger=ledger, planned=Repeated(event=STEP, times=STEPS_OF_MUCH))
+        budget.reserve(ledger=ledger, planned=Repeated(event=STEP, times=9))
     share = budget.read().shares[read_ledger(path=path).run]
     assert share == replace(share, event=PLANNED)
-
-
-STEPS_OF_MUCH = 9
 
 
 def _begin(budget: Budget, name: str, planned: object) -> None:

@@ -12,6 +12,7 @@ from dpacc_accounting import Budget, BudgetError, Ledger, LedgerError, read_budg
 from tests.accounting.budget.budgets import (
     PLAN,
     PLANNED,
+    STEP,
     budget_in,
     cost,
     run_of,
@@ -38,7 +39,7 @@ def test_a_run_that_goes_on_after_its_commit_asks_again(tmp_path: Path) -> None:
     run_of(budget, "one", steps=2)
     assert states(budget) == ["reserved"]
     budget.commit(ledgers=[path])
-    other = budget.open_ledger(path=tmp_path / "small.jsonl", plan=PLAN, planned=_one_step())
+    other = budget.open_ledger(path=tmp_path / "small.jsonl", plan=PLAN, planned=STEP)
     other.close()
     before = path.read_bytes()
     with pytest.raises(BudgetError, match="allows ε"):
@@ -184,10 +185,6 @@ def test_another_data_set_is_refused(tmp_path: Path) -> None:
     nameless = tmp_path / "nameless"
     nameless.mkdir()
     budget_in(nameless, data=None).require_data(data=tmp_path / "other.jsonl")
-
-
-def _one_step() -> object:
-    return PLANNED.event
 
 
 def test_a_ledger_begun_without_the_budget_reserves_its_whole_plan(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dpacc_accounting.budget.record import BudgetRecord, Share
 from dpacc_accounting.events.event import Event
 from dpacc_accounting.events.participation import NOTHING
 from dpacc_accounting.ledger.merging import merge_ledgers
-from dpacc_accounting.ledger.record import START, LedgerError, LedgerRecord, read_ledger
+from dpacc_accounting.ledger.record import LedgerError, LedgerRecord, read_ledger
 
 
 def require_known_to_each_other(
@@ -33,7 +33,7 @@ def require_known_to_each_other(
         BudgetError: which of them lacks lines of the other.
     """
     _refuse_copies(share, ledgers)
-    lines = {START}.union(*(books.chain for books in ledgers.values()))
+    lines = {line for books in ledgers.values() for line in books.chain}
     if share is not None and not lines.issuperset(share.anchors):
         raise BudgetError(
             f"{' and '.join(ledgers)} of run {share.run} lacks lines that this run's ledger "
