@@ -20,12 +20,12 @@ def test_every_command_on_the_page_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On a finished run, in order: what one writes, the next reads."""
+    nobody_asked(monkeypatch)
+    no_attackers(monkeypatch)
     (tmp_path / "runs").mkdir()
     finished_run(tmp_path / "runs/reviews")
     finished_run(tmp_path / "runs/reviews-2")
     monkeypatch.chdir(tmp_path)
-    nobody_asked(monkeypatch)
-    no_attackers(monkeypatch)
     blocks = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
     lines = [line.removeprefix("$ dpacc ") for line in "".join(blocks).splitlines()]
     assert len(lines) >= 3

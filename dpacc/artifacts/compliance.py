@@ -87,6 +87,10 @@ class Row:
     not_covered: str = ""
     applies: Mapping[str, str | bool]
 
+    def is_asked_of(self, circumstances: Circumstances) -> bool:
+        """Whether all that it applies to is so."""
+        return self.applies.items() <= asdict(circumstances).items()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
@@ -112,12 +116,8 @@ def rows_for(circumstances: Circumstances) -> tuple[Row, ...]:
     >>> [row.reference for row in rows if "floating point" in row.reference]
     ['§ 4.3, hazard on implementations, floating point under discrete noise']
     """
-    facts = asdict(circumstances)
     return tuple(
-        row
-        for document in documents()
-        for row in document.rows
-        if row.applies.items() <= facts.items()
+        row for document in documents() for row in document.rows if row.is_asked_of(circumstances)
     )
 
 

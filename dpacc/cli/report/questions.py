@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from dpacc.artifacts.compliance import NOT_ADVICE, Circumstances, Row, documents
 from dpacc.cli.report.content import Block, Heading, Paragraph, Table
 
@@ -14,13 +12,12 @@ def questions(*, circumstances: Circumstances) -> tuple[Block, ...]:
     Args:
         circumstances: what has to be known of the run to tell which are.
     """
-    facts = asdict(circumstances)
     found: list[Block] = [
         Heading(level=2, words="Appendix: what standards and laws ask"),
         Paragraph(words=NOT_ADVICE),
     ]
     for document in documents():
-        rows = [row for row in document.rows if row.applies.items() <= facts.items()]
+        rows = [row for row in document.rows if row.is_asked_of(circumstances)]
         if not rows:
             continue
         found += [

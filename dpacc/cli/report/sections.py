@@ -208,9 +208,9 @@ def audited(facts: Priced, audits: Sequence[AuditFacts]) -> list[Block]:
     if not audits:
         words = (
             "None was handed in. An audit plants canaries and bounds ε from below: it can refute a "
-            "claim, and never prove one. Run one with `dpacc audit`."
+            "claim, and never prove one. Run one with dpacc audit."
         )
-        return [head, Paragraph(words=words.replace("`", ""))]
+        return [head, Paragraph(words=words)]
     return [
         head,
         Paragraph(
