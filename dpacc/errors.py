@@ -2,14 +2,16 @@
 
 A setting that is swallowed is a guarantee that nobody gives, and a bare `TypeError` sends people
 away who come from another library with its words. So unknown keywords are refused by name, with
-what was meant.
+what was meant. `errors_alone_from` keeps other libraries from telling what nobody needs.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
@@ -170,6 +172,26 @@ def require_local(path: str | Path, *, name: str) -> None:
             f"{name}={path} is no folder of this machine: name one that is, and copy it "
             "afterwards, or mount what should hold it"
         )
+
+
+@contextmanager
+def errors_alone_from(logger: str) -> Iterator[None]:
+    """Let another library's logger tell errors, and nothing less, for a while.
+
+    Args:
+        logger: its name.
+
+    >>> with errors_alone_from("flwr"):
+    ...     logging.getLogger("flwr").isEnabledFor(logging.WARNING)
+    False
+    """
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -7,12 +7,10 @@ intervals overlap. Rényi accountants give upper bounds only, which must not lie
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -31,6 +29,8 @@ from dpacc_accounting.events.event import (
     SeparatedParticipation,
     TruncatedPoissonSampled,
 )
+
+from dpacc.errors import errors_alone_from
 
 # What two implementations of one formula may differ by.
 _ROUNDING = 1e-6
@@ -246,23 +246,12 @@ def _google_rdp(event: Event, claim: Guarantee) -> Opinion:
         foreign = to_dp_event(event=part)
         if not accountant.supports(foreign):
             raise ValueError(f"dp-accounting has no Rényi bound on {_named(part)}")
-        with _unheard_warnings():
+        # It warns of each order that it leaves out, which makes its bound no less of a bound.
+        with errors_alone_from("absl"):
             accountant.compose(foreign, times)
     return Opinion(
         accountant="dp-accounting RDP", low=0.0, high=float(accountant.get_epsilon(claim.delta))
     )
-
-
-@contextmanager
-def _unheard_warnings() -> Iterator[None]:
-    """It says of each order that it leaves out, which makes its bound no less of a bound."""
-    log = logging.getLogger("absl")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def _neighbours(adjacency: Adjacency) -> Any:

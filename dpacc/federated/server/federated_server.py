@@ -14,7 +14,7 @@ from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from torch import nn
 
-from dpacc.errors import ConfigurationError
+from dpacc.errors import ConfigurationError, errors_alone_from
 from dpacc.federated.aggregation.averaging import CORRECTING, AggregationName
 from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy, require_central
 from dpacc.federated.aggregation.factors import CorrectedBase
@@ -29,7 +29,7 @@ from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseLedg
 from dpacc.federated.secure_sum.summing_client import SecureClient
 from dpacc.federated.server.fedask_strategy import require_sketchable, strategy_for
 from dpacc.federated.server.history import History, RoundReport
-from dpacc.federated.server.in_process_grid import LocalGrid, quiet_flower
+from dpacc.federated.server.in_process_grid import LocalGrid
 from dpacc.federated.server.kept_state import KeptState, State
 from dpacc.federated.server.round_settings import Measure, RoundSettings
 from dpacc.federated.server.secure_sum_strategy import SecureFederatedLoRA
@@ -159,7 +159,7 @@ class FederatedServer:
         app = self._app(settings)
         grid = LocalGrid({node: client.app for node, client in enumerate(clients, start=1)})
         context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
-        with quiet_flower():
+        with errors_alone_from("flwr"):  # The history tells what Flower's log would.
             app(grid, context)
         return self._history
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from uuid import uuid4
 
 from flwr.app import Context, Message, RecordDict
@@ -103,15 +101,3 @@ class LocalGrid(Grid):
 
 def _read(data: bytes) -> Message:
     return message_from_proto(ProtoMessage.FromString(data))
-
-
-@contextmanager
-def quiet_flower() -> Iterator[None]:
-    """The history tells what Flower's log would."""
-    log = logging.getLogger("flwr")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
