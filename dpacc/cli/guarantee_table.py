@@ -8,11 +8,19 @@ def guarantee_rows(guarantee: Guarantee) -> list[tuple[str, str]]:
     """ε at its δ with all that it assumes, and what voids or qualifies it."""
     if guarantee.void_because:
         return [("NOT private", "; ".join(guarantee.void_because))]
-    bounded_below = guarantee.slack < guarantee.epsilon
     return [
         ("ε", f"{rounded_up(guarantee.epsilon, digits=6)} at δ = {rounded_up(guarantee.delta)}"),
         ("adjacency", str(guarantee.adjacency)),
         ("privacy unit", guarantee.unit),
+        *method_and_slack(guarantee),
+        *([("qualified", "; ".join(guarantee.qualified_by))] if guarantee.qualified_by else []),
+    ]
+
+
+def method_and_slack(guarantee: Guarantee) -> list[tuple[str, str]]:
+    """How ε was found, and how much less it may be."""
+    bounded_below = guarantee.slack < guarantee.epsilon
+    return [
         ("method", METHOD_NAMES.get(guarantee.method, guarantee.method)),
         (
             "slack in ε",
@@ -20,5 +28,4 @@ def guarantee_rows(guarantee: Guarantee) -> list[tuple[str, str]]:
             if bounded_below
             else "unknown: this method has no lower bound",
         ),
-        *([("qualified", "; ".join(guarantee.qualified_by))] if guarantee.qualified_by else []),
     ]

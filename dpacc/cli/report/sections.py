@@ -9,11 +9,12 @@ from typing import Any
 from dpacc_accounting.events.descriptions import described
 from dpacc_accounting.events.event import Selected
 from dpacc_accounting.events.fields import nested_events
-from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, rounded_up
+from dpacc_accounting.guarantee import Adjacency, Guarantee, rounded_up
 from dpacc_accounting.ledger.limits import limits
 from dpacc_accounting.ledger.mechanism import PHASE_COLUMNS, each_step, phase_rows
 
 from dpacc.artifacts.attack_chart import as_percent
+from dpacc.cli.guarantee_table import method_and_slack
 from dpacc.cli.report.agreement import Opinion
 from dpacc.cli.report.audits import AuditFacts, audit_table
 from dpacc.cli.report.content import (
@@ -40,7 +41,6 @@ _NEIGHBOURS = {
 
 def promise(facts: RunFacts) -> list[Block]:
     """Unit, neighbours, ε, δ, method and slack."""
-    claim, unit = facts.claim, facts.claim.unit
     if facts.void:
         return [
             Heading(level=2, words="The promise"),
@@ -48,20 +48,7 @@ def promise(facts: RunFacts) -> list[Block]:
             Points(points=tuple(("", why) for why in facts.void)),
             *_notes(facts),
         ]
-    bounded = claim.slack < claim.epsilon
-    rows = [
-        ("privacy unit", f"one {unit}"),
-        ("adjacency", f"{claim.adjacency}: {_NEIGHBOURS[claim.adjacency].format(unit=unit)}"),
-        ("ε, an upper bound", rounded_up(claim.epsilon, digits=6)),
-        ("δ", rounded_up(claim.delta)),
-        ("method", METHOD_NAMES.get(claim.method, claim.method)),
-        (
-            "slack in ε",
-            f"at most {rounded_up(claim.slack)}"
-            if bounded
-            else "unknown: this method has no lower bound",
-        ),
-    ]
+    rows = promised(facts.claim)
     if facts.budget is not None:
         rows.append(("planned budget", f"ε = {facts.budget:g}"))
     if facts.known_samples is not None:
@@ -76,6 +63,18 @@ def promise(facts: RunFacts) -> list[Block]:
         Heading(level=2, words="The promise"),
         table_of("What is promised", rows),
         *_notes(facts),
+    ]
+
+
+def promised(claim: Guarantee) -> list[tuple[str, str]]:
+    """(ε, δ) with all that it assumes, as rows of a table."""
+    neighbours = _NEIGHBOURS[claim.adjacency].format(unit=claim.unit)
+    return [
+        ("privacy unit", f"one {claim.unit}"),
+        ("adjacency", f"{claim.adjacency}: {neighbours}"),
+        ("ε, an upper bound", rounded_up(claim.epsilon, digits=6)),
+        ("δ", rounded_up(claim.delta)),
+        *method_and_slack(claim),
     ]
 
 

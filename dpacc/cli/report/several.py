@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from dpacc.cli.report.words import (
     conditions_of,
     disagreements,
     how_strongly,
+    most_found,
     promise_of,
     verdict_of,
     warned,
@@ -219,9 +220,7 @@ def _row(run: RunFacts) -> tuple[str, ...]:
         run.name,
         "NOT private" if run.void else _with_notes(run.claim),
         f"{run.claim.unit}, {run.claim.adjacency}",
-        "–"
-        if found is None
-        else f"at most {rounded_up(100 * min(1, found.true_positives), digits=3)}%",
+        "–" if found is None else f"at most {most_found(found)}%",
         f"{measured[-1].metric} {measured[-1].shown}" if measured else "not measured",
     )
 
@@ -248,22 +247,16 @@ def _together(facts: SeveralFacts) -> Iterator[Block]:
     if facts.total is None:
         yield Paragraph(words=f"No one promise covers them: {facts.alone}.")
         return
-    claim = facts.total.claim
     apart = sum(each.claim.epsilon for each in facts.runs)
     rows = [
-        ("privacy unit", f"one {claim.unit}"),
-        ("adjacency", f"{claim.adjacency}"),
-        ("ε, an upper bound", rounded_up(claim.epsilon, digits=6)),
-        ("δ", rounded_up(claim.delta)),
-        ("method", METHOD_NAMES.get(claim.method, claim.method)),
-        ("slack in ε", f"at most {rounded_up(claim.slack)}"),
+        *sections.promised(facts.total.claim),
         ("sum of the runs' own ε", f"{rounded_up(apart)}, which composing them improves on"),
     ]
     yield table_of("The total", rows)
     if facts.remarks:
         yield Points(points=tuple(("", remark) for remark in facts.remarks))
-    for block in (*sections.second_opinion(facts.total), *sections.attackers(facts.total)):
-        yield block.lowered if isinstance(block, Heading) else block
+    yield from _lowered(sections.second_opinion(facts.total))
+    yield from _lowered(sections.attackers(facts.total))
 
 
 def _one(run: RunFacts) -> Iterator[Block]:
@@ -276,8 +269,12 @@ def _one(run: RunFacts) -> Iterator[Block]:
         sections.record_of,
     )
     for part in parts:
-        for block in part(run):
-            yield block.lowered if isinstance(block, Heading) else block
+        yield from _lowered(part(run))
+
+
+def _lowered(blocks: Iterable[Block]) -> Iterator[Block]:
+    """The same, a section's part."""
+    return (each.lowered if isinstance(each, Heading) else each for each in blocks)
 
 
 def _checks(facts: SeveralFacts) -> list[Block]:
