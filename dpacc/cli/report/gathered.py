@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dpacc_accounting import Event, Guarantee, LedgerRecord, epsilon
 from dpacc_accounting.events.event import Selected
@@ -28,11 +28,11 @@ from dpacc.cli.sources import read_record
 from dpacc.doctor.finding import Finding
 from dpacc.doctor.stated import origin_findings, stated_findings
 from dpacc.errors import ConfigurationError
+from dpacc.recipe.settings import Metric
 
 FALSE_ALARMS = (0.001, 0.01, 0.1)
 """The rates of false accusations at which attackers are bounded; the middle one is spoken of."""
 _POINTS = 12
-_METRICS = ("perplexity", "accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +207,7 @@ def read_recorded(*, path: Path) -> Recorded:
 
 def _measurement(said: Mapping[str, Any]) -> Measurement:
     quality, metric = said["quality"], said["metric"]
-    if metric not in _METRICS:
+    if metric not in get_args(Metric):
         raise ValueError(f"metric={metric!r}")
     if quality is not None and not math.isfinite(quality):
         raise ValueError(f"quality={quality!r}")

@@ -247,10 +247,12 @@ def _together(facts: SeveralFacts) -> Iterator[Block]:
     if facts.total is None:
         yield Paragraph(words=f"No one promise covers them: {facts.alone}.")
         return
-    apart = sum(each.claim.epsilon for each in facts.runs)
+    epsilon = rounded_up(sum(each.claim.epsilon for each in facts.runs))
+    delta = rounded_up(sum(each.claim.delta for each in facts.runs))
     rows = [
         *sections.promised(facts.total.claim),
-        ("sum of the runs' own ε", f"{rounded_up(apart)}, which composing them improves on"),
+        # δ adds up, too: no sum of the runs' ε holds at the δ of each.
+        ("the runs' own added up", f"ε = {epsilon} at δ = {delta}, by basic composition"),
     ]
     yield table_of("The total", rows)
     if facts.remarks:

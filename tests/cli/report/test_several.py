@@ -50,7 +50,9 @@ def test_the_headline_is_the_total(tmp_path: Path) -> None:
     assert "all of them used" in document.verdict.headline
     rows = rows_of(document)
     assert [rows[name][0] for name in ("one", "two")] == [rounded_up(e) for e in alone]
-    assert rounded_up(total, digits=6) in html_page(document)
+    page = html_page(document)
+    assert rounded_up(total, digits=6) in page
+    assert f"ε = {rounded_up(sum(alone))} at δ = 2e-05" in page
 
 
 def test_every_epsilon_is_at_one_delta(tmp_path: Path) -> None:
