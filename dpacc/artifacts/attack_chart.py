@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from dpacc_accounting.guarantee import rounded_up
 from dpacc_accounting.ledger.claims import AttackBounds
 
+from dpacc.artifacts.axes_style import INK, dress, say_beside
 from dpacc.artifacts.figure_files import Format, encoded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_INK, _SOFT, _GRID = "#333333", "#8A8A8A", "#DDDDDD"
+_SOFT = "#8A8A8A"
 _AT_MOST = "#D55E00"  # of Okabe and Ito's colours, told apart by every kind of eye
 
 
@@ -40,13 +41,10 @@ def draw_recognised(*, bounds: Sequence[AttackBounds], unit: str, form: Format =
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 20), [f"{tick}%" for tick in range(0, 101, 20)])
     said = f"recognised, of the {unit}s that were used"
-    axes.set_xlabel(said, fontsize=10, color=_INK, parse_math=False)
-    axes.grid(axis="x", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=10, colors=_INK, length=0)
-    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
+    dress(axes, x=said, y="", grid="x")
+    axes.spines["bottom"].set_visible(False)
     where = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-    axes.legend(frameon=False, fontsize=10, labelcolor=_INK, ncols=2, **where)
+    axes.legend(frameon=False, fontsize=10, labelcolor=INK, ncols=2, **where)
     return encoded(figure, form=form)
 
 
@@ -63,12 +61,4 @@ def _bar(
     axes: Axes, place: float, length: float, colour: str, words: str, label: str | None
 ) -> None:
     axes.barh([place], [length], height=0.36, color=colour, label=label)
-    axes.annotate(
-        words,
-        (length, place),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=10,
-        color=_INK,
-    )
+    say_beside(axes, words=words, place=place, length=length, colour=INK)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dpacc_accounting import BatchRecommendation
 from dpacc_accounting.guarantee import rounded_up
 
+from dpacc.artifacts.axes_style import INK, dress
 from dpacc.artifacts.figure_files import Format, encoded
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 # Of Okabe and Ito's colours, told apart by every kind of eye.
 _INDEPENDENT, _BANDED, _MARKED = "#0072B2", "#009E73", "#D55E00"
-_INK, _SOFT, _GRID = "#333333", "#777777", "#DDDDDD"
+_SOFT = "#777777"
 
 
 def draw_recommendation(
@@ -54,12 +55,12 @@ def draw_recommendation(
     marks = [mark for mark in (1, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500) if mark < 1.2 * highest]
     axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
     axes.set_yticks([], minor=True)
-    axes.legend(frameon=False, fontsize=10, labelcolor=_INK)
+    axes.legend(frameon=False, fontsize=10, labelcolor=INK)
     axes.set_title(
-        f"What {evaluations:,} gradient evaluations buy", fontsize=13, color=_INK, loc="left"
+        f"What {evaluations:,} gradient evaluations buy", fontsize=13, color=INK, loc="left"
     )
     stated = found.calibration.calibration.guarantee
-    _dress(
+    dress(
         axes,
         x=f"expected batch size, and steps below it\nε = {rounded_up(stated.epsilon)} at "
         f"δ = {rounded_up(stated.delta)}, {stated.adjacency}, {stated.unit}",
@@ -93,13 +94,3 @@ def _mark(axes: Axes, found: BatchRecommendation) -> None:
         color=_MARKED,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
     )
-
-
-def _dress(axes: Axes, *, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=11, color=_INK)
-    axes.set_ylabel(y, fontsize=11, color=_INK)
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(which="both", labelsize=10, colors=_INK, length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_GRID)

@@ -11,6 +11,7 @@ from dpacc_accounting import FederatedGuarantee, Guarantee
 from dpacc_accounting.attacks.tradeoff import detection_bound
 from dpacc_accounting.guarantee import rounded_up
 
+from dpacc.artifacts.axes_style import INK, dress, say_beside
 from dpacc.artifacts.captions import beneath
 from dpacc.artifacts.figure_files import Format, encoded
 from dpacc.artifacts.progress_chart import mark_budget
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart by every kind of eye.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _SERVER, _RELEASED = "#D55E00", "#0072B2"
-_INK, _SOFT, _GRID = "#333333", "#777777", "#DDDDDD"
+_SOFT = "#777777"
 _MOST_BARS = 16
 
 
@@ -56,9 +57,9 @@ def draw_sweep(
     if all(row[axis] > 0 for row in rows) and _spans(row[axis] for row in rows):
         _log_ticks(axes, sorted({row[axis] for row in rows}))
     if by is not None:
-        axes.legend(frameon=False, fontsize=10, labelcolor=_INK)
-    axes.set_title("The least noise that keeps the budget", fontsize=13, color=_INK, loc="left")
-    _dress(axes, x=_spoken(axis), y="noise multiplier σ")
+        axes.legend(frameon=False, fontsize=10, labelcolor=INK)
+    axes.set_title("The least noise that keeps the budget", fontsize=13, color=INK, loc="left")
+    dress(axes, x=_spoken(axis), y="noise multiplier σ")
     return encoded(figure, form=form)
 
 
@@ -87,9 +88,9 @@ def draw_spending(
         mark_budget(axes, budget)
     axes.set_ylim(0, 1.15 * max([*epsilons, budget or 0.0]))
     axes.set_xlim(0, steps[-1])
-    axes.set_title("Privacy spent", fontsize=13, color=_INK, loc="left")
+    axes.set_title("Privacy spent", fontsize=13, color=INK, loc="left")
     _whole_ticks(axes)
-    _dress(
+    dress(
         axes,
         x=f"logical steps{beneath(guarantee.notes)}",
         y=f"ε at δ = {rounded_up(guarantee.delta)}, {guarantee.adjacency}, {guarantee.unit}",
@@ -116,8 +117,8 @@ def draw_profile(*, curve: Sequence[Guarantee], stated: Guarantee, form: Format 
         fontsize=10,
         color=_SERVER,
     )
-    axes.set_title("Privacy profile", fontsize=13, color=_INK, loc="left")
-    _dress(axes, x=f"ε, {stated.adjacency}, {stated.unit}{beneath(stated.notes)}", y="δ")
+    axes.set_title("Privacy profile", fontsize=13, color=INK, loc="left")
+    dress(axes, x=f"ε, {stated.adjacency}, {stated.unit}{beneath(stated.notes)}", y="δ")
     return encoded(figure, form=form)
 
 
@@ -144,9 +145,9 @@ def draw_attack(*, curve: Sequence[Guarantee], stated: Guarantee, form: Format =
     axes.set_yscale("log")
     axes.set_xlim(1e-4, 1)
     axes.set_ylim(1e-4, 1.15)
-    axes.set_title("What an attacker can achieve", fontsize=13, color=_INK, loc="left")
-    axes.legend(frameon=False, fontsize=10, labelcolor=_INK, loc="lower right")
-    _dress(
+    axes.set_title("What an attacker can achieve", fontsize=13, color=INK, loc="left")
+    axes.legend(frameon=False, fontsize=10, labelcolor=INK, loc="lower right")
+    dress(
         axes,
         x=f"false-positive rate{beneath(stated.notes)}",
         y=f"true-positive rate, presence of one {stated.unit}",
@@ -165,27 +166,19 @@ def _federation_bars(found: FederatedGuarantee) -> Figure:
         axes.barh(places, shown, height=0.34, color=colour, label=words, zorder=2)
         for place, value, length in zip(places, values, shown, strict=True):
             text = rounded_up(value, digits=3) if math.isfinite(value) else "no guarantee"
-            axes.annotate(
-                text,
-                (length, place),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-                color=colour,
-            )
+            say_beside(axes, words=text, place=place, length=length, colour=colour, size=9)
     for at, price in enumerate(prices):
         if price.epsilon_budget is not None:
             label = None if axes.get_lines() else "budget"
-            axes.plot([price.epsilon_budget] * 2, [at - 0.42, at + 0.42], color=_INK, label=label)
+            axes.plot([price.epsilon_budget] * 2, [at - 0.42, at + 0.42], color=INK, label=label)
     axes.set_yticks(range(len(prices)), [_named(price.name, price.count) for price in prices])
     axes.invert_yaxis()
     axes.margins(x=0.12)
     _legend_above(axes)
     stated = prices[0].released
     title = "ε by client" if found.level == "example" else f"ε of one {stated.unit}"
-    axes.set_title(title, fontsize=13, color=_INK, loc="left")
-    _dress(axes, x=_stated(found), y="", grid="x")
+    axes.set_title(title, fontsize=13, color=INK, loc="left")
+    dress(axes, x=_stated(found), y="", grid="x")
     return figure
 
 
@@ -208,8 +201,8 @@ def _federation_distribution(found: FederatedGuarantee) -> Figure:
     axes.set_ylim(0, 104)
     _legend_above(axes)
     clients = sum(price.count for price in found.prices)
-    axes.set_title(f"ε of {clients:,} clients", fontsize=13, color=_INK, loc="left")
-    _dress(
+    axes.set_title(f"ε of {clients:,} clients", fontsize=13, color=INK, loc="left")
+    dress(
         axes,
         x=_stated(found),
         y="clients with at most this ε, %",
@@ -238,7 +231,7 @@ def _legend_above(axes: Axes) -> None:
     axes.legend(
         frameon=False,
         fontsize=10,
-        labelcolor=_INK,
+        labelcolor=INK,
         loc="lower right",
         bbox_to_anchor=(1, 1),
         ncols=3,
@@ -287,14 +280,3 @@ def _stated(found: FederatedGuarantee) -> str:
     stated = found.prices[0].released
     units = " or ".join(sorted({price.server.unit for price in found.prices}))
     return f"ε at δ = {stated.delta:g}, {stated.adjacency}, {units}{beneath(found.told)}"
-
-
-def _dress(axes: Axes, *, x: str, y: str, grid: str = "y") -> None:
-    axes.set_xlabel(x, fontsize=11, color=_INK)
-    axes.set_ylabel(y, fontsize=11, color=_INK)
-    which: Any = grid
-    axes.grid(axis=which, color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(which="both", labelsize=10, colors=_INK, length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_GRID)

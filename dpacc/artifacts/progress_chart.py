@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dpacc_accounting import Guarantee
 from dpacc_accounting.guarantee import rounded_up
 
+from dpacc.artifacts.axes_style import INK, dress
 from dpacc.artifacts.captions import beneath
 from dpacc.artifacts.figure_files import Format, encoded
 from dpacc.recipe.settings import Metric
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 # Two of Okabe and Ito's colours, told apart by every kind of eye.
 _SPENT, _LEARNED = "#D55E00", "#0072B2"
-_INK, _GRID = "#333333", "#DDDDDD"
 _MOST_MARKERS = 40
 
 
@@ -86,20 +86,20 @@ def draw_progress(
     )
     axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
     # Dollar signs in names and notes are no formulas.
-    figure.suptitle(title, fontsize=13, color=_INK, parse_math=False)
+    figure.suptitle(title, fontsize=13, color=INK, parse_math=False)
     _draw_spending(axes[0], measurements, target_epsilon, guarantee)
     if measured:
         _draw_quality(axes[1], measured)
     figure.align_ylabels()
     said = beneath(guarantee.notes)
-    axes[-1].set_xlabel(f"logical steps{said}", fontsize=11, color=_INK, parse_math=False)
+    axes[-1].set_xlabel(f"logical steps{said}", fontsize=11, color=INK, parse_math=False)
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     return encoded(figure, form=form)
 
 
 def mark_budget(axes: Axes, budget: float) -> None:
     """Draw a dashed line at the ε that may be spent, and name it."""
-    axes.axhline(budget, color=_INK, linewidth=1, linestyle=(0, (5, 4)))
+    axes.axhline(budget, color=INK, linewidth=1, linestyle=(0, (5, 4)))
     axes.annotate(
         f"budget ε = {budget:g}",
         (0, budget),
@@ -107,7 +107,7 @@ def mark_budget(axes: Axes, budget: float) -> None:
         xytext=(8, 5),
         textcoords="offset points",
         fontsize=10,
-        color=_INK,
+        color=INK,
     )
 
 
@@ -121,7 +121,7 @@ def _draw_spending(
         mark_budget(axes, target)
     axes.set_ylim(0, top * 1.2 or 1)
     what = f"δ = {rounded_up(guarantee.delta)}, {guarantee.adjacency},\n{guarantee.unit}"
-    _dress(axes, f"privacy spent (ε)\n{what}", _SPENT)
+    dress(axes, x="", y=f"privacy spent (ε)\n{what}", y_colour=_SPENT)
 
 
 def _draw_quality(axes: Axes, measured: Sequence[Measurement]) -> None:
@@ -138,7 +138,7 @@ def _draw_quality(axes: Axes, measured: Sequence[Measurement]) -> None:
             fontsize=10,
             color=_LEARNED,
         )
-    _dress(axes, f"held-out {measured[0].metric}", _LEARNED)
+    dress(axes, x="", y=f"held-out {measured[0].metric}", y_colour=_LEARNED)
 
 
 def _draw_line(axes: Axes, steps: Sequence[int], values: Sequence[float], colour: str) -> None:
@@ -151,12 +151,3 @@ def _draw_line(axes: Axes, steps: Sequence[int], values: Sequence[float], colour
         "zorder": 3,
     }
     axes.plot(steps, values, color=colour, **style)
-
-
-def _dress(axes: Axes, label: str, colour: str) -> None:
-    axes.set_ylabel(label, fontsize=11, color=colour, parse_math=False)
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=10, colors=_INK, length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_GRID)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dpacc.artifacts.axes_style import INK, dress, say_beside
 from dpacc.artifacts.captions import beneath
 from dpacc.artifacts.figure_files import Format, encoded
 from dpacc.audit.verdict import Audit
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, told apart by every kind of eye.
 _PRESENT, _ABSENT, _CLAIM = "#D55E00", "#0072B2", "#333333"
-_INK, _GRID = "#333333", "#DDDDDD"
 _BINS = 40
 
 
@@ -44,11 +44,11 @@ def _draw_scores(axes: Axes, audit: Audit) -> None:
         f"{audit.guesses.canaries:,} canaries: {audit.guesses.correct:,} of "
         f"{audit.guesses.made:,} guesses right",
         fontsize=13,
-        color=_INK,
+        color=INK,
         loc="left",
     )
-    axes.legend(frameon=False, fontsize=10, labelcolor=_INK)
-    _dress(axes, x="score", y="canaries", grid="y")
+    axes.legend(frameon=False, fontsize=10, labelcolor=INK)
+    dress(axes, x="score", y="canaries", grid="y")
 
 
 def _draw_bounds(axes: Axes, audit: Audit) -> None:
@@ -57,15 +57,7 @@ def _draw_bounds(axes: Axes, audit: Audit) -> None:
     values = [value for _, value in bounds]
     axes.barh(words, values, height=0.5, color=_PRESENT)
     for place, value in enumerate(values):
-        axes.annotate(
-            rounded_down(value),
-            (value, place),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=10,
-            color=_PRESENT,
-        )
+        say_beside(axes, words=rounded_down(value), place=place, length=value, colour=_PRESENT)
     axes.axvline(audit.claim.epsilon, color=_CLAIM, linewidth=1.5, linestyle=(0, (5, 4)))
     axes.set_xlim(0, 1.12 * max([*values, audit.claim.epsilon]))
     axes.invert_yaxis()
@@ -73,20 +65,10 @@ def _draw_bounds(axes: Axes, audit: Audit) -> None:
         f"claimed ε = {audit.claim.epsilon:.4g} (dashed) "
         + ("is refuted" if audit.refuted else "is not refuted"),
         fontsize=13,
-        color=_INK,
+        color=INK,
         loc="left",
     )
     sure = f"{100 * audit.confidence:.10g}% confidence"
     stated = f"δ = {audit.claim.delta:g}, {audit.claim.adjacency}, {audit.claim.unit}"
     label = f"ε at least, at {stated}, with {sure}{beneath(audit.notes)}"
-    _dress(axes, x=label, y="", grid="x")
-
-
-def _dress(axes: Axes, *, x: str, y: str, grid: Any) -> None:
-    axes.set_xlabel(x, fontsize=11, color=_INK)
-    axes.set_ylabel(y, fontsize=11, color=_INK)
-    axes.grid(axis=grid, color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=10, colors=_INK, length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_GRID)
+    dress(axes, x=label, y="", grid="x")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from dpacc.artifacts.axes_style import INK, dress
 from dpacc.artifacts.figure_files import Format, encoded
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart by every kind of eye; marks for who sees none.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKS = ("o", "s", "^", "D", "v", "P")
-_INK, _GRID = "#333333", "#DDDDDD"
 
 
 def draw_trials(
@@ -48,10 +48,10 @@ def draw_trials(
         shown = [each for each in trials if all(each[n] == v for n, v in fixed.items())]
         _draw_lines(axes, shown, axis=axis, by=by, metric=metric)
         title = ", ".join(f"{_spoken(name)} = {value}" for name, value in fixed.items())
-        axes.set_title(title, fontsize=12, color=_INK, loc="left")
-        _dress(axes, x=_spoken(axis), y=_named(metric) if axes is drawn[0] else "")
+        axes.set_title(title, fontsize=12, color=INK, loc="left")
+        dress(axes, x=_spoken(axis), y=_named(metric) if axes is drawn[0] else "")
     if by:
-        drawn[-1].legend(frameon=False, fontsize=10, labelcolor=_INK)
+        drawn[-1].legend(frameon=False, fontsize=10, labelcolor=INK)
     return encoded(figure, form=form)
 
 
@@ -112,13 +112,3 @@ def _named(metric: str) -> str:
 
 def _spoken(name: str) -> str:
     return {"epsilon": "ε", "delta": "δ"}.get(name, name.replace("_", " "))
-
-
-def _dress(axes: Axes, *, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=11, color=_INK)
-    axes.set_ylabel(y, fontsize=11, color=_INK)
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(which="both", labelsize=10, colors=_INK, length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_GRID)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dpacc_accounting import FederatedGuarantee
 from dpacc_accounting.guarantee import rounded_up
 
+from dpacc.artifacts.axes_style import GRID, INK, dress
 from dpacc.artifacts.captions import beneath
 from dpacc.artifacts.figure_files import encoded
 from dpacc.federated.server.history import History
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 # Three of Okabe and Ito's colours, told apart by every kind of eye.
 _FEDERATED, _ALONE, _POOLED = "#0072B2", "#D55E00", "#009E73"
-_INK, _GRID = "#333333", "#DDDDDD"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +91,8 @@ def _draw_rounds(axes: Axes, history: History, pooled: float) -> None:
         color=_FEDERATED,
     )
     axes.locator_params(axis="x", integer=True)
-    axes.set_title("Federated, mean of all kinds", fontsize=12, color=_INK, loc="left")
-    _dress(axes, x="rounds", y="held-out balanced accuracy, %")
+    axes.set_title("Federated, mean of all kinds", fontsize=12, color=INK, loc="left")
+    dress(axes, x="rounds", y="held-out balanced accuracy, %", tick_size=9)
 
 
 def _draw_clients(
@@ -102,27 +102,17 @@ def _draw_clients(
     places = range(len(ranked))
     alone = [100 * each.alone for each in ranked]
     federated = [100 * each.federated for each in ranked]
-    axes.vlines(places, alone, federated, color=_GRID, linewidth=3, zorder=1)
+    axes.vlines(places, alone, federated, color=GRID, linewidth=3, zorder=1)
     axes.scatter(places, alone, color=_ALONE, s=44, zorder=2, label="alone")
     axes.scatter(places, federated, color=_FEDERATED, s=44, zorder=3, label="federated")
     axes.set_xticks(places, [f"ε = {_shown(each.epsilon)}\n{each.name}" for each in ranked])
-    axes.legend(frameon=False, fontsize=10, labelcolor=_INK, loc="lower right")
-    axes.set_title("Each client's own kind, by its ε", fontsize=12, color=_INK, loc="left")
+    axes.legend(frameon=False, fontsize=10, labelcolor=INK, loc="lower right")
+    axes.set_title("Each client's own kind, by its ε", fontsize=12, color=INK, loc="left")
     stated = guarantee.worst_server.server
     at = f"ε at δ = {rounded_up(stated.delta)}, {stated.adjacency}, {stated.unit}"
-    _dress(axes, x=f"{at}{beneath(guarantee.told, width=64)}", y="")
+    dress(axes, x=f"{at}{beneath(guarantee.told, width=64)}", y="", tick_size=9)
     axes.tick_params(axis="x", labelsize=8)
 
 
 def _shown(epsilon: float) -> str:
     return rounded_up(epsilon, digits=2)
-
-
-def _dress(axes: Axes, *, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=11, color=_INK)
-    axes.set_ylabel(y, fontsize=11, color=_INK)
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=9, colors=_INK, length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_GRID)

@@ -1,6 +1,7 @@
 """Figures show what they are given: both views, budgets, lines and the points that matter."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,12 @@ def _share(picture: bytes, colour: str) -> float:
     pixels = image.imread(io.BytesIO(picture))[..., :3]
     away = np.abs(pixels - np.array(colors.to_rgb(colour))).max(axis=-1)
     return float((away < 0.02).mean())
+
+
+def test_dollars_are_no_formulas() -> None:
+    """A unit with two of them is drawn as it is spelled."""
+    stated = replace(_guarantee(2.0), unit="$\\frac$")
+    assert draw_spending(steps=[1, 2], epsilons=[1.0, 2.0], budget=None, guarantee=stated)
 
 
 @pytest.mark.parametrize("clients", [1, 3, 16, 17, 200])
