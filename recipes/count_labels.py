@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def count(config: CountConfig) -> tuple[dict[str, int], Guarantee, Path]:
     """One release: the counts, what they cost, and the folder of their ledger."""
-    from dpacc_accounting import read_ledger
+    from dpacc_accounting import Budget, read_ledger
     from dpacc_accounting.ledger.claims import claim_of
 
     from dpacc.artifacts.run_folder import new_run_folder
@@ -84,6 +84,9 @@ def count(config: CountConfig) -> tuple[dict[str, int], Guarantee, Path]:
     from dpacc.data.privacy_units import count_units
     from dpacc.recipe.examples import load_units, read_training_records
 
+    budget = None if config.budget is None else Budget(path=config.budget)
+    if budget is not None:
+        budget.require_data(data=config.train_data)
     known = [*read_shares(source=config.labels_from, config=config)]
     records, owners = read_training_records(config=config), load_units(config=config)
     size = count_units(examples=len(records), units=owners, kept_of_each=config.kept_of_each)
@@ -101,6 +104,7 @@ def count(config: CountConfig) -> tuple[dict[str, int], Guarantee, Path]:
             "dataset_size": size,
             "target_delta": config.delta_for(dataset_size=size),
         },
+        budget=budget,
     )
     record = read_ledger(path=folder / LEDGER)
     return counts, claim_of(plan=record.plan, record=record), folder

@@ -9,17 +9,26 @@ import pytest
 from dpacc_accounting import Budget, create_budget, read_ledger
 
 from tests.recipes.test_sweep import sweep, values  # noqa: F401
-from tests.recipes.training import Train, refusal
+from tests.recipes.training import RECIPE, Train, as_arguments, listed, refusal, settings
+from tests.scripts import load_script
 
 
 @pytest.fixture
 def budget(material: Path, tmp_path: Path) -> Path:
     """Of the private texts: room for one run of ε = 8."""
-    path = tmp_path / "budget.jsonl"
-    key = tmp_path / "key"
-    data = material / "private.jsonl"
-    create_budget(path=path, name="films", epsilon=8.0, delta=1e-3, data=data, key=key)
+    return made(tmp_path / "budget.jsonl", material, epsilon=8.0)
+
+
+def made(path: Path, material: Path, *, epsilon: float) -> Path:
+    data, key = material / "private.jsonl", path.with_suffix(".key")
+    create_budget(path=path, name="films", epsilon=epsilon, delta=1e-3, data=data, key=key)
     return path
+
+
+@pytest.fixture(scope="module")
+def counting() -> ModuleType:
+    """The recipe's own module, loaded from its file."""
+    return load_script(RECIPE.with_name("count_labels.py"))
 
 
 def states(budget: Path) -> list[str]:
@@ -73,4 +82,34 @@ def test_a_search_is_reserved_as_a_whole(
     assert not (tmp_path / "runs/second").exists()
     public = values(material, tmp_path / "runs", **asked, name="public", data_is_public=True)
     assert "leave budget out" in refusal(sweep.main, public, capsys)
+    assert states(budget) == ["committed"]
+
+
+def test_counts_of_labels_are_reserved_before_they_are_drawn(
+    counting: ModuleType, material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What they cost is the budget's to grant: too little noise, or other data, leaves nothing."""
+    budget = made(tmp_path / "small.jsonl", material, epsilon=2.0)
+    labels = tmp_path / "labels.json"
+    labels.write_text('{"joy": 1, "dull": 1}')
+    other = listed(tmp_path / "other.jsonl", {"author": "joy", "text": "its music"})
+    given = settings(material, tmp_path / "runs") | {
+        "budget": budget,
+        "delta": 1e-3,
+        "labels_from": labels,
+        "prompt_field": "author",
+        "completion_field": "text",
+        "count_noise": 2,
+    }
+    counting.main(as_arguments(given))
+    (share,) = Budget(path=budget).read().shares.values()
+    paid = read_ledger(path=tmp_path / "runs/tiny-labels/ledger.jsonl")
+    assert (share.state, share.event) == ("committed", paid.event)
+    for changes, culprit in (
+        ({"count_noise": 1, "name": "loud"}, "budget 'films' allows ε = 2"),
+        ({"train_data": other, "name": "other"}, "is not the data of budget 'films'"),
+    ):
+        said = refusal(counting.main, as_arguments(given | changes), capsys)
+        assert culprit in " ".join(said.split())
+        assert [each.name for each in (tmp_path / "runs").iterdir()] == ["tiny-labels"]
     assert states(budget) == ["committed"]

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
-from dpacc_accounting import Ledger, LedgerRecord, read_ledger
+from dpacc_accounting import Budget, Ledger, LedgerRecord, read_ledger
 from dpacc_accounting.events.mechanisms import DiscreteGaussian
 
 from dpacc.artifacts.run_folder import write_file
@@ -52,6 +52,7 @@ def release_counts(
     noise: int,
     folder: Path,
     settings: Mapping[str, object],
+    budget: Budget | None = None,
     secret: RunSecret | None = None,
 ) -> dict[str, int]:
     """Charge a new ledger, add discrete Gaussian noise to each count, and write the counts beside.
@@ -61,6 +62,7 @@ def release_counts(
         noise: σ of each count's noise, a whole number.
         folder: new, for the ledger and `label_counts.json`.
         settings: `unit`, `target_delta`, and whatever else the ledger is to say.
+        budget: of the data, if it has one: asked before anything is charged or drawn.
         secret: of the noise; a fresh one, unless a test says otherwise.
 
     Returns:
@@ -68,16 +70,20 @@ def release_counts(
 
     Raises:
         LedgerError: the charge could not be stored; nothing is released then.
+        BudgetError: the budget has no room for it; nothing is charged or released then.
 
     Source: Canonne, Kamath & Steinke 2020 (arXiv 2004.00010).
     """
     plan = {**settings, "adjacency": "add-or-remove", "mechanism": "counts of labels"}
     plan["count_noise"] = noise
     secret = secret or RunSecret.generate()
+    event = DiscreteGaussian(sigma=noise, sensitivity=_SENSITIVITY)
     with Ledger.open(path=folder / LEDGER, plan=plan) as ledger:
         if secret.fixed_seed is not None:
             ledger.note(subject="fixed-seed", text=f"the fixed seed {secret.fixed_seed}")
-        ledger.charge(step=0, event=DiscreteGaussian(sigma=noise, sensitivity=_SENSITIVITY))
+        if budget is not None:
+            budget.reserve(ledger=ledger, planned=event)
+        ledger.charge(step=0, event=event)
         drawn = discrete_gaussians(
             secret=secret, step=0, purpose="label counts", scale=noise, count=len(votes)
         )
@@ -89,6 +95,8 @@ def release_counts(
         content = f"{document}\n".encode()
         ledger.saved(files={COUNTS: hashlib.sha256(content).hexdigest()})
         write_file(path=folder / COUNTS, content=content)
+    if budget is not None:
+        budget.commit(ledgers=[folder / LEDGER])
     return counts
 
 
