@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from dpacc.audit import Audit, rehearse
 from dpacc.audit.wording import rounded_down
@@ -48,7 +47,7 @@ def plan_of(epsilon: float, batch: int, steps: int) -> PrivacyPlan:
 def line(sampling: str, plan: PrivacyPlan) -> str:
     """The honest engine's bounds and verdict, and the verdict on too little noise."""
     honest = rehearse(plan=plan)
-    with too_little_noise():
+    with noise_times(0.8):
         leaking = rehearse(plan=plan)
     bounds = [honest.epsilon, honest.gaussian_epsilon, honest.independent_epsilon or 0.0]
     cells = [sampling, f"{plan.target_epsilon:g}", *map(rounded_down, bounds)]
@@ -61,14 +60,10 @@ def verdict(audit: Audit) -> str:
 
 
 @contextmanager
-def too_little_noise() -> Iterator[None]:
-    """Four fifths of the noise that the ledger charges for."""
+def noise_times(share: float) -> Iterator[None]:
+    """So much of the noise that the ledger charges for, behind the engine's back."""
     honest = correlated_noise.standard_normals
-
-    def weaker(**words: Any) -> Any:
-        return 0.8 * honest(**words)
-
-    correlated_noise.standard_normals = weaker
+    correlated_noise.standard_normals = lambda **words: share * honest(**words)
     try:
         yield
     finally:

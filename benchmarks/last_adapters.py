@@ -12,24 +12,22 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from scipy.stats import rankdata
+from audits import noise_times
 
 from dpacc.audit import Audit, Claim, judge
 from dpacc.audit.last_adapter import SOUGHT, CanaryGradients
-from dpacc.audit.text_canaries import add_new_tokens, as_if_all_in, canary_texts, left_out
+from dpacc.audit.membership import membership_report
+from dpacc.audit.text_canaries import add_new_tokens, as_if_all_in, canary_texts, planted
 from dpacc.audit.wording import rounded_down
 from dpacc.layers.frozen_activations import FrozenActivations
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
-from dpacc.randomness import correlated_noise
 from dpacc.recipe.assembly import adapters_for, base_for
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.examples import pad_examples
@@ -141,7 +139,7 @@ class Bench:
             else:
                 self.frozen.move_to(model)
             whole = as_if_all_in(standing=self.frozen.examples, texts=self.texts)
-            data = [t if here else left_out(t) for t, here in zip(whole, included, strict=True)]
+            data = planted(whole, included)
             gradients = CanaryGradients(model=model, texts=whole, collate=self.frozen.collate)
             for step in engine.steps(data, self.frozen.collate):
                 for batch in step:
@@ -156,27 +154,14 @@ class Bench:
 def figures(audit: Audit) -> list[str]:
     """The cells of a line that were measured."""
     present = audit.included
-    ranks = rankdata(audit.scores)[present]
-    count = len(ranks)
-    auc = (ranks.sum() - count * (count + 1) / 2) / (count * (~present).sum())
+    found = membership_report(members=audit.scores[present], strangers=audit.scores[~present])
     return [
-        f"{auc:.3f}",
+        f"{found.auc:.3f}",
         f"{audit.guesses.correct} of {audit.guesses.made}",
         rounded_down(audit.epsilon),
         rounded_down(audit.gaussian_epsilon),
         "refuted" if audit.refuted else "stands",
     ]
-
-
-@contextmanager
-def noise_times(share: float) -> Iterator[None]:
-    """So much of the noise that the ledger charges for, behind the engine's back."""
-    honest = correlated_noise.standard_normals
-    correlated_noise.standard_normals = lambda **words: share * honest(**words)
-    try:
-        yield
-    finally:
-        correlated_noise.standard_normals = honest
 
 
 if __name__ == "__main__":

@@ -227,7 +227,7 @@ def plant(
     import numpy as np
 
     from dpacc.audit import DiracCanaries
-    from dpacc.audit.text_canaries import canary_texts, left_out
+    from dpacc.audit.text_canaries import canary_texts, left_out, planted
 
     coins = np.random.default_rng()
     texts = canary_texts(
@@ -239,7 +239,6 @@ def plant(
         seed=config.seed,
     )
     texts_in = coins.random(len(texts)) < 0.5
-    written = [t if included else left_out(t) for t, included in zip(texts, texts_in, strict=True)]
     nothing = left_out({"input_ids": [0], "labels": [0]})
     return Planted(
         texts=texts,
@@ -248,7 +247,7 @@ def plant(
             model=model, optimizer=optimizer, canaries=config.gradient_canaries, seed=config.seed
         ),
         dirac_in=coins.random(config.gradient_canaries) < 0.5,
-        ordinary=[*private, *written, nothing],
+        ordinary=[*private, *planted(texts, texts_in), nothing],
     )
 
 

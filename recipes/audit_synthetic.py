@@ -108,7 +108,7 @@ def learn(config: EchoConfig, canaries: Canaries) -> tuple[Path, Any]:
     """The run of recipes/train.py, with the canaries behind the private examples."""
     import train as training
 
-    from dpacc.audit.synthetic_canaries import planted
+    from dpacc.audit.text_canaries import planted
     from dpacc.data.supervision import tokenize_examples
     from dpacc.ranks.collectives import join_ranks
     from dpacc.recipe.assembly import plan_for

@@ -16,10 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dpacc.artifacts.synthetic.likeness import Words, texts_of
-from dpacc.audit.text_canaries import left_out
-from dpacc.audit.verdict import Coins, Scores
+from dpacc.audit.verdict import Scores
 from dpacc.data.records import Record
-from dpacc.data.supervision import Example
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig
 
@@ -53,23 +51,10 @@ def echoing_records(
         raise ConfigurationError("the held-out texts hold no word that canaries could be made of")
     made = []
     for _ in range(canaries):
-        like = draw.choice(list(public))
+        like = draw.choice(public)
         text = [*like[field].split()[:begun], *draw.choices(known, k=words)]
         made.append({**like, field: " ".join(text)})
     return made
-
-
-def planted(examples: Sequence[Example], included: Coins) -> list[Example]:
-    """Canaries as they are learned: those that are not included have nothing to learn.
-
-    They take part with loss zero, so that N is the same whatever the coins say.
-
-    >>> both = [{"input_ids": [5, 6], "labels": [5, 6]}] * 2
-    >>> [each["labels"] for each in planted(both, np.array([True, False]))]
-    [[5, 6], [-100, -100]]
-    """
-    pairs = zip(examples, included, strict=True)
-    return [example if inside else left_out(example) for example, inside in pairs]
 
 
 class NgramModel:

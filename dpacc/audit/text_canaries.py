@@ -19,6 +19,8 @@ from dpacc.errors import ConfigurationError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from dpacc.audit.verdict import Coins
+
 CanaryKind = Literal["unique-tokens", "rare-tokens", "new-tokens", "random"]
 
 
@@ -59,29 +61,14 @@ def canary_texts(
     usable = np.setdiff1d(np.arange(vocabulary), np.array(sorted(avoid), dtype=int))
     rng = np.random.default_rng(seed)
     if kind == "random":
-        return random_texts(
-            canaries=canaries, tokens=tokens, vocabulary=vocabulary, avoid=avoid, seed=seed
-        )
+        drawn = rng.choice(usable, size=(canaries, tokens))
+        return [{"input_ids": ids, "labels": list(ids)} for ids in drawn.tolist()]
     targets = _targets(kind, usable, canaries, vocabulary, rng)
     prompts = rng.choice(usable, size=(canaries, tokens - 1))
     return [
         {"input_ids": [*prompt, target], "labels": [*[IGNORED] * len(prompt), target]}
         for prompt, target in zip(prompts.tolist(), targets.tolist(), strict=True)
     ]
-
-
-def random_texts(
-    *, canaries: int, tokens: int, vocabulary: int, avoid: Collection[int] = (), seed: int = 0
-) -> list[Example]:
-    """m canaries of random tokens, none of them in `avoid` (the tokenizer's special ones).
-
-    >>> texts = random_texts(canaries=2, tokens=3, vocabulary=50, avoid={0, 1})
-    >>> [len(each["input_ids"]) for each in texts]
-    [3, 3]
-    """
-    usable = np.setdiff1d(np.arange(vocabulary), np.array(sorted(avoid), dtype=int))
-    drawn = np.random.default_rng(seed).choice(usable, size=(canaries, tokens))
-    return [{"input_ids": ids, "labels": list(ids)} for ids in drawn.tolist()]
 
 
 def add_new_tokens(*, model: PreTrainedModel, known: int, tokens: int, seed: int = 0) -> None:
@@ -106,7 +93,7 @@ def add_new_tokens(*, model: PreTrainedModel, known: int, tokens: int, seed: int
     }.values():
         new = torch.randn(tokens, weight.shape[1], generator=drawn)
         with torch.no_grad():
-            weight[known : known + tokens] = (new.to(weight) * weight[:known].std()).to(weight)
+            weight[known : known + tokens] = new.to(weight) * weight[:known].std()
 
 
 def left_out(example: Example) -> Example:
@@ -116,6 +103,19 @@ def left_out(example: Example) -> Example:
     {'input_ids': [5, 6], 'labels': [-100, -100]}
     """
     return {**example, "labels": [IGNORED] * len(example["labels"])}
+
+
+def planted(texts: Sequence[Example], included: Coins) -> list[Example]:
+    """Canaries as they are learned: those that are not included have nothing to learn.
+
+    They take part with loss zero, so that N is the same whatever the coins say.
+
+    >>> both = [{"input_ids": [5, 6], "labels": [5, 6]}] * 2
+    >>> [each["labels"] for each in planted(both, np.array([True, False]))]
+    [[5, 6], [-100, -100]]
+    """
+    pairs = zip(texts, included, strict=True)
+    return [text if inside else left_out(text) for text, inside in pairs]
 
 
 def as_if_all_in(

@@ -57,9 +57,9 @@ SYNTHETIC_BUGS = (
         "canaries whose coin says no are learned too, so that an audit finds no difference, ever",
         (
             Patch(
-                "dpacc.audit.synthetic_canaries",
-                "return [example if inside else left_out(example) for example, inside in pairs]",
-                "return [example for example, inside in pairs]",
+                "dpacc.audit.text_canaries",
+                "return [text if inside else left_out(text) for text, inside in pairs]",
+                "return [text for text, inside in pairs]",
             ),
         ),
         (f"{_ECHO}::test_canaries_that_are_out_teach_nothing",),

@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from scipy.stats import rankdata
 
 from dpacc.audit import Audit, Claim, judge
 from dpacc.audit.last_adapter import SOUGHT, CanaryGradients, presence
-from dpacc.audit.text_canaries import add_new_tokens, as_if_all_in, canary_texts, left_out
+from dpacc.audit.membership import membership_report
+from dpacc.audit.text_canaries import (
+    add_new_tokens,
+    as_if_all_in,
+    canary_texts,
+    left_out,
+    planted,
+)
 from dpacc.errors import ConfigurationError
 from dpacc.layers.adapters import attach_gradient_buffer
 from dpacc.losses.per_example import causal_lm_losses
@@ -50,7 +56,7 @@ def audited(plan: PrivacyPlan, folder: Path, read: Any, *, coins: int = 0) -> Au
         kind="new-tokens", canaries=CANARIES, tokens=4, vocabulary=VOCABULARY, avoid=(0, 1, 2)
     )
     included = np.random.default_rng(coins).random(CANARIES) < 0.5
-    data = [t if here else left_out(t) for t, here in zip(texts, included, strict=True)]
+    data = planted(texts, included)
     engine = PrivacyEngine(
         Accelerator(cpu=True), plan, ledger=folder / "ledger.jsonl", fixed_seed=coins
     )
@@ -69,10 +75,9 @@ def audited(plan: PrivacyPlan, folder: Path, read: Any, *, coins: int = 0) -> Au
 
 def separation(audit: Audit) -> float:
     """The chance that a present canary scores above an absent one."""
-    present = audit.included
-    ranks = rankdata(audit.scores)[present]
-    count = len(ranks)
-    return float((ranks.sum() - count * (count + 1) / 2) / (count * (~present).sum()))
+    inside = audit.included
+    found = membership_report(members=audit.scores[inside], strangers=audit.scores[~inside])
+    return found.auc
 
 
 @pytest.fixture

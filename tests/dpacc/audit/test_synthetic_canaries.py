@@ -10,12 +10,8 @@ import numpy as np
 import pytest
 
 from dpacc.audit.claims import Claim
-from dpacc.audit.synthetic_canaries import (
-    NgramModel,
-    echo_scores,
-    echoing_records,
-    planted,
-)
+from dpacc.audit.synthetic_canaries import NgramModel, echo_scores, echoing_records
+from dpacc.audit.text_canaries import planted
 from dpacc.audit.verdict import Audit, judge
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig
