@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dpacc.artifacts.figure_files import format_of
 from dpacc.cli import terminal
 from dpacc.errors import ConfigurationError, require_local
 from dpacc.recipe.config import TrainingConfig
@@ -71,7 +72,8 @@ class LikenessConfig(TrainingConfig):
                 )
         if self.picture is not None:
             require_local(self.picture, name="picture")
-            if Path(self.picture).exists():
+            format_of(path=Path(self.picture))
+            if Path(self.picture).expanduser().exists():
                 raise ConfigurationError(f"{self.picture} exists: choose a new file with --picture")
         if self.show_private_accuracy and self.encoder is None:
             raise ConfigurationError(
@@ -125,7 +127,6 @@ def draw(
     found: dict[str, dict[str, float]],
 ) -> None:
     """The picture, of synthetic and public texts alone."""
-    from dpacc.artifacts.figure_files import format_of
     from dpacc.artifacts.run_folder import write_file
     from dpacc.artifacts.synthetic.likeness import texts_of
     from dpacc.artifacts.synthetic.picture import draw_likeness

@@ -68,6 +68,7 @@ def test_a_picture_shows_lengths_and_figures(
     likeness: ModuleType,
     told: Callable[..., list[str]],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In the format of its name, over no other file, and without a word on the training data."""
@@ -79,7 +80,9 @@ def test_a_picture_shows_lengths_and_figures(
     assert "12 synthetic" in drawn
     assert "10 held-out" in drawn
     assert "private" not in drawn
-    assert "exists" in refusal(likeness.main, told(picture=path), capsys)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for same in (path, "~/likeness.svg"):
+        assert "exists" in refusal(likeness.main, told(picture=same), capsys)
     wrong = told(picture=tmp_path / "likeness.txt")
     assert "figures are .png" in refusal(likeness.main, wrong, capsys)
 
