@@ -98,10 +98,14 @@ def test_a_run_without_its_noise_is_refuted(
 def test_every_kind_of_canary_and_reading_goes_through(
     recipe: ModuleType, arguments: list[str], settings: list[str], tmp_path: Path
 ) -> None:
-    """Scores are finite, of different canaries differ, and one a canary is kept."""
+    """Scores are finite, of different canaries differ, and one a canary is kept.
+
+    Two of 30 falls of a float32 loss are the same once in a thousand runs, without anything wrong.
+    """
     assert recipe.main([*arguments, "--expected_batch_size=30", *settings]) == 0
     kept = json.loads((tmp_path / "runs/run/text_scores.json").read_text())
-    assert len(set(kept["scores"])) == len(kept["included"])
+    assert len(kept["scores"]) == len(kept["included"])
+    assert len(set(kept["scores"])) >= len(kept["scores"]) - 1
 
 
 @pytest.mark.parametrize(
