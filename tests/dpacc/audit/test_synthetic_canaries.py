@@ -67,12 +67,13 @@ def audit(*, echoes: float, claimed: float) -> Audit:
 
 
 def test_a_writer_that_repeats_canaries_is_found_out_by_its_texts_alone() -> None:
-    """If each is said once, ε = 1 is refuted; if none is, nothing is proved."""
-    caught, honest = audit(echoes=1.0, claimed=1.0), audit(echoes=0.0, claimed=1.0)
+    """If each is said once, ε = 1 is refuted; if every fifth or none is, nothing is proved."""
+    caught, faint, honest = (audit(echoes=share, claimed=1.0) for share in (1.0, 0.2, 0.0))
     assert caught.refuted
     assert caught.epsilon > 1
+    assert not faint.refuted
     assert not honest.refuted
-    assert honest.epsilon == 0
+    assert faint.epsilon == honest.epsilon == 0
 
 
 def test_canaries_that_are_out_teach_nothing() -> None:
