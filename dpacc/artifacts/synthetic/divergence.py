@@ -18,17 +18,17 @@ _MIXTURES = 1_000
 _CLUSTERINGS = 5
 
 
-def mauve(ours: Vectors, theirs: Vectors, *, buckets: int | None = None) -> float:
+def mauve(ours: Vectors, theirs: Vectors) -> float:
     """1 for two sets of embeddings that lie alike, near 0 for two that lie apart.
 
-    Both are put into k-means clusters of them together, and the histograms compared by
+    Both are put into k-means clusters of them together, a tenth as many as the smaller set has
+    texts, and the histograms compared by
     [`frontier_area`][dpacc.artifacts.synthetic.divergence.frontier_area]. It grows with fewer
     texts in fewer clusters, so that two figures compare only for equally many texts.
 
     Args:
         ours: [n, d], one embedding a text.
         theirs: [m, d].
-        buckets: how many clusters; None for a tenth of the smaller set, and at least two.
 
     Returns:
         The mean over five clusterings, from public seeds.
@@ -41,7 +41,7 @@ def mauve(ours: Vectors, theirs: Vectors, *, buckets: int | None = None) -> floa
     (1.0, True)
     """
     together = _main_directions(np.concatenate([ours, theirs]))
-    size = buckets or max(2, round(min(len(ours), len(theirs)) / 10))
+    size = max(2, round(min(len(ours), len(theirs)) / 10))
     size = min(size, len(np.unique(together, axis=0)))
     found = []
     for seed in range(_CLUSTERINGS):
