@@ -14,7 +14,7 @@ class LazyCommands(click.Group):
 
     Args:
         summaries: each command's line in the help, said here so that none is loaded for it.
-        rooms: such as "dpacc.cli.commands." or "dpacc.cli.commands.federate_".
+        rooms: such as "dpacc.cli.commands." or "dpacc.cli.subcommands.federate_".
         **group: what `click.Group` takes.
     """
 

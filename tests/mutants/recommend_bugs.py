@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.mutants.bug import Bug, Patch
 from tests.mutants.correlation_bugs import ACCOUNTING
 
-_CALIBRATE = "tests/cli/test_banded_noise.py"
-_RECOMMEND = "tests/cli/test_recommendation.py"
+_CALIBRATE = "tests/cli/calibration/test_banded_noise.py"
+_RECOMMEND = "tests/cli/calibration/test_recommendation.py"
 _COMPUTE = f"{ACCOUNTING}/calibration/test_compute_budget.py"
 
 RECOMMEND_BUGS = [
@@ -15,7 +15,7 @@ RECOMMEND_BUGS = [
         "σ that was priced at bB/N is told together with B/N",
         (
             Patch(
-                "dpacc.cli.sampled_over_steps",
+                "dpacc.cli.calibration.sampled_over_steps",
                 '"sample_rate": made.sample_rate,',
                 '"sample_rate": settings["batch_size"] / settings["dataset_size"],',
             ),
@@ -37,7 +37,7 @@ RECOMMEND_BUGS = [
                 "workload=comparing.workload(chosen.steps // 2),",
             ),
             Patch(
-                "dpacc.cli.recommendation",
+                "dpacc.cli.calibration.recommendation",
                 '"steps": found.calibration.calibration.steps,',
                 '"steps": found.chosen.steps,',
             ),

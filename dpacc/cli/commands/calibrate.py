@@ -10,7 +10,7 @@ from dpacc_accounting.ledger.plan_settings import require_one_way
 
 from dpacc.artifacts.figure_files import format_of
 from dpacc.cli import options, terminal
-from dpacc.cli.free_quantity import RISKS, FreeQuantity, free_quantity
+from dpacc.cli.calibration.free_quantity import RISKS, FreeQuantity, free_quantity
 from dpacc.cli.guarantee_table import guarantee_rows
 
 
@@ -131,7 +131,7 @@ def calibrate(
 def _sweep(
     words: tuple[str, ...], settings: dict[str, Any], plot: Path | None, *, as_json: bool
 ) -> None:
-    from dpacc.cli.sweep import calibrate_all, draw_rows, read_axes, show_rows
+    from dpacc.cli.calibration.sweep import calibrate_all, draw_rows, read_axes, show_rows
 
     axes = read_axes(words)
     for name in axes:
@@ -154,7 +154,7 @@ def _sweep(
 
 
 def _banded(settings: dict[str, Any], bands: int | None, *, as_json: bool) -> None:
-    from dpacc.cli.sampled_over_steps import banded_document, banded_facts, solve_banded
+    from dpacc.cli.calibration.sampled_over_steps import banded_document, banded_facts, solve_banded
 
     with terminal.at_work("calibrating"):
         found = solve_banded(settings=settings, bands=bands)
@@ -166,7 +166,11 @@ def _banded(settings: dict[str, Any], bands: int | None, *, as_json: bool) -> No
 
 
 def _allocated(settings: dict[str, Any], *, as_json: bool) -> None:
-    from dpacc.cli.sampled_over_steps import allocated_document, allocated_facts, solve_allocated
+    from dpacc.cli.calibration.sampled_over_steps import (
+        allocated_document,
+        allocated_facts,
+        solve_allocated,
+    )
 
     with terminal.at_work("calibrating"):
         found = solve_allocated(settings=settings)

@@ -12,7 +12,7 @@ COMMANDS = {
 @click.group(
     cls=LazyCommands,
     summaries=COMMANDS,
-    rooms="dpacc.cli.commands.federate_",
+    rooms="dpacc.cli.subcommands.federate_",
     short_help="Propose the settings of a federation.",
 )
 def federate() -> None:

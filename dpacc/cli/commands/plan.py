@@ -101,7 +101,11 @@ def plan(
     told = [word for name, value in given.items() if value is not None for word in (name, value)]
     settings = config and load_config(arguments=["--config", str(config), *overrides, *told])
     if recommend:
-        from dpacc.cli.recommendation import budget_of, require_no_machine, show_recommendation
+        from dpacc.cli.calibration.recommendation import (
+            budget_of,
+            require_no_machine,
+            show_recommendation,
+        )
 
         require_no_machine(context)
         with options.training_stack():

@@ -12,7 +12,7 @@ from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.artifacts.figure_files import Format
 from dpacc.cli import terminal
-from dpacc.cli.free_quantity import free_quantity
+from dpacc.cli.calibration.free_quantity import free_quantity
 
 KINDS: dict[str, type] = {
     "epsilon": float,

@@ -101,7 +101,7 @@ def test_numbers_alone_need_no_training_stack() -> None:
 
 def test_the_line_on_the_page_runs(dpacc: Run) -> None:
     """docs/federated.md's own command recommends something that fits."""
-    page = (Path(__file__).parents[2] / "docs/federated.md").read_text().replace("\\\n", " ")
+    page = (Path(__file__).parents[3] / "docs/federated.md").read_text().replace("\\\n", " ")
     (line,) = re.findall(r"^\$ dpacc (federate tune .*)$", page, flags=re.MULTILINE)
     outcome = dpacc(*shlex.split(line))
     assert outcome.code == 0, outcome.err

@@ -48,7 +48,7 @@ def each_budget_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert callable(track)
         return compared(**budget)
 
-    monkeypatch.setattr("dpacc.cli.recommendation.recommend_batch_size", known)
+    monkeypatch.setattr("dpacc.cli.calibration.recommendation.recommend_batch_size", known)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_the_table_in_the_documentation_is_what_is_printed(
 ) -> None:
     """The page's own command gives the page's rows, knee and all."""
     monkeypatch.setenv("COLUMNS", "160")
-    page = (Path(__file__).parents[2] / "docs/plan.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/plan.md").read_text()
     (line,) = re.findall(r"^dpacc (plan --recommend .*) --plot", page, re.MULTILINE)
     _, _, *rows = dpacc(*shlex.split(line)).out.split("Recommendation")[0].splitlines()
     shown = [
