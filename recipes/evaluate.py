@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dpacc.artifacts.run_settings import differences_from_training, with_the_runs_settings
+from dpacc.artifacts.kept.run_settings import differences_from_training, with_the_runs_settings
 from dpacc.cli import terminal
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig

@@ -129,7 +129,7 @@ def merge(config: MergeConfig) -> bool:
 
 def labels_of(adapter: Path) -> tuple[str, ...] | None:
     """The classes that a run was told, where its folder says so."""
-    from dpacc.artifacts.run_settings import settings_of_run
+    from dpacc.artifacts.kept.run_settings import settings_of_run
 
     trained = settings_of_run(folder=adapter)
     return None if trained is None else trained.labels

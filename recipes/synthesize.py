@@ -18,7 +18,7 @@ from typing import Any
 
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.artifacts.run_settings import differences_from_training, with_the_runs_settings
+from dpacc.artifacts.kept.run_settings import differences_from_training, with_the_runs_settings
 from dpacc.cli import terminal
 from dpacc.errors import ConfigurationError, require_local
 from dpacc.recipe.config import TrainingConfig

@@ -209,18 +209,21 @@ def run_folder(config: TrainingConfig, accelerator: Accelerator, plan: PrivacyPl
     return folder
 
 
-def learn(run: Run) -> list[Measurement]:
+def learn(run: Run) -> Sequence[Measurement]:
     """The private loop: each step cut, clipped, summed, charged and noised once; its course."""
+    from dpacc.artifacts.kept.metrics import Course
     from dpacc.recipe.objective import probe_examples_for
     from dpacc.recipe.trackers import NonPrivateLoss
 
     config, engine, learner = run.config, run.engine, run.learner
     private_loss = NonPrivateLoss(run.accelerator)
     examples, collate = examples_of(run)
-    run = replace(run, data=with_held_out_reference(run))
+    held_out = referenced(run, run.data.held_out, run.data.collate)
+    run = replace(run, data=replace(run.data, held_out=held_out))
     progress = begin_progress(run)
     measure = measuring(run, progress)
-    course = [measure(run.start, engine.guarantee().epsilon if run.start else 0.0)]
+    course = Course(folder=run.folder, start=run.start, writes=run.accelerator.is_main_process)
+    course.add(measure(run.start, engine.guarantee().epsilon if run.start else 0.0))
     learner.model.train()
     invented = probe_examples_for(config=config, model=learner.base, like=examples[0])
     with progress:
@@ -236,17 +239,18 @@ def learn(run: Run) -> list[Measurement]:
                 learner.average.put_in_place()
             stated = engine.guarantee()
             progress.advance(guarantee=stated)
-            course.append(measure(step.index + 1, stated.epsilon))
+            measured = measure(step.index + 1, stated.epsilon)
+            course.add(measured)
             figures = stated.figures() | {"learning_rate": rate}
-            if course[-1].quality is not None:
-                figures[f"held_out_{config.metric}"] = course[-1].quality
+            if measured.quality is not None:
+                figures[f"held_out_{config.metric}"] = measured.quality
             if config.log_non_private_metrics:
                 figures["non_private_loss"] = private_loss.mean()
             run.accelerator.log(figures, step=step.index + 1)
             if config.checkpoint_every and (step.index + 1) % config.checkpoint_every == 0:
                 engine.checkpoint()
     engine.close()
-    return course
+    return course.measurements
 
 
 def examples_of(run: Run) -> tuple[Any, Callable[[list[Any]], Any]]:
@@ -267,11 +271,6 @@ def examples_of(run: Run) -> tuple[Any, Callable[[list[Any]], Any]]:
         )
         examples, collate = frozen.examples, frozen.collate
     return referenced(run, examples, collate), collate
-
-
-def with_held_out_reference(run: Run) -> TrainingData:
-    """The data, whose held-out pairs have a reference, too."""
-    return replace(run.data, held_out=referenced(run, run.data.held_out, run.data.collate))
 
 
 def referenced(

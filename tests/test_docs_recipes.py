@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dpacc.artifacts.run_settings import with_the_runs_settings
+from dpacc.artifacts.kept.run_settings import with_the_runs_settings
 from dpacc.recipe.settings import read_settings
 from tests.scripts import load_script
 

@@ -1,6 +1,6 @@
 """What a run leaves behind: adapter, proof, card and pictures.
 
-Read `run_folder`, then `run_settings` (by `configuration_text`), `proof`, `model_card`,
+Read `run_folder`, then what it has `kept` beside the adapter, `proof`, `model_card`,
 `progress_chart`, `pictures`, `attack_chart` and `compute_chart` (with `captions`
 and `axes_style`, in `figure_files`) and `hub`; `earlier_runs` says what a run costs
 together with those before it, `compliance` what standards and laws ask of it, and `synthetic`

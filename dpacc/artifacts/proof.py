@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +16,7 @@ from typing import Any
 from dpacc_accounting import LedgerRecord
 from dpacc_accounting.ledger.claims import attack_bounds, claim_of
 
+from dpacc.artifacts.kept.metrics import as_row
 from dpacc.artifacts.progress_chart import Measurement
 
 RUN_FILE = "run.json"
@@ -77,15 +77,7 @@ def run_document(*, settings: Mapping[str, Any], course: Sequence[Measurement]) 
         {
             "settings": dict(settings),
             "versions": _versions(),
-            "course": [
-                {
-                    "step": each.step,
-                    "epsilon": _finite(each.epsilon),
-                    "quality": _finite(each.quality),
-                    "metric": each.metric,
-                }
-                for each in kept
-            ],
+            "course": [as_row(each) for each in kept],
         }
     )
 
@@ -99,10 +91,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def as_json(document: Any) -> bytes:

@@ -17,6 +17,8 @@ from dpacc_accounting.ledger.claims import claim_of
 from dpacc_accounting.ledger.record import LedgerError
 from safetensors import SafetensorError
 
+from dpacc.artifacts.kept.metrics import METRICS_FILE
+from dpacc.artifacts.kept.run_settings import CONFIG_FILE, settings_document
 from dpacc.artifacts.model_card import shown_settings, write_card
 from dpacc.artifacts.progress_chart import Measurement, draw_progress
 from dpacc.artifacts.proof import (
@@ -26,7 +28,6 @@ from dpacc.artifacts.proof import (
     privacy_document,
     run_document,
 )
-from dpacc.artifacts.run_settings import CONFIG_FILE, settings_document
 from dpacc.errors import ConfigurationError, require_local
 from dpacc.recipe.config import TrainingConfig
 from dpacc.step.checkpoint import cannot_write, write_durably
@@ -85,8 +86,9 @@ def unspent_folders_removed() -> Iterator[None]:
 
 def _is_unspent(folder: Path) -> bool:
     """Whether every ledger in a run's folder, its clients' too, is readable and empty."""
+    ledgers = (path for path in folder.rglob("*.jsonl") if path.name != METRICS_FILE)
     try:
-        records = [read_ledger(path=path) for path in folder.rglob("*.jsonl")]
+        records = [read_ledger(path=path) for path in ledgers]
     except LedgerError:
         return False
     return not any(record.releases for record in records)
@@ -122,6 +124,7 @@ def save_run(
     save_adapter(model=model, folder=folder)
     write_file(path=folder / CONFIG_FILE, content=settings_document(config=config))
     companions = {CONFIG_FILE, *_save_tokenizer(tokenizer, folder)}
+    companions |= {METRICS_FILE} if (folder / METRICS_FILE).is_file() else set()
     record_saved(ledger=ledger, files=adapter_checksums(folder=folder))
     record = read_ledger(path=ledger)
     picture = draw_progress(

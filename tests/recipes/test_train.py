@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.recipes.training import RECIPE, ROOT, Train, as_arguments, settings
+from dpacc.artifacts.kept.metrics import Course
+from dpacc.artifacts.progress_chart import Measurement
+from tests.recipes.training import RECIPE, ROOT, Train, as_arguments, lines, settings
 
 
 def test_a_run_leaves_adapter_ledger_proof_card_and_picture(
@@ -31,6 +34,7 @@ def test_a_run_leaves_adapter_ledger_proof_card_and_picture(
         "adapter_model.safetensors",
         "config.yaml",
         "ledger.jsonl",
+        "metrics.jsonl",
         "privacy.json",
         "privacy_utility.png",
         "run.json",
@@ -55,6 +59,31 @@ def test_a_run_leaves_adapter_ledger_proof_card_and_picture(
         assert fact in out
     assert "step 4/4" in err
     assert not re.search(r"examples/s|[0-9] s left", err)  # how long steps take is private
+
+
+def test_a_line_is_written_after_each_step_was_charged(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One before training and one a step, never ahead of the ledger, and bound by the proof."""
+    charged: list[tuple[int, int]] = []
+
+    class Watched(Course):
+        def add(self, measurement: Measurement) -> None:
+            assert self._path is not None
+            ledger = self._path.with_name("ledger.jsonl")
+            releases = read_ledger(path=ledger).releases if ledger.exists() else ()
+            charged.append((measurement.step, len(releases)))
+            super().add(measurement)
+
+    monkeypatch.setattr("dpacc.artifacts.kept.metrics.Course", Watched)
+    folder = train() / "tiny"
+    assert charged == [(step, step) for step in range(5)]
+    rows = lines(folder / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [*range(5)]
+    course = json.loads((folder / "run.json").read_text())["course"]
+    assert [row for row in rows if row["quality"] is not None] == course
+    said = json.loads((folder / "privacy.json").read_text())["files"]["metrics.jsonl"]
+    assert said == hashlib.sha256((folder / "metrics.jsonl").read_bytes()).hexdigest()
 
 
 def test_noise_that_drowns_all_is_told_before_the_first_step(

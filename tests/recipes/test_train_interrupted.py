@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from dpacc.doctor.run_folder import ledger_findings
 from dpacc.errors import PrivacyError
-from tests.recipes.training import Train
+from tests.recipes.training import Train, lines
 
 
 def test_a_run_that_is_refused_before_its_first_charge_leaves_no_folder(
@@ -78,6 +78,8 @@ def test_a_killed_run_is_resumed(train: Train, monkeypatch: pytest.MonkeyPatch) 
     record = read_ledger(path=folder / "ledger.jsonl")
     assert [release.step for release in record.releases] == [0, 1, 2, 3]
     assert (folder / "adapter_model.safetensors").exists()
+    assert [row["step"] for row in lines(folder / "metrics.jsonl")] == [0, 1, 2, 3, 4]
+    assert "| before training (step 0)" in (folder / "README.md").read_text()
 
 
 def test_a_killed_run_of_correlated_noise_goes_on_at_the_next_cycle(

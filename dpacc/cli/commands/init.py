@@ -81,7 +81,7 @@ def init(
     shape = shape_of(source=data, split=given.get("train_split", "train"))
     given |= _asked(given, shape)
     with options.training_stack(), terminal.at_work("proposing") as doing:
-        from dpacc.artifacts.configuration_text import configuration_text
+        from dpacc.artifacts.kept.configuration_text import configuration_text
         from dpacc.planning.first_settings import first_run
         from dpacc.planning.forecast import Machine
         from dpacc.planning.traffic import Rates

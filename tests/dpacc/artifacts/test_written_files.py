@@ -22,13 +22,14 @@ from tests.dpacc.federated.secure_sum.test_federation import THREE
 from tests.dpacc.step.engine_runs import LENGTHS, plan_for
 from tests.dpacc.trainer.test_private_trainer import trainer
 from tests.recipes.conftest import material, recipe, train  # noqa: F401
-from tests.recipes.training import Train
+from tests.recipes.training import Train, lines
 from tests.tiny_models import collate, examples, tiny_model
 
 FILES: Mapping[str, str] = {
     r"ledger\.jsonl": "public: the charges, from the plan alone",
     r"privacy\.json": "public: the guarantee and the plan",
     r"run\.json": "public or held out: what the card and the picture show",
+    r"metrics\.jsonl": "public or held out: see METRICS",
     r"README\.md": "public: the card, with the statement",
     r"adapter_config\.json": "public: how the adapters are shaped",
     r"config\.yaml": "public: what the run was told; where its data is, for its owner alone",
@@ -92,6 +93,13 @@ FIGURES = {
     "train/epsilon_void_because_of_fixed_seed",
     *("eval/loss", "eval/runtime", "eval/samples_per_second", "eval/steps_per_second"),
     "held_out_perplexity",
+}
+
+METRICS: Mapping[str, str] = {
+    "step": "public: of the plan",
+    "epsilon": "public: of the charges",
+    "quality": "of held-out data: outside the guarantee, as the statement says",
+    "metric": "public: of what the quality is",
 }
 
 CHECKPOINT: Mapping[str, str] = {
@@ -195,6 +203,8 @@ def test_every_field_is_known(folder: Path) -> None:
         assert state["num_input_tokens_seen"] == state["total_flos"] == 0
     for path in folder.rglob("checkpoint.json"):
         assert json.loads(path.read_text())["description"].keys() == CHECKPOINT.keys()
+    for path in folder.rglob("metrics.jsonl"):
+        assert {name for row in lines(path) for name in row} == METRICS.keys()
     for path in folder.rglob("events.out.tfevents.*"):
         read = EventAccumulator(str(path))
         read.Reload()

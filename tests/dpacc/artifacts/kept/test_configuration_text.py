@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dpacc.artifacts.configuration_text import configuration_text
+from dpacc.artifacts.kept.configuration_text import configuration_text
 from dpacc.recipe.config import TrainingConfig, load_config
 
 

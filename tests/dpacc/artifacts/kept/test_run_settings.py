@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dpacc.artifacts.run_settings import (
+from dpacc.artifacts.kept.run_settings import (
     differences_from_training,
     settings_document,
     settings_of_run,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpacc.artifacts.configuration_text import configuration_text
+from dpacc.artifacts.kept.configuration_text import configuration_text
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig, load_config
 from dpacc.recipe.settings import given_settings
