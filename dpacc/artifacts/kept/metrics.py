@@ -2,7 +2,8 @@
 
 A line holds the step, ε and, where it was measured, held-out quality: what `run.json` and the
 picture show of the finished run. It says nothing of when, for how long a step took follows what it
-drew. A step's line is written after its charge, so that no line is ahead of the ledger.
+drew. A step's line is written after its charge, so that no line is ahead of the ledger. Reading
+needs no torch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Any
 
 from dpacc.artifacts.progress_chart import Measurement
 from dpacc.errors import ConfigurationError
-from dpacc.step.checkpoint import cannot_write, write_durably
 
 METRICS_FILE = "metrics.jsonl"
 """Of JSON lines, and no ledger: it charges nothing."""
@@ -54,6 +54,8 @@ class Course:
         if self._path.is_file():
             earlier = read_metrics(path=self._path)
             self._measurements = [each for each in earlier if each.step < start]
+        from dpacc.step.checkpoint import write_durably
+
         scratch = self._path.with_name(f".{METRICS_FILE}.partial")
         write_durably(scratch, _lines(self._measurements))
         scratch.replace(self._path)
@@ -68,6 +70,8 @@ class Course:
         self._measurements.append(measurement)
         if self._path is None:
             return
+        from dpacc.step.checkpoint import cannot_write
+
         try:
             with self._path.open("ab") as file:
                 file.write(_lines([measurement]))
