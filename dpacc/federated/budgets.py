@@ -16,7 +16,7 @@ from dpacc.federated.settings import DPSettings, PrivacyBudget
 
 _TOP = ("delta", "levels", "defaults", "clients")
 _SETTINGS = tuple(f.name for f in dataclasses.fields(DPSettings) if f.name != "delta")
-_COUNTS = ("expected_batch_size", "most_rounds")
+_COUNTS = ("expected_batch_size", "most_rounds", "unit_cap")
 
 
 def read_budgets(*, path: Path | str) -> dict[str, DPSettings]:

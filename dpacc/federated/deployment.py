@@ -220,6 +220,9 @@ class NodeSettings:
     )
     rank: int | None = setting("Its own rank, below the shared one.", default=None, at_least=1)
     unit_field: str | None = setting("Field that says whose an example is.", default=None)
+    unit_cap: int | None = setting(
+        "The most examples of one unit that count in a step.", default=None, at_least=1
+    )
     budget: str | None = setting("File of its data's budget.", default=None)
     text_field: str = setting("Field that holds the text.", default="text")
     label_field: str = setting("Field that holds the class.", default="label")
@@ -241,7 +244,7 @@ class NodeSettings:
             )
         idle = [
             name
-            for name in (*own, "secure_threshold", "rank", "budget")
+            for name in (*own, "secure_threshold", "rank", "budget", "unit_field", "unit_cap")
             if getattr(self, name) is not None
         ]
         if idle and self.trusts_server:
@@ -276,6 +279,7 @@ class NodeSettings:
             most_rounds=self.most_rounds,
             most_local_epochs=self.most_local_epochs,
             unit_field=self.unit_field,
+            unit_cap=self.unit_cap,
             budget=self.budget,
         )
 

@@ -12,6 +12,14 @@ from dpacc.recipe.config import TrainingConfig
 SharedMethod = Literal["lora", "rslora", "ffa", "dylora"]
 """Methods under which clients' adapters can be averaged: they have the same coordinates."""
 
+_OF_A_TASK = (
+    "task", "labels", "label_field", "words_field", "text_field", "prompt_field",
+    "completion_field", "messages_field", "answers", "learn_end", "max_length", "data_subset",
+    "train_split", "held_out_data", "held_out_examples", "held_out_split",
+    "cache_frozen_activations",
+)  # fmt: skip
+"""Settings of a run that a federation takes as they are; others would have no effect there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyBudget:
@@ -71,6 +79,7 @@ class DPSettings:
         most_rounds: the rounds that noise is sized for; by default all of the federation's. A
             client that is asked for more stops, because its budget is spent.
         unit_field: the field that says whose an example is, for a privacy unit larger than one.
+        unit_cap: the most examples of one unit that count in a step, drawn anew for each.
         most_local_epochs: the most expected passes over its data that a server may ask for in one
             round.
         budget: the file of its data's budget, if it has one: all rounds are reserved of it before
@@ -84,6 +93,7 @@ class DPSettings:
     learning_rate: float = 1e-3
     most_rounds: int | None = None
     unit_field: str | None = None
+    unit_cap: int | None = None
     most_local_epochs: float = 1.0
     budget: str | None = None
 
@@ -99,6 +109,18 @@ class Task:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in self.fields:
+            if name == "sampling":
+                raise ConfigurationError(
+                    "a task with sampling: clients draw privacy units by coins (poisson), for the "
+                    "server prices them anew by σ, q and steps, which do not say what several "
+                    "examples of one unit cost; leave it out, and set unit_cap in dp_config"
+                )
+            if name not in _OF_A_TASK:
+                raise ConfigurationError(
+                    f"a task with {name}, which is not about data and would have no effect in a "
+                    "federation: leave it out, or set it in dp_config or lora_config"
+                )
         if self.kind == "preference":
             raise ConfigurationError(
                 "task=preference: a federation learns texts or classes, and compares no answers; "
@@ -131,6 +153,7 @@ def training_config(
         max_grad_norm=dp.max_grad_norm,
         learning_rate=dp.learning_rate,
         unit_field=dp.unit_field,
+        unit_cap=dp.unit_cap,
         budget=dp.budget,
         lora_rank=lora.rank,
         lora_alpha=lora.alpha,

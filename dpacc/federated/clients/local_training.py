@@ -34,6 +34,7 @@ from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.objective import losses_for, probe_examples_for
 from dpacc.step.engine import PrivacyEngine
 from dpacc.step.logical_step import LogicalStep
+from dpacc.step.unit_members import Members
 
 
 class LocalTraining:
@@ -79,6 +80,7 @@ class LocalTraining:
             target_delta=config.delta_for(dataset_size=data.size),
             max_grad_norm=config.max_grad_norm,
             unit=config.unit_field or "example",
+            unit_cap=config.unit_cap,
         )
         # The engine opens it at the first step, and an update that is sent again takes none.
         books = folder / "ledger.jsonl"
@@ -166,12 +168,17 @@ class LocalTraining:
             voters: how many units are drawn, on average.
             secret: keys the draw.
         """
-        members = group_by_unit(units=self._units or range(len(self._examples)))
+        members = Members(
+            of_units=group_by_unit(units=self._units or range(len(self._examples))),
+            cap=self.plan.unit_cap,
+            singly=False,
+            secret=secret,
+        )
         expected = min(voters, len(members))
         sampler = PoissonSampler(
             dataset_size=len(members), expected_batch_size=expected, secret=secret
         )
-        drawn = [members[int(unit)] for unit in sampler.draw(step=0)]
+        drawn = [members.in_step(int(unit), step=0) for unit in sampler.draw(step=0)]
         self._base.apply(start)
         self._model.eval()
         found = {}

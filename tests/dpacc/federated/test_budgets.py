@@ -42,6 +42,9 @@ def test_levels_defaults_and_own_settings_are_told_apart(tmp_path: Path) -> None
     assert budgets["site-4"].most_rounds == 1
     assert budgets["site-4"].learning_rate == 0.01
     assert largest_budget(budgets) == PrivacyBudget(epsilon=16.0, delta=1e-3)
+    owned = AGREED.replace("learning_rate: 0.01", "unit_field: who, unit_cap: 3")
+    last = read_budgets(path=agreed(tmp_path, owned))["site-4"]
+    assert (last.unit_field, last.unit_cap) == ("who", 3)
 
 
 def test_each_clients_noise_keeps_its_own_budget_in_its_own_ledger(folder: Path) -> None:

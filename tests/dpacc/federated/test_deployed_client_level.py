@@ -133,6 +133,7 @@ def test_a_run_that_contradicts_itself_is_refused(change: UserConfig, reason: st
         ({"epsilon": 8.0}, "epsilon with trusts_server"),
         ({"most-rounds": 3}, "most_rounds with trusts_server"),
         ({"rank": 1}, "rank with trusts_server"),
+        ({"unit-field": "who"}, "unit_field with trusts_server"),
         ({"secure-threshold": 2, "secure-clients": 2}, "secure_threshold with trusts_server"),
     ],
 )

@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dpacc_accounting import price_federation, read_federation
+from dpacc_accounting import price_federation, read_federation, read_ledger
 from dpacc_accounting.federation.fields import FieldError
 from flwr.app import Context, Message, RecordDict
 from safetensors import safe_open
+from torch import Tensor
 
+from dpacc.errors import ConfigurationError
 from dpacc.federated.deployment import write_results
 from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.server.in_process_grid import LocalGrid
+from dpacc.federated.settings import Task
+from dpacc.federated.updates.layout import trainable_arrays
+from dpacc.randomness.run_secret import RunSecret
+from dpacc.step.logical_step import LogicalStep
 from tests.dpacc.federated.federations import DELTA, WORDS, client, server
 
 KEPT_BY_NAME = ("history.json", "rounds.yaml", "state.json")
@@ -91,6 +97,51 @@ def test_each_price_is_of_its_clients_own_unit(folder: Path) -> None:
         "site-2": "example",
     }
     assert "example or patient" in found.assumptions[0]
+
+
+def test_at_most_so_many_rows_of_a_clients_unit_count(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a patient's four rows a step takes two, and so does the choice of a rank; the ledger says
+    so, and the price is a patient's.
+    """
+    rows = [{"text": " ".join(WORDS[at : at + 3]), "patient": f"p{at % 2}"} for at in range(8)]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    dp = {"unit_field": "patient", "unit_cap": 2, "expected_batch_size": 2}
+    capped = client(folder, 1, data_path=folder / "rows.jsonl", dp=dp)
+    taken: list[int] = []
+    computed = LogicalStep.backward
+
+    def counted(step: LogicalStep, losses: Tensor) -> None:
+        taken.append(len(losses))
+        computed(step, losses)
+
+    monkeypatch.setattr(LogicalStep, "backward", counted)
+    history = server(folder, rounds=1, num_clients=1).train(clients=[capped])
+    assert taken[-1] == 4  # both patients, in the one step; the probe's are before it
+    assert history.federation()["clients"][0]["unit"] == "patient"
+    plan = read_ledger(path=folder / "site-1" / "ledger.jsonl").plan
+    assert (plan["unit"], plan["unit_cap"], plan["dataset_size"]) == ("patient", 2, 2)
+    places: list[int] = []
+    monkeypatch.setattr(capped.training, "_loss", lambda at: places.append(at) or 0.0)
+    secret = RunSecret.from_fixed_seed(0)
+    start = capped.training.ranks.widen(trainable_arrays(capped.training._model))
+    capped.training.unit_losses(start, ranks=[1], voters=2, secret=secret)
+    assert sorted(at % 2 for at in places) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"sampling": "examples"}, "set unit_cap in dp_config"),
+        ({"unit_cap": 2}, "unit_cap, which is not about data"),
+        ({"noise": "discrete_gaussian"}, "noise, which is not about data"),
+    ],
+)
+def test_a_task_promises_nothing_that_no_client_does(setting: dict[str, Any], told: str) -> None:
+    """Settings of a run that a federation does not read are refused by name, not passed over."""
+    with pytest.raises(ConfigurationError, match=told):
+        Task(fields=setting)
 
 
 def test_units_of_clients_are_not_mixed_in_an_overlap() -> None:
