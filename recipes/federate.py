@@ -198,11 +198,9 @@ def train_together(
     )
     for client in clients:
         client.close()
-    if not history.epsilons():
-        raise ConfigurationError(f"no client took part: {dict(history.rounds[-1].failed)}")
-    model: Any = server.model
-    model.save_pretrained(federation.folder / "adapter")
-    return history, held_out(model)
+    history.require_moved()
+    server.publish(folder=federation.folder / "adapter")
+    return history, held_out(server.model)
 
 
 def shared_adapter(config: FederationConfig) -> LoraSettings:

@@ -365,17 +365,19 @@ def _client(node: NodeSettings, lora: LoraSettings) -> Deployed:
 def write_results(server: FederatedServer, *, folder: Path | str) -> None:
     """Write what a finished run leaves: `adapter/`, `history.json`, and, for `dpacc compose`,
     `rounds.yaml`. The last two say who took part, and only their owner may read them.
+
+    Raises:
+        ConfigurationError: no round used any client's update; the files are there all the same.
     """
-    place = Path(folder)
-    adapted: Any = server.model
-    adapted.save_pretrained(place / "adapter")
-    history = server.history
+    place, history = Path(folder), server.history
+    server.publish(folder=place / "adapter")
     write_file(
         path=place / "history.json", content=json.dumps(history.to_json(), indent=2).encode()
     )
-    if history.epsilons() or history.client_level is not None:
+    if history.is_priced:
         rounds = yaml.safe_dump(history.federation())
         write_file(path=place / "rounds.yaml", content=rounds.encode())
+    history.require_moved()
 
 
 def answer_once(make: Callable[[], Deployed], message: Message, context: Context) -> Message:

@@ -12,12 +12,13 @@ app = ClientApp()
 
 
 @app.train()
+@app.query()
 @app.query(KEYS)
 @app.query(SHARES)
 @app.query(OPEN)
 def answer(message: Message, context: Context) -> Message:
     """One round's private update, charged to this client's ledger before it leaves, and the stages
-    of the sum that hides it, if there is one.
+    of the sum that hides it, or the second question of a rule that asks twice, if there are any.
     """
     return answer_once(
         lambda: client_of(node_config=context.node_config, run_config=context.run_config),

@@ -13,6 +13,7 @@ from tests.mutants.dynamic_rank_bugs import DYNAMIC_RANK_BUGS
 from tests.mutants.event_bugs import EVENT_BUGS
 from tests.mutants.federated_bugs import FEDERATED_BUGS
 from tests.mutants.federation_hole_bugs import FEDERATION_HOLE_BUGS
+from tests.mutants.federation_reply_bugs import FEDERATION_REPLY_BUGS
 from tests.mutants.known_bugs import KNOWN_BUGS
 from tests.mutants.loop_bugs import LOOP_BUGS
 from tests.mutants.mechanism_bugs import MECHANISM_BUGS
@@ -38,6 +39,7 @@ BUGS = (
     *FEDERATED_BUGS,
     *ACCOUNTING_BUGS,
     *FEDERATION_HOLE_BUGS,
+    *FEDERATION_REPLY_BUGS,
     *PROBE_BUGS,
     *SURFACE_BUGS,
     *EVENT_BUGS,

@@ -2,6 +2,7 @@
 
 Read `federated_server` with its `round_settings`, then `strategy`, of which `fedask_strategy` and
 `secure_sum_strategy` are kinds, `history` and `kept_state`; `in_process_grid` carries messages
-without a network, `held_out` measures and `utility_chart` draws. Offers `FederatedServer` and
+without a network, `held_out` measures and `utility_chart` draws; `published_adapter` and
+`adapter_card` are what the world gets. Offers `FederatedServer` and
 `History`.
 """

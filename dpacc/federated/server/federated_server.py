@@ -16,28 +16,36 @@ from torch import nn
 
 from dpacc.errors import ConfigurationError, errors_alone_from
 from dpacc.federated.aggregation.averaging import CORRECTING, AggregationName
-from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy, require_central
+from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
 from dpacc.federated.aggregation.factors import CorrectedBase
-from dpacc.federated.aggregation.robust import Defence, defended, require_fitting
+from dpacc.federated.aggregation.robust import Defence, defended
 from dpacc.federated.aggregation.rule_choice import aggregation_named
 from dpacc.federated.aggregation.sketch_messages import SKETCH
 from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.clients.trusting_client import TrustingClient
 from dpacc.federated.ranks.round_ranks import require_one_rank, round_ranks
-from dpacc.federated.secure_sum.settings import SecureSum, require_summable
+from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseLedger
 from dpacc.federated.secure_sum.summing_client import SecureClient
-from dpacc.federated.server.fedask_strategy import require_sketchable, strategy_for
+from dpacc.federated.server.adapter_card import adapter_card
+from dpacc.federated.server.fedask_strategy import strategy_for
 from dpacc.federated.server.history import History, RoundReport
 from dpacc.federated.server.in_process_grid import LocalGrid
 from dpacc.federated.server.kept_state import KeptState, State
-from dpacc.federated.server.round_settings import Measure, RoundSettings
+from dpacc.federated.server.published_adapter import forbid_saving, write_adapter
+from dpacc.federated.server.round_settings import Measure, RoundSettings, require_consistent
 from dpacc.federated.server.secure_sum_strategy import SecureFederatedLoRA
 from dpacc.federated.server.strategy import FederatedLoRA
 from dpacc.federated.settings import LoraSettings, PrivacyBudget, Task
 from dpacc.federated.updates.compression import Compression
-from dpacc.federated.updates.layout import Arrays, flat, layout_hash, load_arrays, to_record
-from dpacc.federated.updates.packing import require_packable
+from dpacc.federated.updates.layout import (
+    Arrays,
+    flat,
+    layout_hash,
+    load_arrays,
+    to_record,
+    trainable_arrays,
+)
 from dpacc.recipe.models import add_lora, load_base
 
 
@@ -107,6 +115,7 @@ class FederatedServer:
             top_layers=self._lora.top_layers,
         )
         self.tokenizer = base.tokenizer
+        self._arrays, self._rule = trainable_arrays(self.model), "none"
 
     def train(
         self,
@@ -211,18 +220,42 @@ class FederatedServer:
         """All rounds so far."""
         return self._history
 
+    def publish(self, *, folder: Path | str) -> None:
+        """Write the adapter as it was measured, with what was folded into the base, and its card.
+
+        Args:
+            folder: for `PeftModel.from_pretrained(base, folder)`; no file in it names a client.
+        """
+        card = adapter_card(
+            base=self._model_name,
+            history=self._history,
+            lora=self._lora,
+            aggregation=self._rule,
+            rounds=self._rounds,
+        )
+        write_adapter(model=self.model, arrays=self._arrays, card=card, folder=Path(folder))
+
     def _app(self, settings: RoundSettings) -> ServerApp:
         require_one_rank(lora=self._lora, aggregation=settings.aggregation)
         rule, first = aggregation_named(settings.aggregation, model=self.model)
         if settings.aggregation == "fedask" and settings.sketch_size is None:
             settings = replace(settings, sketch_size=self._num_clients * self._lora.rank)
-        self._require_consistent(settings)
+        require_consistent(
+            settings,
+            clients=self._num_clients,
+            lora=self._lora,
+            client_privacy=self._client_privacy,
+            secure_sum=self._secure_sum,
+        )
         if settings.defence is not None:
             rule = defended(settings.defence, rule)
         strategy_of = strategy_for(
             settings.sketch_size, model=self.model, drawn=first, seconds=settings.round_timeout
         )
         self._base = CorrectedBase(self.model)
+        self._rule = settings.aggregation
+        if self._rule in CORRECTING:
+            forbid_saving(self.model)
         app = ServerApp()
 
         @app.main()
@@ -254,36 +287,6 @@ class FederatedServer:
                 noise.close()
 
         return app
-
-    def _require_consistent(self, settings: RoundSettings) -> None:
-        """Refuse what this federation's other settings contradict."""
-        named = settings.aggregation
-        is_defended = settings.defence is not None
-        require_packable(
-            settings.compression, aggregation=named, secure=self._secure_sum is not None
-        )
-        require_sketchable(settings.sketch_size, aggregation=named, defended=is_defended)
-        if self._secure_sum is not None:
-            require_summable(
-                settings=self._secure_sum,
-                clients=self._num_clients,
-                aggregation=named,
-                lora=self._lora,
-                defended=is_defended,
-                sampled=settings.client_sampling_rate < 1,
-                privacy=self._client_privacy,
-                compressed=settings.compression is not None,
-            )
-        elif self._client_privacy is not None:
-            require_central(
-                privacy=self._client_privacy,
-                aggregation=named,
-                lora=self._lora,
-                defended=is_defended,
-                sampled=settings.client_sampling_rate < 1,
-            )
-        if settings.defence is not None:
-            require_fitting(settings.defence, aggregation=named, clients=self._num_clients)
 
     def _begin(self, settings: RoundSettings, first: Arrays) -> Arrays:
         """The adapter to go on from, measured and kept if the run begins with it."""
@@ -357,6 +360,7 @@ class FederatedServer:
             settings.on_round(history.rounds[-1])
 
     def _load(self, arrays: Arrays) -> None:
+        self._arrays = arrays
         load_arrays(self.model, arrays)
         self._base.apply(arrays)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from dpacc_accounting import FederatedGuarantee, price_federation, read_federation
 
+from dpacc.errors import ConfigurationError
+
 _NOTES = ("void_because", "qualified_by")
 
 
@@ -130,6 +132,30 @@ class History:
             name: max(books[-1].epsilon, priced[name]) if name in forgetful else books[-1].epsilon
             for name, books in self._books().items()
         }
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether anything of a client's has left, so that there is something to price."""
+        return self.client_level is not None or bool(self._books())
+
+    @property
+    def moved(self) -> bool:
+        """Whether any round used any client's update."""
+        return any(set(each.survivors) - set(each.filtered) for each in self.rounds)
+
+    def require_moved(self) -> None:
+        """Stop with an error where no round brought anything.
+
+        Raises:
+            ConfigurationError: saying what became of the clients in the last round.
+        """
+        if not self.moved:
+            last = self.rounds[-1] if self.rounds else None
+            why = {} if last is None else {**last.filtered, **last.failed}
+            raise ConfigurationError(
+                f"no client's update was used in any of {len(self.rounds)} rounds, so the adapter "
+                f"is as it began; last: {why or 'nobody was asked'}"
+            )
 
     def steps_seen(self, name: str) -> int:
         """The most steps that this client's ledger was ever seen to hold."""

@@ -9,9 +9,14 @@ from torch import nn
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import AggregationName
-from dpacc.federated.aggregation.robust import Defence
+from dpacc.federated.aggregation.client_level import ClientPrivacy, require_central
+from dpacc.federated.aggregation.robust import Defence, require_fitting
+from dpacc.federated.secure_sum.settings import SecureSum, require_summable
+from dpacc.federated.server.fedask_strategy import require_sketchable
 from dpacc.federated.server.history import RoundReport
+from dpacc.federated.settings import LoraSettings
 from dpacc.federated.updates.compression import Compression
+from dpacc.federated.updates.packing import require_packable
 
 Measure = Callable[[nn.Module], Mapping[str, float]]
 
@@ -54,3 +59,49 @@ class RoundSettings:
                 f"client_sampling_rate={self.client_sampling_rate} must lie above 0 and be at "
                 "most 1"
             )
+
+
+def require_consistent(
+    settings: RoundSettings,
+    *,
+    clients: int,
+    lora: LoraSettings,
+    client_privacy: ClientPrivacy | None,
+    secure_sum: SecureSum | None,
+) -> None:
+    """Refuse what a federation's other settings contradict, before anybody is asked.
+
+    Args:
+        settings: of every round.
+        clients: how many take part.
+        lora: the shared adapter.
+        client_privacy: the noise at client level, if it is that.
+        secure_sum: how updates are hidden, if they are.
+
+    Raises:
+        ConfigurationError: with the reason and the remedy.
+    """
+    named, is_defended = settings.aggregation, settings.defence is not None
+    require_packable(settings.compression, aggregation=named, secure=secure_sum is not None)
+    require_sketchable(settings.sketch_size, aggregation=named, defended=is_defended)
+    if secure_sum is not None:
+        require_summable(
+            settings=secure_sum,
+            clients=clients,
+            aggregation=named,
+            lora=lora,
+            defended=is_defended,
+            sampled=settings.client_sampling_rate < 1,
+            privacy=client_privacy,
+            compressed=settings.compression is not None,
+        )
+    elif client_privacy is not None:
+        require_central(
+            privacy=client_privacy,
+            aggregation=named,
+            lora=lora,
+            defended=is_defended,
+            sampled=settings.client_sampling_rate < 1,
+        )
+    if settings.defence is not None:
+        require_fitting(settings.defence, aggregation=named, clients=clients)

@@ -1,0 +1,49 @@
+"""Mistakes at a federation's two doors: what it takes from clients, and what it publishes."""
+# ruff: noqa: E501 - excerpts of source stay on their lines
+
+from __future__ import annotations
+
+from tests.mutants.bug import Bug
+from tests.mutants.checks import DPACC
+from tests.mutants.planting import Patch
+
+_PUBLISHED = f"{DPACC}/federated/server/test_published_adapter.py"
+
+FEDERATION_REPLY_BUGS = (
+    Bug(
+        "published without its correction",
+        "what a rule folded into the base is left out of the published adapter, and all budgets were spent for it",
+        (
+            Patch(
+                "dpacc.federated.server.published_adapter",
+                "if any(name.startswith(CORRECTION) for name in arrays):",
+                "if False:",
+            ),
+        ),
+        (f"{_PUBLISHED}::test_the_saved_adapter_is_the_model_that_was_measured",),
+    ),
+    Bug(
+        "void price on the card",
+        "the card of a federation's adapter states a client's price although a note voids it",
+        (
+            Patch(
+                "dpacc.federated.server.adapter_card",
+                "if found.void_because:",
+                "if False:",
+            ),
+        ),
+        (f"{_PUBLISHED}::test_a_voided_price_is_no_number_on_the_card",),
+    ),
+    Bug(
+        "names on the card",
+        "the card of a published adapter names the organisations that took part",
+        (
+            Patch(
+                "dpacc.federated.server.adapter_card",
+                "return _row(name, price.server, price.released)",
+                "return _row(price.name, price.server, price.released)",
+            ),
+        ),
+        (f"{_PUBLISHED}::test_the_card_tells_each_clients_price_in_both_views_and_no_name",),
+    ),
+)
