@@ -3,6 +3,7 @@
 # make test    everything the tests need, then the tests
 # make check   lint and types
 # make bench   side by side with other tools
+# make docs    the site, in site/index.html
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +11,7 @@ PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 CORES = $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 MANIFESTS := pyproject.toml accounting/pyproject.toml constraints.txt
 
-.PHONY: train federate test check bench clean
+.PHONY: train federate test check bench docs clean
 
 # Accelerate would choose a number of threads itself, and say so in three lines.
 train: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),$(CORES))
@@ -39,6 +40,9 @@ bench: .venv/dev
 	$(BIN)/python benchmarks/real_text.py
 	$(BIN)/python benchmarks/two_ranks.py
 
+docs: .venv/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -55,4 +59,4 @@ bench: .venv/dev
 	touch $@ .venv/train .venv/federate
 
 clean:
-	rm -rf .venv data runs
+	rm -rf .venv data runs site
