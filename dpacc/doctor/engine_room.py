@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dpacc.data.sequences import as_rows
 from dpacc.doctor.finding import Finding
 from dpacc.doctor.statistics import draws_finding, noise_finding, uncorrelated
-from dpacc.plan import INDEPENDENT, PrivacyPlan
+from dpacc.plan import INDEPENDENT, PrivacyPlan, Sampling
 from dpacc.randomness.run_secret import RunSecret
 from dpacc.randomness.sampling import sampler_for
 from dpacc.step.engine import PrivacyEngine
@@ -62,13 +62,7 @@ def _noise(plan: PrivacyPlan) -> Finding:
 
 def _sensitivity(plan: PrivacyPlan) -> Finding:
     """Un-noised sums of neighbours differ by at most C, whatever the example is."""
-    clean = _small(
-        replace(plan.at(0), sampling="poisson", noise_coefficients=INDEPENDENT),
-        units=_UNITS,
-        steps=1,
-        noise_multiplier=0.0,
-        allow_no_privacy=True,
-    )
+    clean = _one_step(plan, drawn=_UNITS)
     others = [float(i + 1) for i in range(_UNITS - 1)]
     without = _released(clean, [*others, 0.0])
     moved = {
@@ -80,6 +74,8 @@ def _sensitivity(plan: PrivacyPlan) -> Finding:
         _released(clean, [*others, scale], answers=2) for scale in (1e3, 0.0)
     )
     moved["a pair of answers that pull alike"] = float((with_pair - without_pair).norm())
+    if plan.unit_cap is not None:
+        moved[f"a {plan.unit} with more examples than count"] = _moved_by_a_unit(plan)
     worst = max(moved, key=lambda name: moved[name] if moved[name] == moved[name] else np.inf)
     healthy = moved[worst] <= plan.max_grad_norm * (1 + _ROUNDING)
     words = (
@@ -88,6 +84,30 @@ def _sensitivity(plan: PrivacyPlan) -> Finding:
         else f"{worst} moves the sum by {moved[worst]:.4g}, and C is {plan.max_grad_norm:g}"
     )
     return Finding(subject="sensitivity", healthy=healthy, words=words)
+
+
+def _moved_by_a_unit(plan: PrivacyPlan) -> float:
+    """By how much a unit with two examples more than count moves the sum, over what is hidden.
+
+    Its examples pull alike. Where they are drawn one by one, the noise hides k of them.
+    """
+    cap = plan.unit_cap or 1
+    hidden = cap if plan.sampling == "examples" else 1
+    others = range(_UNITS - 1)
+    owners = [*others, *[_UNITS - 1] * (cap + 2)]
+    sampling = "examples" if plan.sampling == "examples" else "poisson"
+    clean = _one_step(plan, drawn=len(others) + hidden, sampling=sampling)
+    there, away = (
+        _released(clean, [*[1.0] * len(others), *[scale] * (cap + 2)], owners=owners)
+        for scale in (1e3, 0.0)
+    )
+    return float((there - away).norm()) / hidden
+
+
+def _one_step(plan: PrivacyPlan, *, drawn: int, sampling: Sampling = "poisson") -> PrivacyPlan:
+    """The plan's clip without its noise, in one step that all take part in."""
+    first = replace(plan.at(0), sampling=sampling, noise_coefficients=INDEPENDENT)
+    return _small(first, units=drawn, steps=1, noise_multiplier=0.0, allow_no_privacy=True)
 
 
 def _small(plan: PrivacyPlan, *, units: int, steps: int, **changes: Any) -> PrivacyPlan:
@@ -108,13 +128,20 @@ def _small(plan: PrivacyPlan, *, units: int, steps: int, **changes: Any) -> Priv
     )
 
 
-def _released(plan: PrivacyPlan, scales: Sequence[float], *, answers: int = 1) -> Tensor:
+def _released(
+    plan: PrivacyPlan,
+    scales: Sequence[float],
+    *,
+    answers: int = 1,
+    owners: Sequence[int] | None = None,
+) -> Tensor:
     """[steps, width], the noised sums of examples whose gradients have these scales.
 
     Args:
         plan: how many steps, and how they are clipped.
         scales: one an example.
         answers: rows of each example, as a preference pair has two.
+        owners: whose each example is, who pull alike; by default each is a unit.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
@@ -128,7 +155,8 @@ def _released(plan: PrivacyPlan, scales: Sequence[float], *, answers: int = 1) -
         received.append(torch.cat([each.detach().flatten().cpu() for each in gradients]))
 
     optimizer.register_step_pre_hook(keep)
-    data = [{"number": at, "scale": scale} for at, scale in enumerate(scales)]
+    owners = range(len(scales)) if owners is None else owners
+    data = [{"number": own, "scale": scale} for own, scale in zip(owners, scales, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         engine = PrivacyEngine(
             Accelerator(), plan, ledger=Path(folder) / "ledger.jsonl", fixed_seed=_SEED
@@ -136,7 +164,8 @@ def _released(plan: PrivacyPlan, scales: Sequence[float], *, answers: int = 1) -
         model, optimizer = engine.prepare(model, optimizer)
         probes = [{"number": at, "scale": 1.0} for at in range(2)]
         collate = partial(_collate, answers=answers)
-        for step in engine.steps(data, collate, probe_examples=probes):
+        units = None if plan.unit_cap is None else owners
+        for step in engine.steps(data, collate, units=units, probe_examples=probes):
             for batch in step:
                 step.backward(_losses(model, batch))
             step.update()
@@ -159,7 +188,7 @@ class _TwoLayers(nn.Module):
 
 
 def _collate(examples: list[Any], *, answers: int) -> dict[str, Tensor]:
-    numbers = torch.tensor([each["number"] for each in examples])
+    numbers = torch.tensor([each["number"] % _WIDTH for each in examples])
     shape = (len(examples), answers, 1) if answers > 1 else (len(examples), 1)
     return {
         "input_ids": numbers.view(-1, *[1] * (len(shape) - 1)).expand(shape).clone(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from dpacc.plan import PrivacyPlan
 from dpacc.randomness import correlated_noise
 from dpacc.randomness.sampling import PoissonSampler
 from dpacc.step import accumulation
+from dpacc.step.unit_members import Members
 
 
 def plan_of(**changes: Any) -> PrivacyPlan:
@@ -39,6 +41,9 @@ def ailing(**changes: Any) -> set[str]:
         {"clipping": "adaptive"},
         {"noise": "discrete_gaussian"},
         {"sampling": "allocated"},
+        {"unit": "patient", "unit_cap": 3},
+        {"unit": "patient", "unit_cap": 3, "sampling": "examples"},
+        {"sampling": "cyclic-poisson", "noise_coefficients": (0.9, *[-0.05] * 15)},
     ],
     ids=str,
 )
@@ -76,6 +81,21 @@ def test_a_pair_whose_rows_are_clipped_apart_is_found(monkeypatch: pytest.Monkey
     monkeypatch.setattr(accumulation, "clipping_scales", of_one_row)
     (found,) = [each for each in engine_findings(plan=plan_of()) if not each.healthy]
     assert "a pair of answers that pull alike moves the sum" in found.words
+
+
+def test_a_unit_of_which_too_much_is_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four rows of one patient are kept and none of another, so that N is right; σ hides three."""
+    honest = Members._kept
+
+    def greedy(self: Members, unit: Sequence[int], *, purpose: str, step: int) -> Sequence[int]:
+        if purpose != "kept" or max(map(len, self._of_units)) <= 3:
+            return honest(self, unit, purpose=purpose, step=step)
+        return [] if 0 in unit else unit[:4]
+
+    monkeypatch.setattr(Members, "_kept", greedy)
+    plan = plan_of(unit="patient", unit_cap=3, sampling="examples")
+    (found,) = [each for each in engine_findings(plan=plan) if not each.healthy]
+    assert "a patient with more examples than count moves the sum" in found.words
 
 
 def test_a_weaker_clip_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
