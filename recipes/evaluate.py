@@ -19,7 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dpacc.artifacts.kept.run_settings import differences_from_training, with_the_runs_settings
+from dpacc.artifacts.kept.run_settings import (
+    differences_from_training,
+    tokenizer_source,
+    with_the_runs_settings,
+)
 from dpacc.cli import terminal
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig
@@ -80,7 +84,8 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
     from dpacc.recipe.training_data import admit_held_out
 
     # The data before any weights, for it may be what is wrong.
-    tokenizer = load_tokenizer(model=config.model)
+    folder = None if config.adapter is None else Path(config.adapter)
+    tokenizer = load_tokenizer(model=tokenizer_source(folder=folder, model=config.model))
     held_out = load_held_out_examples(config=config, tokenizer=tokenizer)
     private, owners = _private_examples(config, tokenizer)
     admit_held_out(
@@ -99,8 +104,8 @@ def evaluate(config: EvaluationConfig) -> dict[str, Any]:
         seed=config.seed,
     )
     model = base.model
-    if config.adapter is not None:
-        model = load_adapter(model=model, folder=Path(config.adapter), rank=config.rank)
+    if folder is not None:
+        model = load_adapter(model=model, folder=folder, rank=config.rank)
     collate = partial(pad_examples, pad_token_id=tokenizer.pad_token_id)
     found: dict[str, Any] = {"held-out examples": len(held_out)}
     if config.task == "preference":

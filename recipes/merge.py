@@ -76,6 +76,8 @@ class MergeConfig:
 def main(arguments: Sequence[str]) -> None:
     """Read the settings, merge, and say where the model is."""
     config = read_settings(kind=MergeConfig, arguments=arguments, usage=_USAGE)
+    for told in differences_of_base(config):
+        terminal.say(told)
     facts = [("saved in", config.output)]
     if merge(config):
         facts.append(("to load", f"dpacc.recipe.models.load_base: {_READS_MEAN}"))
@@ -87,14 +89,14 @@ def merge(config: MergeConfig) -> bool:
     # Imported here, so that a mistake in the settings is told at once.
     from dpacc.artifacts.hub import reserve_repository, upload_run
     from dpacc.layers.pooling import say_mean, takes_mean
-    from dpacc.recipe.models import base_named_by, load_adapter, load_base
+    from dpacc.recipe.models import load_adapter, load_base
 
     adapter = Path(config.adapter)
     task = task_of(adapter)
     if config.push_to_hub is not None:
         reserve_repository(config.push_to_hub)
     base = load_base(
-        model=config.model or base_named_by(adapter=adapter),
+        model=base_of(config),
         dtype=config.dtype,
         task=task,
         labels=config.labels or labels_of(adapter),
@@ -125,6 +127,35 @@ def merge(config: MergeConfig) -> bool:
     if config.push_to_hub is not None:
         upload_run(folder=output, repository=config.push_to_hub, files=None)
     return averages
+
+
+def base_of(config: MergeConfig) -> str:
+    """The base that is given, or the one that the adapter names."""
+    from dpacc.recipe.models import base_named_by
+
+    return config.model or base_named_by(adapter=Path(config.adapter))
+
+
+def differences_of_base(config: MergeConfig) -> list[str]:
+    """How the base is another than in training, in words; other weights are refused."""
+    from dpacc.artifacts.kept.run_settings import base_differences, settings_of_run
+
+    folder = Path(config.adapter)
+    trained = settings_of_run(folder=folder)
+    if trained is None:
+        return []
+    told = base_differences(model=base_of(config), trained_on=trained.model, folder=folder)
+    if trained.quantization != "none":
+        told.append(
+            f"the adapter was trained on a base in {trained.quantization}, and is merged into one "
+            "that is not quantized: measure that with evaluate --quantization none"
+        )
+    if config.labels not in (None, trained.labels):
+        raise ConfigurationError(
+            f"labels={config.labels} is not what the adapter in {folder} learned, "
+            f"{trained.labels}: leave --labels out"
+        )
+    return told
 
 
 def labels_of(adapter: Path) -> tuple[str, ...] | None:

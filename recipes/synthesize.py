@@ -18,7 +18,12 @@ from typing import Any
 
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.artifacts.kept.run_settings import differences_from_training, with_the_runs_settings
+from dpacc.artifacts.kept.run_settings import (
+    differences_from_training,
+    require_storage_of_training,
+    tokenizer_source,
+    with_the_runs_settings,
+)
 from dpacc.cli import terminal
 from dpacc.errors import ConfigurationError, require_local
 from dpacc.recipe.config import TrainingConfig
@@ -107,6 +112,7 @@ def main(arguments: Sequence[str]) -> None:
     """Read the settings, write, and say where it is and what it cost."""
     words = with_the_runs_settings(arguments, kind=SynthesisConfig, option="run")
     config = read_settings(kind=SynthesisConfig, arguments=words, usage=_USAGE)
+    require_storage_of_training(config=config, folder=Path(config.run))
     for told in differences_from_training(config=config, folder=Path(config.run)):
         terminal.say(told)
     found = synthesize(config)
@@ -144,8 +150,9 @@ def synthesize(config: SynthesisConfig) -> dict[str, Any]:
     from dpacc.artifacts.synthetic.sources import adding_to_one, read_prompts, read_shares
     from dpacc.recipe.pretrained import load_tokenizer
 
-    record = read_release(folder=Path(config.run))
-    tokenizer = load_tokenizer(model=config.model)
+    folder = Path(config.run)
+    record = read_release(folder=folder)
+    tokenizer = load_tokenizer(model=tokenizer_source(folder=folder, model=config.model))
     sources: dict[str, Any] = {"prompts": None, "shares": None}
     if config.prompts is not None:
         sources["prompts"] = read_prompts(source=config.prompts, config=config)

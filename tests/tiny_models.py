@@ -213,8 +213,8 @@ def tiny_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def save_tiny_llama(folder: Path, *, words: Sequence[str]) -> None:
+def save_tiny_llama(folder: Path, *, words: Sequence[str], seed: int = 0) -> None:
     """Write a tiny random Llama and a word-level tokenizer, as `from_pretrained` reads them."""
     tiny_tokenizer(words).save_pretrained(folder)
     # bitsandbytes' 4-bit inference kernel for the CPU wants multiples of its block, 64.
-    tiny_base("llama", hidden=64).save_pretrained(folder)
+    tiny_base("llama", seed=seed, hidden=64).save_pretrained(folder)

@@ -21,11 +21,16 @@ from dpacc.artifacts.progress_chart import Measurement
 
 RUN_FILE = "run.json"
 """How a run was told to train, by which versions, and where it stood."""
+BASE_WEIGHTS = "base_weights"
 _LIBRARIES = ("dpacc", "dpacc-accounting", "torch", "transformers", "accelerate", "peft", "numpy")
 
 
 def privacy_document(
-    *, record: LedgerRecord, ledger: str, files: Mapping[str, str] | None = None
+    *,
+    record: LedgerRecord,
+    ledger: str,
+    files: Mapping[str, str] | None = None,
+    base_weights: str | None = None,
 ) -> bytes:
     """`privacy.json`: what a ledger amounts to, and what it rests on, for machines.
 
@@ -33,9 +38,19 @@ def privacy_document(
         record: of the ledger, which names the files that were saved last.
         ledger: the name of its file.
         files: checksums of what the adapter is used with, which the ledger does not name.
+        base_weights: checksum of samples of the base's weights.
     """
     document = {"dpacc": version("dpacc")} | stated_facts(record=record, ledger=ledger)
-    return as_json(document | ({} if files is None else {"files": dict(files)}))
+    beside = {"files": None if files is None else dict(files), BASE_WEIGHTS: base_weights}
+    return as_json(document | {name: told for name, told in beside.items() if told is not None})
+
+
+def said_beside(*, folder: Path, name: str) -> Any:
+    """What a folder's `privacy.json` says beside its proof; None where it says nothing."""
+    try:
+        return json.loads((folder / "privacy.json").read_text(encoding="utf-8")).get(name)
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def stated_facts(*, record: LedgerRecord, ledger: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dpacc_accounting.ledger.claims import claim_of
 from dpacc_accounting.ledger.record import LedgerError
 from safetensors import SafetensorError
 
+from dpacc.artifacts.kept.base_weights import weights_checksum
 from dpacc.artifacts.kept.metrics import METRICS_FILE
 from dpacc.artifacts.kept.run_settings import CONFIG_FILE, settings_document
 from dpacc.artifacts.model_card import shown_settings, write_card
@@ -145,6 +146,7 @@ def save_run(
             record=record,
             ledger=ledger.name,
             files=checksums(folder=folder, names=companions),
+            base_weights=weights_checksum(model=config.model),
         ),
     )
     told = {"task": config.task, "model": config.model} | shown_settings(config)

@@ -9,6 +9,7 @@ from tests.mutants.planting import Patch
 _RECORDS = f"{DPACC}/data/test_records.py"
 _TRAIN = "tests/recipes/test_train.py"
 _INTERRUPTED = "tests/recipes/test_train_interrupted.py"
+_KEPT = f"{DPACC}/artifacts/kept"
 _SPANS = f"{DPACC}/data/test_chat_spans.py"
 
 DATA_BUGS = (
@@ -54,6 +55,48 @@ DATA_BUGS = (
             "test_a_run_that_can_go_on_is_offered_and_no_second_budget_spent",
             f"{DPACC}/artifacts/test_earlier_runs.py::test_all_runs_of_one_name_are_priced_together",
         ),
+    ),
+    Bug(
+        "another base of the same layout",
+        "an adapter is measured and merged on weights that it was not trained on, without a word",
+        (
+            Patch(
+                "dpacc.artifacts.kept.base_weights",
+                "            digest.update(file.read(size))\n",
+                "            file.read(size)\n",
+            ),
+        ),
+        (
+            f"{_KEPT}/test_base_weights.py::test_other_weights_of_the_same_layout_are_another_base",
+            f"{_KEPT}/test_run_settings.py::test_a_base_goes_by_its_weights_where_they_are_known",
+        ),
+    ),
+    Bug(
+        "classes that changed places in the folder",
+        "a classifier's answers bear one another's names after config.yaml was edited",
+        (
+            Patch(
+                "dpacc.artifacts.kept.run_settings",
+                "    kept = said.get(CONFIG_FILE) if isinstance(said, dict) else None\n",
+                "    kept = None\n",
+            ),
+        ),
+        (
+            f"{_KEPT}/test_run_settings.py::"
+            "test_a_configuration_that_was_changed_in_its_folder_is_not_read",
+        ),
+    ),
+    Bug(
+        "steps that are taken again stand twice",
+        "the lines of a resumed run show what its abandoned steps measured, too",
+        (
+            Patch(
+                "dpacc.artifacts.kept.metrics",
+                "[each for each in earlier if each.step < start]",
+                "[each for each in earlier if each.step <= start]",
+            ),
+        ),
+        (f"{_KEPT}/test_metrics.py::test_a_resumed_run_takes_the_place_of_what_it_takes_again",),
     ),
     Bug(
         "keys of a record shown",

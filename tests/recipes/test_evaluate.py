@@ -13,8 +13,9 @@ from dpacc_accounting import read_ledger
 
 from dpacc.cli import terminal
 from dpacc.doctor.stated import stated_findings
-from tests.recipes.training import Train, as_arguments, refusal, settings
+from tests.recipes.training import WORDS, Train, as_arguments, refusal, settings
 from tests.scripts import load_script
+from tests.tiny_models import save_tiny_llama
 
 RECIPE = Path(__file__).parents[2] / "recipes/evaluate.py"
 
@@ -60,6 +61,11 @@ def test_a_run_is_measured_by_its_folder_alone(
     assert measured()["perplexity"] == pytest.approx(course[-1]["quality"], rel=1e-4)
     evaluation.main(["--adapter", str(folder), "--samples", "0", "--dtype", "bfloat16"])
     assert "trained on dtype=float32, and is used on dtype=bfloat16" in capsys.readouterr().err
+    tuned = folder.parent / "tuned"
+    save_tiny_llama(tuned, words=WORDS, seed=1)
+    assert "tuned has other weights than the base of" in refusal(
+        evaluation.main, ["--adapter", str(folder), "--model", str(tuned)], capsys
+    )
     record = read_ledger(path=folder / "ledger.jsonl")
     assert all(each.healthy for each in stated_findings(folder=folder, record=record))
     (folder / "tokenizer.json").write_text("{}")

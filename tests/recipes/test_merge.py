@@ -18,8 +18,9 @@ from dpacc.errors import ConfigurationError
 from dpacc.recipe.models import load_adapter, load_base
 from dpacc.recipe.settings import Task
 from tests.dpacc.federated.federations import classifier_folder, opinions
-from tests.recipes.training import Train, as_arguments, refusal
+from tests.recipes.training import WORDS, Train, as_arguments, refusal
 from tests.scripts import load_script
+from tests.tiny_models import save_tiny_llama
 
 RECIPE = Path(__file__).parents[2] / "recipes/merge.py"
 
@@ -48,6 +49,10 @@ def test_the_merged_model_needs_no_adapter(
     torch.testing.assert_close(merged(tokens).logits, adapted)
     assert not torch.allclose(bare, adapted)
     assert tokenizer("the film")["input_ids"]
+    tuned = tmp_path / "tuned"
+    save_tiny_llama(tuned, words=WORDS, seed=1)
+    with pytest.raises(ConfigurationError, match="tuned has other weights than the base of"):
+        merging.main(as_arguments({"adapter": folder, "output": tmp_path / "no", "model": tuned}))
     for name in ("privacy.json", "ledger.jsonl"):
         assert (output / name).read_bytes() == (folder / name).read_bytes()
     (said,) = re.findall(r"## Privacy.*?(?=\n## )", (folder / "README.md").read_text(), re.DOTALL)
