@@ -47,13 +47,17 @@ class DiscretizedLoss:
 
     def log_moment(self, tilt: float) -> float:
         """`ln E[e^(tilt·loss); loss finite]`."""
-        exponents = tilt * self.losses()
-        peak = float(exponents[self.masses > 0].max(initial=-math.inf))
-        if peak == -math.inf:
+        possible = self.masses > 0
+        if not possible.any():
             return -math.inf
-        return peak + math.log(
-            float((self.masses * np.exp(np.minimum(exponents - peak, 0.0))).sum())
-        )
+        exponents = tilt * self.losses()
+        # They rise or fall throughout: the largest is that of one of the two ends.
+        last = len(possible) - 1 - int(possible[::-1].argmax())
+        peak = float(max(exponents[int(possible.argmax())], exponents[last]))
+        exponents -= peak
+        grown = np.exp(np.minimum(exponents, 0.0, out=exponents), out=exponents)
+        grown *= self.masses
+        return peak + math.log(float(grown.sum()))
 
 
 def discretized_above(*, pair: Pair, step: float, outside: float) -> DiscretizedLoss:

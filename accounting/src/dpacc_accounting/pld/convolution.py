@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ class Composition:
 
     Args:
         losses: the grid, ascending.
+        step: distance of neighbouring losses.
         weights: composed probabilities under the tilted law, times e^(−λ·(loss − anchor)).
         tilt: λ >= 0.
         anchor: loss at which `weights` are probabilities.
@@ -49,6 +51,7 @@ class Composition:
     """
 
     losses: Array
+    step: float
     weights: Array
     tilt: float
     anchor: float
@@ -90,10 +93,10 @@ class Composition:
 
     def steepness(self, epsilon: float) -> float:
         """`−d ln|δ′(ε)| / dε`: how fast the tail of the loss thins out, smoothed over the grid."""
-        step = float(self.losses[1] - self.losses[0])
-        low, high = np.searchsorted(self.losses, [epsilon - 4 * step, epsilon + 4 * step])
+        near = 4 * self.step
+        low, high = np.searchsorted(self.losses, [epsilon - near, epsilon + near])
         _, slope = self._inside(epsilon)
-        density = float(self.weights[low:high].mean()) / step if high > low else 0.0
+        density = float(self.weights[low:high].mean()) / self.step if high > low else 0.0
         return density / slope if slope > 0 else 0.0
 
     def relative_fall(self, epsilon: float) -> float:
@@ -102,13 +105,25 @@ class Composition:
         return slope / total if total > 0 else 0.0
 
     def _inside(self, epsilon: float) -> tuple[float, float]:
-        """`Σ weights·(1 − e^(ε − loss))_+` and minus its derivative."""
+        """`Σ weights·(1 − e^(ε − loss))_+` and minus its derivative.
+
+        With a from ε to the next point and b from there on, `1 − e^(−a−b)` is
+        `(1 − e^(−a)) + e^(−a)·(1 − e^(−b))`: no terms that cancel, and b is the same at every ε.
+        """
         start = int(np.searchsorted(self.losses, epsilon, side="right"))
         weights = self.weights[start:]
-        kernel = np.expm1(epsilon - self.losses[start:])
-        kernel *= weights
-        total = -float(kernel.sum())
-        return total, float(weights.sum()) - total
+        if not len(weights):
+            return 0.0, 0.0
+        whole = float(weights.sum())
+        beyond = float((weights * self._kernel[: len(weights)]).sum())
+        first = epsilon - float(self.losses[start])
+        total = math.exp(first) * beyond - math.expm1(first) * whole
+        return total, whole - total
+
+    @cached_property
+    def _kernel(self) -> Array:
+        """`1 − e^(−b)` at b = 0, 1, 2, ... steps."""
+        return -np.expm1(-self.step * np.arange(float(len(self.losses))))
 
     def _resolves(self, epsilon: float) -> bool:
         """Whether the weights above `epsilon` are within a double's range."""
@@ -156,6 +171,7 @@ def compose(
     untilt = np.minimum(-window.tilt * (losses - window.epsilon), _LARGEST_EXPONENT)
     return Composition(
         losses=losses,
+        step=step,
         weights=tilted * np.exp(untilt),
         tilt=window.tilt,
         anchor=window.epsilon,
@@ -263,9 +279,12 @@ def _wrapped(values: Array, first: int, size: int) -> Array:
 def _log_abs_one_less(loss: NDArray[np.complex128]) -> Array:
     """`ln|1 − loss|`, exact both where the loss is small and where it is near 1."""
     excess = loss.real**2 + loss.imag**2 - 2 * loss.real
+    near = excess > -0.75
+    logarithm = np.empty(len(loss))
+    logarithm[near] = 0.5 * np.log1p(excess[near])
     with np.errstate(divide="ignore"):
-        far = np.log(np.abs(1 - loss))
-    return np.where(excess > -0.75, 0.5 * np.log1p(np.maximum(excess, -0.75)), far)
+        logarithm[~near] = np.log(np.abs(1 - loss[~near]))
+    return logarithm
 
 
 def _blurred_sum(blurs: tuple[float, float], tilt: float, step: float, size: int) -> float:

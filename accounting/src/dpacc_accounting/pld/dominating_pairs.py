@@ -164,7 +164,8 @@ def _asinh_of_exp(exponent: Array) -> Array:
 
 
 def normal_cells(edges: Array) -> Array:
-    """Standard normal mass between consecutive edges, from the nearer tail."""
-    below: Array = ndtr(edges)
-    above: Array = ndtr(-edges)
-    return np.where(edges[:-1] > 0, above[:-1] - above[1:], below[1:] - below[:-1])
+    """Standard normal mass between consecutive edges, ascending, from the nearer tail."""
+    middle = int(np.searchsorted(edges[:-1], 0.0, side="right"))
+    below: Array = ndtr(edges[: middle + 1])
+    above: Array = ndtr(-edges[middle:])
+    return np.concatenate([below[1:] - below[:-1], above[:-1] - above[1:]])

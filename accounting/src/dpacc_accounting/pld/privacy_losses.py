@@ -67,7 +67,7 @@ class Atoms:
         >>> Atoms(np.zeros(1), np.array([0.75]), 0.25).whole(above=True).infinite
         0.25
         """
-        scale = whole_scale(mass=math.fsum(self.masses) + self.infinite, above=above)
+        scale = whole_scale(mass=math.fsum(self.masses.tolist()) + self.infinite, above=above)
         return replace(self, masses=scale * self.masses)
 
     def above(self, *, step: float) -> DiscretizedLoss:
@@ -139,7 +139,7 @@ def on_grid(
         found = (law.discretized_above if above else law.discretized_below)(
             step=step, outside=outside
         )
-    scale = whole_scale(mass=math.fsum(found.masses) + found.infinite, above=above)
+    scale = whole_scale(mass=math.fsum(found.masses.tolist()) + found.infinite, above=above)
     return replace(found, masses=scale * found.masses)
 
 

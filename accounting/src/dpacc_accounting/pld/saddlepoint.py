@@ -69,13 +69,16 @@ class Cumulants:
             (*_log_quadrature(pair, outside), count)
             for pair, count in zip(pairs, times, strict=True)
         ]
+        self._known: dict[float, tuple[float, float, float]] = {}
 
     def at(self, tilt: float) -> tuple[float, float, float]:
         """K, K′ and K″ at λ = `tilt`."""
-        total = np.zeros(3)
-        for losses, log_weights, count in self._parts:
-            total += count * np.array(_cumulants(losses, log_weights, tilt))
-        return float(total[0]), float(total[1]), float(total[2])
+        if tilt not in self._known:
+            total = np.zeros(3)
+            for losses, log_weights, count in self._parts:
+                total += count * np.array(_cumulants(losses, log_weights, tilt))
+            self._known[tilt] = (float(total[0]), float(total[1]), float(total[2]))
+        return self._known[tilt]
 
     def entropy(self, tilt: float) -> float:
         """`λK′ − K`: minus the log of Chernoff's bound on P(loss > K′(λ))."""
