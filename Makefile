@@ -3,7 +3,8 @@
 # make test    everything the tests need, then the tests
 # make check   lint and types
 # make bench   side by side with other tools
-# make docs    the site, in site/index.html
+# make docs    the site, in site/index.html, with its tutorials executed (EXECUTE_TUTORIALS=false: not)
+# make notebooks  the tutorials as notebooks/*.ipynb
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 CORES = $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 MANIFESTS := pyproject.toml accounting/pyproject.toml constraints.txt
 
-.PHONY: train federate test check bench docs clean
+.PHONY: train federate test check bench docs notebooks clean
 
 # Accelerate would choose a number of threads itself, and say so in three lines.
 train: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),$(CORES))
@@ -41,7 +42,14 @@ bench: .venv/dev
 	$(BIN)/python benchmarks/two_ranks.py
 
 docs: .venv/dev
+	$(BIN)/python recipes/fetch_demo.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+notebooks: .venv/dev
+	mkdir -p notebooks
+	for page in docs/tutorials/*.py; do \
+	    $(BIN)/jupytext --quiet --to ipynb --output notebooks/$$(basename $$page .py).ipynb $$page; \
+	done
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -59,4 +67,4 @@ docs: .venv/dev
 	touch $@ .venv/train .venv/federate
 
 clean:
-	rm -rf .venv data runs site
+	rm -rf .venv data runs site notebooks

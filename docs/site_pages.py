@@ -1,6 +1,7 @@
 """Pages of the site that nobody writes: names, settings, commands, and the files that pages link.
 
-mkdocs calls `on_files` and `on_page_markdown`, and mkdocstrings `Doctests` (`mkdocs.yml` says so).
+mkdocs calls `on_files`, `on_page_markdown` and `on_page_content`, and mkdocstrings `Doctests`
+(`mkdocs.yml` says so).
 """
 
 from __future__ import annotations
@@ -13,11 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import griffe
+import jupytext
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
+TUTORIALS = "docs/tutorials"
 PACKAGES = ("dpacc", "dpacc.federated", "dpacc.audit", "dpacc_accounting")
 _LINK = re.compile(r"\]\((?P<to>\.\./[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+_PAGE_LINK = re.compile(r'href="(?P<to>[^":#]+\.(?:md|py))(?P<anchor>#[^"]*)?"')
+_ELSEWHERE = re.compile(r"<!-- Load mathjax -->.*?<!-- End of mermaid configuration -->", re.DOTALL)
+_UNDESCRIBED = "No description has been provided for this image"
 _EXAMPLE = re.compile(r"^>>> .*\n?(?:.+\n?)*", re.MULTILINE)
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".json": "json", ".sh": "sh"}
 
@@ -29,6 +36,8 @@ def on_files(files: Files, config: Any) -> Files:
     pages["reference/commands.md"] = commands()
     for path in linked(files):
         pages[_page_of(path)] = source(path)
+    for path in sorted((ROOT / TUTORIALS).glob("*.py")):
+        pages[f"tutorials/{path.stem}.ipynb"] = jupytext.writes(jupytext.read(path), fmt="ipynb")
     for page, words in pages.items():
         files.append(File.generated(config, page, content=words))
     return files
@@ -45,6 +54,28 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         return f"]({posixpath.relpath(_page_of(path), here or '.')})"
 
     return _LINK.sub(pointed, markdown)
+
+
+def on_page_content(html: str, *, page: Any, files: Files, **_: Any) -> str:
+    """Make a notebook a page like the others: what its links name, and no script of another host.
+
+    Raises:
+        PluginError: a link to a page that there is not.
+    """
+    if not page.file.src_uri.startswith("tutorials/"):
+        return html
+
+    def pointed(link: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join("tutorials", link["to"]))
+        found = files.get_file_from_path(path)
+        if found is None:
+            raise PluginError(f"{page.file.src_uri} links {link['to']}, which is no page")
+        return f'href="{found.url_relative_to(page.file)}{link["anchor"] or ""}"'
+
+    html = _ELSEWHERE.sub("", html).replace(_UNDESCRIBED, "What the words below describe")
+    notebook = f"{Path(page.file.src_uri).stem}.ipynb"
+    offer = f'<p><a href="{notebook}" download>This page as a notebook</a></p>'
+    return offer + _PAGE_LINK.sub(pointed, html)
 
 
 def names(package: str) -> str:

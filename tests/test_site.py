@@ -17,10 +17,13 @@ PUBLIC = json.loads((ROOT / "tests/public_names.json").read_text())
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built as `make docs` builds it: a dead link, or a page in no menu, is an error."""
+    """Built as `make docs` builds it: a dead link, or a page in no menu, is an error.
+
+    Only the tutorials are not executed, which `test_tutorials.py` does.
+    """
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
-    told = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    told = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "EXECUTE_TUTORIALS": "false"}
     made = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stdout + made.stderr
     return folder
@@ -32,6 +35,7 @@ def test_the_whole_site(site: Path) -> None:
     every_setting_and_command_is_told(site)
     nothing_is_fetched_from_elsewhere(site)
     the_search_finds_what_docstrings_say(site)
+    every_tutorial_is_a_page_and_a_notebook(site)
 
 
 def every_public_name_has_a_place(site: Path) -> None:
@@ -57,7 +61,8 @@ def every_setting_and_command_is_told(site: Path) -> None:
 def nothing_is_fetched_from_elsewhere(site: Path) -> None:
     """No script, style, font or picture of another host; links are for who follows them."""
     loads = re.compile(
-        r'<(?:script|img|iframe|source)[^>]*src="(?:https?:)?//|<link[^>]*href="http'
+        r'<(?:script|img|iframe|source)[^>]*src="(?:"|(?:https?:)?//)|<link[^>]*href="http'
+        r"""|\bimport\b\W*["'](?:https?:)?//"""
     )
     imports = re.compile(r"""(?:url\(|@import )["']?(?:https?:)?//""")
     pages = list(site.rglob("*.html"))
@@ -72,3 +77,16 @@ def the_search_finds_what_docstrings_say(site: Path) -> None:
     places = {entry["location"] for entry in index["docs"]}
     assert "reference/dpacc_accounting.html#dpacc_accounting.calibrate_noise" in places
     assert any(place.startswith("glossary.html") for place in places)
+
+
+def every_tutorial_is_a_page_and_a_notebook(site: Path) -> None:
+    """Its links lead to pages, and its cells are in the notebook that it offers."""
+    pages = sorted((site / "tutorials").glob("*.html"))
+    assert len(pages) == len(list((ROOT / "docs/tutorials").glob("*.py"))) > 0
+    for page in pages:
+        notebook = json.loads(page.with_suffix(".ipynb").read_text())
+        assert {cell["cell_type"] for cell in notebook["cells"]} == {"markdown", "code"}
+        written = page.read_text()
+        assert f'href="{page.stem}.ipynb"' in written
+        links = re.findall(r'href="([^":#]+\.(?:html|md|ipynb|py))[#"]', written)
+        assert [link for link in links if not (page.parent / link).resolve().is_file()] == []
