@@ -237,13 +237,12 @@ def load_writer(config: SynthesisConfig) -> Any:
 
 def sampling_for(config: SynthesisConfig, tokenizer: Any, requests: Sequence[Any]) -> Any:
     """How tokens are drawn; prompts that are too long give way in front, as in training."""
-    from dpacc.artifacts.synthetic.generation import Sampling
+    from dpacc.artifacts.synthetic.generation import Sampling, room_for
     from dpacc.recipe.objective import answer_tokens
 
-    longest = max(len(each.tokens) for each in requests)
-    kept = min(longest, max(1, config.max_length // 2))
-    if config.new_tokens is not None:
-        kept = min(longest, config.max_length - config.new_tokens)
+    kept, room = room_for(
+        requests=requests, max_length=config.max_length, new_tokens=config.new_tokens
+    )
     among = None
     if config.answers is not None:
         among = tuple(answer_tokens(answers=config.answers, tokenizer=tokenizer).tolist())
@@ -251,7 +250,7 @@ def sampling_for(config: SynthesisConfig, tokenizer: Any, requests: Sequence[Any
         temperature=config.temperature,
         top_p=config.top_p,
         kept=kept,
-        room=config.new_tokens or config.max_length - kept,
+        room=room,
         least=config.least_tokens,
         among=among,
         seed=config.seed,

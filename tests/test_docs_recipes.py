@@ -38,7 +38,7 @@ def test_every_command_is_read_by_its_recipe(
     shutil.copyfile(trained, tmp_path / "runs/smollm2-sentiment/config.yaml")
     monkeypatch.chdir(tmp_path)
     absolute = [str(ROOT / w) if w.startswith("recipes/") else w for w in arguments]
-    if kind.__name__ == "EvaluationConfig":
+    if kind.__name__ in ("EvaluationConfig", "PredictionConfig"):
         absolute = with_the_runs_settings(absolute, kind=kind, option="adapter")
     config = read_settings(kind=kind, arguments=absolute)
     for cell in config.cells() if kind.__name__ == "SweepConfig" else ():

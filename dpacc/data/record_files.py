@@ -10,7 +10,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -132,9 +132,19 @@ def _open(path: Path, *, newline: str | None = None) -> TextIO:
 
 def _read_jsonl(path: Path, source: str) -> Placed:
     with _open(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield Place(source, "line", number), _parse(line)
+        yield from read_lines(lines=lines, source=source)
+
+
+def read_lines(*, lines: Iterable[str], source: str) -> Placed:
+    """The record of each line of JSON that is not blank, with its place.
+
+    Args:
+        lines: of an open file, or of standard input.
+        source: what the user calls it.
+    """
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield Place(source, "line", number), _parse(line)
 
 
 def _read_json(path: Path, source: str) -> Placed:

@@ -40,8 +40,6 @@ def read_records(
 ) -> list[Record]:
     """Read the named fields of every record of a local file or folder, or a hub dataset.
 
-    Half of a surrogate pair, which no UTF-8 text holds, becomes U+FFFD.
-
     Args:
         source: a .jsonl, .json (a list of objects), .csv, .tsv, .parquet or .txt (one example a
             line, in the field `text`) file, packed as .gz or not; a folder of files of one of
@@ -60,6 +58,31 @@ def read_records(
         places = read_files(path=path, source=source, split=split)
     else:
         places = _read_hub(source, split, subset)
+    return checked_records(
+        places=places, source=source, fields=fields, complaint=complaint, optional=optional
+    )
+
+
+def checked_records(
+    *,
+    places: Placed,
+    source: str,
+    fields: Mapping[str, FieldType],
+    complaint: Complaint | None = None,
+    optional: Mapping[str, FieldType] | None = None,
+) -> list[Record]:
+    """The named fields of every record, each of the type that it must have.
+
+    Half of a surrogate pair, which no UTF-8 text holds, becomes U+FFFD.
+
+    Args:
+        places: records with their places, such as `read_lines` gives.
+        source: what the user calls them.
+        fields: as for `read_records`, as are `complaint` and `optional`.
+
+    Raises:
+        ConfigurationError: one is malformed, or there are none.
+    """
     taken: list[Record] = []
     faults: list[tuple[Place, str]] = []
     shared: set[str] | None = None

@@ -92,6 +92,31 @@ def predict_classes(
     return predicted, true
 
 
+def class_probabilities(
+    *, model: nn.Module, examples: Sequence[Example], collate: Collate, max_tokens: int = 4096
+) -> list[list[list[float]]]:
+    """Of each example, for each of its labelled tokens, the softmax over a classifier's logits.
+
+    A text that is classified whole has one such list, [1, classes].
+
+    Args:
+        model: a sequence or token classifier; its mode is left as it was.
+        examples: with `labels`, of which only those that are −100 matter: they are left out.
+        collate: makes a batch of a list of examples.
+        max_tokens: padded tokens in one micro-batch.
+    """
+    found: list[list[list[float]]] = [[] for _ in examples]
+    with evaluating(model):
+        for positions, batch in in_batches(model, examples, collate, max_tokens):
+            labels = batch.pop("labels")
+            shares = model(**batch).logits.float().softmax(dim=-1)
+            for row, place in enumerate(positions):
+                found[place] = (
+                    shares[row][labels[row] != IGNORED].reshape(-1, shares.shape[-1]).tolist()
+                )
+    return found
+
+
 def predict_answers(
     *,
     model: nn.Module,
@@ -104,7 +129,34 @@ def predict_answers(
 ) -> list[int]:
     """Which of `answers` a causal model finds likeliest after each prompt, as places in `answers`.
 
-    The likeliest has the largest Σ log p over all of its tokens.
+    Arguments as for `answer_probabilities`.
+    """
+    found = answer_probabilities(
+        model=model,
+        tokenizer=tokenizer,
+        prompts=prompts,
+        answers=answers,
+        collate=collate,
+        max_length=max_length,
+        max_tokens=max_tokens,
+    )
+    places: list[int] = found.argmax(dim=1).tolist()
+    return places
+
+
+def answer_probabilities(
+    *,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    collate: Collate,
+    max_length: int = 512,
+    max_tokens: int = 4096,
+) -> Tensor:
+    """[prompts, answers], how likely each of `answers` is after a prompt, if it is one of them.
+
+    The softmax over answers of Σ log p of all tokens of each.
 
     Args:
         model: a causal LM; its mode is left as it was.
@@ -130,8 +182,7 @@ def predict_answers(
             model=model, examples=examples, collate=collate, max_tokens=max_tokens
         )
         losses.append(torch.as_tensor(means) * tokens)
-    places: list[int] = torch.stack(losses).argmin(dim=0).tolist()
-    return places
+    return torch.stack(losses, dim=1).neg().softmax(dim=1)
 
 
 def held_out_figures(

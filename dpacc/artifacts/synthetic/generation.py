@@ -23,7 +23,7 @@ class Sampling:
     """How a token is drawn, from softmax(logits / temperature).
 
     Attributes:
-        temperature: above 0.
+        temperature: at least 0, which takes the likeliest token.
         top_p: only the likeliest tokens that have this much probability together are drawn.
         kept: tokens of a request that are read: its last ones, where it has more.
         room: tokens that are written at most, with the end.
@@ -80,8 +80,8 @@ def write_batch(
     model.generation_config = GenerationConfig(
         max_new_tokens=sampling.room if sampling.among is None else 1,
         min_new_tokens=sampling.least if sampling.among is None else 0,
-        do_sample=True,
-        temperature=sampling.temperature,
+        do_sample=sampling.temperature > 0,
+        temperature=sampling.temperature or 1.0,
         top_p=sampling.top_p,
         top_k=0,
         repetition_penalty=1.0,
@@ -100,6 +100,28 @@ def write_batch(
     if sampling.among is not None:
         return [Written(row[:1], ended=True) for row in rows]
     return [_until_end(row, request.ends) for row, request in zip(rows, requests, strict=True)]
+
+
+def room_for(
+    *, requests: Sequence[Request], max_length: int, new_tokens: int | None
+) -> tuple[int, int]:
+    """Tokens that are read of each request, and that may be written after it, as in training.
+
+    Args:
+        requests: what is given.
+        max_length: of both together.
+        new_tokens: to be written at most; None takes what is left, and at least half.
+
+    >>> long = Request(fields={}, tokens=(5,) * 90, ends=(0,))
+    >>> room_for(requests=[long], max_length=100, new_tokens=None)
+    (50, 50)
+    >>> room_for(requests=[long], max_length=100, new_tokens=20)
+    (80, 20)
+    """
+    longest = max(len(each.tokens) for each in requests)
+    wanted = max(1, max_length // 2) if new_tokens is None else max_length - new_tokens
+    kept = min(longest, wanted)
+    return kept, new_tokens or max_length - kept
 
 
 def _cut(tokens: Sequence[int], kept: int, first: int | None) -> list[int]:

@@ -59,7 +59,7 @@ def requests_for(
             missing or refuses one.
     """
     given = _given(config, prompts, shares)
-    made = [_request(fields, config, tokenizer) for fields in given]
+    made = [request_for(fields=fields, config=config, tokenizer=tokenizer) for fields in given]
     if shares is None:
         chosen = [place % len(given) for place in range(records)]
     else:
@@ -109,18 +109,29 @@ def _given(
     return [{config.text_field: ""}]
 
 
-def _request(
-    fields: Mapping[str, Any], config: TrainingConfig, tokenizer: PreTrainedTokenizerBase
+def request_for(
+    *, fields: Mapping[str, Any], config: TrainingConfig, tokenizer: PreTrainedTokenizerBase
 ) -> Request:
+    """What the model goes on from, as training showed it, and what ends it.
+
+    Args:
+        fields: what is given of a record.
+        config: of the run: the names of the fields.
+        tokenizer: the base's.
+
+    Raises:
+        ConfigurationError: a chat template is missing, or refuses it.
+    """
     end = tokenizer.eos_token_id
     messages = messages_of(fields, config)
     if messages is not None:
         return _answer(fields, messages, tokenizer)
-    if config.prompt_field is None:
+    prompt = prompt_name(config=config)
+    if prompt is None:
         tokens = tokenizer(fields[config.text_field])["input_ids"]
     else:
-        joined = with_one_prompt(dict(fields), config.prompt_field) if _parts(config) else fields
-        tokens = tokenizer(joined[config.prompt_field])["input_ids"]
+        joined = with_one_prompt(dict(fields), prompt) if "," in prompt else fields
+        tokens = tokenizer(joined[prompt])["input_ids"]
     if tokens[-1:] == [end]:
         tokens = tokens[:-1]
     return Request(fields=fields, tokens=tuple(tokens or [_start(tokenizer)]), ends=(end,))
@@ -148,12 +159,13 @@ def _start(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def messages_of(fields: Mapping[str, Any], config: TrainingConfig) -> list[Any] | None:
     """The messages that are given; None where the prompt is text."""
-    given = fields.get(config.messages_field or config.prompt_field or "")
+    given = fields.get(config.messages_field or prompt_name(config=config) or "")
     return given if isinstance(given, list) else None
 
 
-def _parts(config: TrainingConfig) -> bool:
-    return config.prompt_field is not None and "," in config.prompt_field
+def prompt_name(*, config: TrainingConfig) -> str | None:
+    """The field of what is read before an answer; None of plain text."""
+    return config.pair_prompt if config.task == "preference" else config.prompt_field
 
 
 def _answer(

@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dpacc.artifacts.synthetic.requests import prompt_name
 from dpacc.data.chats import read_turns, tools_complaint, turn_complaint
 from dpacc.data.privacy_units import normalised
 from dpacc.data.records import TEXT_OR_MESSAGES, FieldType, Record, read_records
@@ -112,26 +113,30 @@ def file_hash(path: Path) -> str:
 
 def _read_given(source: str, config: TrainingConfig, *, whole: bool = False) -> list[Record]:
     """Of each record what is read and not learned; of plain text all, which begins with it."""
-    prompt, *more = (config.prompt_field or "").split(",")
-    fields: dict[str, FieldType] = {config.text_field: str}
-    optional: dict[str, FieldType] = {}
-    if config.messages_field is not None:
-        fields, optional = {config.messages_field: list}, {TOOLS_FIELD: list | str}
-    elif prompt and more:
-        fields, optional = {prompt: str}, dict.fromkeys(more, str)
-    elif prompt:
-        fields, optional = {prompt: TEXT_OR_MESSAGES}, {TOOLS_FIELD: list | str}
+    fields, optional = given_fields(config=config)
     return read_records(
         source=source,
         fields=fields,
         optional=optional,
         split=config.train_split,
         subset=config.data_subset,
-        complaint=None if whole else _complaint,
+        complaint=None if whole else chat_complaint,
     )
 
 
-def _complaint(record: Record) -> str | None:
+def given_fields(*, config: TrainingConfig) -> tuple[dict[str, FieldType], dict[str, FieldType]]:
+    """The fields of what is read and not learned: those that must be there, and that may be."""
+    prompt, *more = (prompt_name(config=config) or "").split(",")
+    if config.messages_field is not None:
+        return {config.messages_field: list}, {TOOLS_FIELD: list | str}
+    if prompt and more:
+        return {prompt: str}, dict.fromkeys(more, str)
+    if prompt:
+        return {prompt: TEXT_OR_MESSAGES}, {TOOLS_FIELD: list | str}
+    return {config.text_field: str}, {}
+
+
+def chat_complaint(record: Record) -> str | None:
     """What is wrong with messages that the assistant is to answer; None of what is text."""
     for messages in (value for name, value in record.items() if name != TOOLS_FIELD):
         if isinstance(messages, list):
