@@ -95,7 +95,7 @@ def _moved_by_a_unit(plan: PrivacyPlan) -> float:
     hidden = cap if plan.sampling == "examples" else 1
     others = range(_UNITS - 1)
     owners = [*others, *[_UNITS - 1] * (cap + 2)]
-    sampling = "examples" if plan.sampling == "examples" else "poisson"
+    sampling: Sampling = "examples" if plan.sampling == "examples" else "poisson"
     clean = _one_step(plan, drawn=len(others) + hidden, sampling=sampling)
     there, away = (
         _released(clean, [*[1.0] * len(others), *[scale] * (cap + 2)], owners=owners)
