@@ -23,8 +23,7 @@ def ledger_findings(*, folder: Path) -> list[Finding]:
     return [
         _steps(record, plan),
         _events(record, plan),
-        _secrets(record),
-        *_qualifications(record),
+        *noted_findings(record),
         *stated_findings(folder=folder, record=record),
         *origin_findings(folder=folder, record=record),
     ]
@@ -86,6 +85,11 @@ def _events(record: LedgerRecord, plan: PrivacyPlan) -> Finding:
         else "every charge is for the plan's own step"
     )
     return Finding(subject="charges", healthy=not other, words=words)
+
+
+def noted_findings(record: LedgerRecord) -> list[Finding]:
+    """Does the ledger note anything that voids, or qualifies, what it claims?"""
+    return [_secrets(record), *_qualifications(record)]
 
 
 def _secrets(record: LedgerRecord) -> Finding:

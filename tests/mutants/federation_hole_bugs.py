@@ -243,4 +243,16 @@ FEDERATION_HOLE_BUGS = (
         ),
         (f"{_FORGOT}::test_rounds_of_less_noise_are_priced_as_such",),
     ),
+    Bug(
+        "a task's promises are passed over",
+        "a task that asks for discrete noise is taken, and clients add another kind without a word",
+        (
+            Patch(
+                "dpacc.federated.settings",
+                "            if name not in _OF_A_TASK:\n",
+                "            if not name:\n",
+            ),
+        ),
+        (f"{_WHO}::test_a_task_promises_nothing_that_no_client_does",),
+    ),
 )

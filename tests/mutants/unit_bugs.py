@@ -190,4 +190,16 @@ UNIT_BUGS = (
             f"{_BOUNDED}::test_the_draw_is_a_secret_one",
         ),
     ),
+    Bug(
+        "the doctor looks at no whole unit",
+        "single examples are examined alone, so that more of a unit than the noise hides pass",
+        (
+            Patch(
+                "dpacc.doctor.engine_room",
+                "    if plan.unit_cap is not None:\n        moved",
+                "    if plan.unit_cap == 0:\n        moved",
+            ),
+        ),
+        (f"{DPACC}/doctor/test_engine_room.py::test_a_unit_of_which_too_much_is_kept_is_found",),
+    ),
 )

@@ -50,9 +50,11 @@ def doctor(
     """Examine RUN_OR_SCRIPT and say in plain words what is right and what is not.
 
     A run's folder: its ledger, proof and adapter, and the installed engine under its plan. A plan
-    or a ledger: the engine alone. A training script (.py), with the ARGUMENTS that follow it: the
-    script itself runs for a few steps, whose updates are noise alone and whose ledger is thrown
-    away. Words that this command knows as its own go to the script after a --.
+    or a ledger: the engine alone. Synthetic text: whether the cards beside it are about it. Labels
+    that were counted: their charge, the counts, and the noise. A training script (.py), with the
+    ARGUMENTS that follow it: the script itself runs for a few steps, whose updates are noise alone
+    and whose ledger is thrown away. Words that this command knows as its own go to the script after
+    a --.
 
     With --data it is a configuration of recipes/train.py, whose settings ARGUMENTS may override:
     texts that several units share, the largest unit, records that teach nothing or are cut.
@@ -102,7 +104,10 @@ def _of_run(source: Path) -> list[Finding]:
     with options.training_stack():
         from dpacc.doctor.engine_room import engine_findings
         from dpacc.doctor.run_folder import adapter_findings, ledger_findings
+        from dpacc.doctor.synthetic_text import written_findings
 
+    if written := written_findings(source=source):
+        return written
     left: list[Finding] = []
     if source.is_dir():
         left = [*ledger_findings(folder=source), *adapter_findings(folder=source)]
