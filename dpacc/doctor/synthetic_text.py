@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from dpacc_accounting import DiscreteGaussian, LedgerRecord, read_ledger
 from dpacc_accounting.guarantee import rounded_up
 
@@ -139,4 +140,6 @@ def _noise(noise: int) -> Finding:
         scale=noise,
         count=_DRAWS,
     )
-    return noise_finding(noise=drawn[None], standard_deviation=float(noise), gaussian=False)
+    return noise_finding(
+        noise=drawn[None].astype(np.float64), standard_deviation=float(noise), gaussian=False
+    )
