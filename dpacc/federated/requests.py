@@ -30,6 +30,7 @@ COULD_NOT = "this client could not answer; its own log says why"
 SEEN = "steps-seen"
 """The entry of a request that says how many steps the server has seen in this client's ledger."""
 
+_LONGEST_REASON = 300
 _LOG = logging.getLogger(__name__)
 
 
@@ -97,6 +98,15 @@ def answered(work: Callable[[], Message], *, message: Message, client: str) -> M
 def refusal(reason: str, message: Message) -> Message:
     """An answer without an update."""
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+
+
+def printable(reason: str) -> str:
+    """A reason that somebody else wrote, as a report may hold it: short, and of one line.
+
+    >>> printable("gone\\n" + 1000 * "!")[:6], len(printable(1000 * "!"))
+    ('gone !', 300)
+    """
+    return "".join(each if each.isprintable() else " " for each in reason[:_LONGEST_REASON])
 
 
 def read_start(content: RecordDict, like: Arrays) -> Arrays:

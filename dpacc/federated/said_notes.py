@@ -35,6 +35,16 @@ def _flag(subject: str) -> str:
     return re.sub(r"[^a-z]+", "-", subject.lower()).strip("-")[:40].rstrip("-") or "other"
 
 
+def is_note(name: str) -> bool:
+    """Whether a metric of this name is such a flag.
+
+    >>> is_note("qualified-by:rank-choice"), is_note("loss")
+    (True, False)
+    """
+    prefix, colon, subject = name.partition(":")
+    return prefix + colon in (_VOID, _QUALIFIED) and _SUBJECT.fullmatch(subject) is not None
+
+
 def notes_in(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The subjects that void, and those that qualify, among the names of a reply's metrics.
 

@@ -201,8 +201,8 @@ FEDERATION_HOLE_BUGS = (
         (
             Patch(
                 "dpacc.federated.server.history",
-                "known = said if said not in self.nodes else",
-                "known = said if True else",
+                "while known in self.nodes:",
+                "while False:",
             ),
         ),
         (f"{_WHO}::test_a_name_belongs_to_the_node_that_bore_it_first",),

@@ -7,6 +7,7 @@ from tests.mutants.bug import Bug
 from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
+_REPLIES = f"{DPACC}/federated/server/test_replies.py"
 _PUBLISHED = f"{DPACC}/federated/server/test_published_adapter.py"
 
 FEDERATION_REPLY_BUGS = (
@@ -45,5 +46,44 @@ FEDERATION_REPLY_BUGS = (
             ),
         ),
         (f"{_PUBLISHED}::test_the_card_tells_each_clients_price_in_both_views_and_no_name",),
+    ),
+    Bug(
+        "books beyond belief",
+        "whatever a client says of its ledger is entered in the federation's books, which then nobody can price",
+        (
+            Patch(
+                "dpacc.federated.server.replies",
+                "if not _believable(known, void=bool(void)):",
+                "if False:",
+            ),
+        ),
+        (f"{_REPLIES}::test_a_reply_that_does_not_fit_is_refused",),
+    ),
+    Bug(
+        "record of another kind",
+        "one reply with a record of another kind ends the server's run, for which all others have paid",
+        (
+            Patch(
+                "dpacc.federated.server.replies",
+                "if name in records and not isinstance(records[name], kind):",
+                "if False:",
+            ),
+        ),
+        (
+            f"{_REPLIES}::test_a_reply_that_does_not_fit_is_refused",
+            f"{_REPLIES}::test_one_reply_leaves_the_round_to_the_others",
+        ),
+    ),
+    Bug(
+        "numbers beyond belief",
+        "one client's numbers, each finite, make the model of all infinite",
+        (
+            Patch(
+                "dpacc.federated.updates.layout",
+                "if values.size and float(np.abs(values).max()) > LARGEST:",
+                "if False:",
+            ),
+        ),
+        (f"{_REPLIES}::test_one_reply_leaves_the_round_to_the_others",),
     ),
 )

@@ -46,7 +46,10 @@ class EncryptedSum:
         public = None if key is None else key.get("public")
         if not isinstance(public, bytes):
             raise SumNotOpened("the client that was to hold the key made none")
-        self._total, self._there = EncryptedTotal(public=public), set(here)
+        try:
+            self._total, self._there = EncryptedTotal(public=public), set(here)
+        except Exception as error:  # whoever sent it chose the bytes
+            raise SumNotOpened("the client that was to hold the key made none") from error
         return {node: {"public": public} for node in here}
 
     def take(self, node: int, numbers: ProtectedNumbers) -> None:
@@ -95,10 +98,10 @@ class EncryptedSum:
             raise SumNotOpened(
                 self._exchange.refused.get(self._holder, "the client that holds the key is gone")
             )
-        whole = np.frombuffer(numbers, dtype="<i8").astype(np.int64)
-        if len(whole) != self._count or answer.get("clients") != str(self.arrived):
+        right = len(numbers) == self._count * np.dtype(np.int64).itemsize
+        if not right or answer.get("clients") != str(self.arrived):
             raise SumNotOpened("the key-holder opened a sum of other numbers than were sent")
-        return whole
+        return np.frombuffer(numbers, dtype="<i8").astype(np.int64)
 
     def _require(self, count: int, did: str) -> None:
         if count < self._settings.fewest:

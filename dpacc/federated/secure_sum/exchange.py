@@ -10,6 +10,7 @@ from flwr.app import Array, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from dpacc.errors import DpaccError
+from dpacc.federated.requests import printable
 from dpacc.federated.secure_sum.messages import RECORD, Payload, ProtectedNumbers
 from dpacc.federated.updates.packing import wire_bytes
 
@@ -51,21 +52,24 @@ class Exchange:
         ]
         self.bytes_sent += sum(wire_bytes(message) for message in messages)
         replies = self._grid.send_and_receive(messages, timeout=self._timeout)
-        return dict(self._read(replies, asked))
+        nodes = {each.metadata.message_id: each.metadata.dst_node_id for each in messages}
+        return dict(self._read(replies, nodes))
 
     def record(self, told: Payload) -> ConfigRecord:
         """A stage's words, with the session."""
         return ConfigRecord({"session": self.session, **told})
 
     def _read(
-        self, replies: Iterable[Message], asked: Mapping[int, Payload]
+        self, replies: Iterable[Message], nodes: Mapping[str, int]
     ) -> Iterable[tuple[int, ConfigRecord]]:
         for reply in replies:
             self.bytes_received += wire_bytes(reply)
-            node = reply.metadata.src_node_id
+            node = nodes.get(reply.metadata.reply_to_message_id)
+            if node is None:
+                continue
             if reply.has_error():
-                self.refused[node] = str(reply.error.reason)
-            elif node in asked and RECORD in reply.content.config_records:
+                self.refused[node] = printable(str(reply.error.reason))
+            elif RECORD in reply.content.config_records:
                 yield node, reply.content.config_records[RECORD]
 
 

@@ -15,6 +15,7 @@ from dpacc.federated.aggregation.averaging import Aggregate
 from dpacc.federated.aggregation.factors import CORRECTION, Factors, factors_of
 from dpacc.federated.aggregation.sketch_messages import read_second, read_sketching
 from dpacc.federated.aggregation.sketches import Sketching
+from dpacc.federated.server.replies import Reply
 from dpacc.federated.server.strategy import FederatedLoRA
 from dpacc.federated.updates.layout import Arrays, from_record, to_record
 from dpacc.federated.updates.packing import wire_bytes
@@ -50,10 +51,9 @@ class SketchingLoRA(FederatedLoRA):
         self._grid, self._config, self._sketching = grid, config, sketching
         return messages
 
-    def _unpacked(self, arrays: ArrayRecord, said: ConfigRecord) -> Arrays:
-        del said
+    def _unpacked(self, reply: Reply) -> Arrays:
         adapter = {name: a for name, a in self.arrays.items() if not name.startswith(CORRECTION)}
-        return from_record(arrays, like=self._sketching.first_like(adapter))
+        return from_record(reply.arrays, like=self._sketching.first_like(adapter))
 
     def _aggregate(self, updates: Mapping[str, Arrays]) -> Aggregate:
         return self._sketching.aggregate(
@@ -66,14 +66,17 @@ class SketchingLoRA(FederatedLoRA):
         record = RecordDict({"arrays": to_record(bases), "config": self._config})
         messages = list(self._construct_messages(record, [*nodes], MessageType.QUERY))
         self._bytes_sent += sum(wire_bytes(message) for message in messages)
+        asked = {each.metadata.message_id: each.metadata.dst_node_id for each in messages}
         answers: dict[str, Arrays] = {}
         for reply in self._grid.send_and_receive(messages, timeout=self._seconds):
             self._received += wire_bytes(reply)
+            node = asked.get(reply.metadata.reply_to_message_id)
             try:
                 answer = read_second(reply, self._sketching)
             except ConfigurationError:
                 continue
-            answers[nodes[reply.metadata.src_node_id]] = answer
+            if node is not None:
+                answers[nodes[node]] = answer
         return answers
 
 

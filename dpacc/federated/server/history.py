@@ -169,7 +169,9 @@ class History:
         """What a client is called: what it says first, unless another node bears that name."""
         known = self.name_of(node)
         if known is None:
-            known = said if said not in self.nodes else f"{said} (node {node})"
+            known = said
+            while known in self.nodes:
+                known = f"{known} (node {node})"
             self.nodes[known] = node
         return known
 

@@ -18,8 +18,9 @@ from dpacc.federated.secure_sum.protocols import ServerSide, server_side
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shared_noise import SharedNoiseLedger
 from dpacc.federated.secure_sum.summands import Summands
+from dpacc.federated.server.replies import Reply
 from dpacc.federated.server.strategy import FederatedLoRA
-from dpacc.federated.updates.layout import Arrays, flat, to_record, unflat
+from dpacc.federated.updates.layout import Arrays, flat, read_array, to_record, unflat
 from dpacc.federated.updates.packing import wire_bytes
 
 QUERY_TIMEOUT = 600.0
@@ -107,10 +108,10 @@ class SecureFederatedLoRA(FederatedLoRA):
         content = RecordDict({**self._request(config, node), RECORD: self._exchange.record(told)})
         return Message(content, dst_node_id=node, message_type=MessageType.TRAIN)
 
-    def _take(self, node: int, records: RecordDict) -> None:
+    def _take(self, node: int, reply: Reply) -> None:
         """Add one reply's numbers to the sum."""
         assert self._sum is not None
-        self._sum.take(node, _protected_numbers(records))
+        self._sum.take(node, _protected_numbers(reply.arrays))
 
     def _opened(self) -> Arrays:
         """The next adapter. The ledger holds the sum before any client helps to open it."""
@@ -133,11 +134,7 @@ class SecureFederatedLoRA(FederatedLoRA):
             raise SumNotOpened(f"the sum is not one of codes: {error}") from error
 
 
-def _protected_numbers(records: RecordDict) -> ProtectedNumbers:
-    arrays = records.array_records["arrays"]
-    if set(arrays) != {RECORD} or arrays[RECORD].stype != "numpy.ndarray":
+def _protected_numbers(arrays: ArrayRecord) -> ProtectedNumbers:
+    if set(arrays) != {RECORD}:
         raise ConfigurationError("the reply's arrays are not a part of a secure sum")
-    try:
-        return arrays[RECORD].numpy()
-    except Exception as error:  # whoever sent it chose the bytes
-        raise ConfigurationError("the reply's part of the secure sum cannot be read") from error
+    return read_array(RECORD, arrays[RECORD])

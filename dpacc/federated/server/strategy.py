@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from logging import INFO
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
@@ -21,24 +21,12 @@ from dpacc.federated.aggregation.client_level import CentralNoise
 from dpacc.federated.aggregation.factors import CORRECTION
 from dpacc.federated.ranks.round_ranks import ROUND_RANK, FirstRanks, ranks_of_update
 from dpacc.federated.requests import SEEN
-from dpacc.federated.said_notes import notes_in
 from dpacc.federated.server.history import ClientBooks, History, RoundReport
+from dpacc.federated.server.replies import Reply, read_reply
 from dpacc.federated.settings import PrivacyBudget
 from dpacc.federated.updates.layout import Arrays, to_record
 from dpacc.federated.updates.packing import Packing, wire_bytes
 from dpacc.layers.dynamic_rank import DrawnRanks
-
-_BOOKS = {
-    "epsilon": "epsilon",
-    "delta": "delta",
-    "epsilon_budget": "epsilon-budget",
-    "noise_multiplier": "noise-multiplier",
-    "sampling_probability": "sampling-probability",
-    "steps_charged": "steps-charged",
-    "steps_taken": "steps-taken",
-    "choice_epsilon": "choice-epsilon",
-}
-
 
 Taken = TypeVar("Taken")
 
@@ -141,6 +129,7 @@ class FederatedLoRA(FedAvg):
         due = bool(updates) or self._budget is None
         aggregate = self._aggregate(updates) if due else None
         if aggregate is not None:
+            aggregate = _finite(aggregate, before=self.arrays, names=updates)
             self.arrays = self._settled(aggregate.arrays)
         self._report(
             answers=answers,
@@ -230,7 +219,7 @@ class FederatedLoRA(FedAvg):
     def _read(
         self,
         replies: Iterable[Message],
-        take: Callable[[int, RecordDict], Taken],
+        take: Callable[[int, Reply], Taken],
         *,
         unheard: Callable[[int], str],
     ) -> Answers[Taken]:
@@ -238,7 +227,7 @@ class FederatedLoRA(FedAvg):
 
         Args:
             replies: of the clients that were asked.
-            take: what is used of a node's records; refuses what was not agreed.
+            take: what is used of a node's reply; refuses what was not agreed.
             unheard: why a node gave nothing, if no reply of it is there.
         """
         answers = Answers[Taken](failed={self._name(node): unheard(node) for node in self._asked})
@@ -247,49 +236,27 @@ class FederatedLoRA(FedAvg):
             before = self._name(node)
             self._received += wire_bytes(reply)
             try:
-                records, books = self._checked(reply)
+                given = read_reply(reply, budget=self._budget)
+                books = given.books
                 if books is not None and (forgotten := self._forgotten(before, books)):
                     answers.books[before] = books
                     raise ConfigurationError(forgotten)
-                taken = take(node, records)
+                taken = take(node, given)
             except ConfigurationError as error:
                 answers.failed[before] = str(error)
                 continue
             answers.failed.pop(before, None)
-            name = self._learn_name(node, reply)
+            name = self._history.learn_name(node, given.client)
             answers.taken[name] = taken
             if books is not None:
                 answers.books[name] = books
         return answers
 
-    def _update_in(self, node: int, records: RecordDict) -> Arrays:
-        said = records.config_records["config"]
-        update = self._unpacked(records.array_records["arrays"], said)
+    def _update_in(self, node: int, reply: Reply) -> Arrays:
+        update = self._unpacked(reply)
         if self._turns is not None:
-            self._turns.join(node, str(said.get("client")))
+            self._turns.join(node, reply.client)
         return update
-
-    def _checked(self, reply: Message) -> tuple[RecordDict, ClientBooks | None]:
-        """The records of one reply, which are the agreed ones, and the client's books.
-
-        Raises:
-            ConfigurationError: the client gave none, or not what was agreed.
-        """
-        if reply.has_error():
-            raise ConfigurationError(str(reply.error.reason))
-        records = reply.content
-        if not {"arrays", "config"} <= set(records) <= {"arrays", "metrics", "config"}:
-            raise ConfigurationError("the reply does not hold arrays, metrics and config")
-        books = None
-        if self._budget is not None:
-            books = _books_within(
-                self._budget,
-                records.metric_records.get("metrics"),
-                unit=str(records.config_records["config"].get("unit", "example")),
-            )
-        if "arrays" not in records.array_records:
-            raise ConfigurationError("the reply holds no arrays")
-        return records, books
 
     def _aggregate(self, updates: Mapping[str, Arrays]) -> Aggregate:
         return self._aggregation(self.arrays, updates)
@@ -300,13 +267,13 @@ class FederatedLoRA(FedAvg):
             return arrays
         return FirstRanks(rank=self._round_rank, whole=self.arrays).kept(arrays)
 
-    def _unpacked(self, arrays: ArrayRecord, said: ConfigRecord) -> Arrays:
+    def _unpacked(self, reply: Reply) -> Arrays:
         """A client's update at the shared rank, of whatever rank and size it came."""
         # Clients send adapters; corrections of the base are the server's alone.
         adapter = {name: a for name, a in self.arrays.items() if not name.startswith(CORRECTION)}
-        ranks = ranks_of_update(said, adapter=adapter, round_rank=self._round_rank)
+        ranks = ranks_of_update(reply.said, adapter=adapter, round_rank=self._round_rank)
         update = self._packing.unpack(
-            arrays, start=ranks.narrow(adapter), client=str(said.get("client"))
+            reply.arrays, start=ranks.narrow(adapter), client=reply.client
         )
         return ranks.widen(update)
 
@@ -327,40 +294,10 @@ class FederatedLoRA(FedAvg):
     def _name(self, node: int) -> str:
         return self._history.name_of(node) or f"node {node}"
 
-    def _learn_name(self, node: int, reply: Message) -> str:
-        said = reply.content.config_records["config"].get("client", f"node {node}")
-        return self._history.learn_name(node, str(said))
 
-
-def _books_within(budget: PrivacyBudget, metrics: MetricRecord | None, *, unit: str) -> ClientBooks:
-    books = _books(metrics, unit=unit)
-    if books.delta != budget.delta or books.epsilon_budget > budget.epsilon:
-        raise ConfigurationError(
-            f"the client keeps epsilon={books.epsilon_budget:g} at delta={books.delta:g}; this "
-            f"federation promises at most epsilon={budget.epsilon:g} at delta={budget.delta:g}"
-        )
-    return books
-
-
-def _books(metrics: MetricRecord | None, *, unit: str) -> ClientBooks:
-    try:
-        assert metrics is not None
-        said = {name: metrics[key] for name, key in _BOOKS.items()}
-        known = {name: float(value) for name, value in said.items()}  # type: ignore[arg-type]
-        void, qualified = notes_in(metrics)
-        # Only of a client that says why may ε be infinite.
-        assert all(
-            math.isfinite(value) or (name == "epsilon" and value > 0 and void)
-            for name, value in known.items()
-        )
-        counts = {name: int(known[name]) for name in ("steps_charged", "steps_taken")}
-        notes: dict[str, Any] = {"unit": unit, "void_because": void, "qualified_by": qualified}
-        books = ClientBooks(**{**known, **counts, **notes})
-        assert books.steps_charged >= books.steps_taken >= 1
-        assert 0 < books.sampling_probability <= 1
-        assert books.noise_multiplier > 0
-        assert min(books.epsilon, books.choice_epsilon) >= 0
-        assert unit
-        return books
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError("the reply does not say what its ledger holds") from error
+def _finite(aggregate: Aggregate, *, before: Arrays, names: Iterable[str]) -> Aggregate:
+    """The aggregate, or nothing new where a number of it is none, which no later round mends."""
+    if all(np.isfinite(values).all() for values in aggregate.arrays.values()):
+        return aggregate
+    why = "what all updates became together is not finite"
+    return Aggregate(arrays=before, filtered={**dict.fromkeys(names, why), **aggregate.filtered})

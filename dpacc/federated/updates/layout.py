@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from flwr.app import Array, ArrayRecord
+from numpy.lib.format import read_array_header_1_0, read_magic
 from torch import nn
 
 from dpacc.errors import ConfigurationError
 
 Arrays: TypeAlias = dict[str, npt.NDArray[np.float32]]
+
+LARGEST = 1e6
+"""Beyond it no number of an adapter is believed: two factors of 10³⁰ each are finite, and their
+product is not."""
 
 
 def trainable_arrays(model: nn.Module) -> Arrays:
@@ -64,7 +71,7 @@ def from_record(record: ArrayRecord, *, like: Mapping[str, npt.NDArray[np.float3
 
     Raises:
         ConfigurationError: other names, shapes or types than `like`, or a number that is not
-            finite.
+            finite or beyond ±10⁶.
     """
     if set(record) != set(like):
         raise ConfigurationError(
@@ -74,9 +81,7 @@ def from_record(record: ArrayRecord, *, like: Mapping[str, npt.NDArray[np.float3
     arrays: Arrays = {}
     for name, expected in like.items():
         described = record[name]
-        if described.stype != "numpy.ndarray":
-            raise ConfigurationError(f"{name} came as {described.stype}, not as a numpy array")
-        values = _read(name, described)
+        values = read_array(name, described)
         if values.shape != expected.shape or values.dtype != np.float32:
             raise ConfigurationError(
                 f"{name} has shape {values.shape} and type {values.dtype}; agreed are "
@@ -84,6 +89,10 @@ def from_record(record: ArrayRecord, *, like: Mapping[str, npt.NDArray[np.float3
             )
         if not np.isfinite(values).all():
             raise ConfigurationError(f"{name} holds numbers that are not finite")
+        if values.size and float(np.abs(values).max()) > LARGEST:
+            raise ConfigurationError(
+                f"{name} holds numbers beyond ±{LARGEST:g}, whose products with others overflow"
+            )
         arrays[name] = values
     return arrays
 
@@ -114,8 +123,28 @@ def digest_of(arrays: Mapping[str, npt.NDArray[np.float32]]) -> str:
     return digest.hexdigest()
 
 
-def _read(name: str, described: Array) -> npt.NDArray[np.float32]:
+def read_array(name: str, described: Array) -> npt.NDArray[Any]:
+    """Read one array of numbers from bytes that somebody else chose.
+
+    They are one whole `.npy` of version 1.0 in C order and nothing beside it: no archive, no
+    pickle, and no shape that says more than the bytes hold, for which memory would be reserved.
+
+    Raises:
+        ConfigurationError: they are anything else.
+    """
+    if described.stype != "numpy.ndarray":
+        raise ConfigurationError(
+            f"{name[:80]} came as {described.stype[:80]}, not as a numpy array"
+        )
+    file = io.BytesIO(described.data)
     try:
-        return described.numpy()
+        if read_magic(file) != (1, 0):
+            raise ValueError("another version")
+        shape, turned, kind = read_array_header_1_0(file)
+        size = math.prod(shape) * kind.itemsize
+        if turned or kind.kind not in "iuf" or len(described.data) - file.tell() != size:
+            raise ValueError("other bytes than it says")
+        found = np.frombuffer(described.data, dtype=kind, offset=file.tell())
+        return found.reshape(shape).copy()
     except Exception as error:  # whoever sent it chose the bytes
-        raise ConfigurationError(f"{name} cannot be read as an array") from error
+        raise ConfigurationError(f"{name[:80]} cannot be read as an array of numbers") from error

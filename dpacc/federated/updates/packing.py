@@ -13,7 +13,15 @@ from flwr.common.serde import message_to_proto
 from dpacc.errors import ConfigurationError
 from dpacc.federated.updates.compressed_updates import Sent, compress, decompress
 from dpacc.federated.updates.compression import Compression, PublicCoins, require_summable
-from dpacc.federated.updates.layout import Arrays, flat, from_record, to_record, unflat
+from dpacc.federated.updates.layout import (
+    LARGEST,
+    Arrays,
+    flat,
+    from_record,
+    read_array,
+    to_record,
+    unflat,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +79,10 @@ class Packing:
         )
         with np.errstate(over="ignore"):
             update = unflat(before + moved, like=start)
-        if not all(np.isfinite(values).all() for values in update.values()):
-            raise ConfigurationError("the update holds numbers that are not finite")
+        if not all((np.abs(values) <= LARGEST).all() for values in update.values()):
+            raise ConfigurationError(
+                f"the update holds numbers that are not finite, or beyond ±{LARGEST:g}"
+            )
         return update
 
     def coins(self, client: str) -> PublicCoins:
@@ -122,12 +132,4 @@ def wire_bytes(message: Message) -> int:
 
 
 def _read_all(record: ArrayRecord) -> Sent:
-    found: Sent = {}
-    for name, described in record.items():
-        if described.stype != "numpy.ndarray":
-            raise ConfigurationError(f"{name} came as {described.stype}, not as a numpy array")
-        try:
-            found[name] = described.numpy()
-        except Exception as error:  # whoever sent it chose the bytes
-            raise ConfigurationError(f"{name} cannot be read as an array") from error
-    return found
+    return {name: read_array(name, described) for name, described in record.items()}

@@ -241,7 +241,7 @@ def test_books_that_cannot_be_are_refused_and_break_no_price(folder: Path) -> No
     history = server(folder, num_clients=9, rounds=1).train(clients=clients)
     (report,) = history.rounds
     assert report.survivors == ("site-9",)
-    assert set(report.failed.values()) == {"the reply does not say what its ledger holds"}
+    assert all("ledger" in reason for reason in report.failed.values())
     assert [each.name for each in history.guarantee().prices] == ["site-9"]
 
 
