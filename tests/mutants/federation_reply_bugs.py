@@ -8,6 +8,8 @@ from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
 _REPLIES = f"{DPACC}/federated/server/test_replies.py"
+_CULPRITS = f"{DPACC}/federated/secure_sum/test_culprits.py"
+_SECAGG = f"{DPACC}/federated/secure_sum/test_secagg.py"
 _PUBLISHED = f"{DPACC}/federated/server/test_published_adapter.py"
 
 FEDERATION_REPLY_BUGS = (
@@ -85,5 +87,69 @@ FEDERATION_REPLY_BUGS = (
             ),
         ),
         (f"{_REPLIES}::test_one_reply_leaves_the_round_to_the_others",),
+    ),
+    Bug(
+        "weak key passed on",
+        "a key with which nothing can be agreed goes to all others, whose budgets are spent before they fail",
+        (
+            Patch(
+                "dpacc.federated.secure_sum.unmasking",
+                "if not is_public_key(mask_key) or not is_public_key(seal_key):",
+                "if False:",
+            ),
+        ),
+        (f"{_CULPRITS}::test_who_offers_no_keys_or_shares_is_left_out_before_anybody_trains",),
+    ),
+    Bug(
+        "weak key taken",
+        "a client trains, and charges, for a sum whose list of keys holds what is none",
+        (
+            Patch(
+                "dpacc.federated.secure_sum.masking",
+                "if not all(map(is_public_key, keys)):",
+                "if False:",
+            ),
+        ),
+        (f"{_SECAGG}::test_a_list_of_keys_that_does_not_fit_is_refused",),
+    ),
+    Bug(
+        "share not compared",
+        "a client trains on shares that their dealer did not commit to, so that the culprit cannot be told",
+        (
+            Patch(
+                "dpacc.federated.secure_sum.masking",
+                "if said[peer] != committed(",
+                "if False and said[peer] != committed(",
+            ),
+        ),
+        (
+            f"{_CULPRITS}::test_shares_that_were_not_committed_to_stop_the_round_before_it_costs_anything",
+        ),
+    ),
+    Bug(
+        "any sum believed",
+        "one client's random numbers under its mask become the adapter of all",
+        (
+            Patch(
+                "dpacc.federated.secure_sum.summands",
+                "if total.size and float(np.abs(total).max()) > most:",
+                "if False:",
+            ),
+        ),
+        (f"{_CULPRITS}::test_numbers_that_are_no_update_move_nothing",),
+    ),
+    Bug(
+        "culprit asked again",
+        "a client that spoiled a sum is asked again, and spends the others' budgets round after round",
+        (
+            Patch(
+                "dpacc.federated.server.strategy",
+                "set(grid.get_node_ids()) - set(self._history.expelled)",
+                "set(grid.get_node_ids())",
+            ),
+        ),
+        (
+            f"{_CULPRITS}::test_shares_of_another_secret_cost_one_round_and_are_blamed_on_their_dealer",
+        ),
     ),
 )

@@ -28,7 +28,8 @@ class Exchange:
         timeout: seconds after which a stage goes on without who has not answered.
 
     Attributes:
-        refused: why clients answered with an error, by node.
+        refused: why clients answered with an error, or what they are to blame for, by node.
+        culprits: those that are to blame: what they sent could be no honest client's.
         bytes_sent: what all its queries weighed, serialised.
         bytes_received: what their answers did.
     """
@@ -38,6 +39,7 @@ class Exchange:
         self.session = session
         self._timeout = timeout
         self.refused: dict[int, str] = {}
+        self.culprits: dict[int, str] = {}
         self.bytes_sent = self.bytes_received = 0
 
     def query(self, stage: str, asked: Mapping[int, Payload]) -> dict[int, ConfigRecord]:
@@ -54,6 +56,10 @@ class Exchange:
         replies = self._grid.send_and_receive(messages, timeout=self._timeout)
         nodes = {each.metadata.message_id: each.metadata.dst_node_id for each in messages}
         return dict(self._read(replies, nodes))
+
+    def blame(self, node: int, why: str) -> None:
+        """Write down that this client sent what no honest one sends."""
+        self.refused[node] = self.culprits[node] = why
 
     def record(self, told: Payload) -> ConfigRecord:
         """A stage's words, with the session."""

@@ -22,6 +22,8 @@ from dpacc.randomness.run_secret import KeyedStream
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 _WORD_BYTES = 8
+SEAL_BYTES = _NONCE_BYTES + 16
+"""By how much a sealed box is longer than what lies in it: a nonce and AES-GCM's tag."""
 
 
 def new_key() -> bytes:
@@ -32,6 +34,21 @@ def new_key() -> bytes:
 def public_key(private: bytes) -> bytes:
     """The X25519 public key of a private one."""
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def is_public_key(key: object) -> bool:
+    """Whether something secret can be agreed with it: 32 bytes, and no point of low order.
+
+    >>> is_public_key(public_key(new_key())), is_public_key(bytes(32)), is_public_key(b"short")
+    (True, False, False)
+    """
+    if not isinstance(key, bytes):
+        return False
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(key))
+    except ValueError:
+        return False
+    return True
 
 
 def agreed_key(*, private: bytes, public: bytes, purpose: str) -> bytes:

@@ -17,6 +17,7 @@ from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Wo
 from dpacc.federated.secure_sum.keys import (
     agreed_key,
     derived,
+    is_public_key,
     mask,
     new_key,
     public_key,
@@ -28,6 +29,7 @@ from dpacc.federated.secure_sum.messages import (
     OPEN,
     SHARES,
     TRAIN,
+    WRONG_SHARE,
     ClientSide,
     Party,
     Payload,
@@ -35,7 +37,12 @@ from dpacc.federated.secure_sum.messages import (
     paired,
     several,
 )
-from dpacc.federated.secure_sum.shamir import SharesDisagree, shares
+from dpacc.federated.secure_sum.shamir import (
+    SHARE_BYTES,
+    SharesDisagree,
+    commitment,
+    shares,
+)
 
 
 def pair_mask(
@@ -110,28 +117,48 @@ def hand_out_shares(asked: Request, party: Party) -> Payload:
         "nodes": list(boxes),
         "sealed": list(boxes.values()),
         "seed-digest": hashlib.sha256(seed).digest(),
+        "commitments": [
+            committed(one + two, session=party.session, source=party.node, destination=peer)
+            for peer, one, two in zip(nodes, of_seed, of_key, strict=True)
+        ],
     }
+
+
+def committed(box: bytes, *, session: str, source: str, destination: str) -> bytes:
+    """Commitments to both shares that one client deals to another, one after the other."""
+    about = "/".join([session, source, destination])
+    seed, key = box[:SHARE_BYTES], box[SHARE_BYTES:]
+    return commitment(seed, about=f"{about}/seed") + commitment(key, about=f"{about}/key")
 
 
 def take_shares(asked: Request, party: Party) -> None:
     """Keep the shares of all that handed theirs out, before anything is trained.
 
     Raises:
-        RequestRefused: they are too few, or a share is not what its owner sealed for this client.
+        RequestRefused: they are too few, or a share is not what its owner sealed for this client,
+            or committed to.
     """
     party.turn(TRAIN, asked)
-    boxes = paired(asked, "sources", "sealed")
+    boxes, said = paired(asked, "sources", "sealed"), paired(asked, "sources", "commitments")
     if not set(boxes) <= set(_roster(party)) - {party.node}:
         raise RequestRefused("the server forwards shares of clients that it did not name before")
     _require_enough(party, len(boxes) + 1)
     held = {party.node: _kept(party, "own-share")}
-    try:
-        for peer, box in boxes.items():
-            about = _about(party, peer, party.node)
-            held[peer] = unsealed(box, key=_seal_key(party, peer), about=about)
-    except SharesDisagree as error:
-        raise RequestRefused(str(error)) from error
+    for peer, box in boxes.items():
+        held[peer] = _opened(box, party, peer)
+        if said[peer] != committed(
+            held[peer], session=party.session, source=peer, destination=party.node
+        ):
+            raise RequestRefused(f"{WRONG_SHARE}{peer}: it is not what was committed to")
     party.state.update({"present": list(held), "held": list(held.values())})
+
+
+def _opened(box: bytes, party: Party, peer: str) -> bytes:
+    about = _about(party, peer, party.node)
+    try:
+        return unsealed(box, key=_seal_key(party, peer), about=about)
+    except SharesDisagree as error:
+        raise RequestRefused(f"{WRONG_SHARE}{peer}: {error}") from error
 
 
 def masked(whole: Integers, asked: Request, party: Party) -> Residues:
@@ -203,6 +230,8 @@ def _take_roster(asked: Request, party: Party) -> list[str]:
     )
     if len(set(keys)) != len(keys) or (masks.get(party.node), seals.get(party.node)) != own:
         raise RequestRefused("the server's list of keys repeats one, or lacks this client's own")
+    if not all(map(is_public_key, keys)):
+        raise RequestRefused("the server's list of keys holds what is none; begin a new sum")
     if len(masks) > party.settings.clients:
         raise RequestRefused(
             f"the server names {len(masks)} clients; this sum is for {party.settings.clients}"

@@ -25,6 +25,9 @@ RECORD = "secure-sum"
 KEYS, SHARES, TRAIN, OPEN = "secure_sum_keys", "secure_sum_shares", "train", "secure_sum_open"
 """Flower's actions: the three queries of a sum, and the training between them."""
 
+WRONG_SHARE = "wrong share of client "
+"""How the refusal begins of a client that was dealt what its dealer did not commit to."""
+
 Request: TypeAlias = Mapping[str, object]
 Payload: TypeAlias = dict[str, ConfigRecordValues]
 ProtectedNumbers: TypeAlias = Residues | npt.NDArray[np.uint8]

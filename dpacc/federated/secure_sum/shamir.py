@@ -7,9 +7,11 @@ polynomial, all equally likely.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import combinations, islice
 
 from dpacc.errors import DpaccError
 
@@ -17,6 +19,8 @@ PRIME = (1 << 521) - 1
 SECRET_BYTES = 32
 _INDEX_BYTES = 2
 _VALUE_BYTES = 66
+SHARE_BYTES = _INDEX_BYTES + _VALUE_BYTES
+_MOST_SUBSETS = 100
 
 
 class SharesDisagree(DpaccError):  # noqa: N818 - reads as what happened
@@ -53,6 +57,35 @@ def combined(found: Sequence[bytes], *, threshold: int) -> bytes:
     return value.to_bytes(SECRET_BYTES, "big")
 
 
+def fitting(found: Sequence[bytes], *, threshold: int, fits: Callable[[bytes], bool]) -> bytes:
+    """The secret that fits, from whichever of the shares are its own.
+
+    Raises:
+        SharesDisagree: the first hundred subsets of `threshold` combine to none that does.
+
+    >>> some = shares(bytes(32), threshold=2, count=3)
+    >>> spoiled = [some[0][:-1] + b"!", *some[1:]]
+    >>> fitting(spoiled, threshold=2, fits=lambda secret: secret == bytes(32)) == bytes(32)
+    True
+    """
+    for some in islice(combinations(found, threshold), _MOST_SUBSETS):
+        try:
+            secret = combined(some, threshold=threshold)
+        except SharesDisagree:
+            continue
+        if fits(secret):
+            return secret
+    raise SharesDisagree("the shares are not of the secret that was committed to")
+
+
+def commitment(share: bytes, *, about: str) -> bytes:
+    """SHA-256 of a share and of what it is: to be compared with, and of no use to find it.
+
+    A share is uniform over 521 bits to whoever holds fewer than the threshold.
+    """
+    return hashlib.sha256(about.encode() + b"\0" + share).digest()
+
+
 def _evaluated(polynomial: Sequence[int], at: int) -> int:
     value = 0
     for coefficient in reversed(polynomial):
@@ -80,6 +113,6 @@ def _share(at: int, value: int) -> bytes:
 
 def _read(share: bytes) -> tuple[int, int]:
     at = int.from_bytes(share[:_INDEX_BYTES], "big")
-    if len(share) != _INDEX_BYTES + _VALUE_BYTES or at == 0:
+    if len(share) != SHARE_BYTES or at == 0:
         raise SharesDisagree("what a client gave is no share")
     return at, int.from_bytes(share[_INDEX_BYTES:], "big") % PRIME

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from flwr.app import ConfigRecord
 
+from dpacc.errors import ConfigurationError
 from dpacc.federated.secure_sum.fixed_point import (
     WHOLE,
     Doubles,
@@ -76,6 +77,7 @@ class Summands:
         """
         compression = self.packing.compression
         if compression is None:
+            self._require_within_reach(moved)
             return self._grid.rounded(moved)
         if not np.isfinite(moved).all():
             raise OutOfRange("an update holds numbers that are not finite")
@@ -86,10 +88,12 @@ class Summands:
         """By how much the adapter's numbers moved on average, from the sum of so many clients.
 
         Raises:
-            ConfigurationError: codes of so many clients have no such sum.
+            ConfigurationError: numbers of so many clients have no such sum, so that one of them
+                sent what is no update.
         """
         compression = self.packing.compression
         if compression is None:
+            self._require_possible(total, clients=clients)
             return self._grid.values(total) / clients
         return from_integer_sum(
             total,
@@ -98,6 +102,22 @@ class Summands:
             clients=clients,
             coins=self.packing.coins(""),  # the places are all clients'
         )
+
+    def _require_within_reach(self, moved: Doubles) -> None:
+        largest = float(np.abs(moved).max(initial=0.0))
+        if largest > self.settings.reach:  # what is not finite the grid refuses
+            raise OutOfRange(
+                f"an update moves a number by {largest:g} and reach={self.settings.reach:g}; train "
+                "more gently or raise reach"
+            )
+
+    def _require_possible(self, total: Integers, *, clients: int) -> None:
+        most = clients * (self.settings.reach / self._grid.spacing + 1)
+        if total.size and float(np.abs(total).max()) > most:
+            raise ConfigurationError(
+                f"{clients} updates within reach={self.settings.reach:g} have no such sum: one of "
+                "them was none, and a sum cannot tell whose"
+            )
 
     @property
     def _grid(self) -> FixedPoint:

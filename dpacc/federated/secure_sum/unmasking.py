@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import numpy as np
 from flwr.app import ConfigRecord
@@ -12,11 +15,19 @@ from flwr.app import ConfigRecord
 from dpacc.errors import ConfigurationError
 from dpacc.federated.secure_sum.exchange import Exchange, SumNotOpened, words_of
 from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words, signed
-from dpacc.federated.secure_sum.keys import public_key
+from dpacc.federated.secure_sum.keys import SEAL_BYTES, is_public_key, public_key
 from dpacc.federated.secure_sum.masking import add_pair_mask, pair_mask, self_mask
 from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Payload, ProtectedNumbers
 from dpacc.federated.secure_sum.settings import SecureSum
-from dpacc.federated.secure_sum.shamir import SharesDisagree, combined
+from dpacc.federated.secure_sum.shamir import (
+    SHARE_BYTES,
+    SharesDisagree,
+    commitment,
+    fitting,
+)
+
+DIGEST_BYTES = hashlib.sha256().digest_size
+SEALED_BYTES = 2 * SHARE_BYTES + SEAL_BYTES
 
 
 class MaskedSum:
@@ -37,7 +48,7 @@ class MaskedSum:
         self._words = words
         self._masks: dict[str, bytes] = {}
         self._seals: dict[str, bytes] = {}
-        self._digests: dict[str, bytes] = {}
+        self._dealt: dict[str, _Dealt] = {}
         self._nodes: dict[str, int] = {}
         self._arrived: list[str] = []
         self._total: Residues = np.zeros(count, dtype=words.dtype)
@@ -51,9 +62,15 @@ class MaskedSum:
         offers = self._exchange.query(KEYS, {node: {"agreed": agreed} for node in nodes})
         for node, offer in offers.items():
             mask_key, seal_key = offer.get("mask-key"), offer.get("seal-key")
-            if isinstance(mask_key, bytes) and isinstance(seal_key, bytes):
+            known = {*self._masks.values(), *self._seals.values()}
+            if not is_public_key(mask_key) or not is_public_key(seal_key):
+                self._exchange.blame(node, "it offered keys that are none")
+            elif mask_key == seal_key or known & {mask_key, seal_key}:
+                self._exchange.blame(node, "it offered a key twice, or another's")
+            else:
                 name = str(node)
-                self._nodes[name], self._masks[name], self._seals[name] = node, mask_key, seal_key
+                self._nodes[name] = node
+                self._masks[name], self._seals[name] = cast(bytes, mask_key), cast(bytes, seal_key)
         self._require(len(self._masks), "offered keys")
         roster: Payload = {
             "nodes": list(self._masks),
@@ -106,60 +123,96 @@ class MaskedSum:
 
     def _forward(self, asked: dict[int, Payload]) -> dict[int, Payload]:
         """Shares from everybody to everybody; those that handed none out are gone."""
-        boxes: dict[str, dict[str, bytes]] = {}
+        everybody = sorted(self._nodes)
         for node, answer in self._exchange.query(SHARES, asked).items():
-            try:
-                found = words_of(answer, "nodes", "sealed")
-            except ValueError:
-                continue
-            digest = answer.get("seed-digest")
-            if set(found) == set(self._nodes) - {str(node)} and isinstance(digest, bytes):
-                boxes[str(node)], self._digests[str(node)] = found, digest
-        self._require(len(boxes), "handed out shares")
-        self._nodes = {name: node for name, node in self._nodes.items() if name in boxes}
+            dealt = _Dealt.read(answer, dealer=str(node), everybody=everybody)
+            if dealt is None:
+                self._exchange.blame(node, "it handed out shares that do not fit")
+            else:
+                self._dealt[str(node)] = dealt
+        self._require(len(self._dealt), "handed out shares")
+        self._nodes = {name: node for name, node in self._nodes.items() if name in self._dealt}
+        return {node: self._dealt_to(name) for name, node in self._nodes.items()}
+
+    def _dealt_to(self, name: str) -> Payload:
+        others = {peer: dealt for peer, dealt in self._dealt.items() if peer != name}
         return {
-            node: {
-                "sources": [peer for peer in boxes if peer != name],
-                "sealed": [boxes[peer][name] for peer in boxes if peer != name],
-            }
-            for name, node in self._nodes.items()
+            "sources": list(others),
+            "sealed": [dealt.boxes[name] for dealt in others.values()],
+            "commitments": [dealt.commitments[name] for dealt in others.values()],
         }
 
     def _collect(self) -> dict[str, list[bytes]]:
-        """Shares of each client's one secret that the sum needs."""
+        """Shares of each client's one secret that the sum needs, each as it was committed to."""
         asked: Payload = {"arrived": list(self._arrived), "dropped": self._dropped}
         answers = self._exchange.query(OPEN, {self._nodes[name]: asked for name in self._arrived})
         found: dict[str, list[bytes]] = defaultdict(list)
-        given = [shares for answer in answers.values() if (shares := self._given(answer))]
+        given = [
+            shares
+            for node, answer in answers.items()
+            if (shares := self._given(node, answer)) is not None
+        ]
         self._require(len(given), "gave shares")
         for shares in given:
             for owner, share in shares.items():
                 found[owner].append(share)
         return found
 
-    def _given(self, answer: ConfigRecord) -> Mapping[str, bytes]:
+    def _given(self, node: int, answer: ConfigRecord) -> Mapping[str, bytes] | None:
+        """One client's shares, if all are what was dealt to it; else it is to blame."""
         try:
             shares = words_of(answer, "nodes", "shares")
         except ValueError:
-            return {}
-        return shares if set(shares) == set(self._nodes) else {}
+            shares = {}
+        if set(shares) == set(self._nodes) and all(
+            self._is_dealt(owner, share, to=str(node)) for owner, share in shares.items()
+        ):
+            return shares
+        self._exchange.blame(node, "it gave shares that are not those that were dealt to it")
+        return None
+
+    def _is_dealt(self, owner: str, share: bytes, *, to: str) -> bool:
+        kind = "seed" if owner in self._arrived else "key"
+        about = "/".join([self._exchange.session, owner, to, kind])
+        said = self._dealt[owner].commitments[to]
+        half = said[:DIGEST_BYTES] if kind == "seed" else said[DIGEST_BYTES:]
+        return commitment(share, about=about) == half
+
+    def _secrets(self, found: Mapping[str, Sequence[bytes]]) -> dict[str, bytes]:
+        """Of each client the seed if its numbers arrived, else the key.
+
+        Raises:
+            SumNotOpened: one dealt shares of something else; it is to blame.
+        """
+        secrets, to_blame = {}, []
+        for owner, each in found.items():
+            try:
+                secrets[owner] = fitting(
+                    each, threshold=self._settings.fewest, fits=partial(self._is_said, owner)
+                )
+            except SharesDisagree:
+                to_blame.append(owner)
+                self._exchange.blame(
+                    self._nodes[owner], "it dealt shares of a secret that is not what was said"
+                )
+        if to_blame:
+            raise SumNotOpened(
+                f"the sum is not opened: client {', '.join(to_blame)} dealt shares of a secret "
+                "that is not what was said"
+            )
+        return secrets
+
+    def _is_said(self, owner: str, secret: bytes) -> bool:
+        if owner in self._arrived:
+            return hashlib.sha256(secret).digest() == self._dealt[owner].seed_digest
+        return public_key(secret) == self._masks[owner]
 
     def _unmask(self, found: Mapping[str, Sequence[bytes]]) -> None:
         session, count, words = self._exchange.session, len(self._total), self._words
-        try:
-            secrets = {
-                owner: combined(each, threshold=self._settings.fewest)
-                for owner, each in found.items()
-            }
-        except SharesDisagree as error:
-            raise SumNotOpened(f"the sum is not opened: {error}") from error
+        secrets = self._secrets(found)
         for name in self._arrived:
-            if hashlib.sha256(secrets[name]).digest() != self._digests[name]:
-                raise SumNotOpened("the sum is not opened: shares of a seed are not what was said")
             self._total -= self_mask(seed=secrets[name], session=session, count=count, words=words)
         for gone in self._dropped:
-            if public_key(secrets[gone]) != self._masks[gone]:
-                raise SumNotOpened("the sum is not opened: shares of a key are not what was said")
             for peer in self._arrived:
                 drawn = pair_mask(
                     private=secrets[gone],
@@ -181,3 +234,36 @@ class MaskedSum:
             raise SumNotOpened(
                 f"{count} clients {did}; a secure sum opens for {self._settings.fewest} or more"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Dealt:
+    """What one client handed out.
+
+    Args:
+        boxes: sealed shares, by who may open them.
+        commitments: to the two shares of each, its own too.
+        seed_digest: of the seed that they are shares of.
+    """
+
+    boxes: Mapping[str, bytes]
+    commitments: Mapping[str, bytes]
+    seed_digest: bytes
+
+    @classmethod
+    def read(cls, answer: ConfigRecord, *, dealer: str, everybody: Sequence[str]) -> _Dealt | None:
+        """What a client's answer holds, or None if it does not fit."""
+        try:
+            boxes = words_of(answer, "nodes", "sealed")
+        except ValueError:
+            return None
+        said, digest = answer.get("commitments"), answer.get("seed-digest")
+        if set(boxes) != set(everybody) - {dealer} or not isinstance(said, list):
+            return None
+        sizes = {len(box) for box in boxes.values()} | {SEALED_BYTES}
+        if len(sizes) > 1 or len(said) != len(everybody) or not isinstance(digest, bytes):
+            return None
+        if any(not isinstance(each, bytes) or len(each) != 2 * DIGEST_BYTES for each in said):
+            return None
+        commitments = dict(zip(everybody, cast(list[bytes], said), strict=True))
+        return cls(boxes=boxes, commitments=commitments, seed_digest=digest)

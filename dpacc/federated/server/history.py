@@ -110,12 +110,14 @@ class History:
         nodes: the node that bore each client's name first.
         client_level: under client-level privacy, what `dpacc compose` reads. Who took part is then
             a secret of the server's: publish the models, not the rounds.
+        expelled: nodes that sent what no honest client sends, and what; they are not asked again.
     """
 
     rounds: list[RoundReport] = field(default_factory=list)
     start_quality: Mapping[str, float] = field(default_factory=dict)
     nodes: dict[str, int] = field(default_factory=dict)
     client_level: Mapping[str, Any] | None = None
+    expelled: dict[int, str] = field(default_factory=dict)
 
     def epsilons(self) -> dict[str, float]:
         """Each client's ε, by its own ledger; of one that forgot steps, by the server's count.
@@ -203,6 +205,7 @@ class History:
             "start_quality": dict(self.start_quality),
             "nodes": dict(self.nodes),
             "client_level": self.client_level,
+            "expelled": {str(node): why for node, why in self.expelled.items()},
         }
 
     @classmethod
@@ -210,7 +213,8 @@ class History:
         """Read what `to_json` wrote."""
         rounds = [RoundReport.from_json(each) for each in document["rounds"]]
         known = {name: document[name] for name in ("start_quality", "nodes", "client_level")}
-        return cls(rounds=rounds, **known)
+        expelled = {int(node): why for node, why in document.get("expelled", {}).items()}
+        return cls(rounds=rounds, expelled=expelled, **known)
 
     def _books(self) -> dict[str, list[ClientBooks]]:
         found: dict[str, list[ClientBooks]] = {}

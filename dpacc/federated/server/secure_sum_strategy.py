@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,12 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.secure_sum.exchange import Exchange, SumNotOpened
 from dpacc.federated.secure_sum.fixed_point import Doubles, Integers
-from dpacc.federated.secure_sum.messages import RECORD, Payload, ProtectedNumbers
+from dpacc.federated.secure_sum.messages import (
+    RECORD,
+    WRONG_SHARE,
+    Payload,
+    ProtectedNumbers,
+)
 from dpacc.federated.secure_sum.protocols import ServerSide, server_side
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shared_noise import SharedNoiseLedger
@@ -56,12 +62,14 @@ class SecureFederatedLoRA(FederatedLoRA):
         self._sum: ServerSide | None = None
         self._exchange: Exchange | None = None
         self._stopped = ""
+        self._surplus: list[int] = []
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Exchange keys with all that are asked, then ask those that are still there to train."""
         super().configure_train(server_round, arrays, config, grid)
+        self._leave_out_surplus()
         self._exchange = Exchange(grid=grid, session=secrets.token_hex(16), timeout=QUERY_TIMEOUT)
         self._summands = Summands(settings=self._settings, packing=self._packing)
         self._sum = server_side(
@@ -85,23 +93,52 @@ class SecureFederatedLoRA(FederatedLoRA):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Add what arrived, open the sum, and move the adapter by its mean."""
         del server_round
-        refused = {} if self._exchange is None else self._exchange.refused
+        assert self._exchange is not None
+        came, refused = list(replies), self._exchange.refused
         answers = self._read(
-            replies,
-            self._take,
-            unheard=lambda node: refused.get(node, self._stopped or "no answer"),
+            came, self._take, unheard=lambda node: refused.get(node, self._stopped or "no answer")
         )
+        self._hear_complaints(came)
         survivors = [*answers.taken]
         try:
             self.arrays = self._settled(self._opened())
         except SumNotOpened as stopped:
-            answers.failed.update(dict.fromkeys(survivors, str(stopped)))
+            nodes = self._history.nodes
+            answers.failed.update({n: refused.get(nodes[n], str(stopped)) for n in survivors})
             survivors = []
-        if self._exchange is not None:
-            self._bytes_sent += self._exchange.bytes_sent
-            self._received += self._exchange.bytes_received
+        self._bytes_sent += self._exchange.bytes_sent
+        self._received += self._exchange.bytes_received
+        self._history.expelled.update(self._exchange.culprits)
+        surplus = f"not asked: this sum is for {self._settings.clients} clients"
+        answers.failed.update({self._name(node): surplus for node in self._surplus})
         self._report(answers=answers, survivors=survivors)
         return to_record(self.arrays), None
+
+    def _leave_out_surplus(self) -> None:
+        """Ask as many as the sum is for, those first that took part before: clients refuse more."""
+        known = set(self._history.nodes.values())
+        ordered = sorted(self._asked, key=lambda node: (node not in known, node))
+        self._asked = sorted(ordered[: self._settings.clients])
+        self._surplus = ordered[self._settings.clients :]
+
+    def _hear_complaints(self, replies: Iterable[Message]) -> None:
+        """Blame who dealt wrong shares to more clients than may collude: one of them is honest."""
+        assert self._exchange is not None
+        complaints: dict[int, set[int]] = defaultdict(set)
+        for node, reply in self._by_node(replies):
+            dealer = self._accused(reply)
+            if dealer is not None:
+                complaints[dealer].add(node)
+        for dealer, by in complaints.items():
+            if len(by - {dealer}) > self._settings.colluding:
+                self._exchange.blame(dealer, "it dealt others what it had not committed to")
+
+    def _accused(self, reply: Message) -> int | None:
+        """Of whose share a refusal complains, if it does."""
+        reason = str(reply.error.reason) if reply.has_error() else ""
+        named = reason.removeprefix(WRONG_SHARE).partition(":")[0]
+        known = {str(node): node for node in self._asked}
+        return known.get(named) if reason.startswith(WRONG_SHARE) else None
 
     def _invitation(self, node: int, told: Payload, config: ConfigRecord) -> Message:
         assert self._exchange is not None
@@ -130,8 +167,8 @@ class SecureFederatedLoRA(FederatedLoRA):
     def _mean(self, total: Integers, *, clients: int, numbers: int) -> Doubles:
         try:
             return self._summands.mean(total, clients=clients, numbers=numbers)
-        except ConfigurationError as error:  # whoever sent codes too large chose them
-            raise SumNotOpened(f"the sum is not one of codes: {error}") from error
+        except ConfigurationError as error:  # whoever sent numbers too large chose them
+            raise SumNotOpened(f"the sum is not one of updates: {error}") from error
 
 
 def _protected_numbers(arrays: ArrayRecord) -> ProtectedNumbers:

@@ -187,7 +187,7 @@ class FederatedLoRA(FedAvg):
         if not self._all_connected:
             self._wait_for_all(grid)
             self._all_connected = True
-        return sorted(grid.get_node_ids())
+        return sorted(set(grid.get_node_ids()) - set(self._history.expelled))
 
     def _wait_for_all(self, grid: Grid) -> None:
         """A run that was begun before goes on without those that have not come in time."""

@@ -124,7 +124,12 @@ class Sum:
             for peer, told in self.handed.items()
             if peer != node
         }
-        return {"sources": list(boxes), "sealed": [boxes[peer][node] for peer in boxes]}
+        at = list(self.parties).index(node)
+        return {
+            "sources": list(boxes),
+            "sealed": [boxes[peer][node] for peer in boxes],
+            "commitments": [self.handed[peer]["commitments"][at] for peer in boxes],
+        }
 
 
 def test_a_server_that_asks_for_both_secrets_gets_neither() -> None:
@@ -183,7 +188,7 @@ def refuse_roster(change: Callable[[Payload], None]) -> str:
 
 
 def test_a_list_of_keys_that_does_not_fit_is_refused() -> None:
-    """Repeated keys, another key in one's own name, too few clients or too many, a node twice."""
+    """Repeated keys, a wrong one of one's own, too few or too many, no key at all, a node twice."""
 
     def repeat(roster: Payload) -> None:
         roster["mask-keys"][1] = roster["mask-keys"][2]
@@ -200,6 +205,9 @@ def test_a_list_of_keys_that_does_not_fit_is_refused() -> None:
         roster["mask-keys"].append(public_key(new_key()))
         roster["seal-keys"].append(public_key(new_key()))
 
+    def weaken(roster: Payload) -> None:
+        roster["mask-keys"][1] = bytes(32)
+
     def double(roster: Payload) -> None:
         roster["nodes"][1] = "3"
 
@@ -207,6 +215,7 @@ def test_a_list_of_keys_that_does_not_fit_is_refused() -> None:
     assert "lacks this client's own" in refuse_roster(impersonate)
     assert "3 or more" in refuse_roster(shorten)
     assert "this sum is for 5" in refuse_roster(crowd)
+    assert "holds what is none" in refuse_roster(weaken)
     assert "do not fit" in refuse_roster(double)
 
 

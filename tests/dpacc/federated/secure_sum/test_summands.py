@@ -199,7 +199,7 @@ def test_a_sum_that_codes_cannot_have_opens_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(federation.clients[0], "_whole", lambda moved, summands: nonsense)
     report = federation.round()
     assert report.survivors == ()
-    assert all("not one of codes" in why for why in report.failed.values())
+    assert all("not one of updates" in why for why in report.failed.values())
     assert not federation.moved.any()
 
 
