@@ -102,7 +102,7 @@ FEDERATED_BUGS = (
         "the server averages updates of clients that spend more than it promises",
         (
             Patch(
-                "dpacc.federated.server.strategy",
+                "dpacc.federated.server.replies",
                 "books.delta != budget.delta or books.epsilon_budget > budget.epsilon",
                 "books.delta != budget.delta",
             ),
