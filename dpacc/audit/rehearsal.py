@@ -34,11 +34,13 @@ def rehearse(
     """Train a small model under `plan` on Dirac canaries alone, and audit what was released.
 
     Every step draws, clips, sums, charges, noises and updates as a real run does; examples that
-    are no canary contribute zero. No private data is read.
+    are no canary contribute zero. No private data is read. Where examples are drawn and a unit is
+    protected whole, a canary is a unit of as many examples as are kept, all alike.
 
     Args:
         plan: what to carry out, its noise multiplier and adjacency included.
-        canaries: how many, at most the plan's dataset_size; by default that, up to 10,000.
+        canaries: how many, at most as many as the plan's dataset_size holds; by default that, up to
+            10,000.
         confidence: of the verdict.
         seed: of the coins and of the engine's draws, for tests; by default both are fresh.
         tracked: passes the numbers of the steps on, and may show how far they are.
@@ -52,10 +54,14 @@ def rehearse(
             "neighbours; audit the same plan with adjacency add-or-remove"
         )
     weights = turn_weights(plan=plan)
-    count = min(plan.dataset_size, _MOST_CANARIES) if canaries is None else canaries
-    if not 2 <= count <= plan.dataset_size:
+    most, each = plan.dataset_size // _examples_of_a_canary(plan), ""
+    if most < plan.dataset_size:
+        each = f" / {_examples_of_a_canary(plan)} examples of each {plan.unit}"
+    count = min(most, _MOST_CANARIES) if canaries is None else canaries
+    if not 2 <= count <= most:
         raise ConfigurationError(
             f"canaries={count} must lie between 2 and the plan's dataset_size={plan.dataset_size}"
+            f"{each}"
         )
     event = plan.event()
     claim = Claim.of_event(event=event, delta=plan.target_delta, unit=plan.unit)
@@ -65,7 +71,8 @@ def rehearse(
     share = 1 / math.sqrt(2) if plan.clipping == "per-layer" else 1.0
     taken = np.arange(plan.steps) % plan.bands == np.arange(plan.bands)[:, None]
     looked_for = (weights * taken).sum(axis=1).mean()
-    threshold = share * float(looked_for) * _chance_in_turn(plan) / 2
+    moved = _chance_in_turn(plan) * _examples_of_a_canary(plan)
+    threshold = share * float(looked_for) * moved / 2
     return judge(
         included=included,
         scores=scores,
@@ -78,6 +85,11 @@ def rehearse(
 def _chance_in_turn(plan: PrivacyPlan) -> float:
     """With which a canary joins a step that it may join."""
     return plan.bands * plan.sampling_probability
+
+
+def _examples_of_a_canary(plan: PrivacyPlan) -> int:
+    """Where examples are drawn one by one, as many of a unit's as are kept."""
+    return plan.unit_cap or 1 if plan.sampling == "examples" else 1
 
 
 class _TwoFactors(nn.Module):
@@ -100,8 +112,13 @@ def _train(
     model = _TwoFactors(len(included))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     canaries = DiracCanaries(model=model, optimizer=optimizer, canaries=len(included))
-    others = [{"canary": 0, "canary_weight": 0.0}] * (plan.dataset_size - len(included))
-    data = [*canaries.examples(included=included), *others]
+    examples = canaries.examples(included=included)
+    owned = [example for example in examples for _ in range(_examples_of_a_canary(plan))]
+    others = [{"canary": 0, "canary_weight": 0.0}] * (plan.dataset_size - len(owned))
+    data = [*owned, *others]
+    owners = [example["canary"] for example in owned]
+    owners += range(len(examples), len(examples) + len(others))
+    units = None if plan.unit_cap is None else owners
     losses, collate = canaries.losses(), canaries.collate()
     with tempfile.TemporaryDirectory() as folder:
         engine = PrivacyEngine(
@@ -110,7 +127,8 @@ def _train(
         model, optimizer = engine.prepare(model, optimizer)
         groups = sampler_for(plan=plan, secret=engine._secret).turns()[: len(included)]
         canaries.weigh(weights=turn_weights(plan=plan), groups=groups)
-        for step, _ in zip(engine.steps(data, collate), tracked(range(plan.steps)), strict=False):
+        steps = engine.steps(data, collate, units=units)
+        for step, _ in zip(steps, tracked(range(plan.steps)), strict=False):
             for batch in step:
                 step.backward(losses(model, batch))
             step.update()

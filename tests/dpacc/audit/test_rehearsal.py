@@ -34,6 +34,8 @@ BANDED: dict[str, Any] = {
     "sampling": "cyclic-poisson",
     "noise_coefficients": (0.8, 0.5, 0.3),
 }
+WHOLE: dict[str, Any] = {"unit": "patient", "unit_cap": 3}
+SINGLY: dict[str, Any] = WHOLE | {"noise_multiplier": 4.5, "sampling": "examples"}
 ALLOCATED: dict[str, Any] = {"expected_batch_size": 1500, "steps": 4, "sampling": "allocated"}
 
 
@@ -46,8 +48,10 @@ ALLOCATED: dict[str, Any] = {"expected_batch_size": 1500, "steps": 4, "sampling"
         ({"expected_batch_size": 1000, "steps": 9}, 0.3),
         (BANDED, 0.4),
         (ALLOCATED, 0.5),
+        (WHOLE, 0.75),
+        (SINGLY, 0.6),
     ],
-    ids=["flat", "automatic", "per-layer", "Poisson", "correlated", "allocated"],
+    ids=["flat", "automatic", "per-layer", "Poisson", "correlated", "allocated", "whole", "singly"],
 )
 def test_an_honest_engine_keeps_its_claim_narrowly(changes: Any, share: float) -> None:
     """Not refuted; the bounds order themselves and reach a good share of the claimed ε."""
