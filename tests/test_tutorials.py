@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pytest
+from dpacc_accounting import epsilon, read_ledger
+from dpacc_accounting.guarantee import rounded_up
+from scipy import stats
+
+from dpacc.artifacts.hub import PUBLISHED
+from tests.dpacc.federated.federations import WORDS, texts
+from tests.tiny_models import save_tiny_llama
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "docs/tutorials"
+_LETTERS = (TUTORIALS / "secure_aggregation.py").read_text()
+LETTERS = re.findall(r"\w+", _LETTERS.partition("subjects = {")[2].partition("def write")[0])
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +57,42 @@ def test_differential_privacy(capsys: pytest.CaptureFixture[str]) -> None:
     assert names["share_right"](names["private"]) > 0.9
     assert all(a < b for a, b in zip(names["hidden"], names["seen"], strict=True))
     assert names["exact"][-1] < 0.2 * 100 * names["exact"][0]
+
+
+def test_lora(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a file to a report: the ε that it ends with is the ledger's, below its budget."""
+    save_tiny_llama(tmp_path / "model", words=WORDS)
+    texts(tmp_path / "train.jsonl", count=100)
+    texts(tmp_path / "held_out.jsonl", count=3, seed=1)
+    names = run("lora", MODEL=str(tmp_path / "model"), REVIEWS=str(tmp_path), RECORDS=100)
+    printed = capsys.readouterr().out
+    folder = names["folder"].resolve()
+    ledger = read_ledger(path=folder / "ledger.jsonl")
+    assert len(ledger.releases) == 8
+    spent = epsilon(event=ledger.event, delta=1e-3)
+    assert 7.99 < spent.epsilon <= 8.0
+    assert names["course"][-1]["epsilon"] == pytest.approx(spent.epsilon)
+    assert rounded_up(spent.epsilon, digits=6) in printed
+    assert "ledger.jsonl" in printed.partition("README.md")[2]
+    assert Path("report.pdf").read_bytes().startswith(b"%PDF")
+    assert "config.yaml" not in PUBLISHED
+
+
+def test_secure_aggregation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each clinic is known by its update and none by masked words, whose sum opens and is paid."""
+    save_tiny_llama(tmp_path / "model", words=LETTERS)
+    names = run("secure_aggregation", MODEL=str(tmp_path / "model"))
+    printed = capsys.readouterr().out
+    for kind in (("north", "hearts"), ("east", "lungs"), ("south", "bones")):
+        assert "{}: the server believes it treats {}".format(*kind) in printed
+    numbers = names["masked"].shape[1]
+    assert np.abs(names["found_masked"]).max() < 6 / numbers**0.5
+    assert stats.kstest(names["masked"].ravel() / 2**32, "uniform").pvalue > 1e-4
+    assert names["history"].rounds[0].survivors == ("north", "east", "south")
+    assert "sum:  23" in printed
+    spent = epsilon(event=read_ledger(path="run/hidden/ledger.jsonl").event, delta=1e-5)
+    assert spent.epsilon <= names["price"].server.epsilon < 1.1 * spent.epsilon
+    assert f"{names['price'].server}" in printed
 
 
 def test_every_tutorial_is_in_the_menu_and_run_here() -> None:

@@ -348,7 +348,7 @@ print("the server:             ", price.server)
 # %% [markdown]
 # Against the server there is *no* guarantee: it sees each phone's update before it adds noise, and
 # knows whose coin showed heads. It must be trusted, or must see only noised sums. How, the
-# tutorial on [secure aggregation](../federated.md#secure-aggregation) shows.
+# tutorial on [secure aggregation](secure_aggregation.py) shows.
 
 # %%
 rounds = np.array([10, 50, 100, 200, 400])
@@ -383,6 +383,6 @@ fig.tight_layout()
 # - Choosing settings by looking at many runs, unless the search is paid for.
 # - How long a step took, and what the base model learned before.
 #
-# Next: a [private fine-tune](../recipes.md) of a language model. Words are in the
+# Next: a [private fine-tune](lora.py) of a language model. Words are in the
 # [glossary](../glossary.md), where guarantees are lost in practice in
 # [sharp edges](../sharp_edges.md).

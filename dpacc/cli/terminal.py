@@ -17,6 +17,7 @@ from rich.table import Table
 
 from dpacc.cli.encoding import write_in_any_encoding
 from dpacc.cli.last_word import say_after_the_launcher
+from dpacc.cli.notebook import NotebookBar
 from dpacc.cli.plain_warnings import show_warnings_plainly
 from dpacc.errors import DpaccError
 
@@ -81,8 +82,8 @@ def tracked(items: Sequence[Item], *, message: str) -> Iterator[Item]:
 def counted(*, total: int, message: str, done: int = 0) -> Iterator[Callable[[int], None]]:
     """How many of `total` are done and how long the rest takes, on a terminal; lines elsewhere.
 
-    What it yields is told how many are done; a log hears of it at each tenth. Only for work on
-    what is public: how long private work takes may tell of it.
+    What it yields is told how many are done; a log hears of it at each tenth, a notebook has a bar.
+    Only for work on what is public: how long private work takes may tell of it.
     """
     console = Console(stderr=True)
     bar = Progress(
@@ -96,10 +97,13 @@ def counted(*, total: int, message: str, done: int = 0) -> Iterator[Callable[[in
     )
     task = bar.add_task(escape(message), total=total, completed=done)
     said = [10 * done // total]
+    cell = NotebookBar(total=total) if console.is_jupyter else None
 
     def show(count: int) -> None:
         bar.update(task, completed=count)
-        if not console.is_terminal and 10 * count // total > said[0]:
+        if cell is not None:
+            cell.show(done=count, words=f"{count}/{total} {message}")
+        elif not console.is_terminal and 10 * count // total > said[0]:
             said[0] = 10 * count // total
             say(f"{count}/{total} {message}")
 
@@ -155,9 +159,9 @@ def one_line_errors() -> Iterator[None]:
 class TrainingProgress:
     """Steps done, ε spent of its budget, and on a terminal how fast and how long.
 
-    A bar on a terminal, plain lines in a log, nothing on other ranks. Rates use the expected
-    batch size: the actual sizes are private. Lines in a log say no times, for logs are shared, and
-    how long a step took follows its actual size.
+    A bar on a terminal or in a notebook, plain lines in a log, nothing on other ranks. Rates use
+    the expected batch size: the actual sizes are private. A log and a notebook are told no times,
+    for they are shared, and how long a step took follows its actual size.
 
     Args:
         steps: logical steps in all.
@@ -194,6 +198,7 @@ class TrainingProgress:
             disable=not visible or not self._console.is_terminal,
         )
         self._task = self._bar.add_task("", total=steps, completed=done)
+        self._cell = NotebookBar(total=steps) if visible and self._console.is_jupyter else None
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()
@@ -220,8 +225,11 @@ class TrainingProgress:
         elif guarantee.qualified_by:
             spent = f"{spent}, qualified"
         self._bar.update(self._task, completed=done, description=f"{spent}  {self._rate(done)}")
-        if self._visible and not self._console.is_terminal:
-            say(f"step {done}/{int(task.total or done)}  {spent}")
+        line = f"step {done}/{int(task.total or done)}  {spent}"
+        if self._cell is not None:
+            self._cell.show(done=done, words=line)
+        elif self._visible and not self._console.is_terminal:
+            say(line)
 
     def note(self, message: str) -> None:
         """Say something above the bar."""
