@@ -15,13 +15,22 @@ class LazyCommands(click.Group):
     Args:
         summaries: each command's line in the help, said here so that none is loaded for it.
         rooms: such as "dpacc.cli.commands." or "dpacc.cli.subcommands.federate_".
+        elsewhere: the modules of those commands that are in others, by their names.
         **group: what `click.Group` takes.
     """
 
-    def __init__(self, *, summaries: Mapping[str, str], rooms: str, **group: Any) -> None:
+    def __init__(
+        self,
+        *,
+        summaries: Mapping[str, str],
+        rooms: str,
+        elsewhere: Mapping[str, str] | None = None,
+        **group: Any,
+    ) -> None:
         super().__init__(**group)
         self._summaries = summaries
         self._rooms = rooms
+        self._elsewhere = elsewhere or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Their names, in order."""
@@ -31,7 +40,9 @@ class LazyCommands(click.Group):
         """One command, loaded now."""
         if cmd_name not in self._summaries:
             return None
-        command: click.Command = getattr(import_module(f"{self._rooms}{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        module = self._elsewhere.get(cmd_name, f"{self._rooms}{name}")
+        command: click.Command = getattr(import_module(module), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

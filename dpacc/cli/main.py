@@ -23,7 +23,7 @@ COMMANDS = {
     "explain": "State in words what a ledger or a plan guarantees.",
     "federate": "Propose the settings of a federation.",
     "init": "Write a first configuration for a file of private data.",
-    "merge": "Compose the ledgers of several runs on the same data.",
+    "merge-ledgers": "Compose the ledgers of several runs on the same data.",
     "plan": "Say what a run would need: memory, traffic, time, noise, launch.",
     "plot": "Draw what a ledger or a plan spends, or what an attacker could learn.",
     "report": "Write one document on what a run guarantees, for who reads no code.",
@@ -31,18 +31,29 @@ COMMANDS = {
     "verify": "Recompute a ledger's or a plan's ε with independent code.",
 }
 
+STARTERS = {
+    "evaluate": "Measure a finished adapter, or its bare base, on held-out data.",
+    "merge": "Merge a finished adapter into its base: one model.",
+    "predict": "Ask a finished adapter: classes, answers, or what it writes.",
+    "run": "Start any recipe, by its name.",
+    "synthesize": "Write synthetic records by a finished adapter, at no further ε.",
+    "train": "Fine-tune a language model on private data, with a guarantee.",
+}
+"""What starts a recipe, whose settings these are."""
+
 
 @click.group(
     cls=LazyCommands,
-    summaries=COMMANDS,
+    summaries=COMMANDS | STARTERS,
     rooms="dpacc.cli.commands.",
+    elsewhere=dict.fromkeys(STARTERS, "dpacc.cli.subcommands.recipe_commands"),
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="dpacc")
 @click.pass_context
 def dpacc(ctx: click.Context) -> None:
-    """Plan, account for and explain differentially private training."""
+    """Plan, start, account for and explain differentially private training."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

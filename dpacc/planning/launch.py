@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ class Launch:
     Attributes:
         file: in launch_configs/.
         why: in words.
-        line: starts the run.
+        line: starts the run, by `accelerate launch`.
     """
 
     file: str
@@ -39,6 +40,8 @@ def recommend(
 
     >>> recommend(gpus=1, fitting={"whole"}, quantization="nf4", config="c.yaml").file
     'launch_configs/single_gpu.yaml'
+    >>> recommend(gpus=2, fitting={"whole"}, quantization="nf4", config="c.yaml").line
+    "dpacc train --launch 'ddp --num_processes 2' --config c.yaml"
     """
     options = ""
     if gpus == 0:
@@ -48,8 +51,8 @@ def recommend(
     elif "whole" in fitting and gpus > _ON_ONE_MACHINE:
         machines = -(-gpus // _ON_ONE_MACHINE)
         name, why = "multi_node", "all of it fits on each GPU: only one sum a step crosses"
-        options = f"--num_machines {machines} --num_processes {gpus} --machine_rank 0 "
-        options += "--main_process_ip 10.0.0.1 "
+        options = f" --num_machines {machines} --num_processes {gpus} --machine_rank 0"
+        options += " --main_process_ip 10.0.0.1"
     elif "whole" in fitting:
         name, why = "ddp", "all of it fits on each GPU: only one sum a step crosses"
     elif gpus > 1 and "zero2" in fitting:
@@ -61,7 +64,6 @@ def recommend(
     else:
         return None
     if name != "multi_node" and gpus not in (0, 1, _ON_ONE_MACHINE):
-        options = f"--num_processes {gpus} "
-    file = f"launch_configs/{name}.yaml"
-    line = f"accelerate launch --config_file {file} {options}recipes/train.py --config {config}"
-    return Launch(file=file, why=why, line=line)
+        options = f" --num_processes {gpus}"
+    line = f"dpacc train --launch {shlex.quote(name + options)} --config {config}"
+    return Launch(file=f"launch_configs/{name}.yaml", why=why, line=line)

@@ -60,7 +60,7 @@ def test_every_command_is_on_the_page() -> None:
     federated = (Path(__file__).parents[2] / "docs" / "federated.md").read_text()
     assert "$ dpacc federate tune" in federated
     assert "$ dpacc init" in (Path(__file__).parents[2] / "docs" / "plan.md").read_text()
-    assert set(re.findall(r"^\| `dpacc (\w+)`", PAGE, flags=re.MULTILINE)) == set(COMMANDS)
+    assert set(re.findall(r"^\| `dpacc ([\w-]+)`", PAGE, flags=re.MULTILINE)) == set(COMMANDS)
 
 
 def test_the_federations_on_the_page_name_every_field(folder: Path) -> None:

@@ -28,7 +28,15 @@ def _completed(*words: str) -> set[str]:
 def test_commands_are_completed() -> None:
     """The beginning of a command offers those that begin with it."""
     assert _completed("ca") == {"calibrate"}
-    assert {"explain", "spend", "verify", "merge", "plot", "compose"} <= _completed("")
+    assert {
+        "explain",
+        "spend",
+        "verify",
+        "merge-ledgers",
+        "train",
+        "plot",
+        "compose",
+    } <= _completed("")
 
 
 def test_options_and_choices_are_completed() -> None:

@@ -3,12 +3,18 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 
 import click
 
 import dpacc as package
-from dpacc.cli.main import COMMANDS
+from dpacc.cli.main import COMMANDS, STARTERS
+from dpacc.cli.main import dpacc as group
+
+
+def named(name: str) -> click.Command:
+    command = group.get_command(click.Context(group), name)
+    assert command is not None
+    return command
 
 
 def test_version(dpacc) -> None:
@@ -22,16 +28,15 @@ def test_help_names_every_command(dpacc) -> None:
     assert long.code == 0
     assert long == dpacc("-h") == dpacc()
     assert COMMANDS
-    for name, purpose in COMMANDS.items():
+    for name, purpose in (COMMANDS | STARTERS).items():
         assert f"{name}  " in long.out
         assert purpose in " ".join(long.out.split())
 
 
 def test_each_command_says_what_the_list_says() -> None:
     """The listed purpose, kept apart so that help loads nothing, is the command's own."""
-    for name, purpose in COMMANDS.items():
-        command = getattr(import_module(f"dpacc.cli.commands.{name}"), name)
-        assert command.short_help == purpose
+    for name, purpose in (COMMANDS | STARTERS).items():
+        assert named(name).short_help == purpose
 
 
 def test_help_loads_no_command() -> None:
@@ -85,7 +90,7 @@ def test_every_command_speaks_json() -> None:
 def _leaves() -> Iterator[click.Command]:
     """Every command that does something, those of groups included."""
     for name in COMMANDS:
-        command = getattr(import_module(f"dpacc.cli.commands.{name}"), name)
+        command = named(name)
         if not isinstance(command, click.Group):
             yield command
             continue

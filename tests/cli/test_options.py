@@ -21,7 +21,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", ["spend", "explain", "verify", "merge"])
+@pytest.mark.parametrize("command", ["spend", "explain", "verify", "merge-ledgers"])
 def test_a_runs_folder_stands_for_its_ledger(dpacc, run: Path, command: str) -> None:
     """Each command that reads a ledger says the same of the folder."""
     of_folder, of_file = (

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from dpacc_accounting.factorization.banded import relative_error
 
+from dpacc.cli.subcommands.launch_line import line_for
 from dpacc.recipe.assembly import plan_for, workload_of
 from dpacc.recipe.config import load_config
 from tests.cli.conftest import Run
@@ -154,8 +156,12 @@ def test_the_document_recommends_a_launch(dpacc: Run, config: Path) -> None:
     assert set(launch) == {"file", "why", "line"}
     assert launch["file"] == "launch_configs/multi_node.yaml"
     assert (ROOT / launch["file"]).is_file()
-    assert launch["line"].startswith(f"accelerate launch --config_file {launch['file']} ")
-    assert launch["line"].endswith(f"recipes/train.py --config {config}")
+    words = shlex.split(launch["line"])
+    assert words[:3] == ["dpacc", "train", "--launch"]
+    assert words[4:] == ["--config", str(config)]
+    started = line_for(recipe="train", launch=words[3], settings=words[4:])
+    assert str(ROOT / launch["file"]) in started
+    assert started[-3:] == [str(ROOT / "recipes/train.py"), "--config", str(config)]
     told = json.loads(dpacc("plan", config, "--memory-per-gpu", "100MB", "--json").out)
     assert told["launch"] is None
     assert told["micro_batch"]["largest_examples"] == 0

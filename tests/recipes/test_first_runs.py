@@ -121,7 +121,7 @@ def test_the_run_that_is_proposed_trains(
     outcome = CliRunner().invoke(init, [name, *words, *small, "--json"], catch_exceptions=False)
     assert outcome.exit_code == 0, outcome.output
     launch = shlex.split(json.loads(outcome.stdout)["launch"])
-    recipe.main(launch[launch.index("recipes/train.py") + 1 :])
+    recipe.main(launch[launch.index("--config") :])
     (ledger,) = tmp_path.glob("runs/*/ledger.jsonl")
     record = read_ledger(path=ledger)
     each = "preference pair" if name == "pairs.jsonl" else "example"

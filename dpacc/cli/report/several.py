@@ -281,7 +281,7 @@ def _lowered(blocks: Iterable[Block]) -> Iterator[Block]:
 
 def _checks(facts: SeveralFacts) -> list[Block]:
     places = [shlex.quote(each.name) for each in facts.runs]
-    lines = [("price them together", f"dpacc merge {' '.join(places)}")]
+    lines = [("price them together", f"dpacc merge-ledgers {' '.join(places)}")]
     for place in places:
         lines += [
             (f"price {place} anew", f"dpacc spend {place}"),

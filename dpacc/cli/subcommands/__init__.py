@@ -1,4 +1,6 @@
-"""One file a command of a command, loaded when it is called: `federate_tune`.
+"""Commands of a command, and those that start recipes, loaded when they are called.
 
-Offers a command of the file's last word.
+`federate_tune` is one of a group. Read `recipes`, which there are and where they lie, `launch_line`,
+what is run, and `recipe_commands`, which run it: also where only wheels are installed. Offers a
+command of a file's last word, `script_of` and `line_for`.
 """

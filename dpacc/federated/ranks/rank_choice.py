@@ -187,8 +187,8 @@ def draw_rank(counts: Mapping[int, int], *, epsilon: float, coins: Random) -> in
 class RankLedger:
     """The ledger of one choice, and the choice.
 
-    It is a ledger of its own, `rank_ledger.jsonl`; `dpacc merge` adds it to that of the training.
-    A choice that was charged and then lost is not made again.
+    It is a ledger of its own, `rank_ledger.jsonl`; `dpacc merge-ledgers` adds it to that of the
+    training. A choice that was charged and then lost is not made again.
 
     Args:
         setting: how the rank is chosen.

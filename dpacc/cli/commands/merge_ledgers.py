@@ -1,10 +1,11 @@
-"""`dpacc merge`: what several runs on the same data cost together."""
+"""`dpacc merge-ledgers`: what several runs on the same data cost together."""
 
 from pathlib import Path
 from typing import Any
 
 import click
-from dpacc_accounting import MergedLedgers, event_to_json, merge_ledgers
+from dpacc_accounting import MergedLedgers, event_to_json
+from dpacc_accounting import merge_ledgers as composed
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import options, terminal
@@ -12,12 +13,12 @@ from dpacc.cli.guarantee_table import guarantee_rows
 from dpacc.cli.sources import read_record
 
 
-@click.command(short_help="Compose the ledgers of several runs on the same data.")
+@click.command("merge-ledgers", short_help="Compose the ledgers of several runs on the same data.")
 @click.argument("ledgers", nargs=-1, required=True, type=options.LedgerOrPlan())
 @options.delta
 @options.settings
 @options.as_json
-def merge(
+def merge_ledgers(
     ledgers: tuple[Path, ...], delta: float | None, settings: Path | None, as_json: bool
 ) -> None:
     """Price all the releases in LEDGERS together, for whoever's data every run used.
@@ -29,7 +30,7 @@ def merge(
     }
     if len(records) < len(ledgers):
         raise click.UsageError("The same ledger is named twice; name each run's once.")
-    found = merge_ledgers(records=records, delta=delta)
+    found = composed(records=records, delta=delta)
     if as_json:
         terminal.show_json(_document(found))
     else:

@@ -1,4 +1,4 @@
-"""`dpacc merge` states what several runs on the same data cost together."""
+"""`dpacc merge-ledgers` states what several runs on the same data cost together."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def ledgers(tmp_path: Path) -> list[Path]:
 
 def test_json(dpacc, ledgers: list[Path]) -> None:
     """A script gets the total, each ledger's own ε, and the event that was priced."""
-    found = json.loads(dpacc("merge", *ledgers, "--json").out)
+    found = json.loads(dpacc("merge-ledgers", *ledgers, "--json").out)
     every = Composed(events=(Repeated(event=STEP, times=30), Repeated(event=QUIET, times=30)))
     assert found["private"]
     assert found["epsilon"] == epsilon(event=every, delta=1e-5).epsilon
@@ -34,7 +34,7 @@ def test_table(dpacc, ledgers: list[Path], monkeypatch: pytest.MonkeyPatch) -> N
     """A person reads the parts, the total, and what adding would have claimed."""
     monkeypatch.chdir(ledgers[0].parent)
     names = [ledger.name for ledger in ledgers]
-    words = " ".join(dpacc("merge", *names, "--delta", "1e-3").out.split())
+    words = " ".join(dpacc("merge-ledgers", *names, "--delta", "1e-3").out.split())
     for fact in ("a.jsonl", "b.jsonl", "ε alone", "at δ = 0.001", "sum of the parts"):
         assert fact in words
 
@@ -45,11 +45,11 @@ def test_a_void_run_voids_the_total(dpacc, ledgers: list[Path]) -> None:
         ledger.note(subject="fixed-seed", text="seed 7")
     with Ledger.open(path=ledgers[1], plan=PLAN) as ledger:
         ledger.note(subject="whitening", text="whitened by news")
-    shown = dpacc("merge", *ledgers).out
+    shown = dpacc("merge-ledgers", *ledgers).out
     assert "b.jsonl: whitened by news" in " ".join(shown.split())
     assert "NOT private" in shown
     assert "void" in shown
-    found = json.loads(dpacc("merge", *ledgers, "--json").out)
+    found = json.loads(dpacc("merge-ledgers", *ledgers, "--json").out)
     assert (found["private"], found["epsilon"]) == (False, None)
 
 
@@ -61,7 +61,7 @@ def test_what_cannot_be_merged(dpacc, ledgers: list[Path], tmp_path: Path) -> No
         ([tmp_path / "absent.jsonl"], "cannot read"),
         ([*ledgers, "--delta", "2"], "delta"),
     ]:
-        outcome = dpacc("merge", *words)
+        outcome = dpacc("merge-ledgers", *words)
         assert (outcome.code, outcome.out) == (2, "")
         assert outcome.err.count("\n") == 1
         assert message in outcome.err
@@ -71,12 +71,12 @@ def test_copies_of_a_run_are_told(dpacc, ledgers: list[Path], tmp_path: Path) ->
     """A copy adds nothing, one that went on adds its own steps, and the reader is told both."""
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(ledgers[0].read_bytes())
-    alone = json.loads(dpacc("merge", *ledgers, "--json").out)["epsilon"]
-    found = json.loads(dpacc("merge", *ledgers, copy, "--json").out)
+    alone = json.loads(dpacc("merge-ledgers", *ledgers, "--json").out)["epsilon"]
+    found = json.loads(dpacc("merge-ledgers", *ledgers, copy, "--json").out)
     assert found["epsilon"] == alone
     with Ledger.open(path=copy, plan=PLAN) as ledger:
         ledger.charge(step=30, event=STEP)
-    found = json.loads(dpacc("merge", *ledgers, copy, "--json").out)
+    found = json.loads(dpacc("merge-ledgers", *ledgers, copy, "--json").out)
     assert found["epsilon"] > alone
     assert "1 only in" in found["remarks"][0]
-    assert "30 common releases" in " ".join(dpacc("merge", *ledgers, copy).out.split())
+    assert "30 common releases" in " ".join(dpacc("merge-ledgers", *ledgers, copy).out.split())
