@@ -41,6 +41,8 @@ class Page(click.Path):
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--audit", "audits", multiple=True, type=click.Path(path_type=Path, dir_okay=False),
               help="What `dpacc audit --json` printed; may be given several times.")  # fmt: skip
+@click.option("--budget", type=click.Path(path_type=Path, dir_okay=False),
+              help="The data set's budget: what is left of it, and who holds it.")  # fmt: skip
 @click.option("--html", type=Page(".html", ".htm"), help="Write a page for a browser here.")
 @click.option("--questions", is_flag=True,
               help="Append what standards and laws ask, and what answers it.")  # fmt: skip
@@ -51,6 +53,7 @@ class Page(click.Path):
 def report(
     runs: tuple[Path, ...],
     audits: tuple[Path, ...],
+    budget: Path | None,
     html: Path | None,
     pdf: Path | None,
     questions: bool,
@@ -72,7 +75,12 @@ def report(
 
     with terminal.at_work("pricing, and asking the other accountants"):
         document = report_on(
-            paths=runs, audits=audits, delta=delta, settings=settings, asked=questions
+            paths=runs,
+            audits=audits,
+            delta=delta,
+            settings=settings,
+            budget=budget,
+            asked=questions,
         )
         pages = _pages(document, html, pdf)
     _write(pages)

@@ -9,6 +9,7 @@ from pathlib import Path
 from dpacc.artifacts.compliance import Circumstances
 from dpacc.cli.report.audits import read_audit
 from dpacc.cli.report.content import Document
+from dpacc.cli.report.data_set_budget import gather_budget, with_budget
 from dpacc.cli.report.federation import (
     ROUNDS,
     FederationFacts,
@@ -32,6 +33,7 @@ def report_on(
     audits: Sequence[Path] = (),
     delta: float | None = None,
     settings: Path | None = None,
+    budget: Path | None = None,
     asked: bool = False,
 ) -> Document:
     """The report on one folder or several, each a run's, a federation's or a sweep's, or its file.
@@ -41,6 +43,7 @@ def report_on(
         audits: files of what `dpacc audit --json` printed, of the one run.
         delta: δ at which the ε of runs is stated; their plans' when left out.
         settings: of a file with what the ledgers' own plans lack.
+        budget: of the data set that the runs use.
         asked: whether what standards and laws ask of a run or a federation is appended.
 
     Raises:
@@ -63,17 +66,23 @@ def report_on(
     if len(ledgers) == 1:
         facts = gather(ledger=ledgers[0], delta=delta, settings=settings)
         found = report_of_run(facts=facts, audits=read)
+        if budget is not None:
+            held = gather_budget(path=budget)
+            found = with_budget(document=found, facts=held, run=facts.record.run)
         return _appended(found, Circumstances.of_plan(facts.plan)) if asked else found
     if read:
         raise ConfigurationError("an audit is of one run: report that one by itself, with --audit")
     if ledgers:
-        return report_of_several(
+        found = report_of_several(
             facts=gather_several(ledgers=ledgers, delta=delta, settings=settings)
         )
-    if delta is not None or settings is not None:
+        if budget is None:
+            return found
+        return with_budget(document=found, facts=gather_budget(path=budget))
+    if delta is not None or settings is not None or budget is not None:
         raise ConfigurationError(
-            "--delta and --settings are for runs: a federation, and a sweep on public data, have "
-            "their own"
+            "--delta, --settings and --budget are for runs: a federation, and a sweep on public "
+            "data, have their own"
         )
     if files[0].name == ROUNDS:
         federation = gather_federation(rounds=files[0])

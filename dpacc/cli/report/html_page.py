@@ -29,8 +29,8 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 def html_page(document: Document) -> str:
     """The whole page."""
     style = files("dpacc.cli.report").joinpath("page.css").read_text(encoding="utf-8")
-    first = "\n".join(map(_block, (document.verdict, *document.first_page)))
-    body = "\n".join(map(_block, document.body))
+    first = fragment((document.verdict, *document.first_page))
+    body = fragment(document.body)
     title = f"{document.title}: {document.subtitle}"
     return f"""\
 <!DOCTYPE html>
@@ -55,6 +55,11 @@ def html_page(document: Document) -> str:
 </body>
 </html>
 """
+
+
+def fragment(blocks: Iterable[Block]) -> str:
+    """Blocks as HTML, of which no word is markup."""
+    return "\n".join(map(_block, blocks))
 
 
 def _block(block: Block) -> str:
