@@ -19,6 +19,7 @@ COMMANDS = {
     "budget": "Keep one total for a data set, over all runs on it.",
     "calibrate": "Find the least noise that keeps training within a privacy budget.",
     "compose": "Price the rounds of a federation, client by client.",
+    "dashboard": "Show runs, federations and budgets in a browser, as they go on.",
     "doctor": "Check that what ran, or would run, is what was accounted.",
     "explain": "State in words what a ledger or a plan guarantees.",
     "federate": "Propose the settings of a federation.",

@@ -18,11 +18,13 @@ from typing import Any, get_args
 from dpacc_accounting import Adjacency, Guarantee
 from dpacc_accounting.guarantee import Note
 
+from dpacc.artifacts.kept.metrics import METRICS_FILE, read_metrics
 from dpacc.artifacts.progress_chart import Measurement
 from dpacc.artifacts.proof import RUN_FILE
+from dpacc.errors import ConfigurationError
 from dpacc.recipe.settings import Metric
 
-PROOF_FILE, METRICS_FILE = "privacy.json", "metrics.jsonl"
+PROOF_FILE = "privacy.json"
 _RELEASE, _NOTE, _HASH = b'"kind":"release"', b'"kind":"note"', b'"hash":"'
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
@@ -70,18 +72,18 @@ def first_sight(*, ledger: Path) -> FirstSight:
         notes=notes,
         recorded=None if recorded is None else recorded.noted(notes),
         torn=len(whole) < len(data),
-        measured=tuple(each for each in course if each.quality is not None),
+        measured=tuple(each for each in course if _is_known(each)),
     )
 
 
 def measurements(*, folder: Path) -> tuple[Measurement, ...]:
     """Where the run stood, step by step: a running one's `metrics.jsonl`, else `run.json`.
 
-    Quality is of held-out data. What is damaged, or still being written, is left out.
+    Quality is of held-out data. Of a damaged file nothing is shown: it proves nothing.
     """
     try:
-        return tuple(_rows((folder / METRICS_FILE).read_bytes()))
-    except OSError:
+        return tuple(read_metrics(path=folder / METRICS_FILE))
+    except (OSError, ConfigurationError):
         pass
     try:
         said = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["course"]
@@ -90,26 +92,20 @@ def measurements(*, folder: Path) -> tuple[Measurement, ...]:
         return ()
 
 
-def _rows(data: bytes) -> list[Measurement]:
-    found = []
-    for line in data.split(b"\n")[:-1]:
-        try:
-            found.append(_measurement(json.loads(line)))
-        except _DAMAGED:
-            continue
-    return found
-
-
 def _measurement(said: Mapping[str, Any]) -> Measurement:
     quality = said["quality"]
-    if said["metric"] not in get_args(Metric):
-        raise ValueError(f"metric={said['metric']!r}")
-    measured = quality is not None and math.isfinite(quality)
     return Measurement(
         step=int(said["step"]),
         epsilon=math.inf if said["epsilon"] is None else float(said["epsilon"]),
-        quality=float(quality) if measured else None,
+        quality=None if quality is None else float(quality),
         metric=said["metric"],
+    )
+
+
+def _is_known(each: Measurement) -> bool:
+    """Whether quality was measured, as a number of a kind that is known."""
+    return (
+        each.quality is not None and math.isfinite(each.quality) and each.metric in get_args(Metric)
     )
 
 

@@ -18,13 +18,10 @@ from dpacc_accounting.guarantee import Note
 from dpacc_accounting.ledger.claims import void_because
 from dpacc_accounting.ledger.record import LedgerError
 
+from dpacc.artifacts.kept.metrics import METRICS_FILE
 from dpacc.artifacts.progress_chart import Measurement
-from dpacc.cli.dashboard.first_sight import (
-    METRICS_FILE,
-    PROOF_FILE,
-    FirstSight,
-    first_sight,
-)
+from dpacc.artifacts.proof import RUN_FILE
+from dpacc.cli.dashboard.first_sight import PROOF_FILE, FirstSight, first_sight
 from dpacc.cli.dashboard.kept import Kept
 from dpacc.cli.dashboard.places import Place
 from dpacc.cli.dashboard.prices import price_of
@@ -122,22 +119,24 @@ class RunList:
         found = []
         for place in places:
             run = self._at_first_sight(place, locked)
-            price = self._prices.get([run.ledger]) if time.monotonic() >= end else self.price(run)
+            late = time.monotonic() >= end
+            price = self._prices.get([run.ledger]) if late else self.price(run.ledger)
             found.append(run if price is None else _with_price(run, price))
         return found
 
-    def price(self, run: ListedRun) -> Guarantee | str:
-        """What its ledger costs, or why it cannot be said."""
-        return self._prices.read([run.ledger], lambda: _price(run.ledger))
+    def price(self, ledger: Path) -> Guarantee | str:
+        """What a ledger costs, or why it cannot be said."""
+        return self._prices.read([ledger], lambda: _price(ledger))
 
     def one(self, place: Place) -> ListedRun:
         """One run, checked and priced."""
         run = self._at_first_sight(place, locked_files())
-        return _with_price(run, self.price(run))
+        return _with_price(run, self.price(run.ledger))
 
     def _at_first_sight(self, place: Place, locked: frozenset[int] | None) -> ListedRun:
         folder = place.path.parent
-        watched = [place.path, folder / METRICS_FILE, folder / PROOF_FILE]
+        beside = (METRICS_FILE, RUN_FILE, PROOF_FILE)
+        watched = [place.path, *(folder / each for each in beside)]
         sight = self._sights.read(watched, lambda: _sight(place.path))
         if isinstance(sight, str):
             return ListedRun(name=place.name, ledger=place.path, state="damaged", problem=sight)

@@ -1,7 +1,7 @@
 """Whether a run goes on: who holds its ledger's lock, read and never taken.
 
-Trying the lock would keep a run from opening its ledger in that moment. Linux lists all locks in a
-file; elsewhere, and for a run on another machine, it is not known whether an unfinished run goes on.
+Trying the lock would keep a run from opening its ledger in that moment. Linux lists all locks of
+this machine in a file; elsewhere it is not known whether an unfinished run goes on.
 """
 
 from __future__ import annotations
