@@ -31,6 +31,14 @@ _SAME = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unpriced:
+    """Why a ledger has no price: it is damaged, or what it holds cannot be priced."""
+
+    why: str
+    damaged: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class ListedRun:
     """One run.
 
@@ -106,7 +114,7 @@ class RunList:
 
     def __init__(self) -> None:
         self._sights: Kept[FirstSight | str] = Kept()
-        self._prices: Kept[Guarantee | str] = Kept()
+        self._prices: Kept[Guarantee | Unpriced] = Kept()
 
     def listed(self, *, places: Iterable[Place], seconds: float) -> list[ListedRun]:
         """All runs, of which unpriced ones are priced until so many seconds have passed.
@@ -124,7 +132,7 @@ class RunList:
             found.append(run if price is None else _with_price(run, price))
         return found
 
-    def price(self, ledger: Path) -> Guarantee | str:
+    def price(self, ledger: Path) -> Guarantee | Unpriced:
         """What a ledger costs, or why it cannot be said."""
         return self._prices.read([ledger], lambda: _price(ledger))
 
@@ -172,17 +180,20 @@ def _sight(ledger: Path) -> FirstSight | str:
         return "its ledger is damaged or torn in its first line: dpacc spend says where"
 
 
-def _price(ledger: Path) -> Guarantee | str:
+def _price(ledger: Path) -> Guarantee | Unpriced:
     try:
         return price_of(read_ledger(path=ledger))
-    except (LedgerError, ValueError) as refusal:
-        return str(refusal)
+    except LedgerError as damage:
+        return Unpriced(why=str(damage), damaged=True)
+    except ValueError as refusal:
+        return Unpriced(why=str(refusal))
 
 
-def _with_price(run: ListedRun, price: Guarantee | str) -> ListedRun:
+def _with_price(run: ListedRun, price: Guarantee | Unpriced) -> ListedRun:
     """The ledger's word in place of the record's, which is contradicted where it is less."""
-    if isinstance(price, str):
-        return replace(run, claim=None, priced=False, problem=price)
+    if isinstance(price, Unpriced):
+        state: State = "damaged" if price.damaged else run.state
+        return replace(run, state=state, claim=None, priced=False, problem=price.why)
     recorded = math.inf if run.claim is None else run.claim.epsilon
     less = recorded < price.epsilon * (1 - _SAME)
     problem = "what the run recorded of itself is less than its ledger's ε" if less else ""

@@ -16,7 +16,7 @@ from dpacc_accounting import FederatedGuarantee, Guarantee, price_federation, re
 from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
 from dpacc_accounting.ledger.claims import void_because
 
-from dpacc.cli.dashboard.listed_runs import RunList
+from dpacc.cli.dashboard.listed_runs import RunList, Unpriced
 from dpacc.cli.dashboard.places import LEDGER, ROUNDS, Place, history_of
 from dpacc.cli.documents import located, read_document
 from dpacc.cli.report.content import Block, Paragraph, Points, Table, Verdict
@@ -46,7 +46,7 @@ class FederationView:
     rounds: tuple[RoundReport, ...]
     quality: tuple[Mapping[str, float], ...]
     found: FederatedGuarantee
-    ledgers: Mapping[str, Guarantee | str]
+    ledgers: Mapping[str, Guarantee | Unpriced]
     told: tuple[float, ...]
     secret: bool
 
@@ -56,8 +56,8 @@ class FederationView:
         stated = {price.name: price.server.epsilon for price in self.found.prices}
         said = []
         for name, ledger in self.ledgers.items():
-            if isinstance(ledger, str):
-                said.append(f"{name}: {ledger}")
+            if isinstance(ledger, Unpriced):
+                said.append(f"{name}: {ledger.why}")
             elif ledger.epsilon > stated[name] * (1 + _SAME):
                 said.append(f"{name}: its ledger holds {_epsilon(ledger)}, more than the rounds")
         return said
@@ -120,7 +120,9 @@ def _told(history: History, found: FederatedGuarantee) -> tuple[float, ...]:
     return (*told[:-1], max(most, found.worst_server.server.epsilon))
 
 
-def _ledgers(folder: Path, found: FederatedGuarantee, runs: RunList) -> dict[str, Guarantee | str]:
+def _ledgers(
+    folder: Path, found: FederatedGuarantee, runs: RunList
+) -> dict[str, Guarantee | Unpriced]:
     named = {price.name: folder / price.name / LEDGER for price in found.prices}
     inside = {
         name: path
@@ -148,7 +150,7 @@ def verdict(view: FederationView) -> Verdict:
         f"against whoever gets its models; the largest ε is that of {worst}."
         if view.rounds
         else f"It keeps {promise_of(claim)}, against whoever gets its models.",
-        conditions=f"Neighbours: {claim.adjacency}. Method: "
+        conditions=f"Neighbours: {claim.adjacency}. Sampling and who is counted: below. Method: "
         f"{METHOD_NAMES.get(claim.method, claim.method)}, an upper bound. Against the server "
         f"itself: {_epsilon(view.found.worst_server.server)}.",
         reasons=tuple(beside),
@@ -264,10 +266,10 @@ def _reasons(said: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {why}" for name, why in said.items()) or "none"
 
 
-def _own(ledger: Guarantee | str | None) -> str:
+def _own(ledger: Guarantee | Unpriced | None) -> str:
     if ledger is None:
         return "not here"
-    return "cannot be read" if isinstance(ledger, str) else _epsilon(ledger)
+    return "has no price" if isinstance(ledger, Unpriced) else _epsilon(ledger)
 
 
 def _epsilon(claim: Guarantee) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 from dpacc_accounting import Guarantee, LedgerRecord, read_ledger, statement
 from dpacc_accounting.events.descriptions import described
 from dpacc_accounting.guarantee import rounded_up
-from dpacc_accounting.ledger.claims import void_because
+from dpacc_accounting.ledger.claims import attack_bounds, void_because
 from dpacc_accounting.ledger.mechanism import PHASE_COLUMNS, each_step, phase_rows
 from dpacc_accounting.ledger.plan_settings import require_statable
 from dpacc_accounting.ledger.record import LedgerError
 
+from dpacc.artifacts.attack_chart import as_percent
 from dpacc.artifacts.progress_chart import Measurement
 from dpacc.cli.dashboard.first_sight import measurements
 from dpacc.cli.dashboard.listed_runs import ListedRun
@@ -173,10 +174,10 @@ def noise_blocks(view: RunView) -> list[Block]:
 
 def attack_words(view: RunView) -> str:
     """The curve in a sentence."""
-    found = dict(view.attack)
-    if not found:
+    found = attack_bounds(event=view.record.event, claim=view.claim)
+    if found is None:
         return "Nothing bounds an attacker, for nothing is claimed."
-    most = rounded_up(100 * found[0.01], digits=3)
+    most = rounded_up(as_percent(found.true_positives), digits=3)
     return (
         f"An attacker who wrongly accuses 1% of those that were not used recognises at most "
         f"{most}% of those that were; guessing recognises 1%."

@@ -215,15 +215,10 @@ def _budget_page(reader: Reader, place: Place) -> None:
     void = facts.held.void_because
     left = f"Left of ε = {facts.record.epsilon:g}: {left_of(facts)}."
     amiss = void or (() if facts.within else ("the total is exceeded",))
-    _blocks(
-        [
-            Verdict(
-                standing="broken" if amiss else "holds",
-                headline="Nothing is granted any more." if amiss else left,
-                reasons=tuple(amiss),
-            )
-        ]
+    broken = Verdict(
+        standing="broken", headline="Nothing is granted any more.", reasons=tuple(amiss)
     )
+    _blocks([broken if amiss else Paragraph(words=left)])
     _chart(charts.budget_bar(facts))
     _blocks(budget_blocks(facts=facts))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def find_places(*, paths: Sequence[Path]) -> Places:
     for root in paths:
         if not root.exists():
             raise ConfigurationError(f"there is no {root}: name a folder of runs, or a budget")
-        for kind, path in _kinds(root):
+        for kind, path in _kinds(root.resolve()):
             found[kind].setdefault(path, _called(path, root, many=len(paths) > 1))
     return Places(
         runs=_named(found["run"]),
@@ -81,7 +82,8 @@ def _in_folder(folder: Path, *, depth: int) -> Iterator[tuple[str, Path]]:
     if LEDGER in names:
         yield "run", folder / LEDGER
     # The state of a deployed server is its folder's; that of a recipe's server is the run's.
-    if ROUNDS in names or (folder.name != "server" and history_of(folder)):
+    beside = {ROUNDS, *HISTORIES, "server"} & names
+    if ROUNDS in beside or (beside and folder.name != "server" and history_of(folder)):
         yield "federation", folder
     yield from (("budget", folder / name) for name in sorted(names) if name.endswith(_BUDGETS))
     if depth == _DEEPEST:
@@ -98,25 +100,17 @@ def _begins_a_ledger(path: Path) -> bool:
 
 def _called(path: Path, root: Path, *, many: bool) -> str:
     """Its folder as seen from `root`; a budget and a ledger that was named are files."""
-    whole = path.parent if path.name == LEDGER else path
+    whole, root = path.parent if path.name == LEDGER else path, root.resolve()
     if not root.is_dir() or whole == root:
-        return whole.resolve().name
+        return whole.name
     inside = whole.relative_to(root).as_posix()
-    return f"{root.resolve().name}/{inside}" if many else inside
+    return f"{root.name}/{inside}" if many else inside
 
 
 def _named(found: dict[Path, str]) -> tuple[Place, ...]:
     """Two of one name are told apart by their whole paths."""
-    names = list(found.values())
+    names = Counter(found.values())
     return tuple(
-        Place(name=name if names.count(name) == 1 else str(path), path=path)
-        for path, name in _unique(found.items())
+        Place(name=name if names[name] == 1 else str(path), path=path)
+        for path, name in found.items()
     )
-
-
-def _unique(pairs: Iterable[tuple[Path, str]]) -> Iterator[tuple[Path, str]]:
-    seen = set()
-    for path, name in pairs:
-        if (whole := path.resolve()) not in seen:
-            seen.add(whole)
-            yield path, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def options_of(*, address: str, port: int) -> dict[str, Any]:
         "client_showErrorDetails": "type",
         "client_showErrorLinks": False,
         "logger_hideWelcomeMessage": True,
+        "logger_level": "error",
         "runner_magicEnabled": False,
         "theme_base": "light",
     }
@@ -65,9 +67,11 @@ def serve(*, paths: Sequence[Path], address: str, port: int, refresh: float) -> 
         ConfigurationError: Streamlit or Plotly is not installed.
     """
     try:
-        import plotly  # noqa: F401
         from streamlit import net_util
         from streamlit.web import bootstrap
+
+        # Loaded before anybody looks, and not while the first one waits.
+        import_module("dpacc.cli.dashboard.pages")
     except ModuleNotFoundError as missing:
         raise ConfigurationError(
             f"a dashboard needs {missing.name}: pip install 'dpacc[dashboard]'"
