@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from dpacc_accounting import create_budget
 
 from tests.cli.conftest import Run, dpacc  # noqa: F401
 from tests.cli.report.folders import finished_run, no_attackers, nobody_asked
@@ -25,6 +26,14 @@ def test_every_command_on_the_page_runs(
     (tmp_path / "runs").mkdir()
     finished_run(tmp_path / "runs/reviews")
     finished_run(tmp_path / "runs/reviews-2")
+    (tmp_path / "train.jsonl").write_text("{}\n")
+    create_budget(
+        path=tmp_path / "notes.budget.jsonl",
+        name="notes",
+        epsilon=8.0,
+        delta=1e-5,
+        data=tmp_path / "train.jsonl",
+    )
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```console\n(.*?)```", PAGE, flags=re.DOTALL)
     lines = [line.removeprefix("$ dpacc ") for line in "".join(blocks).splitlines()]

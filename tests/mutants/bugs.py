@@ -8,6 +8,7 @@ from tests.mutants.audit_bugs import AUDIT_BUGS
 from tests.mutants.books_bugs import BOOKS_BUGS
 from tests.mutants.budget_bugs import BUDGET_BUGS
 from tests.mutants.correlation_bugs import CORRELATION_BUGS
+from tests.mutants.dashboard_bugs import DASHBOARD_BUGS
 from tests.mutants.data_bugs import DATA_BUGS
 from tests.mutants.dynamic_rank_bugs import DYNAMIC_RANK_BUGS
 from tests.mutants.event_bugs import EVENT_BUGS
@@ -62,4 +63,5 @@ BUGS = (
     *BUDGET_BUGS,
     *AUDIT_BUGS,
     *REPORT_BUGS,
+    *DASHBOARD_BUGS,
 )
