@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 
 import streamlit as st
@@ -32,7 +33,7 @@ PAGES = {
     "budget": "One data set's budget",
 }
 _A_PAGE = 25
-_STYLE = (Path(__file__).parent / "dashboard.css").read_text(encoding="utf-8")
+_STYLE = (files("dpacc.cli.dashboard") / "dashboard.css").read_text(encoding="utf-8")
 
 
 class Reader:

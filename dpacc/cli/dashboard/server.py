@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.resources import files
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 from dpacc.errors import ConfigurationError
 
 LOOPBACK = "127.0.0.1"
-_APP = Path(__file__).with_name("app.py")
 
 
 def is_this_machine(address: str) -> bool:
@@ -81,7 +81,7 @@ def serve(*, paths: Sequence[Path], address: str, port: int, refresh: float) -> 
     flags = options_of(address=address, port=port)
     bootstrap.load_config_options(flag_options=flags)
     words = [f"{refresh:g}", *(str(each) for each in paths)]
-    bootstrap.run(str(_APP), False, words, flags)
+    bootstrap.run(str(files("dpacc.cli.dashboard") / "app.py"), False, words, flags)
 
 
 def _nobody_is_asked() -> None:
