@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -23,6 +24,7 @@ def fork_ranks(work: Callable[[], None], *, ranks: int, survivor: int | None = N
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    gc.freeze()  # no rank walks through, and so copies, what was there before
     fork = get_context("fork")
     everyone = [
         fork.Process(target=_be_rank, args=(rank, ranks, port, work)) for rank in range(ranks)

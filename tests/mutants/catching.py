@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -27,6 +28,7 @@ def load_what_no_bug_changes() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not survive the fork
     for name in _HEAVY:
         import_module(name)
+    gc.freeze()  # no child walks through, and so copies, what was there before
 
 
 def outcomes(bug: Bug | None, checks: tuple[str, ...]) -> Outcomes:
