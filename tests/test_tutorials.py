@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
+import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -15,6 +20,10 @@ from dpacc_accounting.guarantee import rounded_up
 from scipy import stats
 
 from dpacc.artifacts.hub import PUBLISHED
+from dpacc.cli.main import dpacc
+from dpacc.federated.deployment import NodeSettings, RunSettings, read_config
+from dpacc.federated.superlink import superlink_arguments
+from dpacc.federated.supernode import supernode_arguments
 from tests.dpacc.federated.federations import WORDS, texts
 from tests.tiny_models import save_tiny_llama
 
@@ -93,6 +102,62 @@ def test_secure_aggregation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     spent = epsilon(event=read_ledger(path="run/hidden/ledger.jsonl").event, delta=1e-5)
     assert spent.epsilon <= names["price"].server.epsilon < 1.1 * spent.epsilon
     assert f"{names['price'].server}" in printed
+
+
+def lines_of(program: str, **known: str) -> list[list[str]]:
+    """The words of every line that a page hands to `run` or `start`."""
+    found = []
+    for node in ast.walk(ast.parse(program)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("run", "start"):
+            line = ast.Expression(node.args[-1])
+            found.append(shlex.split(eval(compile(line, "line", "eval"), dict(known))))
+    return found
+
+
+def subcommand(words: list[str]) -> tuple[click.Command, list[str]]:
+    """What `dpacc` runs, and with what."""
+    command: click.Command = dpacc
+    while isinstance(command, click.Group):
+        found = command.get_command(click.Context(command), words[0])
+        assert found is not None, words
+        command, words = found, words[1:]
+    return command, words
+
+
+def test_production() -> None:
+    """Its programs take every line of it, and its settings are whole; the page itself runs it."""
+    program = (TUTORIALS / "production.py").read_text()
+    told: dict[str, Any] = {"PORT": 8443, "APP": str(ROOT / "recipes/federation"), "MODEL": "base"}
+    told |= {"name": "north", "port": 9094, "free_port": lambda: 9094, "Path": Path}
+    for name in ("NEW", "LINK", "NODE"):
+        (value,) = re.findall(rf"^{name} = (\(.*?\n\)|\".*?\")$", program, re.M | re.S)
+        told[name] = eval(value, dict(told))
+    lines = lines_of(program, **told)
+    started = {words[2]: words[3:] for words in lines if words[0] == "python"}
+    assert superlink_arguments(started["dpacc.federated.superlink"])[-1] == "server.key"
+    folder, rest = supernode_arguments(started["dpacc.federated.supernode"])
+    assert (folder / "client_app.py").is_file()
+    assert rest[rest.index("--node-config") + 1] == "north.toml"
+    for words in lines:
+        if words[0] in ("openssl", "ssh-keygen"):
+            subprocess.run(words, check=True, capture_output=True)
+        elif words[0] == "dpacc":
+            command, arguments = subcommand(words[1:])
+            command.make_context(words[1], arguments, resilient_parsing=True)
+        else:
+            assert " ".join(words[:2]) in ("flwr supernode", "flwr run", f"python {words[1]}")
+    assert Path("server.crt").read_text().startswith("-----BEGIN CERTIFICATE")
+    assert Path("north.key.pub").is_file()
+    link, clinic, run_of = (
+        tomllib.loads(eval(f'f"""{text}"""', dict(told)))
+        for text in re.findall(r'f"""(.*?)"""', program, re.S)
+    )
+    assert link["superlink"]["federation"]["address"] == "127.0.0.1:8443"
+    assert read_config(NodeSettings, clinic).budget == "north.budget.jsonl"
+    project = tomllib.loads((ROOT / "recipes/federation/pyproject.toml").read_text())
+    shipped = project["tool"]["flwr"]["app"]["config"]
+    assert set(run_of) <= set(shipped)
+    assert read_config(RunSettings, shipped | run_of).rounds < clinic["most-rounds"]
 
 
 def test_every_tutorial_is_in_the_menu_and_run_here() -> None:

@@ -24,6 +24,7 @@ import os
 import runpy
 import shlex
 import tempfile
+import warnings
 from pathlib import Path
 
 import dpacc
@@ -38,6 +39,7 @@ HELD_OUT = 100
 plt.rcParams["figure.figsize"] = (6.4, 3.0)
 plt.rcParams["figure.dpi"] = 130
 os.environ["TQDM_DISABLE"] = "1"
+warnings.filterwarnings("ignore", message="IProgress")
 os.chdir(tempfile.mkdtemp())
 Path("data").symlink_to(ROOT / "data")
 

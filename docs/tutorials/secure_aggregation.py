@@ -19,25 +19,19 @@
 import json
 import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import dpacc
 import matplotlib.pyplot as plt
 import numpy as np
-from dpacc.federated import (
-    ClientPrivacy,
-    FederatedServer,
-    LoraSettings,
-    SecureClient,
-    SecureSum,
-    TrustingClient,
-)
 
 ROOT = Path(dpacc.__file__).parents[1]
 MODEL = str(ROOT / "data/smollm2-135m-instruct")
 
 plt.rcParams["figure.dpi"] = 130
 os.environ["TQDM_DISABLE"] = "1"
+warnings.filterwarnings("ignore", message="IProgress")
 os.chdir(tempfile.mkdtemp())
 
 # %% [markdown]
@@ -74,6 +68,8 @@ print(Path("north.jsonl").read_text()[:180])
 # trains a small adapter without noise. Noise is added to the sum of the three updates.
 
 # %%
+from dpacc.federated import ClientPrivacy, LoraSettings, TrustingClient
+
 adapter = LoraSettings(
     rank=4,
     alpha=8.0,
@@ -133,6 +129,9 @@ class Wire:
 
 
 # %%
+from dpacc.federated import FederatedServer
+
+
 def one_round(clients, folder, **settings):
     server = FederatedServer(
         model_name=MODEL,
@@ -232,6 +231,8 @@ print("sum: ", np.sum(sent, dtype=np.uint32))
 # other two hold the whole noise.
 
 # %%
+from dpacc.federated import SecureClient, SecureSum
+
 agreed = SecureSum(clients=3, colluding=1)
 hidden = [
     SecureClient(
@@ -301,6 +302,7 @@ for title, each in (("plain", "run/plain"), ("secure sum", "run/hidden")):
 # - **It checks no update.** A hostile clinic can spoil the sum, and no defence can look for it.
 # - **It hides nothing that all see:** who took part, when, and the sum.
 #
-# More: [federations](../federated.md#secure-aggregation), and from whom what is protected in the
+# Next: [a federation over TLS](production.py). More:
+# [federations](../federated.md#secure-aggregation), and from whom what is protected in the
 # [threat model](../threat_model.md). What ε means is in the
 # [first tutorial](differential_privacy.py).
