@@ -1,10 +1,10 @@
 """Federated private LoRA on Flower: organisations share an adapter, never their records.
 
 Each client trains with this project's own engine, a ledger and a budget of its own; Flower carries
-the messages. Read `settings`, then the rooms: `clients`, `server`, `aggregation`, `updates`,
-`ranks` and `secure_sum`. `requests` and `said_notes` are what passes between them, `budgets` what
-each client may spend; `deployment`, with Flower's programs `superlink`, `supernode` and
-`flower_programs`, puts it on machines of its own.
+the messages. Read `settings` with `setting_limits`, then the rooms: `clients`, `server`,
+`aggregation`, `updates`, `ranks` and `secure_sum`. `requests` and `said_notes` are what passes
+between them, `budgets` what each client may spend; `deployment`, with Flower's programs
+`superlink`, `supernode` and `flower_programs`, puts it on machines of its own.
 
 Names are loaded on first use. Offers `DPLoRAClient`, `FederatedServer`, `DPSettings` and others.
 """

@@ -20,7 +20,7 @@ from dpacc.errors import BudgetExhausted, ConfigurationError, DpaccError
 from dpacc.federated.aggregation.factors import Factors
 from dpacc.federated.aggregation.sketch_messages import read_sketching
 from dpacc.federated.aggregation.sketches import Sketching
-from dpacc.federated.updates.layout import Arrays, digest_of, from_record
+from dpacc.federated.updates.layout import Arrays, differing_parts, digest_of, from_record
 from dpacc.federated.updates.packing import Packing
 
 SPENT = "budget spent: this client gives nothing more"
@@ -119,6 +119,20 @@ def read_start(content: RecordDict, like: Arrays) -> Arrays:
         return from_record(content.array_records["arrays"], like=like)
     except ConfigurationError as error:
         raise RequestRefused(str(error)) from error
+
+
+def require_layout(asked: ConfigRecord, own: str) -> None:
+    """The server's adapter is this client's, of the same base, tokenizer and labels.
+
+    Raises:
+        RequestRefused: naming what differs.
+    """
+    differing = differing_parts(own, asked.get("layout"))
+    if differing:
+        raise RequestRefused(
+            f"the adapters' layout differs from the server's in its {', '.join(differing)}: give "
+            "both the same model, labels and lora settings"
+        )
 
 
 def read_packing(asked: ConfigRecord) -> Packing:

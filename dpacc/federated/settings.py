@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dpacc.errors import ConfigurationError
+from dpacc.federated.setting_limits import require_count, require_positive
 from dpacc.recipe.config import TrainingConfig
 
 SharedMethod = Literal["lora", "rslora", "ffa", "dylora"]
@@ -37,11 +38,10 @@ class PrivacyBudget:
     delta: float
 
     def __post_init__(self) -> None:
-        if not self.epsilon > 0 or not 0 < self.delta < 1:
-            raise ConfigurationError(
-                f"epsilon={self.epsilon} and delta={self.delta}: a budget needs an epsilon above 0 "
-                "and a delta strictly between 0 and 1"
-            )
+        require_positive("epsilon", self.epsilon)
+        require_positive("delta", self.delta)
+        if not self.delta < 1:
+            raise ConfigurationError(f"delta={self.delta} must lie strictly between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,23 @@ class LoraSettings:
     target_modules: tuple[str, ...] = ("all-linear",)
     top_layers: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_count("rank", self.rank)
+        require_positive("alpha", self.alpha)
+        require_count("seed", self.seed, at_least=0)
+        if self.top_layers is not None:
+            require_count("top_layers", self.top_layers)
+        if self.method not in get_args(SharedMethod):
+            raise ConfigurationError(
+                f"method={self.method!r} must be one of {', '.join(get_args(SharedMethod))}: only "
+                "under these do clients' adapters have the same coordinates"
+            )
+        if isinstance(self.target_modules, str):
+            raise ConfigurationError(
+                f"target_modules={self.target_modules!r} must be a list of names, such as "
+                f"({self.target_modules!r},)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +113,15 @@ class DPSettings:
     unit_cap: int | None = None
     most_local_epochs: float = 1.0
     budget: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epsilon", "delta", "max_grad_norm", "learning_rate", "most_local_epochs"):
+            require_positive(name, getattr(self, name))
+        require_count("expected_batch_size", self.expected_batch_size)
+        if self.most_rounds is not None:
+            require_count("most_rounds", self.most_rounds)
+        if not self.delta < 1:
+            raise ConfigurationError(f"delta={self.delta} must lie strictly between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)

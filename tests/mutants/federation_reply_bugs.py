@@ -10,6 +10,7 @@ from tests.mutants.planting import Patch
 _REPLIES = f"{DPACC}/federated/server/test_replies.py"
 _CULPRITS = f"{DPACC}/federated/secure_sum/test_culprits.py"
 _SECAGG = f"{DPACC}/federated/secure_sum/test_secagg.py"
+_SETTINGS = f"{DPACC}/federated/test_settings.py"
 _PUBLISHED = f"{DPACC}/federated/server/test_published_adapter.py"
 
 FEDERATION_REPLY_BUGS = (
@@ -151,5 +152,32 @@ FEDERATION_REPLY_BUGS = (
         (
             f"{_CULPRITS}::test_shares_of_another_secret_cost_one_round_and_are_blamed_on_their_dealer",
         ),
+    ),
+    Bug(
+        "another base averaged",
+        "a client that trains on another base, or whose classes stand in another order, spends its budget to spoil the others' adapter",
+        (
+            Patch(
+                "dpacc.federated.requests",
+                "    if differing:\n",
+                '    if "adapter" in differing:\n',
+            ),
+        ),
+        (
+            f"{_SETTINGS}::test_a_client_of_another_base_is_not_averaged",
+            f"{_SETTINGS}::test_a_client_with_its_classes_in_another_order_is_not_averaged",
+        ),
+    ),
+    Bug(
+        "senseless budget taken",
+        "a federation is begun with a client's epsilon or rounds below what can be, and fails after others have paid",
+        (
+            Patch(
+                "dpacc.federated.setting_limits",
+                "if not fits or not 0 < value <= at_most:",
+                "if not fits:",
+            ),
+        ),
+        (f"{_SETTINGS}::test_a_wrong_setting_is_refused_where_it_is_given",),
     ),
 )

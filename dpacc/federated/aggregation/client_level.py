@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from dpacc_accounting.guarantee import Note, stated_notes
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import Aggregate
 from dpacc.federated.aggregation.turns import Turns
+from dpacc.federated.setting_limits import require_positive
 from dpacc.federated.settings import LoraSettings
 from dpacc.federated.updates.layout import Arrays, flat, unflat
 from dpacc.randomness.buffered_noise import BufferedNoise
@@ -57,11 +57,9 @@ class ClientPrivacy:
     correlated: CorrelatedRounds | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("noise_multiplier", "clipping_norm"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigurationError(f"{name}={value} must be a finite number above 0")
-        if not 0 < self.delta < 1:
+        for name in ("noise_multiplier", "clipping_norm", "delta"):
+            require_positive(name, getattr(self, name))
+        if not self.delta < 1:
             raise ConfigurationError(f"delta={self.delta} must lie strictly between 0 and 1")
         if self.correlated is not None:
             try:

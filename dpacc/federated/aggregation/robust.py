@@ -20,6 +20,7 @@ from flwr.serverapp.strategy.multikrum import select_multikrum
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import Aggregate, Aggregation
+from dpacc.federated.setting_limits import require_count, require_positive
 from dpacc.federated.updates.layout import Arrays, flat, unflat
 
 Rule = Literal["none", "krum", "multi-krum", "bulyan", "median", "trimmed-mean"]
@@ -59,11 +60,10 @@ class Defence:
             raise ConfigurationError(
                 f"rule={self.rule!r} must be one of {', '.join(get_args(Rule))}"
             )
-        if self.attackers < 0 or (self.most_norm or 1) <= 0 or (self.least_cosine or 1) <= 0:
-            raise ConfigurationError(
-                f"attackers={self.attackers}, most_norm={self.most_norm} and least_cosine="
-                f"{self.least_cosine}: none may be negative, and a test needs a limit above 0"
-            )
+        require_count("attackers", self.attackers, at_least=0)
+        for name in ("most_norm", "least_cosine"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
 
     @property
     def least_clients(self) -> int:

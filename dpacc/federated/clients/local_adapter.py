@@ -40,7 +40,7 @@ class LocalAdapter:
     ) -> None:
         self.base = base
         shared = adapted_model(config, base.model)
-        self.layout = layout_hash(shared)
+        self.layout = layout_hash(shared, tokenizer=base.tokenizer)
         if isinstance(rank, PublicRank):
             rank = _fitted(rank, shared, config, compression)
         if rank is None or rank == config.lora_rank:

@@ -28,6 +28,7 @@ from dpacc.federated.requests import (
     read_sketches,
     read_start,
     request_of,
+    require_layout,
     round_of,
 )
 from dpacc.federated.said_notes import said_of
@@ -210,11 +211,7 @@ class DPLoRAClient:
                 rank=self._own_rank.now,
                 compression=packing.compression,
             )
-        if asked.get("layout") != self._adapter.layout:
-            raise RequestRefused(
-                "the adapters' layout differs from the server's: give both the same model and "
-                "lora settings"
-            )
+        require_layout(asked, self._adapter.layout)
         return packing, self._adapter
 
     def _begin(self, asked: ConfigRecord, local_epochs: float) -> LocalTraining:

@@ -16,6 +16,7 @@ from dpacc.federated.ranks.rank_choice import (
     RankLedger,
     votes,
 )
+from dpacc.federated.setting_limits import require_count
 from dpacc.federated.settings import DPSettings, LoraSettings
 from dpacc.federated.updates.layout import Arrays
 from dpacc.randomness.run_secret import RunSecret
@@ -51,6 +52,12 @@ class OwnRank:
             raise ConfigurationError(
                 f"rank={rank!r} must be a number, 'adaptive', a PublicRank or a PrivateRank"
             )
+        if rank is not None and not isinstance(rank, PublicRank | PrivateRank):
+            require_count("rank", rank)
+            if rank > lora.rank:
+                raise ConfigurationError(
+                    f"rank={rank} is above the shared adapter's, {lora.rank}; take at most that"
+                )
         if rank is not None and lora.method == "dylora":
             raise ConfigurationError(
                 f"rank={rank} with method='dylora', where all train at one rank a round: leave "

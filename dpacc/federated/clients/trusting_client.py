@@ -19,6 +19,7 @@ from dpacc.federated.requests import (
     read_local_epochs,
     read_packing,
     read_start,
+    require_layout,
 )
 from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
 
@@ -138,8 +139,7 @@ class TrustingClient:
             self._adapter = LocalAdapter(
                 config=self._config, base=base, rank=None, compression=None
             )
-        if asked.get("layout") != self._adapter.layout:
-            raise RequestRefused("the adapters' layout differs from the server's")
+        require_layout(asked, self._adapter.layout)
         return self._adapter
 
     def _begin(self, adapter: LocalAdapter, local_epochs: float) -> PlainTraining:

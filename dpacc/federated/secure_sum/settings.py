@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
+from dpacc.federated.setting_limits import require_count, require_positive
 from dpacc.federated.settings import LoraSettings
 
 ProtocolName = Literal["secagg", "pairwise", "ckks"]
@@ -47,10 +47,11 @@ class SecureSum:
             raise ConfigurationError(
                 f"protocol={self.protocol!r} must be one of {', '.join(get_args(ProtocolName))}"
             )
-        if self.colluding < 0 or not (math.isfinite(self.reach) and self.reach > 0):
-            raise ConfigurationError(
-                f"colluding={self.colluding} must be at least 0, and reach={self.reach} above 0"
-            )
+        require_count("clients", self.clients)
+        require_count("colluding", self.colluding, at_least=0)
+        require_positive("reach", self.reach)
+        if self.threshold is not None:
+            require_count("threshold", self.threshold)
         if self.protocol == "pairwise" and self.fewest != self.clients:
             raise ConfigurationError(
                 f"threshold={self.threshold} with protocol='pairwise', whose masks cancel only if "

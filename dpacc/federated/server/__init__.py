@@ -1,8 +1,8 @@
 """What asks, adds up and remembers: the federation's server on Flower.
 
-Read `federated_server` with its `round_settings`, then `strategy`, which reads `replies`, and of
-which `fedask_strategy` and `secure_sum_strategy` are kinds, `history` and `kept_state`;
-`in_process_grid` carries messages without a network, `held_out` measures and `utility_chart` draws;
-`published_adapter` and `adapter_card` are what the world gets. Offers `FederatedServer` and
-`History`.
+Read `federated_server` with its `round_settings` and `shared_model`, then `strategy`, which reads
+`replies`, and of which `fedask_strategy` and `secure_sum_strategy` are kinds, `history` and
+`kept_state`; `in_process_grid` carries messages without a network, `held_out` measures and
+`utility_chart` draws; `published_adapter` and `adapter_card` are what the world gets. Offers
+`FederatedServer` and `History`.
 """

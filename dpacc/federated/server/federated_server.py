@@ -12,7 +12,6 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from torch import nn
 
 from dpacc.errors import ConfigurationError, errors_alone_from
 from dpacc.federated.aggregation.averaging import CORRECTING, AggregationName
@@ -35,18 +34,18 @@ from dpacc.federated.server.kept_state import KeptState, State
 from dpacc.federated.server.published_adapter import forbid_saving, write_adapter
 from dpacc.federated.server.round_settings import Measure, RoundSettings, require_consistent
 from dpacc.federated.server.secure_sum_strategy import SecureFederatedLoRA
+from dpacc.federated.server.shared_model import shared_model
 from dpacc.federated.server.strategy import FederatedLoRA
+from dpacc.federated.setting_limits import require_count, require_kind
 from dpacc.federated.settings import LoraSettings, PrivacyBudget, Task
 from dpacc.federated.updates.compression import Compression
 from dpacc.federated.updates.layout import (
     Arrays,
     flat,
-    layout_hash,
     load_arrays,
     to_record,
     trainable_arrays,
 )
-from dpacc.recipe.models import add_lora, load_base
 
 
 class FederatedServer:
@@ -93,6 +92,12 @@ class FederatedServer:
                 "give privacy_budget, for clients that add their own noise, or client_privacy, for "
                 "a server that adds it: the two are never mixed"
             )
+        require_count("num_clients", num_clients)
+        require_count("rounds", rounds)
+        require_kind("privacy_budget", privacy_budget, PrivacyBudget)
+        require_kind("client_privacy", client_privacy, ClientPrivacy)
+        require_kind("secure_sum", secure_sum, SecureSum)
+        require_kind("lora_config", lora_config, LoraSettings)
         self._budget = privacy_budget
         self._client_privacy = client_privacy
         self._secure_sum = secure_sum
@@ -101,20 +106,8 @@ class FederatedServer:
         self._kept = KeptState(self._folder)
         self._history = History()
         self._run = secrets.token_hex(16)
-        shape = Task(fields=task or {})
-        base = load_base(
-            model=model_name, task=shape.kind, labels=shape.labels, seed=self._lora.seed
-        )
-        self.model: nn.Module = add_lora(
-            model=base.model,
-            method=self._lora.method,
-            rank=self._lora.rank,
-            alpha=self._lora.alpha,
-            target_modules=self._lora.target_modules,
-            seed=self._lora.seed,
-            top_layers=self._lora.top_layers,
-        )
-        self.tokenizer = base.tokenizer
+        shared = shared_model(name=model_name, lora=self._lora, task=Task(fields=task or {}))
+        self.model, self.tokenizer, self._layout = shared
         self._arrays, self._rule = trainable_arrays(self.model), "none"
 
     def train(
@@ -302,7 +295,7 @@ class FederatedServer:
         return ConfigRecord(
             {
                 "run": self._run,
-                "layout": layout_hash(self.model),
+                "layout": self._layout,
                 "rounds": self._rounds,
                 "local-epochs": float(settings.local_epochs),
                 "corrected": settings.aggregation in CORRECTING,
@@ -389,7 +382,7 @@ class FederatedServer:
         return known.arrays
 
     def _agreed(self, aggregation: str) -> str:
-        layout = layout_hash(self.model)
-        words = [self._model_name, self._rounds, aggregation, layout, str(self._client_privacy)]
+        noise = str(self._client_privacy)
+        words = [self._model_name, self._rounds, aggregation, self._layout, noise]
         drawn = round_ranks(self._lora)  # what a server keeps of other runs stays as it was
         return json.dumps([*words, str(self._secure_sum), *([] if drawn is None else [str(drawn)])])

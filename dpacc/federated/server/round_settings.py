@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import AggregationName
 from dpacc.federated.aggregation.client_level import ClientPrivacy, require_central
 from dpacc.federated.aggregation.robust import Defence, require_fitting
 from dpacc.federated.secure_sum.settings import SecureSum, require_summable
 from dpacc.federated.server.fedask_strategy import require_sketchable
 from dpacc.federated.server.history import RoundReport
+from dpacc.federated.setting_limits import require_kind, require_positive
 from dpacc.federated.settings import LoraSettings
 from dpacc.federated.updates.compression import Compression
 from dpacc.federated.updates.packing import require_packable
@@ -39,7 +39,7 @@ class RoundSettings:
         connect_timeout: seconds that clients have to connect in, before the first round.
 
     Raises:
-        ConfigurationError: a chance that is none.
+        ConfigurationError: a number, a chance, a defence or a compression that is none.
     """
 
     aggregation: AggregationName
@@ -54,11 +54,11 @@ class RoundSettings:
     connect_timeout: float = 600.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.client_sampling_rate <= 1:
-            raise ConfigurationError(
-                f"client_sampling_rate={self.client_sampling_rate} must lie above 0 and be at "
-                "most 1"
-            )
+        require_positive("client_sampling_rate", self.client_sampling_rate, at_most=1)
+        for name in ("local_epochs", "round_timeout", "connect_timeout"):
+            require_positive(name, getattr(self, name))
+        require_kind("defence", self.defence, Defence)
+        require_kind("compression", self.compression, Compression)
 
 
 def require_consistent(

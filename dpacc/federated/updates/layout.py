@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,14 @@ from torch import nn
 
 from dpacc.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Arrays: TypeAlias = dict[str, npt.NDArray[np.float32]]
+
+_PARTS = ("adapter", "base", "tokenizer", "labels")
+_LOOKED_AT = 1024
+_MADE_UP = "The film was GOOD,  and 12 words are: naïve, 3.5%!\n"
 
 LARGEST = 1e6
 """Beyond it no number of an adapter is believed: two factors of 10³⁰ each are finite, and their
@@ -43,11 +50,37 @@ def load_arrays(model: nn.Module, arrays: Mapping[str, npt.NDArray[np.float32]])
             parameters[name].copy_(torch.from_numpy(np.asarray(values, dtype=np.float32)))
 
 
-def layout_hash(model: nn.Module) -> str:
-    """SHA-256 over what averaging takes for granted: names, shapes, and every frozen adapter's A.
+def layout_hash(model: nn.Module, *, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What averaging takes for granted: SHA-256 of adapter, base, tokenizer and labels.
 
-    Adapters of different layouts, or of a different A, must never be averaged.
+    Adapters of different layouts, or of a different A, must never be averaged, nor those that were
+    trained on another base, read by another tokenizer, or whose classes stand in another order. Of
+    each of the base's arrays at most 1,024 numbers are looked at, in bf16, in which devices agree:
+    a mistake is found, and no forgery. To be taken before any rule corrects the base.
+
+    Args:
+        model: base and adapter.
+        tokenizer: by which records are read.
     """
+    parts = (_adapter(model), _base(model), _vocabulary(tokenizer), _labels(model))
+    return "/".join(parts)
+
+
+def differing_parts(one: str, other: object) -> tuple[str, ...]:
+    """Which parts of two layouts differ.
+
+    >>> differing_parts("a/b/c/d", "a/x/c/y"), differing_parts("a/b/c/d", None)
+    (('base', 'labels'), ('adapter', 'base', 'tokenizer', 'labels'))
+    """
+    theirs = str(other).split("/")
+    if len(theirs) != len(_PARTS):
+        return _PARTS
+    pairs = zip(_PARTS, one.split("/"), theirs, strict=True)
+    return tuple(name for name, mine, said in pairs if mine != said)
+
+
+def _adapter(model: nn.Module) -> str:
+    """Names and shapes of what is trained, every frozen adapter's A, and how both are scaled."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -59,6 +92,32 @@ def layout_hash(model: nn.Module) -> str:
         if hasattr(module, "scaling") and isinstance(module.scaling, Mapping):
             digest.update(json.dumps([name, dict(module.scaling)]).encode())
     return digest.hexdigest()
+
+
+def _base(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad or "lora_" in name:
+            continue
+        numbers = parameter.detach().flatten()
+        some = numbers[:: max(1, len(numbers) // _LOOKED_AT)][:_LOOKED_AT]
+        digest.update(json.dumps([name, list(parameter.shape)]).encode())
+        digest.update(some.cpu().bfloat16().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Every token's number, how a made-up text is cut, and how chats are written."""
+    words = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
+    template = getattr(tokenizer, "chat_template", None)
+    said = [words, list(tokenizer(_MADE_UP)["input_ids"]), template]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _labels(model: nn.Module) -> str:
+    config = getattr(model, "config", None)
+    names = {str(at): name for at, name in (getattr(config, "id2label", None) or {}).items()}
+    return hashlib.sha256(json.dumps(names, sort_keys=True).encode()).hexdigest()
 
 
 def to_record(arrays: Mapping[str, npt.NDArray[np.float32]]) -> ArrayRecord:

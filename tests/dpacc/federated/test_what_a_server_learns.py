@@ -26,7 +26,7 @@ from dpacc.federated.server.in_process_grid import LocalGrid
 from dpacc.federated.settings import LoraSettings
 from dpacc.federated.supernode import require_readable_data
 from dpacc.federated.updates.compression import Compression
-from dpacc.federated.updates.layout import layout_hash, to_record, trainable_arrays
+from dpacc.federated.updates.layout import to_record, trainable_arrays
 from tests.dpacc.federated.federations import DELTA, LORA, client, server, trusting
 from tests.tiny_models import save_tiny_llama
 
@@ -88,7 +88,7 @@ def wanted(folder: Path, **changes: Any) -> RecordDict:
     config = {
         "run": "a run",
         "server-round": 1,
-        "layout": layout_hash(run.model),
+        "layout": run._layout,
         "rounds": 1,
         "local-epochs": 1.0,
         "corrected": False,

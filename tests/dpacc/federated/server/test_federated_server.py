@@ -20,7 +20,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.requests import COULD_NOT, SPENT
 from dpacc.federated.server.history import RoundReport
 from dpacc.federated.settings import LoraSettings, PrivacyBudget
-from dpacc.federated.updates.layout import layout_hash, trainable_arrays
+from dpacc.federated.updates.layout import trainable_arrays
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.ranks.collectives import join_ranks
@@ -264,13 +264,13 @@ def test_adapters_of_another_layout_are_refused_before_any_charge(folder: Path) 
 
 def test_the_layout_names_what_averaging_takes_for_granted(folder: Path) -> None:
     """Equal settings give equal hashes; another rank, scale or A another one."""
-    same = [layout_hash(server(folder).model) for _ in range(2)]
+    same = [server(folder)._layout for _ in range(2)]
     others = [
         LoraSettings(rank=3, target_modules=LORA.target_modules),
         LoraSettings(rank=2, alpha=8.0, target_modules=LORA.target_modules),
         LoraSettings(rank=2, seed=1, target_modules=LORA.target_modules),
     ]
-    different = {layout_hash(server(folder, lora_config=each).model) for each in others}
+    different = {server(folder, lora_config=each)._layout for each in others}
     assert same[0] == same[1]
     assert len(different | {same[0]}) == 4
 

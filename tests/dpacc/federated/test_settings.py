@@ -1,0 +1,159 @@
+"""What is wrong with a federation's settings, or with a client's base, is said beforehand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from dpacc.errors import ConfigurationError
+from dpacc.federated.aggregation.client_level import ClientPrivacy
+from dpacc.federated.aggregation.robust import Defence
+from dpacc.federated.secure_sum.settings import SecureSum
+from dpacc.federated.server.round_settings import RoundSettings
+from dpacc.federated.settings import DPSettings, LoraSettings, PrivacyBudget
+from tests.dpacc.federated.federations import (
+    DELTA,
+    LORA,
+    WORDS,
+    classifier_folder,
+    client,
+    opinions,
+    server,
+)
+from tests.tiny_models import save_tiny_llama
+
+ROUND: dict[str, Any] = {
+    "aggregation": "ffa",
+    "client_sampling_rate": 1.0,
+    "local_epochs": 1.0,
+    "defence": None,
+    "measure": None,
+    "on_round": None,
+    "compression": None,
+    "sketch_size": None,
+}
+OWN: dict[str, Any] = {"epsilon": 8.0, "delta": 1e-5, "expected_batch_size": 8}
+
+
+def changed(kind: Callable[..., Any], good: dict[str, Any], **wrong: Any) -> Callable[[], Any]:
+    """Settings of which one is wrong."""
+    return lambda: kind(**good | wrong)
+
+
+WRONG: dict[str, Callable[[], Any]] = {
+    "epsilon=-1": changed(DPSettings, OWN, epsilon=-1),
+    "epsilon=nan": changed(DPSettings, OWN, epsilon=float("nan")),
+    "delta=1": changed(DPSettings, OWN, delta=1),
+    "expected_batch_size=2.5": changed(DPSettings, OWN, expected_batch_size=2.5),
+    "most_rounds=0": changed(DPSettings, OWN, most_rounds=0),
+    "most_local_epochs=0": changed(DPSettings, OWN, most_local_epochs=0),
+    "epsilon='8'": changed(PrivacyBudget, {"epsilon": 8.0, "delta": 1e-5}, epsilon="8"),
+    "rank=0": changed(LoraSettings, {}, rank=0),
+    "method='whitened'": changed(LoraSettings, {}, method="whitened"),
+    "target_modules='q_proj'": changed(LoraSettings, {}, target_modules="q_proj"),
+    "attackers=0.2": changed(Defence, {}, attackers=0.2),
+    "most_norm=-1": changed(Defence, {}, most_norm=-1),
+    "clients=3.0": changed(SecureSum, {}, clients=3.0),
+    "threshold=2.5": changed(SecureSum, {"clients": 3}, threshold=2.5),
+    "noise_multiplier=True": changed(
+        ClientPrivacy, {"clipping_norm": 1.0, "delta": 1e-5}, noise_multiplier=True
+    ),
+    "local_epochs=0": changed(RoundSettings, ROUND, local_epochs=0),
+    "round_timeout=nan": changed(RoundSettings, ROUND, round_timeout=float("nan")),
+    "client_sampling_rate=1.5": changed(RoundSettings, ROUND, client_sampling_rate=1.5),
+    "defence='krum'": changed(RoundSettings, ROUND, defence="krum"),
+    "compression=4": changed(RoundSettings, ROUND, compression=4),
+}
+
+
+@pytest.mark.parametrize("named", list(WRONG))
+def test_a_wrong_setting_is_refused_where_it_is_given(named: str) -> None:
+    """By its name and value, before there is any server or client that could spend a budget."""
+    with pytest.raises(ConfigurationError) as refused:
+        WRONG[named]()
+    assert str(refused.value).startswith(named)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"privacy_budget": 8.0},
+        {"privacy_budget": {"epsilon": 8.0, "delta": 1e-5}},
+        {"num_clients": 0},
+        {"rounds": 1.5},
+        {"secure_sum": 2},
+        {"lora_config": {"rank": 2}},
+    ],
+)
+def test_a_server_takes_no_settings_of_another_kind(folder: Path, wrong: dict[str, Any]) -> None:
+    """A bare number or a mapping is refused by name, before the base is loaded."""
+    (name,) = wrong
+    with pytest.raises(ConfigurationError, match=f"^{name}="):
+        server(folder / "without a model", **wrong)
+
+
+@pytest.mark.parametrize("rank", [0, -1, 3, 1.5])
+def test_a_rank_that_the_shared_adapter_does_not_hold_is_refused(folder: Path, rank: Any) -> None:
+    """At the client that names it, which need not be asked for that."""
+    with pytest.raises(ConfigurationError, match=f"^rank={rank}"):
+        client(folder, 1, rank=rank)
+
+
+def other_weights(folder: Path) -> Path:
+    """The same architecture and words, one layer of which was trained a little."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight.mul_(1.01)
+    save_tiny_llama(folder / "other", words=WORDS)
+    model.save_pretrained(folder / "other")
+    return folder / "other"
+
+
+def other_words(folder: Path) -> Path:
+    """The same weights; two words have each other's numbers."""
+    place = folder / "words"
+    save_tiny_llama(place, words=[WORDS[1], WORDS[0], *WORDS[2:]])
+    AutoModelForCausalLM.from_pretrained(folder / "model").save_pretrained(place)
+    return place
+
+
+@pytest.mark.parametrize(("make", "part"), [(other_weights, "base"), (other_words, "tokenizer")])
+def test_a_client_of_another_base_is_not_averaged(
+    folder: Path, make: Callable[[Path], Path], part: str
+) -> None:
+    """It says what differs, and its ledger holds no step; the others' round goes on."""
+    stranger = client(folder, 2, model_name=str(make(folder)))
+    history = server(folder, rounds=1).train(clients=[client(folder, 1), stranger])
+    assert history.rounds[0].survivors == ("site-1",)
+    assert f"differs from the server's in its {part}:" in history.rounds[0].failed["node 2"]
+    assert not (folder / "site-2/ledger.jsonl").exists()
+
+
+def test_a_client_with_its_classes_in_another_order_is_not_averaged(tmp_path: Path) -> None:
+    """Its good is the others' bad: the head's rows would mean two things."""
+    model = str(classifier_folder(tmp_path))
+    task = {"task": "sequence-classification", "labels": ("bad", "good"), "max_length": 16}
+    own = DPSettings(epsilon=20.0, delta=DELTA, expected_batch_size=4)
+    kept: dict[str, Any] = {"model_name": model, "lora_config": LORA, "dp_config": own}
+    lora = LoraSettings(rank=2, target_modules=("query",))
+    clients = [
+        client(
+            tmp_path,
+            number,
+            **kept | {"lora_config": lora},
+            data_path=opinions(tmp_path / f"{number}.jsonl", count=12, seed=number),
+            task=task | {"labels": labels},
+        )
+        for number, labels in ((1, ("bad", "good")), (2, ("good", "bad")))
+    ]
+    run = server(tmp_path, model_name=model, lora_config=lora, task=task, rounds=1)
+    (report,) = run.train(clients=clients).rounds
+    assert report.survivors == ("site-1",)
+    assert "in its labels:" in report.failed["node 2"]
+    assert json.loads((tmp_path / "server/state.json").read_text())["history"]["rounds"]
