@@ -35,8 +35,10 @@ def require_positive(name: str, value: object, *, at_most: float = math.inf) -> 
     ...
     dpacc.errors.ConfigurationError: local_epochs=nan must be a finite number above 0
     """
-    fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or not 0 < value <= at_most:  # type: ignore[operator]  # a number by now
+    number = math.nan
+    if isinstance(value, Real) and type(value) is not bool:
+        number = float(value)
+    if not math.isfinite(number) or not 0 < number <= at_most:
         most = "" if math.isinf(at_most) else f" and at most {at_most:g}"
         raise ConfigurationError(f"{name}={value!r} must be a finite number above 0{most}")
 

@@ -76,10 +76,10 @@ class LoraSettings:
                 f"method={self.method!r} must be one of {', '.join(get_args(SharedMethod))}: only "
                 "under these do clients' adapters have the same coordinates"
             )
-        if isinstance(self.target_modules, str):
+        given: object = self.target_modules
+        if isinstance(given, str):
             raise ConfigurationError(
-                f"target_modules={self.target_modules!r} must be a list of names, such as "
-                f"({self.target_modules!r},)"
+                f"target_modules={given!r} must be a list of names, such as ({given!r},)"
             )
 
 

@@ -174,8 +174,8 @@ FEDERATION_REPLY_BUGS = (
         (
             Patch(
                 "dpacc.federated.setting_limits",
-                "if not fits or not 0 < value <= at_most:",
-                "if not fits:",
+                "if not math.isfinite(number) or not 0 < number <= at_most:",
+                "if not math.isfinite(number):",
             ),
         ),
         (f"{_SETTINGS}::test_a_wrong_setting_is_refused_where_it_is_given",),

@@ -248,6 +248,7 @@ LEAVES = {
         "secure-sum.nodes": "the server's own list",
         "secure-sum.sealed": "sealed for another client",
         "secure-sum.seed-digest": _KEYS,
+        "secure-sum.commitments": "SHA-256 of shares, each uniform to whoever holds too few",
     },
     "query.secure_sum_open": {
         "secure-sum.nodes": "the server's own list",
