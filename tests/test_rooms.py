@@ -54,6 +54,7 @@ ORDER: Mapping[str, Sequence[str]] = {
     "dpacc.ranks": ("collectives", "backends", "*"),
     "dpacc.cli": ("*", "commands"),
     "dpacc.federated": (
+        "setting_limits",
         "settings",
         "budgets",
         "flower_programs",
