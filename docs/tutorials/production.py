@@ -258,6 +258,15 @@ for name, book in rounds()[0]["books"].items():
 print(run("dpacc spend run/north/ledger.jsonl"))
 
 # %% [markdown]
+# `dpacc dashboard run` shows all of this in a browser while it goes on, priced from the ledgers.
+# What it shows as a list:
+
+# %%
+for each in json.loads(run("dpacc dashboard run --json"))["runs"]:
+    steps = f"{each['steps']} of {each['planned_steps']} steps"
+    print(f"{each['name']}: {each['state']}, {steps}")
+
+# %% [markdown]
 # ## Everything dies
 #
 # Now all programs are killed at once, as a power cut would.
