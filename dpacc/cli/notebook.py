@@ -22,11 +22,12 @@ class NotebookBar:
 
     def show(self, *, done: int, words: str) -> None:
         """Draw the bar at `done` of its total, in the place where it stood before."""
-        from IPython.display import display  # whoever runs a notebook has it
+        from IPython import display  # whoever runs a notebook has it
 
         bar = f'<progress value="{done}" max="{self._total}"></progress>'
         drawn = {"text/html": f"{bar} {escape(words)}", "text/plain": words}
         if self._output is None:
-            self._output = display(drawn, raw=True, display_id=True)
+            begin: Any = display.display
+            self._output = begin(drawn, raw=True, display_id=True)
         else:
             self._output.update(drawn, raw=True)
