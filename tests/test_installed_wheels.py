@@ -1,4 +1,4 @@
-"""Wheels alone are enough to train: recipes and launch configurations are in them."""
+"""A wheel alone is enough to train: recipes and launch configurations are in it."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ from pathlib import Path
 
 from dpacc_accounting import read_ledger
 
-from tests.recipes.training import ROOT, as_arguments, settings, write_texts
+from tests.recipes.training import ROOT, WORDS, as_arguments, settings, write_texts
 from tests.tiny_models import save_tiny_llama
 
-WORDS = ["the", "film", "was", "dull", "but", "its", "music", "and", "every", "face", "a", "joy"]
 
-
-def test_a_run_is_launched_where_only_wheels_are(tmp_path: Path) -> None:
-    """From a folder without a checkout: what is run, and with which launch, lies in the wheel."""
+def test_a_run_is_started_where_only_wheels_are(tmp_path: Path) -> None:
+    """From a folder without a checkout: what is run lies in the wheel, as it is in the checkout."""
     installed = tmp_path / "installed"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     pip += ["--no-deps", "--target", str(installed)]
-    subprocess.run([*pip, ROOT / "accounting", ROOT], check=True, timeout=1200)
+    subprocess.run([*pip, ROOT], check=True, timeout=1200)
     save_tiny_llama(tmp_path / "model", words=WORDS)
     write_texts(tmp_path / "private.jsonl", count=60)
     told = settings(tmp_path, tmp_path / "runs") | {"steps": 2, "held_out_data": "null"}
+    # The accountant's own wheel is installed in tests/accounting/test_standalone_install.py.
+    places = os.pathsep.join([str(installed), str(ROOT / "accounting/src")])
     done = subprocess.run(
-        [sys.executable, "-m", "dpacc", "train", "--launch", "cpu", *as_arguments(told)],
+        [sys.executable, "-m", "dpacc", "train", *as_arguments(told)],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=1200,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    packed = installed / "dpacc"
-    shown = next(line for line in done.stderr.splitlines() if line.startswith("$"))
-    assert str(packed / "_launch_configs/cpu.yaml") in shown
-    assert str(packed / "_recipes/train.py") in shown
+    script = installed / "dpacc/_recipes/train.py"
+    assert done.stderr.startswith(f"$ python {script} ")
     assert len(read_ledger(path=tmp_path / "runs/tiny/ledger.jsonl").releases) == 2
     assert (tmp_path / "runs/tiny/adapter_model.safetensors").is_file()
+    assert script.read_bytes() == (ROOT / "recipes/train.py").read_bytes()
+    launches = {path.name for path in (installed / "dpacc/_launch_configs").iterdir()}
+    assert launches == {path.name for path in (ROOT / "launch_configs").iterdir()}
