@@ -213,7 +213,8 @@ def load_adapter(*, model: PreTrainedModel, folder: Path, rank: int | None = Non
             "adapter again with save_pretrained"
         )
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder))
+        with warnings.catch_warnings(action="ignore"):  # of names that PEFT still uses
+            adapted = PeftModel.from_pretrained(model, str(folder))
     except RuntimeError as error:
         raise ConfigurationError(
             f"{folder} holds an adapter of another base, or a head of other classes: name those "
