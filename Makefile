@@ -43,7 +43,7 @@ bench: .venv/dev
 
 docs: .venv/dev
 	$(BIN)/python recipes/fetch_demo.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebooks: .venv/dev
 	mkdir -p notebooks

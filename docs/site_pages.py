@@ -16,11 +16,24 @@ from typing import Any
 import griffe
 import jupytext
 from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 
 ROOT = Path(__file__).resolve().parents[1]
 TUTORIALS = "docs/tutorials"
 PACKAGES = ("dpacc", "dpacc.federated", "dpacc.audit", "dpacc_accounting")
+BEHIND = (
+    "dpacc.step.engine.PrivacyEngine",
+    "dpacc.loops.drop_in.PlainLoop",
+    "dpacc.step.integer_sum.whole_scale",
+    "dpacc.losses.preferences.preference_losses",
+    "dpacc.recipe.preferences.with_reference",
+    "dpacc.data.pairs.tokenize_pairs",
+    "dpacc.layers.dynamic_rank.DynamicRank",
+    "dpacc.layers.subspace.Subspace",
+    "dpacc_accounting.events.participation.EpochAllocation",
+    "dpacc_accounting.pricing.small_delta",
+)
+"""What the docstrings of the packages' names point to."""
 _LINK = re.compile(r"\]\((?P<to>\.\./[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 _PAGE_LINK = re.compile(r'href="(?P<to>[^":#]+\.(?:md|py))(?P<anchor>#[^"]*)?"')
 _ELSEWHERE = re.compile(r"<!-- Load mathjax -->.*?<!-- End of mermaid configuration -->", re.DOTALL)
@@ -32,14 +45,16 @@ _LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".json": "json"
 def on_files(files: Files, config: Any) -> Files:
     """Add what is made from the source."""
     pages = {f"reference/{package}.md": names(package) for package in PACKAGES}
+    pages["reference/behind.md"] = behind()
     pages["reference/settings.md"] = settings()
     pages["reference/commands.md"] = commands()
-    for path in linked(files):
-        pages[_page_of(path)] = source(path)
     for path in sorted((ROOT / TUTORIALS).glob("*.py")):
         pages[f"tutorials/{path.stem}.ipynb"] = jupytext.writes(jupytext.read(path), fmt="ipynb")
     for page, words in pages.items():
         files.append(File.generated(config, page, content=words))
+    for path in linked(files):
+        page, beside = _page_of(path), InclusionLevel.NOT_IN_NAV
+        files.append(File.generated(config, page, content=source(path), inclusion=beside))
     return files
 
 
@@ -84,6 +99,12 @@ def names(package: str) -> str:
     said = (module.__doc__ or "").partition(">>>")[0].strip()
     offered = "\n".join(f"::: {package}.{name}\n" for name in module.__all__)
     return f"# {package}\n\n{said}\n\n{offered}"
+
+
+def behind() -> str:
+    """What stands behind the names that packages offer."""
+    parts = "\n".join(f"::: {name}\n" for name in BEHIND)
+    return f"# Behind them\n\nParts that the other pages name.\n\n{parts}"
 
 
 def settings() -> str:

@@ -22,7 +22,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Only the tutorials are not executed, which `test_tutorials.py` does.
     """
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)]
     told = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "EXECUTE_TUTORIALS": "false"}
     made = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stdout + made.stderr
