@@ -32,6 +32,18 @@ TIMES_BUGS = (
         (f"{_TRACKIO}[sqlite]", f"{_TRACKIO}[jsonl]"),
     ),
     Bug(
+        "steps timed in a notebook",
+        "a notebook, which is saved and passed on, says how fast private steps went",
+        (
+            Patch(
+                "dpacc.cli.terminal",
+                "            self._cell.show(done=done, words=line)",
+                '            self._cell.show(done=done, words=f"{line}  {self._rate(done)}")',
+            ),
+        ),
+        ("tests/cli/test_notebook.py::test_a_notebook_is_told_no_times",),
+    ),
+    Bug(
         "steps timed through wandb's module",
         "the Trainer's callback logs past the run whose rows are dated",
         (
