@@ -54,6 +54,14 @@ def test_every_line_of_every_shell_block_is_read() -> None:
     assert [words[1:] for words in lines if words[0] == "python"] == COMMANDS
 
 
+def test_the_price_of_people_is_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the block on patients prints stands beneath it."""
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (block,) = [each for each in blocks if "compare_unit_sampling" in each]
+    exec(compile(block, "recipes.md", "exec"), {})
+    assert f"# {capsys.readouterr().out}" in block
+
+
 def test_every_recipe_and_file_on_the_page_exists() -> None:
     """And every recipe that trains or measures is on the page."""
     named = set(re.findall(r"recipes/[\w/]+\.(?:py|yaml)", PAGE))
