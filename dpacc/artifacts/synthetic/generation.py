@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_FEWEST_AT_ONCE = 16
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How a token is drawn, from softmax(logits / temperature).
@@ -64,7 +67,8 @@ def write_batch(
 ) -> list[Written]:
     """Go on from each request's tokens, all of them in one batch.
 
-    Tokens that the tokenizer has no words for, and special ones but the end, are not drawn.
+    Tokens that the tokenizer has no words for, and special ones but the end, are not drawn. Rows
+    that have ended leave the batch whenever it has grown as long again.
 
     Args:
         model: a causal LM with its adapter; its mode is left as it was.
@@ -74,12 +78,44 @@ def write_batch(
         number: of this batch.
     """
     begun = [_cut(request.tokens, sampling.kept, tokenizer.bos_token_id) for request in requests]
-    inputs, mask = _padded_left(begun, padding=tokenizer.pad_token_id)
     ends = sorted({end for request in requests for end in request.ends})
-    # All of them are said here: a base's own settings would otherwise fill the gaps.
-    model.generation_config = GenerationConfig(
-        max_new_tokens=sampling.room if sampling.among is None else 1,
-        min_new_tokens=sampling.least if sampling.among is None else 0,
+    room, least = (sampling.room, sampling.least) if sampling.among is None else (1, 0)
+    suppressed = _never(model, tokenizer, ends, sampling.among)
+    rows: list[list[int]] = [[] for _ in requests]
+    waiting, written = list(range(len(requests))), 0
+    with evaluating(model), torch.random.fork_rng():
+        torch.manual_seed(_seed(sampling.seed, number))
+        while waiting and written < room:
+            inputs, mask = _padded_left(
+                [[*begun[at], *rows[at]] for at in waiting], padding=tokenizer.pad_token_id
+            )
+            # What was written is read anew, which must not take longer than writing does.
+            more = min(room - written, max(_FEWEST_AT_ONCE, inputs.shape[1]))
+            model.generation_config = _drawn_by(
+                sampling,
+                tokenizer,
+                max_new_tokens=more,
+                min_new_tokens=min(more, max(0, least - written)),
+                eos_token_id=ends,
+                suppress_tokens=suppressed,
+            )
+            said = model.generate(
+                input_ids=inputs.to(model.device), attention_mask=mask.to(model.device)
+            )
+            for at, tokens in zip(waiting, said[:, inputs.shape[1] :].tolist(), strict=True):
+                rows[at] += tokens
+            waiting = [at for at in waiting if not set(ends) & {*rows[at]}]
+            written += more
+    if sampling.among is not None:
+        return [Written(row[:1], ended=True) for row in rows]
+    return [_until_end(row, request.ends) for row, request in zip(rows, requests, strict=True)]
+
+
+def _drawn_by(
+    sampling: Sampling, tokenizer: PreTrainedTokenizerBase, **others: Any
+) -> GenerationConfig:
+    """All settings are said here: a base's own would otherwise fill the gaps."""
+    return GenerationConfig(
         do_sample=sampling.temperature > 0,
         temperature=sampling.temperature or 1.0,
         top_p=sampling.top_p if sampling.temperature else 1.0,
@@ -88,18 +124,8 @@ def write_batch(
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=ends,
-        suppress_tokens=_never(model, tokenizer, ends, sampling.among),
+        **others,
     )
-    with evaluating(model), torch.random.fork_rng():
-        torch.manual_seed(_seed(sampling.seed, number))
-        said = model.generate(
-            input_ids=inputs.to(model.device), attention_mask=mask.to(model.device)
-        )
-    rows = said[:, inputs.shape[1] :].tolist()
-    if sampling.among is not None:
-        return [Written(row[:1], ended=True) for row in rows]
-    return [_until_end(row, request.ends) for row, request in zip(rows, requests, strict=True)]
 
 
 def room_for(

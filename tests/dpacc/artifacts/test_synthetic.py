@@ -38,11 +38,13 @@ def sampling(**changes: Any) -> Sampling:
 def test_the_likeliest_words_are_the_same_alone_and_in_a_batch(
     tokenizer: PreTrainedTokenizerFast, family: str
 ) -> None:
-    """Padding on the left and the KV cache change nothing for prompts of unequal length."""
+    """Padding on the left, the KV cache, and being read anew when the batch has grown, change
+    nothing for prompts of unequal length.
+    """
     model = tiny_model(family)
     requests = asked([1, 5, 9, 11, 30], [1, 7], [1, 40, 41])
     given: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "number": 0}
-    greedy = sampling(top_p=1e-6)
+    greedy = sampling(top_p=1e-6, room=40)
     together = write_batch(requests=requests, sampling=greedy, **given)
     alone = [write_batch(requests=[each], sampling=greedy, **given)[0] for each in requests]
     assert together == alone
@@ -75,6 +77,31 @@ def test_only_words_and_the_end_are_drawn(tokenizer: PreTrainedTokenizerFast) ->
     assert len(drawn) > 40
     assert {each.ended for each in written} == {True, False}
     assert all(len(each.tokens) == 30 for each in written if not each.ended)
+
+
+def test_rows_that_have_ended_leave_the_batch(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time it has grown as long again it holds those alone that have no end, to the last."""
+    model, sizes = tiny_model("llama"), []
+    honest = model.generate
+
+    def generate(**given: Any) -> Any:
+        sizes.append(given["input_ids"].shape)
+        return honest(**given)
+
+    monkeypatch.setattr(model, "generate", generate)
+    written = write_batch(
+        model=model,
+        tokenizer=tokenizer,
+        requests=asked(*[[1]] * 64),
+        sampling=sampling(room=100),
+        number=0,
+    )
+    waited = [sum(not w.ended or len(w.tokens) >= at for w in written) for at in (0, 16, 33, 67)]
+    assert [rows for rows, _ in sizes] == waited
+    assert waited[0] == 64 > waited[1] > waited[2] > waited[3] > 0
+    assert [width for _, width in sizes] == [1, 17, 34, 68]
 
 
 def test_no_text_ends_before_its_fewest_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
