@@ -26,6 +26,7 @@ from dpacc.recipe.settings import Metric
 
 PROOF_FILE = "privacy.json"
 _RELEASE, _NOTE, _HASH = b'"kind":"release"', b'"kind":"note"', b'"hash":"'
+_SEARCH = b'"event":"selected"'
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -38,6 +39,7 @@ class FirstSight:
         steps_charged: how many releases the ledger holds.
         notes: what voids or qualifies it, from the ledger.
         recorded: ε as the run recorded it after its last release; None where none covers it.
+        searched: whether all trials of a search were charged at once.
         torn: whether the last line is cut short; what it announced was never released.
         measured: held-out quality, in order of steps.
     """
@@ -46,6 +48,7 @@ class FirstSight:
     steps_charged: int
     notes: tuple[Note, ...]
     recorded: Guarantee | None
+    searched: bool
     torn: bool
     measured: tuple[Measurement, ...]
 
@@ -71,6 +74,7 @@ def first_sight(*, ledger: Path) -> FirstSight:
         steps_charged=steps,
         notes=notes,
         recorded=None if recorded is None else recorded.noted(notes),
+        searched=_SEARCH in whole,
         torn=len(whole) < len(data),
         measured=tuple(each for each in course if _is_known(each)),
     )

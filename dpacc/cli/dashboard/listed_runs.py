@@ -148,7 +148,7 @@ class RunList:
         sight = self._sights.read(watched, lambda: _sight(place.path))
         if isinstance(sight, str):
             return ListedRun(name=place.name, ledger=place.path, state="damaged", problem=sight)
-        planned = _whole(sight.plan.get("steps"))
+        planned = None if sight.searched else _whole(sight.plan.get("steps"))
         try:
             state = state_of(
                 ledger=place.path, charged=sight.steps_charged, planned=planned, locked=locked

@@ -36,6 +36,8 @@ def state_of(
 ) -> State:
     """A run's state, by its ledger's lock and by how many of its steps are charged.
 
+    Of a search, which is charged at once, no number of steps is planned.
+
     >>> state_of(ledger=Path("/"), charged=6, planned=6, locked=frozenset())
     'finished'
     >>> state_of(ledger=Path("/"), charged=5, planned=6, locked=None)
@@ -45,4 +47,4 @@ def state_of(
         return "running"
     if planned is not None and charged >= planned:
         return "finished"
-    return "unfinished" if locked is None else "stopped"
+    return "unfinished" if locked is None or planned is None else "stopped"

@@ -54,7 +54,7 @@ def runs_html(runs: Sequence[ListedRun]) -> str:
     heads = "".join(f'<th scope="col">{escape(each)}</th>' for each in COLUMNS)
     rows = "\n".join(_row(each) for each in runs)
     return (
-        '<div class="wide" tabindex="0" role="group" aria-label="Runs"><table>'
+        '<div class="wide runs" tabindex="0" role="group" aria-label="Runs"><table>'
         f"<caption>Runs</caption><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 

@@ -29,3 +29,5 @@ def test_a_held_ledger_runs_and_one_that_is_not_known_is_unfinished(tmp_path: Pa
         for charged, locked in ((6, own), (3, own), (6, None), (3, frozenset()), (3, None))
     ]
     assert found == ["running", "running", "finished", "stopped", "unfinished"]
+    search = state_of(ledger=ledger, charged=1, planned=None, locked=frozenset())
+    assert search == "unfinished"
