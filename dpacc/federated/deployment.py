@@ -20,6 +20,7 @@ from dpacc.federated.aggregation.averaging import AggregationName
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.clients.trusting_client import TrustingClient
+from dpacc.federated.flower_programs import draw_apart
 from dpacc.federated.requests import COULD_NOT, refusal
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.secure_sum.summing_client import SecureClient
@@ -381,11 +382,8 @@ def write_results(server: FederatedServer, *, folder: Path | str) -> None:
 
 
 def answer_once(make: Callable[[], Deployed], message: Message, context: Context) -> Message:
-    """Make the client, let it answer, and let go of its ledger.
-
-    A SuperNode starts a process for each message, and would send the text of any exception to the
-    server: here it stays in the node's own log.
-    """
+    """Make the client, let it answer, let go of its ledger; exceptions stay in the node's log."""
+    draw_apart()
     try:
         client = make()
     except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -18,6 +19,21 @@ def require_checked_flower() -> None:
     installed = version("flwr")
     if not installed.startswith(_CHECKED):
         sys.exit(f"flwr {installed} was not checked; install flwr=={_CHECKED}*")
+
+
+def draw_apart() -> None:
+    """Give Flower's threads a generator of their own, where a client trains.
+
+    Its heartbeat draws from Python's generator every 20 seconds. The coupling probe sees that this
+    moved while a model ran, takes the draw for the model's, and the client would stop for good.
+
+    >>> draw_apart()
+    """
+    from flwr.supercore import heartbeat
+    from flwr.supercore.retry import retry_invoker
+
+    for threads in (heartbeat, retry_invoker):
+        vars(threads)["random"] = random.Random()
 
 
 def refuse_arguments(given: Sequence[str], *, forbidden: Sequence[str], program: str) -> None:

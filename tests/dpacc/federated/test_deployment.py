@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import tomllib
 from collections.abc import Iterable
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,11 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.common.config import flatten_dict
 from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
+from flwr.supercore import heartbeat
+from flwr.supercore.retry import retry_invoker
 
 from dpacc.errors import ConfigurationError
+from dpacc.federated.clients import local_training
 from dpacc.federated.deployment import (
     NodeSettings,
     RunSettings,
@@ -108,6 +113,33 @@ def test_the_shipped_client_trains_and_lets_go_of_its_ledger(folder: Path) -> No
     assert History.from_json(kept).epsilons() == run.history.epsilons()
     (priced,) = yaml.safe_load((folder / "server/rounds.yaml").read_text())["clients"]
     assert priced["name"] == "north"
+
+
+@pytest.mark.parametrize("beats", [heartbeat, retry_invoker])
+def test_a_heartbeat_during_the_probe_stops_no_client(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, beats: ModuleType
+) -> None:
+    """Flower's threads draw while a model runs forward; the model has drawn nothing, and trains."""
+    monkeypatch.setattr(beats, "random", random)
+    losses = local_training.losses_for
+
+    def beating(**given: Any) -> Any:
+        def with_a_beat(model: Any, batch: Any) -> Any:
+            vars(beats)["random"].uniform(0, 1)
+            return losses(**given)(model, batch)
+
+        return with_a_beat
+
+    monkeypatch.setattr(local_training, "losses_for", beating)
+    make = lambda: client_of(node_config=node(folder), run_config=RUN)  # noqa: E731
+    run = server(folder, num_clients=1, rounds=1)
+
+    class Process(LocalGrid):
+        def _ask(self, node_id: int, message: Message) -> Message:
+            return answer_once(make, message, self._contexts[node_id])
+
+    run_with(run, Process({1: client(folder, 1).app}))
+    assert run.history.rounds[0].survivors == ("north",)
 
 
 def test_a_process_for_each_round_trains_as_one_for_all(folder: Path) -> None:
