@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+import dpacc_accounting
 from dpacc_accounting import MergedLedgers, event_to_json
-from dpacc_accounting import merge_ledgers as composed
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import options, terminal
@@ -30,7 +30,7 @@ def merge_ledgers(
     }
     if len(records) < len(ledgers):
         raise click.UsageError("The same ledger is named twice; name each run's once.")
-    found = composed(records=records, delta=delta)
+    found = dpacc_accounting.merge_ledgers(records=records, delta=delta)
     if as_json:
         terminal.show_json(_document(found))
     else:
