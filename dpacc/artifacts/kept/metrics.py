@@ -2,8 +2,9 @@
 
 A line holds the step, ε and, where it was measured, held-out quality: what `run.json` and the
 picture show of the finished run. It says nothing of when, for how long a step took follows what it
-drew. A step's line is written after its charge, so that no line is ahead of the ledger. Reading
-needs no torch.
+drew. Its ε is that of the charges alone: what voids or qualifies it stands in the ledger, and after
+the run in `privacy.json`, and whoever shows it shows that too. A step's line is written after its
+charge, so that no line is ahead of the ledger. Reading needs no torch.
 """
 
 from __future__ import annotations
