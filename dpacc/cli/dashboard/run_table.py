@@ -15,7 +15,7 @@ from dpacc.audit.wording import rounded_down
 from dpacc.cli.dashboard.listed_runs import ListedRun
 from dpacc.cli.dashboard.places import Places
 
-COLUMNS = ("run", "state", "steps", "ε spent", "budget", "left", "meant as", "quality", "beside it")
+COLUMNS = ("run", "state", "steps", "ε spent", "beside it", "budget", "left", "meant as", "quality")
 
 
 def _spent(run: ListedRun) -> float:
@@ -69,11 +69,11 @@ def cells(run: ListedRun) -> tuple[str, ...]:
         run.state,
         f"{run.steps}{planned}",
         _epsilon(run),
+        _beside(run),
         budget,
         "" if run.left is None else _less(run.left),
         _meaning(run),
         quality,
-        _beside(run),
     )
 
 
