@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-import yaml
 from dpacc_accounting.calibration.separated_noise import Correlation
 from flwr.app import Context, Message
 from flwr.app.user_config import UserConfig
 
-from dpacc.artifacts.run_folder import write_file
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import AggregationName
 from dpacc.federated.aggregation.client_level import ClientPrivacy
+from dpacc.federated.aggregation.robust import Defence, Rule
 from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.clients.trusting_client import TrustingClient
 from dpacc.federated.flower_programs import draw_apart
 from dpacc.federated.requests import COULD_NOT, refusal
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.secure_sum.summing_client import SecureClient
-from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.settings import DPSettings, LoraSettings, PrivacyBudget, SharedMethod
+from dpacc.federated.updates.compression import Compression
 from dpacc.recipe.settings import Task as TaskName
 from dpacc.recipe.settings import check_limits, read_settings, setting
 
@@ -71,6 +68,14 @@ class RunSettings:
     )
     local_epochs: float = setting(
         "A client's expected passes over its data in one round.", default=1.0, above=0
+    )
+    defence: Rule = setting(
+        "Against hostile clients; all but none also leave out outliers.", default="none"
+    )
+    attackers: int = setting("How many clients may be hostile.", default=0, at_least=0)
+    compression_bits: int = setting("Bits of a number that is sent: 32, 8, 4.", default=32)
+    compression_keep: float = setting(
+        "The share of numbers that clients send, the largest.", default=1.0, above=0, at_most=1
     )
     round_timeout: float = setting(
         "Seconds after which a round goes on without who has not answered.",
@@ -151,6 +156,18 @@ class RunSettings:
             colluding=self.secure_colluding,
             protocol=self.secure_protocol,
         )
+
+    @property
+    def defended(self) -> Defence | None:
+        """What the server does about hostile clients, if anything."""
+        wanted = self.defence != "none"
+        return Defence(rule=self.defence, attackers=self.attackers) if wanted else None
+
+    @property
+    def compression(self) -> Compression | None:
+        """What makes the clients' messages smaller, if anything."""
+        bits, keep = self.compression_bits, self.compression_keep
+        return None if (bits, keep) == (32, 1) else Compression(bits=bits, keep=keep)  # type: ignore[arg-type]  # checked there
 
     @property
     def lora(self) -> LoraSettings:
@@ -361,24 +378,6 @@ def _client(node: NodeSettings, lora: LoraSettings) -> Deployed:
     )
     settings = node.secure_sum
     return client if settings is None else SecureClient(client=client, secure_sum=settings)
-
-
-def write_results(server: FederatedServer, *, folder: Path | str) -> None:
-    """Write what a finished run leaves: `adapter/`, `history.json`, and, for `dpacc compose`,
-    `rounds.yaml`. The last two say who took part, and only their owner may read them.
-
-    Raises:
-        ConfigurationError: no round used any client's update; the files are there all the same.
-    """
-    place, history = Path(folder), server.history
-    server.publish(folder=place / "adapter")
-    write_file(
-        path=place / "history.json", content=json.dumps(history.to_json(), indent=2).encode()
-    )
-    if history.is_priced:
-        rounds = yaml.safe_dump(history.federation())
-        write_file(path=place / "rounds.yaml", content=rounds.encode())
-    history.require_moved()
 
 
 def answer_once(make: Callable[[], Deployed], message: Message, context: Context) -> Message:

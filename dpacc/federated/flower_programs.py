@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-_CHECKED = "1.41."
+_CHECKED = ("1.41.", "1.42.")
 
 
 def require_checked_flower() -> None:
@@ -18,7 +18,8 @@ def require_checked_flower() -> None:
     """
     installed = version("flwr")
     if not installed.startswith(_CHECKED):
-        sys.exit(f"flwr {installed} was not checked; install flwr=={_CHECKED}*")
+        known = " or ".join(f"{each}*" for each in _CHECKED)
+        sys.exit(f"flwr {installed} was not checked; install flwr=={known}")
 
 
 def draw_apart() -> None:

@@ -36,7 +36,7 @@ def require_positive(name: str, value: object, *, at_most: float = math.inf) -> 
     dpacc.errors.ConfigurationError: local_epochs=nan must be a finite number above 0
     """
     number = math.nan
-    if isinstance(value, Real) and type(value) is not bool:
+    if not isinstance(value, bool) and isinstance(value, Real):
         number = float(value)
     if not math.isfinite(number) or not 0 < number <= at_most:
         most = "" if math.isinf(at_most) else f" and at most {at_most:g}"

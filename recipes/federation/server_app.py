@@ -6,7 +6,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from dpacc.federated import FederatedServer
-from dpacc.federated.deployment import RunSettings, read_config, write_results
+from dpacc.federated.deployment import RunSettings, read_config
+from dpacc.federated.server.run_results import write_results
 
 app = ServerApp()
 
@@ -30,6 +31,8 @@ def main(grid: Grid, context: Context) -> None:
         aggregation=run.aggregation,
         client_sampling_rate=run.client_sampling_rate,
         local_epochs=run.local_epochs,
+        defence=run.defended,
+        compression=run.compression,
         round_timeout=run.round_timeout,
         connect_timeout=run.connect_timeout,
     )

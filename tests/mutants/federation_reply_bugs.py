@@ -11,6 +11,7 @@ _REPLIES = f"{DPACC}/federated/server/test_replies.py"
 _CULPRITS = f"{DPACC}/federated/secure_sum/test_culprits.py"
 _SECAGG = f"{DPACC}/federated/secure_sum/test_secagg.py"
 _SETTINGS = f"{DPACC}/federated/test_settings.py"
+_ROBUST = f"{DPACC}/federated/aggregation/test_robust.py"
 _PUBLISHED = f"{DPACC}/federated/server/test_published_adapter.py"
 
 FEDERATION_REPLY_BUGS = (
@@ -179,5 +180,17 @@ FEDERATION_REPLY_BUGS = (
             ),
         ),
         (f"{_SETTINGS}::test_a_wrong_setting_is_refused_where_it_is_given",),
+    ),
+    Bug(
+        "updates without noise of their own",
+        "two hostile clients that send the same update are averaged with those that hold noise",
+        (
+            Patch(
+                "dpacc.federated.aggregation.robust",
+                "return found if len(found) <= hostile else set()",
+                "return set()",
+            ),
+        ),
+        (f"{_ROBUST}::test_krum_goes_where_a_quiet_attacker_wants",),
     ),
 )

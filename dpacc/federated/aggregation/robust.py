@@ -7,7 +7,7 @@ updates, so it costs no privacy; but it looks at single updates, so it excludes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -23,8 +23,11 @@ from dpacc.federated.aggregation.averaging import Aggregate, Aggregation
 from dpacc.federated.setting_limits import require_count, require_positive
 from dpacc.federated.updates.layout import Arrays, flat, unflat
 
-Rule = Literal["none", "krum", "multi-krum", "bulyan", "median", "trimmed-mean"]
+Rule = Literal["none", "krum", "multi-krum", "bulyan", "median", "trimmed-mean", "clipped-mean"]
 Vectors = npt.NDArray[np.float64]
+
+_MOSTLY_NOISE = 0.1
+"""The cosine of two updates whose signal is a third of their noise, and points the same way."""
 
 COORDINATE_WISE = ("bulyan", "median", "trimmed-mean")
 
@@ -37,6 +40,8 @@ class Defence:
         rule: "krum" keeps the update closest to its neighbours, "multi-krum" the n − f closest
             (arXiv 1703.02757), and averages them by the federation's own rule; "median",
             "trimmed-mean" (arXiv 1803.01498) and "bulyan" (arXiv 1802.07927) work number by number.
+            "clipped-mean" is for updates that are mostly noise: it leaves out those too alike to
+            hold noise of their own, and clips the others to the median length.
         attackers: f, how many clients may be hostile.
         most_norm: leave out updates longer than this many times the median length; None skips it.
         least_cosine: leave out updates whose cosine with the median of the others lies below
@@ -94,6 +99,14 @@ def defended(defence: Defence, aggregation: Aggregation) -> Aggregation:
             means, why_not = _BY_COORDINATE[defence.rule](moved[kept], _hostile(defence, filtered))
             filtered |= {names[kept[at]]: why for at, why in why_not.items()}
             return Aggregate(arrays=unflat(means + flat(before), like=before), filtered=filtered)
+        if defence.rule == "clipped-mean":
+            alike = {kept[at] for at in _too_alike(moved[kept], _hostile(defence, filtered))}
+            filtered |= {names[at]: "too like another to hold noise of its own" for at in alike}
+            chosen = [at for at in kept if at not in alike]
+            rows = zip(chosen, _clipped(moved[chosen]) + flat(before), strict=True)
+            clipped = {names[at]: unflat(row, like=before) for at, row in rows}
+            found = aggregation(start, clipped)
+            return Aggregate(arrays=found.arrays, filtered=filtered, error=found.error)
         chosen = _select(defence, moved, kept, filtered)
         filtered |= {names[at]: f"{defence.rule} kept others" for at in kept if at not in chosen}
         found = aggregation(start, {names[at]: updates[names[at]] for at in chosen})
@@ -120,13 +133,53 @@ def _outliers(defence: Defence, names: list[str], moved: Vectors) -> dict[str, s
     if defence.least_cosine is None or len(rest) < 3:
         return found
     limit = -defence.least_cosine / np.sqrt(moved.shape[1])
-    for at in rest:
-        others = np.median(moved[[other for other in rest if other != at]], axis=0)
+    against: dict[str, str] = {}
+    for at, others in zip(rest, _medians_of_others(moved[rest]), strict=True):
         size = float(np.linalg.norm(others) * lengths[at])
         cosine = float(others @ moved[at]) / size if size else 0.0
         if cosine < limit:
-            found[names[at]] = f"points against the others (cosine {cosine:.2f})"
-    return found
+            against[names[at]] = f"points against the others (cosine {cosine:.2f})"
+    # Hostile clients are fewer than half: where more point against the others, those steer the
+    # median, and the test says nothing.
+    return found if len(against) > len(rest) // 2 else found | against
+
+
+def _medians_of_others(moved: Vectors) -> Iterator[Vectors]:
+    """For each row, number by number, the median of all other rows; sorted once for all.
+
+    Without the row that stands at place r, what stands at place k of the others is the k-th of all
+    if k < r, and else the one after it.
+    """
+    ordered = np.sort(moved, axis=0)
+    places = np.argsort(np.argsort(moved, axis=0, kind="stable"), axis=0, kind="stable")
+    middle = ((len(moved) - 2) // 2, (len(moved) - 1) // 2)
+    for own in places:
+        low, high = (np.where(k < own, ordered[k], ordered[k + 1]) for k in middle)
+        yield (low + high) / 2
+
+
+def _too_alike(moved: Vectors, hostile: int) -> set[int]:
+    """Rows of which a pair has a cosine above 0.1 + 6/√d, where most pairs have none above 0.1.
+
+    Noise of one's own leaves two updates of signal-to-noise s a cosine of s²/(1 + s²) ± 1/√d. More
+    than f such rows cannot all be hostile, and nothing is said then.
+    """
+    lengths = np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), np.finfo(float).tiny)
+    cosines = (moved @ moved.T) / (lengths * lengths.T)
+    pairs = cosines[np.triu_indices(len(moved), k=1)]
+    if not len(pairs) or float(np.median(pairs)) > _MOSTLY_NOISE:
+        return set()
+    alike = np.argwhere(np.triu(cosines, k=1) > _MOSTLY_NOISE + 6 / np.sqrt(moved.shape[1]))
+    found = {int(at) for pair in alike for at in pair}
+    return found if len(found) <= hostile else set()
+
+
+def _clipped(moved: Vectors) -> Vectors:
+    """Rows no longer than their median length."""
+    lengths = np.linalg.norm(moved, axis=1, keepdims=True)
+    typical = float(np.median(lengths))
+    shares = np.minimum(1.0, typical / np.maximum(lengths, np.finfo(float).tiny))
+    return np.asarray(moved * shares, dtype=np.float64)
 
 
 def _select(

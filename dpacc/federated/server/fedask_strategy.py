@@ -66,9 +66,11 @@ class SketchingLoRA(FederatedLoRA):
         record = RecordDict({"arrays": to_record(bases), "config": self._config})
         messages = list(self._construct_messages(record, [*nodes], MessageType.QUERY))
         self._bytes_sent += sum(wire_bytes(message) for message in messages)
+        replies = list(self._grid.send_and_receive(messages, timeout=self._seconds))
+        # A message has its number once it was sent.
         asked = {each.metadata.message_id: each.metadata.dst_node_id for each in messages}
         answers: dict[str, Arrays] = {}
-        for reply in self._grid.send_and_receive(messages, timeout=self._seconds):
+        for reply in replies:
             self._received += wire_bytes(reply)
             node = asked.get(reply.metadata.reply_to_message_id)
             try:

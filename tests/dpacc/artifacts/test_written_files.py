@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dpacc import PrivacyEngine
-from dpacc.federated.deployment import write_results
 from dpacc.federated.secure_sum.summing_client import SecureClient
+from dpacc.federated.server.run_results import write_results
 from dpacc.losses.per_example import causal_lm_losses
 from tests.dpacc.federated.federations import client, server, tiny_folder
 from tests.dpacc.federated.secure_sum.test_federation import THREE

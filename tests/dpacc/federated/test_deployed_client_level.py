@@ -19,10 +19,10 @@ from dpacc.federated.deployment import (
     client_of,
     read_config,
     require_readable,
-    write_results,
 )
 from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.server.in_process_grid import LocalGrid
+from dpacc.federated.server.run_results import write_results
 from tests.dpacc.federated.federations import node_settings, server
 from tests.dpacc.federated.test_deployment import APP, RUN
 

@@ -31,13 +31,13 @@ from dpacc.federated.deployment import (
     answer_once,
     client_of,
     read_config,
-    write_results,
 )
 from dpacc.federated.requests import COULD_NOT
 from dpacc.federated.secure_sum.messages import KEYS, RECORD
 from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.server.history import History
 from dpacc.federated.server.in_process_grid import LocalGrid
+from dpacc.federated.server.run_results import write_results
 from dpacc.federated.updates.layout import trainable_arrays
 from tests.dpacc.federated.federations import DELTA, client, node_settings, server
 

@@ -87,6 +87,6 @@ def test_node_authentication_is_always_on() -> None:
 def test_a_flower_that_was_not_read_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both guards stand in Flower's inside, so another version might go around them."""
     for start in (superlink.main, supernode.main):
-        monkeypatch.setattr(flower_programs, "version", lambda name: "1.42.0")
-        with pytest.raises(SystemExit, match=r"flwr 1\.42\.0 was not checked"):
+        monkeypatch.setattr(flower_programs, "version", lambda name: "1.43.0")
+        with pytest.raises(SystemExit, match=r"flwr 1\.43\.0 was not checked"):
             start()

@@ -15,9 +15,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.deployment import write_results
 from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.server.in_process_grid import LocalGrid
+from dpacc.federated.server.run_results import write_results
 from dpacc.federated.settings import Task
 from dpacc.federated.updates.layout import trainable_arrays
 from dpacc.randomness.run_secret import RunSecret

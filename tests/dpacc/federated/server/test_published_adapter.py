@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
-from dpacc.federated.deployment import write_results
 from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.server.in_process_grid import LocalGrid
+from dpacc.federated.server.run_results import write_results
 from dpacc.federated.settings import LoraSettings
 from tests.dpacc.federated.federations import DELTA, client, node_settings, server, trusting
 
