@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 
 from dpacc_accounting.events.arguments import (
     LEAST_DELTA,
@@ -276,9 +277,17 @@ def _epsilon_interval(
     if method == "gaussian" or _unsampled(counts):
         exact = gaussian_epsilon(mu=_gaussian_mu(counts, adjacency), delta=delta)
         return exact, exact
+    return _certified_epsilon(tuple(counts.items()), adjacency, delta)
+
+
+# A run's price is asked for again by its statement, its report and every chart.
+@lru_cache(maxsize=128)
+def _certified_epsilon(
+    counts: tuple[tuple[Release, int], ...], adjacency: Adjacency, delta: float
+) -> tuple[float, float]:
     from dpacc_accounting.pricing.certified_bounds import epsilon_bounds
 
-    bounds = epsilon_bounds(counts=counts, adjacency=adjacency, delta=delta)
+    bounds = epsilon_bounds(counts=dict(counts), adjacency=adjacency, delta=delta)
     return bounds.low, bounds.high
 
 
