@@ -17,7 +17,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
     interpreter = home / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", interpreter, "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--quiet", "--no-compile", ACCOUNTING], check=True, timeout=1200)
+    subprocess.run(
+        [*pip, "install", "--quiet", "--no-compile", ACCOUNTING], check=True, timeout=1200
+    )
     return interpreter
 
 
