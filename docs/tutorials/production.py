@@ -279,33 +279,36 @@ for each in json.loads(run("dpacc dashboard run --json"))["runs"]:
 stop_all()
 
 # %% [markdown]
-# They are started again by the same lines. The SuperLink knows its nodes from its database, the
-# nodes know what they have charged from their ledgers, and the same `flwr run` goes on from
-# `state.json`.
+# They are started again by the same lines. The SuperLink knows its nodes from its database, and the
+# nodes know what they have charged from their ledgers.
+#
+# For up to a minute the SuperLink takes a dead node for alive, and turns away who comes with its
+# key. So a node belongs under a service manager that starts it again until it stays, such as
+# systemd with `Restart=always`. This is ours:
 
 # %%
 start("link", LINK)
 wait(listens)
 for name in subjects:
     start(name, NODE.format(name=name, port=free_port()))
-run(f"flwr run {APP} federation --run-config run.toml")
-
-# %% [markdown]
-# For up to a minute the SuperLink takes a dead node for alive, and turns away who comes with its
-# key. So a node belongs under a service manager that starts it again until it stays, such as
-# systemd with `Restart=always`. This is ours:
 
 
-# %%
-def finished():
+def returned():
     for name in subjects:
         if programs[name].poll() is not None:
             stop(name)
             start(name, NODE.format(name=name, port=free_port()))
-    return Path("run/server/rounds.yaml").exists()
+    return Path("link.log").read_text().count("Activated node_id") == 4
 
 
-wait(finished)
+wait(returned)
+
+# %% [markdown]
+# Both are back. The same `flwr run` goes on from `state.json`.
+
+# %%
+run(f"flwr run {APP} federation --run-config run.toml")
+wait(Path("run/server/rounds.yaml").exists)
 for each in rounds():
     print("round", each["number"], each["survivors"], each["failed"])
 print(
