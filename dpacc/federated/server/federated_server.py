@@ -365,7 +365,12 @@ class FederatedServer:
 
     def _save(self, arrays: Arrays, history: History, aggregation: str) -> None:
         self._kept.keep(
-            State(run=self._run, agreed=self._agreed(aggregation), history=history, arrays=arrays)
+            State(
+                run=self._run,
+                agreed=self._agreed(aggregation, self._layout),
+                history=history,
+                arrays=arrays,
+            )
         )
 
     def _restore(self, aggregation: str, first: Arrays) -> Arrays:
@@ -373,7 +378,9 @@ class FederatedServer:
         known = self._kept.read()
         if known is None:
             return first
-        if known.agreed != self._agreed(aggregation):
+        # Earlier versions agreed on the adapter's layout alone, the first part of today's.
+        layouts = (self._layout, self._layout.partition("/")[0])
+        if known.agreed not in [self._agreed(aggregation, layout) for layout in layouts]:
             raise ConfigurationError(
                 f"{self._kept.path} holds a federation with other settings; give this one a "
                 "folder of its own"
@@ -381,8 +388,8 @@ class FederatedServer:
         self._run, self._history = known.run, known.history
         return known.arrays
 
-    def _agreed(self, aggregation: str) -> str:
+    def _agreed(self, aggregation: str, layout: str) -> str:
         noise = str(self._client_privacy)
-        words = [self._model_name, self._rounds, aggregation, self._layout, noise]
+        words = [self._model_name, self._rounds, aggregation, layout, noise]
         drawn = round_ranks(self._lora)  # what a server keeps of other runs stays as it was
         return json.dumps([*words, str(self._secure_sum), *([] if drawn is None else [str(drawn)])])
