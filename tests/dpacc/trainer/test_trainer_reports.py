@@ -68,6 +68,7 @@ def test_wandb_gets_rows_dated_by_their_steps_and_no_load_nor_line_of_the_machin
     run = trainer(tmp_path / "run", report_to=["wandb"])
     run.train()
     wandb.finish()
+    wandb.teardown()  # its service has written the file when it has ended
     rows = [row for row in wandb_rows(tmp_path) if "train/global_step" in row]
     dated = [float(row["_timestamp"]) - int(row["train/global_step"]) for row in rows]
     assert len(dated) == 7
