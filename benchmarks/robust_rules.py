@@ -1,11 +1,12 @@
-"""What robust rules make of updates that are mostly noise, by a simulation of two hostile clients in ten.
+"""What robust rules make of updates that are mostly noise: two hostile clients in ten, simulated.
 
     python benchmarks/robust_rules.py
 
-Each honest client's update is s·u + noise: u of length 1 is what all have learned, s the signal/noise, and the
-noise of length about 1 is its own. Hostile ones push across (along w, at a right angle to u) or back. A cell is how
-much of u is kept, as a share of s, and how far the mean goes along w, both over eight draws, with the standard
-error of the former. It is a simulation of the rules alone: nothing is trained, and no client has a ledger.
+Each honest client's update is s·u + noise: u of length 1 is what all have learned, s the
+signal/noise, and the noise of length about 1 is its own. Hostile ones push across (along w, at a
+right angle to u) or back. A cell is how much of u is kept, as a share of s, and how far the mean
+goes along w, both over eight draws, which are the same for all rules, with standard errors. Nothing
+is trained, and no client has a ledger.
 """
 
 from __future__ import annotations
@@ -37,22 +38,23 @@ ATTACKS: dict[str, Push] = {
 
 def main() -> None:
     """One table for each attack."""
+    heads = [f"{part} at {signal:g}" for signal in SIGNALS for part in ("kept", "across")]
     for attack, push in ATTACKS.items():
-        print(f"\nTwo of ten {attack}:\n")
-        for part in ("kept", "across"):
-            print(f"| rule | {' | '.join(f'{part} at {signal:g}' for signal in SIGNALS)} |")
-            print(f"|---|{'---|' * len(SIGNALS)}")
-            for rule in RULES:
-                print(f"| {rule} | {' | '.join(cell(rule, push, s, part) for s in SIGNALS)} |")
+        print(f"\nTwo of ten {attack}:\n\n| rule | {' | '.join(heads)} |")
+        print(f"|---|{'---|' * len(heads)}")
+        for rule in RULES:
+            cells = [cell for signal in SIGNALS for cell in worth(rule, push, signal)]
+            print(f"| {rule} | {' | '.join(cells)} |", flush=True)
 
 
-def cell(rule: Any, push: Push, signal: float, part: str) -> str:
-    """A mean over draws, the same ones for all rules, with its standard error."""
-    found = [trial(rule, push, signal, np.random.default_rng(seed))[part] for seed in range(DRAWS)]
-    return f"{np.mean(found):.2f} ± {np.std(found, ddof=1) / np.sqrt(DRAWS):.2f}"
+def worth(rule: Any, push: Push, signal: float) -> list[str]:
+    """What is kept and what goes across: means over draws, with their standard errors."""
+    found = [trial(rule, push, signal, np.random.default_rng(seed)) for seed in range(DRAWS)]
+    errors = np.std(found, axis=0, ddof=1) / np.sqrt(DRAWS)
+    return [f"{m:.2f} ± {e:.2f}" for m, e in zip(np.mean(found, axis=0), errors, strict=True)]
 
 
-def trial(rule: Any, push: Push, signal: float, draw: np.random.Generator) -> dict[str, float]:
+def trial(rule: Any, push: Push, signal: float, draw: np.random.Generator) -> list[float]:
     """One round under a rule."""
     u, w = np.linalg.qr(draw.normal(size=(NUMBERS, 2)))[0].T
     noise = draw.normal(size=(CLIENTS, NUMBERS)) / np.sqrt(NUMBERS)
@@ -62,7 +64,7 @@ def trial(rule: Any, push: Push, signal: float, draw: np.random.Generator) -> di
     start = {"B": np.zeros(NUMBERS, np.float32)}
     sent = {str(at): {"B": each.astype(np.float32)} for at, each in enumerate(updates)}
     mean = defended(Defence(rule=rule, attackers=HOSTILE), ffa)(start, sent).arrays["B"]
-    return {"kept": float(mean @ u) / signal, "across": float(mean @ w) / signal}
+    return [float(mean @ u) / signal, float(mean @ w) / signal]
 
 
 if __name__ == "__main__":
