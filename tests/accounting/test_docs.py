@@ -53,12 +53,14 @@ def test_every_command_on_the_page_runs(dpacc, folder: Path, words: list[str]) -
 def test_every_command_is_on_the_page() -> None:
     """No command is left out of the table or of the examples, here or under assurance."""
     elsewhere = {"attack", "audit", "doctor"}
-    others = elsewhere | {"federate", "init", "report"}
+    others = elsewhere | {"dashboard", "federate", "init", "report"}
     assert {words[0] for words in _commands()} == set(COMMANDS) - others
     assurance = (Path(__file__).parents[2] / "docs" / "assurance.md").read_text()
     assert set(re.findall(r"dpacc (\w+)", assurance)) >= elsewhere
     federated = (Path(__file__).parents[2] / "docs" / "federated.md").read_text()
     assert "$ dpacc federate tune" in federated
+    dashboard = (Path(__file__).parents[2] / "docs" / "dashboard.md").read_text()
+    assert "$ dpacc dashboard" in dashboard
     assert "$ dpacc init" in (Path(__file__).parents[2] / "docs" / "plan.md").read_text()
     assert set(re.findall(r"^\| `dpacc ([\w-]+)`", PAGE, flags=re.MULTILINE)) == set(COMMANDS)
 

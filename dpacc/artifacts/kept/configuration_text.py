@@ -33,7 +33,7 @@ def configuration_text(
     """The YAML file that `recipes/train.py --config` reads as `config`.
 
     Args:
-        config: the run.
+        config: the run; settings that other recipes add are left out.
         head: comes first, as a comment.
         shown: settings that are written though they are defaults; others are where they differ.
         others: a comment on settings that are worth a look.
@@ -44,7 +44,7 @@ def configuration_text(
     >>> [line for line in text.splitlines() if line and not line.startswith("#")]
     ['model: m', 'train_data: t.jsonl', 'epsilon: 8.0', 'expected_batch_size: 64', 'steps: 100']
     """
-    fields = {field.name: field for field in dataclasses.fields(config)}
+    fields = {field.name: field for field in dataclasses.fields(TrainingConfig)}
     placed = {name for names in _SECTIONS.values() for name in names}
     sections = {**_SECTIONS, "More": tuple(name for name in fields if name not in placed)}
     parts = [_comment(head)]

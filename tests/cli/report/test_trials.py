@@ -73,7 +73,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         report_on(paths=[public], audits=[audit])
     with pytest.raises(ConfigurationError, match="--questions is for"):
         report_on(paths=[public], asked=True)
-    with pytest.raises(ConfigurationError, match="--delta and --settings are for runs"):
+    with pytest.raises(ConfigurationError, match="--delta, --settings and --budget are for runs"):
         report_on(paths=[public], delta=1e-6)
     with pytest.raises(ConfigurationError, match="without a ledger"):
         report_on(paths=[tmp_path])
