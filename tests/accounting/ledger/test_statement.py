@@ -222,6 +222,18 @@ def test_random_allocation_is_told_and_priced_as_such() -> None:
         statement(plan=plan | {"adjacency": "replace-one"})
 
 
+def test_books_of_another_mechanism_are_not_taken_for_training_that_lacks_settings(
+    tmp_path: Path,
+) -> None:
+    """A ledger of counts is named as what it is, with the command that prices it."""
+    plan = {"mechanism": "counts of labels", "unit": "example", "adjacency": "add-or-remove"}
+    path = tmp_path / "ledger.jsonl"
+    Ledger.open(path=path, plan={**plan, "target_delta": 1e-5}).close()
+    record = read_ledger(path=path)
+    with pytest.raises(ValueError, match=r"books are of counts of labels, .*'dpacc spend'"):
+        statement(plan=record.plan, record=record)
+
+
 @pytest.mark.parametrize("missing", [{"unit_cap": None}, {"adjacency": "replace-one"}])
 def test_samples_of_examples_are_refused_without_what_prices_them(missing: dict[str, Any]) -> None:
     """A document that names no bound on a unit's examples, or other neighbours, has no price."""

@@ -255,6 +255,11 @@ def _require_there(
     missing = ", ".join(sorted(set(needed) - plan.keys()))
     if missing and record is None:
         raise ValueError(f"the plan lacks {missing}; add them to state a guarantee")
+    if missing and "mechanism" in plan:
+        raise ValueError(
+            f"these books are of {plan['mechanism']}, and statements are of training: 'dpacc spend' "
+            "prices them"
+        )
     if missing:
         raise ValueError(
             f"the ledger's plan lacks {missing}, and its first line cannot be changed: give them "
