@@ -162,6 +162,7 @@ def read(config: LikenessConfig, source: str | None, *, split: str | None = None
         "held_out_data": source,
         "held_out_examples": None,
         "held_out_split": split,
+        "picture": None,  # it was drawn, perhaps, and is not to be drawn again
     }
     return read_held_out_records(config=replace(config, **alone))
 

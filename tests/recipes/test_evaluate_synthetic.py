@@ -73,8 +73,8 @@ def test_a_picture_shows_lengths_and_figures(
 ) -> None:
     """In the format of its name, over no other file, and without a word on the training data."""
     path = tmp_path / "likeness.svg"
-    likeness.main(told(picture=path))
-    capsys.readouterr()
+    likeness.main(told(picture=path, show_private_overlap="true"))
+    assert "NOT private" in capsys.readouterr().out  # the picture stands in nobody's way
     drawn = path.read_text()
     assert "<svg" in drawn
     assert "12 synthetic" in drawn

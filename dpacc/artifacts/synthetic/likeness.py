@@ -117,8 +117,8 @@ def compare(
     half = len(theirs) // 2
     # The other half is the yardstick: what public texts know of public texts.
     found = {
-        "synthetic": _figures(ours, known=theirs[:half]),
-        "held-out": _figures(theirs[half:], known=theirs[:half]),
+        "synthetic": _figures(ours, asked=ours, known=theirs[:half]),
+        "held-out": _figures(theirs, asked=theirs[half:], known=theirs[:half]),
     }
     for name, records in (("synthetic", synthetic), ("held-out", held_out)):
         labels = Counter(labels_of(records=records, config=config) or ())
@@ -131,15 +131,17 @@ def compare(
     return found
 
 
-def _figures(texts: Sequence[Words], *, known: Sequence[Words]) -> dict[str, float]:
-    """Lengths, and how many of the words occur in other, public texts."""
+def _figures(
+    texts: Sequence[Words], *, asked: Sequence[Words], known: Sequence[Words]
+) -> dict[str, float]:
+    """Lengths, and how many of the words of those that are asked occur in other, public texts."""
     average, (low, middle, high) = lengths_of(texts)
     return {
         "words of a text, mean": average,
         "first decile": low,
         "median": middle,
         "ninth decile": high,
-        "words that half of the held-out texts know": known_words(texts, others=known),
+        "words that half of the held-out texts know": known_words(asked, others=known),
     }
 
 

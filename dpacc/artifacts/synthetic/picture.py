@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dpacc.artifacts.axes_style import INK, dress
 from dpacc.artifacts.figure_files import Format, encoded
 from dpacc.artifacts.synthetic.likeness import Words
 
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, told apart by every kind of eye.
 _COLOURS = {"synthetic": "#D55E00", "held-out": "#0072B2"}
-_INK, _GRID = "#333333", "#DDDDDD"
 _BINS = 30
 
 
@@ -45,7 +46,8 @@ def draw_likeness(
 def _draw_lengths(axes: Axes, texts: Mapping[str, Sequence[Words]]) -> None:
     lengths = {name: [len(text) for text in each] for name, each in texts.items()}
     longest = float(np.quantile([n for each in lengths.values() for n in each], 0.995))
-    bins = np.unique(np.linspace(0, longest + 1, _BINS).round()) - 0.5
+    width = math.ceil((longest + 1) / _BINS)  # of as many lengths in each, or bars alternate
+    bins = np.arange(0, longest + 1 + width, width) - 0.5
     for name, counts in lengths.items():
         weights = [1 / len(counts)] * len(counts)
         axes.hist(
@@ -56,17 +58,9 @@ def _draw_lengths(axes: Axes, texts: Mapping[str, Sequence[Words]]) -> None:
             alpha=0.55,
             label=f"{len(counts):,} {name}, {np.mean(counts):.3g} words",
         )
-    axes.legend(
-        frameon=False,
-        fontsize=10,
-        labelcolor=_INK,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=2,
-    )
-    axes.set_xlabel("words of a text", color=_INK)
-    axes.set_ylabel("share of the texts", color=_INK)
-    _dress(axes)
+    axes.margins(y=0.3)  # room for what the colours mean
+    axes.legend(frameon=False, fontsize=10, labelcolor=INK, loc="upper right")
+    dress(axes, x="words of a text", y="share of the texts", grid="both")
 
 
 def _draw_shares(
@@ -79,11 +73,4 @@ def _draw_shares(
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)
-    _dress(axes)
-
-
-def _dress(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=_GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK)
+    dress(axes, x="", y="", grid="both")
