@@ -257,8 +257,8 @@ def _require_there(
         raise ValueError(f"the plan lacks {missing}; add them to state a guarantee")
     if missing and "mechanism" in plan:
         raise ValueError(
-            f"these books are of {plan['mechanism']}, and statements are of training: 'dpacc spend' "
-            "prices them"
+            f"these books are of {plan['mechanism']}, and statements are of training: "
+            "'dpacc spend' prices them"
         )
     if missing:
         raise ValueError(
