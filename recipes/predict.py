@@ -86,6 +86,7 @@ def predict(config: PredictionConfig) -> None:
     """A line of JSON for each record, on standard output as soon as it is there."""
     # Imported here, so that a mistake in the settings is told at once.
     from dpacc.artifacts.answering import answers_to, read_questions
+    from dpacc.recipe.assembly import adapted_base_for
     from dpacc.recipe.pretrained import load_tokenizer
 
     if config.data is None and sys.stdin.isatty():
@@ -98,7 +99,7 @@ def predict(config: PredictionConfig) -> None:
     where = tokenizer_source(folder=Path(config.adapter), model=config.model)
     tokenizer = load_tokenizer(model=where)
     sampling = sampling_for(config, tokenizer, records)
-    model = load_answering(config)
+    model = adapted_base_for(config=config, folder=Path(config.adapter))
     terminal.say(_NOT_PRIVATE)
     for answer in answers_to(
         records=records,
@@ -109,19 +110,6 @@ def predict(config: PredictionConfig) -> None:
         batch_size=config.batch_size,
     ):
         print(json.dumps(answer, ensure_ascii=False), flush=True)
-
-
-def load_answering(config: PredictionConfig) -> Any:
-    """The base with the run's adapter, where it computes fastest."""
-    from accelerate import Accelerator
-
-    from dpacc.recipe.assembly import base_for
-    from dpacc.recipe.models import load_adapter
-
-    device = Accelerator().device
-    base, _ = base_for(config=config, device=device)
-    model = load_adapter(model=base, folder=Path(config.adapter))
-    return model if config.quantization != "none" else model.to(device)
 
 
 def sampling_for(config: PredictionConfig, tokenizer: Any, records: Sequence[Any]) -> Any:

@@ -199,8 +199,10 @@ def write(config: SynthesisConfig, tokenizer: Any, requests: Sequence[Any], batc
     """Batch by batch, until every record is there or given up."""
     from dpacc.artifacts.synthetic.generation import write_batch
     from dpacc.artifacts.synthetic.records import record_of
+    from dpacc.recipe.assembly import adapted_base_for
 
-    model, sampling = load_writer(config), sampling_for(config, tokenizer, requests)
+    model = adapted_base_for(config=config, folder=Path(config.run))
+    sampling = sampling_for(config, tokenizer, requests)
     with terminal.counted(
         total=config.records, done=batches.kept + batches.given_up, message="records"
     ) as show:
@@ -220,19 +222,6 @@ def write(config: SynthesisConfig, tokenizer: Any, requests: Sequence[Any], batc
                 ]
             )
             show(batches.kept + batches.given_up)
-
-
-def load_writer(config: SynthesisConfig) -> Any:
-    """The base with the run's adapter, where it computes fastest."""
-    from accelerate import Accelerator
-
-    from dpacc.recipe.assembly import base_for
-    from dpacc.recipe.models import load_adapter
-
-    device = Accelerator().device
-    base, _ = base_for(config=config, device=device)
-    model = load_adapter(model=base, folder=Path(config.run))
-    return model if config.quantization != "none" else model.to(device)
 
 
 def sampling_for(config: SynthesisConfig, tokenizer: Any, requests: Sequence[Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +14,7 @@ from dpacc_accounting.calibration.training_runs import whole_steps
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan, phased_plan
 from dpacc.recipe.config import TrainingConfig
-from dpacc.recipe.models import Base, add_lora, load_base
+from dpacc.recipe.models import Base, add_lora, load_adapter, load_base
 from dpacc.recipe.optimizers import MOMENTUM, schedule_for
 from dpacc.step.averaging import USUAL_SHARE, require_share
 from dpacc.step.update_rule import step_noise
@@ -167,6 +168,25 @@ def base_for(*, config: TrainingConfig, device: torch.device) -> Base:
         labels=config.labels,
         seed=config.seed,
     )
+
+
+def adapted_base_for(*, config: TrainingConfig, folder: Path) -> PeftModel:
+    """The base with the adapter of a run, where it computes fastest.
+
+    Args:
+        config: names the base, and says how it is stored.
+        folder: the run's.
+
+    Raises:
+        ConfigurationError: base or adapter cannot be read, or do not belong together.
+    """
+    from accelerate import Accelerator
+
+    device = Accelerator().device
+    base, _ = base_for(config=config, device=device)
+    model = load_adapter(model=base, folder=folder)
+    # Quantized weights are where they are to be already.
+    return model if config.quantization != "none" else model.to(device)
 
 
 def adapters_for(*, config: TrainingConfig, base: PreTrainedModel) -> PeftModel:

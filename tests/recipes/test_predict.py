@@ -91,8 +91,11 @@ def test_each_word_has_a_label_unless_it_was_cut_off(
     ask: Ask, train: Train, tmp_path: Path
 ) -> None:
     """In their order; what lies beyond max_length was never read."""
-    tags = ["good" if word == "film" else "bad" for word in ("the", "film", "was")]
-    records = [{"words": ["the", "film", "was"], "label": tags} for _ in range(60)]
+    texts = [["the", "film", "was"], ["film", "the"], ["film"] * 8] * 20
+    records = [
+        {"words": words, "label": ["good" if word == "film" else "bad" for word in words]}
+        for words in texts
+    ]
     folder = by_heart(train, listed(tmp_path / "tags.jsonl", *records), "token-classification")
     short, long = ask(folder, {"words": ["film", "the"]}, {"words": ["film"] * 12}, max_length=10)
     assert short["labels"] == ["good", "bad"]
@@ -107,7 +110,7 @@ def test_each_word_has_a_label_unless_it_was_cut_off(
 
 def by_heart(train: Train, records: Path, task: str) -> Path:
     data = {"train_data": records, "held_out_data": "null"}
-    told = data | {"epsilon": 1e4, "steps": 8, "expected_batch_size": 30, "learning_rate": 0.03}
+    told = data | {"epsilon": 1e4, "steps": 20, "expected_batch_size": 30, "learning_rate": 0.03}
     return train(**told, task=task, labels="bad,good") / "tiny"
 
 
