@@ -37,7 +37,7 @@ HELD_OUT = 100
 plt.rcParams["figure.figsize"] = (6.4, 3.0)
 plt.rcParams["figure.dpi"] = 130
 os.environ["TQDM_DISABLE"] = "1"
-os.environ["JUPYTER_COLUMNS"] = "76"
+os.environ["JUPYTER_COLUMNS"] = "66"
 warnings.filterwarnings("ignore", message="IProgress")
 os.chdir(tempfile.mkdtemp())
 Path("data").symlink_to(ROOT / "data")

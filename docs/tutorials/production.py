@@ -86,7 +86,7 @@ def stop_all():
         stop(name)
 
 
-atexit.register(stop_all)
+_ = atexit.register(stop_all)
 
 # %% [markdown]
 # ## Keys
@@ -103,7 +103,7 @@ run(
     f"openssl req {NEW} -subj /CN=link -keyout server.key -out server.csr "
     "-addext subjectAltName=DNS:localhost,IP:127.0.0.1"
 )
-run(
+_ = run(
     "openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -days 365 "
     "-copy_extensions copy -out server.crt"
 )
@@ -230,7 +230,7 @@ folder = "{Path("run/server").resolve()}"
 """
 )
 began = time.monotonic()
-run(f"flwr run {APP} federation --run-config run.toml")
+print(run(f"flwr run {APP} federation --run-config run.toml"))
 
 # %% [markdown]
 # ## An eye on it
@@ -307,7 +307,7 @@ wait(returned)
 # Both are back. The same `flwr run` goes on from `state.json`.
 
 # %%
-run(f"flwr run {APP} federation --run-config run.toml")
+print(run(f"flwr run {APP} federation --run-config run.toml"))
 wait(Path("run/server/rounds.yaml").exists)
 for each in rounds():
     print("round", each["number"], each["survivors"], each["failed"])
