@@ -105,7 +105,10 @@ def count_findings(*, folder: Path) -> list[Finding]:
         LedgerError: the ledger is damaged or missing.
     """
     record = read_ledger(path=folder / LEDGER)
-    noise = int(record.plan["count_noise"])
+    noise = record.plan.get("count_noise")
+    if not isinstance(noise, int):
+        words = f"{COUNTS} lies beside no ledger of label counts: nobody knows their cost"
+        return [Finding(subject="origin", healthy=False, words=words)]
     return [_charge(record, noise), *noted_findings(record), _counts(folder, record), _noise(noise)]
 
 

@@ -103,6 +103,15 @@ def test_counts_are_what_was_charged(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "nobody knows their cost" in ailing(tmp_path)["origin"]
 
 
+def test_counts_beside_another_ledger_are_nobodys(write: Callable[..., Path]) -> None:
+    """Put into a run's folder, they are not what its ledger was charged for."""
+    folder = write().parent
+    (folder / "label_counts.json").write_text('{"noise": 20, "counts": {"a": 30}}')
+    (found,) = written_findings(source=folder)
+    assert not found.healthy
+    assert "no ledger of label counts" in found.words
+
+
 def test_nothing_else_is_taken_for_either(tmp_path: Path) -> None:
     """A run's folder and a plan are examined as what they are."""
     plan = tmp_path / "plan.json"
