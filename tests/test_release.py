@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -42,3 +46,16 @@ def test_the_workflow_calls_what_exists() -> None:
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     for job in ("accountant", "wheels"):
         assert f">={jobs[job]['strategy']['matrix']['python'][0]}" == needed
+
+
+def test_the_accountants_check_prints_on_every_system() -> None:
+    """Also where what a program prints is in a code page without Greek letters, as on Windows."""
+    jobs = yaml.safe_load((ROOT / ".github/workflows/checks.yml").read_text())["jobs"]
+    python, *words = shlex.split(jobs["accountant"]["steps"][-1]["run"])
+    assert python == "python"
+    told = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    ended = subprocess.run(
+        [sys.executable, *words], env=told, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert 7.99 < float(ended.stdout) <= 8.0
