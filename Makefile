@@ -48,7 +48,7 @@ docs: .venv/dev
 notebooks: .venv/dev
 	mkdir -p notebooks
 	for page in docs/tutorials/*.py; do \
-	    $(BIN)/jupytext --quiet --to ipynb --output notebooks/$$(basename $$page .py).ipynb $$page; \
+	    $(BIN)/jupytext --quiet --to ipynb --output notebooks/$$(basename $$page .py).ipynb $$page || exit; \
 	done
 
 .venv/bin/python:
