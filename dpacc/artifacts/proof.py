@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from dpacc_accounting import LedgerRecord
-from dpacc_accounting.ledger.claims import attack_bounds, claim_of
 
 from dpacc.artifacts.kept.metrics import as_row
 from dpacc.artifacts.progress_chart import Measurement
@@ -55,6 +54,9 @@ def said_beside(*, folder: Path, name: str) -> Any:
 
 def stated_facts(*, record: LedgerRecord, ledger: str) -> dict[str, Any]:
     """All of `privacy.json` that follows from a ledger; arguments as for `privacy_document`."""
+    # It prices. A recipe that only looks into a run's folder is to tell mistakes at once.
+    from dpacc_accounting.ledger.claims import attack_bounds, claim_of
+
     claim = claim_of(plan=record.plan, record=record)
     bounds = attack_bounds(event=record.event, claim=claim)
     return {

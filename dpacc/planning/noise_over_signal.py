@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from dpacc.plan import PrivacyPlan
+if TYPE_CHECKING:
+    from dpacc.plan import PrivacyPlan
 
 DROWNED = 20.0
 """Between 10, at which 250 sentences were learned from, and 42, at which 60 brought a fifth of that
@@ -24,6 +26,7 @@ def noise_over_signal(*, plan: PrivacyPlan, trainable: int, correlation: float =
         trainable: parameters that get noise, d.
         correlation: e, the share of the noise that correlation leaves in the end.
 
+    >>> from dpacc.plan import PrivacyPlan
     >>> plan = PrivacyPlan(dataset_size=10_000, expected_batch_size=100, steps=100,
     ...                    noise_multiplier=1.0, max_grad_norm=1.0, target_delta=1e-5)
     >>> noise_over_signal(plan=plan, trainable=1_000_000)
@@ -55,6 +58,7 @@ little was learned; more records, or fewer trainable parameters, would help'
 def drowned(*, plan: PrivacyPlan, trainable: int) -> str:
     """A remark for the line with which a run begins; nothing where noise may do, or is correlated.
 
+    >>> from dpacc.plan import PrivacyPlan
     >>> plan = PrivacyPlan(dataset_size=60, expected_batch_size=2, steps=90, noise_multiplier=0.5,
     ...                    max_grad_norm=1.0, target_delta=1e-3)
     >>> drowned(plan=plan, trainable=1_000), drowned(plan=plan, trainable=2_442_240)[:23]

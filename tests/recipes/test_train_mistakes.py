@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dpacc.cli.subcommands.recipes import RECIPES
 from tests.recipes.training import RECIPE, Train, as_arguments, settings
 
 MISTAKES = {
@@ -113,3 +115,16 @@ def test_held_out_data_that_is_private_is_refused(
     assert not (tmp_path / "runs").exists()
     folder = train(held_out_data=part, allow_held_out_overlap=True) / "tiny"
     assert "metrics were computed without noise" in (folder / "README.md").read_text()
+
+
+def test_no_recipe_loads_what_is_heavy_before_its_settings_are_read() -> None:
+    """A mistake, or `--help`, costs neither torch nor scipy."""
+    code = f"import sys, {', '.join(RECIPES)}; print(*{{'torch', 'scipy'}} & sys.modules.keys())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(RECIPE.parent), *sys.path])},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "\n"
