@@ -117,33 +117,6 @@ def class_probabilities(
     return found
 
 
-def predict_answers(
-    *,
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    answers: Sequence[str],
-    collate: Collate,
-    max_length: int = 512,
-    max_tokens: int = 4096,
-) -> list[int]:
-    """Which of `answers` a causal model finds likeliest after each prompt, as places in `answers`.
-
-    Arguments as for `answer_probabilities`.
-    """
-    found = answer_probabilities(
-        model=model,
-        tokenizer=tokenizer,
-        prompts=prompts,
-        answers=answers,
-        collate=collate,
-        max_length=max_length,
-        max_tokens=max_tokens,
-    )
-    places: list[int] = found.argmax(dim=1).tolist()
-    return places
-
-
 def answer_probabilities(
     *,
     model: nn.Module,
@@ -218,15 +191,16 @@ def held_out_figures(
     answers = config.answers or sorted(set(completions))
     if not 2 <= len(answers) <= _MOST_ANSWERS:
         return found
-    predicted = predict_answers(
+    shares = answer_probabilities(
         prompts=prompts,
         answers=answers,
         tokenizer=tokenizer,
         max_length=config.max_length,
         **measured,
     )
+    likeliest: list[int] = shares.argmax(dim=1).tolist()
     true = [answers.index(each) for each in completions]
-    return found | _figures(quality_of(predicted=predicted, true=true, labels=answers))
+    return found | _figures(quality_of(predicted=likeliest, true=true, labels=answers))
 
 
 def held_out_texts(*, config: TrainingConfig) -> tuple[list[str], list[str]]:

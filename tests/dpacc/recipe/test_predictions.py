@@ -12,7 +12,12 @@ import torch
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.examples import pad_examples
 from dpacc.recipe.models import load_base
-from dpacc.recipe.predictions import continue_texts, predict_answers, predict_classes, quality_of
+from dpacc.recipe.predictions import (
+    answer_probabilities,
+    continue_texts,
+    predict_classes,
+    quality_of,
+)
 from tests.tiny_models import save_tiny_llama
 
 collate = partial(pad_examples, pad_token_id=0)
@@ -69,14 +74,14 @@ def test_the_likeliest_answer_has_the_largest_probability(tmp_path: Path) -> Non
         return float(sum(logits[len(read) + i - 1, token] for i, token in enumerate(said)))
 
     scores = [[log_probability(prompt, answer) for answer in answers] for prompt in prompts]
-    found = predict_answers(
+    found = answer_probabilities(
         model=base.model,
         tokenizer=base.tokenizer,
         prompts=prompts,
         answers=answers,
         collate=partial(pad_examples, pad_token_id=base.tokenizer.pad_token_id),
     )
-    assert found == [row.index(max(row)) for row in scores]
+    torch.testing.assert_close(found.float(), torch.tensor(scores).softmax(dim=1))
 
 
 def test_samples_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
