@@ -11,6 +11,7 @@ from dpacc import __version__
 from dpacc.cli.encoding import write_in_any_encoding
 from dpacc.cli.lazy_commands import LazyCommands
 from dpacc.cli.plain_warnings import show_warnings_plainly
+from dpacc.cli.subcommands.recipes import RECIPES
 from dpacc.errors import DpaccError
 
 COMMANDS = {
@@ -32,13 +33,8 @@ COMMANDS = {
     "verify": "Recompute a ledger's or a plan's ε with independent code.",
 }
 
-STARTERS = {
-    "evaluate": "Measure a finished adapter, or its bare base, on held-out data.",
-    "merge": "Merge a finished adapter into its base: one model.",
-    "predict": "Ask a finished adapter: classes, answers, or what it writes.",
-    "run": "Start any recipe, by its name.",
-    "synthesize": "Write synthetic records by a finished adapter, at no further ε.",
-    "train": "Fine-tune a language model on private data, with a guarantee.",
+STARTERS = {"run": "Start any recipe, by its name."} | {
+    name: RECIPES[name] for name in ("evaluate", "merge", "predict", "synthesize", "train")
 }
 """What starts a recipe, whose settings these are."""
 
