@@ -117,13 +117,14 @@ def by_heart(train: Train, records: Path, task: str) -> Path:
 def test_an_answer_is_one_of_those_that_were_learned(
     ask: Ask, train: Train, tmp_path: Path
 ) -> None:
-    """With how likely each is among them, from the prompt alone."""
-    records = [{"ask": "film", "say": "joy" if i else "dull"} for i in range(60)]
+    """With how likely each is among them, from the prompt alone; the bare base says the other."""
+    records = [{"ask": "film", "say": "dull" if i else "joy"} for i in range(60)]
     told = {"prompt_field": "ask", "completion_field": "say", "answers": "joy,dull"}
     told |= {"learn_end": False, "held_out_data": "null", "epsilon": 1e4, "learning_rate": 0.03}
+    told |= {"steps": 8}
     folder = train(train_data=listed(tmp_path / "said.jsonl", *records), **told) / "tiny"
     (found,) = ask(folder, {"ask": "film"})
-    assert found["answer"] == "joy"
+    assert found["answer"] == "dull"
     assert sum(found["probabilities"].values()) == pytest.approx(1)
 
 
