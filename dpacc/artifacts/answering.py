@@ -135,11 +135,10 @@ def _chosen(
     records: Sequence[Record], config: TrainingConfig, model: Any, tokenizer: Any
 ) -> Iterator[Answer]:
     answers, prompt = config.answers or (), str(prompt_name(config=config))
-    whole = [with_one_prompt(each, prompt) if "," in prompt else each for each in records]
     found = answer_probabilities(
         model=model,
         tokenizer=tokenizer,
-        prompts=[record[prompt] for record in whole],
+        prompts=[with_one_prompt(each, prompt)[prompt] for each in records],
         answers=answers,
         collate=partial(pad_examples, pad_token_id=tokenizer.pad_token_id),
         max_length=config.max_length,

@@ -207,7 +207,7 @@ def _read(source: str, split: str, *, config: TrainingConfig) -> list[Record]:
         complaint=partial(_complaint, config),
         optional=optional,
     )
-    if config.prompt_field is None or "," not in config.prompt_field:
+    if config.prompt_field is None:
         return records
     return [with_one_prompt(record, config.prompt_field) for record in records]
 
@@ -235,9 +235,13 @@ def _fields(config: TrainingConfig) -> tuple[dict[str, FieldType], dict[str, Fie
 def with_one_prompt(record: Record, prompt_field: str) -> Record:
     """A record with all parts of its prompt as one text that ends with a blank line.
 
+    A prompt that is one field stays as it is.
+
     >>> with_one_prompt({"ask": "Who?", "input": "Ann"}, "ask,input")["ask,input"]
     'Who?\\n\\nAnn\\n\\n'
     """
+    if "," not in prompt_field:
+        return record
     parts = [record[name] for name in prompt_field.split(",") if record.get(name)]
     return record | {prompt_field: "".join(f"{part}\n\n" for part in parts)}
 

@@ -130,8 +130,7 @@ def request_for(
     if prompt is None:
         tokens = tokenizer(fields[config.text_field])["input_ids"]
     else:
-        joined = with_one_prompt(dict(fields), prompt) if "," in prompt else fields
-        tokens = tokenizer(joined[prompt])["input_ids"]
+        tokens = tokenizer(with_one_prompt(dict(fields), prompt)[prompt])["input_ids"]
     if tokens[-1:] == [end]:
         tokens = tokens[:-1]
     return Request(fields=fields, tokens=tuple(tokens or [_start(tokenizer)]), ends=(end,))
