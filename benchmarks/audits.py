@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dpacc_accounting.guarantee import rounded_down
+
 from dpacc.audit import Audit, rehearse
-from dpacc.audit.wording import rounded_down
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness import correlated_noise
 

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 from audits import noise_times
+from dpacc_accounting.guarantee import rounded_down
 
 from dpacc.audit import Audit, Claim, judge
 from dpacc.audit.last_adapter import SOUGHT, CanaryGradients
 from dpacc.audit.membership import membership_report
 from dpacc.audit.text_canaries import add_new_tokens, as_if_all_in, canary_texts, planted
-from dpacc.audit.wording import rounded_down
 from dpacc.layers.frozen_activations import FrozenActivations
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
-from dpacc_accounting.guarantee import rounded_up
+from dpacc_accounting.guarantee import rounded_down, rounded_up
 
 from dpacc.audit.verdict import Audit
 
@@ -51,15 +49,3 @@ def verdict_of(audit: Audit) -> str:
     if audit.refuted:
         return "REFUTED: so many right guesses are too improbable under the claim"
     return "not refuted (which does not prove it)"
-
-
-def rounded_down(value: float, *, digits: int = 3) -> str:
-    """`value` in `digits` significant digits, never above it: a lower bound may not grow in print.
-
-    >>> rounded_down(2.4099), rounded_down(0.0)
-    ('2.4', '0')
-    """
-    if value == 0:
-        return "0"
-    unit = 10.0 ** (math.floor(math.log10(abs(value))) - digits + 1)
-    return f"{math.floor(value / unit) * unit:.{digits}g}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from decimal import ROUND_CEILING, Context, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -175,8 +175,21 @@ def rounded_up(value: float, *, digits: int = 4) -> str:
     >>> rounded_up(7.99741), rounded_up(1e-05)
     ('7.998', '1e-05')
     """
+    return _rounded(value, digits, ROUND_CEILING)
+
+
+def rounded_down(value: float, *, digits: int = 3) -> str:
+    """`value` in `digits` significant digits, never above it: a lower bound may not grow in print.
+
+    >>> rounded_down(2.4099), rounded_down(0.3), rounded_down(0.0)
+    ('2.4', '0.3', '0')
+    """
+    return _rounded(value, digits, ROUND_FLOOR)
+
+
+def _rounded(value: float, digits: int, towards: str) -> str:
     if not math.isfinite(value):
         return str(value)
     # From the shortest repr, so that 1e-05 does not become 1.001e-05.
-    ceiling = Context(prec=digits, rounding=ROUND_CEILING).create_decimal(Decimal(repr(value)))
-    return f"{float(ceiling):.{digits}g}"
+    exact = Decimal(repr(float(value)))
+    return f"{float(Context(prec=digits, rounding=towards).create_decimal(exact)):.{digits}g}"

@@ -9,9 +9,8 @@ from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
-from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
+from dpacc_accounting.guarantee import METHOD_NAMES, rounded_down, rounded_up
 
-from dpacc.audit.wording import rounded_down
 from dpacc.cli.dashboard.listed_runs import ListedRun
 from dpacc.cli.dashboard.places import Places
 

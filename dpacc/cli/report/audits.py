@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dpacc_accounting import Guarantee
-from dpacc_accounting.guarantee import rounded_up
+from dpacc_accounting.guarantee import rounded_down, rounded_up
 
-from dpacc.audit.wording import rounded_down
 from dpacc.cli.documents import read_document
 from dpacc.cli.report.content import Table
 from dpacc.errors import ConfigurationError

@@ -9,11 +9,10 @@ import math
 from collections.abc import Sequence
 
 from dpacc_accounting import Guarantee
-from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, rounded_up
+from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, rounded_down, rounded_up
 from dpacc_accounting.ledger.claims import AttackBounds
 
 from dpacc.artifacts.attack_chart import as_percent
-from dpacc.audit.wording import rounded_down
 from dpacc.cli.report.audits import AuditFacts, refuted_by
 from dpacc.cli.report.content import Paragraph, Points, Verdict
 from dpacc.cli.report.gathered import Priced, RunFacts
