@@ -10,25 +10,26 @@ from dpacc_accounting import (
     Adjacency,
     Budget,
     BudgetError,
-    BudgetRecord,
     Guarantee,
     create_budget,
-    read_budget,
 )
-from dpacc_accounting.budget.grants import held_together
-from dpacc_accounting.budget.record import STATES, Share
+from dpacc_accounting.budget.record import STATES
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import options, terminal
+from dpacc.cli.report.data_set_budget import (
+    ASSUMED,
+    SHARE_COLUMNS,
+    BudgetFacts,
+    gather_budget,
+    share_row,
+)
 from dpacc.cli.sources import read_source
 from dpacc.plan import PrivacyPlan
 
 _BUDGET = click.argument("budget", type=click.Path(path_type=Path, dir_okay=False))
-_SHORT, _NOTED = 8, 32
-"""Digits of a run's number, and of a line's hash, that are shown."""
-
-_ASSUMED = "no run's noise, sampling or length was chosen by what earlier ones released"
-"""Exact composition is no filter for plans that are chosen by looking (arXiv 2602.06756)."""
+_NOTED = 32
+"""Digits of a line's hash that are shown."""
 
 
 @click.group(short_help="Keep one total for a data set, over all runs on it.")
@@ -82,7 +83,7 @@ def init(
         data=data,
         key=key,
     )
-    _show(read_budget(path=budget), as_json)
+    _show(gather_budget(path=budget), as_json)
 
 
 @budget.command(short_help="Say what is spent, reserved, and left.")
@@ -91,10 +92,10 @@ def init(
 @options.as_json
 def show(budget: Path, head: str | None, as_json: bool) -> None:
     """Show BUDGET's total, what each run holds of it, and its head, to be noted elsewhere."""
-    record = read_budget(path=budget)
-    if head is not None and not any(_noted(line, head) for line in record.chain):
+    facts = gather_budget(path=budget)
+    if head is not None and not any(_noted(line, head) for line in facts.record.chain):
         raise BudgetError(f"budget {budget} lacks the line {head}: it was shortened or replaced")
-    _show(record, as_json)
+    _show(facts, as_json)
 
 
 @budget.command(short_help="Set a run's whole plan aside.")
@@ -158,29 +159,29 @@ def release(
 
 
 def _show_run(path: Path, run: str, as_json: bool) -> None:
-    record = read_budget(path=path)
+    facts = gather_budget(path=path)
     if as_json:
-        terminal.show_json(_document(record) | {"run": run})
+        terminal.show_json(_document(facts) | {"run": run})
         return
-    terminal.say(f"run {run}: {record.shares[run].state}")
-    _show(record, as_json)
+    terminal.say(f"run {run}: {facts.record.shares[run].state}")
+    _show(facts, as_json)
 
 
-def _show(record: BudgetRecord, as_json: bool) -> None:
+def _show(facts: BudgetFacts, as_json: bool) -> None:
     if as_json:
-        terminal.show_json(_document(record))
+        terminal.show_json(_document(facts))
         return
-    if record.shares:
+    if facts.alone:
         terminal.show_table(
             title="Runs",
-            columns=["run", "ε alone", "state", "ledger"],
-            rows=[_row(record, share) for share in record.shares.values()],
+            columns=SHARE_COLUMNS,
+            rows=[share_row(share, alone) for share, alone in facts.alone],
         )
-    terminal.show_facts(title="Budget", facts=_facts(record))
+    terminal.show_facts(title="Budget", facts=_rows(facts))
 
 
-def _document(record: BudgetRecord) -> dict[str, Any]:
-    held = held_together(record=record)
+def _document(facts: BudgetFacts) -> dict[str, Any]:
+    record = facts.record
     return {
         "budget": record.budget,
         "name": record.name,
@@ -189,36 +190,29 @@ def _document(record: BudgetRecord) -> dict[str, Any]:
         "total_delta": record.delta,
         "adjacency": str(record.adjacency),
         "unit": record.unit,
-        "within_total": held.epsilon <= record.epsilon,
-        "held": held.to_json(),
-        "spent": _spent(record).to_json(),
+        "within_total": facts.within,
+        "held": facts.held.to_json(),
+        "spent": facts.spent.to_json(),
         "runs": [
             {
                 "run": share.run,
                 "state": share.state,
-                **_alone(record, share).to_json(),
+                **alone.to_json(),
                 "ledgers": dict(share.ledgers),
                 "said": share.said,
             }
-            for share in record.shares.values()
+            for share, alone in facts.alone
         ],
-        "holds_if": _ASSUMED,
+        "holds_if": ASSUMED,
         "head": record.head,
         "torn": record.torn,
     }
 
 
-def _row(record: BudgetRecord, share: Share) -> list[str]:
-    alone = _alone(record, share)
-    said = f" ({share.said})" if share.said else ""
-    epsilon = "void" if alone.void_because else rounded_up(alone.epsilon)
-    return [share.run[:_SHORT], epsilon, share.state + said, ", ".join(share.ledgers)]
-
-
-def _facts(record: BudgetRecord) -> list[tuple[str, str]]:
-    held, spent = held_together(record=record), _spent(record)
+def _rows(facts: BudgetFacts) -> list[tuple[str, str]]:
+    record = facts.record
     count = {state: len(record.holding(state)) for state in STATES}
-    over = "" if held.epsilon <= record.epsilon else ": OVER the total, nothing is granted"
+    over = "" if facts.within else ": OVER the total, nothing is granted"
     compared = "by its keyed fingerprint" if record.fingerprint else "not compared: none was named"
     return [
         ("data set", record.name),
@@ -226,23 +220,15 @@ def _facts(record: BudgetRecord) -> list[tuple[str, str]]:
         ("total", f"ε = {record.epsilon:g} at δ = {record.delta:g}"),
         ("adjacency", str(record.adjacency)),
         ("privacy unit", record.unit),
-        ("spent", f"{_epsilon(spent)}, by {count['committed']} runs that are committed"),
-        ("held", f"{_epsilon(held)}, with {count['reserved']} more that are reserved{over}"),
-        ("holds if", _ASSUMED),
+        ("spent", f"{_epsilon(facts.spent)}, by {count['committed']} runs that are committed"),
+        ("held", f"{_epsilon(facts.held)}, with {count['reserved']} more that are reserved{over}"),
+        ("holds if", ASSUMED),
         ("head", record.head[:_NOTED]),
     ]
 
 
 def _noted(line: str, head: str) -> bool:
     return len(head) >= _NOTED and line.startswith(head)
-
-
-def _alone(record: BudgetRecord, share: Share) -> Guarantee:
-    return held_together(record=record, shares=[share])
-
-
-def _spent(record: BudgetRecord) -> Guarantee:
-    return held_together(record=record, shares=record.holding("committed"))
 
 
 def _epsilon(found: Guarantee) -> str:

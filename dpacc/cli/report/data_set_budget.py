@@ -5,22 +5,23 @@ Composed as `dpacc budget show` composes it: all losses of all runs add up in on
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dpacc_accounting import BudgetRecord, Guarantee, read_budget
 from dpacc_accounting.budget.grants import held_together
 from dpacc_accounting.budget.record import Share
-from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
+from dpacc_accounting.guarantee import METHOD_NAMES, rounded_down, rounded_up
+from dpacc_accounting.ledger.claims import void_because
 
-from dpacc.audit.wording import rounded_down
 from dpacc.cli.report.content import Block, Document, Heading, Paragraph, Table
 from dpacc.cli.report.content import facts as table_of
 
 ASSUMED = "no run's noise, sampling or length was chosen by what earlier ones released"
 """Exact composition is no filter for plans that are chosen by looking (arXiv 2602.06756)."""
+SHARE_COLUMNS = ("run", "ε alone", "state", "ledger")
 _SHORT = 8
+"""Digits of a run's number that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +107,10 @@ def budget_section(*, facts: BudgetFacts, run: str | None = None) -> list[Block]
 def budget_blocks(*, facts: BudgetFacts) -> list[Block]:
     """The same without the heading."""
     record = facts.record
-    rows = tuple(_row(share, alone) for share, alone in facts.alone)
+    rows = tuple(share_row(share, alone) for share, alone in facts.alone)
     held_by = Table(
         caption="Who holds what, ε of each run by itself, upper bounds",
-        columns=("run", "ε alone", "state", "ledger"),
+        columns=SHARE_COLUMNS,
         rows=rows,
     )
     torn = [("end", "a crash tore its last line, by which nobody was granted anything")]
@@ -144,12 +145,13 @@ def left_of(facts: BudgetFacts) -> str:
     """What is left, rounded down; what one more run costs beside the others decides."""
     if not facts.within:
         return "nothing: the total is EXCEEDED, and no run is granted anything"
-    left = rounded_down(facts.left, digits=6) if facts.left else "0"
+    left = rounded_down(facts.left, digits=6)
     return f"ε = {left}; what fits is composed exactly with what is held, and not added to it"
 
 
-def _row(share: Share, alone: Guarantee) -> tuple[str, ...]:
-    epsilon = "void" if math.isinf(alone.epsilon) else rounded_up(alone.epsilon)
+def share_row(share: Share, alone: Guarantee) -> tuple[str, ...]:
+    """A run's share, and its price by itself, under `SHARE_COLUMNS`."""
+    epsilon = "void" if void_because(alone) else rounded_up(alone.epsilon)
     said = f" ({share.said})" if share.said else ""
     return (share.run[:_SHORT], epsilon, share.state + said, ", ".join(share.ledgers))
 
