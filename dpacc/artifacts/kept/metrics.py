@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +92,7 @@ def read_metrics(*, path: Path) -> list[Measurement]:
     found = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            row = json.loads(line)
-            found.append(
-                Measurement(
-                    step=int(row["step"]),
-                    epsilon=math.inf if row["epsilon"] is None else float(row["epsilon"]),
-                    quality=None if row["quality"] is None else float(row["quality"]),
-                    metric=row["metric"],
-                )
-            )
+            found.append(from_row(json.loads(line)))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(
                 f"line {number} of {path} is damaged: move the file away, it proves nothing"
@@ -116,6 +108,20 @@ def as_row(measurement: Measurement) -> dict[str, Any]:
         "quality": _finite(measurement.quality),
         "metric": measurement.metric,
     }
+
+
+def from_row(row: Mapping[str, Any]) -> Measurement:
+    """The measurement of which `as_row` made `row`; an ε that was not finite is infinite.
+
+    Raises:
+        ValueError, KeyError or TypeError: it is damaged.
+    """
+    return Measurement(
+        step=int(row["step"]),
+        epsilon=math.inf if row["epsilon"] is None else float(row["epsilon"]),
+        quality=None if row["quality"] is None else float(row["quality"]),
+        metric=row["metric"],
+    )
 
 
 def _lines(measurements: Iterable[Measurement]) -> bytes:

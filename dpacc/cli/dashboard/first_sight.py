@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -18,7 +18,7 @@ from typing import Any, get_args
 from dpacc_accounting import Adjacency, Guarantee
 from dpacc_accounting.guarantee import Note
 
-from dpacc.artifacts.kept.metrics import METRICS_FILE, read_metrics
+from dpacc.artifacts.kept.metrics import METRICS_FILE, from_row, read_metrics
 from dpacc.artifacts.progress_chart import Measurement
 from dpacc.artifacts.proof import RUN_FILE
 from dpacc.errors import ConfigurationError
@@ -76,7 +76,7 @@ def first_sight(*, ledger: Path) -> FirstSight:
         recorded=None if recorded is None else recorded.noted(notes),
         searched=_SEARCH in whole,
         torn=len(whole) < len(data),
-        measured=tuple(each for each in course if _is_known(each)),
+        measured=with_quality(course),
     )
 
 
@@ -91,25 +91,19 @@ def measurements(*, folder: Path) -> tuple[Measurement, ...]:
         pass
     try:
         said = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["course"]
-        return tuple(_measurement(each) for each in said)
+        return tuple(from_row(each) for each in said)
     except _DAMAGED:
         return ()
 
 
-def _measurement(said: Mapping[str, Any]) -> Measurement:
-    quality = said["quality"]
-    return Measurement(
-        step=int(said["step"]),
-        epsilon=math.inf if said["epsilon"] is None else float(said["epsilon"]),
-        quality=None if quality is None else float(quality),
-        metric=said["metric"],
-    )
-
-
-def _is_known(each: Measurement) -> bool:
-    """Whether quality was measured, as a number of a kind that is known."""
-    return (
-        each.quality is not None and math.isfinite(each.quality) and each.metric in get_args(Metric)
+def with_quality(course: Iterable[Measurement]) -> tuple[Measurement, ...]:
+    """Those where quality was measured, as a number of a kind that is known."""
+    return tuple(
+        each
+        for each in course
+        if each.quality is not None
+        and math.isfinite(each.quality)
+        and each.metric in get_args(Metric)
     )
 
 

@@ -16,7 +16,7 @@ from dpacc_accounting.ledger.record import LedgerError
 
 from dpacc.artifacts.attack_chart import as_percent
 from dpacc.artifacts.progress_chart import Measurement
-from dpacc.cli.dashboard.first_sight import measurements
+from dpacc.cli.dashboard.first_sight import measurements, with_quality
 from dpacc.cli.dashboard.listed_runs import ListedRun
 from dpacc.cli.dashboard.prices import attack_curve, price_of, spent_by_step
 from dpacc.cli.dashboard.run_state import WORDS
@@ -65,7 +65,7 @@ def run_view(listed: ListedRun) -> RunView | str:
         course = spent_by_step(record=record, claim=claim)
     except (LedgerError, ValueError) as refusal:
         return str(refusal)
-    measured = tuple(e for e in measurements(folder=listed.ledger.parent) if e.quality is not None)
+    measured = with_quality(measurements(folder=listed.ledger.parent))
     return RunView(listed=listed, record=record, claim=claim, course=course, measured=measured)
 
 

@@ -152,6 +152,17 @@ def test_words_from_files_never_become_markup(tmp_path: Path) -> None:
         assert "<b>" not in charts
 
 
+def test_quality_of_no_known_kind_is_not_drawn(tmp_path: Path) -> None:
+    """Its name would be markup in a figure; neither is what is no number."""
+    going_on(tmp_path / "run").close()
+    rows = [{"step": at, "epsilon": 1.0, "quality": 1.0, "metric": HOSTILE} for at in (1, 2)]
+    rows.append({"step": 3, "epsilon": 1.0, "quality": math.nan, "metric": "accuracy"})
+    (tmp_path / "run/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = drawn(tmp_path, page="run")
+    assert "elsewhere" not in "".join(each.proto.spec for each in page.get("plotly_chart"))
+    assert "held-out" not in words_of(page)
+
+
 def test_a_page_of_nothing_says_what_to_name(tmp_path: Path) -> None:
     """Each of the four."""
     for asked, remedy in (
