@@ -49,8 +49,9 @@ def find_places(*, paths: Sequence[Path]) -> Places:
     for root in paths:
         if not root.exists():
             raise ConfigurationError(f"there is no {root}: name a folder of runs, or a budget")
-        for kind, path in _kinds(root.resolve()):
-            found[kind].setdefault(path, _called(path, root, many=len(paths) > 1))
+        resolved = root.resolve()
+        for kind, path in _kinds(resolved):
+            found[kind].setdefault(path, _called(path, resolved, many=len(paths) > 1))
     return Places(
         runs=_named(found["run"]),
         federations=_named(found["federation"]),
@@ -100,8 +101,8 @@ def _begins_a_ledger(path: Path) -> bool:
 
 def _called(path: Path, root: Path, *, many: bool) -> str:
     """Its folder as seen from `root`; a budget and a ledger that was named are files."""
-    whole, root = path.parent if path.name == LEDGER else path, root.resolve()
-    if not root.is_dir() or whole == root:
+    whole = path.parent if path.name == LEDGER else path
+    if path == root or whole == root:
         return whole.name
     inside = whole.relative_to(root).as_posix()
     return f"{root.name}/{inside}" if many else inside
