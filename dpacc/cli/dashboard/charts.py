@@ -16,9 +16,10 @@ from dpacc_accounting.guarantee import rounded_up
 from plotly.subplots import make_subplots
 
 from dpacc.cli.dashboard.listed_runs import ListedRun
-from dpacc.cli.dashboard.one_federation import FederationView, kinds_of
+from dpacc.cli.dashboard.one_federation import FederationView
 from dpacc.cli.dashboard.one_run import RunView
 from dpacc.cli.report.data_set_budget import BudgetFacts, left_of
+from dpacc.cli.report.federation import kinds_of
 
 # Okabe and Ito's colours, told apart by every kind of eye.
 _SPENT, _LEFT, _LEARNED, _OVER, _SOFT = "#D55E00", "#B9D9EC", "#0072B2", "#7A1F00", "#8A8A8A"
@@ -199,8 +200,7 @@ def quality_by_kind(view: FederationView) -> Chart | None:
     if not view.quality:
         return None
     figure = go.Figure()
-    kinds = kinds_of(view)
-    for at, kind in enumerate(kinds):
+    for at, kind in enumerate(kinds_of(view.quality)):
         measured = [(n, each[kind]) for n, each in enumerate(view.quality) if kind in each]
         numbers, values = zip(*measured, strict=True)
         colour = _KINDS[at % len(_KINDS)]

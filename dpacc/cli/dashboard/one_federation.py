@@ -21,11 +21,10 @@ from dpacc.cli.dashboard.places import LEDGER, ROUNDS, Place, history_of
 from dpacc.cli.documents import located, read_document
 from dpacc.cli.report.content import Block, Paragraph, Points, Table, Verdict
 from dpacc.cli.report.content import facts as table_of
+from dpacc.cli.report.federation import by_kind, contradicted, quality_table
 from dpacc.cli.report.words import promise_of
 from dpacc.errors import DpaccError
 from dpacc.federated.server.history import History, RoundReport
-
-_SAME = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +53,12 @@ class FederationView:
     def contradictions(self) -> list[str]:
         """Ledgers in the folder that say more than the rounds do, or cannot be read."""
         stated = {price.name: price.server.epsilon for price in self.found.prices}
-        said = []
+        said: list[str] = []
         for name, ledger in self.ledgers.items():
             if isinstance(ledger, Unpriced):
                 said.append(f"{name}: {ledger.why}")
-            elif ledger.epsilon > stated[name] * (1 + _SAME):
-                said.append(f"{name}: its ledger holds {_epsilon(ledger)}, more than the rounds")
+            else:
+                said += contradicted(name=name, ledger=ledger, told=stated[name])
         return said
 
 
@@ -75,13 +74,14 @@ def federation_view(*, place: Place, runs: RunList) -> FederationView | str:
         found = price_federation(
             federation=read_federation(document=_document(place.path, history))
         )
-    except (OSError, ValueError, KeyError, TypeError, DpaccError) as refusal:
+        quality = () if history is None else _quality(history)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DpaccError) as refusal:
         return f"its rounds cannot be read or priced: {refusal}"
     secret = found.level == "client"
     return FederationView(
         name=place.name,
         rounds=() if history is None or secret else tuple(history.rounds),
-        quality=() if history is None else _quality(history),
+        quality=quality,
         found=found,
         ledgers=_ledgers(place.path, found, runs),
         told=() if history is None or secret else _told(history, found),
@@ -105,9 +105,7 @@ def _document(folder: Path, history: History | None) -> Mapping[str, Any]:
 
 
 def _quality(history: History) -> tuple[Mapping[str, float], ...]:
-    return tuple(
-        each for each in (history.start_quality, *(r.quality for r in history.rounds)) if each
-    )
+    return by_kind([history.start_quality, *(each.quality for each in history.rounds)])
 
 
 def _told(history: History, found: FederatedGuarantee) -> tuple[float, ...]:
@@ -238,13 +236,8 @@ def quality_blocks(view: FederationView) -> list[Block]:
     """Accuracy of each kind before the first round and after each."""
     if not view.quality:
         return [Paragraph(words="Nothing was measured on held-out data.")]
-    kinds = kinds_of(view)
-    rows = tuple(
-        (f"{number}", *(f"{each[kind]:.1%}" if kind in each else "–" for kind in kinds))
-        for number, each in enumerate(view.quality)
-    )
     return [
-        Table(caption="Held-out quality by kind", columns=("round", *kinds), rows=rows),
+        quality_table(view.quality, caption="Held-out quality by kind"),
         Paragraph(words="The held-out data is not protected by the promise."),
     ]
 
@@ -255,11 +248,6 @@ def assumption_blocks(view: FederationView) -> list[Block]:
     facts = table_of("What is protected", [("level", f"a whole {view.found.level}"
                      if view.secret else view.found.level)])  # fmt: skip
     return [facts, *([Points(points=said)] if said else [])]
-
-
-def kinds_of(view: FederationView) -> list[str]:
-    """All kinds of held-out data, in order."""
-    return [*dict.fromkeys(kind for each in view.quality for kind in each)]
 
 
 def _reasons(said: Mapping[str, str]) -> str:

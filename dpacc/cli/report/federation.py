@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,15 +107,37 @@ def _quality(path: Path) -> tuple[Mapping[str, float], ...]:
         return ()
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(
-            {str(kind): float(share) for kind, share in each.items()}
-            for each in (said["start_quality"], *(r["quality"] for r in said["rounds"]))
-            if each
-        )
+        return by_kind([said["start_quality"], *(each["quality"] for each in said["rounds"])])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ConfigurationError(
             f"{path} is damaged: restore it from a copy, or move it away"
         ) from None
+
+
+def by_kind(measured: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, float], ...]:
+    """Held-out quality of each kind, where any was measured: before the first round, after each.
+
+    Raises:
+        ValueError, TypeError or AttributeError: something is no number of a kind.
+    """
+    return tuple(
+        {str(kind): float(share) for kind, share in each.items()} for each in measured if each
+    )
+
+
+def kinds_of(quality: Iterable[Mapping[str, float]]) -> list[str]:
+    """All kinds of held-out data, in order."""
+    return [*dict.fromkeys(kind for each in quality for kind in each)]
+
+
+def quality_table(quality: Sequence[Mapping[str, float]], *, caption: str) -> Table:
+    """Each kind's quality before the first round and after each."""
+    kinds = kinds_of(quality)
+    rows = tuple(
+        (f"{number}", *(f"{each[kind]:.1%}" if kind in each else "–" for kind in kinds))
+        for number, each in enumerate(quality)
+    )
+    return Table(caption=caption, columns=("round", *kinds), rows=rows)
 
 
 def _by_pair(claim: Guarantee) -> Priced:
@@ -202,15 +224,21 @@ def _contradictions(facts: FederationFacts) -> Iterator[str]:
     """Ledgers that charge more than the rounds tell, are void, or are contradicted themselves."""
     stated = {price.name: price.server.epsilon for price in facts.found.prices}
     for name, ledger in facts.ledgers.items():
-        if ledger.void and math.isfinite(stated[name]):
-            yield f"{name}: its ledger says that it is NOT private: {'; '.join(ledger.void)}"
-        elif ledger.claim.epsilon > stated[name] * (1 + _SAME):
-            yield (
-                f"{name}: its ledger charges ε = {rounded_up(ledger.claim.epsilon)}, and the "
-                f"rounds tell of {rounded_up(stated[name])} alone"
-            )
+        yield from contradicted(name=name, ledger=ledger.claim, told=stated[name])
         if ledger.agreement is not None and not ledger.agreement.holds:
             yield f"{name}: another accountant disagrees with its ledger's ε"
+
+
+def contradicted(*, name: str, ledger: Guarantee, told: float) -> Iterator[str]:
+    """What a client's ledger says beyond the ε that the rounds tell of against the server."""
+    void = void_because(ledger)
+    if void and math.isfinite(told):
+        yield f"{name}: its ledger says that it is NOT private: {'; '.join(void)}"
+    elif ledger.epsilon > told * (1 + _SAME):
+        yield (
+            f"{name}: its ledger charges ε = {rounded_up(ledger.epsilon)}, and the rounds tell of "
+            f"{rounded_up(told)} alone"
+        )
 
 
 def _first_page(facts: FederationFacts, verdict: Verdict) -> Points:
@@ -293,18 +321,10 @@ def _measured(facts: FederationFacts) -> list[Block]:
     head = Heading(level=2, words="What the privacy bought: quality by round")
     if not facts.quality:
         return [head, Paragraph(words="The folder holds no measurement on held-out data.")]
-    kinds = [*dict.fromkeys(kind for each in facts.quality for kind in each)]
-    rows = tuple(
-        (f"{number}", *(f"{each[kind]:.1%}" if kind in each else "–" for kind in kinds))
-        for number, each in enumerate(facts.quality)
-    )
+    caption = "What the server measured on held-out data of its own, before and after rounds"
     return [
         head,
-        Table(
-            caption="What the server measured on held-out data of its own, before and after rounds",
-            columns=("round", *kinds),
-            rows=rows,
-        ),
+        quality_table(facts.quality, caption=caption),
         Paragraph(words="The held-out data is not protected by the promise."),
     ]
 

@@ -57,10 +57,12 @@ def test_a_ledger_of_more_than_the_rounds_tell_breaks_it(tmp_path: Path) -> None
         book.charge(step=3, event=PLAN.charge(3))
     found = verdict(viewed(folder))
     assert found.standing == "broken"
-    assert "books: its ledger holds" in found.reasons[0]
+    assert "books: its ledger charges" in found.reasons[0]
     with Ledger.open(path=folder / "films/ledger.jsonl", plan=PLAN.to_json()) as book:
         book.note(subject=FIXED_SEED[0], text=FIXED_SEED[1])
-    assert "none holds" in fragment([client_table(viewed(folder))])
+    void = viewed(folder)
+    assert "none holds" in fragment([client_table(void)])
+    assert f"films: its ledger says that it is NOT private: {FIXED_SEED[1]}" in void.contradictions
 
 
 def test_who_took_part_is_not_shown_where_that_is_the_secret(tmp_path: Path) -> None:
@@ -85,9 +87,17 @@ def test_who_took_part_is_not_shown_where_that_is_the_secret(tmp_path: Path) -> 
 
 
 def test_what_is_damaged_is_said_in_a_line(tmp_path: Path) -> None:
-    """A history that is cut short is no page of zeros."""
+    """A history that is cut short, or is none, is no page of zeros."""
     folder = federation(tmp_path / "fed")
-    (folder / "history.json").write_text('{"rounds": [')
-    found = federation_view(place=Place(name="fed", path=folder), runs=RunList())
-    assert isinstance(found, str)
-    assert "cannot be read" in found
+    quality = (folder / "history.json").read_text().replace('"books": 0.55}', '"books": "x"}')
+    for damaged in (
+        '{"rounds": [',
+        "[]",
+        '{"history": 3}',
+        quality,
+        '{"history": {"rounds": [3]}}',
+    ):
+        (folder / "history.json").write_text(damaged)
+        found = federation_view(place=Place(name="fed", path=folder), runs=RunList())
+        assert isinstance(found, str)
+        assert "cannot be read" in found
