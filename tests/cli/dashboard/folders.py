@@ -9,11 +9,13 @@ from pathlib import Path
 
 import yaml
 from dpacc_accounting import Budget, Ledger, create_budget
+from dpacc_accounting.guarantee import rounded_up
 from dpacc_accounting.ledger.writer import Ledger as OpenLedger
 
 from dpacc.artifacts.kept.metrics import METRICS_FILE, as_row
 from dpacc.artifacts.progress_chart import Measurement
 from dpacc.federated.server.history import ClientBooks, History, RoundReport
+from tests.cli.conftest import Run
 from tests.cli.report.folders import FIXED_SEED, LOGGED, PLAN, finished_run
 
 BUDGETED = replace(PLAN, target_epsilon=4.0)
@@ -93,6 +95,11 @@ def federation(
             for step in range(steps):
                 book.charge(step=step, event=PLAN.charge(step))
     return folder
+
+
+def spent(dpacc: Run, folder: Path) -> str:
+    """ε as `dpacc spend` states it."""
+    return rounded_up(json.loads(dpacc("spend", folder, "--json").out)["epsilon"], digits=6)
 
 
 def _books(name: str, number: int) -> ClientBooks:

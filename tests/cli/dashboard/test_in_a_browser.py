@@ -5,7 +5,6 @@ axe-core looks at whole pages, of the dashboard and of reports.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -22,7 +21,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import NEEDED, PATIENT, chromium, fetched, opened, serious_findings
 from tests.cli.conftest import Run
-from tests.cli.dashboard.folders import BUDGETED, budget, federation, going_on, runs_of_all_kinds
+from tests.cli.dashboard.folders import BUDGETED, budget, going_on, runs_of_all_kinds, spent
 from tests.cli.report.folders import finished_run, no_attackers, nobody_asked
 
 
@@ -31,16 +30,6 @@ def browser() -> Iterator[Browser]:
     """One for all tests of this file."""
     with opened() as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is shown."""
-    folder = tmp_path_factory.mktemp("there")
-    runs_of_all_kinds(folder / "runs")
-    federation(folder / "fed", own={"films": 6, "books": 3})
-    budget(folder / "notes")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +68,6 @@ def page(browser: Browser) -> Iterator[Page]:
     expect.set_options(timeout=PATIENT)
     yield context.new_page()
     context.close()
-
-
-def spent(dpacc: Run, folder: Path) -> str:
-    return rounded_up(json.loads(dpacc("spend", folder, "--json").out)["epsilon"], digits=6)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,11 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from dpacc_accounting.guarantee import rounded_up
 from streamlit.testing.v1 import AppTest
 
 from tests.cli.conftest import Run
-from tests.cli.dashboard.folders import BUDGETED, budget, federation, going_on, runs_of_all_kinds
+from tests.cli.dashboard.folders import BUDGETED, going_on, spent
 from tests.cli.report.folders import FIXED_SEED, finished_run
 
 HOSTILE = "![x](http://elsewhere.example/x.png) <img src=//elsewhere.example> **b**"
@@ -40,21 +39,6 @@ def words_of(page: AppTest) -> str:
     """Its own HTML, without the style."""
     bodies = [each.proto.body for each in page.get("html")]
     return "\n".join(each for each in bodies if "<style>" not in each)
-
-
-@pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of all kinds, a federation and a budget."""
-    folder = tmp_path_factory.mktemp("there")
-    runs_of_all_kinds(folder / "runs")
-    federation(folder / "fed", own={"films": 6, "books": 3})
-    budget(folder / "notes")
-    return folder
-
-
-def spent(dpacc: Run, folder: Path) -> str:
-    """ε as `dpacc spend` states it."""
-    return rounded_up(json.loads(dpacc("spend", folder, "--json").out)["epsilon"], digits=6)
 
 
 def test_all_runs_are_listed_with_what_they_spent(dpacc: Run, there: Path) -> None:
