@@ -106,11 +106,7 @@ class ListedRun:
 
 
 class RunList:
-    """The runs of some places, read anew where their files changed.
-
-    Args:
-        places: ledgers.
-    """
+    """The runs of some places, read anew where their files changed."""
 
     def __init__(self) -> None:
         self._sights: Kept[FirstSight | str] = Kept()

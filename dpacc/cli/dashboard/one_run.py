@@ -8,13 +8,11 @@ from typing import Any
 
 from dpacc_accounting import Guarantee, LedgerRecord, read_ledger, statement
 from dpacc_accounting.events.descriptions import described
-from dpacc_accounting.guarantee import rounded_up
 from dpacc_accounting.ledger.claims import attack_bounds, void_because
 from dpacc_accounting.ledger.mechanism import PHASE_COLUMNS, each_step, phase_rows
 from dpacc_accounting.ledger.plan_settings import require_statable
 from dpacc_accounting.ledger.record import LedgerError
 
-from dpacc.artifacts.attack_chart import as_percent
 from dpacc.artifacts.progress_chart import Measurement
 from dpacc.cli.dashboard.first_sight import measurements, with_quality
 from dpacc.cli.dashboard.listed_runs import ListedRun
@@ -23,7 +21,7 @@ from dpacc.cli.dashboard.run_state import WORDS
 from dpacc.cli.guarantee_table import guarantee_rows
 from dpacc.cli.report.content import Block, Paragraph, Points, Table, Verdict
 from dpacc.cli.report.content import facts as table_of
-from dpacc.cli.report.words import conditions_of, promise_of
+from dpacc.cli.report.words import conditions_of, most_found, promise_of
 
 _LAST_LINES = 8
 
@@ -177,10 +175,9 @@ def attack_words(view: RunView) -> str:
     found = attack_bounds(event=view.record.event, claim=view.claim)
     if found is None:
         return "Nothing bounds an attacker, for nothing is claimed."
-    most = rounded_up(as_percent(found.true_positives), digits=3)
     return (
         f"An attacker who wrongly accuses 1% of those that were not used recognises at most "
-        f"{most}% of those that were; guessing recognises 1%."
+        f"{most_found(found)}% of those that were; guessing recognises 1%."
     )
 
 

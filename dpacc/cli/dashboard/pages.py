@@ -14,13 +14,15 @@ from pathlib import Path
 import streamlit as st
 from dpacc_accounting import BudgetError
 
+from dpacc.artifacts.kept.metrics import METRICS_FILE
+from dpacc.artifacts.proof import RUN_FILE
 from dpacc.cli.dashboard import charts, one_federation, one_run
 from dpacc.cli.dashboard.charts import Chart
 from dpacc.cli.dashboard.kept import Kept
 from dpacc.cli.dashboard.listed_runs import ListedRun, RunList
 from dpacc.cli.dashboard.one_federation import FederationView, federation_view
 from dpacc.cli.dashboard.one_run import RunView, run_view
-from dpacc.cli.dashboard.places import HISTORIES, Place, Places, find_places
+from dpacc.cli.dashboard.places import HISTORIES, LEDGER, ROUNDS, Place, Places, find_places
 from dpacc.cli.dashboard.run_table import ORDERS, in_order, runs_html, tally
 from dpacc.cli.report.content import Block, Paragraph, Verdict
 from dpacc.cli.report.data_set_budget import BudgetFacts, budget_blocks, gather_budget, left_of
@@ -48,7 +50,7 @@ class Reader:
     def run(self, place: Place) -> tuple[ListedRun, RunView | str]:
         """One run, priced."""
         listed = self.runs.one(place)
-        beside = [place.path.parent / each for each in ("metrics.jsonl", "run.json")]
+        beside = [place.path.parent / each for each in (METRICS_FILE, RUN_FILE)]
         view = self._views.read([place.path, *beside], lambda: run_view(listed))
         if isinstance(view, str):
             return listed, view
@@ -58,8 +60,8 @@ class Reader:
     def federation(self, place: Place) -> FederationView | str:
         """One federation, priced."""
         folder = place.path
-        files = [folder / "rounds.yaml", *(folder / each for each in HISTORIES)]
-        files += sorted(folder.glob("*/ledger.jsonl"))
+        files = [folder / ROUNDS, *(folder / each for each in HISTORIES)]
+        files += sorted(folder.glob(f"*/{LEDGER}"))
         return self._federations.read(files, lambda: federation_view(place=place, runs=self.runs))
 
     def budget(self, place: Place) -> BudgetFacts | str:
