@@ -89,8 +89,8 @@ REPORT_BUGS = (
         (
             Patch(
                 "dpacc.cli.report.federation",
-                "        elif ledger.claim.epsilon > stated[name] * (1 + _SAME):\n",
-                "        elif False:\n",
+                "    elif ledger.epsilon > told * (1 + _SAME):\n",
+                "    elif False:\n",
             ),
         ),
         (
