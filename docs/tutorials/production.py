@@ -361,4 +361,4 @@ stop_all()
 # - Flower tells the coordinator how long each answer took. [Time is not
 #   protected](../threat_model.md).
 #
-# All settings, and what each side trusts: [federations](../federated.md#deployed).
+# All settings, and what each side trusts: [run a federation](../federation_operations.md).

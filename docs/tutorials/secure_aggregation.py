@@ -301,6 +301,6 @@ for title, each in (("plain", "run/plain"), ("secure sum", "run/hidden")):
 # - **It hides nothing that all see:** who took part, when, and the sum.
 #
 # Next: [a federation over TLS](production.py). More:
-# [federations](../federated.md#secure-aggregation), and from whom what is protected in the
+# [federations](../federation_privacy.md#secure-aggregation), and from whom what is protected in the
 # [threat model](../threat_model.md). What ε means is in the
 # [first tutorial](differential_privacy.py).

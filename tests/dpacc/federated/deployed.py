@@ -65,7 +65,7 @@ class Deployment:
         return program
 
     def start_link(self) -> None:
-        """The SuperLink, as docs/federated.md starts it."""
+        """The SuperLink, as docs/federation_operations.md starts it."""
         self.start(
             "link",
             *(sys.executable, "-m", "dpacc.federated.superlink"),

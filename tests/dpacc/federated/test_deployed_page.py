@@ -1,4 +1,4 @@
-"""The deployment that docs/federated.md describes is one that Flower accepts."""
+"""The deployment that docs/federation_operations.md describes is one that Flower accepts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dpacc.federated.superlink import superlink_arguments
 from dpacc.federated.supernode import supernode_arguments
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs/federated.md").read_text().split("## Deployed")[1]
+PAGE = (ROOT / "docs/federation_operations.md").read_text()
 
 
 def commands(program: str) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""docs/federated.md does what it says."""
+"""The pages on federations do what they say."""
 
 from __future__ import annotations
 
@@ -13,41 +13,64 @@ from dpacc_accounting import calibrate_separated_noise, noise_at_rate, read_ledg
 from dpacc.federated.aggregation.averaging import AggregationName
 from tests.dpacc.federated.federations import texts
 
-PAGE = (Path(__file__).parents[3] / "docs/federated.md").read_text()
+DOCS = Path(__file__).parents[3] / "docs"
+START = (DOCS / "federated.md").read_text()
+PRIVACY = (DOCS / "federation_privacy.md").read_text()
 
 
-def test_the_page_trains_and_writes_what_compose_reads(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """All blocks run: two rounds, two ledgers, an adapter that is cut, and a rounds file."""
+def executed(page: str) -> dict[str, object]:
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(compile(block, "page.md", "exec"), names)
+    return names
+
+
+@pytest.fixture
+def two(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the pages' programs run in, with two clients' records."""
     monkeypatch.chdir(folder)
     for name in ("north", "south"):
         texts(folder / f"{name}.jsonl", count=16)
-    names: dict[str, object] = {}
-    for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
-        exec(compile(block, "federated.md", "exec"), names)
-    printed = capsys.readouterr().out
-    assert "('north', 'south') {} {}" in printed
-    federation = yaml.safe_load((folder / "rounds.yaml").read_text())
+    return folder
+
+
+def test_the_start_page_trains_and_writes_what_compose_reads(
+    two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All blocks run: two rounds, two ledgers, an adapter that is cut, and a rounds file."""
+    names = executed(START)
+    assert "('north', 'south') {} {}" in capsys.readouterr().out
+    federation = yaml.safe_load((two / "rounds.yaml").read_text())
     assert [each["name"] for each in federation["clients"]] == ["north", "south"]
     for name in ("north", "south"):
-        assert len(read_ledger(path=folder / "run" / name / "ledger.jsonl").releases) == 4
-    assert (folder / "run/adapter/adapter_config.json").exists()
+        assert len(read_ledger(path=two / "run" / name / "ledger.jsonl").releases) == 4
+    assert (two / "run/adapter/adapter_config.json").exists()
     last: Any = names["server"]
     beyond = [p[:, 2:] for name, p in last.model.named_parameters() if "lora_B" in name]
     assert beyond
     assert not any(columns.any() for columns in beyond)
 
 
+def test_the_privacy_page_sums_what_nobody_sees(
+    two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its one program runs by itself, and both clients are in the sum."""
+    executed(PRIVACY)
+    assert capsys.readouterr().out == "('north', 'south')\n"
+    assert (two / "run/hidden-north/rounds_summed.jsonl").exists()
+
+
 def test_the_page_names_every_rule() -> None:
     """The table of averages has one row for each name that is accepted."""
-    rows = re.findall(r"^\| `(\w+)` \| `method=", PAGE, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| `method=", START, flags=re.MULTILINE)
     assert tuple(rows) == AggregationName.__args__  # type: ignore[attr-defined]
 
 
 def test_what_correlated_rounds_leave_is_what_the_page_says() -> None:
     """Each row of the table, by bands and by buffers, for sums of equal weight."""
-    rows = re.findall(r"^\| (\d+) \| (\d+) \| (0\.\d+) \| (0\.\d+) \|$", PAGE, flags=re.MULTILINE)
+    rows = re.findall(
+        r"^\| (\d+) \| (\d+) \| (0\.\d+) \| (0\.\d+) \|$", PRIVACY, flags=re.MULTILINE
+    )
     assert len(rows) == 3
     for rounds, separation, *told in rows:
         found = [
@@ -65,7 +88,7 @@ def test_what_correlated_rounds_leave_is_what_the_page_says() -> None:
 
 def test_when_turns_pay_is_what_the_page_says() -> None:
     """Turns beside secret coins and beside everybody, at ε = 8 and ε = 2: σ on one cohort's sum."""
-    words = " ".join(PAGE.split())
+    words = " ".join(PRIVACY.split())
     told = re.search(
         r"turns leave (\S+) at ε = 8 and (\S+) at ε = 2; cohorts drawn by secret coins (\S+) and "
         r"(\S+), while nobody learns who was drawn. Everybody in every round leaves (\S+) and "
