@@ -21,7 +21,9 @@ from scipy import stats
 
 from dpacc.artifacts.hub import PUBLISHED
 from dpacc.cli.main import dpacc
-from dpacc.federated.deployment import NodeSettings, RunSettings, read_config
+from dpacc.federated.deployment.flower_config import read_config
+from dpacc.federated.deployment.node_settings import NodeSettings
+from dpacc.federated.deployment.run_settings import RunSettings
 from dpacc.federated.superlink import superlink_arguments
 from dpacc.federated.supernode import supernode_arguments
 from tests.dpacc.federated.federations import WORDS, texts

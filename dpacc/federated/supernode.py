@@ -92,7 +92,7 @@ def require_readable_data(given: Sequence[str]) -> None:
     """
     from flwr.common.config import parse_config_args
 
-    from dpacc.federated.deployment import require_readable
+    from dpacc.federated.deployment.node_client import require_readable
 
     known = argparse.ArgumentParser(add_help=False)
     known.add_argument("--node-config", default=None)

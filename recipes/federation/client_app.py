@@ -5,7 +5,7 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from dpacc.federated.deployment import answer_once, client_of
+from dpacc.federated.deployment.node_client import answer_once, client_of
 from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES
 
 app = ClientApp()

@@ -6,7 +6,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from dpacc.federated import FederatedServer
-from dpacc.federated.deployment import RunSettings, read_config
+from dpacc.federated.deployment.flower_config import read_config
+from dpacc.federated.deployment.run_settings import RunSettings
 from dpacc.federated.server.run_results import write_results
 
 app = ServerApp()

@@ -41,7 +41,7 @@ FEDERATION_HOLE_BUGS = (
         "a node's records are checked against the classes that the server lists, and its answer says whether all are among them",
         (
             Patch(
-                "dpacc.federated.deployment",
+                "dpacc.federated.deployment.node_client",
                 "return _client(node, run.lora)",
                 "return _client(__import__('dataclasses').replace(node, labels=run.labels), run.lora)",
             ),
@@ -176,7 +176,7 @@ FEDERATION_HOLE_BUGS = (
         "how a sum is shut, and among how many, is what the server says",
         (
             Patch(
-                "dpacc.federated.deployment",
+                "dpacc.federated.deployment.node_client",
                 "return _client(node, run.lora)",
                 "return _client(__import__('dataclasses').replace(node, secure_clients=run.num_clients, secure_protocol=run.secure_protocol, secure_colluding=run.secure_colluding), run.lora)",
             ),

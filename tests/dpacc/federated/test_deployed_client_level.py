@@ -12,14 +12,10 @@ from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.deployment import (
-    NodeSettings,
-    RunSettings,
-    answer_once,
-    client_of,
-    read_config,
-    require_readable,
-)
+from dpacc.federated.deployment.flower_config import read_config
+from dpacc.federated.deployment.node_client import answer_once, client_of, require_readable
+from dpacc.federated.deployment.node_settings import NodeSettings
+from dpacc.federated.deployment.run_settings import RunSettings
 from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.server.in_process_grid import LocalGrid
 from dpacc.federated.server.run_results import write_results

@@ -18,7 +18,9 @@ from flwr.cli.supernode.register import try_load_public_key
 from flwr.superlink.cli import flower_superlink
 from flwr.supernode.cli import flower_supernode
 
-from dpacc.federated.deployment import NodeSettings, RunSettings, read_config
+from dpacc.federated.deployment.flower_config import read_config
+from dpacc.federated.deployment.node_settings import NodeSettings
+from dpacc.federated.deployment.run_settings import RunSettings
 from dpacc.federated.superlink import superlink_arguments
 from dpacc.federated.supernode import supernode_arguments
 

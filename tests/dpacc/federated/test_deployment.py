@@ -25,13 +25,10 @@ from flwr.supercore.retry import retry_invoker
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.clients import local_training
-from dpacc.federated.deployment import (
-    NodeSettings,
-    RunSettings,
-    answer_once,
-    client_of,
-    read_config,
-)
+from dpacc.federated.deployment.flower_config import read_config
+from dpacc.federated.deployment.node_client import answer_once, client_of
+from dpacc.federated.deployment.node_settings import NodeSettings
+from dpacc.federated.deployment.run_settings import RunSettings
 from dpacc.federated.requests import COULD_NOT
 from dpacc.federated.secure_sum.messages import KEYS, RECORD
 from dpacc.federated.server.federated_server import FederatedServer

@@ -17,7 +17,7 @@ from flwr.app.user_config import UserConfig
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.clients.local_training import LocalTraining
-from dpacc.federated.deployment import answer_once, client_of, require_readable
+from dpacc.federated.deployment.node_client import answer_once, client_of, require_readable
 from dpacc.federated.requests import COULD_NOT
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.summing_client import SecureClient

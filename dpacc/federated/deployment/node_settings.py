@@ -1,0 +1,140 @@
+"""What one client of a deployed federation decides for itself: its own operator writes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dpacc.errors import ConfigurationError
+from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
+from dpacc.federated.settings import DPSettings
+from dpacc.recipe.settings import Task as TaskName
+from dpacc.recipe.settings import check_limits, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """What one client decides for itself, from `flower-supernode --node-config`.
+
+    All that decides how its records are read is here: a server that decided any of it could tell
+    by an answer whether some record fits.
+    """
+
+    client_id: str = setting("How reports call it.")
+    data_path: str = setting("Its examples, a local file.")
+    folder: str = setting("Where its ledger and last update are kept.")
+    model: str = setting("Its own copy of the model.")
+    task: TaskName = setting("Text, or classes of texts or words.")
+    labels: tuple[str, ...] | None = setting(
+        "Names of all classes, if there are any.", default=None
+    )
+    max_length: int = setting("Tokens kept of each example.", at_least=2)
+    trusts_server: bool = setting(
+        "Its updates leave without noise, for a server that says that it adds it.", default=False
+    )
+    epsilon: float | None = setting(
+        "All that it will ever spend in the federation.", default=None, above=0
+    )
+    delta: float | None = setting(
+        "At which that is stated; all agree on it.", default=None, above=0, below=1
+    )
+    expected_batch_size: int = setting("Examples a local step holds on average.", at_least=1)
+    max_grad_norm: float = setting("C, the clipping norm.", default=1.0, above=0)
+    learning_rate: float = setting("AdamW's.", default=1e-3, above=0)
+    most_rounds: int | None = setting(
+        "The rounds that noise is sized for.", default=None, at_least=1
+    )
+    most_local_epochs: float = setting(
+        "The most passes over its data that the server may ask for in a round.",
+        default=1.0,
+        above=0,
+    )
+    secure_threshold: int | None = setting(
+        "Its updates leave inside sums of at least so many; null sends each alone.",
+        default=None,
+        at_least=2,
+    )
+    secure_clients: int | None = setting(
+        "How many take part in such a sum; needed with secure_threshold.", default=None, at_least=2
+    )
+    secure_protocol: ProtocolName = setting("How such a sum is shut.", default="secagg")
+    secure_colluding: int = setting(
+        "Clients that may work together with the server.", default=0, at_least=0
+    )
+    rank: int | None = setting("Its own rank, below the shared one.", default=None, at_least=1)
+    unit_field: str | None = setting("Field that says whose an example is.", default=None)
+    unit_cap: int | None = setting(
+        "The most examples of one unit that count in a step.", default=None, at_least=1
+    )
+    budget: str | None = setting("File of its data's budget.", default=None)
+    text_field: str = setting("Field that holds the text.", default="text")
+    label_field: str = setting("Field that holds the class.", default="label")
+    prompt_field: str | None = setting("Field that holds a prompt.", default=None)
+    completion_field: str | None = setting("Field that holds its completion.", default=None)
+
+    def __post_init__(self) -> None:
+        check_limits(settings=self)
+        if (self.secure_threshold is None) != (self.secure_clients is None):
+            raise ConfigurationError(
+                f"secure_threshold={self.secure_threshold} and secure_clients="
+                f"{self.secure_clients}: give both, or neither to send updates alone"
+            )
+        own = ("epsilon", "delta", "most_rounds")
+        missing = [name for name in own if getattr(self, name) is None]
+        if missing and not self.trusts_server:
+            raise ConfigurationError(
+                f"{missing[0]} is required: this node adds noise of its own, unless trusts_server"
+            )
+        idle = [
+            name
+            for name in (*own, "secure_threshold", "rank", "budget", "unit_field", "unit_cap")
+            if getattr(self, name) is not None
+        ]
+        if idle and self.trusts_server:
+            raise ConfigurationError(
+                f"{idle[0]} with trusts_server: the server adds the noise and keeps the books, so "
+                f"that {idle[0]} would have no effect; leave it out"
+            )
+
+    @property
+    def secure_sum(self) -> SecureSum | None:
+        """The only sum that it takes part in, whatever the server says of it."""
+        if self.secure_threshold is None or self.secure_clients is None:
+            return None
+        return SecureSum(
+            clients=self.secure_clients,
+            threshold=self.secure_threshold,
+            colluding=self.secure_colluding,
+            protocol=self.secure_protocol,
+        )
+
+    @property
+    def privacy(self) -> DPSettings:
+        """Its own budget and training."""
+        assert self.epsilon is not None
+        assert self.delta is not None
+        return DPSettings(
+            epsilon=self.epsilon,
+            delta=self.delta,
+            expected_batch_size=self.expected_batch_size,
+            max_grad_norm=self.max_grad_norm,
+            learning_rate=self.learning_rate,
+            most_rounds=self.most_rounds,
+            most_local_epochs=self.most_local_epochs,
+            unit_field=self.unit_field,
+            unit_cap=self.unit_cap,
+            budget=self.budget,
+        )
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What its examples are and where their parts are, in the words of a `task`."""
+        return {
+            "task": self.task,
+            "labels": self.labels,
+            "max_length": self.max_length,
+            "text_field": self.text_field,
+            "label_field": self.label_field,
+            "prompt_field": self.prompt_field,
+            "completion_field": self.completion_field,
+        }

@@ -1,0 +1,168 @@
+"""What all of a deployed federation agree on: its server's operator writes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dpacc_accounting.calibration.separated_noise import Correlation
+
+from dpacc.errors import ConfigurationError
+from dpacc.federated.aggregation.averaging import AggregationName
+from dpacc.federated.aggregation.client_level import ClientPrivacy
+from dpacc.federated.aggregation.robust import Defence, Rule
+from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
+from dpacc.federated.settings import LoraSettings, PrivacyBudget, SharedMethod
+from dpacc.federated.updates.compression import Compression
+from dpacc.recipe.settings import Task as TaskName
+from dpacc.recipe.settings import check_limits, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What all agree on, from the app's `[tool.flwr.app.config]` and `flwr run --run-config`."""
+
+    model: str = setting("Folder of the base that all share, or its id on the hub.")
+    num_clients: int = setting("Clients that must be connected before the first round.", at_least=1)
+    rounds: int = setting("R.", at_least=1)
+    epsilon: float = setting("The most that any client may spend, or cost.", above=0)
+    delta: float = setting("At which every epsilon is stated.", above=0, below=1)
+    level: Literal["example", "client"] = setting(
+        "example: clients add noise of their own; client: this server adds it to their sum, and a "
+        "client as a whole is what it hides.",
+        default="example",
+    )
+    clipping_norm: float | None = setting(
+        "Client level: the norm to which the server clips each update.", default=None, above=0
+    )
+    min_separation: int = setting(
+        "Client level: who took part in round t may again from round t + min_separation on.",
+        default=1,
+        at_least=1,
+    )
+    correlation: Correlation = setting(
+        "Client level: how noise is correlated between rounds.", default="banded"
+    )
+    aggregation: AggregationName = setting("How adapters become one.", default="ffa")
+    client_sampling_rate: float = setting(
+        "The chance with which each client is asked in a round.", default=1.0, above=0, at_most=1
+    )
+    local_epochs: float = setting(
+        "A client's expected passes over its data in one round.", default=1.0, above=0
+    )
+    defence: Rule = setting(
+        "Against hostile clients; all but none also leave out outliers.", default="none"
+    )
+    attackers: int = setting("How many clients may be hostile.", default=0, at_least=0)
+    compression_bits: int = setting("Bits of a number that is sent: 32, 8, 4.", default=32)
+    compression_keep: float = setting(
+        "The share of numbers that clients send, the largest.", default=1.0, above=0, at_most=1
+    )
+    round_timeout: float = setting(
+        "Seconds after which a round goes on without who has not answered.",
+        default=3600.0,
+        above=0,
+    )
+    connect_timeout: float = setting(
+        "Seconds that clients have to connect in.", default=600.0, above=0
+    )
+    secure_threshold: int | None = setting(
+        "The server sees sums of at least so many updates; null shows it each.",
+        default=None,
+        at_least=2,
+    )
+    secure_protocol: ProtocolName = setting("How such a sum is shut.", default="secagg")
+    secure_colluding: int = setting(
+        "Clients that may work together with the server.", default=0, at_least=0
+    )
+    folder: str = setting("Where the server keeps its state and results.", default="federation")
+    lora_rank: int = setting("Rank of the shared adapter.", default=8, at_least=1)
+    lora_alpha: float = setting("The adapter is scaled by lora_alpha / lora_rank.", default=16.0)
+    lora_method: SharedMethod = setting(
+        "ffa trains B alone; lora both factors; dylora both, at one public rank a round.",
+        default="ffa",
+    )
+    lora_target_modules: tuple[str, ...] = setting(
+        "Layers that get adapters, by the last part of their names.", default=("all-linear",)
+    )
+    lora_top_layers: int | None = setting(
+        "Adapt this many of the last blocks only.", default=None, at_least=1
+    )
+    seed: int = setting("Seeds A and a new head, which are public.", default=0, at_least=0)
+    task: TaskName = setting("Text, or classes of texts or words.", default="causal-lm")
+    labels: tuple[str, ...] | None = setting("Names of all classes.", default=None)
+
+    def __post_init__(self) -> None:
+        check_limits(settings=self)
+        if (self.level == "client") != (self.clipping_norm is not None):
+            raise ConfigurationError(
+                f"level={self.level} and clipping_norm={self.clipping_norm}: at client level the "
+                "server clips each update, so give its norm; at example level clients clip"
+            )
+        if self.level == "example" and self.min_separation > 1:
+            raise ConfigurationError(
+                f"min_separation={self.min_separation} with level=example, where every client "
+                "keeps a budget of its own and need not wait; leave it out, or take level=client"
+            )
+
+    @property
+    def budget(self) -> PrivacyBudget | None:
+        """Example level: the most that any client may spend."""
+        if self.level == "client":
+            return None
+        return PrivacyBudget(epsilon=self.epsilon, delta=self.delta)
+
+    @property
+    def client_privacy(self) -> ClientPrivacy | None:
+        """Client level: the server's noise, for which all rounds cost epsilon."""
+        if self.clipping_norm is None:
+            return None
+        return ClientPrivacy.calibrate(
+            rounds=self.rounds,
+            min_separation=self.min_separation,
+            epsilon=self.epsilon,
+            delta=self.delta,
+            clipping_norm=self.clipping_norm,
+            correlation=self.correlation,
+        )
+
+    @property
+    def secure_sum(self) -> SecureSum | None:
+        """The sum that the server sees instead of updates, if any."""
+        if self.secure_threshold is None:
+            return None
+        return SecureSum(
+            clients=self.num_clients,
+            threshold=self.secure_threshold,
+            colluding=self.secure_colluding,
+            protocol=self.secure_protocol,
+        )
+
+    @property
+    def defended(self) -> Defence | None:
+        """What the server does about hostile clients, if anything."""
+        wanted = self.defence != "none"
+        return Defence(rule=self.defence, attackers=self.attackers) if wanted else None
+
+    @property
+    def compression(self) -> Compression | None:
+        """What makes the clients' messages smaller, if anything."""
+        bits, keep = self.compression_bits, self.compression_keep
+        return None if (bits, keep) == (32, 1) else Compression(bits=bits, keep=keep)  # type: ignore[arg-type]  # checked there
+
+    @property
+    def lora(self) -> LoraSettings:
+        """The adapter that all share."""
+        return LoraSettings(
+            rank=self.lora_rank,
+            alpha=self.lora_alpha,
+            method=self.lora_method,
+            target_modules=self.lora_target_modules,
+            top_layers=self.lora_top_layers,
+            seed=self.seed,
+        )
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What shapes the model, in the words of a `task`."""
+        return {"task": self.task, "labels": self.labels}
