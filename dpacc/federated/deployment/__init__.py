@@ -1,5 +1,6 @@
 """A federation on machines of their own: what each side is told, and what it makes of it.
 
-Read `run_settings` and `node_settings`, which `flower_config` reads, then `node_client`.
-Offers `RunSettings`, `NodeSettings`, `read_config`, `client_of` and `answer_once`.
+Read `run_settings` and `node_settings`, which `flower_config` reads, then what becomes of them:
+`node_client`, and `server_run`, whose figures `round_figures` logs.
+Offers `RunSettings`, `NodeSettings`, `read_config`, `client_of`, `answer_once` and `run_server`.
 """

@@ -67,7 +67,7 @@ def _client(node: NodeSettings, lora: LoraSettings) -> Deployed:
         lora_config=lora,
         dp_config=node.privacy,
         task=node.learned,
-        rank=node.rank,
+        rank=node.own_rank,
         folder=node.folder,
     )
     settings = node.secure_sum

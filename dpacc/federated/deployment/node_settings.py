@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from dpacc.errors import ConfigurationError
+from dpacc.federated.ranks.rank_choice import PrivateRank, PublicRank
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.settings import DPSettings
 from dpacc.recipe.settings import Task as TaskName
 from dpacc.recipe.settings import check_limits, setting
+
+_RANKS = ("rank", "rank_memory_bytes", "rank_upload_bytes", "rank_epsilon", "adaptive_rank")
+"""Ways to say a node's rank, of which it takes one; the two limits go together."""
+
+_WITH_NOISE = ("secure_threshold", "budget", "unit_field", "unit_cap", "cache_frozen_activations")
+"""What only a node that adds noise of its own can mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +69,22 @@ class NodeSettings:
         "Clients that may work together with the server.", default=0, at_least=0
     )
     rank: int | None = setting("Its own rank, below the shared one.", default=None, at_least=1)
+    rank_memory_bytes: float | None = setting(
+        "Instead of rank: the largest whose trained part fits into so much memory.",
+        default=None,
+        above=0,
+    )
+    rank_upload_bytes: float | None = setting(
+        "Instead of rank: the largest whose update is no longer.", default=None, above=0
+    )
+    rank_epsilon: float | None = setting(
+        "Instead of rank: choose it from the data, for this part of epsilon.",
+        default=None,
+        above=0,
+    )
+    adaptive_rank: bool = setting(
+        "Instead of rank: choose it from the data, for 5% of epsilon.", default=False
+    )
     unit_field: str | None = setting("Field that says whose an example is.", default=None)
     unit_cap: int | None = setting(
         "The most examples of one unit that count in a step.", default=None, at_least=1
@@ -71,6 +94,16 @@ class NodeSettings:
     label_field: str = setting("Field that holds the class.", default="label")
     prompt_field: str | None = setting("Field that holds a prompt.", default=None)
     completion_field: str | None = setting("Field that holds its completion.", default=None)
+    words_field: str = setting("For token-classification, the list of words.", default="words")
+    messages_field: str | None = setting("Field that holds chat messages.", default=None)
+    answers: tuple[str, ...] | None = setting(
+        "All completions that there are, each one token; they are public.", default=None
+    )
+    learn_end: bool = setting("Whether a text teaches that it ends.", default=True)
+    cache_frozen_activations: bool = setting(
+        "Compute what lies beneath the adapters once, and keep it on this node's disk.",
+        default=False,
+    )
 
     def __post_init__(self) -> None:
         check_limits(settings=self)
@@ -87,13 +120,18 @@ class NodeSettings:
             )
         idle = [
             name
-            for name in (*own, "secure_threshold", "rank", "budget", "unit_field", "unit_cap")
-            if getattr(self, name) is not None
+            for name in (*own, *_RANKS, *_WITH_NOISE)
+            if getattr(self, name) not in (None, False)
         ]
         if idle and self.trusts_server:
             raise ConfigurationError(
                 f"{idle[0]} with trusts_server: the server adds the noise and keeps the books, so "
                 f"that {idle[0]} would have no effect; leave it out"
+            )
+        ranks = [name for name in _RANKS if getattr(self, name) not in (None, False)]
+        if len(ranks) > 1 and ranks != ["rank_memory_bytes", "rank_upload_bytes"]:
+            raise ConfigurationError(
+                f"{' and '.join(ranks)}: a node's rank is decided in one way; leave the others out"
             )
 
     @property
@@ -107,6 +145,19 @@ class NodeSettings:
             colluding=self.secure_colluding,
             protocol=self.secure_protocol,
         )
+
+    @property
+    def own_rank(self) -> int | PublicRank | PrivateRank | Literal["adaptive"] | None:
+        """Its rank, what it must fit, or how it is chosen."""
+        if self.adaptive_rank:
+            return "adaptive"
+        if self.rank_epsilon is not None:
+            return PrivateRank(epsilon=self.rank_epsilon)
+        if self.rank_memory_bytes is not None or self.rank_upload_bytes is not None:
+            return PublicRank(
+                memory_bytes=self.rank_memory_bytes, upload_bytes=self.rank_upload_bytes
+            )
+        return self.rank
 
     @property
     def privacy(self) -> DPSettings:
@@ -137,4 +188,9 @@ class NodeSettings:
             "label_field": self.label_field,
             "prompt_field": self.prompt_field,
             "completion_field": self.completion_field,
+            "words_field": self.words_field,
+            "messages_field": self.messages_field,
+            "answers": self.answers,
+            "learn_end": self.learn_end,
+            "cache_frozen_activations": self.cache_frozen_activations,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dpacc_accounting.calibration.separated_noise import Correlation
 
@@ -15,7 +15,7 @@ from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.settings import LoraSettings, PrivacyBudget, SharedMethod
 from dpacc.federated.updates.compression import Compression
 from dpacc.recipe.settings import Task as TaskName
-from dpacc.recipe.settings import check_limits, setting
+from dpacc.recipe.settings import Tracker, check_limits, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,21 @@ class RunSettings:
     attackers: int = setting("How many clients may be hostile.", default=0, at_least=0)
     compression_bits: int = setting("Bits of a number that is sent: 32, 8, 4.", default=32)
     compression_keep: float = setting(
-        "The share of numbers that clients send, the largest.", default=1.0, above=0, at_most=1
+        "The share of numbers that clients send.", default=1.0, above=0, at_most=1
+    )
+    compression_selection: Literal["largest", "random"] = setting(
+        "Which numbers those are: the largest, or some at public random places.",
+        default="largest",
+    )
+    compression_limit: float | None = setting(
+        "A public grid for codes, of numbers within ±limit: what secure sums can add.",
+        default=None,
+        above=0,
+    )
+    sketch_size: int | None = setting(
+        "For fedask, the rank of the mean that is caught for certain; null catches all.",
+        default=None,
+        at_least=1,
     )
     round_timeout: float = setting(
         "Seconds after which a round goes on without who has not answered.",
@@ -91,6 +105,18 @@ class RunSettings:
     seed: int = setting("Seeds A and a new head, which are public.", default=0, at_least=0)
     task: TaskName = setting("Text, or classes of texts or words.", default="causal-lm")
     labels: tuple[str, ...] | None = setting("Names of all classes.", default=None)
+    held_out: str | None = setting(
+        "Folder of held_out_<kind>.jsonl, public examples of the server's own to measure classes "
+        "of texts on after each round.",
+        default=None,
+    )
+    held_out_max_length: int = setting("Tokens kept of each of them.", default=128, at_least=2)
+    held_out_text_field: str = setting("Field that holds their text.", default="text")
+    held_out_label_field: str = setting("Field that holds their class.", default="label")
+    trackers: tuple[Tracker, ...] | None = setting(
+        "Log ε and held-out quality after each round to tensorboard, wandb or trackio.",
+        default=None,
+    )
 
     def __post_init__(self) -> None:
         check_limits(settings=self)
@@ -103,6 +129,16 @@ class RunSettings:
             raise ConfigurationError(
                 f"min_separation={self.min_separation} with level=example, where every client "
                 "keeps a budget of its own and need not wait; leave it out, or take level=client"
+            )
+        unknown = set(self.trackers or ()) - set(get_args(Tracker))
+        if unknown:
+            raise ConfigurationError(
+                f"trackers={min(unknown)} must be among {', '.join(get_args(Tracker))}"
+            )
+        if self.held_out is not None and self.task != "sequence-classification":
+            raise ConfigurationError(
+                f"held_out={self.held_out} with task={self.task}: the server measures classes of "
+                "texts alone; leave it out, or take task=sequence-classification"
             )
 
     @property
@@ -147,8 +183,15 @@ class RunSettings:
     @property
     def compression(self) -> Compression | None:
         """What makes the clients' messages smaller, if anything."""
-        bits, keep = self.compression_bits, self.compression_keep
-        return None if (bits, keep) == (32, 1) else Compression(bits=bits, keep=keep)  # type: ignore[arg-type]  # checked there
+        bits, keep, limit = self.compression_bits, self.compression_keep, self.compression_limit
+        if (bits, keep, limit) == (32, 1, None):
+            return None
+        return Compression(
+            bits=bits,  # type: ignore[arg-type]  # checked there
+            keep=keep,
+            selection=self.compression_selection,
+            limit=limit,
+        )
 
     @property
     def lora(self) -> LoraSettings:
@@ -166,3 +209,12 @@ class RunSettings:
     def learned(self) -> dict[str, Any]:
         """What shapes the model, in the words of a `task`."""
         return {"task": self.task, "labels": self.labels}
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """How the server's own examples are read, in the words of a `task`."""
+        return self.learned | {
+            "max_length": self.held_out_max_length,
+            "text_field": self.held_out_text_field,
+            "label_field": self.held_out_label_field,
+        }

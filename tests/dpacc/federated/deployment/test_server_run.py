@@ -1,0 +1,108 @@
+"""What a deployed server is told is what it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dpacc.errors import ConfigurationError
+from dpacc.federated.deployment.flower_config import read_config
+from dpacc.federated.deployment.round_figures import RoundFigures
+from dpacc.federated.deployment.run_settings import RunSettings
+from dpacc.federated.updates.compression import Compression
+from tests.dpacc.federated.deployment.shipped_app import nodes, run_config, shipped
+from tests.dpacc.federated.federations import classifier_folder, opinions
+
+CLASSES: dict[str, Any] = {"task": "sequence-classification", "labels": "bad,good"}
+
+
+def logged(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    found = {}
+    for events in folder.rglob("events.out.tfevents.*"):
+        read = EventAccumulator(str(events))
+        read.Reload()
+        for tag in read.Tags()["scalars"]:
+            found[tag] = [(event.step, event.value) for event in read.Scalars(tag)]
+    return found
+
+
+def test_rounds_are_logged_by_public_figures_alone(folder: Path) -> None:
+    """ε of the dearest client and quality on the server's own examples; no name, no count."""
+    model = str(classifier_folder(folder))
+    opinions(folder / "held_out_films.jsonl", count=20, seed=7)
+    for number in (1, 2):
+        opinions(folder / f"said-{number}.jsonl", count=12, seed=number)
+    named = nodes(folder, model=model, **CLASSES)
+    config = run_config(
+        folder,
+        **CLASSES,
+        model=model,
+        lora_target_modules="query,value",
+        held_out=str(folder),
+        held_out_max_length=16,
+        trackers="tensorboard",
+    )
+    run = shipped(
+        config,
+        lambda number: named(number) | {"data-path": str(folder / f"said-{number}.jsonl")},
+    )
+    rows = logged(folder / "server")
+    assert set(rows) == {"epsilon", "held_out/films"}
+    assert [step for step, _ in rows["epsilon"]] == [1, 2]
+    dearest = max(each.server.epsilon for each in run.history.guarantee().prices)
+    assert rows["epsilon"][-1][1] == pytest.approx(dearest)
+    measured = [report.quality["films"] for report in run.history.rounds]
+    assert [value for _, value in rows["held_out/films"]] == pytest.approx(measured)
+
+
+def test_a_tracker_that_fails_costs_no_round(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a service does not take is in the server's log, and the federation goes on."""
+
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr("accelerate.Accelerator.log", away)
+    run = shipped(run_config(folder, trackers="tensorboard"), nodes(folder))
+    assert len(run.history.rounds) == 2
+
+
+def test_codes_that_can_be_added_are_deployed_too(folder: Path) -> None:
+    """A sum of compressed updates, as the run's and the nodes' files agree."""
+    config = run_config(
+        folder,
+        rounds=1,
+        secure_threshold=2,
+        compression_bits=8,
+        compression_limit=0.5,
+        compression_keep=0.5,
+        compression_selection="random",
+    )
+    told = read_config(RunSettings, config).compression
+    assert told == Compression(bits=8, limit=0.5, keep=0.5, selection="random")
+    run = shipped(config, nodes(folder, secure_threshold=2, secure_clients=2))
+    assert sorted(run.history.rounds[0].survivors) == ["site-1", "site-2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"trackers": "mlflow"}, "trackers=mlflow must be among"),
+        ({"held_out": "folder"}, "task=sequence-classification"),
+        ({"sketch_size": 0}, "sketch_size=0 must be at least 1"),
+    ],
+)
+def test_a_run_that_cannot_be_meant_is_refused(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    """Before anybody is asked."""
+    with pytest.raises(ConfigurationError, match=reason):
+        read_config(RunSettings, run_config(tmp_path, **change))
+
+
+def test_without_trackers_nothing_is_begun(tmp_path: Path) -> None:
+    """No folder, no accelerator."""
+    RoundFigures(names=(), folder=tmp_path / "none").close()
+    assert not (tmp_path / "none").exists()
