@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dpacc_accounting import calibrate_banded_noise, calibrate_noise
+from dpacc_accounting.factorization.workload import Workload
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/frontier.md").read_text(encoding="utf-8")
@@ -42,10 +44,13 @@ def test_every_command_on_the_page_exists() -> None:
 
 
 def test_every_row_on_the_page_is_a_kept_result() -> None:
-    """Rate, noise, perplexity and loss of each row are those of one run, and no run is left out."""
+    """ε, what was changed, rate, noise, perplexity and loss of each row are those of one run; none
+    is left out."""
     kept = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
     found = {
         (
+            f"{each['run']['epsilon'] or math.inf:g}".replace("inf", "∞"),
+            changed(each),
             f"{each['run']['learning_rate']:g}",
             f"{each['noise_multiplier']:.3f}",
             f"{each['validation']['perplexity']:.2f}",
@@ -54,9 +59,81 @@ def test_every_row_on_the_page_is_a_kept_result() -> None:
         for each in kept
         if each["task"] == "chats-2048"
     }
-    shown = re.findall(r"^\| [∞\d.]+ \| .*? \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", PAGE, re.M)
-    assert set(shown) == found
+    rows = {(e, re.sub(r" \d+ bands", " bands", told), *more) for e, told, *more in rows_of_chats()}
+    assert rows == found
     assert len(found) >= 9
+
+
+def test_the_bands_of_a_row_are_those_that_its_noise_is_the_price_of() -> None:
+    """b bands cost what ⌈T/b⌉ steps of bB do, so that another number would have another σ."""
+    named = {
+        (float(epsilon), int(bands[1]), int(steps[1]) if steps else 48, sigma)
+        for epsilon, told, _, sigma, *_ in rows_of_chats()
+        if (bands := re.search(r" (\d+) bands", told))
+        for steps in [re.search(r"(\d+) steps of", told)]
+    }
+    assert len(named) >= 3
+    for epsilon, bands, steps, sigma in named:
+        price = calibrate_noise(
+            dataset_size=2048,
+            batch_size=3 * 2048 // steps * bands,
+            steps=math.ceil(steps / bands),
+            epsilon=epsilon,
+            delta=2048**-1.1,
+        )
+        assert price.noise_multiplier == pytest.approx(float(sigma), abs=6e-4)
+
+
+def test_what_correlation_leaves_is_what_the_closed_form_says() -> None:
+    """The best number of bands at ε = 1, and how much of independent noise is left at each ε."""
+    told = " ".join(PAGE.split()).split("**At ε = 1 correlation cannot do it**")[1]
+    asked = {1.0: (None, 4, "0.94"), 3.0: (16, 16, "0.69"), 8.0: (16, 16, "0.47")}
+    for epsilon, (given, bands, left) in asked.items():
+        found = calibrate_banded_noise(
+            dataset_size=2048,
+            batch_size=128,
+            steps=48,
+            epsilon=epsilon,
+            delta=2048**-1.1,
+            bands=given,
+            workload=Workload.constant(steps=48, momentum=0.9, averaged=0.5),
+        )
+        assert (found.bands, f"{found.error:.2f}") == (bands, left)
+    assert "4 bands, leaves 0.94 of" in told
+    assert "16 bands leave 0.69 at ε = 3 and 0.47 at ε = 8" in told
+
+
+def rows_of_chats() -> list[tuple[str, ...]]:
+    """ε, what was changed, rate, σ, perplexity and loss of each row."""
+    rows: list[tuple[str, ...]] = re.findall(
+        r"^\| ([∞\d.]+) \| (.*?) \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", PAGE, re.M
+    )
+    return rows
+
+
+def changed(kept: dict[str, Any]) -> str:
+    """How a row names a run, less its number of bands."""
+    run = kept["run"]
+    plan = run.get("plan", {})
+    cut = f"{run['steps']} steps of {run['batch']}"
+    noise = "bands" if plan else "independent noise"
+    tools = {
+        "Opacus": [f"Opacus 1.6, {cut}"],
+        "Opake": [f"Opake 0.16, {noise}"],
+        "dpacc": [
+            "no noise, no clipping" if run["epsilon"] is None else "",
+            "half the noise (an oracle, not private)" if "noise_share" in run else "",
+            "C = 5" if run.get("max_grad_norm") == 5 else "",
+            "`whitened`" if "method" in run else "",
+            "banded noise, bands" if plan else "",
+            "SGD with momentum 0.9" if "momentum" in run else "",
+            cut if run["batch"] != 128 else "",
+            f"rank {run['rank']}, alpha {run['alpha']}" if "rank" in run else "",
+            f"the top {kept['layers']} layers" if kept["layers"] != 6 else "",
+        ],
+    }
+    told = [part for part in tools[run["tool"]] if part] or ["nothing"]
+    return ", ".join([*told, *([f"seed {run['seed']}"] if "seed" in run else [])])
 
 
 @pytest.mark.parametrize("task", list(COMPARED))
