@@ -63,6 +63,9 @@ _NEEDED: Mapping[str, str] = {
     "ledger": "where releases are recorded before they happen, such as ledger='run/ledger.jsonl'",
     "target_delta": "δ, well below one in the number of examples",
     "max_grad_norm": "C, the clipping norm of one example's gradient",
+    "model_name": "the base that all share, a local folder or its id on the hub",
+    "lora_config": "the adapter that all share, such as LoraSettings(rank=8)",
+    "dp_config": "a DPSettings with epsilon, delta and expected_batch_size",
 }
 
 

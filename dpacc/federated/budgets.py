@@ -62,7 +62,12 @@ def largest_budget(budgets: Mapping[str, DPSettings]) -> PrivacyBudget:
     >>> largest_budget({"a": DPSettings(epsilon=1.0, delta=1e-5, expected_batch_size=8),
     ...                 "b": DPSettings(epsilon=4.0, delta=1e-5, expected_batch_size=8)}).epsilon
     4.0
+
+    Raises:
+        ConfigurationError: there is no client, or two state their ε at different δ.
     """
+    if not budgets:
+        raise ConfigurationError("no client has a budget: name at least one")
     deltas = {each.delta for each in budgets.values()}
     if len(deltas) != 1:
         raise ConfigurationError(

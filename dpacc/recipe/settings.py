@@ -89,6 +89,15 @@ def given_settings(*, kind: type[DataclassInstance], arguments: Sequence[str]) -
     path = given.pop("config", None)
     values = {**(_read_yaml(Path(path)) if path else {}), **given}
     _refuse_unknown(values, kind, where=str(path) if path else "the command line")
+    return typed_settings(kind=kind, values=values)
+
+
+def typed_settings(*, kind: type[DataclassInstance], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of known fields of `kind`, each of its field's type; a number may be written as text.
+
+    Raises:
+        ConfigurationError: a value is of another type.
+    """
     hints = typing.get_type_hints(kind)
     return {name: _coerce(name, hints[name], value) for name, value in values.items()}
 

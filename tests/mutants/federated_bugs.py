@@ -102,9 +102,9 @@ FEDERATED_BUGS = (
         "the server averages updates of clients that spend more than it promises",
         (
             Patch(
-                "dpacc.federated.server.replies",
-                "books.delta != budget.delta or books.epsilon_budget > budget.epsilon",
-                "books.delta != budget.delta",
+                "dpacc.federated.settings",
+                "delta != self.delta or epsilon > self.epsilon",
+                "delta != self.delta",
             ),
         ),
         (f"{_SERVER}::test_a_promise_that_a_client_does_not_keep_is_refused",),

@@ -23,7 +23,7 @@ from dpacc_accounting.guarantee import Note, stated_notes
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import Aggregate
 from dpacc.federated.aggregation.turns import Turns
-from dpacc.federated.setting_limits import require_positive
+from dpacc.federated.setting_limits import require_positive, require_words
 from dpacc.federated.settings import LoraSettings
 from dpacc.federated.updates.layout import Arrays, flat, unflat
 from dpacc.randomness.buffered_noise import BufferedNoise
@@ -61,6 +61,7 @@ class ClientPrivacy:
             require_positive(name, getattr(self, name))
         if not self.delta < 1:
             raise ConfigurationError(f"delta={self.delta} must lie strictly between 0 and 1")
+        require_words("unit", self.unit)
         if self.correlated is not None:
             try:
                 self.event(after=0)

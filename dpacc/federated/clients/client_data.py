@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dpacc_accounting import Budget
 
 from dpacc.data.privacy_units import count_units
+from dpacc.errors import ConfigurationError
 from dpacc.layers.frozen_activations import Collate
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.examples import load_training_examples, load_units, pad_examples
@@ -76,6 +77,18 @@ class OwnFiles:
         if self._data is None:
             self._base = self._read_base()
             self.data(self._base.tokenizer)
+
+    def require_batches_of(self, expected: int) -> None:
+        """See that a batch can be drawn from what was read.
+
+        Raises:
+            ConfigurationError: there are fewer privacy units than one batch expects.
+        """
+        if self._data is not None and expected > self._data.size:
+            raise ConfigurationError(
+                f"expected_batch_size={expected} exceeds the {self._data.size} privacy units of "
+                f"{self._config.train_data}; lower it"
+            )
 
     def take_base(self) -> Base:
         """The model and its tokenizer, for one adapter: it is changed in place.

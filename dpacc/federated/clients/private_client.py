@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from flwr.app import ConfigRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from dpacc.errors import ConfigurationError
+from dpacc.errors import ConfigurationError, names_what_is_unknown
 from dpacc.federated.aggregation.sketch_messages import answer_second
 from dpacc.federated.clients.client_data import OwnFiles
 from dpacc.federated.clients.last_update import LastUpdate, Update
@@ -32,7 +33,15 @@ from dpacc.federated.requests import (
     round_of,
 )
 from dpacc.federated.said_notes import said_of
-from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
+from dpacc.federated.setting_limits import require_words
+from dpacc.federated.settings import (
+    DPSettings,
+    LoraSettings,
+    Task,
+    dp_settings,
+    lora_settings,
+    training_config,
+)
 from dpacc.federated.updates.layout import Arrays, to_record
 from dpacc.federated.updates.packing import Packing
 
@@ -50,7 +59,7 @@ class DPLoRAClient:
         client_id: how reports call it.
         data_path: its examples, a local file.
         model_name: its own copy of the model, by whose tokenizer its records are read.
-        lora_config: the adapter that all share.
+        lora_config: the adapter that all share; like dp_config, a mapping of its fields will do.
         dp_config: its own budget and training.
         task: what is learned; a mapping of `TrainingConfig`'s fields about data.
         rank: its own r_i, below the shared adapter's r: it trains the first r_i columns of B beside
@@ -61,42 +70,47 @@ class DPLoRAClient:
         fixed_seed: for tests; noted in the ledger.
 
     Raises:
-        ConfigurationError: settings that contradict each other.
+        ConfigurationError: a wrong setting, or two that contradict each other.
     """
 
+    @names_what_is_unknown(of="DPLoRAClient")
     def __init__(
         self,
         *,
         client_id: str,
         data_path: Path | str,
         model_name: str,
-        lora_config: LoraSettings,
-        dp_config: DPSettings,
-        task: dict[str, Any] | None = None,
+        lora_config: LoraSettings | Mapping[str, Any],
+        dp_config: DPSettings | Mapping[str, Any],
+        task: Mapping[str, Any] | None = None,
         rank: int | PublicRank | PrivateRank | Literal["adaptive"] | None = None,
         folder: Path | str | None = None,
         fixed_seed: int | None = None,
     ) -> None:
+        require_words("client_id", client_id)
         self.client_id = client_id
-        self.dp_config = dp_config
-        self.lora_config = lora_config
+        self.dp_config = dp = dp_settings(dp_config)
+        self.lora_config = lora = lora_settings(lora_config)
         self.folder = Path(folder) if folder is not None else Path("federation") / client_id
         self._config = training_config(
             model=model_name,
             data_path=str(data_path),
-            lora=lora_config,
-            dp=dp_config,
+            lora=lora,
+            dp=dp,
             task=Task(fields=task or {}),
         )
-        self._own_rank = OwnRank(
-            rank, lora=lora_config, dp=dp_config, folder=self.folder, fixed_seed=fixed_seed
-        )
+        self._own_rank = OwnRank(rank, lora=lora, dp=dp, folder=self.folder, fixed_seed=fixed_seed)
         self._fixed_seed = fixed_seed
         self._last = LastUpdate(self.folder)
         self._standstill = Standstill(self.folder)
         self._own_files = OwnFiles(self._config)
         self._adapter: LocalAdapter | None = None
         self._training: LocalTraining | None = None
+
+    @property
+    def most_local_epochs(self) -> float:
+        """The most passes over its data that a server may ask for in one round."""
+        return self.dp_config.most_local_epochs
 
     @property
     def app(self) -> ClientApp:
@@ -127,6 +141,7 @@ class DPLoRAClient:
         """
         self._standstill.refuse_to_go_on()
         self._own_files.require_readable()
+        self._own_files.require_batches_of(self.dp_config.expected_batch_size)
 
     def answer(self, message: Message) -> Message:
         """One round's update, the second part of it where a rule asks twice, or why there is none.

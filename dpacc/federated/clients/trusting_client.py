@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ from dpacc.federated.requests import (
     read_start,
     require_layout,
 )
-from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
+from dpacc.federated.setting_limits import require_positive, require_words
+from dpacc.federated.settings import (
+    DPSettings,
+    LoraSettings,
+    Task,
+    lora_settings,
+    training_config,
+)
 
 
 class TrustingClient:
@@ -48,20 +56,22 @@ class TrustingClient:
         client_id: str,
         data_path: Path | str,
         model_name: str,
-        lora_config: LoraSettings,
+        lora_config: LoraSettings | Mapping[str, Any],
         batch_size: int,
         learning_rate: float = 1e-3,
-        task: dict[str, Any] | None = None,
+        task: Mapping[str, Any] | None = None,
         most_local_epochs: float = 1.0,
         folder: Path | str | None = None,
     ) -> None:
+        require_words("client_id", client_id)
+        require_positive("most_local_epochs", most_local_epochs)
         self.client_id = client_id
         self.folder = Path(folder) if folder is not None else Path("federation") / client_id
-        self._most_local_epochs, self._lora = most_local_epochs, lora_config
+        self.most_local_epochs, self._lora = most_local_epochs, lora_settings(lora_config)
         self._config = training_config(
             model=model_name,
             data_path=str(data_path),
-            lora=lora_config,
+            lora=self._lora,
             # The budget is the server's to keep; a run's words ask for one all the same.
             dp=DPSettings(
                 epsilon=1.0,
@@ -112,7 +122,7 @@ class TrustingClient:
         start = read_start(content, adapter.shared)
         packing = read_packing(asked)
         rank = rank_asked(asked, number=packing.number, lora=self._lora)
-        epochs = read_local_epochs(asked, most=self._most_local_epochs)
+        epochs = read_local_epochs(asked, most=self.most_local_epochs)
         ranks = FirstRanks(rank=rank or self._lora.rank, whole=start)
         with self._standstill.among_records():
             update = self._begin(adapter, epochs).run_round(ranks.silenced(start))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from dpacc_accounting import Adjacency, ExponentialMechanism, Ledger
 
 from dpacc.errors import ConfigurationError
+from dpacc.federated.setting_limits import require_count, require_positive
 from dpacc.federated.settings import DPSettings
 from dpacc.federated.updates.compressed_updates import payload_bytes
 from dpacc.federated.updates.compression import Compression
@@ -49,6 +50,12 @@ class PublicRank:
     memory_bytes: float | None = None
     upload_bytes: float | None = None
     gradients_kept: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("memory_bytes", "upload_bytes"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
+        require_count("gradients_kept", self.gradients_kept)
 
     def largest(
         self,
@@ -116,11 +123,11 @@ class PrivateRank:
     voters: int = 512
 
     def __post_init__(self) -> None:
-        if not (0 < self.epsilon < np.inf and 0 < self.enough <= 1 and self.voters >= 1):
-            raise ConfigurationError(
-                f"epsilon={self.epsilon}, enough={self.enough}, voters={self.voters}: a private "
-                "rank needs a finite epsilon above 0, enough from above 0 to 1, and a voter"
-            )
+        require_positive("epsilon", self.epsilon)
+        require_positive("enough", self.enough, at_most=1)
+        require_count("voters", self.voters)
+        for rank in self.candidates or ():
+            require_count("candidates", rank)
 
     def ranks(self, shared: int) -> tuple[int, ...]:
         """The candidates, in rising order.

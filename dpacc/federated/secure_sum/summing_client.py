@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
@@ -31,6 +32,7 @@ from dpacc.federated.secure_sum.rounds_summed import RoundsSummed
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseLedger
 from dpacc.federated.secure_sum.summands import Summands
+from dpacc.federated.setting_limits import require_count, require_kind
 from dpacc.federated.updates.layout import flat, from_record
 from dpacc.randomness.run_secret import RunSecret
 
@@ -67,13 +69,16 @@ class SecureClient:
         most_rounds: int | None = None,
         folder: Path | str | None = None,
     ) -> None:
-        self.client_id = client.client_id
-        self._client = client
+        if not hasattr(client, "answer"):
+            raise ConfigurationError(f"client={client!r} must be a DPLoRAClient or TrustingClient")
+        require_kind("secure_sum", secure_sum, SecureSum)
+        require_kind("privacy", privacy, ClientPrivacy)
+        self.client_id, self._client = client.client_id, client
         self._settings = secure_sum
         self._side = client_side(secure_sum.protocol)
         self._agreed = secure_sum.agreed(privacy)
         own = getattr(client, "folder", None) or Path("federation") / self.client_id
-        place = Path(folder) if folder is not None else Path(own)
+        self.folder = place = Path(folder) if folder is not None else Path(own)
         self._rounds = RoundsSummed(place)
         self._noise: OwnShare | None = None
         if privacy is not None:
@@ -82,12 +87,18 @@ class SecureClient:
                     "privacy without most_rounds: say in how many rounds this client may ever take "
                     "part, so that no server can ask for more"
                 )
+            require_count("most_rounds", most_rounds)
             self._noise = OwnShare(
                 privacy=privacy,
                 settings=secure_sum,
                 most_rounds=most_rounds,
                 path=place / "ledger.jsonl",
             )
+
+    @property
+    def most_local_epochs(self) -> float:
+        """Of what trains; no bound where it has none."""
+        return float(getattr(self._client, "most_local_epochs", math.inf))
 
     @property
     def app(self) -> ClientApp:

@@ -13,7 +13,7 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from dpacc.errors import ConfigurationError, errors_alone_from
+from dpacc.errors import ConfigurationError, errors_alone_from, names_what_is_unknown
 from dpacc.federated.aggregation.averaging import CORRECTING, AggregationName
 from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
 from dpacc.federated.aggregation.factors import CorrectedBase
@@ -32,12 +32,19 @@ from dpacc.federated.server.history import History, RoundReport
 from dpacc.federated.server.in_process_grid import LocalGrid
 from dpacc.federated.server.kept_state import KeptState, State
 from dpacc.federated.server.published_adapter import forbid_saving, write_adapter
-from dpacc.federated.server.round_settings import Measure, RoundSettings, require_consistent
+from dpacc.federated.server.round_settings import (
+    Measure,
+    RoundSettings,
+    measured,
+    require_clients,
+    require_consistent,
+)
 from dpacc.federated.server.secure_sum_strategy import SecureFederatedLoRA
 from dpacc.federated.server.shared_model import shared_model
 from dpacc.federated.server.strategy import FederatedLoRA
 from dpacc.federated.setting_limits import require_count, require_kind
-from dpacc.federated.settings import LoraSettings, PrivacyBudget, Task
+from dpacc.federated.settings import LoraSettings, PrivacyBudget, Task, lora_settings
+from dpacc.federated.settings import privacy_budget as budget_of
 from dpacc.federated.updates.compression import Compression
 from dpacc.federated.updates.layout import (
     Arrays,
@@ -60,7 +67,7 @@ class FederatedServer:
         client_privacy: client level: the noise that this server adds, or with `secure_sum` the
             clients. Give one of the two.
         secure_sum: how updates are added up so that this server sees the sum alone.
-        lora_config: the adapter that all share.
+        lora_config: the adapter that all share; like privacy_budget, a mapping will do.
         task: fields of `TrainingConfig` about data; of them, `task` and `labels` shape the model.
         folder: where the state of the run is kept, from which a restarted server goes on.
 
@@ -71,16 +78,17 @@ class FederatedServer:
     ```
     """
 
+    @names_what_is_unknown(of="FederatedServer")
     def __init__(
         self,
         *,
         model_name: str,
         num_clients: int,
         rounds: int,
-        privacy_budget: PrivacyBudget | None = None,
+        privacy_budget: PrivacyBudget | Mapping[str, float] | None = None,
         client_privacy: ClientPrivacy | None = None,
         secure_sum: SecureSum | None = None,
-        lora_config: LoraSettings | None = None,
+        lora_config: LoraSettings | Mapping[str, Any] | None = None,
         task: Mapping[str, Any] | None = None,
         folder: Path | str = "federation/server",
     ) -> None:
@@ -94,14 +102,12 @@ class FederatedServer:
             )
         require_count("num_clients", num_clients)
         require_count("rounds", rounds)
-        require_kind("privacy_budget", privacy_budget, PrivacyBudget)
         require_kind("client_privacy", client_privacy, ClientPrivacy)
         require_kind("secure_sum", secure_sum, SecureSum)
-        require_kind("lora_config", lora_config, LoraSettings)
-        self._budget = privacy_budget
+        self._budget = None if privacy_budget is None else budget_of(privacy_budget)
         self._client_privacy = client_privacy
         self._secure_sum = secure_sum
-        self._lora = lora_config or LoraSettings()
+        self._lora = lora_settings({} if lora_config is None else lora_config)
         self._folder = Path(folder)
         self._kept = KeptState(self._folder)
         self._history = History()
@@ -110,6 +116,7 @@ class FederatedServer:
         self.model, self.tokenizer, self._layout = shared
         self._arrays, self._rule = trainable_arrays(self.model), "none"
 
+    @names_what_is_unknown(of="train")
     def train(
         self,
         *,
@@ -141,13 +148,6 @@ class FederatedServer:
             ConfigurationError: settings that contradict each other, another run's state, or a
                 client whose records cannot be read.
         """
-        if len(clients) != self._num_clients:
-            raise ConfigurationError(
-                f"num_clients={self._num_clients} and {len(clients)} clients given; "
-                "name as many as take part"
-            )
-        for client in clients:
-            client.require_readable()
         settings = RoundSettings(
             aggregation=aggregation,
             client_sampling_rate=client_sampling_rate,
@@ -157,6 +157,9 @@ class FederatedServer:
             on_round=on_round,
             compression=compression,
             sketch_size=sketch_size,
+        )
+        require_clients(
+            clients, number=self._num_clients, local_epochs=local_epochs, budget=self._budget
         )
         app = self._app(settings)
         grid = LocalGrid({node: client.app for node, client in enumerate(clients, start=1)})
@@ -361,7 +364,7 @@ class FederatedServer:
         if measure is None:
             return {}
         self._load(arrays)
-        return dict(measure(self.model))
+        return measured(measure, self.model)
 
     def _save(self, arrays: Arrays, history: History, aggregation: str) -> None:
         self._kept.keep(

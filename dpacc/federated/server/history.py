@@ -136,6 +136,36 @@ class History:
         }
 
     @property
+    def final_accuracy(self) -> float:
+        """What the server measured as "accuracy" after the last round.
+
+        Raises:
+            ConfigurationError: nothing of that name was measured.
+        """
+        last = self.rounds[-1].quality if self.rounds else self.start_quality
+        if "accuracy" not in last:
+            known = ", ".join(last) or "nothing"
+            raise ConfigurationError(
+                f"the last round's quality names {known}, and no accuracy: give server.train a "
+                "measure=, a function of the model that returns {'accuracy': ...}, or read "
+                "history.rounds[-1].quality"
+            )
+        return last["accuracy"]
+
+    @property
+    def total_epsilon(self) -> float:
+        """There is none: each client's ε is of its own data, and holds against one of two views.
+
+        Raises:
+            ConfigurationError: always, with what to read.
+        """
+        raise ConfigurationError(
+            "a federation has no total ε: each client's is of its own records, sums over clients "
+            "count nobody, and a largest one hides whose it is; read history.epsilons(), or "
+            "history.guarantee().worst_server with its δ, unit and notes"
+        )
+
+    @property
     def is_priced(self) -> bool:
         """Whether anything of a client's has left, so that there is something to price."""
         return self.client_level is not None or bool(self._books())

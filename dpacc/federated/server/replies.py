@@ -99,11 +99,7 @@ def _word(said: ConfigRecord, name: str, *, default: str | None = None) -> str:
 
 def _books_within(budget: PrivacyBudget, metrics: MetricRecord | None, *, unit: str) -> ClientBooks:
     books = _books(metrics, unit=unit)
-    if books.delta != budget.delta or books.epsilon_budget > budget.epsilon:
-        raise ConfigurationError(
-            f"the client keeps epsilon={books.epsilon_budget:g} at delta={books.delta:g}; this "
-            f"federation promises at most epsilon={budget.epsilon:g} at delta={budget.delta:g}"
-        )
+    budget.require_covered("the client", epsilon=books.epsilon_budget, delta=books.delta)
     return books
 
 

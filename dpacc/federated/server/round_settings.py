@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
+from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import AggregationName
 from dpacc.federated.aggregation.client_level import ClientPrivacy, require_central
 from dpacc.federated.aggregation.robust import Defence, require_fitting
+from dpacc.federated.aggregation.rule_choice import require_known
 from dpacc.federated.secure_sum.settings import SecureSum, require_summable
 from dpacc.federated.server.fedask_strategy import require_sketchable
 from dpacc.federated.server.history import RoundReport
-from dpacc.federated.setting_limits import require_kind, require_positive
-from dpacc.federated.settings import LoraSettings
+from dpacc.federated.setting_limits import require_callable, require_kind, require_positive
+from dpacc.federated.settings import LoraSettings, PrivacyBudget
 from dpacc.federated.updates.compression import Compression
 from dpacc.federated.updates.packing import require_packable
 
@@ -54,11 +57,82 @@ class RoundSettings:
     connect_timeout: float = 600.0
 
     def __post_init__(self) -> None:
+        require_known(self.aggregation)
         require_positive("client_sampling_rate", self.client_sampling_rate, at_most=1)
         for name in ("local_epochs", "round_timeout", "connect_timeout"):
             require_positive(name, getattr(self, name))
         require_kind("defence", self.defence, Defence)
         require_kind("compression", self.compression, Compression)
+        require_callable("measure", self.measure)
+        require_callable("on_round", self.on_round)
+
+
+def measured(measure: Measure, model: nn.Module) -> dict[str, float]:
+    """What the server's own function finds.
+
+    Raises:
+        ConfigurationError: it returns anything but names and numbers.
+
+    >>> measured(lambda model: {"accuracy": 1}, nn.Identity())
+    {'accuracy': 1.0}
+    """
+    found: Any = measure(model)
+    try:
+        return {str(name): float(value) for name, value in found.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigurationError(
+            f"measure returned {found!r}; it must return a mapping of names to numbers, such as "
+            "{'accuracy': 0.8}"
+        ) from None
+
+
+def require_clients(
+    clients: Sequence[Any],
+    *,
+    number: int,
+    local_epochs: float,
+    budget: PrivacyBudget | None,
+) -> None:
+    """Refuse clients that would fail in the first round, when others have paid for it.
+
+    Args:
+        clients: who takes part, in this process.
+        number: how many were announced.
+        local_epochs: that each is asked for.
+        budget: the most that any may spend, where each has its own.
+
+    Raises:
+        ConfigurationError: too many or few, something else, two in one folder, a client that allows
+            fewer passes or spends more than was promised, or one whose records cannot be read.
+    """
+    if len(clients) != number:
+        raise ConfigurationError(
+            f"num_clients={number} and {len(clients)} clients given; name as many as take part"
+        )
+    homes: dict[str, str] = {}
+    for client in clients:
+        if not hasattr(client, "require_readable"):
+            raise ConfigurationError(
+                f"clients holds {client!r}: each must be a DPLoRAClient, TrustingClient or "
+                "SecureClient"
+            )
+        most, home = client.most_local_epochs, str(client.folder.resolve())
+        if local_epochs > most:
+            raise ConfigurationError(
+                f"local_epochs={local_epochs:g} and {client.client_id}'s most_local_epochs is "
+                f"{most:g}: ask for fewer, or let its owner raise that in dp_config"
+            )
+        if home in homes:
+            raise ConfigurationError(
+                f"{homes[home]} and {client.client_id} have one folder, {client.folder}: a ledger "
+                "is one client's; give each a folder of its own"
+            )
+        homes[home] = client.client_id
+        own = getattr(client, "dp_config", None)
+        if budget is not None and own is not None:
+            budget.require_covered(client.client_id, epsilon=own.epsilon, delta=own.delta)
+    for client in clients:
+        client.require_readable()
 
 
 def require_consistent(

@@ -54,7 +54,10 @@ class Compression:
     limit: float | None = None
 
     def __post_init__(self) -> None:
-        _require(self.bits in (32, 8, 4), f"bits={self.bits!r} must be 32, 8 or 4")
+        _require(
+            isinstance(self.bits, int) and self.bits in (32, 8, 4),
+            f"bits={self.bits!r} must be 32, 8 or 4",
+        )
         _require(
             self.selection in ("largest", "random"),
             f"selection={self.selection!r} must be largest or random",

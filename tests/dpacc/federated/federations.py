@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from flwr.app import Context, RecordDict
+from flwr.serverapp import ServerApp
 from transformers import AutoModelForSequenceClassification
 
 from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.clients.trusting_client import TrustingClient
 from dpacc.federated.server.federated_server import FederatedServer
+from dpacc.federated.server.history import History
+from dpacc.federated.server.in_process_grid import LocalGrid
 from dpacc.federated.settings import DPSettings, LoraSettings, PrivacyBudget
 from tests.tiny_models import CONFIGURATIONS, save_tiny_llama
 
@@ -101,6 +105,15 @@ def server(place: Path, **changes: Any) -> FederatedServer:
         "folder": place / "server",
     }
     return FederatedServer(**settings | changes)
+
+
+def deployed_in_process(
+    app: ServerApp, clients: Sequence[Any], federation: FederatedServer
+) -> History:
+    """A server's app among clients of whose settings it knows nothing beforehand."""
+    grid = LocalGrid({node: each.app for node, each in enumerate(clients, start=1)})
+    app(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={}))
+    return federation.history
 
 
 def die_in_the_second_round(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,19 @@ from transformers import AutoModelForCausalLM
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.aggregation.robust import Defence
+from dpacc.federated.ranks.rank_choice import PrivateRank, PublicRank
 from dpacc.federated.secure_sum.settings import SecureSum
-from dpacc.federated.server.round_settings import RoundSettings
-from dpacc.federated.settings import DPSettings, LoraSettings, PrivacyBudget
+from dpacc.federated.secure_sum.summing_client import SecureClient
+from dpacc.federated.server.round_settings import RoundSettings, measured
+from dpacc.federated.settings import (
+    DPSettings,
+    LoraSettings,
+    PrivacyBudget,
+    Task,
+    dp_settings,
+    lora_settings,
+)
+from dpacc.federated.updates.compression import Compression
 from tests.dpacc.federated.federations import (
     DELTA,
     LORA,
@@ -69,6 +80,28 @@ WRONG: dict[str, Callable[[], Any]] = {
     "client_sampling_rate=1.5": changed(RoundSettings, ROUND, client_sampling_rate=1.5),
     "defence='krum'": changed(RoundSettings, ROUND, defence="krum"),
     "compression=4": changed(RoundSettings, ROUND, compression=4),
+    "measure=5": changed(RoundSettings, ROUND, measure=5),
+    "on_round=5": changed(RoundSettings, ROUND, on_round=5),
+    "aggregation='fedexp'": changed(RoundSettings, ROUND, aggregation="fedexp"),
+    "unit_cap=0": changed(DPSettings, OWN, unit_cap=0),
+    "unit_field=5": changed(DPSettings, OWN, unit_field=5),
+    "target_modules=()": changed(LoraSettings, {}, target_modules=()),
+    "voters=2.5": changed(PrivateRank, {"epsilon": 0.1}, voters=2.5),
+    "candidates=0": changed(PrivateRank, {"epsilon": 0.1}, candidates=(0,)),
+    "upload_bytes='3MB'": changed(PublicRank, {}, upload_bytes="3MB"),
+    "bits=8.0": changed(Compression, {}, bits=8.0),
+    "unit=5": changed(
+        ClientPrivacy, {"noise_multiplier": 1.0, "clipping_norm": 1.0, "delta": 1e-5}, unit=5
+    ),
+    "max_length='long'": changed(Task, {}, fields={"max_length": "long"}),
+    "a task with lables": changed(Task, {}, fields={"lables": ("bad", "good")}),
+    "labels=None": changed(Task, {}, fields={"task": "sequence-classification"}),
+    "task=5": changed(Task, {}, fields=5),
+    "dp_config['noise_multiplier']=1.1": lambda: dp_settings({**OWN, "noise_multiplier": 1.1}),
+    "dp_config['secure_mode']=False": lambda: dp_settings({**OWN, "secure_mode": False}),
+    "dp_config has no entry 'epsilom'": lambda: dp_settings({**OWN, "epsilom": 1.0}),
+    "dp_config has no 'delta'": lambda: dp_settings({"epsilon": 1.0, "expected_batch_size": 8}),
+    "lora_config gives rank twice": lambda: lora_settings({"r": 2, "rank": 2}),
 }
 
 
@@ -84,18 +117,99 @@ def test_a_wrong_setting_is_refused_where_it_is_given(named: str) -> None:
     "wrong",
     [
         {"privacy_budget": 8.0},
-        {"privacy_budget": {"epsilon": 8.0, "delta": 1e-5}},
+        {"privacy_budget": {"epsilon": 8.0}},
+        {"privacy_budget": {"epsilon": 8.0, "delta": 1e-5, "unit": "patient"}},
         {"num_clients": 0},
         {"rounds": 1.5},
         {"secure_sum": 2},
-        {"lora_config": {"rank": 2}},
+        {"lora_config": {"rang": 2}},
+        {"lora_config": {"r": 2, "lora_dropout": 0.1}},
     ],
 )
 def test_a_server_takes_no_settings_of_another_kind(folder: Path, wrong: dict[str, Any]) -> None:
-    """A bare number or a mapping is refused by name, before the base is loaded."""
+    """A bare number, or a mapping of other keys, is refused before the base is loaded."""
     (name,) = wrong
-    with pytest.raises(ConfigurationError, match=f"^{name}="):
+    with pytest.raises(ConfigurationError, match=rf"^{name}( has no |\[|=)"):
         server(folder / "without a model", **wrong)
+
+
+def test_mappings_say_what_the_classes_say() -> None:
+    """Peft's words and ours, with what changes nothing here, make the same settings."""
+    peft = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "lora_dropout": 0.0}
+    ours = LoraSettings(rank=2, alpha=4, target_modules=("q_proj",))
+    assert lora_settings(peft | {"bias": "none"}) == lora_settings(ours) == ours
+    assert dp_settings({**OWN, "secure_mode": True}) == DPSettings(**OWN)
+    typed = Task(
+        fields={"max_length": "16", "task": "sequence-classification", "labels": ["a", "b"]}
+    )
+    assert dict(typed.fields)["max_length"] == 16
+    assert typed.labels == ("a", "b")
+
+
+SUM = SecureSum(clients=2)
+JOINING: dict[str, tuple[Callable[[Path], list[Any]], dict[str, Any], str]] = {
+    "one too few": (lambda at: [client(at, 1)], {}, "2 and 1 clients given"),
+    "no client": (lambda at: [client(at, 1), 5], {}, "clients holds 5"),
+    "one ledger for two": (
+        lambda at: [client(at, 1), client(at, 2, folder=at / "site-1")],
+        {},
+        "site-1 and site-2 have one folder",
+    ),
+    "more passes than an owner allows": (
+        lambda at: [client(at, 1), client(at, 2, dp={"most_local_epochs": 1.0})],
+        {"local_epochs": 2},
+        "local_epochs=2 and site-2's most_local_epochs is 1",
+    ),
+    "more passes than a hidden client's owner allows": (
+        lambda at: [
+            SecureClient(client=client(at, n, dp={"most_local_epochs": 1.0}), secure_sum=SUM)
+            for n in (1, 2)
+        ],
+        {"local_epochs": 2},
+        "site-1's most_local_epochs is 1",
+    ),
+    "more than was promised": (
+        lambda at: [client(at, 1), client(at, 2, dp={"epsilon": 80.0})],
+        {},
+        "site-2 keeps epsilon=80",
+    ),
+    "another delta": (
+        lambda at: [client(at, 1), client(at, 2, dp={"delta": 1e-5})],
+        {},
+        "site-2 keeps epsilon=20 at delta=1e-05",
+    ),
+    "batches larger than the data": (
+        lambda at: [client(at, 1), client(at, 2, dp={"expected_batch_size": 400})],
+        {},
+        "expected_batch_size=400 exceeds the 12 privacy units",
+    ),
+    "a word of another library": (
+        lambda at: [client(at, 1), client(at, 2)],
+        {"aggregation": "secure_weighted"},
+        "every client counts alike",
+    ),
+    "a keyword that is none": (
+        lambda at: [client(at, 1), client(at, 2)],
+        {"local_epoch": 2},
+        "do you mean local_epochs=",
+    ),
+}
+
+
+@pytest.mark.parametrize("named", list(JOINING))
+def test_what_would_fail_in_the_first_round_is_said_before_it(folder: Path, named: str) -> None:
+    """By name, and no client has charged a step: the others would have paid for a round."""
+    make, asked, why = JOINING[named]
+    with pytest.raises(ConfigurationError, match=re.escape(why)):
+        server(folder, rounds=1).train(clients=make(folder), **asked)
+    assert not list(folder.glob("site-*/ledger.jsonl"))
+
+
+@pytest.mark.parametrize("found", [0.5, {"accuracy": "high"}, None])
+def test_a_measure_that_finds_no_numbers_is_refused(found: Any) -> None:
+    """As soon as it is first called, which is before the first round."""
+    with pytest.raises(ConfigurationError, match="mapping of names to numbers"):
+        measured(lambda model: found, torch.nn.Identity())
 
 
 @pytest.mark.parametrize("rank", [0, -1, 3, 1.5])

@@ -31,6 +31,7 @@ from tests.dpacc.federated.federations import (
     BUDGET,
     DELTA,
     client,
+    deployed_in_process,
     die_in_the_second_round,
     server,
     trusting,
@@ -185,7 +186,7 @@ def test_a_trusting_client_trains_no_longer_than_its_owner_allows(folder: Path) 
     """However trusted, a server that asks for more passes is refused before any record is read."""
     federation = server(folder, rounds=1, privacy_budget=None, client_privacy=privacy())
     clients = [trusting(folder, n) for n in (1, 2)]
-    history = federation.train(clients=clients, local_epochs=2.0)
+    history = deployed_in_process(federation.app(local_epochs=2.0), clients, federation)
     assert history.rounds[0].survivors == ()
     assert all("most_local_epochs is 1" in why for why in history.rounds[0].failed.values())
 

@@ -240,7 +240,7 @@ def test_ranks_that_cannot_be_chosen_are_refused(folder: Path) -> None:
     ):
         with pytest.raises(ConfigurationError, match=why):
             OwnRank(rank, lora=lora, dp=dp, folder=folder, fixed_seed=None)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="a voter"):
+    with pytest.raises(ConfigurationError, match="voters=0"):
         PrivateRank(epsilon=0.1, voters=0)
     own = OwnRank("adaptive", lora=WIDE, dp=dp, folder=folder, fixed_seed=None)
     assert own.set_aside == pytest.approx(0.05)

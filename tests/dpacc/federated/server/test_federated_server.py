@@ -33,6 +33,7 @@ from tests.dpacc.federated.federations import (
     LORA,
     classifier_folder,
     client,
+    deployed_in_process,
     opinions,
     server,
 )
@@ -245,9 +246,10 @@ def test_a_client_that_restarts_goes_on_where_its_ledger_stands(folder: Path) ->
 
 def test_a_promise_that_a_client_does_not_keep_is_refused(folder: Path) -> None:
     """A client whose budget is larger than the federation's gives nothing to the average."""
-    history = server(
-        folder, rounds=1, privacy_budget=PrivacyBudget(epsilon=10.0, delta=DELTA)
-    ).train(clients=[client(folder, 1, dp={"epsilon": 10.0}), client(folder, 2)])
+    promised = PrivacyBudget(epsilon=10.0, delta=DELTA)
+    federation = server(folder, rounds=1, privacy_budget=promised)
+    clients = [client(folder, 1, dp={"epsilon": 10.0}), client(folder, 2)]
+    history = deployed_in_process(federation.app(), clients, federation)
     assert history.rounds[0].survivors == ("site-1",)
     assert "promises at most epsilon=10" in next(iter(history.rounds[0].failed.values()))
 

@@ -19,7 +19,14 @@ from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.server.in_process_grid import LocalGrid
 from dpacc.federated.server.run_results import write_results
 from dpacc.federated.settings import LoraSettings
-from tests.dpacc.federated.federations import DELTA, client, node_settings, server, trusting
+from tests.dpacc.federated.federations import (
+    DELTA,
+    client,
+    deployed_in_process,
+    node_settings,
+    server,
+    trusting,
+)
 
 APP = Path(__file__).parents[4] / "recipes/federation/client_app.py"
 BOTH = LoraSettings(rank=2, alpha=8.0, method="lora", target_modules=("q_proj", "v_proj"))
@@ -150,7 +157,7 @@ def test_a_client_level_card_says_nothing_of_who_took_part(folder: Path) -> None
 def test_a_run_that_brought_nothing_is_no_success(folder: Path) -> None:
     """Files are written, and then an error names what became of the clients."""
     federation: FederatedServer = server(folder, num_clients=1, rounds=1)
-    federation.train(clients=[client(folder, 1, dp={"epsilon": 60.0})])
+    deployed_in_process(federation.app(), [client(folder, 1, dp={"epsilon": 60.0})], federation)
     with pytest.raises(ConfigurationError, match=r"no client's update was used.*epsilon=60"):
         write_results(federation, folder=folder / "server")
     assert "No client's update is in it" in (folder / "server/adapter/README.md").read_text()
