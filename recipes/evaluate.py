@@ -150,14 +150,17 @@ def preference_figures(
     config: EvaluationConfig, model: Any, held_out: list[Any], collate: Any
 ) -> dict[str, Any]:
     """Accuracy and margin of a model's preferences, beside its base where the loss has one."""
-    from dpacc.losses.preferences import WITHOUT_REFERENCE
     from dpacc.recipe.objective import beta_for
-    from dpacc.recipe.preferences import held_out_preferences, with_reference
+    from dpacc.recipe.preferences import held_out_preferences, references_for
 
-    measured = {"model": model, "collate": collate, "max_tokens": config.micro_batch_tokens}
-    if config.preference_loss not in WITHOUT_REFERENCE:
-        held_out = with_reference(examples=held_out, **measured)
-    found = held_out_preferences(examples=held_out, beta=beta_for(config=config), **measured)
+    examples = references_for(config=config, model=model, examples=held_out, collate=collate)
+    found = held_out_preferences(
+        model=model,
+        examples=examples,
+        collate=collate,
+        beta=beta_for(config=config),
+        max_tokens=config.micro_batch_tokens,
+    )
     return {"accuracy": found.accuracy, "standard error": found.error, "margin": found.margin}
 
 

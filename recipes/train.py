@@ -13,6 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -71,12 +72,16 @@ def main(arguments: Sequence[str]) -> None:
 
 def train(config: TrainingConfig) -> None:
     """One private run, from files to an adapter with its privacy statement."""
+    from dpacc.artifacts.earlier_runs import finished_run
     from dpacc.ranks.collectives import join_ranks
     from dpacc.recipe.assembly import plan_for
     from dpacc.recipe.training_data import read_training_data
 
     started = time.monotonic()
     accelerator = join_ranks()
+    if (finished := finished_run(config=config)) is not None:
+        terminal.say(f"{finished} is finished; another --name spends another budget")
+        return
     config = settled(config, accelerator)
     data = read_training_data(config=config)
     # Everything the guarantee depends on, with just enough noise to keep it.
@@ -92,7 +97,8 @@ def train(config: TrainingConfig) -> None:
 
 
 def settled(config: TrainingConfig, accelerator: Accelerator) -> TrainingConfig:
-    """What must be known before hours are spent: trackers, the average's share, the repository."""
+    """What must be known before hours are spent: trackers, share, repository, which run goes on."""
+    from dpacc.artifacts.earlier_runs import run_to_go_on
     from dpacc.artifacts.hub import reserve_repository
     from dpacc.ranks.collectives import on_main_process
     from dpacc.recipe.trackers import require_trackers
@@ -102,7 +108,7 @@ def settled(config: TrainingConfig, accelerator: Accelerator) -> TrainingConfig:
     share = share_for(config.average_iterates, accelerator=accelerator)
     if config.push_to_hub is not None:
         on_main_process(accelerator, partial(reserve_repository, config.push_to_hub))
-    return replace(config, average_iterates=share)
+    return replace(config, average_iterates=share, resume=run_to_go_on(config=config))
 
 
 def build_model(
@@ -212,13 +218,19 @@ def run_folder(config: TrainingConfig, accelerator: Accelerator, plan: PrivacyPl
 def learn(run: Run) -> Sequence[Measurement]:
     """The private loop: each step cut, clipped, summed, charged and noised once; its course."""
     from dpacc.artifacts.kept.metrics import Course
+    from dpacc.ranks.preemption import RETURN_LATER, heeding_preemption
     from dpacc.recipe.objective import probe_examples_for
+    from dpacc.recipe.preferences import references_for
     from dpacc.recipe.trackers import NonPrivateLoss
 
     config, engine, learner = run.config, run.engine, run.learner
     private_loss = NonPrivateLoss(run.accelerator)
+    compared = partial(
+        references_for, config=config, model=learner.model, accelerator=run.accelerator
+    )
     examples, collate = examples_of(run)
-    held_out = referenced(run, run.data.held_out, run.data.collate)
+    examples = compared(examples=examples, collate=collate)
+    held_out = compared(examples=run.data.held_out, collate=run.data.collate)
     run = replace(run, data=replace(run.data, held_out=held_out))
     progress = begin_progress(run)
     measure = measuring(run, progress)
@@ -226,7 +238,9 @@ def learn(run: Run) -> Sequence[Measurement]:
     course.add(measure(run.start, engine.guarantee().epsilon if run.start else 0.0))
     learner.model.train()
     invented = probe_examples_for(config=config, model=learner.base, like=examples[0])
-    with progress:
+    # Without checkpoints nothing would be kept, and a signal ends the process as usual.
+    heeds = heeding_preemption(run.accelerator) if config.checkpoint_every else nullcontext(None)
+    with progress, heeds as told:
         for step in engine.steps(examples, collate, units=run.data.units, probe_examples=invented):
             for batch in step:
                 losses = learner.losses_of(learner.model, batch)
@@ -249,15 +263,17 @@ def learn(run: Run) -> Sequence[Measurement]:
             run.accelerator.log(figures, step=step.index + 1)
             if config.checkpoint_every and (step.index + 1) % config.checkpoint_every == 0:
                 engine.checkpoint()
+            if told is not None and told() and step.index + 1 < run.plan.steps:
+                engine.checkpoint()
+                engine.close()
+                progress.note(f"told to stop after step {step.index + 1}: --resume auto goes on")
+                raise SystemExit(RETURN_LATER)
     engine.close()
     return course.measurements
 
 
 def examples_of(run: Run) -> tuple[Any, Callable[[list[Any]], Any]]:
-    """The private examples, or what frozen layers make of them, and their collate function.
-
-    Of preference pairs, with what the base without adapters makes of each.
-    """
+    """The private examples, or what frozen layers make of them, and their collate function."""
     from dpacc.layers.frozen_activations import FrozenActivations
 
     examples, collate = run.data.private, run.data.collate
@@ -270,26 +286,7 @@ def examples_of(run: Run) -> tuple[Any, Callable[[list[Any]], Any]]:
             folder=run.folder,
         )
         examples, collate = frozen.examples, frozen.collate
-    return referenced(run, examples, collate), collate
-
-
-def referenced(
-    run: Run, examples: list[Any], collate: Callable[[list[Any]], Any]
-) -> list[dict[str, Any]]:
-    """Preference pairs with the base's log-probabilities; other examples as they are."""
-    from dpacc.losses.preferences import WITHOUT_REFERENCE
-    from dpacc.recipe.preferences import with_reference
-
-    compares = run.config.preference_loss not in WITHOUT_REFERENCE
-    if run.config.task != "preference" or not compares or not examples:
-        return examples
-    return with_reference(
-        model=run.learner.model,
-        examples=examples,
-        collate=collate,
-        max_tokens=run.config.micro_batch_tokens,
-        accelerator=run.accelerator,
-    )
+    return examples, collate
 
 
 def begin_progress(run: Run) -> terminal.TrainingProgress:

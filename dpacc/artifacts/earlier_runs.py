@@ -18,6 +18,10 @@ from dpacc_accounting.ledger.record import LedgerError
 from dpacc.artifacts.run_folder import new_run_folder
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
+from dpacc.recipe.config import TrainingConfig
+
+AUTO = "auto"
+"""For `resume`: the last run of the same name."""
 
 
 def begin_run(
@@ -39,6 +43,42 @@ def begin_run(
     if told is not None:
         say(told)
     return new_run_folder(output_dir=output_dir, name=name)
+
+
+def run_to_go_on(*, config: TrainingConfig) -> str | None:
+    """The folder that `resume` names; for `auto` the last run's of this name, if there is one.
+
+    So a job that is started again and again takes its run to the end, and spends one budget.
+
+    Raises:
+        ConfigurationError: that run spent a budget and cannot go on, or there is none yet and
+            nothing would be kept of the one that begins.
+    """
+    if config.resume != AUTO:
+        return config.resume
+    last, _ = _last_run(config)
+    if last is None and config.checkpoint_every is None:
+        raise ConfigurationError(
+            "resume=auto goes on from checkpoints, and this run would keep none: set "
+            "--checkpoint_every too"
+        )
+    if last is not None and not (last / "checkpoints").is_dir():
+        raise ConfigurationError(
+            f"{last} spent a budget and kept no checkpoint to go on from: choose another --name to "
+            "spend one beside it"
+        )
+    return None if last is None else str(last)
+
+
+def finished_run(*, config: TrainingConfig) -> Path | None:
+    """The run that `resume: auto` goes on with, if its adapter is saved: there is nothing to do."""
+    last, record = _last_run(config) if config.resume == AUTO else (None, None)
+    return last if record is not None and record.saved else None
+
+
+def _last_run(config: TrainingConfig) -> tuple[Path, LedgerRecord] | tuple[None, None]:
+    found = _charged(Path(config.output_dir).expanduser(), config.name)
+    return list(found.items())[-1] if found else (None, None)
 
 
 def cost_with_earlier_runs(

@@ -335,7 +335,9 @@ class TrainingConfig:
         at_least=1,
     )
     resume: str | None = setting(
-        "Folder of a run to go on with, given the settings it was started with.", default=None
+        "Folder of a run to go on with, given the settings it was started with; auto is the last "
+        "run of the same name, or a new one.",
+        default=None,
     )
     push_to_hub: str | None = setting(
         "Repository on the hub, as owner/name, for the adapter with its statement and ledger; made "

@@ -17,8 +17,38 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from dpacc.errors import ConfigurationError
-from dpacc.losses.preferences import REFERENCE, pair_scores, reward_margins
+from dpacc.losses.preferences import REFERENCE, WITHOUT_REFERENCE, pair_scores, reward_margins
+from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.evaluation import Collate, evaluating, in_batches, totals
+
+
+def references_for(
+    *,
+    config: TrainingConfig,
+    model: nn.Module,
+    examples: list[Any],
+    collate: Collate,
+    accelerator: Accelerator | None = None,
+) -> list[Any]:
+    """Pairs with what the loss compares them with; the examples of other tasks as they are.
+
+    Args:
+        config: names task and loss, and how many tokens a micro-batch holds.
+        model: as for `with_reference`, like all that follow.
+        examples: of any task.
+        collate: makes a batch of them.
+        accelerator: shares the work over its ranks.
+    """
+    compares = config.task == "preference" and config.preference_loss not in WITHOUT_REFERENCE
+    if not compares or not examples:
+        return examples
+    return with_reference(
+        model=model,
+        examples=examples,
+        collate=collate,
+        max_tokens=config.micro_batch_tokens,
+        accelerator=accelerator,
+    )
 
 
 def with_reference(

@@ -37,7 +37,7 @@ def train(recipe: ModuleType, material: Path, tmp_path: Path) -> Train:
     """Train in this process with some settings changed; return the folder of runs."""
 
     def run(**changes: object) -> Path:
-        if "resume" in changes:
+        if changes.get("resume") not in (None, "auto"):
             changes["resume"] = tmp_path / "runs" / str(changes["resume"])
         values = settings(material, tmp_path / "runs") | changes
         with terminal.one_line_errors():

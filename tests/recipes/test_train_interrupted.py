@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from safetensors.torch import load_file
 
 from dpacc.doctor.run_folder import ledger_findings
 from dpacc.errors import PrivacyError
+from dpacc.ranks.preemption import RETURN_LATER
+from tests.ranks import require_success, run_ranks
 from tests.recipes.training import Train, lines
 
 
@@ -242,3 +246,73 @@ def test_a_killed_run_averages_what_an_uninterrupted_one_would(
     saved = load_file(folder / "adapter_model.safetensors").values()
     for mean in means:
         assert any(t.shape == mean.shape and torch.allclose(t, mean) for t in saved)
+
+
+def test_auto_takes_one_run_to_its_end_however_often_it_is_started(
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Begun, told to stop by a signal after its third step, gone on with, and then left alone."""
+    from dpacc.ranks.backends.replicated import Replicated
+
+    update, updates = Replicated.update, []
+
+    def told_amid_the_third(*arguments: object) -> None:
+        updates.append(arguments)
+        if len(updates) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        update(*arguments)
+
+    monkeypatch.setattr(Replicated, "update", told_amid_the_third)
+    with pytest.raises(SystemExit) as stopped:
+        train(checkpoint_every=100, resume="auto")
+    assert stopped.value.code == RETURN_LATER
+    ledger = tmp_path / "runs/tiny/ledger.jsonl"
+    assert [release.step for release in read_ledger(path=ledger).releases] == [0, 1, 2]
+    assert "told to stop after step 3" in capsys.readouterr().err
+    gc.collect()  # the interrupted engine lets go of its ledger
+    train(checkpoint_every=100, resume="auto")
+    assert len(updates) == 4  # the checkpoint at the signal holds what three updates made
+    assert [release.step for release in read_ledger(path=ledger).releases] == [0, 1, 2, 3]
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    train(checkpoint_every=100, resume="auto")
+    assert "is finished" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == written
+    assert len(updates) == 4
+
+
+def test_a_run_that_keeps_no_checkpoints_dies_of_a_signal_as_usual(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what can go on is stopped gently; handlers are as before, during and after."""
+    from dpacc.ranks.backends.replicated import Replicated
+
+    update, handlers = Replicated.update, []
+
+    def watched(*arguments: object) -> None:
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        update(*arguments)
+
+    monkeypatch.setattr(Replicated, "update", watched)
+    before = signal.getsignal(signal.SIGTERM)
+    train(steps=1)
+    assert handlers == [before]
+    train(steps=1, checkpoint_every=1, name="kept")
+    assert handlers[1] != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_ranks_stop_after_the_same_step_though_one_alone_is_told(
+    material: Path, tmp_path: Path
+) -> None:
+    """SIGTERM comes to the second of two; both end to be started again, and go on as one run."""
+    done = run_ranks("tests.recipes.preempted_ranks_program", material, tmp_path / "runs", ranks=1)
+    require_success(done)
+    codes = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert codes == [f"[{RETURN_LATER}, {RETURN_LATER}]", "[0, 0]"]
+    record = read_ledger(path=tmp_path / "runs/tiny/ledger.jsonl")
+    assert [release.step for release in record.releases] == [0, 1, 2, 3, 4]
+    assert len(record.sessions) == 2
+    assert (tmp_path / "runs/tiny/adapter_model.safetensors").exists()

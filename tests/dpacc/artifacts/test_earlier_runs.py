@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 from dpacc_accounting import Ledger, epsilon
 
-from dpacc.artifacts.earlier_runs import begin_run, cost_with_earlier_runs, spent_by_client
+from dpacc.artifacts.earlier_runs import (
+    begin_run,
+    cost_with_earlier_runs,
+    finished_run,
+    run_to_go_on,
+    spent_by_client,
+)
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan
+from dpacc.recipe.config import TrainingConfig
 
 PLAN = PrivacyPlan(
     dataset_size=100,
@@ -113,3 +120,36 @@ def test_a_void_ledger_gives_a_client_no_price(tmp_path: Path) -> None:
     assert told is not None
     assert "ε = " not in told
     assert "NOT private, no ε may be claimed" in told
+
+
+def told(tmp_path: Path, **changes: object) -> TrainingConfig:
+    given = {"model": "m", "train_data": "t", "epsilon": 8.0, "expected_batch_size": 8, "steps": 4}
+    given |= {"output_dir": str(tmp_path), "name": "run", "resume": "auto", "checkpoint_every": 2}
+    return TrainingConfig(**given | changes)  # type: ignore[arg-type]
+
+
+def test_auto_finds_the_last_run_of_a_name_or_begins(tmp_path: Path) -> None:
+    """None yet, then the last that was charged; a folder that is named is taken as it is."""
+    assert run_to_go_on(config=told(tmp_path)) is None
+    assert run_to_go_on(config=told(tmp_path, resume="elsewhere")) == "elsewhere"
+    for name in ("run", "run-2"):
+        spend(tmp_path / name, steps=2)
+        (tmp_path / name / "checkpoints").mkdir()
+    spend(tmp_path / "run-3", steps=0)
+    assert run_to_go_on(config=told(tmp_path)) == str(tmp_path / "run-2")
+    assert finished_run(config=told(tmp_path)) is None
+
+
+def test_auto_spends_no_second_budget(tmp_path: Path) -> None:
+    """One that cannot go on is refused, one that is saved is finished, what begins is kept."""
+    with pytest.raises(ConfigurationError, match="would keep none: set --checkpoint_every"):
+        run_to_go_on(config=told(tmp_path, checkpoint_every=None))
+    spend(tmp_path / "run", steps=2)
+    with pytest.raises(
+        ConfigurationError, match="kept no checkpoint to go on from: choose another"
+    ):
+        run_to_go_on(config=told(tmp_path))
+    with Ledger.open(path=tmp_path / "run/ledger.jsonl", plan=PLAN.to_json()) as ledger:
+        ledger.saved(files={"adapter_model.safetensors": "0" * 64})
+    assert finished_run(config=told(tmp_path)) == tmp_path / "run"
+    assert finished_run(config=told(tmp_path, resume=None)) is None
