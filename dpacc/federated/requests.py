@@ -191,6 +191,19 @@ def round_of(asked: ConfigRecord) -> str:
     return json.dumps([asked["run"], asked["server-round"]]) + " "
 
 
+def run_of_request(request: str) -> str:
+    """Of which run a request is; empty where it is none.
+
+    >>> run_of_request('["a run", 3] 5e88'), run_of_request("")
+    ('a run', '')
+    """
+    try:
+        (run, _), _ = json.JSONDecoder().raw_decode(request)
+    except ValueError:
+        return ""
+    return str(run)
+
+
 def request_of(asked: ConfigRecord, start: Arrays) -> str:
     """What identifies a request: the run, the round, and the adapters it starts from."""
     return round_of(asked) + digest_of(start)

@@ -10,6 +10,7 @@ from tests.mutants.budget_bugs import BUDGET_BUGS
 from tests.mutants.correlation_bugs import CORRELATION_BUGS
 from tests.mutants.dashboard_bugs import DASHBOARD_BUGS
 from tests.mutants.data_bugs import DATA_BUGS
+from tests.mutants.deployed_bugs import DEPLOYED_BUGS
 from tests.mutants.dynamic_rank_bugs import DYNAMIC_RANK_BUGS
 from tests.mutants.event_bugs import EVENT_BUGS
 from tests.mutants.federated_bugs import FEDERATED_BUGS
@@ -40,6 +41,7 @@ BUGS = (
     *FEDERATED_BUGS,
     *ACCOUNTING_BUGS,
     *FEDERATION_HOLE_BUGS,
+    *DEPLOYED_BUGS,
     *FEDERATION_REPLY_BUGS,
     *PROBE_BUGS,
     *SURFACE_BUGS,

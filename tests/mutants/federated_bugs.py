@@ -67,8 +67,8 @@ FEDERATED_BUGS = (
         (
             Patch(
                 "dpacc.federated.clients.private_client",
-                '"steps-charged": training.steps_charged,',
-                '"steps-charged": training.steps_charged,\n                "tokens": sum(len(str(each)) for each in training._examples),',
+                '"steps-taken": update.steps,',
+                '"steps-taken": update.steps,\n                "tokens": sum(len(str(each)) for each in training._examples),',
             ),
         ),
         (f"{_SERVER}::test_a_client_tells_what_its_ledger_holds_and_nothing_else",),

@@ -135,7 +135,7 @@ FEDERATION_HOLE_BUGS = (
         (
             Patch(
                 "dpacc.federated.clients.private_client",
-                "or training.steps_charged < seen:",
+                "or charged < seen:",
                 "or False:",
             ),
         ),

@@ -68,15 +68,16 @@ class OwnFiles:
         self._base: Base | None = None
         self._data: ClientData | None = None
 
-    def require_readable(self) -> None:
-        """Read model and records now, if no record was read yet.
+    def require_readable(self) -> int:
+        """Read model and records now, if no record was read yet; N, in privacy units.
 
         Raises:
             ConfigurationError: one cannot be read.
         """
         if self._data is None:
             self._base = self._read_base()
-            self.data(self._base.tokenizer)
+            return self.data(self._base.tokenizer).size
+        return self._data.size
 
     def require_batches_of(self, expected: int) -> None:
         """See that a batch can be drawn from what was read.

@@ -35,6 +35,17 @@ class LastUpdate:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "last_update.safetensors"
 
+    @property
+    def request(self) -> str:
+        """What it answered; empty where there is none, or it is torn."""
+        if not self._path.exists():
+            return ""
+        try:
+            with safe_open(self._path, framework="numpy") as file:
+                return str((file.metadata() or {}).get("request", ""))
+        except SafetensorError:
+            return ""
+
     def find(self, fits: Callable[[str], bool]) -> Update | None:
         """The last update, if it answered a request that fits."""
         if not self._path.exists():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 from dpacc.errors import ConfigurationError, names_what_is_unknown
 from dpacc.federated.aggregation.sketch_messages import answer_second
 from dpacc.federated.clients.client_data import OwnFiles
+from dpacc.federated.clients.earlier_phases import EarlierPhases, require_same_size
 from dpacc.federated.clients.last_update import LastUpdate, Update
 from dpacc.federated.clients.local_adapter import LocalAdapter
 from dpacc.federated.clients.local_training import LocalTraining
@@ -67,10 +68,13 @@ class DPLoRAClient:
             bandwidth; a `PrivateRank` chooses it from the data for a part of this client's ε;
             "adaptive" is one of 5% of it.
         folder: where its ledger and last update are kept.
+        earlier_phases: folders of earlier phases on records of the same owner, the first one
+            first; what they may have cost is taken from this client's ε.
         fixed_seed: for tests; noted in the ledger.
 
     Raises:
-        ConfigurationError: a wrong setting, or two that contradict each other.
+        ConfigurationError: a wrong setting, two that contradict each other, or an earlier phase
+            that cannot be counted.
     """
 
     @names_what_is_unknown(of="DPLoRAClient")
@@ -85,6 +89,7 @@ class DPLoRAClient:
         task: Mapping[str, Any] | None = None,
         rank: int | PublicRank | PrivateRank | Literal["adaptive"] | None = None,
         folder: Path | str | None = None,
+        earlier_phases: Sequence[Path] = (),
         fixed_seed: int | None = None,
     ) -> None:
         require_words("client_id", client_id)
@@ -92,14 +97,18 @@ class DPLoRAClient:
         self.dp_config = dp = dp_settings(dp_config)
         self.lora_config = lora = lora_settings(lora_config)
         self.folder = Path(folder) if folder is not None else Path("federation") / client_id
+        self._earlier = EarlierPhases(earlier_phases, dp=dp)
+        left = self._earlier.left
         self._config = training_config(
             model=model_name,
             data_path=str(data_path),
             lora=lora,
-            dp=dp,
+            dp=left,
             task=Task(fields=task or {}),
         )
-        self._own_rank = OwnRank(rank, lora=lora, dp=dp, folder=self.folder, fixed_seed=fixed_seed)
+        self._own_rank = OwnRank(
+            rank, lora=lora, dp=left, folder=self.folder, fixed_seed=fixed_seed
+        )
         self._fixed_seed = fixed_seed
         self._last = LastUpdate(self.folder)
         self._standstill = Standstill(self.folder)
@@ -136,11 +145,16 @@ class DPLoRAClient:
         """Read the model and every record once, before any server asks.
 
         Raises:
-            ConfigurationError: one cannot be read as this client's settings say.
+            ConfigurationError: one cannot be read as this client's settings say, or there are more
+                or fewer than its ledger was begun for.
             StoppedError: it failed before, and nobody has looked.
         """
         self._standstill.refuse_to_go_on()
-        self._own_files.require_readable()
+        require_same_size(
+            self._own_files.require_readable(),
+            ledger=self.folder / "ledger.jsonl",
+            data=self._config.train_data,
+        )
         self._own_files.require_batches_of(self.dp_config.expected_batch_size)
 
     def answer(self, message: Message) -> Message:
@@ -170,7 +184,8 @@ class DPLoRAClient:
         sketching = read_sketches(asked, adapter.factors)
         epochs = read_local_epochs(asked, most=self.dp_config.most_local_epochs)
         training = self._begin(asked, epochs)
-        _refuse_older_books(asked, training)
+        charged = training.steps_charged + self._earlier.steps_in(str(asked["run"]))
+        _refuse_older_books(asked, charged)
         request = request_of(asked, start)
         update = self._last.find(lambda kept: kept == request)
         if update is None:
@@ -178,6 +193,8 @@ class DPLoRAClient:
                 if self._own_rank.settle(training, start):
                     self.close()
                     training = self._begin(asked, epochs)
+                if (beside := self._earlier.note) is not None:
+                    training.note(subject=beside.subject, text=beside.text)
                 update = training.run_round(start, rank=rank)
             self._last.keep(update, request=request)
         ranks = training.ranks if rank is None else FirstRanks(rank=rank, whole=start)
@@ -190,7 +207,7 @@ class DPLoRAClient:
         return RecordDict(
             {
                 "arrays": arrays,
-                "metrics": self._books(training, update),
+                "metrics": self._books(training, update, run=str(asked["run"])),
                 "config": ConfigRecord(said),  # type: ignore[arg-type]  # words and one number
             }
         )
@@ -246,9 +263,9 @@ class DPLoRAClient:
                 )
         return self._training
 
-    def _books(self, training: LocalTraining, update: Update) -> MetricRecord:
+    def _books(self, training: LocalTraining, update: Update, *, run: str) -> MetricRecord:
         """What accounting needs; all of it follows from public settings and counts of steps."""
-        spent = self._own_rank.spent(training)
+        spent = self._earlier.added_to(self._own_rank.spent(training))
         return MetricRecord(
             {
                 "epsilon": spent.epsilon,
@@ -256,9 +273,9 @@ class DPLoRAClient:
                 "epsilon-budget": self.dp_config.epsilon,
                 "noise-multiplier": training.plan.noise_multiplier,
                 "sampling-probability": training.plan.sampling_probability,
-                "steps-charged": training.steps_charged,
+                "steps-charged": training.steps_charged + self._earlier.steps_in(run),
                 "steps-taken": update.steps,
-                "choice-epsilon": self._own_rank.charged,
+                "choice-epsilon": self._own_rank.charged + self._earlier.choices_in(run),
                 **said_of(spent),
             }
         )
@@ -268,16 +285,16 @@ def _corrections(adapter: LocalAdapter, asked: ConfigRecord) -> Arrays:
     return adapter.corrections() if asked.get("corrected") else {}
 
 
-def _refuse_older_books(asked: ConfigRecord, training: LocalTraining) -> None:
+def _refuse_older_books(asked: ConfigRecord, charged: int) -> None:
     """Give nothing on a ledger that forgot steps which a server has seen.
 
     Raises:
         RequestRefused: it was brought back from an older copy, or the server's word is wrong.
     """
     seen = asked.get(SEEN, 0)
-    if not isinstance(seen, int) or training.steps_charged < seen:
+    if not isinstance(seen, int) or charged < seen:
         raise RequestRefused(
-            f"this client's ledger holds {training.steps_charged} steps and the server has seen "
+            f"this client's ledger holds {charged} steps and the server has seen "
             f"{seen!r}: it is an older copy, and more steps would cost more than it says; bring "
             "back the whole ledger"
         )

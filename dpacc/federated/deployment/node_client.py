@@ -60,6 +60,7 @@ def _client(node: NodeSettings, lora: LoraSettings) -> Deployed:
             most_local_epochs=node.most_local_epochs,
             folder=node.folder,
         )
+    *earlier, folder = node.phase_folders
     client = DPLoRAClient(
         client_id=node.client_id,
         data_path=node.data_path,
@@ -68,10 +69,12 @@ def _client(node: NodeSettings, lora: LoraSettings) -> Deployed:
         dp_config=node.privacy,
         task=node.learned,
         rank=node.own_rank,
-        folder=node.folder,
+        folder=folder,
+        earlier_phases=earlier,
     )
-    settings = node.secure_sum
-    return client if settings is None else SecureClient(client=client, secure_sum=settings)
+    if node.secure_sum is None:
+        return client
+    return SecureClient(client=client, secure_sum=node.secure_sum, folder=node.folder)
 
 
 def answer_once(make: Callable[[], Deployed], message: Message, context: Context) -> Message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from dpacc.errors import ConfigurationError
@@ -30,6 +31,12 @@ class NodeSettings:
     client_id: str = setting("How reports call it.")
     data_path: str = setting("Its examples, a local file.")
     folder: str = setting("Where its ledger and last update are kept.")
+    phase: int = setting(
+        "1; then the next number, once records or rounds were added: a ledger of its own begins, "
+        "and earlier phases stay counted within epsilon.",
+        default=1,
+        at_least=1,
+    )
     model: str = setting("Its own copy of the model.")
     task: TaskName = setting("Text, or classes of texts or words.")
     labels: tuple[str, ...] | None = setting(
@@ -128,11 +135,31 @@ class NodeSettings:
                 f"{idle[0]} with trusts_server: the server adds the noise and keeps the books, so "
                 f"that {idle[0]} would have no effect; leave it out"
             )
+        if self.phase > 1 and self.trusts_server:
+            raise ConfigurationError(
+                f"phase={self.phase} with trusts_server: the server keeps the books, and counts "
+                "rounds; leave it out"
+            )
         ranks = [name for name in _RANKS if getattr(self, name) not in (None, False)]
         if len(ranks) > 1 and ranks != ["rank_memory_bytes", "rank_upload_bytes"]:
             raise ConfigurationError(
                 f"{' and '.join(ranks)}: a node's rank is decided in one way; leave the others out"
             )
+
+    @property
+    def phase_folders(self) -> tuple[Path, ...]:
+        """Where each phase keeps its ledger, up to the one that is on.
+
+        Raises:
+            ConfigurationError: a later one has begun.
+        """
+        root = Path(self.folder)
+        *folders, beyond = (root, *(root / f"phase-{k}" for k in range(2, self.phase + 2)))
+        if (beyond / "ledger.jsonl").exists():
+            raise ConfigurationError(
+                f"phase={self.phase} is over: {beyond} has begun; name the last one"
+            )
+        return tuple(folders)
 
     @property
     def secure_sum(self) -> SecureSum | None:

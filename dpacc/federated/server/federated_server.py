@@ -93,8 +93,7 @@ class FederatedServer:
         folder: Path | str = "federation/server",
     ) -> None:
         self._model_name = model_name
-        self._num_clients = num_clients
-        self._rounds = rounds
+        self._num_clients, self._rounds = num_clients, rounds
         if (privacy_budget is None) == (client_privacy is None):
             raise ConfigurationError(
                 "give privacy_budget, for clients that add their own noise, or client_privacy, for "
@@ -370,7 +369,7 @@ class FederatedServer:
         self._kept.keep(
             State(
                 run=self._run,
-                agreed=self._agreed(aggregation, self._layout),
+                agreed=self._agreed(aggregation, self._layout, self._rounds),
                 history=history,
                 arrays=arrays,
             )
@@ -383,7 +382,10 @@ class FederatedServer:
             return first
         # Earlier versions agreed on the adapter's layout alone, the first part of today's.
         layouts = (self._layout, self._layout.partition("/")[0])
-        if known.agreed not in [self._agreed(aggregation, layout) for layout in layouts]:
+        # Where clients keep budgets of their own, more rounds are no other federation.
+        fewest = len(known.history.rounds) if self._client_privacy is None else self._rounds
+        rounds = range(fewest, self._rounds + 1)
+        if known.agreed not in [self._agreed(aggregation, at, n) for at in layouts for n in rounds]:
             raise ConfigurationError(
                 f"{self._kept.path} holds a federation with other settings; give this one a "
                 "folder of its own"
@@ -391,8 +393,8 @@ class FederatedServer:
         self._run, self._history = known.run, known.history
         return known.arrays
 
-    def _agreed(self, aggregation: str, layout: str) -> str:
+    def _agreed(self, aggregation: str, layout: str, rounds: int) -> str:
         noise = str(self._client_privacy)
-        words = [self._model_name, self._rounds, aggregation, layout, noise]
+        words = [self._model_name, rounds, aggregation, layout, noise]
         drawn = round_ranks(self._lora)  # what a server keeps of other runs stays as it was
         return json.dumps([*words, str(self._secure_sum), *([] if drawn is None else [str(drawn)])])
