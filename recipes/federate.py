@@ -12,7 +12,6 @@ one on everything, to compare. Copy this file and edit it.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import tempfile
@@ -23,7 +22,6 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import terminal
@@ -61,10 +59,11 @@ class FederationConfig:
     client_sampling_rate: float = setting(
         "The chance with which each client is asked in a round.", default=1.0, above=0, at_most=1
     )
-    defence: Literal["none", "krum", "multi-krum", "bulyan", "median", "trimmed-mean"] = setting(
-        "Against hostile clients. All but none also leave out outliers.", default="none"
-    )
+    defence: Literal[
+        "none", "krum", "multi-krum", "bulyan", "median", "trimmed-mean", "clipped-mean"
+    ] = setting("Against hostile clients. All but none also leave out outliers.", default="none")
     attackers: int = setting("How many clients may be hostile.", default=0, at_least=0)
+    despite_noise: bool = setting("Take a defence that noise makes worse than none.", default=False)
     lora_rank: int = setting("Rank of the adapters.", default=8, at_least=1)
     lora_alpha: float = setting("Adapters are scaled by lora_alpha / lora_rank.", default=16.0)
     lora_method: Literal["ffa", "dylora"] = setting(
@@ -146,7 +145,6 @@ def run(config: FederationConfig, budgets: Mapping[str, DPSettings]) -> None:
     started = time.monotonic()
     federation = begin(config, budgets)
     history, together = train_together(federation, on_round=show_round)
-    write_rounds(federation.folder, history)
     if config.compare:
         comparison = Comparison(
             alone=train_alone(federation), together=together, pooled=train_pooled(federation)
@@ -179,6 +177,7 @@ def train_together(
     """A federation of these clients, and what its model finds; measured each round if watched."""
     from dpacc.federated import Defence
     from dpacc.federated.server.held_out import HeldOut
+    from dpacc.federated.server.run_results import write_results
 
     config = federation.config
     clients = make_clients(federation)
@@ -186,7 +185,9 @@ def train_together(
     held_out = HeldOut(folder=config.data, tokenizer=server.tokenizer, task=config.task)
     if on_round:
         held_out.require_apart({n: federation.data / f"{n}.jsonl" for n in federation.budgets})
-    defence = Defence(rule=config.defence, attackers=config.attackers)
+    defence = Defence(
+        rule=config.defence, attackers=config.attackers, despite_noise=config.despite_noise
+    )
     history = server.train(
         clients=clients,
         aggregation="ffa" if config.lora_method == "ffa" else "average",
@@ -198,8 +199,7 @@ def train_together(
     )
     for client in clients:
         client.close()
-    history.require_moved()
-    server.publish(folder=federation.folder / "adapter")
+    write_results(server, folder=federation.folder)
     return history, held_out(server.model)
 
 
@@ -373,15 +373,6 @@ def draw_figure(path: Path, history: History, comparison: Comparison) -> None:
     promise, pooled = history.guarantee(), comparison.pooled
     picture = draw_utility(history=history, guarantee=promise, clients=clients, pooled=pooled)
     path.write_bytes(picture)
-
-
-def write_rounds(folder: Path, history: History) -> None:
-    """What `dpacc compose` and `dpacc report` read; it says who took part."""
-    from dpacc.artifacts.run_folder import write_file
-
-    rounds = yaml.safe_dump(history.federation(), sort_keys=False).encode()
-    write_file(path=folder / "rounds.yaml", content=rounds)
-    write_file(path=folder / "history.json", content=json.dumps(history.to_json()).encode())
 
 
 def kind_of(client: str) -> str:

@@ -227,6 +227,7 @@ def _plain(proposal: Proposal) -> dict[str, Any]:
         "upload_bytes": proposal.upload_bytes,
         "download_bytes": proposal.download_bytes,
         "signal_to_noise": proposal.signal_to_noise,
+        "update_signal": proposal.update_signal,
     }
 
 
@@ -278,6 +279,11 @@ def _show(
             if reached
             else f"none reaches a signal-to-noise of {least_signal:g}; this one has the most: "
             "more clients, larger batches or more ε would help",
+        ),
+        (
+            "one update",
+            f"a signal-to-noise of at most {best.update_signal:.3g} in a client's round, which "
+            "robust rules ask for",
         ),
     ]
     terminal.show_facts(title="Recommendation", facts=facts)

@@ -91,6 +91,17 @@ class OwnFiles:
                 f"{self._config.train_data}; lower it"
             )
 
+    @property
+    def size(self) -> int:
+        """N, in privacy units.
+
+        Raises:
+            ConfigurationError: the records cannot be read.
+        """
+        self.require_readable()
+        assert self._data is not None
+        return self._data.size
+
     def take_base(self) -> Base:
         """The model and its tokenizer, for one adapter: it is changed in place.
 

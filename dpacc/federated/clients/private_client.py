@@ -19,6 +19,7 @@ from dpacc.federated.clients.local_training import LocalTraining
 from dpacc.federated.clients.rank_at_client import OwnRank
 from dpacc.federated.ranks.rank_choice import PrivateRank, PublicRank
 from dpacc.federated.ranks.round_ranks import FirstRanks, rank_asked
+from dpacc.federated.ranks.tuning import Participant, participant
 from dpacc.federated.requests import (
     SEEN,
     RequestRefused,
@@ -156,6 +157,24 @@ class DPLoRAClient:
             data=self._config.train_data,
         )
         self._own_files.require_batches_of(self.dp_config.expected_batch_size)
+
+    def participant(self, *, rounds: int, local_epochs: float) -> Participant:
+        """The noise that it will train with, by its records' number, which is public.
+
+        Args:
+            rounds: of the federation.
+            local_epochs: expected passes over its data in one round.
+        """
+        own = self.dp_config
+        return participant(
+            name=self.client_id,
+            dataset_size=self._own_files.size,
+            batch_size=own.expected_batch_size,
+            rounds=own.most_rounds or rounds,
+            local_epochs=local_epochs,
+            epsilon=own.epsilon,
+            delta=own.delta,
+        )
 
     def answer(self, message: Message) -> Message:
         """One round's update, the second part of it where a rule asks twice, or why there is none.

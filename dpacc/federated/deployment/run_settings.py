@@ -54,6 +54,13 @@ class RunSettings:
         "Against hostile clients; all but none also leave out outliers.", default="none"
     )
     attackers: int = setting("How many clients may be hostile.", default=0, at_least=0)
+    signal_to_noise: float | None = setting(
+        "What one update's signal can be of its noise, as `dpacc federate tune` prints it; Krum, "
+        "Bulyan, median and trimmed-mean ask for it.",
+        default=None,
+        above=0,
+    )
+    despite_noise: bool = setting("Take a defence that noise makes worse than none.", default=False)
     compression_bits: int = setting("Bits of a number that is sent: 32, 8, 4.", default=32)
     compression_keep: float = setting(
         "The share of numbers that clients send.", default=1.0, above=0, at_most=1
@@ -177,8 +184,14 @@ class RunSettings:
     @property
     def defended(self) -> Defence | None:
         """What the server does about hostile clients, if anything."""
-        wanted = self.defence != "none"
-        return Defence(rule=self.defence, attackers=self.attackers) if wanted else None
+        if self.defence == "none":
+            return None
+        return Defence(
+            rule=self.defence,
+            attackers=self.attackers,
+            signal_to_noise=self.signal_to_noise,
+            despite_noise=self.despite_noise,
+        )
 
     @property
     def compression(self) -> Compression | None:

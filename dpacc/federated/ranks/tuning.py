@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dpacc_accounting import Calibration, calibrate_noise
 
@@ -21,6 +23,10 @@ COMPRESSIONS: tuple[Compression | None, ...] = (
     *(Compression(bits=4, keep=keep, selection="random") for keep in (0.5, 0.25, 0.1, 0.05)),
 )
 """Those without bias, the finest first. Where noise rules, the largest numbers are mostly noise."""
+
+
+_calibrated = lru_cache(maxsize=1024)(calibrate_noise)
+# Clients are often alike.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +82,7 @@ class Proposal:
         upload_bytes: that one client sends in a round, without the frame of its message.
         download_bytes: that it receives.
         signal_to_noise: as in `signal_to_noise`.
+        update_signal: as in `update_signal`, of the client in the middle.
     """
 
     rank: int
@@ -84,6 +91,7 @@ class Proposal:
     upload_bytes: int
     download_bytes: int
     signal_to_noise: float
+    update_signal: float
 
 
 def participant(
@@ -98,7 +106,7 @@ def participant(
 ) -> Participant:
     """A client whose σ keeps its ε over all rounds, as `DPLoRAClient` calibrates it."""
     per_round = math.ceil(local_epochs * dataset_size / batch_size)
-    noise = calibrate_noise(
+    noise = _calibrated(
         dataset_size=dataset_size,
         batch_size=batch_size,
         steps=rounds * per_round,
@@ -121,6 +129,31 @@ def signal_to_noise(
     signal = sum(each.batch_size * each.noise.steps for each in clients)
     noise = sum(each.noise.noise_multiplier**2 * each.noise.steps for each in clients)
     return signal / math.sqrt(trained * (1 + added_variance(compression)) * noise)
+
+
+def update_signal(
+    clients: Sequence[Participant], *, trained: int, compression: Compression | None
+) -> float:
+    """B·√t / (σ·√(d·(1 + ω))) of the client in the middle: the most in one update of one round.
+
+    It is what `signal_to_noise` is of all rounds together, for one client's t steps of a round; a
+    rule that compares single updates has no more to go by.
+
+    Args:
+        clients: all that take part.
+        trained: d, the numbers that each of them trains.
+        compression: of what they send; none where its variance is not known beforehand.
+
+    >>> alone = participant(name="a", dataset_size=4000, batch_size=400, rounds=5, local_epochs=1.0,
+    ...                     epsilon=8.0, delta=1e-5)
+    >>> round(update_signal([alone], trained=184_320, compression=None), 2)
+    3.07
+    """
+    width = trained * (1 + added_variance(compression))
+    return statistics.median(
+        each.batch_size * math.sqrt(each.steps_per_round / width) / each.noise.noise_multiplier
+        for each in clients
+    )
 
 
 def added_variance(compression: Compression | None) -> float:
@@ -204,4 +237,5 @@ def _proposal(
         upload_bytes=payload_bytes(compression, count=trained),
         download_bytes=payload_bytes(None, count=trained),
         signal_to_noise=signal_to_noise(clients, trained=trained, compression=compression),
+        update_signal=update_signal(clients, trained=trained, compression=compression),
     )

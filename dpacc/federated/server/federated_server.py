@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord, Context, RecordDict
+from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from dpacc.errors import ConfigurationError, errors_alone_from, names_what_is_unknown
@@ -19,7 +19,6 @@ from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
 from dpacc.federated.aggregation.factors import CorrectedBase
 from dpacc.federated.aggregation.robust import Defence, defended
 from dpacc.federated.aggregation.rule_choice import aggregation_named
-from dpacc.federated.aggregation.sketch_messages import SKETCH
 from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.clients.trusting_client import TrustingClient
 from dpacc.federated.ranks.round_ranks import require_one_rank, round_ranks
@@ -36,8 +35,10 @@ from dpacc.federated.server.round_settings import (
     Measure,
     RoundSettings,
     measured,
+    request_to_all,
     require_clients,
     require_consistent,
+    with_signal,
 )
 from dpacc.federated.server.secure_sum_strategy import SecureFederatedLoRA
 from dpacc.federated.server.shared_model import shared_model
@@ -160,7 +161,10 @@ class FederatedServer:
         require_clients(
             clients, number=self._num_clients, local_epochs=local_epochs, budget=self._budget
         )
-        app = self._app(settings)
+        trained = flat(trainable_arrays(self.model)).size
+        app = self._app(
+            with_signal(settings, clients=clients, trained=trained, rounds=self._rounds)
+        )
         grid = LocalGrid({node: client.app for node, client in enumerate(clients, start=1)})
         context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
         with errors_alone_from("flwr"):  # The history tells what Flower's log would.
@@ -275,7 +279,13 @@ class FederatedServer:
                 initial_arrays=to_record(arrays),
                 num_rounds=self._rounds - len(self._history.rounds),
                 timeout=settings.round_timeout,
-                train_config=self._asked(settings),
+                train_config=request_to_all(
+                    settings,
+                    run=self._run,
+                    layout=self._layout,
+                    rounds=self._rounds,
+                    level="example" if self._client_privacy is None else "client",
+                ),
             )
             self._load(strategy.arrays)
             if noise is not None:
@@ -290,22 +300,6 @@ class FederatedServer:
             self._history.start_quality = self._measured(settings.measure, arrays)
             self._save(arrays, self._history, settings.aggregation)
         return arrays
-
-    def _asked(self, settings: RoundSettings) -> ConfigRecord:
-        """What every client is told of each round."""
-        compression, sketch_size = settings.compression, settings.sketch_size
-        return ConfigRecord(
-            {
-                "run": self._run,
-                "layout": self._layout,
-                "rounds": self._rounds,
-                "local-epochs": float(settings.local_epochs),
-                "corrected": settings.aggregation in CORRECTING,
-                "privacy": "example" if self._client_privacy is None else "client",
-                **({} if compression is None else {"compression": compression.words}),
-                **({} if sketch_size is None else {SKETCH: sketch_size}),
-            }
-        )
 
     def _noise(
         self, sampling_rate: float, arrays: Arrays

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from flwr.app import ConfigRecord
 from torch import nn
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.aggregation.averaging import AggregationName
+from dpacc.federated.aggregation.averaging import CORRECTING, AggregationName
 from dpacc.federated.aggregation.client_level import ClientPrivacy, require_central
 from dpacc.federated.aggregation.robust import Defence, require_fitting
 from dpacc.federated.aggregation.rule_choice import require_known
+from dpacc.federated.aggregation.sketch_messages import SKETCH
+from dpacc.federated.clients.private_client import DPLoRAClient
+from dpacc.federated.ranks.tuning import update_signal
 from dpacc.federated.secure_sum.settings import SecureSum, require_summable
 from dpacc.federated.server.fedask_strategy import require_sketchable
 from dpacc.federated.server.history import RoundReport
@@ -133,6 +137,58 @@ def require_clients(
             budget.require_covered(client.client_id, epsilon=own.epsilon, delta=own.delta)
     for client in clients:
         client.require_readable()
+
+
+def request_to_all(
+    settings: RoundSettings, *, run: str, layout: str, rounds: int, level: str
+) -> ConfigRecord:
+    """What every client is told of each round.
+
+    Args:
+        settings: of every round.
+        run: the federation's own name.
+        layout: what averaging takes for granted.
+        rounds: R.
+        level: whose noise an update holds, "example" its client's, "client" none.
+    """
+    compression, sketch_size = settings.compression, settings.sketch_size
+    return ConfigRecord(
+        {
+            "run": run,
+            "layout": layout,
+            "rounds": rounds,
+            "local-epochs": float(settings.local_epochs),
+            "corrected": settings.aggregation in CORRECTING,
+            "privacy": level,
+            **({} if compression is None else {"compression": compression.words}),
+            **({} if sketch_size is None else {SKETCH: sketch_size}),
+        }
+    )
+
+
+def with_signal(
+    settings: RoundSettings, *, clients: Iterable[object], trained: int, rounds: int
+) -> RoundSettings:
+    """The same, and how much of an update is noise, where a defence asks for it.
+
+    Args:
+        settings: of every round.
+        clients: who takes part.
+        trained: d, numbers of the shared adapter.
+        rounds: R.
+    """
+    defence, compression = settings.defence, settings.compression
+    known = [
+        each.participant(rounds=rounds, local_epochs=settings.local_epochs)
+        for each in clients
+        if isinstance(each, DPLoRAClient) and defence is not None and defence.asks_for_signal
+    ]
+    if defence is None or not known:
+        return settings
+    if compression is not None and (compression.sends_places or compression.limit is not None):
+        compression = None
+    signal = update_signal(known, trained=trained, compression=compression)
+    return replace(settings, defence=replace(defence, signal_to_noise=signal))
 
 
 def require_consistent(

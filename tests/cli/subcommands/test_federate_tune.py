@@ -34,6 +34,7 @@ def test_the_document_holds_noise_bytes_and_a_recommendation(dpacc: Run) -> None
     assert said["recommended"] in said["proposals"]
     assert said["reached"] == (said["recommended"]["signal_to_noise"] >= 1.5)
     for each in said["proposals"]:
+        assert 0 < each["update_signal"] < each["signal_to_noise"]
         assert 0 < each["upload_bytes"] <= 1e5
         assert each["download_bytes"] == 4 * each["trained"] == 4 * each["rank"] * 23040
 
@@ -45,6 +46,7 @@ def test_the_table_shows_each_rank_once_and_the_line_to_write(dpacc: Run) -> Non
     assert outcome.out.count("184,320") == outcome.out.count("368,640") == 1
     assert "Compression(bits=" in outcome.out
     assert "north" in outcome.out
+    assert re.search(r"one update +a signal-to-noise of at most [0-9.]+", outcome.out)
 
 
 def test_a_known_model_gives_the_same_shape(dpacc: Run) -> None:

@@ -70,6 +70,8 @@ WRONG: dict[str, Callable[[], Any]] = {
     "target_modules='q_proj'": changed(LoraSettings, {}, target_modules="q_proj"),
     "attackers=0.2": changed(Defence, {}, attackers=0.2),
     "most_norm=-1": changed(Defence, {}, most_norm=-1),
+    "signal_to_noise=-1": changed(Defence, {}, signal_to_noise=-1),
+    "despite_noise='yes'": changed(Defence, {}, despite_noise="yes"),
     "clients=3.0": changed(SecureSum, {}, clients=3.0),
     "threshold=2.5": changed(SecureSum, {"clients": 3}, threshold=2.5),
     "noise_multiplier=True": changed(

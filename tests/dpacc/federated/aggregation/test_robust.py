@@ -15,7 +15,6 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import ffa
 from dpacc.federated.aggregation.robust import (
     Defence,
-    _medians_of_others,
     defended,
     require_fitting,
 )
@@ -268,71 +267,3 @@ def test_without_a_defence_scaled_updates_ruin_the_model(
     history = federate(["scaled sign flip"] * 2, None)
     assert history.rounds[-1].filtered == {}
     assert history.rounds[-1].quality["accuracy"] < clean_accuracy(federate) - 0.1
-
-
-def mostly_noise(signal: float, *, width: int = 20_000, clients: int = 10) -> np.ndarray:
-    """Updates of one direction, each in noise of its own of length 1."""
-    draw = np.random.default_rng(1)
-    direction = np.zeros(width)
-    direction[0] = signal
-    return direction + draw.normal(size=(clients, width)) / np.sqrt(width)
-
-
-def progress(rule: Any, moved: np.ndarray, *, signal: float) -> tuple[float, set[str]]:
-    """How much of the honest direction is kept, and who was left out."""
-    start = {"B": np.zeros(moved.shape[1], np.float32)}
-    updates = {str(at): {"B": row.astype(np.float32)} for at, row in enumerate(moved)}
-    found = defended(Defence(rule=rule, attackers=2), ffa)(start, updates)
-    return float(found.arrays["B"][0]) / signal, set(found.filtered)
-
-
-@pytest.mark.parametrize("strength", [0.3, 1.0, 3.0])
-def test_a_clipped_mean_of_noised_updates_goes_forward(strength: float) -> None:
-    """At signal/noise 0.1, two of ten that push back, with noise of their own or without."""
-    for own_noise in (0.0, 1.0):
-        moved = mostly_noise(0.1)
-        moved[:2] *= own_noise
-        moved[:2, 0] = -strength
-        kept, _ = progress("clipped-mean", moved, signal=0.1)
-        assert kept > 0.1
-
-
-def test_krum_goes_where_a_quiet_attacker_wants() -> None:
-    """Two that add no noise are closest to all; the clipped mean finds them too alike."""
-    moved = mostly_noise(0.1)
-    moved[:2] = 0.0
-    moved[:2, 1] = 0.3  # across everybody's direction, so that no cosine tells
-    assert progress("krum", moved, signal=0.1) == (0.0, {str(at) for at in range(1, 10)})
-    kept, left_out = progress("clipped-mean", moved, signal=0.1)
-    assert kept > 0.8
-    assert left_out == {"0", "1"}
-
-
-def test_a_clipped_mean_leaves_out_no_honest_client_and_nobody_weighs_more() -> None:
-    """At any signal/noise; one that is twice as long moves the mean by the median length alone."""
-    for signal in (0.05, 0.3, 3.0):
-        kept, left_out = progress("clipped-mean", mostly_noise(signal), signal=signal)
-        assert kept == pytest.approx(1.0, abs=0.1)
-        assert left_out == set()
-    moved = np.eye(5) * [1.0, 1.0, 1.0, 2.0, 1.0]
-    start = {"B": np.zeros(5, np.float32)}
-    updates = {str(at): {"B": row.astype(np.float32)} for at, row in enumerate(moved)}
-    found = defended(Defence(rule="clipped-mean", attackers=1), ffa)(start, updates)
-    assert np.allclose(found.arrays["B"], 0.2)
-
-
-@pytest.mark.parametrize("clients", [3, 4, 7, 8])
-def test_medians_of_others_are_those_of_numpy(clients: int) -> None:
-    """Sorted once for all, to the last bit, also where numbers are equal."""
-    moved = np.random.default_rng(clients).integers(0, 5, size=(clients, 50)) / 3
-    for at, found in enumerate(_medians_of_others(moved)):
-        assert np.array_equal(found, np.median(np.delete(moved, at, axis=0), axis=0))
-
-
-def test_two_that_push_together_do_not_drive_the_others_out() -> None:
-    """In few numbers their direction is the median's: the cosine test would leave them alone."""
-    moved = mostly_noise(0.1, width=2000)
-    moved[:2] = -3 * moved[2:].mean(axis=0)
-    kept, left_out = progress("clipped-mean", moved, signal=0.1)
-    assert left_out == {"0", "1"}
-    assert kept > 0.5

@@ -9,6 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dpacc.errors import ConfigurationError
+from dpacc.federated.aggregation.robust import Defence
 from dpacc.federated.deployment.flower_config import read_config
 from dpacc.federated.deployment.round_figures import RoundFigures
 from dpacc.federated.deployment.run_settings import RunSettings
@@ -100,6 +101,18 @@ def test_a_run_that_cannot_be_meant_is_refused(
     """Before anybody is asked."""
     with pytest.raises(ConfigurationError, match=reason):
         read_config(RunSettings, run_config(tmp_path, **change))
+
+
+def test_a_deployed_rule_asks_how_much_is_noise(folder: Path) -> None:
+    """Its server cannot know; without a number nobody is asked, and nobody charged."""
+    config = run_config(folder, num_clients=3, defence="median", attackers=1)
+    with pytest.raises(ConfigurationError, match="dpacc federate tune"):
+        shipped(config, nodes(folder))
+    assert not (folder / "site-1").exists()
+    known = shipped(config | {"rounds": 1, "signal-to-noise": 0.5}, nodes(folder))
+    assert len(known.history.rounds[0].survivors) == 3
+    told = read_config(RunSettings, config | {"despite-noise": True}).defended
+    assert told == Defence(rule="median", attackers=1, despite_noise=True)
 
 
 def test_without_trackers_nothing_is_begun(tmp_path: Path) -> None:
