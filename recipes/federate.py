@@ -75,6 +75,11 @@ class FederationConfig:
         default=1,
         at_least=1,
     )
+    tolerated_drop: float | None = setting(
+        "By how much mean held-out accuracy may fall in a round; beyond, it is given up.",
+        default=None,
+        above=0,
+    )
     compare: bool = setting("Whether to train alone and on everything, too.", default=True)
     seed: int = setting("Seeds A, the head and a round's rank, all public.", default=0)
 
@@ -175,7 +180,7 @@ def train_together(
     federation: Federation, *, on_round: Callable[[RoundReport], None] | None = None
 ) -> tuple[History, Quality]:
     """A federation of these clients, and what its model finds; measured each round if watched."""
-    from dpacc.federated import Defence
+    from dpacc.federated import Defence, Rollback
     from dpacc.federated.server.held_out import HeldOut
     from dpacc.federated.server.run_results import write_results
 
@@ -195,6 +200,9 @@ def train_together(
         local_epochs=config.local_epochs,
         defence=None if config.defence == "none" else defence,
         measure=held_out if on_round else None,
+        rollback=Rollback(tolerated_drop=config.tolerated_drop)
+        if on_round and config.tolerated_drop
+        else None,
         on_round=on_round,
     )
     for client in clients:
@@ -292,6 +300,8 @@ def show_round(report: RoundReport) -> None:
         f"Round {report.number}: {len(report.asked)} clients asked, {len(report.survivors)} "
         f"survived, {len(report.filtered)} filtered\nheld-out balanced accuracy: {found}"
     )
+    if report.rolled_back:
+        title += f"\ngiven up, and paid for: {report.rolled_back}"
     rows = [
         [
             name,

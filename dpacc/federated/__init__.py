@@ -17,6 +17,7 @@ from dpacc import on_first_use
 if TYPE_CHECKING:
     from dpacc.federated.aggregation.client_level import ClientPrivacy as ClientPrivacy
     from dpacc.federated.aggregation.robust import Defence as Defence
+    from dpacc.federated.aggregation.rollback import Rollback as Rollback
     from dpacc.federated.budgets import largest_budget as largest_budget
     from dpacc.federated.budgets import read_budgets as read_budgets
     from dpacc.federated.clients.private_client import DPLoRAClient as DPLoRAClient
@@ -49,6 +50,7 @@ _HOMES = {
     "PrivacyBudget": "dpacc.federated.settings",
     "PrivateRank": "dpacc.federated.ranks.rank_choice",
     "PublicRank": "dpacc.federated.ranks.rank_choice",
+    "Rollback": "dpacc.federated.aggregation.rollback",
     "SecureClient": "dpacc.federated.secure_sum.summing_client",
     "SecureSum": "dpacc.federated.secure_sum.settings",
     "largest_budget": "dpacc.federated.budgets",
@@ -67,6 +69,7 @@ __all__ = [
     "PrivacyBudget",
     "PrivateRank",
     "PublicRank",
+    "Rollback",
     "SecureClient",
     "SecureSum",
     "TrustingClient",

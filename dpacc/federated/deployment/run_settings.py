@@ -11,6 +11,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import AggregationName
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.aggregation.robust import Defence, Rule
+from dpacc.federated.aggregation.rollback import Rollback
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.settings import LoraSettings, PrivacyBudget, SharedMethod
 from dpacc.federated.updates.compression import Compression
@@ -117,6 +118,11 @@ class RunSettings:
         "of texts on after each round.",
         default=None,
     )
+    tolerated_drop: float | None = setting(
+        "By how much their mean may fall in a round; beyond, the adapter before it is kept.",
+        default=None,
+        above=0,
+    )
     held_out_max_length: int = setting("Tokens kept of each of them.", default=128, at_least=2)
     held_out_text_field: str = setting("Field that holds their text.", default="text")
     held_out_label_field: str = setting("Field that holds their class.", default="label")
@@ -146,6 +152,12 @@ class RunSettings:
             raise ConfigurationError(
                 f"held_out={self.held_out} with task={self.task}: the server measures classes of "
                 "texts alone; leave it out, or take task=sequence-classification"
+            )
+
+        if self.tolerated_drop is not None and self.held_out is None:
+            raise ConfigurationError(
+                f"tolerated_drop={self.tolerated_drop:g} without held_out, which is what may fall: "
+                "name a folder of held-out examples, or leave it out"
             )
 
     @property
@@ -192,6 +204,12 @@ class RunSettings:
             signal_to_noise=self.signal_to_noise,
             despite_noise=self.despite_noise,
         )
+
+    @property
+    def rollback(self) -> Rollback | None:
+        """When a round is given up, if ever."""
+        drop = self.tolerated_drop
+        return None if drop is None else Rollback(tolerated_drop=drop)
 
     @property
     def compression(self) -> Compression | None:

@@ -42,6 +42,7 @@ def run_server(run: RunSettings, *, grid: Grid, context: Context) -> FederatedSe
         on_round=lambda report: figures.log(server.history, number=report.number),
         compression=run.compression,
         sketch_size=run.sketch_size,
+        rollback=run.rollback,
         round_timeout=run.round_timeout,
         connect_timeout=run.connect_timeout,
     )

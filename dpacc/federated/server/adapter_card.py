@@ -59,7 +59,7 @@ def adapter_card(
     known = {"base_model": base, "library_name": "peft"}
     tags = {"tags": ["lora", "differential-privacy", "federated-learning", "dpacc"]}
     settings = {
-        "rounds": f"{len(history.rounds)} of {rounds}",
+        "rounds": f"{len(history.rounds)} of {rounds}" + _given_up(history),
         "aggregation": aggregation,
         "method": lora.method,
         "rank while it was trained": lora.rank,
@@ -74,6 +74,11 @@ def adapter_card(
         privacy=_privacy(history),
         settings="\n".join(f"| {name} | {value} |" for name, value in settings.items()),
     )
+
+
+def _given_up(history: History) -> str:
+    count = len(history.rolled_back)
+    return f", {count} of them given up, and counted in every ε" if count else ""
 
 
 def _privacy(history: History) -> str:

@@ -18,12 +18,13 @@ from dpacc.federated.aggregation.averaging import CORRECTING, AggregationName
 from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
 from dpacc.federated.aggregation.factors import CorrectedBase
 from dpacc.federated.aggregation.robust import Defence, defended
+from dpacc.federated.aggregation.rollback import Rollback
 from dpacc.federated.aggregation.rule_choice import aggregation_named
 from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.clients.trusting_client import TrustingClient
 from dpacc.federated.ranks.round_ranks import require_one_rank, round_ranks
 from dpacc.federated.secure_sum.settings import SecureSum
-from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseLedger
+from dpacc.federated.secure_sum.shared_noise import SharedNoiseLedger
 from dpacc.federated.secure_sum.summing_client import SecureClient
 from dpacc.federated.server.adapter_card import adapter_card
 from dpacc.federated.server.fedask_strategy import strategy_for
@@ -40,7 +41,7 @@ from dpacc.federated.server.round_settings import (
     require_consistent,
     with_signal,
 )
-from dpacc.federated.server.secure_sum_strategy import SecureFederatedLoRA
+from dpacc.federated.server.secure_sum_strategy import SecureFederatedLoRA, ledger_noise
 from dpacc.federated.server.shared_model import shared_model
 from dpacc.federated.server.strategy import FederatedLoRA
 from dpacc.federated.setting_limits import require_count, require_kind
@@ -128,6 +129,7 @@ class FederatedServer:
         measure: Measure | None = None,
         compression: Compression | None = None,
         sketch_size: int | None = None,
+        rollback: Rollback | None = None,
         on_round: Callable[[RoundReport], None] | None = None,
     ) -> History:
         """Run all rounds in this process.
@@ -142,6 +144,7 @@ class FederatedServer:
             compression: of what clients send; by default none.
             sketch_size: for "fedask", the rank of the mean that is caught for certain; by default
                 num_clients · rank, which is exact.
+            rollback: when a round is given up for what `measure` finds; by default never.
             on_round: is told of each round once its state is kept.
 
         Raises:
@@ -157,6 +160,7 @@ class FederatedServer:
             on_round=on_round,
             compression=compression,
             sketch_size=sketch_size,
+            rollback=rollback,
         )
         require_clients(
             clients, number=self._num_clients, local_epochs=local_epochs, budget=self._budget
@@ -184,6 +188,7 @@ class FederatedServer:
         connect_timeout: float = 600.0,
         compression: Compression | None = None,
         sketch_size: int | None = None,
+        rollback: Rollback | None = None,
     ) -> ServerApp:
         """The same run as a Flower ServerApp, for a deployed federation; see `train`.
 
@@ -195,6 +200,7 @@ class FederatedServer:
             measure: see there.
             compression: see there.
             sketch_size: see there.
+            rollback: see there.
             on_round: see there.
             round_timeout: seconds after which a round goes on without who has not answered.
             connect_timeout: seconds that clients have to connect in, before the first round.
@@ -209,6 +215,7 @@ class FederatedServer:
                 on_round=on_round,
                 compression=compression,
                 sketch_size=sketch_size,
+                rollback=rollback,
                 round_timeout=round_timeout,
                 connect_timeout=connect_timeout,
             )
@@ -261,7 +268,14 @@ class FederatedServer:
         def main(grid: Grid, context: Context) -> None:
             del context
             arrays = self._begin(settings, first)
-            noise = self._noise(settings.client_sampling_rate, arrays)
+            noise = ledger_noise(
+                privacy=self._client_privacy,
+                secure_sum=self._secure_sum,
+                clients=self._num_clients,
+                sampling_rate=settings.client_sampling_rate,
+                numbers=flat(arrays).size,
+                ledger=self._folder / "ledger.jsonl",
+            )
             strategy = (self._secured(noise) or strategy_of)(
                 start=arrays,
                 aggregation=noise if isinstance(noise, CentralNoise) else rule,
@@ -273,6 +287,7 @@ class FederatedServer:
                 measure=partial(self._measured, settings.measure),
                 after_round=partial(self._after_round, settings, noise),
                 ranks=round_ranks(self._lora),
+                rollback=settings.rollback,
             )
             strategy.start(
                 grid=grid,
@@ -298,29 +313,10 @@ class FederatedServer:
         arrays = self._restore(settings.aggregation, first)
         if not self._history.rounds:
             self._history.start_quality = self._measured(settings.measure, arrays)
+            if settings.rollback is not None:
+                settings.rollback.require_measured(self._history.start_quality)
             self._save(arrays, self._history, settings.aggregation)
         return arrays
-
-    def _noise(
-        self, sampling_rate: float, arrays: Arrays
-    ) -> CentralNoise | SharedNoiseLedger | None:
-        """What the server's ledger is for: noise of its own, or that of a sum's survivors."""
-        if self._client_privacy is None:
-            return None
-        ledger = self._folder / "ledger.jsonl"
-        if self._secure_sum is not None:
-            shared = SharedNoise(
-                privacy=self._client_privacy,
-                settings=self._secure_sum,
-                dimension=flat(arrays).size,
-            )
-            return SharedNoiseLedger(noise=shared, path=ledger)
-        return CentralNoise(
-            privacy=self._client_privacy,
-            clients=self._num_clients,
-            sampling_rate=sampling_rate,
-            ledger=ledger,
-        )
 
     def _secured(
         self, noise: CentralNoise | SharedNoiseLedger | None
@@ -345,6 +341,8 @@ class FederatedServer:
         if noise is not None:
             history.client_level = noise.federation()
         self._save(arrays, history, settings.aggregation)
+        if history.rounds[-1].rolled_back:
+            self._load(arrays)
         if settings.on_round is not None:
             settings.on_round(history.rounds[-1])
 

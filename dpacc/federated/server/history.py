@@ -75,6 +75,8 @@ class RoundReport:
             relative to it; 0 for exact rules.
         bytes_sent: of messages to clients, as they are serialised.
         bytes_received: and back.
+        rolled_back: why the adapter before the round was kept; its quality is told then. Nothing
+            where the round's was.
     """
 
     number: int
@@ -87,6 +89,7 @@ class RoundReport:
     aggregation_error: float = 0.0
     bytes_sent: int = 0
     bytes_received: int = 0
+    rolled_back: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -171,9 +174,21 @@ class History:
         return self.client_level is not None or bool(self._books())
 
     @property
+    def quality(self) -> Mapping[str, float]:
+        """What the server measured last."""
+        return self.rounds[-1].quality if self.rounds else self.start_quality
+
+    @property
+    def rolled_back(self) -> dict[int, str]:
+        """The rounds that were given up, by number, and why; each client's ε counts them."""
+        return {each.number: each.rolled_back for each in self.rounds if each.rolled_back}
+
+    @property
     def moved(self) -> bool:
-        """Whether any round used any client's update."""
-        return any(set(each.survivors) - set(each.filtered) for each in self.rounds)
+        """Whether any round used any client's update, and was not given up."""
+        return any(
+            set(each.survivors) - set(each.filtered) for each in self.rounds if not each.rolled_back
+        )
 
     def require_moved(self) -> None:
         """Stop with an error where no round brought anything.
@@ -183,7 +198,7 @@ class History:
         """
         if not self.moved:
             last = self.rounds[-1] if self.rounds else None
-            why = {} if last is None else {**last.filtered, **last.failed}
+            why = {} if last is None else last.rolled_back or {**last.filtered, **last.failed}
             raise ConfigurationError(
                 f"no client's update was used in any of {len(self.rounds)} rounds, so the adapter "
                 f"is as it began; last: {why or 'nobody was asked'}"

@@ -13,6 +13,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import CORRECTING, AggregationName
 from dpacc.federated.aggregation.client_level import ClientPrivacy, require_central
 from dpacc.federated.aggregation.robust import Defence, require_fitting
+from dpacc.federated.aggregation.rollback import Rollback
 from dpacc.federated.aggregation.rule_choice import require_known
 from dpacc.federated.aggregation.sketch_messages import SKETCH
 from dpacc.federated.clients.private_client import DPLoRAClient
@@ -42,6 +43,7 @@ class RoundSettings:
         on_round: is told of each round once its state is kept.
         compression: of what clients send; by default none.
         sketch_size: for "fedask", the rank of the mean that is caught for certain.
+        rollback: when a round is given up for what `measure` finds; by default never.
         round_timeout: seconds after which a round goes on without who has not answered.
         connect_timeout: seconds that clients have to connect in, before the first round.
 
@@ -57,6 +59,7 @@ class RoundSettings:
     on_round: Callable[[RoundReport], None] | None
     compression: Compression | None
     sketch_size: int | None
+    rollback: Rollback | None = None
     round_timeout: float = 3600.0
     connect_timeout: float = 600.0
 
@@ -67,6 +70,12 @@ class RoundSettings:
             require_positive(name, getattr(self, name))
         require_kind("defence", self.defence, Defence)
         require_kind("compression", self.compression, Compression)
+        require_kind("rollback", self.rollback, Rollback)
+        if self.rollback is not None and self.measure is None:
+            raise ConfigurationError(
+                "rollback without measure: the server has nothing to compare; give measure, a "
+                "function of the model that returns figures of public examples"
+            )
         require_callable("measure", self.measure)
         require_callable("on_round", self.on_round)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.aggregation.client_level import ClientPrivacy
+from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
 from dpacc.federated.secure_sum.exchange import Exchange, SumNotOpened
 from dpacc.federated.secure_sum.fixed_point import Doubles, Integers
 from dpacc.federated.secure_sum.messages import (
@@ -22,7 +23,7 @@ from dpacc.federated.secure_sum.messages import (
 )
 from dpacc.federated.secure_sum.protocols import ServerSide, server_side
 from dpacc.federated.secure_sum.settings import SecureSum
-from dpacc.federated.secure_sum.shared_noise import SharedNoiseLedger
+from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseLedger
 from dpacc.federated.secure_sum.summands import Summands
 from dpacc.federated.server.replies import Reply
 from dpacc.federated.server.strategy import FederatedLoRA
@@ -169,6 +170,35 @@ class SecureFederatedLoRA(FederatedLoRA):
             return self._summands.mean(total, clients=clients, numbers=numbers)
         except ConfigurationError as error:  # whoever sent numbers too large chose them
             raise SumNotOpened(f"the sum is not one of updates: {error}") from error
+
+
+def ledger_noise(
+    *,
+    privacy: ClientPrivacy | None,
+    secure_sum: SecureSum | None,
+    clients: int,
+    sampling_rate: float,
+    numbers: int,
+    ledger: Path,
+) -> CentralNoise | SharedNoiseLedger | None:
+    """What a server's ledger is for: noise of its own, that of a sum's survivors, or none.
+
+    Args:
+        privacy: at client level.
+        secure_sum: how updates are hidden, if they are.
+        clients: n.
+        sampling_rate: p.
+        numbers: d, of the shared adapter.
+        ledger: its file.
+    """
+    if privacy is None:
+        return None
+    if secure_sum is not None:
+        shared = SharedNoise(privacy=privacy, settings=secure_sum, dimension=numbers)
+        return SharedNoiseLedger(noise=shared, path=ledger)
+    return CentralNoise(
+        privacy=privacy, clients=clients, sampling_rate=sampling_rate, ledger=ledger
+    )
 
 
 def _protected_numbers(arrays: ArrayRecord) -> ProtectedNumbers:

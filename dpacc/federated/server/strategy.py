@@ -19,12 +19,13 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import Aggregate, Aggregation
 from dpacc.federated.aggregation.client_level import CentralNoise
 from dpacc.federated.aggregation.factors import CORRECTION
+from dpacc.federated.aggregation.rollback import Rollback
 from dpacc.federated.ranks.round_ranks import ROUND_RANK, FirstRanks, ranks_of_update
 from dpacc.federated.requests import SEEN
 from dpacc.federated.server.history import ClientBooks, History, RoundReport
 from dpacc.federated.server.replies import Reply, read_reply
 from dpacc.federated.settings import PrivacyBudget
-from dpacc.federated.updates.layout import Arrays, to_record
+from dpacc.federated.updates.layout import LARGEST, Arrays, to_record
 from dpacc.federated.updates.packing import Packing, wire_bytes
 from dpacc.layers.dynamic_rank import DrawnRanks
 
@@ -65,6 +66,7 @@ class FederatedLoRA(FedAvg):
         measure: what the server measures on data of its own.
         after_round: keeps what a restart needs.
         ranks: at which all train in a round, if not at every rank always.
+        rollback: when the adapter before a round is kept.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class FederatedLoRA(FedAvg):
         measure: Callable[[Arrays], Mapping[str, float]],
         after_round: Callable[[Arrays, History], None],
         ranks: DrawnRanks | None = None,
+        rollback: Rollback | None = None,
     ) -> None:
         super().__init__(min_available_nodes=clients)
         self.arrays = start
@@ -92,6 +95,8 @@ class FederatedLoRA(FedAvg):
         self._measure = measure
         self._after_round = after_round
         self._ranks = ranks
+        self._rollback = rollback
+        self._round_start = start
         self._round_rank: int | None = None
         self._asked: list[int] = []
         self._sent: list[Message] = []
@@ -103,6 +108,7 @@ class FederatedLoRA(FedAvg):
     ) -> Iterable[Message]:
         """Ask each connected client with the same chance, or each whose turn it is."""
         del server_round, arrays
+        self._round_start = self.arrays
         connected = self._connected(grid)
         if self._turns is not None:
             connected = [node for node in connected if self._turns.is_due(node)]
@@ -129,7 +135,7 @@ class FederatedLoRA(FedAvg):
         due = bool(updates) or self._budget is None
         aggregate = self._aggregate(updates) if due else None
         if aggregate is not None:
-            aggregate = _finite(aggregate, before=self.arrays, names=updates)
+            aggregate = _believable(aggregate, before=self.arrays, names=updates)
             self.arrays = self._settled(aggregate.arrays)
         self._report(
             answers=answers,
@@ -164,6 +170,7 @@ class FederatedLoRA(FedAvg):
     ) -> None:
         """Measure the adapter as it is now, and write the round down."""
         survivors = tuple(survivors)
+        quality, rolled_back = self._judged()
         self._history.rounds.append(
             RoundReport(
                 number=len(self._history.rounds) + 1,
@@ -172,15 +179,24 @@ class FederatedLoRA(FedAvg):
                 failed=answers.failed,
                 filtered=filtered or {},
                 books=answers.books,
-                quality=self._measure(self.arrays),
+                quality=quality,
                 aggregation_error=error,
                 bytes_sent=self._bytes_sent,
                 bytes_received=self._received,
+                rolled_back=rolled_back,
             )
         )
         self._after_round(self.arrays, self._history)
         if self._budget is not None:  # else who took part is a secret
             log(INFO, "answered: %s; failed: %s", ", ".join(survivors) or "nobody", answers.failed)
+
+    def _judged(self) -> tuple[Mapping[str, float], str]:
+        """What the adapter is worth, and why a round was given up in which it broke."""
+        found, before = self._measure(self.arrays), self._history.quality
+        why = self._rollback.refusal(before=before, after=found) if self._rollback else ""
+        if why:
+            self.arrays = self._round_start
+        return (dict(before) if why else found), why
 
     def _connected(self, grid: Grid) -> list[int]:
         """All clients, once they have come; later whoever is still there."""
@@ -295,9 +311,14 @@ class FederatedLoRA(FedAvg):
         return self._history.name_of(node) or f"node {node}"
 
 
-def _finite(aggregate: Aggregate, *, before: Arrays, names: Iterable[str]) -> Aggregate:
-    """The aggregate, or nothing new where a number of it is none, which no later round mends."""
-    if all(np.isfinite(values).all() for values in aggregate.arrays.values()):
-        return aggregate
-    why = "what all updates became together is not finite"
-    return Aggregate(arrays=before, filtered={**dict.fromkeys(names, why), **aggregate.filtered})
+def _believable(aggregate: Aggregate, *, before: Arrays, names: Iterable[str]) -> Aggregate:
+    """The aggregate, or nothing new where a number of it is none, or the adapter's too large:
+    two factors of 10³⁰ are finite and their product is not, and no later round mends either.
+    """
+    for name, values in aggregate.arrays.items():
+        largest = float(np.abs(values).max(initial=0.0))
+        if not np.isfinite(largest) or (largest > LARGEST and not name.startswith(CORRECTION)):
+            why = f"what all updates became together is not finite, or beyond ±{LARGEST:g}"
+            left = {**dict.fromkeys(names, why), **aggregate.filtered}
+            return Aggregate(arrays=before, filtered=left)
+    return aggregate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dpacc.federated.aggregation.robust import Defence
 from dpacc.federated.deployment.flower_config import read_config
 from dpacc.federated.deployment.round_figures import RoundFigures
 from dpacc.federated.deployment.run_settings import RunSettings
+from dpacc.federated.server.held_out import HeldOut
 from dpacc.federated.updates.compression import Compression
 from tests.dpacc.federated.deployment.shipped_app import nodes, run_config, shipped
 from tests.dpacc.federated.federations import classifier_folder, opinions
@@ -119,3 +121,34 @@ def test_without_trackers_nothing_is_begun(tmp_path: Path) -> None:
     """No folder, no accelerator."""
     RoundFigures(names=(), folder=tmp_path / "none").close()
     assert not (tmp_path / "none").exists()
+
+
+def test_a_deployed_round_that_breaks_quality_is_given_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the run's own setting; where all are, the run is no success, and says why."""
+    config = run_config(
+        folder,
+        model=str(classifier_folder(folder)),
+        held_out=str(folder),
+        tolerated_drop=0.05,
+        lora_target_modules="query,value",
+        rounds=1,
+        num_clients=1,
+        **CLASSES,
+    )
+    opinions(folder / "held_out_films.jsonl", count=6, seed=9)
+    found = iter([0.9, 0.5])
+    monkeypatch.setattr(HeldOut, "__call__", lambda *_: {"films": next(found)})
+    mine = nodes(
+        folder,
+        model=str(folder / "classifier"),
+        data_path=str(opinions(folder / "one.jsonl", count=12, seed=1)),
+        **CLASSES,
+    )
+    with pytest.raises(ConfigurationError, match=r"fell from 0\.9 to 0\.5"):
+        shipped(config, mine)
+    kept = json.loads((folder / "server/history.json").read_text())["rounds"]
+    assert kept[0]["books"]["site-1"]["steps_charged"] == 3
+    with pytest.raises(ConfigurationError, match="without held_out"):
+        read_config(RunSettings, run_config(folder, tolerated_drop=0.05))
