@@ -30,6 +30,7 @@ import time
 from pathlib import Path
 
 import dpacc
+from dpacc.federated.server.history import read_history
 from dpacc_accounting.guarantee import rounded_up
 
 ROOT = Path(dpacc.__file__).parents[1]
@@ -235,8 +236,8 @@ print(run(f"flwr run {APP} federation --run-config run.toml"))
 # %% [markdown]
 # ## An eye on it
 #
-# After each round the coordinator's `state.json` says who took part and what each has spent. It
-# names the clinics, and stays with the coordinator.
+# After each round the coordinator's `state.json`, with the `rounds.jsonl` beside it, says who took
+# part and what each has spent. Both name the clinics, and stay with the coordinator.
 
 # %%
 state = Path("run/server/state.json")
@@ -245,14 +246,14 @@ state = Path("run/server/state.json")
 def rounds():
     if not state.exists():
         return []
-    return json.loads(state.read_text())["history"]["rounds"]
+    return read_history(path=state).rounds
 
 
 wait(lambda: len(rounds()) == 1)
-print("round", rounds()[0]["number"], "of 2:", rounds()[0]["survivors"])
-for name, book in rounds()[0]["books"].items():
-    spent = rounded_up(book["epsilon"], digits=4)
-    print(f"{name}: ε = {spent} of {book['epsilon_budget']} at δ = 0.001")
+print("round", rounds()[0].number, "of 2:", *rounds()[0].survivors)
+for name, book in rounds()[0].books.items():
+    spent = rounded_up(book.epsilon, digits=4)
+    print(f"{name}: ε = {spent} of {book.epsilon_budget} at δ = 0.001")
 
 # %% [markdown]
 # A clinic need not believe that. Its own ledger is on its own disk, and is written before anything

@@ -128,6 +128,7 @@ class Wire:
 
 # %%
 from dpacc.federated import FederatedServer
+from dpacc.federated.server.history import read_history
 
 
 def one_round(clients, folder, **settings):
@@ -285,9 +286,8 @@ print(price.server)
 
 # %%
 for title, each in (("plain", "run/plain"), ("secure sum", "run/hidden")):
-    state = json.loads(Path(each, "state.json").read_text())
-    (report,) = state["history"]["rounds"]
-    print(f"{title:>10}: {report['bytes_received']:,} bytes from all clinics")
+    (report,) = read_history(path=Path(each, "state.json")).rounds
+    print(f"{title:>10}: {report.bytes_received:,} bytes from all clinics")
 
 # %% [markdown]
 # A masked number takes four bytes, as a plain one does. The keys are small beside them.

@@ -5,7 +5,6 @@ Under privacy of whole clients who took part is a secret of the server's, and is
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from dpacc.cli.report.content import facts as table_of
 from dpacc.cli.report.federation import by_kind, contradicted, quality_table
 from dpacc.cli.report.words import promise_of
 from dpacc.errors import DpaccError
-from dpacc.federated.server.history import History, RoundReport
+from dpacc.federated.server.history import History, RoundReport, read_history
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +90,7 @@ def federation_view(*, place: Place, runs: RunList) -> FederationView | str:
 
 def _history(folder: Path) -> History | None:
     path = history_of(folder)
-    if path is None:
-        return None
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return History.from_json(document.get("history", document))
+    return None if path is None else read_history(path=path)
 
 
 def _document(folder: Path, history: History | None) -> Mapping[str, Any]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from dpacc_accounting import FederatedGuarantee, price_federation, read_federation
 
+from dpacc.artifacts.kept.appended_lines import AppendedLines
 from dpacc.errors import ConfigurationError
 
+ROUNDS_FILE = "rounds.jsonl"
+"""Beside a server's `state.json`: a line a round."""
 _NOTES = ("void_because", "qualified_by")
 
 
@@ -50,7 +55,7 @@ class ClientBooks:
         """The fields as strict JSON; an infinite ε is the string "inf"."""
         epsilon = self.epsilon if math.isfinite(self.epsilon) else str(self.epsilon)
         notes = {name: [*getattr(self, name)] for name in _NOTES}
-        return asdict(self) | {"epsilon": epsilon} | notes
+        return {**vars(self), "epsilon": epsilon} | notes
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ClientBooks:
@@ -93,7 +98,7 @@ class RoundReport:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        return asdict(self) | {"books": {name: b.to_json() for name, b in self.books.items()}}
+        return vars(self) | {"books": {name: b.to_json() for name, b in self.books.items()}}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> RoundReport:
@@ -121,6 +126,8 @@ class History:
     nodes: dict[str, int] = field(default_factory=dict)
     client_level: Mapping[str, Any] | None = None
     expelled: dict[int, str] = field(default_factory=dict)
+    _most_steps: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _looked_at: int = field(default=0, init=False, repr=False, compare=False)
 
     def epsilons(self) -> dict[str, float]:
         """Each client's ε, by its own ledger; of one that forgot steps, by the server's count.
@@ -206,7 +213,12 @@ class History:
 
     def steps_seen(self, name: str) -> int:
         """The most steps that this client's ledger was ever seen to hold."""
-        return max((each.steps_charged for each in self._books().get(name, [])), default=0)
+        for report in self.rounds[self._looked_at :]:
+            for client, books in report.books.items():
+                most = max(self._most_steps.get(client, 0), books.steps_charged)
+                self._most_steps[client] = most
+        self._looked_at = len(self.rounds)
+        return self._most_steps.get(name, 0)
 
     def name_of(self, node: int) -> str | None:
         """The client that this node is, once it has answered."""
@@ -245,8 +257,11 @@ class History:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
+        return {"rounds": [report.to_json() for report in self.rounds]} | self.beside_rounds()
+
+    def beside_rounds(self) -> dict[str, Any]:
+        """As plain data, all that does not grow with the rounds."""
         return {
-            "rounds": [report.to_json() for report in self.rounds],
             "start_quality": dict(self.start_quality),
             "nodes": dict(self.nodes),
             "client_level": self.client_level,
@@ -267,6 +282,30 @@ class History:
             for name, books in report.books.items():
                 found.setdefault(name, []).append(books)
         return found
+
+
+def read_history(*, path: Path) -> History:
+    """The rounds of a finished run's `history.json`, or of a server's `state.json` until then.
+
+    Raises:
+        ValueError, KeyError or TypeError: it is damaged.
+        OSError: it cannot be read.
+    """
+    return history_in(json.loads(path.read_text("utf-8")), rounds=path.with_name(ROUNDS_FILE))
+
+
+def history_in(document: Mapping[str, Any], *, rounds: AppendedLines | Path) -> History:
+    """The rounds that a history, or a server's state of whatever version, tells of.
+
+    Args:
+        document: what was written.
+        rounds: the lines beside it, where it names some.
+    """
+    known = document.get("history", document)
+    if "rounds" in known:  # all in one file, as a history is, and as states were
+        return History.from_json(known)
+    lines = AppendedLines(rounds) if isinstance(rounds, Path) else rounds
+    return History.from_json({**known, "rounds": lines.take_up(document["rounds"])})
 
 
 def _client(name: str, books: list[ClientBooks]) -> dict[str, Any]:

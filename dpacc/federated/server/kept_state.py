@@ -1,8 +1,9 @@
 """What a restarted server goes on from: the shared adapter, and apart from it who took part.
 
-The adapter may be given away; the rounds' reports name every organisation, so they are in a file
-of their own that nobody else may read. It names its adapter's file, and is exchanged last: at any
-moment both belong to the same round.
+The adapter may be given away; the rounds' reports name every organisation, so they are in files of
+their own that nobody else may read. A round adds its line to one of them; the other, which does not
+grow with the rounds, names the adapter's file and which lines count, and is exchanged last: at any
+moment all three belong to the same round.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from dpacc.artifacts.kept.appended_lines import AppendedLines
 from dpacc.errors import ConfigurationError
-from dpacc.federated.server.history import History
+from dpacc.federated.server.history import ROUNDS_FILE, History, history_in
 from dpacc.federated.updates.layout import Arrays
 
 
@@ -42,6 +44,8 @@ class State:
 class KeptState:
     """The state in a folder, which changes whole or not at all.
 
+    To be read before it is kept: a round's line goes after those that count.
+
     Args:
         folder: the server's.
     """
@@ -49,16 +53,20 @@ class KeptState:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.path = folder / "state.json"
+        self._rounds = AppendedLines(folder / ROUNDS_FILE)
 
     def keep(self, state: State) -> None:
-        """Write the adapter, then what names it, then drop the adapter before it."""
+        """Write the adapter and the new rounds, then what names them; drop the adapter before."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         adapter = self._folder / f"adapter-{len(state.history.rounds):04}.safetensors"
         save_file(state.arrays, adapter)
+        new = state.history.rounds[self._rounds.count :]
+        self._rounds.extend(report.to_json() for report in new)
         known = {
             "run": state.run,
             "agreed": state.agreed,
-            "history": state.history.to_json(),
+            "history": state.history.beside_rounds(),
+            "rounds": self._rounds.mark,
             "adapter": adapter.name,
             "sha256": hashlib.sha256(adapter.read_bytes()).hexdigest(),
         }
@@ -89,7 +97,7 @@ class KeptState:
             return State(
                 run=known["run"],
                 agreed=known["agreed"],
-                history=History.from_json(known["history"]),
+                history=history_in(known, rounds=self._rounds),
                 arrays=load_file(adapter),
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -53,6 +53,7 @@ FILES: Mapping[str, str] = {
     r"optimizer\.safetensors": "released: moments of noised gradients; they stay at the client",
     r"rounds_summed\.jsonl": "who took part in which sum, for its owner alone",
     r"(state|history)\.json": "who took part, for its owner alone; no number of any record",
+    r"rounds\.jsonl": "the same, a line a round, while it goes on",
     r"rounds\.yaml": "who took part, and charges, for its owner alone",
     r"adapter-\d{4}\.safetensors": "released: the shared adapter after a round",
 }
@@ -188,7 +189,8 @@ def test_what_a_federation_keeps_is_known_and_its_owners(tmp_path: Path) -> None
     assert unknown_files(runs) == []
     found = {path.name for path in files_of(runs)}
     assert {"last_update.safetensors", "optimizer.safetensors", "rounds_summed.jsonl"} < found
-    assert {"state.json", "history.json", "rounds.yaml", "adapter-0001.safetensors"} < found
+    assert {"state.json", "rounds.jsonl", "history.json", "rounds.yaml"} < found
+    assert "adapter-0001.safetensors" in found
     assert not [name for name in found if "rng" in name]
     told = [path for path in files_of(runs) if path.parent.name != "adapter"]
     assert [path.name for path in told if path.stat().st_mode & 0o077] == []

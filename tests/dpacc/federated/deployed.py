@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from dpacc.federated.server.history import History
+from dpacc.federated.server.history import History, read_history
 
 ROOT = Path(__file__).parents[3]
 APP = ROOT / "recipes/federation"
@@ -164,7 +164,7 @@ def history_in(state: Path) -> History:
     """What a server has kept so far."""
     if not state.exists():
         return History()
-    return History.from_json(json.loads(state.read_text())["history"])
+    return read_history(path=state)
 
 
 def free_port() -> int:

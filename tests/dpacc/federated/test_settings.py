@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from dpacc.federated.aggregation.robust import Defence
 from dpacc.federated.ranks.rank_choice import PrivateRank, PublicRank
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.summing_client import SecureClient
+from dpacc.federated.server.history import read_history
 from dpacc.federated.server.round_settings import RoundSettings, measured
 from dpacc.federated.settings import (
     DPSettings,
@@ -272,4 +272,4 @@ def test_a_client_with_its_classes_in_another_order_is_not_averaged(tmp_path: Pa
     (report,) = run.train(clients=clients).rounds
     assert report.survivors == ("site-1",)
     assert "in its labels:" in report.failed["node 2"]
-    assert json.loads((tmp_path / "server/state.json").read_text())["history"]["rounds"]
+    assert read_history(path=tmp_path / "server/state.json").rounds

@@ -16,7 +16,7 @@ def tear(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
-@pytest.mark.parametrize("torn", ["state.json", "adapter-0002.safetensors"])
+@pytest.mark.parametrize("torn", ["state.json", "rounds.jsonl", "adapter-0002.safetensors"])
 def test_a_torn_state_of_the_server_is_refused_by_name(folder: Path, torn: str) -> None:
     """It does not begin again from nothing, as if nobody had been asked yet."""
     one = client(folder, 1)

@@ -24,7 +24,7 @@ from dpacc.randomness.run_secret import RunSecret
 from dpacc.step.logical_step import LogicalStep
 from tests.dpacc.federated.federations import DELTA, WORDS, client, server
 
-KEPT_BY_NAME = ("history.json", "rounds.yaml", "state.json")
+KEPT_BY_NAME = ("history.json", "rounds.jsonl", "rounds.yaml", "state.json")
 
 
 def test_no_file_of_a_model_names_who_took_part(folder: Path) -> None:
@@ -39,9 +39,9 @@ def test_no_file_of_a_model_names_who_took_part(folder: Path) -> None:
         assert not file.metadata()
     for path in [shared, *(folder / "server/adapter").rglob("*")]:
         assert b"hospital" not in path.read_bytes()
-    state = folder / "server/state.json"
-    assert "hospital-1" in state.read_text()
-    assert state.stat().st_mode & 0o777 == 0o600
+    for name in ("state.json", "rounds.jsonl"):
+        assert "hospital-1" in (folder / "server" / name).read_text()
+        assert (folder / "server" / name).stat().st_mode & 0o777 == 0o600
 
 
 class Stops(LocalGrid):
