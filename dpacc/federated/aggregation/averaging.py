@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from dpacc.federated.aggregation.exact_sum import ExactSum
 from dpacc.federated.aggregation.factors import Factors, Matrix
 from dpacc.federated.updates.layout import Arrays
 
@@ -37,30 +38,104 @@ Aggregation = Callable[[Arrays, Mapping[str, Arrays]], Aggregate]
 """From the round's starting adapter and each client's adapter to the next one."""
 
 
+class Gathering(Protocol):
+    """One round's updates, as they come."""
+
+    def add(self, node: int, update: Arrays) -> None:
+        """Take one client's; it comes once, and may be of use no more afterwards."""
+
+    def aggregate(self, names: Mapping[int, str]) -> Aggregate:
+        """What they become, of the clients by these names."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A rule that keeps no update: each is added to a sum, and dropped."""
+
+    def begin(self, start: Arrays) -> Gathering:
+        """A round's sum, which starts from this adapter."""
+
+
+class Together:
+    """A round's updates for a rule that must see them side by side, in the order of their nodes.
+
+    Args:
+        aggregate: from each client's adapter to the next one.
+    """
+
+    def __init__(self, aggregate: Callable[[Mapping[str, Arrays]], Aggregate]) -> None:
+        self._rule = aggregate
+        self._updates: dict[int, Arrays] = {}
+
+    def add(self, node: int, update: Arrays) -> None:
+        """Keep one."""
+        self._updates[node] = update
+
+    def aggregate(self, names: Mapping[int, str]) -> Aggregate:
+        """What the rule makes of all."""
+        return self._rule({names[node]: self._updates[node] for node in sorted(self._updates)})
+
+
+class RunningMean:
+    """The plain mean of every array, each client counting once, in whatever order they come."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, ExactSum] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def add(self, node: int, update: Arrays) -> None:
+        """Add one."""
+        del node
+        if not self._sums:
+            self._sums = {name: ExactSum(values.size) for name, values in update.items()}
+            self._shapes = {name: values.shape for name, values in update.items()}
+        for name, total in self._sums.items():
+            total.add(update[name])
+
+    def aggregate(self, names: Mapping[int, str]) -> Aggregate:
+        """Their mean, rounded once to fp32."""
+        del names
+        return Aggregate(arrays=self.mean())
+
+    def mean(self) -> Arrays:
+        """The mean of what was added."""
+        return {
+            name: (total.total() / total.terms).astype(np.float32).reshape(self._shapes[name])
+            for name, total in self._sums.items()
+        }
+
+
 def mean_of(updates: Mapping[str, Arrays]) -> Arrays:
-    """The plain mean of every array, summed in float64, each client counting once.
+    """The plain mean of every array, summed without rounding, each client counting once.
 
     >>> one, two = np.float32([1.0]), np.float32([3.0])
     >>> mean_of({"a": {"B": one}, "b": {"B": two}})["B"].tolist()
     [2.0]
     """
-    first = next(iter(updates.values()))
-    return {
-        name: np.asarray(
-            np.mean([each[name] for each in updates.values()], axis=0, dtype=np.float64),
-            dtype=np.float32,
-        )
-        for name in first
-    }
+    running = RunningMean()
+    for node, update in enumerate(updates.values()):
+        running.add(node, update)
+    return running.mean()
 
 
-def ffa(start: Arrays, updates: Mapping[str, Arrays]) -> Aggregate:
+class PlainMean:
     """The mean of B, with A the same for all: s·mean(Bᵢ)·A = mean(s·Bᵢ·A) exactly.
 
     FFA-LoRA, arXiv 2403.12313.
     """
-    del start
-    return Aggregate(arrays=mean_of(updates))
+
+    def __call__(self, start: Arrays, updates: Mapping[str, Arrays]) -> Aggregate:
+        """Of updates that lie side by side."""
+        del start
+        return Aggregate(arrays=mean_of(updates))
+
+    def begin(self, start: Arrays) -> RunningMean:
+        """Of updates as they come."""
+        del start
+        return RunningMean()
+
+
+ffa = PlainMean()
 
 
 def plain_average(factors: Sequence[Factors]) -> Aggregation:

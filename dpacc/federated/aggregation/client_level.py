@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from dpacc_accounting import (
     Adjacency,
     Event,
@@ -22,6 +23,7 @@ from dpacc_accounting.guarantee import Note, stated_notes
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import Aggregate
+from dpacc.federated.aggregation.exact_sum import ExactSum
 from dpacc.federated.aggregation.turns import Turns
 from dpacc.federated.setting_limits import require_positive, require_words
 from dpacc.federated.settings import LoraSettings
@@ -29,6 +31,8 @@ from dpacc.federated.updates.layout import Arrays, flat, unflat
 from dpacc.randomness.buffered_noise import BufferedNoise
 from dpacc.randomness.correlated_noise import CorrelatedNoise
 from dpacc.randomness.run_secret import RunSecret
+
+Doubles: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,18 +228,25 @@ class CentralNoise:
             LedgerError: the charge could not be written; nothing is released.
             PrivacyError: clients must wait, and whose the updates are is not known.
         """
-        before = flat(start)
-        total = np.zeros_like(before)
-        for update in updates.values():
-            total += self._clipped(flat(update) - before)
+        running = self.begin(start)
+        for node, update in enumerate(updates.values()):
+            running.add(node, update)
+        return running.aggregate({})
+
+    def begin(self, start: Arrays) -> ClippedSum:
+        """One round's release, of updates as they come; charged once all have."""
+        return ClippedSum(start=start, most=self._privacy.clipping_norm, release=self._released)
+
+    def _released(self, before: Doubles, total: Doubles, updates: int) -> Doubles:
+        """The next adapter's numbers, of so many clipped updates' sum."""
         step = self._next_step
         if self.turns is not None:
-            self.turns.keep(number=step, updates=len(updates))
+            self.turns.keep(number=step, updates=updates)
         event = self._privacy.event(after=step, sampling_rate=self._sampling_rate)
         self._ledger.charge(step=step, event=event)
         noise = self._noise.row(step=step, count=len(total))
-        total += self._privacy.noise_multiplier * self._privacy.clipping_norm * noise
-        return Aggregate(arrays=unflat(before + total / self._denominator, like=start))
+        noised = total + self._privacy.noise_multiplier * self._privacy.clipping_norm * noise
+        return np.asarray(before + noised / self._denominator)
 
     @property
     def rounds_charged(self) -> int:
@@ -270,9 +281,43 @@ class CentralNoise:
             self.close()
             raise
 
-    def _clipped(self, moved: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
+
+class ClippedSum:
+    """The sum of one round's updates, each clipped as it comes; no update is kept.
+
+    Args:
+        start: the round's starting adapter.
+        most: C, the norm to which each is clipped.
+        release: charges the sum and noises it, for the next adapter's numbers.
+    """
+
+    def __init__(
+        self, *, start: Arrays, most: float, release: Callable[[Doubles, Doubles, int], Doubles]
+    ) -> None:
+        self._start = start
+        self._before = flat(start)
+        self._most = most
+        self._release = release
+        self._sum = ExactSum(self._before.size)
+
+    def add(self, node: int, update: Arrays) -> None:
+        """Add one, in units of C."""
+        del node
+        moved = flat(update) - self._before
         length = float(np.linalg.norm(moved))
-        return moved * min(1.0, self._privacy.clipping_norm / length) if length else moved
+        if length:
+            moved *= min(1 / self._most, 1 / length)
+        self._sum.add(moved)
+
+    def aggregate(self, names: Mapping[int, str]) -> Aggregate:
+        """The round's release.
+
+        Raises:
+            LedgerError: the charge could not be written; nothing is released.
+        """
+        del names
+        after = self._release(self._before, self._most * self._sum.total(), self._sum.terms)
+        return Aggregate(arrays=unflat(after, like=self._start))
 
 
 def _rows(privacy: ClientPrivacy, secret: RunSecret) -> CorrelatedNoise | BufferedNoise:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -22,6 +23,8 @@ from dpacc.randomness.run_secret import KeyedStream
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 _WORD_BYTES = 8
+_CHUNK = 1 << 18
+"""Words of a mask at a time: whole blocks of the cipher, whatever their width."""
 SEAL_BYTES = _NONCE_BYTES + 16
 """By how much a sealed box is longer than what lies in it: a nonce and AES-GCM's tag."""
 
@@ -71,8 +74,27 @@ def derived(secret: bytes, *, purpose: str) -> bytes:
 
 def mask(key: bytes, *, count: int, words: Words = WHOLE) -> Residues:
     """`count` words, uniform modulo 2ʷ to whoever lacks the key."""
-    drawn = -(-count * words.dtype.itemsize // _WORD_BYTES)
-    return KeyedStream(key).words(start=0, count=drawn).view(words.dtype)[:count]
+    total: Residues = np.zeros(count, dtype=words.dtype)
+    add_mask(total, key)
+    return total
+
+
+def add_mask(total: Residues, key: bytes, *, taken: bool = False) -> None:
+    """Add a key's mask to numbers modulo 2ʷ, in place and a part at a time.
+
+    Args:
+        total: the numbers, w being the bits of their type.
+        key: of the mask.
+        taken: take the mask away instead.
+    """
+    stream, size = KeyedStream(key), total.itemsize
+    change = np.subtract if taken else np.add
+    for start in range(0, len(total), _CHUNK):
+        part = total[start : start + _CHUNK]
+        drawn = stream.words(
+            start=start * size // _WORD_BYTES, count=-(-len(part) * size // _WORD_BYTES)
+        )
+        change(part, drawn.view(total.dtype)[: len(part)], out=part)
 
 
 def sealed(plain: bytes, *, key: bytes, about: str) -> bytes:

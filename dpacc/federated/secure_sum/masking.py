@@ -15,10 +15,10 @@ from typing import cast
 from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words, residues
 from dpacc.federated.secure_sum.keys import (
+    add_mask,
     agreed_key,
     derived,
     is_public_key,
-    mask,
     new_key,
     public_key,
     sealed,
@@ -45,25 +45,17 @@ from dpacc.federated.secure_sum.shamir import (
 )
 
 
-def pair_mask(
-    *,
-    private: bytes,
-    public: bytes,
-    session: str,
-    pair: set[str],
-    count: int,
-    words: Words = WHOLE,
-) -> Residues:
-    """PRG(sᵢⱼ), the same for both of a pair that were told the same."""
+def pair_key(
+    *, private: bytes, public: bytes, session: str, pair: set[str], words: Words = WHOLE
+) -> bytes:
+    """The key of PRG(sᵢⱼ), the same for both of a pair that were told the same."""
     purpose = _purpose("pair mask", session, *sorted(pair), words=words)
-    key = agreed_key(private=private, public=public, purpose=purpose)
-    return mask(key, count=count, words=words)
+    return agreed_key(private=private, public=public, purpose=purpose)
 
 
-def self_mask(*, seed: bytes, session: str, count: int, words: Words = WHOLE) -> Residues:
-    """PRG(bᵢ)."""
-    key = derived(seed, purpose=_purpose("self mask", session, words=words))
-    return mask(key, count=count, words=words)
+def self_key(*, seed: bytes, session: str, words: Words = WHOLE) -> bytes:
+    """The key of PRG(bᵢ)."""
+    return derived(seed, purpose=_purpose("self mask", session, words=words))
 
 
 def _purpose(*parts: str, words: Words) -> str:
@@ -73,12 +65,19 @@ def _purpose(*parts: str, words: Words) -> str:
     return json.dumps([*parts, words.bits, words.terms])
 
 
-def add_pair_mask(total: Residues, drawn: Residues, *, node: str, peer: str) -> None:
-    """Add to a node's numbers what they hold of a pair's mask; the peer's hold the opposite."""
-    if node < peer:
-        total += drawn
-    else:
-        total -= drawn
+def add_pair_mask(
+    total: Residues, key: bytes, *, node: str, peer: str, taken: bool = False
+) -> None:
+    """Add to a node's numbers what they hold of a pair's mask; the peer's hold the opposite.
+
+    Args:
+        total: the numbers, changed in place.
+        key: of the pair.
+        node: whose they are.
+        peer: the other one.
+        taken: take it away instead.
+    """
+    add_mask(total, key, taken=taken == (node < peer))
 
 
 def offer_keys(asked: Request, party: Party) -> Payload:
@@ -167,20 +166,19 @@ def masked(whole: Integers, asked: Request, party: Party) -> Residues:
     total = residues(whole, words=party.words)
     present = cast(list[str], party.state["present"])
     for peer in set(present) - {party.node}:
-        drawn = pair_mask(
+        key = pair_key(
             private=_kept(party, "mask-private"),
             public=_roster(party)[peer],
             session=party.session,
             pair={party.node, peer},
-            count=len(total),
             words=party.words,
         )
-        add_pair_mask(total, drawn, node=party.node, peer=peer)
+        add_pair_mask(total, key, node=party.node, peer=peer)
     if party.settings.protocol == "pairwise":
         party.forget()
         return total
     seed = _kept(party, "seed")
-    total += self_mask(seed=seed, session=party.session, count=len(total), words=party.words)
+    add_mask(total, self_key(seed=seed, session=party.session, words=party.words))
     party.then(OPEN)
     return total
 

@@ -15,8 +15,8 @@ from flwr.app import ConfigRecord
 from dpacc.errors import ConfigurationError
 from dpacc.federated.secure_sum.exchange import Exchange, SumNotOpened, words_of
 from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words, signed
-from dpacc.federated.secure_sum.keys import SEAL_BYTES, is_public_key, public_key
-from dpacc.federated.secure_sum.masking import add_pair_mask, pair_mask, self_mask
+from dpacc.federated.secure_sum.keys import SEAL_BYTES, add_mask, is_public_key, public_key
+from dpacc.federated.secure_sum.masking import add_pair_mask, pair_key, self_key
 from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Payload, ProtectedNumbers
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import (
@@ -208,22 +208,22 @@ class MaskedSum:
         return public_key(secret) == self._masks[owner]
 
     def _unmask(self, found: Mapping[str, Sequence[bytes]]) -> None:
-        session, count, words = self._exchange.session, len(self._total), self._words
+        session, words = self._exchange.session, self._words
         secrets = self._secrets(found)
         for name in self._arrived:
-            self._total -= self_mask(seed=secrets[name], session=session, count=count, words=words)
+            own = self_key(seed=secrets[name], session=session, words=words)
+            add_mask(self._total, own, taken=True)
         for gone in self._dropped:
             for peer in self._arrived:
-                drawn = pair_mask(
+                key = pair_key(
                     private=secrets[gone],
                     public=self._masks[peer],
                     session=session,
                     pair={gone, peer},
-                    count=count,
                     words=words,
                 )
                 # With the gone one's own numbers these would have cancelled.
-                add_pair_mask(self._total, drawn, node=gone, peer=peer)
+                add_pair_mask(self._total, key, node=gone, peer=peer)
 
     @property
     def _dropped(self) -> list[str]:

@@ -32,6 +32,7 @@ from dpacc.federated.server.history import History, RoundReport
 from dpacc.federated.server.in_process_grid import LocalGrid
 from dpacc.federated.server.kept_state import KeptState, State
 from dpacc.federated.server.published_adapter import forbid_saving, write_adapter
+from dpacc.federated.server.reply_stream import StreamingGrid
 from dpacc.federated.server.round_settings import (
     Measure,
     RoundSettings,
@@ -290,7 +291,7 @@ class FederatedServer:
                 rollback=settings.rollback,
             )
             strategy.start(
-                grid=grid,
+                grid=grid if isinstance(grid, LocalGrid) else StreamingGrid(grid),
                 initial_arrays=to_record(arrays),
                 num_rounds=self._rounds - len(self._history.rounds),
                 timeout=settings.round_timeout,

@@ -78,12 +78,18 @@ class LocalGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Deliver, then collect; nothing is waited for, so `timeout` has no effect."""
+        """Deliver one after the other, each when the reply before it has been taken.
+
+        Nothing is waited for, so `timeout` has no effect. Messages have their numbers at once.
+        """
         del timeout
-        return self.pull_messages(self.push_messages(messages))
+        sent = list(messages)
+        for message in sent:
+            _number(message)
+        return (reply for each in sent for reply in self.pull_messages(self.push_messages([each])))
 
     def _deliver(self, message: Message) -> str:
-        message.metadata.__dict__["_message_id"] = message_id = str(uuid4())
+        message_id = _number(message)
         sent = message_to_proto(message).SerializeToString()
         reply = self._ask(message.metadata.dst_node_id, _read(sent))
         received = message_to_proto(reply).SerializeToString()
@@ -97,6 +103,13 @@ class LocalGrid(Grid):
             return self._apps[node](message, self._contexts[node])
         except Exception:  # as a SuperNode does; the text might quote private data
             return refusal(COULD_NOT, message)
+
+
+def _number(message: Message) -> str:
+    """The message's number, which it is given once."""
+    if not message.metadata.message_id:
+        message.metadata.__dict__["_message_id"] = str(uuid4())
+    return str(message.metadata.message_id)
 
 
 def _read(data: bytes) -> Message:

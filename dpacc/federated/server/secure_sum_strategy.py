@@ -64,6 +64,7 @@ class SecureFederatedLoRA(FederatedLoRA):
         self._exchange: Exchange | None = None
         self._stopped = ""
         self._surplus: list[int] = []
+        self._complaints: dict[int, set[int]] = defaultdict(set)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -95,11 +96,14 @@ class SecureFederatedLoRA(FederatedLoRA):
         """Add what arrived, open the sum, and move the adapter by its mean."""
         del server_round
         assert self._exchange is not None
-        came, refused = list(replies), self._exchange.refused
+        refused = self._exchange.refused
+        self._complaints.clear()
         answers = self._read(
-            came, self._take, unheard=lambda node: refused.get(node, self._stopped or "no answer")
+            replies,
+            self._take,
+            unheard=lambda node: refused.get(node, self._stopped or "no answer"),
         )
-        self._hear_complaints(came)
+        self._weigh_complaints()
         survivors = [*answers.taken]
         try:
             self.arrays = self._settled(self._opened())
@@ -122,15 +126,16 @@ class SecureFederatedLoRA(FederatedLoRA):
         self._asked = sorted(ordered[: self._settings.clients])
         self._surplus = ordered[self._settings.clients :]
 
-    def _hear_complaints(self, replies: Iterable[Message]) -> None:
+    def _hear(self, node: int, reply: Message) -> None:
+        """Write down whose share it complains of, if it does."""
+        dealer = self._accused(reply)
+        if dealer is not None:
+            self._complaints[dealer].add(node)
+
+    def _weigh_complaints(self) -> None:
         """Blame who dealt wrong shares to more clients than may collude: one of them is honest."""
         assert self._exchange is not None
-        complaints: dict[int, set[int]] = defaultdict(set)
-        for node, reply in self._by_node(replies):
-            dealer = self._accused(reply)
-            if dealer is not None:
-                complaints[dealer].add(node)
-        for dealer, by in complaints.items():
+        for dealer, by in self._complaints.items():
             if len(by - {dealer}) > self._settings.colluding:
                 self._exchange.blame(dealer, "it dealt others what it had not committed to")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from logging import INFO
 from typing import Any, Generic, TypeVar
@@ -16,7 +16,13 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.aggregation.averaging import Aggregate, Aggregation
+from dpacc.federated.aggregation.averaging import (
+    Aggregate,
+    Aggregation,
+    Gathering,
+    Streaming,
+    Together,
+)
 from dpacc.federated.aggregation.client_level import CentralNoise
 from dpacc.federated.aggregation.factors import CORRECTION
 from dpacc.federated.aggregation.rollback import Rollback
@@ -37,14 +43,16 @@ class Answers(Generic[Taken]):
     """What came of one round's replies, by client.
 
     Args:
-        taken: what is used of each reply that holds.
+        taken: what is used of each reply that holds, in the order of the nodes.
         failed: why there is none of the others.
         books: what the ledger holds of each client whose reply holds, used or not.
+        names: of the nodes whose replies hold.
     """
 
     taken: dict[str, Taken] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     books: dict[str, ClientBooks] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
 
 
 class FederatedLoRA(FedAvg):
@@ -117,6 +125,7 @@ class FederatedLoRA(FedAvg):
         if self._ranks is not None:
             self._round_rank = config[ROUND_RANK] = self._ranks.of(number)
         self._packing = Packing.asked(config)
+        self._record = to_record(self.arrays)  # one for all, however many are asked
         self._sent = [
             Message(self._request(config, node), dst_node_id=node, message_type=MessageType.TRAIN)
             for node in self._asked
@@ -127,19 +136,30 @@ class FederatedLoRA(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Check every reply alone, aggregate those that hold, and report on all."""
+        """Check every reply alone, aggregate those that hold, and report on all.
+
+        Where the rule can add them up as they come, no more than one is in memory.
+        """
         del server_round
-        answers = self._read(replies, self._update_in, unheard=lambda node: "no answer")
-        updates = answers.taken
+        rule = self._aggregation
+        gathering: Gathering = (
+            rule.begin(self.arrays) if isinstance(rule, Streaming) else Together(self._aggregate)
+        )
+
+        def take(node: int, reply: Reply) -> None:
+            gathering.add(node, self._update_in(node, reply))
+
+        answers = self._read(replies, take, unheard=lambda node: "no answer")
+        survivors = answers.taken
         # Under client-level privacy an empty round is noised like any: it must not show.
-        due = bool(updates) or self._budget is None
-        aggregate = self._aggregate(updates) if due else None
+        due = bool(survivors) or self._budget is None
+        aggregate = gathering.aggregate(answers.names) if due else None
         if aggregate is not None:
-            aggregate = _believable(aggregate, before=self.arrays, names=updates)
+            aggregate = _believable(aggregate, before=self.arrays, names=survivors)
             self.arrays = self._settled(aggregate.arrays)
         self._report(
             answers=answers,
-            survivors=updates,
+            survivors=survivors,
             filtered={} if aggregate is None else aggregate.filtered,
             error=0.0 if aggregate is None else aggregate.error,
         )
@@ -219,18 +239,19 @@ class FederatedLoRA(FedAvg):
                     f"{self._connect_timeout:g} s; start the others, or name fewer"
                 )
 
-    def _by_node(self, replies: Iterable[Message]) -> list[tuple[int, Message]]:
-        """Each reply with the node that was asked: for a dead one, Flower's link answers."""
-        asked = {each.metadata.message_id: each.metadata.dst_node_id for each in self._sent}
-        known = [(asked.get(each.metadata.reply_to_message_id), each) for each in replies]
-        return sorted(
-            ((node, each) for node, each in known if node is not None), key=lambda pair: pair[0]
-        )
+    def _from_asked(self, replies: Iterable[Message]) -> Iterator[tuple[int, Message]]:
+        """Each asked node's first reply, as they come: for a dead one, Flower's link answers."""
+        waiting = {each.metadata.message_id: each.metadata.dst_node_id for each in self._sent}
+        for reply in replies:
+            self._received += wire_bytes(reply)
+            node = waiting.pop(reply.metadata.reply_to_message_id, None)
+            if node is not None:
+                yield node, reply
 
     def _request(self, config: ConfigRecord, node: int) -> RecordDict:
         seen = {} if self._budget is None else {SEEN: self._history.steps_seen(self._name(node))}
         told = ConfigRecord({**config, **seen})
-        return RecordDict({"arrays": to_record(self.arrays), "config": told})
+        return RecordDict({"arrays": self._record, "config": told})
 
     def _read(
         self,
@@ -239,34 +260,40 @@ class FederatedLoRA(FedAvg):
         *,
         unheard: Callable[[int], str],
     ) -> Answers[Taken]:
-        """Check every reply alone, and take what holds.
+        """Check every reply alone as it comes, and take what holds.
 
         Args:
             replies: of the clients that were asked.
             take: what is used of a node's reply; refuses what was not agreed.
             unheard: why a node gave nothing, if no reply of it is there.
         """
-        answers = Answers[Taken](failed={self._name(node): unheard(node) for node in self._asked})
+        failed: dict[int, str] = {}
+        found: dict[int, tuple[str, ClientBooks | None, Taken]] = {}
+        answers = Answers[Taken]()
         self._received = 0
-        for node, reply in self._by_node(replies):
-            before = self._name(node)
-            self._received += wire_bytes(reply)
+        for node, reply in self._from_asked(replies):
             try:
                 given = read_reply(reply, budget=self._budget)
-                books = given.books
+                books, before = given.books, self._name(node)
                 if books is not None and (forgotten := self._forgotten(before, books)):
                     answers.books[before] = books
                     raise ConfigurationError(forgotten)
-                taken = take(node, given)
+                found[node] = given.client, books, take(node, given)
             except ConfigurationError as error:
-                answers.failed[before] = str(error)
-                continue
-            answers.failed.pop(before, None)
-            name = self._history.learn_name(node, given.client)
+                failed[node] = str(error)
+                self._hear(node, reply)
+        for node in self._asked:
+            if node not in found:
+                answers.failed[self._name(node)] = failed.get(node) or unheard(node)
+        for node, (said, books, taken) in sorted(found.items()):
+            name = answers.names[node] = self._history.learn_name(node, said)
             answers.taken[name] = taken
             if books is not None:
                 answers.books[name] = books
         return answers
+
+    def _hear(self, node: int, reply: Message) -> None:
+        """What a reply of which nothing is used may say all the same."""
 
     def _update_in(self, node: int, reply: Reply) -> Arrays:
         update = self._unpacked(reply)

@@ -14,7 +14,8 @@ from flwr.clientapp import ClientApp
 
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.secure_sum.fixed_point import Words
-from dpacc.federated.secure_sum.masking import add_pair_mask, pair_mask, self_mask
+from dpacc.federated.secure_sum.keys import mask
+from dpacc.federated.secure_sum.masking import add_pair_mask, pair_key, self_key
 from dpacc.federated.secure_sum.messages import KEYS, OPEN, RECORD, SHARES
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import combined
@@ -159,7 +160,8 @@ class Federation:
     def without_self_mask(self, node: int) -> np.ndarray:
         """What such a server makes of one client's numbers, once it knows its seed."""
         sent, seed = self.masked()[node], self.learned()[node]
-        return sent - self_mask(seed=seed, session=self.session, count=len(sent), words=self.words)
+        key = self_key(seed=seed, session=self.session, words=self.words)
+        return sent - mask(key, count=len(sent), words=self.words)
 
     def without_pair_masks(self, node: int) -> np.ndarray:
         """What it makes of numbers that came too late, once it knows their client's key."""
@@ -167,15 +169,14 @@ class Federation:
         for peer, public in self.keys().items():
             if peer != node:
                 pair = {str(node), str(peer)}
-                drawn = pair_mask(
+                drawn = pair_key(
                     private=key,
                     public=public,
                     session=self.session,
                     pair=pair,
-                    count=len(sent),
                     words=self.words,
                 )
-                add_pair_mask(sent, -drawn, node=str(node), peer=str(peer))
+                add_pair_mask(sent, drawn, node=str(node), peer=str(peer), taken=True)
         return sent
 
     def keys(self) -> dict[int, bytes]:

@@ -14,9 +14,10 @@ from flwr.app import ConfigRecord, Message
 from scipy import stats
 
 from dpacc.federated.requests import RequestRefused
-from dpacc.federated.secure_sum.fixed_point import FixedPoint, residues, signed
-from dpacc.federated.secure_sum.keys import new_key, public_key
-from dpacc.federated.secure_sum.masking import SECAGG, pair_mask
+from dpacc.federated.secure_sum import keys
+from dpacc.federated.secure_sum.fixed_point import FixedPoint, Words, residues, signed
+from dpacc.federated.secure_sum.keys import mask, new_key, public_key
+from dpacc.federated.secure_sum.masking import SECAGG, pair_key
 from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Party, Payload
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import SharesDisagree, combined
@@ -272,8 +273,20 @@ def test_the_mask_has_a_known_answer() -> None:
     stream = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor().update(bytes(40))
     words = [int.from_bytes(stream[at : at + 4], "little") for at in range(0, 36, 4)]
     for private, public in ((one, public_key(two)), (two, public_key(one))):
-        drawn = pair_mask(private=private, public=public, session="s", pair={"2", "1"}, count=9)
-        assert drawn.tolist() == words
+        drawn = pair_key(private=private, public=public, session="s", pair={"2", "1"})
+        assert mask(drawn, count=9).tolist() == words
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_a_mask_is_one_stream_however_it_is_cut(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of 64 words and the whole are the same mask; taken away again, nothing is left."""
+    words, key = Words(bits=bits), new_key()
+    whole = mask(key, count=1003, words=words)
+    monkeypatch.setattr(keys, "_CHUNK", 64)
+    assert np.array_equal(mask(key, count=1003, words=words), whole)
+    assert len(set(whole[:: 64 // bits].tolist())) > 80
+    keys.add_mask(whole, key, taken=True)
+    assert not whole.any()
 
 
 def byte_counts(sent: np.ndarray) -> np.ndarray:

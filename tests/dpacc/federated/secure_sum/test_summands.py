@@ -16,7 +16,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.secure_sum.fixed_point import OutOfRange, Words, signed
 from dpacc.federated.secure_sum.keys import public_key
-from dpacc.federated.secure_sum.masking import pair_mask
+from dpacc.federated.secure_sum.masking import pair_key
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.secure_sum.summands import Summands
 from dpacc.federated.secure_sum.summing_client import SecureClient
@@ -179,14 +179,7 @@ def test_masks_depend_on_what_was_told() -> None:
     told = [Words(), Words(bits=8), Words(bits=8, terms="a"), Words(bits=8, terms="b")]
     told += [Words(bits=16, terms="a"), Words(bits=32, terms="a")]
     drawn = [
-        pair_mask(
-            private=private,
-            public=public,
-            session="s",
-            pair={"1", "2"},
-            count=64,
-            words=words,
-        ).tobytes()[:64]
+        pair_key(private=private, public=public, session="s", pair={"1", "2"}, words=words)
         for words in told
     ]
     assert len(set(drawn)) == len(told)
