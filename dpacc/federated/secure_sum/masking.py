@@ -2,14 +2,18 @@
 
 Client i sends xᵢ + PRG(bᵢ) + Σ_{j>i} PRG(sᵢⱼ) − Σ_{j<i} PRG(sᵢⱼ) modulo 2ʷ, sᵢⱼ being agreed by
 the pair and bᵢ its own (Bonawitz et al. 2017, doi 10.1145/3133956.3133982). Of bᵢ, and of the key
-behind its sᵢⱼ, every client holds a share: of each client's two secrets the server may learn one,
-bᵢ if its numbers arrived, the key if they did not. "pairwise" has no bᵢ and no shares.
+behind its sᵢⱼ, every client of its circle holds a share: of each client's two secrets the server
+may learn one, bᵢ if its numbers arrived, the key if they did not. The circle is everybody, or the
+client and `neighbours` that it draws by itself; j are those in i's circle, or in whose circle i is.
+"pairwise" has no bᵢ and no shares.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import secrets
+from collections.abc import Sequence
 from typing import cast
 
 from dpacc.federated.requests import RequestRefused
@@ -96,21 +100,21 @@ def hand_out_shares(asked: Request, party: Party) -> Payload:
         RequestRefused: too few or too many clients, or keys that do not fit.
     """
     party.turn(SHARES, asked)
-    nodes = _take_roster(asked, party)
-    seed, count = new_key(), len(nodes)
-    of_seed = shares(seed, threshold=party.settings.fewest, count=count)
-    of_key = shares(_kept(party, "mask-private"), threshold=party.settings.fewest, count=count)
+    circle = _drawn_circle(_take_roster(asked, party), party)
+    seed, count, fewest = new_key(), len(circle), party.settings.fewest_shares
+    of_seed = shares(seed, threshold=fewest, count=count)
+    of_key = shares(_kept(party, "mask-private"), threshold=fewest, count=count)
     boxes = {
         peer: sealed(
             one + two,
             key=_seal_key(party, peer),
             about=_about(party, party.node, peer),
         )
-        for peer, one, two in zip(nodes, of_seed, of_key, strict=True)
+        for peer, one, two in zip(circle, of_seed, of_key, strict=True)
         if peer != party.node
     }
-    own = nodes.index(party.node)
-    party.state.update({"seed": seed, "own-share": of_seed[own] + of_key[own]})
+    own = circle.index(party.node)
+    party.state.update({"circle": circle, "seed": seed, "own-share": of_seed[own] + of_key[own]})
     party.then(TRAIN)
     return {
         "nodes": list(boxes),
@@ -118,9 +122,18 @@ def hand_out_shares(asked: Request, party: Party) -> Payload:
         "seed-digest": hashlib.sha256(seed).digest(),
         "commitments": [
             committed(one + two, session=party.session, source=party.node, destination=peer)
-            for peer, one, two in zip(nodes, of_seed, of_key, strict=True)
+            for peer, one, two in zip(circle, of_seed, of_key, strict=True)
         ],
     }
+
+
+def _drawn_circle(nodes: Sequence[str], party: Party) -> list[str]:
+    """This client and whom it shares its secrets with; nobody else has a say in the draw."""
+    found = party.settings.neighbourhood
+    if found is None:
+        return sorted(nodes)
+    others = [node for node in nodes if node != party.node]
+    return sorted([party.node, *secrets.SystemRandom().sample(others, found.neighbours)])
 
 
 def committed(box: bytes, *, session: str, source: str, destination: str) -> bytes:
@@ -139,9 +152,14 @@ def take_shares(asked: Request, party: Party) -> None:
     """
     party.turn(TRAIN, asked)
     boxes, said = paired(asked, "sources", "sealed"), paired(asked, "sources", "commitments")
-    if not set(boxes) <= set(_roster(party)) - {party.node}:
+    present = several(asked, "present", str)
+    if not {*boxes} <= {*present} - {party.node} or not {*present} <= {*_roster(party)}:
         raise RequestRefused("the server forwards shares of clients that it did not name before")
-    _require_enough(party, len(boxes) + 1)
+    if len({*present}) != len(present) or party.node not in present:
+        raise RequestRefused("the server's list of who is there repeats one, or lacks this client")
+    if party.settings.neighbourhood is None and len(boxes) + 1 != len(present):
+        raise RequestRefused("the server keeps back shares of clients that it says are there")
+    _require_enough(party, present)
     held = {party.node: _kept(party, "own-share")}
     for peer, box in boxes.items():
         held[peer] = _opened(box, party, peer)
@@ -149,7 +167,15 @@ def take_shares(asked: Request, party: Party) -> None:
             held[peer], session=party.session, source=peer, destination=party.node
         ):
             raise RequestRefused(f"{WRONG_SHARE}{peer}: it is not what was committed to")
-    party.state.update({"present": list(held), "held": list(held.values())})
+    peers = ({*_circle(party)} & {*present} | {*boxes}) - {party.node}
+    party.state.update(
+        {
+            "present": present,
+            "peers": sorted(peers),
+            "sources": list(held),
+            "held": list(held.values()),
+        }
+    )
 
 
 def _opened(box: bytes, party: Party, peer: str) -> bytes:
@@ -164,8 +190,7 @@ def masked(whole: Integers, asked: Request, party: Party) -> Residues:
     """The numbers under every mask."""
     del asked
     total = residues(whole, words=party.words)
-    present = cast(list[str], party.state["present"])
-    for peer in set(present) - {party.node}:
+    for peer in cast(list[str], party.state["peers"]):
         key = pair_key(
             private=_kept(party, "mask-private"),
             public=_roster(party)[peer],
@@ -192,19 +217,21 @@ def give_shares(asked: Request, party: Party) -> Payload:
     """
     party.turn(OPEN, asked)
     present = cast(list[str], party.state["present"])
-    held = dict(zip(present, cast(list[bytes], party.state["held"]), strict=True))
+    sources = cast(list[str], party.state["sources"])
+    held = dict(zip(sources, cast(list[bytes], party.state["held"]), strict=True))
+    circle = _circle(party)
     party.forget()
     arrived, dropped = several(asked, "arrived", str), several(asked, "dropped", str)
     if len({*arrived, *dropped}) != len(arrived) + len(dropped):
         raise RequestRefused(
             "the server asks for both secrets of a client, which together unmask its update"
         )
-    if {*arrived, *dropped} != set(held) or party.node not in arrived:
+    if {*arrived, *dropped} != {*present} or party.node not in arrived:
         raise RequestRefused("the server's list of survivors is not one of this sum's clients")
-    _require_enough(party, len(arrived))
+    _require_enough(party, arrived, circle=circle)
     half = {node: len(box) // 2 for node, box in held.items()}
-    given = {node: held[node][: half[node]] for node in arrived}
-    given |= {node: held[node][half[node] :] for node in dropped}
+    given = {node: held[node][: half[node]] for node in arrived if node in held}
+    given |= {node: held[node][half[node] :] for node in dropped if node in held}
     return {"nodes": list(given), "shares": list(given.values())}
 
 
@@ -215,7 +242,8 @@ def take_pairs(asked: Request, party: Party) -> None:
         RequestRefused: somebody is missing, or keys do not fit.
     """
     party.turn(TRAIN, asked)
-    party.state["present"] = _take_roster(asked, party)
+    nodes = _take_roster(asked, party)
+    party.state["peers"] = [node for node in nodes if node != party.node]
 
 
 def _take_roster(asked: Request, party: Party) -> list[str]:
@@ -234,8 +262,8 @@ def _take_roster(asked: Request, party: Party) -> list[str]:
         raise RequestRefused(
             f"the server names {len(masks)} clients; this sum is for {party.settings.clients}"
         )
-    _require_enough(party, len(masks))
     nodes = sorted(masks)
+    _require_enough(party, nodes, circle=nodes)
     party.state.update(
         {
             "nodes": nodes,
@@ -246,11 +274,25 @@ def _take_roster(asked: Request, party: Party) -> list[str]:
     return nodes
 
 
-def _require_enough(party: Party, count: int) -> None:
-    if count < party.settings.fewest:
+def _require_enough(
+    party: Party, some: Sequence[str], *, circle: Sequence[str] | None = None
+) -> None:
+    """Refuse a sum of too few, or of too few who can open this client's part of it."""
+    if len(some) < party.settings.fewest:
         raise RequestRefused(
-            f"{count} clients are left of a secure sum that needs {party.settings.fewest} or more"
+            f"{len(some)} clients are left of a secure sum that needs {party.settings.fewest} or "
+            "more"
         )
+    left = len({*(circle or _circle(party))} & {*some})
+    if left < party.settings.fewest_shares:
+        raise RequestRefused(
+            f"{left} of those that hold this client's secrets are left of a secure sum that needs "
+            f"{party.settings.fewest_shares} or more"
+        )
+
+
+def _circle(party: Party) -> list[str]:
+    return cast(list[str], party.state["circle"])
 
 
 def _roster(party: Party, keys: str = "mask-keys") -> dict[str, bytes]:

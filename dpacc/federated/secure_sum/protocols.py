@@ -34,7 +34,7 @@ class ServerSide(Protocol):
 def client_side(name: ProtocolName) -> ClientSide:
     """How a client answers in the protocol of that name."""
     if name == "ckks":
-        from dpacc.federated.secure_sum.homomorphic import CKKS
+        from dpacc.federated.secure_sum.ciphertexts.homomorphic import CKKS
 
         return CKKS
     from dpacc.federated.secure_sum.masking import PAIRWISE, SECAGG
@@ -47,7 +47,7 @@ def server_side(
 ) -> ServerSide:
     """A new sum of `count` numbers, which cross in these words where they are masked."""
     if settings.protocol == "ckks":
-        from dpacc.federated.secure_sum.encrypted import EncryptedSum
+        from dpacc.federated.secure_sum.ciphertexts.encrypted import EncryptedSum
 
         return EncryptedSum(settings=settings, exchange=exchange, count=count)
     from dpacc.federated.secure_sum.unmasking import MaskedSum

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
+from dpacc.federated.secure_sum.neighbourhoods import (
+    SECURITY_BITS,
+    Neighbourhood,
+    Sum,
+    fitting_neighbourhood,
+)
 from dpacc.federated.setting_limits import require_count, require_positive
 from dpacc.federated.settings import LoraSettings
 
@@ -31,9 +37,14 @@ class SecureSum:
         colluding: how many clients may work together with the server.
         reach: example level: the most that one number of an update may move in a round; clients
             refuse to send more. Client level has the clipping norm instead.
+        neighbours: "secagg": with how many others, drawn by itself, each client shares its secrets.
+            "auto" takes the fewest that are safe, or everybody where that is as cheap; see
+            `dpacc.federated.secure_sum.neighbourhoods`.
 
     >>> SecureSum(clients=5, threshold=4, colluding=1).honest
     3
+    >>> SecureSum(clients=1000, threshold=800, colluding=50).neighbourhood
+    Neighbourhood(neighbours=154, fewest=95)
     """
 
     clients: int
@@ -41,6 +52,8 @@ class SecureSum:
     colluding: int = 0
     protocol: ProtocolName = "secagg"
     reach: float = 8.0
+    # What a server keeps of runs does not depend on it.
+    neighbours: int | Literal["auto"] = field(default="auto", repr=False)
 
     def __post_init__(self) -> None:
         if self.protocol not in get_args(ProtocolName):
@@ -74,6 +87,34 @@ class SecureSum:
                 f"threshold={self.fewest} with colluding={self.colluding} could open the sum of "
                 "one honest client, which hides nothing; raise the threshold"
             )
+        self._require_neighbours()
+
+    def _require_neighbours(self) -> None:
+        """Refuse a number of neighbours that is none, or too small.
+
+        Raises:
+            ConfigurationError: with what would do.
+        """
+        if self.neighbours == "auto":
+            return
+        require_count("neighbours", self.neighbours)
+        if self.protocol != "secagg":
+            raise ConfigurationError(
+                f"neighbours={self.neighbours} with protocol={self.protocol!r}, in which all are "
+                "everybody's; leave it out, or take protocol='secagg'"
+            )
+        if 2 * self.neighbours > self.clients - 2:
+            raise ConfigurationError(
+                f"neighbours={self.neighbours} of clients={self.clients}: each masks with those "
+                "that it draws and those that draw it, so that everybody is as cheap; leave it out"
+            )
+        if self.neighbourhood is None:
+            raise ConfigurationError(
+                f"neighbours={self.neighbours} of clients={self.clients} with threshold="
+                f"{self.fewest} and colluding={self.colluding}: by a chance above "
+                f"2^-{SECURITY_BITS} they hide too little, or too often nothing is opened; take "
+                "neighbours='auto'"
+            )
 
     @property
     def fewest(self) -> int:
@@ -85,6 +126,27 @@ class SecureSum:
         """h = t − colluding, the honest clients that are in every sum that is opened."""
         return self.fewest - self.colluding
 
+    @property
+    def neighbourhood(self) -> Neighbourhood | None:
+        """Whom each client's secrets are shared with; None means everybody."""
+        if self.protocol != "secagg":
+            return None
+        return fitting_neighbourhood(
+            Sum(clients=self.clients, threshold=self.fewest, colluding=self.colluding),
+            neighbours=None if self.neighbours == "auto" else self.neighbours,
+        )
+
+    @property
+    def fewest_shares(self) -> int:
+        """How many shares yield one client's secret."""
+        found = self.neighbourhood
+        return self.fewest if found is None else found.fewest
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The settings that decide what an opened sum hides."""
+        return {name: value for name, value in asdict(self).items() if name != "neighbours"}
+
     def agreed(self, privacy: ClientPrivacy | None) -> str:
         """What server and clients compare before the first key is made.
 
@@ -93,7 +155,9 @@ class SecureSum:
         """
         _require_shareable(privacy)
         noise = None if privacy is None else privacy.own
-        return json.dumps([asdict(self), noise], sort_keys=True)
+        found = self.neighbourhood
+        drawn = {} if found is None else asdict(found)
+        return json.dumps([self.stated | drawn, noise], sort_keys=True)
 
 
 def _require_shareable(privacy: ClientPrivacy | None) -> None:

@@ -9,7 +9,7 @@ sum that is opened. So the sum of any t clients holds noise of at least σC from
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
@@ -122,7 +122,7 @@ class SharedNoise:
         """What a ledger is opened for."""
         return {
             **self.privacy.stated,
-            "secure_sum": asdict(self.settings),
+            "secure_sum": self.settings.stated,
             "dimension": self.dimension,
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -109,6 +109,7 @@ class MaskedSum:
             SumNotOpened: too few clients' numbers arrived.
         """
         self._require(self.arrived, "sent masked numbers")
+        self._require_holders({*self._arrived})
 
     def open(self) -> Integers:
         """The exact sum of the numbers that arrived.
@@ -123,23 +124,42 @@ class MaskedSum:
 
     def _forward(self, asked: dict[int, Payload]) -> dict[int, Payload]:
         """Shares from everybody to everybody; those that handed none out are gone."""
-        everybody = sorted(self._nodes)
+        everybody, found = {*self._nodes}, self._settings.neighbourhood
+        others = len(everybody) - 1 if found is None else found.neighbours
         for node, answer in self._exchange.query(SHARES, asked).items():
-            dealt = _Dealt.read(answer, dealer=str(node), everybody=everybody)
+            dealt = _Dealt.read(answer, dealer=str(node), everybody=everybody, others=others)
             if dealt is None:
                 self._exchange.blame(node, "it handed out shares that do not fit")
             else:
                 self._dealt[str(node)] = dealt
+        self._leave_out_the_lonely()
         self._require(len(self._dealt), "handed out shares")
         self._nodes = {name: node for name, node in self._nodes.items() if name in self._dealt}
         return {node: self._dealt_to(name) for name, node in self._nodes.items()}
 
+    def _leave_out_the_lonely(self) -> None:
+        """Go on without whose secrets too few could open, before anybody trains for them."""
+        while lonely := self._without_holders({*self._dealt}):
+            for name in lonely:
+                self._exchange.refused[self._nodes[name]] = "too few that it drew are there"
+                del self._dealt[name]
+
+    def _without_holders(self, some: set[str]) -> list[str]:
+        """Clients of whose secret fewer than enough of these hold shares."""
+        fewest = self._settings.fewest_shares
+        return [name for name, dealt in self._dealt.items() if len(dealt.circle & some) < fewest]
+
     def _dealt_to(self, name: str) -> Payload:
-        others = {peer: dealt for peer, dealt in self._dealt.items() if peer != name}
+        sources = {
+            peer: dealt
+            for peer, dealt in self._dealt.items()
+            if peer != name and name in dealt.circle
+        }
         return {
-            "sources": list(others),
-            "sealed": [dealt.boxes[name] for dealt in others.values()],
-            "commitments": [dealt.commitments[name] for dealt in others.values()],
+            "present": list(self._dealt),
+            "sources": list(sources),
+            "sealed": [dealt.boxes[name] for dealt in sources.values()],
+            "commitments": [dealt.commitments[name] for dealt in sources.values()],
         }
 
     def _collect(self) -> dict[str, list[bytes]]:
@@ -152,10 +172,13 @@ class MaskedSum:
             for node, answer in answers.items()
             if (shares := self._given(node, answer)) is not None
         ]
-        self._require(len(given), "gave shares")
+        if self._settings.neighbourhood is None:
+            self._require(len(given), "gave shares")
         for shares in given:
             for owner, share in shares.items():
                 found[owner].append(share)
+        few = [n for n in self._dealt if len(found[n]) < self._settings.fewest_shares]
+        self._require_none(few)
         return found
 
     def _given(self, node: int, answer: ConfigRecord) -> Mapping[str, bytes] | None:
@@ -164,7 +187,8 @@ class MaskedSum:
             shares = words_of(answer, "nodes", "shares")
         except ValueError:
             shares = {}
-        if set(shares) == set(self._nodes) and all(
+        owners = {owner for owner, dealt in self._dealt.items() if str(node) in dealt.circle}
+        if set(shares) == owners and all(
             self._is_dealt(owner, share, to=str(node)) for owner, share in shares.items()
         ):
             return shares
@@ -188,7 +212,7 @@ class MaskedSum:
         for owner, each in found.items():
             try:
                 secrets[owner] = fitting(
-                    each, threshold=self._settings.fewest, fits=partial(self._is_said, owner)
+                    each, threshold=self._settings.fewest_shares, fits=partial(self._is_said, owner)
                 )
             except SharesDisagree:
                 to_blame.append(owner)
@@ -215,6 +239,8 @@ class MaskedSum:
             add_mask(self._total, own, taken=True)
         for gone in self._dropped:
             for peer in self._arrived:
+                if not self._are_paired(gone, peer):
+                    continue
                 key = pair_key(
                     private=secrets[gone],
                     public=self._masks[peer],
@@ -229,6 +255,21 @@ class MaskedSum:
     def _dropped(self) -> list[str]:
         return [name for name in self._nodes if name not in self._arrived]
 
+    def _are_paired(self, one: str, other: str) -> bool:
+        """Whether their numbers hold a mask of theirs: one of the two drew the other."""
+        return other in self._dealt[one].circle or one in self._dealt[other].circle
+
+    def _require_holders(self, some: set[str]) -> None:
+        if self._settings.protocol == "secagg":
+            self._require_none(self._without_holders(some))
+
+    def _require_none(self, lonely: Sequence[str]) -> None:
+        if lonely:
+            raise SumNotOpened(
+                f"too few are left that hold shares of {len(lonely)} clients' secrets; the sum "
+                "stays shut"
+            )
+
     def _require(self, count: int, did: str) -> None:
         if count < self._settings.fewest:
             raise SumNotOpened(
@@ -242,7 +283,7 @@ class _Dealt:
 
     Args:
         boxes: sealed shares, by who may open them.
-        commitments: to the two shares of each, its own too.
+        commitments: to the two shares of each of its circle, its own too.
         seed_digest: of the seed that they are shares of.
     """
 
@@ -250,20 +291,37 @@ class _Dealt:
     commitments: Mapping[str, bytes]
     seed_digest: bytes
 
+    @property
+    def circle(self) -> Set[str]:
+        """Who holds shares, the client itself among them."""
+        return self.commitments.keys()
+
     @classmethod
-    def read(cls, answer: ConfigRecord, *, dealer: str, everybody: Sequence[str]) -> _Dealt | None:
-        """What a client's answer holds, or None if it does not fit."""
+    def read(
+        cls, answer: ConfigRecord, *, dealer: str, everybody: Set[str], others: int
+    ) -> _Dealt | None:
+        """What a client's answer holds, or None if it does not fit.
+
+        Args:
+            answer: the client's.
+            dealer: the client.
+            everybody: who may be handed shares.
+            others: how many must be.
+        """
         try:
             boxes = words_of(answer, "nodes", "sealed")
         except ValueError:
             return None
         said, digest = answer.get("commitments"), answer.get("seed-digest")
-        if set(boxes) != set(everybody) - {dealer} or not isinstance(said, list):
+        if not set(boxes) <= everybody - {dealer} or len(boxes) != others:
             return None
+        if not isinstance(said, list):
+            return None
+        circle = sorted([dealer, *boxes])
         sizes = {len(box) for box in boxes.values()} | {SEALED_BYTES}
-        if len(sizes) > 1 or len(said) != len(everybody) or not isinstance(digest, bytes):
+        if len(sizes) > 1 or len(said) != len(circle) or not isinstance(digest, bytes):
             return None
         if any(not isinstance(each, bytes) or len(each) != 2 * DIGEST_BYTES for each in said):
             return None
-        commitments = dict(zip(everybody, cast(list[bytes], said), strict=True))
+        commitments = dict(zip(circle, cast(list[bytes], said), strict=True))
         return cls(boxes=boxes, commitments=commitments, seed_digest=digest)

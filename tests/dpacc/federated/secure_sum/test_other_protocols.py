@@ -13,7 +13,7 @@ from flwr.common.serde import context_from_proto, context_to_proto
 from flwr.proto.message_pb2 import Context as ProtoContext
 
 from dpacc.federated.requests import RequestRefused
-from dpacc.federated.secure_sum import homomorphic
+from dpacc.federated.secure_sum.ciphertexts import homomorphic
 from dpacc.federated.secure_sum.fixed_point import FixedPoint
 from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Party
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum

@@ -127,6 +127,7 @@ class Sum:
         }
         at = list(self.parties).index(node)
         return {
+            "present": list(self.handed),
             "sources": list(boxes),
             "sealed": [boxes[peer][node] for peer in boxes],
             "commitments": [self.handed[peer]["commitments"][at] for peer in boxes],

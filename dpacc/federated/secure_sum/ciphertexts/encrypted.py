@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from dpacc.errors import ConfigurationError
+from dpacc.federated.secure_sum.ciphertexts.homomorphic import EncryptedTotal, library, unpacked
 from dpacc.federated.secure_sum.exchange import Exchange, SumNotOpened
 from dpacc.federated.secure_sum.fixed_point import Integers
-from dpacc.federated.secure_sum.homomorphic import EncryptedTotal, library, unpacked
 from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Payload, ProtectedNumbers
 from dpacc.federated.secure_sum.settings import SecureSum
 
