@@ -189,7 +189,7 @@ FEDERATION_HOLE_BUGS = (
         (
             Patch(
                 "dpacc.federated.secure_sum.shared_noise",
-                "if UNSIGNED not in known:",
+                "if subject not in known:",
                 "if False:",
             ),
         ),

@@ -101,6 +101,7 @@ def hand_out_shares(asked: Request, party: Party) -> Payload:
     """
     party.turn(SHARES, asked)
     circle = _drawn_circle(_take_roster(asked, party), party)
+    _require_keys(party, circle)
     seed, count, fewest = new_key(), len(circle), party.settings.fewest_shares
     of_seed = shares(seed, threshold=fewest, count=count)
     of_key = shares(_kept(party, "mask-private"), threshold=fewest, count=count)
@@ -160,6 +161,7 @@ def take_shares(asked: Request, party: Party) -> None:
     if party.settings.neighbourhood is None and len(boxes) + 1 != len(present):
         raise RequestRefused("the server keeps back shares of clients that it says are there")
     _require_enough(party, present)
+    _require_keys(party, [*boxes])
     held = {party.node: _kept(party, "own-share")}
     for peer, box in boxes.items():
         held[peer] = _opened(box, party, peer)
@@ -243,6 +245,7 @@ def take_pairs(asked: Request, party: Party) -> None:
     """
     party.turn(TRAIN, asked)
     nodes = _take_roster(asked, party)
+    _require_keys(party, nodes)
     party.state["peers"] = [node for node in nodes if node != party.node]
 
 
@@ -256,8 +259,6 @@ def _take_roster(asked: Request, party: Party) -> list[str]:
     )
     if len(set(keys)) != len(keys) or (masks.get(party.node), seals.get(party.node)) != own:
         raise RequestRefused("the server's list of keys repeats one, or lacks this client's own")
-    if not all(map(is_public_key, keys)):
-        raise RequestRefused("the server's list of keys holds what is none; begin a new sum")
     if len(masks) > party.settings.clients:
         raise RequestRefused(
             f"the server names {len(masks)} clients; this sum is for {party.settings.clients}"
@@ -272,6 +273,13 @@ def _take_roster(asked: Request, party: Party) -> list[str]:
         }
     )
     return nodes
+
+
+def _require_keys(party: Party, some: Sequence[str]) -> None:
+    """Refuse keys with which nothing secret can be agreed, of those that this client needs."""
+    masks, seals = _roster(party), _roster(party, "seal-keys")
+    if not all(is_public_key(keys[node]) for node in some for keys in (masks, seals)):
+        raise RequestRefused("the server's list of keys holds what is none; begin a new sum")
 
 
 def _require_enough(

@@ -21,6 +21,7 @@ from dpacc_accounting import Event, Gaussian, Ledger, read_ledger
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy, said_beside
 from dpacc.federated.secure_sum.fixed_point import Doubles, FixedPoint, Integers, OutOfRange
+from dpacc.federated.secure_sum.neighbourhoods import SECURITY_BITS
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.randomness.discrete_gaussian import LARGEST_SCALE, discrete_gaussians
 from dpacc.randomness.run_secret import RunSecret
@@ -30,6 +31,8 @@ _TAIL = 40
 _SMOOTHING = 8
 UNSIGNED = "unsigned keys"
 """The subject of the ledger's note on whom the noise relies."""
+DRAWN = "drawn neighbours"
+"""The subject of its note on sums that few may part by chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +121,23 @@ class SharedNoise:
         """σ of what one client's own noise hides, should the server have invented all others."""
         return math.sqrt(self.scale**2 - _SMOOTHING) / self.sensitivity
 
+    @property
+    def beside(self) -> dict[str, str]:
+        """What a ledger says beside the price, by its subject."""
+        said = {
+            UNSIGNED: "nobody but the server vouches for the clients' keys, so against it this "
+            f"holds only while {self.settings.honest} of those in each sum are clients in truth; "
+            "one that invents all others sees each update under noise of multiplier "
+            f"{self.alone:.6g} alone, a sum"
+        }
+        if self.settings.neighbourhood is not None:
+            said[DRAWN] = (
+                f"each client shares its secrets with {self.settings.neighbourhood.neighbours} "
+                f"others that it draws, which by a chance of at most 2^-{SECURITY_BITS} a sum lets "
+                "the server tell some clients' sum from the others'; delta holds none of that"
+            )
+        return said
+
     def plan(self) -> dict[str, Any]:
         """What a ledger is opened for."""
         return {
@@ -178,14 +198,9 @@ class SharedNoiseLedger:
         self.noise = noise
         self._ledger = Ledger.open(path=path, plan=noise.plan())
         known = {note.subject for note in read_ledger(path=path).notes}
-        if UNSIGNED not in known:
-            self._ledger.note(
-                subject=UNSIGNED,
-                text=f"nobody but the server vouches for the clients' keys, so against it this "
-                f"holds only while {noise.settings.honest} of those in each sum are clients in "
-                "truth; one that invents all others sees each update under noise of multiplier "
-                f"{noise.alone:.6g} alone, a sum",
-            )
+        for subject, text in noise.beside.items():
+            if subject not in known:
+                self._ledger.note(subject=subject, text=text)
 
     def charge(self, *, survivors: int) -> int:
         """Write down the next sum before it can be opened; its number.

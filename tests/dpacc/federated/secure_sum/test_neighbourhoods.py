@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from fractions import Fraction
+from functools import partial
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,12 +99,10 @@ def test_where_clients_are_few_everybody_is_a_neighbour() -> None:
         ({"neighbours": 9, "threshold": 12}, "hide too little, or too often"),
     ],
 )
-def test_neighbours_that_would_hide_nothing_are_refused(
-    wrong: dict[str, object], reason: str
-) -> None:
+def test_neighbours_that_would_hide_nothing_are_refused(wrong: dict[str, Any], reason: str) -> None:
     """Too few, too many to be worth it, and where there are none."""
     with pytest.raises(ConfigurationError, match=reason):
-        SecureSum(**{"clients": 20, "threshold": 16, **wrong})  # type: ignore[arg-type]
+        SecureSum(**{"clients": 20, "threshold": 16, **wrong})
 
 
 def draws(n: int, k: int, *, times: int, seed: int) -> np.ndarray:
@@ -177,9 +177,6 @@ def test_a_sum_among_neighbours_is_exact_whoever_drops_out(stage: str) -> None:
     report = federation.round()
     gone = () if stage == STAGES[3] else (0, 6, 11, 19)
     arrived = [each for at, each in enumerate(given) if at not in gone]
-    if not report.survivors:  # by chance too few hold somebody's shares, and all is as it was
-        assert any("too few" in why for why in report.failed.values())
-        return
     assert len(report.survivors) == len(arrived)
     assert np.array_equal(federation.moved, exact_mean(arrived))
     held = Counter(
@@ -203,20 +200,20 @@ class Neighbours:
 
     def __init__(self, **beside: list[str]) -> None:
         self.parties = {str(n): _party(str(n)) for n in range(1, 21)}
-        offers = {n: self.ask(n, KEYS, {}) for n in self.parties}
-        self.roster: Payload = {
+        offers: Any = {n: self.ask(n, KEYS, {}) for n in self.parties}
+        self.roster: Any = {
             "nodes": list(offers),
-            "mask-keys": [offers[n]["mask-key"] for n in offers],  # type: ignore[list-item]
-            "seal-keys": [offers[n]["seal-key"] for n in offers],  # type: ignore[list-item]
+            "mask-keys": [offers[n]["mask-key"] for n in offers],
+            "seal-keys": [offers[n]["seal-key"] for n in offers],
             **beside,
         }
-        self.dealt = {n: self.ask(n, SHARES, self.roster) for n in self.parties}
+        self.dealt: Any = {n: self.ask(n, SHARES, self.roster) for n in self.parties}
 
-    def ask(self, node: str, stage: str, told: Payload) -> Payload:
+    def ask(self, node: str, stage: str, told: Payload) -> Any:
         return SECAGG.queries[stage]({"session": "s", **told}, self.parties[node])
 
     def circle(self, node: str) -> list[str]:
-        return sorted([node, *self.dealt[node]["nodes"]])  # type: ignore[list-item, misc]
+        return sorted([node, *self.dealt[node]["nodes"]])
 
     def trained(self, present: list[str] | None = None) -> Neighbours:
         """All have sent their numbers."""
@@ -231,8 +228,8 @@ class Neighbours:
         boxes, said = [], []
         for peer in sources:
             told = self.dealt[peer]
-            boxes.append(dict(zip(told["nodes"], told["sealed"], strict=True))[node])  # type: ignore[arg-type]
-            said.append(told["commitments"][self.circle(peer).index(node)])  # type: ignore[index]
+            boxes.append(dict(zip(told["nodes"], told["sealed"], strict=True))[node])
+            said.append(told["commitments"][self.circle(peer).index(node)])
         return {"present": present, "sources": sources, "sealed": boxes, "commitments": said}
 
 
@@ -256,7 +253,7 @@ def test_nobody_but_a_client_decides_whom_it_draws() -> None:
     chi = sum((seen - mean) ** 2 for seen in counts.values()) / (mean * 10 / 19) * 18 / 19
     assert stats.chi2.sf(chi, 18) > 1e-6
     drawn = Neighbours(hint=nodes[:9]).dealt["7"]["nodes"]
-    assert sorted(drawn) != sorted(nodes[:9])  # type: ignore[type-var, arg-type]
+    assert sorted(drawn) != sorted(nodes[:9])
 
 
 def test_one_secret_of_a_client_at_most_whatever_its_neighbours_are_told() -> None:
@@ -268,7 +265,7 @@ def test_one_secret_of_a_client_at_most_whatever_its_neighbours_are_told() -> No
     for at, node in enumerate([n for n in everybody.circle("3") if n != "3"]):
         lists = (nodes, []) if at % 2 else (rest, ["3"])
         given = everybody.ask(node, OPEN, {"arrived": lists[0], "dropped": lists[1]})
-        assert "3" in given["nodes"]  # type: ignore[operator]
+        assert "3" in given["nodes"]
         found["key" if lists[1] else "seed"] += 1
     assert sum(found.values()) == DRAWN.fewest_shares + 3
     assert min(found.values()) < DRAWN.fewest_shares
