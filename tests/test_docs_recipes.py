@@ -66,7 +66,13 @@ def test_every_recipe_and_file_on_the_page_exists() -> None:
     """And every recipe that trains or measures is on the page."""
     named = set(re.findall(r"recipes/[\w/]+\.(?:py|yaml)", PAGE))
     assert {name for name in named if not (ROOT / name).is_file()} == set()
-    preparations = {"fetch_demo.py", "fetch_federation.py", "sentiment_data.py"}
+    preparations = {
+        "fetch_clinical.py",
+        "fetch_demo.py",
+        "fetch_federation.py",
+        "sentiment_data.py",
+        "simulate_patients.py",
+    }
     scripts = {path.name for path in (ROOT / "recipes").glob("*.py")} - preparations
     assert {f"recipes/{name}" for name in scripts} <= named
 

@@ -66,6 +66,7 @@ ORDER: Mapping[str, Sequence[str]] = {
         "secure_sum",
         "clients",
         "server",
+        "healthcare",
         "deployment",
         "superlink",
         "supernode",

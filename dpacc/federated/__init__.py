@@ -3,8 +3,9 @@
 Each client trains with this project's own engine, a ledger and a budget of its own; Flower carries
 the messages. Read `settings` with `setting_limits`, then the rooms: `clients`, `server`,
 `aggregation`, `updates`, `ranks` and `secure_sum`. `requests` and `said_notes` are what passes
-between them, `budgets` what each client may spend; `deployment`, with Flower's programs
-`superlink`, `supernode` and `flower_programs`, puts it on machines of its own.
+between them, `budgets` what each client may spend; `healthcare` is a scenario of hospitals;
+`deployment`, with Flower's programs `superlink`, `supernode` and `flower_programs`, puts it on
+machines of its own.
 
 Names are loaded on first use. Offers `DPLoRAClient`, `FederatedServer`, `DPSettings` and others.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from dpacc.federated.budgets import read_budgets as read_budgets
     from dpacc.federated.clients.private_client import DPLoRAClient as DPLoRAClient
     from dpacc.federated.clients.trusting_client import TrustingClient as TrustingClient
+    from dpacc.federated.healthcare.scenario import HealthcareFederation as HealthcareFederation
     from dpacc.federated.ranks.rank_choice import PrivateRank as PrivateRank
     from dpacc.federated.ranks.rank_choice import PublicRank as PublicRank
     from dpacc.federated.secure_sum.settings import SecureSum as SecureSum
@@ -45,6 +47,7 @@ _HOMES = {
     "DPSettings": "dpacc.federated.settings",
     "Defence": "dpacc.federated.aggregation.robust",
     "FederatedServer": "dpacc.federated.server.federated_server",
+    "HealthcareFederation": "dpacc.federated.healthcare.scenario",
     "History": "dpacc.federated.server.history",
     "LoraSettings": "dpacc.federated.settings",
     "PrivacyBudget": "dpacc.federated.settings",
@@ -64,6 +67,7 @@ __all__ = [
     "DPSettings",
     "Defence",
     "FederatedServer",
+    "HealthcareFederation",
     "History",
     "LoraSettings",
     "PrivacyBudget",

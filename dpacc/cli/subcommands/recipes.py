@@ -19,6 +19,7 @@ RECIPES: Mapping[str, str] = {
     "evaluate": "Measure a finished adapter, or its bare base, on held-out data.",
     "evaluate_synthetic": "Compare synthetic records with public ones.",
     "federate": "Train one classifier at several clients, each with its own ε.",
+    "healthcare": "Find entities in clinical notes of twenty hospitals, each with its own ε.",
     "merge": "Merge a finished adapter into its base: one model.",
     "predict": "Ask a finished adapter: classes, answers, or what it writes.",
     "sweep": "Compare settings, within one budget or on public data.",

@@ -79,6 +79,7 @@ STATING = {
     "recipes/audit.py": "the progress of a run that is thrown away",
     "recipes/count_labels.py": "guarantee_rows of the claim of its own ledger",
     "recipes/federate.py": "the history's prices, checked below",
+    "recipes/healthcare.py": "the history's prices, shown and drawn as recipes/federate.py does",
     "recipes/sweep.py": "all of a plan's guarantee; a search's with its ledger's notes",
     "recipes/train.py": "guarantee() and its figures",
 }

@@ -1,0 +1,118 @@
+"""Draw what hospitals gain: F1 by round, and each hospital's alone and together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from dpacc_accounting import FederatedGuarantee
+from dpacc_accounting.guarantee import rounded_up
+
+from dpacc.artifacts.axes_style import GRID, INK, dress
+from dpacc.artifacts.captions import beneath
+from dpacc.artifacts.figure_files import encoded
+from dpacc.federated.server.history import History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, told apart by every kind of eye.
+_FEDERATED, _ALONE, _POOLED, _OPEN = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HospitalGain:
+    """One hospital's F1 on its own held-out notes.
+
+    Args:
+        name: the hospital's.
+        epsilon: all that it spent.
+        alone: of a model that it trained alone, for the same ε.
+        federated: of the shared model.
+    """
+
+    name: str
+    epsilon: float
+    alone: float
+    federated: float
+
+
+def draw_gains(
+    *,
+    history: History,
+    guarantee: FederatedGuarantee,
+    gains: Sequence[HospitalGain],
+    levels: Mapping[str, float],
+) -> bytes:
+    """Mean F1 by round with others' levels, and each hospital's gain by its ε; a PNG.
+
+    Args:
+        history: the federation's.
+        guarantee: what is claimed of it: δ, neighbours, unit, and what voids or qualifies ε.
+        gains: of every hospital.
+        levels: mean F1 of other ways to train, by what they are called; at most two.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.5, 5.6), dpi=150, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
+    _draw_rounds(left, history, gains, levels)
+    _draw_hospitals(right, gains, guarantee)
+    return encoded(figure, form="png")
+
+
+def _draw_rounds(
+    axes: Axes, history: History, gains: Sequence[HospitalGain], levels: Mapping[str, float]
+) -> None:
+    reached = [history.start_quality, *(each.quality for each in history.rounds)]
+    values = [100 * mean(each.values()) for each in reached]
+    axes.plot(range(len(values)), values, color=_FEDERATED, linewidth=2, marker="o", markersize=5)
+    axes.annotate(
+        f"{values[-1]:.1f}%",
+        (len(values) - 1, values[-1]),
+        xytext=(0, -15),
+        textcoords="offset points",
+        ha="center",
+        fontsize=10,
+        color=_FEDERATED,
+    )
+    lines = {"each alone": mean(each.alone for each in gains), **levels}
+    for (name, level), colour in zip(lines.items(), (_ALONE, _POOLED, _OPEN), strict=False):
+        axes.axhline(100 * level, color=colour, linewidth=1.4, linestyle=(0, (5, 3)))
+        axes.annotate(
+            f"{name} {100 * level:.1f}%",
+            (0, 100 * level),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize=9,
+            color=colour,
+        )
+    axes.set_ylim(bottom=0)
+    axes.locator_params(axis="x", integer=True)
+    axes.set_title("Federated, mean of all hospitals", fontsize=12, color=INK, loc="left")
+    dress(axes, x="rounds", y="F1 of entities in held-out notes, %", tick_size=9)
+
+
+def _draw_hospitals(
+    axes: Axes, gains: Sequence[HospitalGain], guarantee: FederatedGuarantee
+) -> None:
+    ranked = sorted(gains, key=lambda each: (-each.epsilon, each.name), reverse=False)
+    places = range(len(ranked))
+    alone = [100 * each.alone for each in ranked]
+    federated = [100 * each.federated for each in ranked]
+    axes.hlines(places, alone, federated, color=GRID, linewidth=3, zorder=1)
+    axes.scatter(alone, places, color=_ALONE, s=30, zorder=2, label="alone", marker="D")
+    axes.scatter(federated, places, color=_FEDERATED, s=34, zorder=3, label="federated")
+    names = [f"{each.name}, ε = {rounded_up(each.epsilon, digits=2)}" for each in ranked]
+    axes.set_yticks(places, names)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right")
+    axes.set_title("Each hospital's own notes", fontsize=12, color=INK, loc="left")
+    stated = guarantee.worst_server.server
+    at = f"F1, %\nε at δ = {rounded_up(stated.delta)}, {stated.adjacency}, unit: {stated.unit}"
+    dress(
+        axes, x=f"{at}, Poisson samples{beneath(guarantee.told, width=60)}", y="", grid="x",
+        tick_size=8,
+    )  # fmt: skip
