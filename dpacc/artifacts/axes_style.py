@@ -1,8 +1,12 @@
-"""How the axes of a figure look: labels, grid and ticks, and a bar's value beside it."""
+"""How a figure looks: labels, grid and ticks, a bar's value beside it, and what ε means beneath."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
+
+from dpacc_accounting.guarantee import Note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,4 +65,20 @@ def say_beside(
         va="center",
         fontsize=size,
         color=colour,
+    )
+
+
+def beneath(notes: Iterable[Note], *, width: int = 80) -> str:
+    """What voids or qualifies ε, as lines for the foot of a figure; nothing where nothing does.
+
+    >>> beneath([Note("whitening", "whitened by public notes")])
+    '\\nε is qualified: whitened by public notes'
+    """
+    each = tuple(dict.fromkeys(notes))
+    words = {
+        "NOT private": "; ".join(note.text for note in each if note.voids),
+        "ε is qualified": "; ".join(note.text for note in each if not note.voids),
+    }
+    return "".join(
+        "\n" + textwrap.fill(f"{how}: {said}", width=width) for how, said in words.items() if said
     )

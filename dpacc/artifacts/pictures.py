@@ -11,8 +11,7 @@ from dpacc_accounting import FederatedGuarantee, Guarantee
 from dpacc_accounting.attacks.tradeoff import detection_bound
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.artifacts.axes_style import INK, dress, say_beside
-from dpacc.artifacts.captions import beneath
+from dpacc.artifacts.axes_style import INK, beneath, dress, say_beside
 from dpacc.artifacts.figure_files import Format, encoded
 from dpacc.artifacts.progress_chart import mark_budget
 

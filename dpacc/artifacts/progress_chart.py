@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dpacc_accounting import Guarantee
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.artifacts.axes_style import INK, dress
-from dpacc.artifacts.captions import beneath
+from dpacc.artifacts.axes_style import INK, beneath, dress
 from dpacc.artifacts.figure_files import Format, encoded
 from dpacc.recipe.settings import Metric
 

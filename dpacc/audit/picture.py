@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from dpacc_accounting.guarantee import rounded_down
 
-from dpacc.artifacts.axes_style import INK, dress, say_beside
-from dpacc.artifacts.captions import beneath
+from dpacc.artifacts.axes_style import INK, beneath, dress, say_beside
 from dpacc.artifacts.figure_files import Format, encoded
 from dpacc.audit.verdict import Audit
 from dpacc.audit.wording import bounds_of

@@ -103,7 +103,7 @@ REPORT_BUGS = (
         "a name from a run's files is written into the page unescaped",
         (
             Patch(
-                "dpacc.cli.report.html_page",
+                "dpacc.artifacts.document.html_page",
                 '            return f"<p>{escape(words)}</p>"\n',
                 '            return f"<p>{words}</p>"\n',
             ),

@@ -15,7 +15,7 @@ from dpacc.cli import options, terminal
 from dpacc.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from dpacc.cli.report.content import Document
+    from dpacc.artifacts.document.content import Document
 
 
 class Page(click.Path):
@@ -98,8 +98,8 @@ def report(
 
 def _pages(document: Document, html: Path | None, pdf: Path | None) -> dict[Path, bytes]:
     """Each file and its content; all of them are there before any is written."""
-    from dpacc.cli.report.html_page import html_page
-    from dpacc.cli.report.pdf_page import pdf_page
+    from dpacc.artifacts.document.html_page import html_page
+    from dpacc.artifacts.document.pdf_page import pdf_page
 
     pages = {}
     if html is not None:

@@ -15,11 +15,11 @@ from dpacc_accounting import FederatedGuarantee, Guarantee, price_federation, re
 from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
 from dpacc_accounting.ledger.claims import void_because
 
+from dpacc.artifacts.document.content import Block, Paragraph, Points, Table, Verdict
+from dpacc.artifacts.document.content import facts as table_of
 from dpacc.cli.dashboard.listed_runs import RunList, Unpriced
 from dpacc.cli.dashboard.places import LEDGER, ROUNDS, Place, history_of
 from dpacc.cli.documents import located, read_document
-from dpacc.cli.report.content import Block, Paragraph, Points, Table, Verdict
-from dpacc.cli.report.content import facts as table_of
 from dpacc.cli.report.federation import by_kind, contradicted, quality_table
 from dpacc.cli.report.words import promise_of
 from dpacc.errors import DpaccError

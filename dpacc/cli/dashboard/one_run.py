@@ -13,14 +13,14 @@ from dpacc_accounting.ledger.mechanism import PHASE_COLUMNS, each_step, phase_ro
 from dpacc_accounting.ledger.plan_settings import require_statable
 from dpacc_accounting.ledger.record import LedgerError
 
+from dpacc.artifacts.document.content import Block, Paragraph, Points, Table, Verdict
+from dpacc.artifacts.document.content import facts as table_of
 from dpacc.artifacts.progress_chart import Measurement
 from dpacc.cli.dashboard.first_sight import measurements, with_quality
 from dpacc.cli.dashboard.listed_runs import ListedRun
 from dpacc.cli.dashboard.prices import attack_curve, price_of, spent_by_step
 from dpacc.cli.dashboard.run_state import WORDS
 from dpacc.cli.guarantee_table import guarantee_rows
-from dpacc.cli.report.content import Block, Paragraph, Points, Table, Verdict
-from dpacc.cli.report.content import facts as table_of
 from dpacc.cli.report.words import conditions_of, most_found, promise_of
 
 _LAST_LINES = 8

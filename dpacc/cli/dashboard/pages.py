@@ -14,6 +14,8 @@ from pathlib import Path
 import streamlit as st
 from dpacc_accounting import BudgetError
 
+from dpacc.artifacts.document.content import Block, Paragraph, Verdict
+from dpacc.artifacts.document.html_page import fragment
 from dpacc.artifacts.kept.metrics import METRICS_FILE
 from dpacc.artifacts.proof import RUN_FILE
 from dpacc.cli.dashboard import charts, one_federation, one_run
@@ -24,9 +26,7 @@ from dpacc.cli.dashboard.one_federation import FederationView, federation_view
 from dpacc.cli.dashboard.one_run import RunView, run_view
 from dpacc.cli.dashboard.places import HISTORIES, LEDGER, ROUNDS, Place, Places, find_places
 from dpacc.cli.dashboard.run_table import ORDERS, in_order, runs_html, tally
-from dpacc.cli.report.content import Block, Paragraph, Verdict
 from dpacc.cli.report.data_set_budget import BudgetFacts, budget_blocks, gather_budget, left_of
-from dpacc.cli.report.html_page import fragment
 
 PAGES = {
     "runs": "All runs",

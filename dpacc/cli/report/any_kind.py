@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from dpacc.artifacts.compliance import Circumstances
+from dpacc.artifacts.document.content import Document
 from dpacc.cli.report.audits import read_audit
-from dpacc.cli.report.content import Document
 from dpacc.cli.report.data_set_budget import gather_budget, with_budget
 from dpacc.cli.report.federation import (
     ROUNDS,

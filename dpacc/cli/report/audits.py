@@ -11,8 +11,8 @@ from typing import Any
 from dpacc_accounting import Guarantee
 from dpacc_accounting.guarantee import rounded_down, rounded_up
 
+from dpacc.artifacts.document.content import Table
 from dpacc.cli.documents import read_document
-from dpacc.cli.report.content import Table
 from dpacc.errors import ConfigurationError
 
 _CANARIES = ("canaries", "guesses", "correct", "confidence", "epsilon_at_least", "refuted", "claim")

@@ -14,8 +14,8 @@ from dpacc_accounting.budget.record import Share
 from dpacc_accounting.guarantee import METHOD_NAMES, rounded_down, rounded_up
 from dpacc_accounting.ledger.claims import void_because
 
-from dpacc.cli.report.content import Block, Document, Heading, Paragraph, Table
-from dpacc.cli.report.content import facts as table_of
+from dpacc.artifacts.document.content import Block, Document, Heading, Paragraph, Table
+from dpacc.artifacts.document.content import facts as table_of
 
 ASSUMED = "no run's noise, sampling or length was chosen by what earlier ones released"
 """Exact composition is no filter for plans that are chosen by looking (arXiv 2602.06756)."""

@@ -21,9 +21,7 @@ from dpacc_accounting.federation.guarantees import Price
 from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
 from dpacc_accounting.ledger.claims import AttackBounds, void_because
 
-from dpacc.cli.documents import located, read_document
-from dpacc.cli.report import sections
-from dpacc.cli.report.content import (
+from dpacc.artifacts.document.content import (
     Block,
     Commands,
     Document,
@@ -33,7 +31,9 @@ from dpacc.cli.report.content import (
     Table,
     Verdict,
 )
-from dpacc.cli.report.content import facts as table_of
+from dpacc.artifacts.document.content import facts as table_of
+from dpacc.cli.documents import located, read_document
+from dpacc.cli.report import sections
 from dpacc.cli.report.gathered import FALSE_ALARMS, Priced, RunFacts, gather
 from dpacc.cli.report.words import TERMS, conditions_of, how_strongly, promise_of, warned, weak
 from dpacc.errors import ConfigurationError

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.artifacts.attack_chart import as_percent, draw_recognised
+from dpacc.artifacts.document.content import Figure
 from dpacc.artifacts.progress_chart import draw_progress
-from dpacc.cli.report.content import Figure
 from dpacc.cli.report.gathered import Priced, RunFacts
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dpacc.artifacts.document.content import Document, Heading
 from dpacc.cli.report import sections
 from dpacc.cli.report.audits import AuditFacts
-from dpacc.cli.report.content import Document, Heading
 from dpacc.cli.report.gathered import RunFacts
 from dpacc.cli.report.words import TERMS, first_page, verdict_of, warned
 

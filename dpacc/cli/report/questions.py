@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dpacc.artifacts.compliance import NOT_ADVICE, Circumstances, Row, documents
-from dpacc.cli.report.content import Block, Heading, Paragraph, Table
+from dpacc.artifacts.document.content import Block, Heading, Paragraph, Table
 
 
 def questions(*, circumstances: Circumstances) -> tuple[Block, ...]:

@@ -14,10 +14,7 @@ from dpacc_accounting.ledger.limits import limits
 from dpacc_accounting.ledger.mechanism import PHASE_COLUMNS, each_step, phase_rows
 
 from dpacc.artifacts.attack_chart import as_percent
-from dpacc.cli.guarantee_table import method_and_slack
-from dpacc.cli.report.agreement import Opinion
-from dpacc.cli.report.audits import AuditFacts, audit_table
-from dpacc.cli.report.content import (
+from dpacc.artifacts.document.content import (
     Block,
     Commands,
     Heading,
@@ -25,9 +22,12 @@ from dpacc.cli.report.content import (
     Points,
     Table,
 )
-from dpacc.cli.report.content import (
+from dpacc.artifacts.document.content import (
     facts as table_of,
 )
+from dpacc.cli.guarantee_table import method_and_slack
+from dpacc.cli.report.agreement import Opinion
+from dpacc.cli.report.audits import AuditFacts, audit_table
 from dpacc.cli.report.figures import attack_figure, course_figure
 from dpacc.cli.report.gathered import Priced, RunFacts
 from dpacc.cli.report.words import recognised

@@ -12,8 +12,7 @@ from dpacc_accounting import LedgerRecord, merge_ledgers
 from dpacc_accounting.guarantee import METHOD_NAMES, Guarantee, rounded_up
 from dpacc_accounting.ledger.record import LedgerError
 
-from dpacc.cli.report import sections
-from dpacc.cli.report.content import (
+from dpacc.artifacts.document.content import (
     Block,
     Commands,
     Document,
@@ -23,7 +22,8 @@ from dpacc.cli.report.content import (
     Table,
     Verdict,
 )
-from dpacc.cli.report.content import facts as table_of
+from dpacc.artifacts.document.content import facts as table_of
+from dpacc.cli.report import sections
 from dpacc.cli.report.gathered import Priced, RunFacts, gather, priced
 from dpacc.cli.report.words import (
     TERMS,

@@ -11,8 +11,8 @@ from typing import Any
 
 from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
 
+from dpacc.artifacts.document.content import Document, Heading, Paragraph, Points, Table, Verdict
 from dpacc.artifacts.progress_chart import Measurement
-from dpacc.cli.report.content import Document, Heading, Paragraph, Points, Table, Verdict
 from dpacc.errors import ConfigurationError
 
 RESULTS = "results.jsonl"

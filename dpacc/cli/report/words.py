@@ -13,8 +13,8 @@ from dpacc_accounting.guarantee import METHOD_NAMES, Adjacency, rounded_down, ro
 from dpacc_accounting.ledger.claims import AttackBounds
 
 from dpacc.artifacts.attack_chart import as_percent
+from dpacc.artifacts.document.content import Paragraph, Points, Verdict
 from dpacc.cli.report.audits import AuditFacts, refuted_by
-from dpacc.cli.report.content import Paragraph, Points, Verdict
 from dpacc.cli.report.gathered import Priced, RunFacts
 
 _WEAK = 0.5

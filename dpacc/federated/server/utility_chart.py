@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from dpacc_accounting import FederatedGuarantee
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.artifacts.axes_style import GRID, INK, dress
-from dpacc.artifacts.captions import beneath
+from dpacc.artifacts.axes_style import GRID, INK, beneath, dress
 from dpacc.artifacts.figure_files import encoded
 from dpacc.federated.server.history import History
 

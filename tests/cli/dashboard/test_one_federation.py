@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dpacc_accounting import Ledger
 
+from dpacc.artifacts.document.html_page import fragment
 from dpacc.cli.dashboard.charts import privacy_utility, took_part
 from dpacc.cli.dashboard.listed_runs import RunList
 from dpacc.cli.dashboard.one_federation import (
@@ -18,7 +19,6 @@ from dpacc.cli.dashboard.one_federation import (
     verdict,
 )
 from dpacc.cli.dashboard.places import Place
-from dpacc.cli.report.html_page import fragment
 from tests.cli.dashboard.folders import federation
 from tests.cli.report.folders import FIXED_SEED, PLAN
 

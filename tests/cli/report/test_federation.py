@@ -12,9 +12,9 @@ import yaml
 from dpacc_accounting import Ledger, epsilon
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.cli.report.content import Document
+from dpacc.artifacts.document.content import Document
+from dpacc.artifacts.document.html_page import html_page
 from dpacc.cli.report.federation import gather_federation, report_of_federation
-from dpacc.cli.report.html_page import html_page
 from dpacc.errors import ConfigurationError
 from tests.cli.report.folders import FIXED_SEED, PLAN, no_attackers, nobody_asked
 

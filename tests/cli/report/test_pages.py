@@ -15,11 +15,11 @@ import pytest
 from dpacc_accounting.guarantee import rounded_up
 from pypdf import PdfReader
 
-from dpacc.cli.report.content import Document
+from dpacc.artifacts.document.content import Document
+from dpacc.artifacts.document.html_page import html_page
+from dpacc.artifacts.document.pdf_page import pdf_page
 from dpacc.cli.report.gathered import RunFacts, gather
-from dpacc.cli.report.html_page import html_page
 from dpacc.cli.report.one_run import report_of_run
-from dpacc.cli.report.pdf_page import pdf_page
 from tests.cli.report.folders import LOGGED, PLAN, finished_run
 
 HOSTILE = "</title><script>alert(1)</script>#[*x*]$x$ $\\frac$ @y `z` <img src=//e onerror=y>"
@@ -162,7 +162,7 @@ def test_a_screen_reader_finds_its_way(document: Document) -> None:
 
 def test_colours_can_be_told_apart() -> None:
     """Each colour of words has a contrast of at least 4.5 to each ground (WCAG 2.2, AA)."""
-    style = files("dpacc.cli.report").joinpath("page.css").read_text()
+    style = files("dpacc.artifacts.document").joinpath("page.css").read_text()
     words = {*re.findall(r"[ {;]color: (#[0-9a-f]{6})", style)}
     grounds = {*re.findall(r"background: (#[0-9a-f]{6})", style)}
     assert len(words) >= 4
@@ -229,5 +229,5 @@ def test_a_page_needs_no_typst(document: Document, monkeypatch: pytest.MonkeyPat
 
 def test_the_templates_are_packed() -> None:
     """Beside the code, where an installed package looks for them."""
-    folder = Path(str(files("dpacc.cli.report")))
+    folder = Path(str(files("dpacc.artifacts.document")))
     assert {path.suffix for path in folder.iterdir()} >= {".css", ".typ", ".py"}

@@ -9,8 +9,8 @@ import pytest
 from dpacc_accounting import Composed, epsilon
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.cli.report.content import Document, Table
-from dpacc.cli.report.html_page import html_page
+from dpacc.artifacts.document.content import Document, Table
+from dpacc.artifacts.document.html_page import html_page
 from dpacc.cli.report.several import gather_several, report_of_several
 from dpacc.errors import ConfigurationError
 from tests.cli.report.folders import (

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dpacc.artifacts.compliance import NOT_ADVICE, Circumstances, rows_for
+from dpacc.artifacts.document.html_page import html_page
 from dpacc.cli.report.any_kind import report_on
-from dpacc.cli.report.html_page import html_page
 from dpacc.errors import ConfigurationError
 from tests.cli.report.folders import audit_file, finished_run, no_attackers, nobody_asked
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
 
-from dpacc.cli.report.content import (
+from dpacc.artifacts.document.content import (
     Block,
     Commands,
     Document,
@@ -28,7 +28,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 def html_page(document: Document) -> str:
     """The whole page."""
-    style = files("dpacc.cli.report").joinpath("page.css").read_text(encoding="utf-8")
+    style = files("dpacc.artifacts.document").joinpath("page.css").read_text(encoding="utf-8")
     first = fragment((document.verdict, *document.first_page))
     body = fragment(document.body)
     title = f"{document.title}: {document.subtitle}"

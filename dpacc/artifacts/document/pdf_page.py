@@ -11,7 +11,7 @@ from dataclasses import fields
 from importlib.resources import as_file, files
 from typing import Any
 
-from dpacc.cli.report.content import Block, Document, Verdict
+from dpacc.artifacts.document.content import Block, Document, Verdict
 from dpacc.errors import ConfigurationError
 
 
@@ -34,7 +34,7 @@ def pdf_page(document: Document) -> bytes:
         "first_page": [_as_data(each) for each in (document.verdict, *document.first_page)],
         "body": [_as_data(each) for each in document.body],
     }
-    with as_file(files("dpacc.cli.report").joinpath("page.typ")) as template:
+    with as_file(files("dpacc.artifacts.document").joinpath("page.typ")) as template:
         try:
             laid_out: bytes = typst.compile(
                 str(template),
