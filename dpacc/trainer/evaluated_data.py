@@ -30,6 +30,11 @@ class EvaluatesApart(Trainer):  # type: ignore[misc]
     _admitted: tuple[Any, ...] = ()
     _overlaps = False
 
+    @property
+    def engine(self) -> PrivacyEngine | None:
+        """What charges this trainer's steps; None until training has begun."""
+        return self._engine
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """The Trainer's own, of data that was compared with the private examples."""
         loader: DataLoader[Any] = super().get_eval_dataloader(self._compared(eval_dataset))
