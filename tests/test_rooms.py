@@ -67,6 +67,8 @@ ORDER: Mapping[str, Sequence[str]] = {
         "clients",
         "server",
         "healthcare",
+        "monitoring",
+        "benchmark",
         "deployment",
         "superlink",
         "supernode",

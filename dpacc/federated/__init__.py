@@ -3,9 +3,9 @@
 Each client trains with this project's own engine, a ledger and a budget of its own; Flower carries
 the messages. Read `settings` with `setting_limits`, then the rooms: `clients`, `server`,
 `aggregation`, `updates`, `ranks` and `secure_sum`. `requests` and `said_notes` are what passes
-between them, `budgets` what each client may spend; `healthcare` is a scenario of hospitals;
-`deployment`, with Flower's programs `superlink`, `supernode` and `flower_programs`, puts it on
-machines of its own.
+between them, `budgets` what each client may spend; `healthcare` is a scenario of hospitals,
+`monitoring` says what ε bought, `benchmark` compares federations on public data; `deployment`, with
+Flower's programs `superlink`, `supernode` and `flower_programs`, puts it on machines of its own.
 
 Names are loaded on first use. Offers `DPLoRAClient`, `FederatedServer`, `DPSettings` and others.
 """
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from dpacc.federated.aggregation.client_level import ClientPrivacy as ClientPrivacy
     from dpacc.federated.aggregation.robust import Defence as Defence
     from dpacc.federated.aggregation.rollback import Rollback as Rollback
+    from dpacc.federated.benchmark.settings import BenchmarkConfig as BenchmarkConfig
+    from dpacc.federated.benchmark.suite import FederatedBenchmark as FederatedBenchmark
     from dpacc.federated.budgets import largest_budget as largest_budget
     from dpacc.federated.budgets import read_budgets as read_budgets
     from dpacc.federated.clients.private_client import DPLoRAClient as DPLoRAClient
     from dpacc.federated.clients.trusting_client import TrustingClient as TrustingClient
     from dpacc.federated.healthcare.scenario import HealthcareFederation as HealthcareFederation
+    from dpacc.federated.monitoring.utility_monitor import UtilityMonitor as UtilityMonitor
     from dpacc.federated.ranks.rank_choice import PrivateRank as PrivateRank
     from dpacc.federated.ranks.rank_choice import PublicRank as PublicRank
     from dpacc.federated.secure_sum.settings import SecureSum as SecureSum
@@ -40,6 +43,9 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 _HOMES = {
+    "BenchmarkConfig": "dpacc.federated.benchmark.settings",
+    "FederatedBenchmark": "dpacc.federated.benchmark.suite",
+    "UtilityMonitor": "dpacc.federated.monitoring.utility_monitor",
     "ClientPrivacy": "dpacc.federated.aggregation.client_level",
     "TrustingClient": "dpacc.federated.clients.trusting_client",
     "Compression": "dpacc.federated.updates.compression",
@@ -61,11 +67,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "BenchmarkConfig",
     "ClientPrivacy",
     "Compression",
     "DPLoRAClient",
     "DPSettings",
     "Defence",
+    "FederatedBenchmark",
     "FederatedServer",
     "HealthcareFederation",
     "History",
@@ -77,6 +85,7 @@ __all__ = [
     "SecureClient",
     "SecureSum",
     "TrustingClient",
+    "UtilityMonitor",
     "largest_budget",
     "read_budgets",
 ]

@@ -19,6 +19,9 @@ from dpacc.recipe.settings import typed_settings
 SharedMethod = Literal["lora", "rslora", "ffa", "dylora"]
 """Methods under which clients' adapters can be averaged: they have the same coordinates."""
 
+AggregationName = Literal["ffa", "fedex", "stacking", "fedask", "average"]
+"""How adapters become one."""
+
 _OF_A_TASK = (
     "task", "labels", "label_field", "words_field", "text_field", "prompt_field",
     "completion_field", "messages_field", "answers", "learn_end", "max_length", "data_subset",

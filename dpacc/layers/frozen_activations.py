@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,9 @@ class FrozenActivations:
         collate: pads a list of examples on the right.
         accelerator: the launch's.
         folder: where there is room for examples × tokens × hidden size numbers.
+        public: of public examples alone, the activations of this base that the process knows, by
+            `tokens_of` an example; what it does not know is added. Nothing of private examples may
+            stay, so that by default nothing does.
 
     Raises:
         ConfigurationError: something is trained in or beneath the lowest layer, is cut over the
@@ -72,6 +75,7 @@ class FrozenActivations:
         collate: Collate,
         accelerator: Accelerator,
         folder: Path,
+        public: MutableMapping[str, Tensor] | None = None,
     ) -> None:
         _require_whole(accelerator)
         self._beneath = list(transformer_blocks(model))[: first_trained_block(model)]
@@ -80,7 +84,7 @@ class FrozenActivations:
         self._lengths = [lengths_of(each) for each in examples]
         self._starts = np.cumsum([0, *map(sum, self._lengths)])
         self.examples = [{**each, _ROW: row} for row, each in enumerate(examples)]
-        self._compute(accelerator, folder)
+        self._compute(accelerator, folder, public)
         self._hooks = self._attached_to(model)
         for block in self._beneath:
             block.forward = self._skipping(block.forward)
@@ -144,19 +148,38 @@ class FrozenActivations:
 
     # --- computing them, once ------------------------------------------------------------
 
-    def _compute(self, accelerator: Accelerator, folder: Path) -> None:
+    def _compute(
+        self, accelerator: Accelerator, folder: Path, public: MutableMapping[str, Tensor] | None
+    ) -> None:
         hidden, dtype = self._shape_of_states(accelerator)
         size = int(self._starts[-1]) * hidden
         with _nameless_file(accelerator, folder, size * dtype.itemsize) as path:
             stored = torch.from_file(str(path), shared=True, size=size, dtype=dtype)
         self._states = stored.view(-1, hidden)
-        by_length = sorted(range(len(self.examples)), key=lambda i: len(self._ids(i)))
+        by_length = sorted(
+            self._unknown({} if public is None else public), key=lambda i: len(self._ids(i))
+        )
         mine = by_length[accelerator.process_index :: accelerator.num_processes]
         for rows in _within(mine, lengths=np.diff(self._starts)):
             spans = [span for row in rows for span in self._spans(row)]
             for (start, stop), states in zip(spans, self._run(rows, accelerator), strict=True):
                 self._states[start:stop] = states[: stop - start]
         accelerator.wait_for_everyone()
+        if public is not None:
+            for row, each in enumerate(self.examples):
+                place = slice(self._starts[row], self._starts[row + 1])
+                public.setdefault(tokens_of(each), self._states[place].clone())
+
+    def _unknown(self, known: Mapping[str, Tensor]) -> list[int]:
+        """The rows that are still to be computed, once those that are known are in place."""
+        unknown = []
+        for row, each in enumerate(self.examples):
+            states = known.get(tokens_of(each))
+            if states is None:
+                unknown.append(row)
+            else:
+                self._states[self._starts[row] : self._starts[row + 1]] = states
+        return unknown
 
     def _ids(self, row: int) -> Sequence[int]:
         ids: Sequence[int] = self.examples[row]["input_ids"]
@@ -215,6 +238,15 @@ class FrozenActivations:
             return (self._given,) if in_tuple[0] else self._given
 
         return skip
+
+
+def tokens_of(example: Mapping[str, Any]) -> str:
+    """An example's tokens, as what is known of public ones is looked up.
+
+    >>> tokens_of({"input_ids": [5, 6], "labels": 1})
+    '[[2], [5, 6]]'
+    """
+    return str([lengths_of(example), example["input_ids"]])
 
 
 class _EnoughError(Exception):

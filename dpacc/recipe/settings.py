@@ -243,7 +243,10 @@ def _convert(wanted: Any, value: Any) -> Any:
     if typing.get_origin(wanted) is typing.Literal:
         return _one_of(typing.get_args(wanted), value)
     if typing.get_origin(wanted) is tuple:
-        return _to_names(value)
+        of = typing.get_args(wanted)[0]
+        return (
+            _to_names(value) if of is str else tuple(_convert(of, each) for each in _listed(value))
+        )
     converters = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_text}
     return converters[wanted](value)
 
@@ -284,10 +287,19 @@ def _to_text(value: Any) -> str:
 
 def _to_names(value: Any) -> tuple[str, ...]:
     """A list as it is; of a text, what stands between commas, where quotes keep a space."""
+    names = _listed(value)
+    if not all(_to_text(name).strip() for name in names):
+        raise ValueError(value)
+    return names
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, int | float):
+        return (value,)
     names = tuple(value)
     if isinstance(value, str):
         names = tuple(name.strip().strip("'\"") for name in value.strip("[]").split(","))
-    if not names or not all(_to_text(name).strip() for name in names):
+    if not names:
         raise ValueError(value)
     return names
 
@@ -298,14 +310,14 @@ def _type_name(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "|".join(str(choice) for choice in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
-        return "a list of names"
+        return "a list of names" if typing.get_args(hint)[0] is str else "a list of numbers"
     names = {bool: "true|false", int: "a whole number", float: "a number", str: "text"}
     return names.get(hint, "null")
 
 
 def _as_text(value: Any) -> str:
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(map(str, value))
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)

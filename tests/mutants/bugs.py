@@ -19,6 +19,7 @@ from tests.mutants.federation_reply_bugs import FEDERATION_REPLY_BUGS
 from tests.mutants.known_bugs import KNOWN_BUGS
 from tests.mutants.loop_bugs import LOOP_BUGS
 from tests.mutants.mechanism_bugs import MECHANISM_BUGS
+from tests.mutants.monitoring_bugs import MONITORING_BUGS
 from tests.mutants.own_bugs import OWN_BUGS
 from tests.mutants.phase_bugs import PHASE_BUGS
 from tests.mutants.preference_bugs import PREFERENCE_BUGS
@@ -43,6 +44,7 @@ BUGS = (
     *FEDERATION_HOLE_BUGS,
     *DEPLOYED_BUGS,
     *FEDERATION_REPLY_BUGS,
+    *MONITORING_BUGS,
     *PROBE_BUGS,
     *SURFACE_BUGS,
     *EVENT_BUGS,

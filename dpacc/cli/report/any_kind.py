@@ -1,4 +1,4 @@
-"""Which kind of thing is reported: a run, several, a federation, or a sweep on public data."""
+"""Which kind of thing is reported: a run, several, a federation, or a sweep or benchmark."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ from dpacc.cli.report.questions import questions
 from dpacc.cli.report.several import gather_several, report_of_several
 from dpacc.cli.report.trials import RESULTS, gather_trials, report_of_trials
 from dpacc.errors import ConfigurationError
+from dpacc.federated.benchmark.kept_cells import CELLS, read_cells
+from dpacc.federated.benchmark.report import report_of_benchmark
 
 _LEDGER = "ledger.jsonl"
-_ANY = (_LEDGER, ROUNDS, RESULTS)
+_PUBLIC = (RESULTS, CELLS)
+_ANY = (_LEDGER, ROUNDS, RESULTS, CELLS)
 
 
 def report_on(
@@ -36,10 +39,10 @@ def report_on(
     budget: Path | None = None,
     asked: bool = False,
 ) -> Document:
-    """The report on one folder or several, each a run's, a federation's or a sweep's, or its file.
+    """The report on folders: a run's or several, a federation's, a sweep's, a benchmark's.
 
     Args:
-        paths: folders, or the ledger, rounds or results in them.
+        paths: folders, or the ledger, rounds, results or cells in them.
         audits: files of what `dpacc audit --json` printed, of the one run.
         delta: δ at which the ε of runs is stated; their plans' when left out.
         settings: of a file with what the ledgers' own plans lack.
@@ -52,16 +55,16 @@ def report_on(
         ValueError: what was done cannot be priced.
     """
     files = [_file_of(path) for path in paths]
-    if asked and (len(files) > 1 or files[0].name == RESULTS):
+    if asked and (len(files) > 1 or files[0].name in _PUBLIC):
         raise ConfigurationError(
             "--questions is for a run or a federation: report one by itself, with --questions"
         )
     read = [read_audit(path=path) for path in audits]
-    ledgers = [path for path in files if path.name != ROUNDS and path.name != RESULTS]
+    ledgers = [path for path in files if path.name not in (ROUNDS, *_PUBLIC)]
     if len(ledgers) < len(files) and len(files) > 1:
         raise ConfigurationError(
-            "several runs are compared by their ledgers: report a federation, and a sweep on "
-            "public data, by itself"
+            "several runs are compared by their ledgers: report a federation, and a sweep or a "
+            "benchmark on public data, by itself"
         )
     if len(ledgers) == 1:
         facts = gather(ledger=ledgers[0], delta=delta, settings=settings)
@@ -81,14 +84,20 @@ def report_on(
         return with_budget(document=found, facts=gather_budget(path=budget))
     if delta is not None or settings is not None or budget is not None:
         raise ConfigurationError(
-            "--delta, --settings and --budget are for runs: a federation, and a sweep on public "
-            "data, have their own"
+            "--delta, --settings and --budget are for runs: a federation, and a sweep or a "
+            "benchmark on public data, have their own"
         )
     if files[0].name == ROUNDS:
         federation = gather_federation(rounds=files[0])
         found = report_of_federation(facts=federation)
         return _appended(found, _circumstances(federation)) if asked else found
+    if files[0].name == CELLS:
+        return report_of_benchmark(results=read_cells(files[0].parent), name=_name(files[0]))
     return report_of_trials(facts=gather_trials(results=files[0]))
+
+
+def _name(path: Path) -> str:
+    return path.resolve().parent.name
 
 
 def _circumstances(facts: FederationFacts) -> Circumstances:
@@ -109,7 +118,7 @@ def _file_of(path: Path) -> Path:
     found = [path / name for name in _ANY if (path / name).is_file()]
     if not found:
         raise ConfigurationError(
-            f"{path} is a folder without a {_LEDGER}, {ROUNDS} or {RESULTS}, of which a run, a "
-            "federation or a sweep leaves one: name its folder"
+            f"{path} is a folder without a {_LEDGER}, {ROUNDS}, {RESULTS} or {CELLS}, of which a "
+            "run, a federation, a sweep or a benchmark leaves one: name its folder"
         )
     return found[0]

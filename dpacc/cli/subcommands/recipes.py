@@ -15,6 +15,7 @@ from dpacc.errors import ConfigurationError
 RECIPES: Mapping[str, str] = {
     "audit": "Train beside canaries, and say how much privacy was really lost.",
     "audit_synthetic": "The same, by canaries looked for in synthetic text alone.",
+    "benchmark": "Compare federations on public data: a grid, and its report.",
     "count_labels": "Count how many private records have each label, with noise.",
     "evaluate": "Measure a finished adapter, or its bare base, on held-out data.",
     "evaluate_synthetic": "Compare synthetic records with public ones.",

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from dpacc.federated.aggregation.exact_sum import ExactSum
 from dpacc.federated.aggregation.factors import Factors, Matrix
+from dpacc.federated.settings import AggregationName as AggregationName
 from dpacc.federated.updates.layout import Arrays
 
-AggregationName = Literal["ffa", "fedex", "stacking", "fedask", "average"]
 CORRECTING = ("fedex", "stacking", "fedask")
 """Rules that change the base's weights, on every client."""
 

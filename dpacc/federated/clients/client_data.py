@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dpacc_accounting import Budget
+from torch import Tensor
 
 from dpacc.data.privacy_units import count_units
 from dpacc.errors import ConfigurationError
@@ -28,11 +29,13 @@ class ClientData:
         examples: tokens and labels.
         units: whose each example is; None where each is its own unit.
         collate: makes a batch.
+        public: where the examples are public, frozen activations that this process knows already.
     """
 
     examples: Sequence[Any]
     units: Sequence[Hashable] | None
     collate: Collate
+    public: MutableMapping[str, Tensor] | None = None
 
     @property
     def size(self) -> int:

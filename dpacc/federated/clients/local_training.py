@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -106,7 +106,7 @@ class LocalTraining:
         self._memory.restore()
         self._frozen: FrozenActivations | None = None
         if config.cache_frozen_activations:
-            self._skip_frozen_layers(folder)
+            self._skip_frozen_layers(folder, data.public)
         self._base = CorrectedBase(self._model)
         self._steps: Iterator[LogicalStep] | None = None
 
@@ -204,7 +204,9 @@ class LocalTraining:
         own = self.ranks.rank < self.ranks.shared
         return f"optimizer_rank_{self.ranks.rank}.safetensors" if own else "optimizer.safetensors"
 
-    def _skip_frozen_layers(self, folder: Path) -> None:
+    def _skip_frozen_layers(
+        self, folder: Path, public: MutableMapping[str, torch.Tensor] | None
+    ) -> None:
         """Compute once what the layers beneath the adapters make of this client's examples."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._frozen = FrozenActivations(
@@ -213,6 +215,7 @@ class LocalTraining:
             collate=self._collate,
             accelerator=local_accelerator(),
             folder=folder,
+            public=public,
         )
         self._examples, self._collate = self._frozen.examples, self._frozen.collate
 

@@ -69,6 +69,8 @@ STATING = {
     "dpacc/loops/drop_in.py": "get_epsilon, checked below",
     "dpacc/artifacts/earlier_runs.py": "with the notes of every ledger, as its tests show",
     "dpacc/step/engine.py": "guarantee(), checked below",
+    "dpacc/federated/benchmark/training.py": "to_json of the prices' notes, which its report shows",
+    "dpacc/federated/monitoring/utility_monitor.py": "notes in every point, as its tests show",
     "dpacc/federated/server/adapter_card.py": "the history's prices, with all of their notes",
     "dpacc/federated/server/history.py": "prices what clients said of themselves, checked below",
     "dpacc/federated/clients/local_training.py": "guarantee() of its engine",

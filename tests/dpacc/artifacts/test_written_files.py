@@ -55,6 +55,8 @@ FILES: Mapping[str, str] = {
     r"rounds_summed\.jsonl": "who took part in which sum, for its owner alone",
     r"(state|history)\.json": "who took part, for its owner alone; no number of any record",
     r"rounds\.jsonl": "the same, a line a round, while it goes on",
+    r"cells\.jsonl": "public: what cells of a benchmark on public data found",
+    r"report\.(html|pdf)": "public: the same, in pictures and tables",
     r"rounds\.yaml": "who took part, and charges, for its owner alone",
     r"adapter-\d{4}\.safetensors": "released: the shared adapter after a round",
 }

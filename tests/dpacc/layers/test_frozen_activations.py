@@ -27,7 +27,7 @@ def _examples(count=12):
     return [{"input_ids": each, "labels": each} for each in ids]
 
 
-def _frozen(folder, *, model=None, accelerator=None):
+def _frozen(folder, *, model=None, accelerator=None, public=None):
     """Of a tiny model's lower layer, or of another model's."""
     return FrozenActivations(
         model=model or add_lora(model=tiny_base("llama"), rank=2, alpha=4, top_layers=1).train(),
@@ -35,6 +35,7 @@ def _frozen(folder, *, model=None, accelerator=None):
         collate=COLLATE,
         accelerator=accelerator or Accelerator(cpu=True),
         folder=folder,
+        **({} if public is None else {"public": public}),
     )
 
 
@@ -204,3 +205,25 @@ def test_a_trained_head_lies_beyond_every_block():
     model.base_model.model.bert.pooler.dense.weight.requires_grad_(True)
     with pytest.raises(ConfigurationError, match=r"pooler\.dense\.weight is trained"):
         first_trained_block(model)
+
+
+def test_nothing_of_private_examples_outlives_them(tmp_path, monkeypatch):
+    """A second run computes every row anew; only where examples are said to be public is it told
+    what the first one found, and gets the same."""
+    asked = []
+    run = FrozenActivations._run
+
+    def watched(self, rows, accelerator):
+        asked.extend(rows)
+        return run(self, rows, accelerator)
+
+    monkeypatch.setattr(FrozenActivations, "_run", watched)
+    computed = []
+    public = {}
+    for given in ({}, {}, {"public": public}, {"public": public}):
+        asked.clear()
+        frozen = _frozen(tmp_path, **given)
+        computed.append(({*asked}, frozen._states.clone()))
+        frozen.close()
+    assert [len(rows) for rows, _ in computed] == [12, 12, 12, 1]
+    assert all(torch.equal(states, computed[0][1]) for _, states in computed)
