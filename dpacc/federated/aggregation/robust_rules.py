@@ -118,7 +118,7 @@ def extreme_shares(moved: Vectors, *, hostile: int) -> Vectors:
         ordered = np.partition(part, (first, last), axis=1)
         beyond = (part < ordered[:, [first]]) | (part > ordered[:, [last]])
         found += beyond.sum(axis=0)
-    return found / moved.shape[1]
+    return np.asarray(found / moved.shape[1])
 
 
 def _kth_of_others(part: Vectors, ordered: Vectors, k: int) -> Vectors:

@@ -17,7 +17,8 @@ _LARGEST_NUMBER = sys.float_info.max
 
 
 class FieldError(ValueError):
-    """A document that cannot be read; `where` is the path to the field, keys and positions.
+    """A document that cannot be read; `where` is the path to the field, keys and positions, and
+    `problem` what is wrong there.
 
     >>> str(FieldError("must be above 0", where=("clients", 3, "rounds")))
     'clients[3].rounds must be above 0'
@@ -25,6 +26,7 @@ class FieldError(ValueError):
 
     def __init__(self, problem: str, *, where: Where) -> None:
         super().__init__(f"{dotted(where)} {problem}" if where else problem)
+        self.problem = problem
         self.where = where
 
 

@@ -7,7 +7,8 @@ and hidden coins count. Neither view takes credit for the noise of other clients
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +16,12 @@ from dpacc_accounting.events.event import Composed, Event, ExponentialMechanism
 from dpacc_accounting.federation.hidden_rounds import hidden_epsilons
 from dpacc_accounting.federation.many_clients import epsilons
 from dpacc_accounting.federation.rounds import (
+    MOST_KINDS,
     ClientFederation,
     ExampleFederation,
     Federation,
     LocalRounds,
+    few_kinds,
 )
 from dpacc_accounting.guarantee import Guarantee, Note
 
@@ -142,10 +145,11 @@ def price_federation(*, federation: Federation) -> FederatedGuarantee:
         federation: what is run; `read_federation` builds one from a plain mapping.
 
     Returns:
-        Infinite ε where a view has no guarantee, such as the server's under central noise.
+        Infinite ε where a view has no guarantee, such as the server's under central noise, and with
+        a note that voids it for a client whose rounds cannot be priced.
 
     Raises:
-        ValueError: a part cannot be priced.
+        ValueError: rounds at client level cannot be priced.
 
     Source: composition as in `epsilon`; hidden participation as in `hidden`; integer noise as in
     `distributed`.
@@ -163,12 +167,14 @@ def price_federation(*, federation: Federation) -> FederatedGuarantee:
 
 
 def _example_level(federation: ExampleFederation) -> FederatedGuarantee:
-    rounds = {client.name: client.schedule for client in federation.clients}
+    rounds = {client.name: few_kinds(client.schedule) for client in federation.clients}
+    coarse = {c.name for c in federation.clients if rounds[c.name] is not c.schedule}
     chosen: dict[str, tuple[Event, ...]] = {
         client.name: tuple(ExponentialMechanism(epsilon=each) for each in client.choices)
         for client in federation.clients
     }
     for names in federation.overlaps:
+        coarse |= {_together(names)} if coarse & set(names) else set()
         rounds[_together(names)] = tuple(part for name in names for part in rounds[name])
         chosen[_together(names)] = tuple(each for name in names for each in chosen[name])
     joined = {
@@ -189,6 +195,7 @@ def _example_level(federation: ExampleFederation) -> FederatedGuarantee:
         )
         for name in rounds
     }
+    prices |= {name: _without_lower_bound(prices[name]) for name in coarse}
     return FederatedGuarantee(
         level="example",
         prices=tuple(
@@ -196,7 +203,21 @@ def _example_level(federation: ExampleFederation) -> FederatedGuarantee:
             for c in federation.clients
         ),
         overlaps=tuple(prices[_together(names)] for names in federation.overlaps),
-        assumptions=_example_assumptions(federation),
+        assumptions=(*_example_assumptions(federation), *_simplified(federation, coarse)),
+    )
+
+
+def _without_lower_bound(price: Price) -> Price:
+    views = (replace(each, slack=each.epsilon) for each in (price.server, price.released))
+    return replace(price, **dict(zip(("server", "released"), views, strict=True)))
+
+
+def _simplified(federation: ExampleFederation, coarse: Collection[str]) -> tuple[str, ...]:
+    return tuple(
+        f"{client.name} tells {len(client.schedule)} kinds of rounds, which are priced as "
+        f"{MOST_KINDS} of less noise: its ε is at most what is stated."
+        for client in federation.clients
+        if client.name in coarse
     )
 
 
@@ -258,12 +279,23 @@ def _bounded(
 
 
 def _priced(events: Mapping[str, Event], federation: ExampleFederation) -> dict[str, Guarantee]:
-    found = epsilons(
-        events=[*events.values()],
-        delta=federation.delta,
-        adjacency=federation.adjacency,
-        unit=federation.unit,
-    )
+    """Each client's price; for one whose rounds cannot be priced none holds, and the others' do."""
+    stated: dict[str, Any] = {
+        "delta": federation.delta,
+        "adjacency": federation.adjacency,
+        "unit": federation.unit,
+    }
+    try:
+        found = epsilons(events=[*events.values()], **stated)
+    except (ValueError, ArithmeticError, MemoryError) as error:
+        if len(events) == 1:
+            why = Note("not-private", f"its rounds cannot be priced: {error}")
+            none = Guarantee(epsilon=math.inf, method="pld", slack=math.inf, **stated)
+            return {name: none.noted([why]) for name in events}
+        names = [*events]
+        halves = names[: len(names) // 2], names[len(names) // 2 :]
+        first, second = (_priced({n: events[n] for n in half}, federation) for half in halves)
+        return first | second
     return dict(zip(events, found, strict=True))
 
 

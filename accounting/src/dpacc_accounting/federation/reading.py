@@ -62,7 +62,7 @@ def _example_level(document: Mapping[str, Any]) -> ExampleFederation:
     defaults = Fields(top.raw("defaults", {}), known=_CLIENT, where=("defaults",)).given
     clients = top.parts(
         "clients",
-        lambda item, where: _client(
+        lambda item, where: _named_client(
             item, where, defaults=defaults, delta=stated["delta"], adjacency=stated["adjacency"]
         ),
     )
@@ -86,6 +86,17 @@ def _example_level(document: Mapping[str, Any]) -> ExampleFederation:
                 where=("overlaps", at),
             )
     return ExampleFederation(clients=clients, overlaps=overlaps, **stated)
+
+
+def _named_client(item: Any, where: Where, **settings: Any) -> Client:
+    """A client; what is wrong with one is said with its name, which says whose books they are."""
+    try:
+        return _client(item, where, **settings)
+    except FieldError as error:
+        name = item.get("name") if isinstance(item, Mapping) else None
+        if not isinstance(name, str):
+            raise
+        raise FieldError(f"{error.problem} (client {name[:80]!r})", where=error.where) from None
 
 
 def _client(

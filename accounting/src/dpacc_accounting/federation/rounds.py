@@ -82,6 +82,44 @@ class LocalRounds:
         return PoissonSampled(probability=self.sampling_probability, event=noise)
 
 
+MOST_KINDS = 64
+"""Different steps of one client that are composed one by one: each takes time and memory."""
+
+
+def few_kinds(schedule: tuple[LocalRounds, ...]) -> tuple[LocalRounds, ...]:
+    """These rounds, or where they are of more than 64 kinds, as few that cost no less.
+
+    Rounds of similar noise become one kind, of the least noise and the largest q among them, joined
+    for certain: less noise, a larger q and a known participation never make a loss smaller. So one
+    client that says another σ in each of thousands of rounds costs whoever prices it no more than
+    64 others do.
+
+    >>> parts = tuple(LocalRounds(rounds=1, local_steps=2, sampling_probability=0.1,
+    ...                           noise_multiplier=1 + at / 100) for at in range(128))
+    >>> found = few_kinds(parts)
+    >>> len(found), found[0].rounds, found[0].noise_multiplier
+    (64, 4, 1.0)
+    """
+    kinds = {
+        (each.sampling_probability, each.noise_multiplier, each.participation, each.local_steps)
+        for each in schedule
+    }
+    if len(kinds) <= MOST_KINDS:
+        return schedule
+    ordered = sorted(schedule, key=lambda each: each.noise_multiplier)
+    size = -(-len(ordered) // MOST_KINDS)
+    similar = [ordered[at : at + size] for at in range(0, len(ordered), size)]
+    return tuple(
+        LocalRounds(
+            rounds=sum(each.rounds * each.local_steps for each in parts),
+            local_steps=1,
+            sampling_probability=max(each.sampling_probability for each in parts),
+            noise_multiplier=parts[0].noise_multiplier,
+        )
+        for parts in similar
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Client:
     """One client, or `count` equal ones, and the rounds it took part in.
