@@ -10,6 +10,9 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+APP = ("client_app.py", "server_app.py", "pyproject.toml")
+"""The Flower App of deployed federations."""
+
 
 class WithRecipes(BuildHookInterface[Any]):
     """Adds what `pyproject.toml` lists to a wheel that is no editable one."""
@@ -21,4 +24,6 @@ class WithRecipes(BuildHookInterface[Any]):
         included = {"launch_configs": "dpacc/_launch_configs"}
         for name in self.config["recipes"]:
             included[f"recipes/{name}.py"] = f"dpacc/_recipes/{name}.py"
+        for name in APP:
+            included[f"recipes/federation/{name}"] = f"dpacc/_recipes/federation/{name}"
         build_data["force_include"] |= included

@@ -23,7 +23,7 @@ COMMANDS = {
     "dashboard": "Show runs, federations and budgets in a browser, as they go on.",
     "doctor": "Check that what ran, or would run, is what was accounted.",
     "explain": "State in words what a ledger or a plan guarantees.",
-    "federate": "Propose the settings of a federation.",
+    "federate": "Propose the settings of a federation, and find its app.",
     "init": "Write a first configuration for a file of private data.",
     "merge-ledgers": "Compose the ledgers of several runs on the same data.",
     "plan": "Say what a run would need: memory, traffic, time, noise, launch.",

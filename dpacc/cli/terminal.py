@@ -126,6 +126,11 @@ def show_json(document: Mapping[str, Any]) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
 
 
+def show_line(text: str) -> None:
+    """Print one line on stdout as it is, for a shell to take."""
+    print(text)
+
+
 def say(message: str) -> None:
     """Print a message on stderr."""
     Console(stderr=True).print(escape(message), highlight=False, soft_wrap=True)

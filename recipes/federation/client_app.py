@@ -5,10 +5,17 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from dpacc.federated.deployment.final_adapter import FINAL, take_adapter
 from dpacc.federated.deployment.node_client import answer_once, client_of
 from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES
 
 app = ClientApp()
+
+
+@app.query(FINAL)
+def take(message: Message, context: Context) -> Message:
+    """The finished adapter, if this client's owner wants it."""
+    return take_adapter(message, node_config=context.node_config)
 
 
 @app.train()

@@ -6,6 +6,8 @@ from tests.mutants.bug import Bug, Patch
 from tests.mutants.checks import DPACC
 
 _PHASES = f"{DPACC}/federated/clients/test_earlier_phases.py"
+_KEPT = f"{DPACC}/federated/deployment/test_final_adapter.py"
+_FINAL = "dpacc.federated.deployment.final_adapter"
 _EARLIER = "dpacc.federated.clients.earlier_phases"
 
 DEPLOYED_BUGS = (
@@ -56,5 +58,29 @@ DEPLOYED_BUGS = (
         "a node that failed among its records answers again once its phase has another number",
         (Patch(_EARLIER, "Standstill(folder).refuse_to_go_on()", "pass"),),
         (f"{_PHASES}::test_a_node_that_failed_does_not_go_on_in_another_phase",),
+    ),
+    Bug(
+        "base of the finished adapter",
+        "the adapter that a node keeps names whatever model its server chose, code and all",
+        (Patch(_FINAL, '"base_model_name_or_path": base,', "**said,"),),
+        (f"{_KEPT}::test_nothing_that_names_a_model_or_code_is_kept",),
+    ),
+    Bug(
+        "finished adapter over data",
+        "a node exchanges whatever folder it was told for what its server sends, data and all",
+        (Patch(_FINAL, "<= set(FILES)", "<= {each.name for each in folder.iterdir()}"),),
+        (f"{_KEPT}::test_a_folder_with_anything_else_is_not_exchanged",),
+    ),
+    Bug(
+        "answer to the finished adapter",
+        "whether a node kept the adapter, and could, is told to its server",
+        (
+            Patch(
+                _FINAL,
+                '_LOG.exception("the finished adapter was not kept")',
+                "raise",
+            ),
+        ),
+        (f"{_KEPT}::test_every_node_answers_alike",),
     ),
 )

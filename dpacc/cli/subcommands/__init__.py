@@ -1,6 +1,6 @@
 """Commands of a command, and those that start recipes, loaded when they are called.
 
-`federate_tune` is one of a group. Read `recipes`, which there are and where they lie,
-`launch_line`, what is run, and `recipe_commands`, which run it: also where only wheels are
+`federate_tune` and `federate_app` are of a group. Read `recipes`, which there are and where they
+lie, `launch_line`, what is run, and `recipe_commands`, which run it: also where only wheels are
 installed. Offers `script_of` and `line_for`.
 """

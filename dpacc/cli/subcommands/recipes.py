@@ -46,6 +46,11 @@ def script_of(*, recipe: str) -> Path:
     return _folder("recipes") / f"{recipe}.py"
 
 
+def federation_app() -> Path:
+    """The folder of the Flower App that deployed federations run."""
+    return _folder("recipes") / "federation"
+
+
 def launch_file(*, name: str) -> Path:
     """A launch configuration by its name, or a file of one's own.
 

@@ -1,6 +1,7 @@
 """A federation on machines of their own: what each side is told, and what it makes of it.
 
 Read `run_settings` and `node_settings`, which `flower_config` reads, then what becomes of them:
-`node_client`, and `server_run`, whose figures `round_figures` logs.
+`node_client`, and `server_run`, whose figures `round_figures` logs, and whose
+`final_adapter` nodes may keep.
 Offers `RunSettings`, `NodeSettings`, `read_config`, `client_of`, `answer_once` and `run_server`.
 """

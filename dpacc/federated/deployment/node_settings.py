@@ -97,6 +97,10 @@ class NodeSettings:
         "The most examples of one unit that count in a step.", default=None, at_least=1
     )
     budget: str | None = setting("File of its data's budget.", default=None)
+    final_adapter: str | None = setting(
+        "Folder for the finished adapter, which the server sends when its run is over.",
+        default=None,
+    )
     text_field: str = setting("Field that holds the text.", default="text")
     label_field: str = setting("Field that holds the class.", default="label")
     prompt_field: str | None = setting("Field that holds a prompt.", default=None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid
 
+from dpacc.federated.deployment.final_adapter import send_adapter
 from dpacc.federated.deployment.round_figures import RoundFigures
 from dpacc.federated.deployment.run_settings import RunSettings
 from dpacc.federated.server.federated_server import FederatedServer
@@ -51,6 +52,7 @@ def run_server(run: RunSettings, *, grid: Grid, context: Context) -> FederatedSe
     finally:
         figures.close()
     write_results(server, folder=run.folder)
+    send_adapter(grid, folder=Path(run.folder) / "adapter", timeout=run.round_timeout)
     return server
 
 

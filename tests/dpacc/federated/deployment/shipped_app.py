@@ -10,6 +10,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 
+from dpacc.federated.deployment.final_adapter import FINAL, take_adapter
 from dpacc.federated.deployment.flower_config import read_config
 from dpacc.federated.deployment.node_client import answer_once, client_of
 from dpacc.federated.deployment.run_settings import RunSettings
@@ -29,6 +30,8 @@ class Processes(LocalGrid):
         self._node_of, self._config = node_of, config
 
     def _ask(self, node: int, message: Message) -> Message:
+        if message.metadata.message_type == f"query.{FINAL}":
+            return take_adapter(message, node_config=self._node_of(node))
         make = lambda: client_of(node_config=self._node_of(node), run_config=self._config)  # noqa: E731
         return answer_once(make, message, self._contexts[node])
 
