@@ -191,6 +191,7 @@ def accuracy(*, row: Row, plan: PrivacyPlan, learned: Part, measured: Part) -> f
 
 @click.command(help=__doc__)
 @click.option("--epsilons", default="8,1,inf", show_default=True)
+@click.option("--rows", default=",".join(ROWS), show_default=True)
 @click.option("--rates", default="0.1,0.3,1.0", show_default=True)
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--steps", default=50, show_default=True)
@@ -198,6 +199,7 @@ def accuracy(*, row: Row, plan: PrivacyPlan, learned: Part, measured: Part) -> f
 @click.option("--results", default=str(RESULTS), show_default=True)
 def main(
     epsilons: str,
+    rows: str,
     rates: str,
     seeds: int,
     steps: int,
@@ -212,7 +214,7 @@ def main(
         words = f"{len(each.senders)} turns of {len(set(each.senders))} senders"
         click.echo(f"{part}: {words}, {share:.3f} of one kind")
     for epsilon in map(float, epsilons.split(",")):
-        for name in ROWS:
+        for name in rows.split(","):
             started = time.process_time()
             first = Row(name=name, epsilon=epsilon, rate=0.0)
             plan = first.plan(senders=learned.senders, steps=steps, evaluations=evaluations)

@@ -11,10 +11,11 @@ card beside the file says what it is, and what it cost.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dpacc_accounting.guarantee import rounded_up
 
@@ -28,6 +29,8 @@ from dpacc.cli import terminal
 from dpacc.errors import ConfigurationError, require_local
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.settings import read_settings, setting
+
+Engine = Literal["transformers", "vllm"]
 
 _USAGE = "python recipes/synthesize.py --run FOLDER --output FILE.jsonl [settings]"
 
@@ -77,6 +80,9 @@ class SynthesisConfig(TrainingConfig):
         at_least=1,
     )
     batch_size: int = setting("Records written at once.", default=32, at_least=1)
+    engine: Engine = setting(
+        "What computes: transformers, or vllm where that is installed.", default="transformers"
+    )
     as_json: bool = setting("Print the card's figures as one JSON object.", default=False)
 
     def __post_init__(self) -> None:
@@ -197,23 +203,17 @@ def synthesize(config: SynthesisConfig) -> dict[str, Any]:
 
 def write(config: SynthesisConfig, tokenizer: Any, requests: Sequence[Any], batches: Any) -> None:
     """Batch by batch, until every record is there or given up."""
-    from dpacc.artifacts.synthetic.generation import write_batch
     from dpacc.artifacts.synthetic.records import record_of
-    from dpacc.recipe.assembly import adapted_base_for
 
-    model = adapted_base_for(config=config, folder=Path(config.run))
+    writer = writer_for(config)
     sampling = sampling_for(config, tokenizer, requests)
     with terminal.counted(
         total=config.records, done=batches.kept + batches.given_up, message="records"
     ) as show:
         while places := batches.next_batch(config.batch_size):
             asked = [requests[place] for place in places]
-            written = write_batch(
-                model=model,
-                tokenizer=tokenizer,
-                requests=asked,
-                sampling=sampling,
-                number=batches.batches,
+            written = writer(
+                tokenizer=tokenizer, requests=asked, sampling=sampling, number=batches.batches
             )
             batches.add(
                 [
@@ -222,6 +222,19 @@ def write(config: SynthesisConfig, tokenizer: Any, requests: Sequence[Any], batc
                 ]
             )
             show(batches.kept + batches.given_up)
+
+
+def writer_for(config: SynthesisConfig) -> Callable[..., list[Any]]:
+    """What goes on from a batch of requests, with base and adapter loaded."""
+    folder = Path(config.run)
+    if config.engine == "vllm":
+        from dpacc.artifacts.synthetic.vllm_writer import load_served, write_batch_by_vllm
+
+        return partial(write_batch_by_vllm, served=load_served(config=config, folder=folder))
+    from dpacc.artifacts.synthetic.generation import write_batch
+    from dpacc.recipe.assembly import adapted_base_for
+
+    return partial(write_batch, model=adapted_base_for(config=config, folder=folder))
 
 
 def sampling_for(config: SynthesisConfig, tokenizer: Any, requests: Sequence[Any]) -> Any:
@@ -249,9 +262,12 @@ def sampling_for(config: SynthesisConfig, tokenizer: Any, requests: Sequence[Any
 def shown_settings(config: SynthesisConfig) -> dict[str, Any]:
     """What the card says of how records were written; public files by name and checksum."""
     from dpacc.artifacts.synthetic.sources import file_hash
+    from dpacc.artifacts.synthetic.vllm_writer import vllm_version
 
     names = "records temperature top_p new_tokens least_tokens max_length tries batch_size"
     shown = {name: getattr(config, name) for name in f"{names} seed quantization dtype".split()}
+    if config.engine == "vllm":
+        shown["engine"] = vllm_version()
     for name in ("prompts", "labels_from"):
         given = getattr(config, name)
         if given is None:

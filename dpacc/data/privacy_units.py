@@ -33,9 +33,9 @@ def owners_of(units: Any) -> list[Hashable]:
             example. Numbers and texts of torch, numpy and pandas are taken for what they say.
 
     Raises:
-        ConfigurationError: an owner is missing or of a kind that does not name anybody, kinds are
-            mixed, or some differ by no more than case, spaces or how a number is written. Places
-            are told, from 0, and never an owner.
+        ConfigurationError: an owner is missing or of a kind that does not name anybody, an example
+            has several, kinds are mixed, or some differ by no more than case, spaces or how a
+            number is written. Places are told, from 0, and never an owner.
 
     >>> import numpy as np
     >>> owners_of(np.array([7, 7, 9]))
@@ -50,6 +50,7 @@ written, and so do 0 other pairs: are they one and the same? Write each owner in
         return list(units)
     owners = [_plain(each) for each in _listed(units)]
     _refuse_missing(owners)
+    _refuse_shared(owners)
     kinds = [_kind(each) for each in owners]
     _refuse_unknown(owners, kinds)
     _refuse_mixed(kinds)
@@ -179,6 +180,16 @@ def _is_missing(owner: Any) -> bool:
         return owner != owner
     # Negative numbers stand for a missing owner in codes of categories.
     return isinstance(owner, int) and owner < 0
+
+
+def _refuse_shared(owners: Sequence[Any]) -> None:
+    places = [p for p, owner in enumerate(owners) if isinstance(owner, list | tuple | AbstractSet)]
+    if places:
+        raise ConfigurationError(
+            f"{len(places)} examples have a list of owners ({_at(places)}), and what several share "
+            "would be bounded for none of them: give each example one owner, who alone is then "
+            "protected, such as who sent a mail, or leave shared ones out"
+        )
 
 
 def _kind(owner: Any) -> str:

@@ -66,7 +66,7 @@ def load_units(*, config: TrainingConfig) -> list[Hashable] | None:
         return None
     records = read_records(
         source=config.train_data,
-        fields={config.unit_field: str | int},
+        fields={config.unit_field: str | int | list},  # lists are refused with the remedy below
         split=config.train_split,
         subset=config.data_subset,
     )

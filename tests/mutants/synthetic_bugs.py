@@ -9,6 +9,7 @@ _RECIPE = "tests/recipes/test_synthesize.py"
 _REFUSED = "tests/recipes/test_synthesize_refused.py"
 _ROOM = "dpacc.artifacts.synthetic"
 _COUNTS = "tests/dpacc/artifacts/test_label_counts.py"
+_VLLM = "tests/dpacc/artifacts/test_vllm_writer.py"
 _ECHO = "tests/dpacc/audit/test_synthetic_canaries.py"
 
 SYNTHETIC_BUGS = (
@@ -107,6 +108,18 @@ SYNTHETIC_BUGS = (
         "a file whose labels follow private counts states the training's ε alone",
         (Patch(f"{_ROOM}.card", "    if counted is None:", "    if True:"),),
         (f"{_COUNTS}::test_what_is_written_is_priced_by_both_releases",),
+    ),
+    Bug(
+        "vLLM reports to its makers",
+        "each start tells a host of others which model and machine write from private data",
+        (
+            Patch(
+                f"{_ROOM}.vllm_writer",
+                '"VLLM_NO_USAGE_STATS": "1",',
+                '"VLLM_NO_USAGE_STATS": "0",',
+            ),
+        ),
+        (f"{_VLLM}::test_nothing_is_told_to_the_makers_of_vllm",),
     ),
     Bug(
         "the doctor takes any synthetic file",

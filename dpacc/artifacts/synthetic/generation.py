@@ -77,14 +77,17 @@ def write_batch(
         sampling: how tokens are drawn, and how many.
         number: of this batch.
     """
-    begun = [_cut(request.tokens, sampling.kept, tokenizer.bos_token_id) for request in requests]
+    begun = [
+        begun_by(request.tokens, sampling.kept, tokenizer.bos_token_id) for request in requests
+    ]
     ends = sorted({end for request in requests for end in request.ends})
     room, least = (sampling.room, sampling.least) if sampling.among is None else (1, 0)
-    suppressed = _never(model, tokenizer, ends, sampling.among)
+    size = model.get_output_embeddings().weight.shape[0]
+    suppressed = never_drawn(size, tokenizer, ends, sampling.among) or None
     rows: list[list[int]] = [[] for _ in requests]
     waiting, written = list(range(len(requests))), 0
     with evaluating(model), torch.random.fork_rng():
-        torch.manual_seed(_seed(sampling.seed, number))
+        torch.manual_seed(seed_of(sampling.seed, number))
         while waiting and written < room:
             inputs, mask = _padded_left(
                 [[*begun[at], *rows[at]] for at in waiting], padding=tokenizer.pad_token_id
@@ -108,7 +111,7 @@ def write_batch(
             written += more
     if sampling.among is not None:
         return [Written(row[:1], ended=True) for row in rows]
-    return [_until_end(row, request.ends) for row, request in zip(rows, requests, strict=True)]
+    return [until_end(row, request.ends) for row, request in zip(rows, requests, strict=True)]
 
 
 def _drawn_by(
@@ -150,7 +153,7 @@ def room_for(
     return kept, new_tokens or max_length - kept
 
 
-def _cut(tokens: Sequence[int], kept: int, first: int | None) -> list[int]:
+def begun_by(tokens: Sequence[int], kept: int, first: int | None) -> list[int]:
     """The last tokens of a prompt that is too long, after the one that begins every text."""
     if len(tokens) <= kept:
         return [*tokens]
@@ -169,27 +172,29 @@ def _padded_left(rows: Sequence[Sequence[int]], *, padding: Any) -> tuple[Tensor
     return ids, mask
 
 
-def _never(
-    model: Any,
+def never_drawn(
+    size: int,
     tokenizer: PreTrainedTokenizerBase,
     ends: Sequence[int],
     among: Sequence[int] | None,
-) -> list[int] | None:
+) -> list[int]:
     """Tokens that are not drawn: special ones, those without words, and all but the answers."""
-    size = model.get_output_embeddings().weight.shape[0]
     if among is not None:
         return sorted({*range(size)} - {*among})
     nameless = range(min(len(tokenizer), size), size)
-    return sorted({*tokenizer.all_special_ids, *nameless} - {*ends}) or None
+    return sorted({*tokenizer.all_special_ids, *nameless} - {*ends})
 
 
-def _until_end(tokens: Sequence[int], ends: Sequence[int]) -> Written:
+def until_end(tokens: Sequence[int], ends: Sequence[int]) -> Written:
+    """What stands before the first of the tokens that end it."""
     for at, token in enumerate(tokens):
         if token in ends:
             return Written([*tokens[:at]], ended=True)
     return Written([*tokens], ended=False)
 
 
-def _seed(seed: int, number: int) -> int:
-    digest = hashlib.sha256(f"synthetic text, seed {seed}, batch {number}".encode()).digest()
+def seed_of(seed: int, number: int, record: int | None = None) -> int:
+    """Of a batch, or of one record in it where each is drawn by itself."""
+    one = "" if record is None else f", record {record}"
+    digest = hashlib.sha256(f"synthetic text, seed {seed}, batch {number}{one}".encode()).digest()
     return int.from_bytes(digest[:7], "big")
