@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
 def predict(config: PredictionConfig) -> None:
     """A line of JSON for each record, on standard output as soon as it is there."""
     # Imported here, so that a mistake in the settings is told at once.
-    from dpacc.artifacts.answering import answers_to, read_questions
+    from dpacc.artifacts.serving.answering import answers_to, read_questions
     from dpacc.recipe.assembly import adapted_base_for
     from dpacc.recipe.pretrained import load_tokenizer
 

@@ -1,4 +1,5 @@
-"""What other programs serve: adapters that they read as they are.
+"""A finished adapter in use: asked here, or served by other programs.
 
-Read `plain_lora`: which adapters those are. Offers `not_plain`.
+Read `answering` (classes, answers and texts for given records) and `plain_lora` (which adapters
+other programs read as they are). Offers `answers_to` and `not_plain`.
 """
