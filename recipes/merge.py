@@ -2,6 +2,8 @@
 
     python recipes/merge.py --adapter runs/smollm2-reviews --output merged
 
+`--gguf q8_0` (or f16) writes the same as one file for llama.cpp, with a Modelfile for Ollama.
+
 The base is loaded unquantized, in `dtype`: weights that were quantized for training are not those
 that the adapter was trained on, and merging into 4 bits would lose most of it. `--push_to_hub
 owner/name` uploads the folder as well; nothing is uploaded otherwise.
@@ -15,10 +17,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from dpacc.cli import terminal
 from dpacc.errors import ConfigurationError, require_local
 from dpacc.recipe.settings import Precision, Task, check_limits, read_settings, setting
+
+GgufFormat = Literal["none", "f16", "q8_0"]
 
 _USAGE = "python recipes/merge.py --adapter FOLDER --output FOLDER [--push_to_hub owner/name]"
 # What says how private the model is goes with it.
@@ -60,6 +65,10 @@ class MergeConfig:
         at_least=1,
     )
     dtype: Precision = setting("Of the merged weights; auto takes the base's.", default="auto")
+    gguf: GgufFormat = setting(
+        "Write the model as a file for llama.cpp and Ollama as well, its matrices in this format.",
+        default="none",
+    )
     push_to_hub: str | None = setting(
         "Repository on the hub, made private if it is new. null uploads nothing.", default=None
     )
@@ -79,6 +88,8 @@ def main(arguments: Sequence[str]) -> None:
     for told in differences_of_base(config):
         terminal.say(told)
     facts = [("saved in", config.output)]
+    if config.gguf != "none":
+        facts.append(("for llama.cpp and Ollama", "a .gguf file, and a Modelfile, in it"))
     if merge(config):
         facts.append(("to load", f"dpacc.recipe.models.load_base: {_READS_MEAN}"))
     terminal.show_facts(title="Merged", facts=facts)
@@ -93,6 +104,11 @@ def merge(config: MergeConfig) -> bool:
 
     adapter = Path(config.adapter)
     task = task_of(adapter)
+    if config.gguf != "none" and task != "causal-lm":
+        raise ConfigurationError(
+            f"gguf={config.gguf}: the adapter in {adapter} is a {task}, whose head llama.cpp does "
+            "not compute: leave --gguf out"
+        )
     if config.push_to_hub is not None:
         reserve_repository(config.push_to_hub)
     base = load_base(
@@ -121,12 +137,37 @@ def merge(config: MergeConfig) -> bool:
             card = (scratch / "README.md").read_text(encoding="utf-8")
             told = merged_card(card, task=task, averages=averages)
             (scratch / "README.md").write_text(told, encoding="utf-8")
+        if config.gguf != "none":
+            write_served(merged, base.tokenizer, folder=scratch, kind=config.gguf, adapter=adapter)
         scratch.rename(output)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if config.push_to_hub is not None:
         upload_run(folder=output, repository=config.push_to_hub, files=None)
     return averages
+
+
+def write_served(model: Any, tokenizer: Any, *, folder: Path, kind: Any, adapter: Path) -> None:
+    """The GGUF file with card and statement inside, and a Modelfile beside it."""
+    from dpacc.artifacts.kept.run_settings import settings_of_run
+    from dpacc.artifacts.serving.gguf_file import write_gguf
+    from dpacc.artifacts.serving.ollama import MODELFILE, modelfile
+
+    name = adapter.resolve().name
+    file = f"{name}-{kind}.gguf"
+    said = {"dpacc.card": folder / "README.md", "dpacc.privacy": folder / "privacy.json"}
+    write_gguf(
+        model=model,
+        tokenizer=tokenizer,
+        path=folder / file,
+        kind=kind,
+        name=name,
+        said={key: path.read_text("utf-8") for key, path in said.items() if path.is_file()},
+    )
+    trained = settings_of_run(folder=adapter)
+    chats = trained is not None and trained.messages_field is not None
+    lines = modelfile(name=name, file=file, chats=chats)
+    (folder / MODELFILE).write_text(lines, encoding="utf-8")
 
 
 def base_of(config: MergeConfig) -> str:
