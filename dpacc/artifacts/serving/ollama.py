@@ -6,8 +6,8 @@ MODELFILE = "Modelfile"
 
 _LINES = """\
 # ollama create {name} -f Modelfile
-# Trained with differential privacy: what is promised, and to whom, is in README.md and privacy.json
-# here, and in {file} under the keys dpacc.card and dpacc.privacy.
+# What is promised to those in its training data, if anything is, stands in README.md and
+# privacy.json here, and in {file} under dpacc.card and dpacc.privacy.
 FROM ./{file}
 {template}PARAMETER temperature 1
 """
