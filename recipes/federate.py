@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dpacc_accounting import FederatedGuarantee
 
     from dpacc.federated import DPLoRAClient, DPSettings, FederatedServer, History, LoraSettings
+    from dpacc.federated.server.held_out import HeldOut
     from dpacc.federated.server.history import ClientBooks, RoundReport
 
 _USAGE = "python recipes/federate.py --config FILE.yaml [settings]"
@@ -104,12 +105,14 @@ class Federation:
     Attributes:
         config: what all agree on.
         budgets: each client's privacy and training, by its name.
+        held_out: what the server measures on.
         data: the folder of the clients' texts.
         folder: where the clients and the server keep what is theirs.
     """
 
     config: FederationConfig
     budgets: Mapping[str, DPSettings]
+    held_out: HeldOut
     data: Path
     folder: Path
 
@@ -128,10 +131,11 @@ def main(arguments: Sequence[str]) -> None:
     config = read_settings(kind=FederationConfig, arguments=arguments, usage=_USAGE)
     from dpacc.artifacts.run_folder import unspent_folders_removed
     from dpacc.federated import read_budgets
+    from dpacc.recipe.pretrained import bases_read_once
 
     budgets = read_budgets(path=config.budgets)
     require_texts(config, budgets)
-    with unspent_folders_removed():
+    with unspent_folders_removed(), bases_read_once():
         run(config, budgets)
 
 
@@ -155,7 +159,7 @@ def run(config: FederationConfig, budgets: Mapping[str, DPSettings]) -> None:
             alone=train_alone(federation), together=together, pooled=train_pooled(federation)
         )
         show_comparison(comparison)
-        draw_figure(federation.folder / "privacy_utility.png", history, comparison)
+        draw_figure(federation, history, comparison)
     show_result(history.guarantee(), federation.folder, seconds=time.monotonic() - started)
 
 
@@ -163,14 +167,19 @@ def begin(config: FederationConfig, budgets: Mapping[str, DPSettings]) -> Federa
     """A new folder, after what earlier runs have cost each client's data was said."""
     from dpacc.artifacts.earlier_runs import spent_by_client
     from dpacc.artifacts.run_folder import new_run_folder
+    from dpacc.federated.server.held_out import HeldOut
+    from dpacc.recipe.pretrained import load_tokenizer
 
+    data, words = Path(config.data), load_tokenizer(model=config.model)
+    held_out = HeldOut(folder=data, tokenizer=words, task=config.task)
+    held_out.require_apart({name: data / f"{name}.jsonl" for name in budgets})
     for name in budgets:
         told = spent_by_client(output_dir=config.output_dir, name=config.name, client=name)
         if told is not None:
             terminal.say(told)
     folder = new_run_folder(output_dir=config.output_dir, name=config.name)
     terminal.say(f"{len(budgets)} clients, {config.rounds} rounds, run folder {folder}")
-    return Federation(config=config, budgets=budgets, data=Path(config.data), folder=folder)
+    return Federation(config=config, budgets=budgets, held_out=held_out, data=data, folder=folder)
 
 
 # --- three ways to train --------------------------------------------------------------------
@@ -181,18 +190,13 @@ def train_together(
 ) -> tuple[History, Quality]:
     """A federation of these clients, and what its model finds; measured each round if watched."""
     from dpacc.federated import Defence, Rollback
-    from dpacc.federated.server.held_out import HeldOut
     from dpacc.federated.server.run_results import write_results
 
-    config = federation.config
+    config, held_out = federation.config, federation.held_out
     clients = make_clients(federation)
     server = make_server(federation)
-    held_out = HeldOut(folder=config.data, tokenizer=server.tokenizer, task=config.task)
-    if on_round:
-        held_out.require_apart({n: federation.data / f"{n}.jsonl" for n in federation.budgets})
-    defence = Defence(
-        rule=config.defence, attackers=config.attackers, despite_noise=config.despite_noise
-    )
+    attackers, drop, despite = config.attackers, config.tolerated_drop, config.despite_noise
+    defence = Defence(rule=config.defence, attackers=attackers, despite_noise=despite)
     history = server.train(
         clients=clients,
         aggregation="ffa" if config.lora_method == "ffa" else "average",
@@ -200,9 +204,7 @@ def train_together(
         local_epochs=config.local_epochs,
         defence=None if config.defence == "none" else defence,
         measure=held_out if on_round else None,
-        rollback=Rollback(tolerated_drop=config.tolerated_drop)
-        if on_round and config.tolerated_drop
-        else None,
+        rollback=Rollback(tolerated_drop=drop) if on_round and drop else None,
         on_round=on_round,
     )
     for client in clients:
@@ -367,22 +369,20 @@ def show_result(guarantee: FederatedGuarantee, folder: Path, *, seconds: float) 
     terminal.show_facts(title="Private federation", facts=facts)
 
 
-def draw_figure(path: Path, history: History, comparison: Comparison) -> None:
+def draw_figure(federation: Federation, history: History, comparison: Comparison) -> None:
     """What each client's ε bought, alone and together."""
-    from dpacc.federated.server.utility_chart import ClientUtility, draw_utility
+    from dpacc.federated.server.utility_chart import draw_utility, utilities_of
 
-    clients = [
-        ClientUtility(
-            name=name,
-            epsilon=epsilon,
-            alone=comparison.alone[name][kind_of(name)],
-            federated=comparison.together[kind_of(name)],
-        )
-        for name, epsilon in history.epsilons().items()
-    ]
-    promise, pooled = history.guarantee(), comparison.pooled
-    picture = draw_utility(history=history, guarantee=promise, clients=clients, pooled=pooled)
-    path.write_bytes(picture)
+    alone, together = comparison.alone, comparison.together
+    errors, owners = federation.held_out.standard_errors, {n: kind_of(n) for n in alone}
+    picture = draw_utility(
+        history=history,
+        guarantee=history.guarantee(),
+        clients=utilities_of(history, alone=alone, together=together, kinds=owners, errors=errors),
+        pooled=comparison.pooled,
+        errors=errors,
+    )
+    (federation.folder / "privacy_utility.png").write_bytes(picture)
 
 
 def kind_of(client: str) -> str:

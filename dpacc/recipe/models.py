@@ -27,7 +27,14 @@ from dpacc.layers.lora_methods import freeze_lower
 from dpacc.layers.pooling import pool_by_mean, pools_by_mean, takes_mean
 from dpacc.layers.whitening import fix_upper
 from dpacc.recipe.precision import precision_for
-from dpacc.recipe.pretrained import first_line, load_tokenizer, locate, quiet_loading, unreadable
+from dpacc.recipe.pretrained import (
+    first_line,
+    load_tokenizer,
+    locate,
+    quiet_loading,
+    read_once,
+    unreadable,
+)
 from dpacc.recipe.settings import LoraMethod, Precision, Quantization, Task
 from dpacc.step.admission.experts import names_in_every_block
 from dpacc.step.admission.rotary import hold_rotary_embeddings
@@ -51,6 +58,7 @@ class Base(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
 
 
+@read_once
 def load_base(
     *,
     model: str,

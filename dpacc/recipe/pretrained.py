@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from huggingface_hub import model_info, try_to_load_from_cache
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -17,6 +21,38 @@ from transformers.utils.logging import (
 )
 
 from dpacc.errors import ConfigurationError
+
+Given = ParamSpec("Given")
+Loaded = TypeVar("Loaded", bound=tuple[Any, ...])
+
+_kept: dict[str, tuple[Any, ...]] | None = None
+
+
+@contextmanager
+def bases_read_once() -> Iterator[None]:
+    """Within it a base is read once, and whoever loads it again gets a copy: one more is held."""
+    global _kept
+    outer, _kept = _kept, {}
+    try:
+        yield
+    finally:
+        _kept = outer
+
+
+def read_once(read: Callable[Given, Loaded]) -> Callable[Given, Loaded]:
+    """Within `bases_read_once`, copy the model, the first of what `read` gives, if it was read."""
+
+    @wraps(read)
+    def load(*given: Given.args, **named: Given.kwargs) -> Loaded:
+        if _kept is None:
+            return read(*given, **named)
+        settings = json.dumps([given, named], default=str, sort_keys=True)
+        if settings not in _kept:
+            _kept[settings] = read(*given, **named)
+        model, *others = _kept[settings]
+        return type(_kept[settings])(copy.deepcopy(model), *others)  # type: ignore[return-value]
+
+    return load
 
 
 def load_tokenizer(*, model: str) -> PreTrainedTokenizerBase:

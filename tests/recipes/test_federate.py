@@ -9,9 +9,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from dpacc_accounting import read_ledger
+from matplotlib.axes import Axes
 from safetensors.numpy import load_file
+from transformers import AutoModelForSequenceClassification
 
 from dpacc.cli.main import dpacc
+from dpacc.federated.server.held_out import HeldOut
 from dpacc.layers.dynamic_rank import DrawnRanks
 from tests.dpacc.artifacts.test_written_files import unknown_files
 from tests.dpacc.federated.federations import classifier_folder, opinions
@@ -78,10 +81,31 @@ def test_a_federation_may_have_one_rank_a_round(
 
 
 def test_a_federation_is_compared_with_training_alone_and_pooled(
-    federate: ModuleType, material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    federate: ModuleType,
+    material: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each round is shown, each ledger keeps its client's ε, and `compose` prices the same."""
+    """Each round is shown, each ledger keeps its client's ε, and `compose` prices the same; for
+    all twelve models of it the base is read once, and the picture has each figure's error.
+    """
+    reads, bars = [], []
+    read, draw = AutoModelForSequenceClassification.from_pretrained, Axes.errorbar
+    monkeypatch.setattr(
+        AutoModelForSequenceClassification,
+        "from_pretrained",
+        lambda *given, **named: reads.append(given) or read(*given, **named),
+    )
+    monkeypatch.setattr(
+        Axes,
+        "errorbar",
+        lambda *given, **named: bars.extend(named["yerr"]) or draw(*given, **named),
+    )
     federate.main(arguments(material, tmp_path))
+    assert len(reads) == 1
+    assert len(bars) == 3 + 2 * len(CLIENTS)
+    assert max(bars) > 5.0  # points, of sixteen sentences a kind
     folder = tmp_path / "federation"
     out = capsys.readouterr().out
     assert "Round 2: 3 clients asked, 3 survived, 0 filtered" in out
@@ -99,6 +123,22 @@ def test_a_federation_is_compared_with_training_alone_and_pooled(
     assert (folder / "adapter/adapter_model.safetensors").is_file()
     priced = CliRunner().invoke(dpacc, ["compose", str(folder / "rounds.yaml")])
     assert priced.exit_code == 0
+    assert "films-west" in priced.output
+
+
+def test_a_federation_that_brought_nothing_fails_and_keeps_its_books(
+    federate: ModuleType,
+    material: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every round is given up: exit code 2 with the reason; what was spent is in rounds.yaml."""
+    found = iter([0.9, 0.1])
+    monkeypatch.setattr(HeldOut, "__call__", lambda *_: {"films": next(found)})
+    asked = arguments(material, tmp_path, compare="false", rounds=1, tolerated_drop=0.1)
+    assert "fell from 0.9 to 0.1" in refusal(federate.main, asked, capsys)
+    priced = CliRunner().invoke(dpacc, ["compose", str(tmp_path / "federation/rounds.yaml")])
     assert "films-west" in priced.output
 
 

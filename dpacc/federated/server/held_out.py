@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -70,6 +72,28 @@ class HeldOut:
             )
             for kind, examples in self._examples.items()
         }
+
+    def standard_errors(self, quality: Mapping[str, float]) -> dict[str, float]:
+        """How far each kind's balanced accuracy may be off by the chance of which examples these
+        are: √(p(1 − p)·Σ 1/n)/C, with C classes of n examples each.
+
+        Args:
+            quality: p of each kind, as this measured it.
+        """
+        return {
+            kind: standard_error(share, [each["labels"] for each in self._examples[kind]])
+            for kind, share in quality.items()
+        }
+
+
+def standard_error(share: float, true: Sequence[int]) -> float:
+    """The binomial standard error of a balanced accuracy: where classes are found equally well.
+
+    >>> round(standard_error(0.5, [0] * 100 + [1] * 100), 4)
+    0.0354
+    """
+    counts = [*Counter(true).values()]
+    return math.sqrt(share * (1 - share) * sum(1 / each for each in counts)) / len(counts)
 
 
 def balanced_accuracy(predicted: Sequence[int], true: Sequence[int]) -> float:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpacc_accounting import FederatedGuarantee
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.artifacts.axes_style import GRID, INK, beneath, dress
+from dpacc.artifacts.axes_style import INK, beneath, dress
 from dpacc.artifacts.figure_files import encoded
 from dpacc.federated.server.history import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Errors = Callable[[Mapping[str, float]], Mapping[str, float]]
+
+_APART = 0.13
+_BARS: dict[str, Any] = {"elinewidth": 1.2, "capsize": 2.5}
 # Three of Okabe and Ito's colours, told apart by every kind of eye.
 _FEDERATED, _ALONE, _POOLED = "#0072B2", "#D55E00", "#009E73"
 
@@ -29,12 +34,46 @@ class ClientUtility:
         epsilon: all that it spent.
         alone: balanced accuracy of a model that it trained alone, for the same ε.
         federated: balanced accuracy of the shared model.
+        alone_error: standard error of the one.
+        federated_error: and of the other.
     """
 
     name: str
     epsilon: float
     alone: float
     federated: float
+    alone_error: float = 0.0
+    federated_error: float = 0.0
+
+
+def utilities_of(
+    history: History,
+    *,
+    alone: Mapping[str, Mapping[str, float]],
+    together: Mapping[str, float],
+    kinds: Mapping[str, str],
+    errors: Errors,
+) -> list[ClientUtility]:
+    """What each client has of the federation, on the kind of text that it holds.
+
+    Args:
+        history: the federation's.
+        alone: what each client's own model finds, by kind.
+        together: what the shared one finds.
+        kinds: which kind each client holds.
+        errors: the standard error of each kind's figure.
+    """
+    return [
+        ClientUtility(
+            name=name,
+            epsilon=epsilon,
+            alone=alone[name][kinds[name]],
+            federated=together[kinds[name]],
+            alone_error=errors(alone[name])[kinds[name]],
+            federated_error=errors(together)[kinds[name]],
+        )
+        for name, epsilon in history.epsilons().items()
+    ]
 
 
 def draw_utility(
@@ -43,6 +82,7 @@ def draw_utility(
     guarantee: FederatedGuarantee,
     clients: Sequence[ClientUtility],
     pooled: Mapping[str, float],
+    errors: Errors | None = None,
 ) -> bytes:
     """Held-out quality by round, and by client against its ε; a PNG.
 
@@ -51,12 +91,13 @@ def draw_utility(
         guarantee: what is claimed of it: δ, neighbours, unit, and what voids or qualifies ε.
         clients: each with what it would have had alone.
         pooled: what the same training of everything in one place finds, by kind.
+        errors: the standard error of each kind's figure; by default none are drawn.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.4, 4.3), dpi=160, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    _draw_rounds(left, history, mean_of(pooled))
+    _draw_rounds(left, history, mean_of(pooled), errors or (lambda _: {}))
     _draw_clients(right, clients, guarantee)
     return encoded(figure, form="png")
 
@@ -66,8 +107,18 @@ def mean_of(quality: Mapping[str, float]) -> float:
     return sum(quality.values()) / len(quality)
 
 
-def _draw_rounds(axes: Axes, history: History, pooled: float) -> None:
-    reached = [mean_of(history.start_quality), *(mean_of(r.quality) for r in history.rounds)]
+def error_of_mean(errors: Mapping[str, float]) -> float:
+    """The standard error of the kinds' mean; 0 where none is known.
+
+    >>> error_of_mean({"films": 0.03, "books": 0.04})
+    0.025
+    """
+    return math.sqrt(sum(each**2 for each in errors.values())) / max(len(errors), 1)
+
+
+def _draw_rounds(axes: Axes, history: History, pooled: float, errors: Errors) -> None:
+    measured = [history.start_quality, *(each.quality for each in history.rounds)]
+    reached = [mean_of(each) for each in measured]
     axes.axhline(100 * pooled, color=_POOLED, linewidth=1.4, linestyle=(0, (5, 3)))
     axes.annotate(
         f"all sentences in one place {100 * pooled:.1f}%",
@@ -79,7 +130,16 @@ def _draw_rounds(axes: Axes, history: History, pooled: float) -> None:
         color=_POOLED,
     )
     values = [100 * value for value in reached]
-    axes.plot(range(len(values)), values, color=_FEDERATED, linewidth=2, marker="o", markersize=5)
+    axes.errorbar(
+        range(len(values)),
+        values,
+        yerr=[100 * error_of_mean(errors(each)) for each in measured],
+        color=_FEDERATED,
+        linewidth=2,
+        marker="o",
+        markersize=5,
+        **_BARS,
+    )
     axes.annotate(
         f"{values[-1]:.1f}%",
         (len(values) - 1, values[-1]),
@@ -98,14 +158,33 @@ def _draw_clients(
     axes: Axes, clients: Sequence[ClientUtility], guarantee: FederatedGuarantee
 ) -> None:
     ranked = sorted(clients, key=lambda each: (float(_shown(each.epsilon)), each.name))
-    places = range(len(ranked))
-    alone = [100 * each.alone for each in ranked]
-    federated = [100 * each.federated for each in ranked]
-    axes.vlines(places, alone, federated, color=GRID, linewidth=3, zorder=1)
-    axes.scatter(places, alone, color=_ALONE, s=44, zorder=2, label="alone")
-    axes.scatter(places, federated, color=_FEDERATED, s=44, zorder=3, label="federated")
-    axes.set_xticks(places, [f"ε = {_shown(each.epsilon)}\n{each.name}" for each in ranked])
+    # Side by side, so that equal figures are both seen.
+    for label, color, shift in (("alone", _ALONE, -_APART), ("federated", _FEDERATED, _APART)):
+        axes.errorbar(
+            [place + shift for place in range(len(ranked))],
+            [100 * getattr(each, label) for each in ranked],
+            yerr=[100 * getattr(each, f"{label}_error") for each in ranked],
+            color=color,
+            label=label,
+            linestyle="none",
+            marker="o",
+            markersize=6.5,
+            **_BARS,
+        )
+    axes.set_xticks(
+        range(len(ranked)), [f"ε = {_shown(each.epsilon)}\n{each.name}" for each in ranked]
+    )
     axes.legend(frameon=False, fontsize=10, labelcolor=INK, loc="lower right")
+    if any(each.alone_error or each.federated_error for each in ranked):
+        axes.annotate(
+            "bars: one standard error, binomial",
+            (0, 0),
+            xycoords="axes fraction",
+            xytext=(4, 5),
+            textcoords="offset points",
+            fontsize=8,
+            color=INK,
+        )
     axes.set_title("Each client's own kind, by its ε", fontsize=12, color=INK, loc="left")
     stated = guarantee.worst_server.server
     at = f"ε at δ = {rounded_up(stated.delta)}, {stated.adjacency}, {stated.unit}"

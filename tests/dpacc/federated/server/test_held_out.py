@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import random
+import statistics
 from pathlib import Path
 
 import pytest
 import torch
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.server.held_out import HeldOut, balanced_accuracy
+from dpacc.federated.server.held_out import HeldOut, balanced_accuracy, standard_error
 from dpacc.recipe.models import load_base
+from dpacc.recipe.pretrained import load_tokenizer
 from tests.dpacc.federated.federations import classifier_folder, opinions
 
 TASK = {"task": "sequence-classification", "labels": ("bad", "good"), "max_length": 16}
@@ -67,3 +71,20 @@ def test_no_client_is_measured_on_its_own_texts(tmp_path: Path) -> None:
     own.write_text(own.read_text() + held_out.read_text().splitlines()[2])
     with pytest.raises(ConfigurationError, match=r"held_out_films\.jsonl, with films's"):
         measure.require_apart({"films": own})
+
+
+def test_a_figures_error_is_that_of_the_classes_it_is_of(tmp_path: Path) -> None:
+    """√(p(1 − p)·Σ 1/n)/C, by the labels in the file; a simulation of guesses finds the same."""
+    draw = random.Random(0)
+    true = [0] * 30 + [1] * 90
+    found = [
+        balanced_accuracy([each if draw.random() < 0.7 else 1 - each for each in true], true)
+        for _ in range(2000)
+    ]
+    assert standard_error(0.7, true) == pytest.approx(statistics.stdev(found), rel=0.06)
+    opinions(tmp_path / "held_out_films.jsonl", count=40, seed=1)
+    model = classifier_folder(tmp_path)
+    held_out = HeldOut(folder=tmp_path, tokenizer=load_tokenizer(model=str(model)), task=TASK)
+    said = [json.loads(line)["label"] for line in (tmp_path / "held_out_films.jsonl").open()]
+    expected = standard_error(0.8, [int(each == "good") for each in said])
+    assert held_out.standard_errors({"films": 0.8}) == {"films": expected}
