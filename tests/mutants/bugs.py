@@ -16,6 +16,7 @@ from tests.mutants.event_bugs import EVENT_BUGS
 from tests.mutants.federated_bugs import FEDERATED_BUGS
 from tests.mutants.federation_hole_bugs import FEDERATION_HOLE_BUGS
 from tests.mutants.federation_reply_bugs import FEDERATION_REPLY_BUGS
+from tests.mutants.federation_round_bugs import FEDERATION_ROUND_BUGS
 from tests.mutants.known_bugs import KNOWN_BUGS
 from tests.mutants.loop_bugs import LOOP_BUGS
 from tests.mutants.mechanism_bugs import MECHANISM_BUGS
@@ -44,6 +45,7 @@ BUGS = (
     *FEDERATION_HOLE_BUGS,
     *DEPLOYED_BUGS,
     *FEDERATION_REPLY_BUGS,
+    *FEDERATION_ROUND_BUGS,
     *MONITORING_BUGS,
     *PROBE_BUGS,
     *SURFACE_BUGS,

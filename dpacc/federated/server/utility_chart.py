@@ -143,9 +143,9 @@ def _draw_rounds(axes: Axes, history: History, pooled: float, errors: Errors) ->
     axes.annotate(
         f"{values[-1]:.1f}%",
         (len(values) - 1, values[-1]),
-        xytext=(0, -15),
+        xytext=(-8, 4),
         textcoords="offset points",
-        ha="center",
+        ha="right",
         fontsize=10,
         color=_FEDERATED,
     )

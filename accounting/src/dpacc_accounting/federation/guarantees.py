@@ -208,8 +208,11 @@ def _example_level(federation: ExampleFederation) -> FederatedGuarantee:
 
 
 def _without_lower_bound(price: Price) -> Price:
-    views = (replace(each, slack=each.epsilon) for each in (price.server, price.released))
-    return replace(price, **dict(zip(("server", "released"), views, strict=True)))
+    return replace(
+        price,
+        server=replace(price.server, slack=price.server.epsilon),
+        released=replace(price.released, slack=price.released.epsilon),
+    )
 
 
 def _simplified(federation: ExampleFederation, coarse: Collection[str]) -> tuple[str, ...]:
