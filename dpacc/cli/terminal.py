@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, Self, TypeVar
 
 from dpacc_accounting.guarantee import Guarantee, Note, rounded_up
@@ -60,6 +60,13 @@ def at_work(message: str) -> Iterator[Callable[[str], None]]:
         return
     with console.status(escape(message)) as status:
         yield lambda doing: status.update(escape(f"{message}: {doing}"))
+
+
+@contextmanager
+def others_on_stderr() -> Iterator[None]:
+    """Keep what other libraries print or log meanwhile away from stdout, which holds a document."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 def tracked(items: Sequence[Item], *, message: str) -> Iterator[Item]:

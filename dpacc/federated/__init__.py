@@ -2,10 +2,11 @@
 
 Each client trains with this project's own engine, a ledger and a budget of its own; Flower carries
 the messages. Read `settings` with `setting_limits`, then the rooms: `clients`, `server`,
-`aggregation`, `updates`, `ranks` and `secure_sum`. `requests` and `said_notes` are what passes
-between them, `budgets` what each client may spend; `healthcare` is a scenario of hospitals,
-`monitoring` says what ε bought, `benchmark` compares federations on public data; `deployment`, with
-Flower's programs `superlink`, `supernode` and `flower_programs`, puts it on machines of its own.
+`aggregation`, `updates`, `ranks` and `secure_sum`. `requests` are what passes between them,
+`budgets` what each client may spend; `healthcare` is a scenario of hospitals, `monitoring` says
+what ε bought, `benchmark` compares federations on public data, `trials` try settings on it, and
+`fronts` are names that people know from elsewhere; `deployment`, with Flower's programs `superlink`
+and `supernode`, puts it on machines of its own.
 
 Names are loaded on first use. Offers `DPLoRAClient`, `FederatedServer`, `DPSettings` and others.
 """
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
     from dpacc.federated.budgets import read_budgets as read_budgets
     from dpacc.federated.clients.private_client import DPLoRAClient as DPLoRAClient
     from dpacc.federated.clients.trusting_client import TrustingClient as TrustingClient
+    from dpacc.federated.fronts.accountant import PrivacyAccountant as PrivacyAccountant
+    from dpacc.federated.fronts.aggregators import (
+        ByzantineRobustAggregator as ByzantineRobustAggregator,
+    )
+    from dpacc.federated.fronts.aggregators import CompressedDPLoRA as CompressedDPLoRA
+    from dpacc.federated.fronts.aggregators import SecureAggregator as SecureAggregator
+    from dpacc.federated.fronts.clients import AdaptiveRankSelector as AdaptiveRankSelector
+    from dpacc.federated.fronts.clients import PersonalizedDPLoRA as PersonalizedDPLoRA
     from dpacc.federated.healthcare.scenario import HealthcareFederation as HealthcareFederation
     from dpacc.federated.monitoring.utility_monitor import UtilityMonitor as UtilityMonitor
     from dpacc.federated.ranks.rank_choice import PrivateRank as PrivateRank
@@ -46,6 +55,12 @@ _HOMES = {
     "BenchmarkConfig": "dpacc.federated.benchmark.settings",
     "FederatedBenchmark": "dpacc.federated.benchmark.suite",
     "UtilityMonitor": "dpacc.federated.monitoring.utility_monitor",
+    "PrivacyAccountant": "dpacc.federated.fronts.accountant",
+    "CompressedDPLoRA": "dpacc.federated.fronts.aggregators",
+    "ByzantineRobustAggregator": "dpacc.federated.fronts.aggregators",
+    "SecureAggregator": "dpacc.federated.fronts.aggregators",
+    "PersonalizedDPLoRA": "dpacc.federated.fronts.clients",
+    "AdaptiveRankSelector": "dpacc.federated.fronts.clients",
     "ClientPrivacy": "dpacc.federated.aggregation.client_level",
     "TrustingClient": "dpacc.federated.clients.trusting_client",
     "Compression": "dpacc.federated.updates.compression",
@@ -67,8 +82,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdaptiveRankSelector",
     "BenchmarkConfig",
+    "ByzantineRobustAggregator",
     "ClientPrivacy",
+    "CompressedDPLoRA",
     "Compression",
     "DPLoRAClient",
     "DPSettings",
@@ -78,10 +96,13 @@ __all__ = [
     "HealthcareFederation",
     "History",
     "LoraSettings",
+    "PersonalizedDPLoRA",
+    "PrivacyAccountant",
     "PrivacyBudget",
     "PrivateRank",
     "PublicRank",
     "Rollback",
+    "SecureAggregator",
     "SecureClient",
     "SecureSum",
     "TrustingClient",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import dpacc.federated  # noqa: F401 - sets what Flower reads when it is imported
-from dpacc.federated.flower_programs import refuse_arguments, require_checked_flower
+from dpacc.federated.deployment.flower_programs import refuse_arguments, require_checked_flower
 
 NODES = "/v1/fleet/"
 """Where nodes connect: every request there is signed by a registered key."""

@@ -19,7 +19,7 @@ from typing import Any
 
 import dpacc.federated  # noqa: F401 - sets what Flower reads when it is imported
 from dpacc.errors import ConfigurationError, DpaccError
-from dpacc.federated.flower_programs import refuse_arguments, require_checked_flower
+from dpacc.federated.deployment.flower_programs import refuse_arguments, require_checked_flower
 
 _FORBIDDEN = ("--insecure", "--allow-runtime-dependency-installation")
 _KEY = "--auth-supernode-private-key"

@@ -51,7 +51,7 @@ BOOKS_BUGS = (
     Bug(
         "oddly named notes dropped",
         "a client's note reaches no server if its subject holds a space or a capital",
-        (Patch("dpacc.federated.said_notes", "{_flag(n.subject)}", "{n.subject}"),),
+        (Patch("dpacc.federated.updates.said_notes", "{_flag(n.subject)}", "{n.subject}"),),
         (f"{_EVERYWHERE}::test_no_flag_is_lost_for_how_a_note_is_called",),
     ),
     Bug(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import re
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import options, terminal
+from dpacc.cli.subcommands import tune_trials
+from dpacc.cli.subcommands.tune_trials import TrialSettings, compression_words, trial_options
 
 if TYPE_CHECKING:
     from dpacc.federated.ranks.tuning import AdapterShape, Participant, Proposal
-    from dpacc.federated.updates.compression import Compression
 
 
 class _Layer(click.ParamType):  # type: ignore[type-arg]
@@ -108,6 +110,7 @@ class _Ranks(click.ParamType):  # type: ignore[type-arg]
     show_default=True,
     help="Signal-to-noise that a recommended rank must reach; the README's run has 1.64.",
 )
+@trial_options
 @options.as_json
 def tune(
     *,
@@ -122,9 +125,17 @@ def tune(
     ranks: tuple[int, ...],
     least_signal: float,
     as_json: bool,
-    **shape_settings: Any,
+    layers: tuple[tuple[int, int, int], ...],
+    head: int,
+    model: str | None,
+    target_modules: str,
+    method: Any,
+    top_layers: int | None,
+    task: tuple[tuple[str, str], ...],
+    records: Path | None,
+    **trial_settings: Any,
 ) -> None:
-    """Propose rank, compression and noise for a federation, from sizes alone.
+    """Propose rank, compression and noise for a federation, from sizes alone or by trying.
 
     Each client's σ is the least that keeps its ε. Signal to noise is Σ B·T / √(d·(1+ω)·Σ σ²T), the
     most that all clipped gradients together can be of all noise; ω is what compression adds. The
@@ -133,39 +144,77 @@ def tune(
     \b
       dpacc federate tune --epsilon 8 --delta 1e-5 --client north=9603 --client south=3708:2 \\
         --batch-size 96 --rounds 10 --megabytes 0.1 --layer 576x576x30 --layer 192x576x30
+
+    With --try, candidates around the proposal (fewer bytes by rank or by compression; larger and
+    smaller batches) train in this process on PUBLIC records, with each client's own ε; the fewest
+    megabytes that reach --target are named, with a confidence, or it is said that none do.
     """
     from dpacc.federated.ranks.tuning import participant, proposals, recommended
 
+    if records is not None and model is None:
+        raise click.UsageError("--try needs --model, which it trains.")
     if not (math.isfinite(local_epochs) and local_epochs > 0):
         raise click.UsageError(f"--local-epochs={local_epochs} must be a finite number above 0.")
     names = [name for name, _, _ in clients]
     if len(set(names)) < len(names):
         raise click.UsageError("--client names one client twice.")
-    shape = _shape(**shape_settings)
-    taking_part = [
-        participant(
-            name=name,
-            dataset_size=size,
-            batch_size=batch_size,
-            rounds=rounds,
-            local_epochs=local_epochs,
-            epsilon=epsilon if own is None else own,
-            delta=delta,
+    modules = tuple(each.strip() for each in target_modules.split(","))
+    said = {"method": method, "target_modules": modules, "top_layers": top_layers}
+    learned = tune_trials.task_of(task)
+    shape = _shape(layers=layers, head=head, model=model, lora=said, task=learned)
+    own = tuple((name, size, epsilon if e is None else e) for name, size, e in clients)
+
+    def fitting(batch: int) -> tuple[list[Participant], tuple[Proposal, ...]]:
+        taking_part = [
+            participant(
+                name=name,
+                dataset_size=size,
+                batch_size=batch,
+                rounds=rounds,
+                local_epochs=local_epochs,
+                epsilon=most,
+                delta=delta,
+            )
+            for name, size, most in terminal.tracked(own, message="calibrating")
+        ]
+        return taking_part, proposals(
+            shape=shape,
+            clients=taking_part,
+            upload_bytes=megabytes * 1e6,
+            download_bytes=math.inf if download_megabytes is None else download_megabytes * 1e6,
+            ranks=ranks,
         )
-        for name, size, own in terminal.tracked(clients, message="calibrating")
-    ]
-    found = proposals(
-        shape=shape,
-        clients=taking_part,
-        upload_bytes=megabytes * 1e6,
-        download_bytes=math.inf if download_megabytes is None else download_megabytes * 1e6,
-        ranks=ranks,
-    )
+
+    taking_part, found = fitting(batch_size)
     best = recommended(found, least_signal=least_signal)
-    if as_json:
-        terminal.show_json(_document(taking_part, found, best, least_signal))
-    else:
+    document = _document(taking_part, found, best, least_signal)
+    if not as_json:
         _show(taking_part, found, best, least_signal)
+    if records is not None and model is not None:
+        with options.training_stack(), terminal.others_on_stderr():
+            from dpacc.federated.settings import LoraSettings
+            from dpacc.federated.trials.candidates import Candidate, batches_around
+
+            batches = batches_around(batch_size, sizes=[size for _, size, _ in own])
+            tried = tune_trials.run_trials(
+                TrialSettings(records=records, task=learned, **trial_settings),
+                model=model,
+                lora=LoraSettings(**said),
+                clients=own,
+                delta=delta,
+                rounds=rounds,
+                local_epochs=local_epochs,
+                best=Candidate(proposal=best, batch_size=batch_size),
+                least_signal=least_signal,
+                proposals={
+                    batch: found if batch == batch_size else fitting(batch)[1] for batch in batches
+                },
+            )
+        document["trials"] = tune_trials.document(tried)
+        if not as_json:
+            tune_trials.show(tried)
+    if as_json:
+        terminal.show_json(document)
 
 
 def _shape(
@@ -173,23 +222,25 @@ def _shape(
     layers: tuple[tuple[int, int, int], ...],
     head: int,
     model: str | None,
-    target_modules: str,
-    method: Any,
+    lora: dict[str, Any],
+    task: dict[str, str],
 ) -> AdapterShape:
     from dpacc.federated.ranks.tuning import AdapterShape
 
     if (model is None) == (not layers):
         raise click.UsageError("Give either --model or --layer.")
     if model is None:
-        return AdapterShape(layers=layers, both=method == "lora", others=head)
+        if task or lora["top_layers"] is not None:
+            raise click.UsageError("--task and --top-layers go with --model.")
+        return AdapterShape(layers=layers, both=lora["method"] == "lora", others=head)
     if head:
         raise click.UsageError("--head goes with --layer.")
-    with options.training_stack(), terminal.at_work("reading the model's shape"):
+    reading = terminal.at_work("reading the model's shape")
+    with options.training_stack(), terminal.others_on_stderr(), reading:
         from dpacc.federated.ranks.model_shape import shape_of
-        from dpacc.federated.settings import LoraSettings
+        from dpacc.federated.settings import LoraSettings, Task
 
-        modules = tuple(each.strip() for each in target_modules.split(","))
-        return shape_of(model=model, lora=LoraSettings(method=method, target_modules=modules))
+        return shape_of(model=model, lora=LoraSettings(**lora), task=Task(fields=task))
 
 
 def _document(
@@ -259,7 +310,7 @@ def _show(
         rows=[
             [
                 str(each.rank),
-                _words(each.compression),
+                compression_words(each),
                 f"{each.trained:,}",
                 f"{each.upload_bytes / 1e6:.3g}",
                 f"{each.download_bytes / 1e6:.3g}",
@@ -291,10 +342,3 @@ def _show(
 
 def _signal(proposal: Proposal) -> float:
     return proposal.signal_to_noise
-
-
-def _words(compression: Compression | None) -> str:
-    if compression is None:
-        return "none"
-    part = "" if compression.keep == 1 else f", {compression.keep:.0%} {compression.selection}"
-    return f"{compression.bits} bits{part}"

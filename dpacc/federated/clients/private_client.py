@@ -34,7 +34,6 @@ from dpacc.federated.requests import (
     require_layout,
     round_of,
 )
-from dpacc.federated.said_notes import said_of
 from dpacc.federated.setting_limits import require_words
 from dpacc.federated.settings import (
     DPSettings,
@@ -46,6 +45,7 @@ from dpacc.federated.settings import (
 )
 from dpacc.federated.updates.layout import Arrays, to_record
 from dpacc.federated.updates.packing import Packing
+from dpacc.federated.updates.said_notes import said_of
 
 
 class DPLoRAClient:

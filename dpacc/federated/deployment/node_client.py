@@ -12,9 +12,9 @@ from flwr.app.user_config import UserConfig
 from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.clients.trusting_client import TrustingClient
 from dpacc.federated.deployment.flower_config import read_config
+from dpacc.federated.deployment.flower_programs import draw_apart
 from dpacc.federated.deployment.node_settings import NodeSettings
 from dpacc.federated.deployment.run_settings import RunSettings
-from dpacc.federated.flower_programs import draw_apart
 from dpacc.federated.requests import COULD_NOT, refusal
 from dpacc.federated.secure_sum.summing_client import SecureClient
 from dpacc.federated.settings import LoraSettings

@@ -41,7 +41,7 @@ class HeldOut:
         files = sorted(Path(folder).glob(f"{_PREFIX}*.jsonl"))
         if not files:
             raise ConfigurationError(f"{folder} holds no {_PREFIX}<kind>.jsonl to measure on")
-        self._read = partial(_read, tokenizer=tokenizer, task=task)
+        self._read = partial(read_examples, tokenizer=tokenizer, task=task)
         self._collate = partial(pad_examples, pad_token_id=int(tokenizer.pad_token_id))
         self._examples = {file.stem.removeprefix(_PREFIX): self._read(file) for file in files}
 
@@ -111,7 +111,16 @@ def balanced_accuracy(predicted: Sequence[int], true: Sequence[int]) -> float:
     return sum(shares) / len(shares)
 
 
-def _read(file: Path, tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]) -> Any:
+def read_examples(
+    file: Path, *, tokenizer: PreTrainedTokenizerBase, task: Mapping[str, Any]
+) -> Any:
+    """What a file of held-out records holds, as the model reads it.
+
+    Args:
+        file: of records.
+        tokenizer: the model's.
+        task: what is learned, as clients are told.
+    """
     # Model and budget are no matter here; a run's words ask for both.
     config = training_config(
         model="",

@@ -14,9 +14,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.requests import printable
-from dpacc.federated.said_notes import is_note, notes_in
 from dpacc.federated.server.history import ClientBooks
 from dpacc.federated.settings import PrivacyBudget
+from dpacc.federated.updates.said_notes import is_note, notes_in
 
 _KINDS = {"arrays": ArrayRecord, "metrics": MetricRecord, "config": ConfigRecord}
 _WORDS = ("client", "rank", "unit")

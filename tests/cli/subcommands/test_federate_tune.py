@@ -13,6 +13,7 @@ import pytest
 from dpacc_accounting import calibrate_noise
 
 from tests.cli.conftest import Run
+from tests.dpacc.federated.federations import classifier_folder, opinions
 
 WORDS = [
     "federate", "tune", "--epsilon", 8, "--delta", 1e-4, "--client", "north=2000",
@@ -74,6 +75,11 @@ def test_a_known_model_gives_the_same_shape(dpacc: Run) -> None:
         ([*LAYERS, "--local-epochs", "nan"], "finite"),
         ([*LAYERS, "--megabytes", "0.0001"], "nothing fits"),
         (["--model", "/nowhere"], "no folder"),
+        ([*LAYERS, "--try", "."], "--try needs --model"),
+        (["--try", "/nowhere", "--model", "x"], "does not exist"),
+        ([*LAYERS, "--task", "labels=a,b"], "go with --model"),
+        ([*LAYERS, "--task", "labels"], "no setting"),
+        (["--model", "x", "--task", "lables=a,b"], "do you mean 'labels'"),
     ],
 )
 def test_senseless_settings_are_one_line_and_exit_code_2(
@@ -108,6 +114,38 @@ def test_the_line_on_the_page_runs(dpacc: Run) -> None:
     outcome = dpacc(*shlex.split(line))
     assert outcome.code == 0, outcome.err
     assert "Recommendation" in outcome.out
+
+
+def test_candidates_are_tried_on_public_records(dpacc: Run, tmp_path: Path) -> None:
+    """Two candidates, one seed each: what they reached, with its error; then nothing is trained."""
+    opinions(tmp_path / "public.jsonl", count=900, seed=3)
+    words = [
+        *("federate", "tune", "--epsilon", 8, "--delta", 1e-3, "--rounds", 1, "--batch-size", 10),
+        *("--client", "north=40", "--client", "south=30:3", "--megabytes", 0.1, "--ranks", "1,2"),
+        *("--model", classifier_folder(tmp_path), "--target-modules", "query,value"),
+        *("--task", "labels=bad,good", "--task", "max_length=16", "--held-out", 30),
+        *("--try", tmp_path / "public.jsonl", "--candidates", 2, "--seeds", 1),
+        *("--folder", tmp_path / "tried", "--learning-rate", 0.01),
+    ]
+    dpacc("federate", "--help")  # what saving a model has printed is not the command's
+    first = dpacc(*words, "--target", 0.99, "--json")
+    assert first.code == 0, first.err
+    said = json.loads(first.out)["trials"]
+    one, other = said["tried"]
+    assert one["rank"] == json.loads(first.out)["recommended"]["rank"]
+    assert one != other
+    assert said["smallest"] is None
+    assert said["confidence_needed"] == 0.975
+    assert 0 < one["standard_error"] < 0.2
+    assert not one["error_holds_seeds"]
+    assert one["trials"][0]["guarantees"]["south"]["epsilon"] <= 3
+    assert len(list((tmp_path / "tried").iterdir())) == 2
+    again = dpacc(*words, "--target", 0.01)
+    assert again.code == 0, again.err
+    shown = " ".join(again.out.split())
+    assert "the fewest megabytes that reach 0.01, with a confidence of 100.0%" in shown
+    assert "north: (ε = " in shown
+    assert "one seed tells nothing of training's" in shown
 
 
 def test_the_group_names_its_commands(dpacc: Run) -> None:

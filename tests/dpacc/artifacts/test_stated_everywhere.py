@@ -32,9 +32,9 @@ from dpacc.audit.picture import draw_audit
 from dpacc.audit.verdict import judge
 from dpacc.cli.guarantee_table import guarantee_rows
 from dpacc.cli.terminal import TrainingProgress
-from dpacc.federated.said_notes import notes_in, said_of
 from dpacc.federated.server.history import ClientBooks, History, RoundReport
 from dpacc.federated.server.utility_chart import ClientUtility, draw_utility
+from dpacc.federated.updates.said_notes import notes_in, said_of
 from tests.cli.conftest import Run, dpacc  # noqa: F401
 from tests.dpacc.loops.test_drop_in import PlainRun
 from tests.dpacc.trainer.test_private_trainer import private, trainer
@@ -73,6 +73,8 @@ STATING = {
     "dpacc/federated/monitoring/utility_monitor.py": "notes in every point, as its tests show",
     "dpacc/federated/server/adapter_card.py": "the history's prices, with all of their notes",
     "dpacc/federated/server/history.py": "prices what clients said of themselves, checked below",
+    "dpacc/federated/fronts/accountant.py": "events counted in memory: nothing ran that could void",
+    "dpacc/federated/trials/one_trial.py": "the history's prices, whole, as its tests show",
     "dpacc/federated/clients/local_training.py": "guarantee() of its engine",
     "dpacc/federated/clients/rank_at_client.py": "with the notes of its engine",
     "dpacc/plan/privacy_plan.py": _A_PLAN,

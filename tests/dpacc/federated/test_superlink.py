@@ -10,7 +10,8 @@ from flwr.proto.fleet_pb2 import PullMessagesRequest  # type: ignore[import-unty
 from flwr.superlink.main import create_app
 from starlette.testclient import TestClient
 
-from dpacc.federated import flower_programs, superlink, supernode
+from dpacc.federated import superlink, supernode
+from dpacc.federated.deployment import flower_programs
 from dpacc.federated.superlink import NodesOnly, superlink_arguments
 
 PROTOBUF = {"content-type": "application/protobuf", "accept": "application/protobuf"}
