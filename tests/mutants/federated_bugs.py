@@ -11,7 +11,6 @@ _SERVER = f"{DPACC}/federated/server/test_federated_server.py"
 _CENTRAL = f"{DPACC}/federated/aggregation/test_client_level.py"
 _LEARNS = f"{DPACC}/federated/test_what_a_server_learns.py"
 _BUDGETS = f"{DPACC}/federated/test_budgets.py"
-_TRIALS = f"{DPACC}/federated/trials"
 
 FEDERATED_BUGS = (
     Bug(
@@ -196,29 +195,5 @@ FEDERATED_BUGS = (
             ),
         ),
         (f"{_CENTRAL}::test_each_round_is_charged_before_it_is_released",),
-    ),
-    Bug(
-        "a trial with more ε than the client has",
-        "what a search expects of a federation was found with less noise than its clients will add",
-        (
-            Patch(
-                "dpacc.federated.trials.one_trial",
-                "epsilon=trial.budgets[name],",
-                "epsilon=max(trial.budgets.values()),",
-            ),
-        ),
-        (f"{_TRIALS}/test_one_trial.py::test_a_trial_keeps_each_clients_budget_and_is_run_once",),
-    ),
-    Bug(
-        "the luckiest of many is believed",
-        "a target counts as reached at the confidence of one candidate, however many were tried",
-        (
-            Patch(
-                "dpacc.federated.trials.worth_taking",
-                "needed = 1 - (1 - confidence) / len(expectations)",
-                "needed = confidence",
-            ),
-        ),
-        (f"{_TRIALS}/test_worth_taking.py::test_a_target_that_nobody_reaches_is_seldom_claimed",),
     ),
 )
