@@ -128,10 +128,7 @@ def _each(
         yield from ((cell, train(cell)) for cell in cells)
         return
     fresh = multiprocessing.get_context("spawn")
-    cores = max(1, (os.cpu_count() or 1) // workers)
-    with ProcessPoolExecutor(
-        workers, mp_context=fresh, initializer=_limit_threads, initargs=(cores,)
-    ) as pool:
+    with ProcessPoolExecutor(workers, mp_context=fresh) as pool:
         asked: dict[Future[Found], Cell] = {pool.submit(train, cell): cell for cell in cells}
         try:
             for done in as_completed(asked):
@@ -140,17 +137,15 @@ def _each(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _limit_threads(cores: int) -> None:
-    import torch
-
-    torch.set_num_threads(cores)
-
-
 def _train(cell: Cell, *, config: BenchmarkConfig, scratch: Path) -> Found:
     """One cell, in whichever process; what it shares with the last one is not computed anew."""
+    import torch
+
     from dpacc.federated.benchmark.lab import Bench
     from dpacc.federated.benchmark.training import train_cell
 
+    if config.workers > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.workers))
     bench = Bench(
         cell=cell,
         data=_loaded(cell.data_set, config),

@@ -17,14 +17,14 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.benchmark import suite
 from dpacc.federated.benchmark.kept_cells import CELLS
 from dpacc.federated.benchmark.suite import FederatedBenchmark
-from tests.dpacc.federated.benchmark.grids import grid, told
+from tests.dpacc.federated.benchmark.grids import grid, told, told_by_a_process
 from tests.dpacc.federated.federations import WORDS, classifier_folder, opinions, texts
 from tests.tiny_models import save_tiny_llama
 
 KILLED = """
 import os, signal, sys
 from dpacc.federated.benchmark import suite
-from tests.dpacc.federated.benchmark.grids import grid, told
+from tests.dpacc.federated.benchmark.grids import grid, told, told_by_a_process
 
 def train(cell, *, config, scratch):
     if cell.way == "federated":
@@ -124,6 +124,19 @@ def test_a_killed_benchmark_goes_on(
     assert len(longer.run()) == 6
     assert len(trained) == 4
     assert (longer.folder / CELLS).read_text().count("\n") == 6
+
+
+def test_cells_are_trained_side_by_side(
+    material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By processes of their own; each result is kept by the process that asked, once."""
+    monkeypatch.setattr(suite, "_train", told_by_a_process)
+    config = grid(material, workers=2, epsilons=(1.0, 2.0), output_dir=str(tmp_path))
+    results = FederatedBenchmark(config=config).run()
+    assert len(results) == 6
+    trainers = {each["process"] for each in results}
+    assert os.getpid() not in trainers
+    assert (tmp_path / "benchmark" / CELLS).read_text().count("\n") == 6
 
 
 def test_an_owner_at_two_clients_is_refused_as_a_unit(material: Path) -> None:
