@@ -61,6 +61,13 @@ def series_of(results: Sequence[Found]) -> list[Series]:
     ]
 
 
+def place_of(found: Found) -> tuple[float, int, int, str, int]:
+    """Where a cell stands in a table: by ε, then by way, number of clients, rule and repeat."""
+    cell = found["cell"]
+    way = _WAYS.index(cell["way"])
+    return cell["epsilon"], way, cell["clients"], cell["aggregation"], cell["repeat"]
+
+
 def as_percent(found: Found) -> float:
     """What a quality is multiplied by to be shown: 100 for a share, 1 for a perplexity."""
     return 1.0 if found["metric"] == "perplexity" else 100.0

@@ -23,6 +23,7 @@ from dpacc.federated.benchmark.outcomes import (
     epsilon_of,
     meaning,
     notes_of,
+    place_of,
     series_of,
     shown,
 )
@@ -83,7 +84,7 @@ def _set_up(results: Sequence[Found]) -> Iterator[tuple[str, str]]:
         "Training",
         f"{shared['rounds']} rounds of {shared['local_epochs']:g} expected passes, steps of "
         f"{shared['sampling_rate']:.0%} of a client's data, adapters of rank "
-        f"{shared['lora_rank']} on the last {shared['lora_top_layers']} layers.",
+        f"{shared['lora_rank']} on the uppermost {_counted(shared['lora_top_layers'], 'block')}.",
     )
     yield (
         "Errors",
@@ -92,6 +93,10 @@ def _set_up(results: Sequence[Found]) -> Iterator[tuple[str, str]]:
     )
     worked = sum(float(each.get("cpu_seconds", 0)) for each in results)
     yield "Cost", f"{worked / 60:.0f} minutes of processor time for all cells."
+
+
+def _counted(number: int, what: str) -> str:
+    return what if number == 1 else f"{number} {what}s"
 
 
 def _pictures(results: Sequence[Found]) -> Iterator[Block]:
@@ -119,7 +124,7 @@ def _tables(results: Sequence[Found]) -> Iterator[Block]:
         yield Table(
             caption=f"{model} on {data}: held-out {found[0]['metric']} with its standard error",
             columns=("way", "clients", "average", "ε by the ledgers", "quality", "received, MB"),
-            rows=tuple(_row(each) for each in found),
+            rows=tuple(_row(each) for each in sorted(found, key=place_of)),
         )
 
 
