@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from dpacc.federated.benchmark import suite
+from dpacc.federated.benchmark.data_sets import NAMED
 from dpacc.federated.benchmark.settings import BenchmarkConfig
 from dpacc.recipe.settings import read_settings
 from tests.dpacc.artifacts.test_written_files import unknown_files
@@ -104,3 +106,14 @@ def test_shipped_configurations_are_read(path: Path) -> None:
     assert f"recipes/benchmark.py --config {path.relative_to(ROOT)}" in path.read_text()
     assert {*config.data_sets} <= {"sentences", "tweets", "shakespeare"}
     assert dataclasses.replace(config, workers=2) != config
+
+
+def test_the_page_names_files_and_data_sets_that_there_are() -> None:
+    """Each of its commands starts a recipe with a configuration that is there."""
+    page = (ROOT / "docs/federated_benchmarks.md").read_text()
+    (block,) = re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
+    for line in block.splitlines():
+        files = [word for word in line.split() if word.startswith("recipes/")]
+        assert line.startswith("python recipes/")
+        assert all((ROOT / name).is_file() for name in files)
+    assert all(f"`{name}`" in page for name in NAMED)
