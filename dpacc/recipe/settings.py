@@ -310,7 +310,10 @@ def _type_name(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "|".join(str(choice) for choice in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
-        return "a list of names" if typing.get_args(hint)[0] is str else "a list of numbers"
+        of = typing.get_args(hint)[0]
+        if typing.get_origin(of) is typing.Literal:
+            return f"a list of {_type_name(of)}"
+        return "a list of names" if of is str else "a list of numbers"
     names = {bool: "true|false", int: "a whole number", float: "a number", str: "text"}
     return names.get(hint, "null")
 

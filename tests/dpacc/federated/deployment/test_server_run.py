@@ -92,7 +92,7 @@ def test_codes_that_can_be_added_are_deployed_too(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"trackers": "mlflow"}, "trackers=mlflow must be among"),
+        ({"trackers": "mlflow"}, "trackers='mlflow' must be a list of tensorboard"),
         ({"held_out": "folder"}, "task=sequence-classification"),
         ({"sketch_size": 0}, "sketch_size=0 must be at least 1"),
     ],
