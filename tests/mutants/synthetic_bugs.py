@@ -122,6 +122,18 @@ SYNTHETIC_BUGS = (
         (f"{_VLLM}::test_nothing_is_told_to_the_makers_of_vllm",),
     ),
     Bug(
+        "a served file without its statement",
+        "a model goes from hand to hand, and nothing in its file says what is promised, or not",
+        (
+            Patch(
+                "dpacc.artifacts.serving.gguf_file",
+                "    for key, text in said.items():",
+                "    for key, text in ():",
+            ),
+        ),
+        ("tests/dpacc/artifacts/serving/test_gguf_file.py::test_the_statement_is_in_the_file",),
+    ),
+    Bug(
         "the doctor takes any synthetic file",
         "records that no card is about, private ones among them, pass under another file's ε",
         (
