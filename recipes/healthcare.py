@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dpacc.federated.healthcare.scenario import HealthcareFederation, Outcome
     from dpacc.federated.server.history import RoundReport
 
+_FEWEST_OF_A_LEVEL = 2
 _USAGE = "python recipes/healthcare.py --config FILE.yaml [settings]"
 
 
@@ -92,10 +93,11 @@ def main(arguments: Sequence[str]) -> None:
     config = read_settings(kind=HealthcareConfig, arguments=arguments, usage=_USAGE)
     from dpacc.artifacts.run_folder import unspent_folders_removed
     from dpacc.federated import read_budgets
+    from dpacc.recipe.pretrained import bases_read_once
 
     budgets = read_budgets(path=config.budgets)
     make_notes(config, budgets)
-    with unspent_folders_removed():
+    with unspent_folders_removed(), bases_read_once():
         run(config, budgets)
 
 
@@ -142,7 +144,7 @@ def make_notes(config: HealthcareConfig, budgets: Mapping[str, DPSettings]) -> N
 
 def run(config: HealthcareConfig, budgets: Mapping[str, DPSettings]) -> None:
     """Train together and, to compare, apart; each part's scores are kept once they are known."""
-    from federate import show_result, write_rounds
+    from federate import show_result
 
     from dpacc.artifacts.run_folder import new_run_folder
 
@@ -153,7 +155,6 @@ def run(config: HealthcareConfig, budgets: Mapping[str, DPSettings]) -> None:
     together = scenario.train(
         defence=defence_of(config), secure_sum=sum_of(config, len(budgets)), on_round=show_round
     )
-    write_rounds(folder, together.history)
     kept: dict[str, Any] = {}
     keep(folder, kept, "federated", together.scores)
     if config.compare:
@@ -234,6 +235,7 @@ def compare(
     keep(folder, kept, "without privacy", bare)
     own, other = own_and_other(alone)
     show_comparison(own, other, together.scores, pooled, bare)
+    show_levels(budgets, own, together.scores)
     levels = {"in one place": mean_f1(pooled), "in one place, no privacy": mean_f1(bare)}
     draw_figure(folder / "entities.png", together, own, levels)
 
@@ -301,6 +303,35 @@ def show_comparison(
             ]
             for (way, gain), values in zip(gains.items(), found, strict=True)
         ],
+    )
+
+
+def show_levels(
+    budgets: Mapping[str, DPSettings], own: Mapping[str, float], together: Scores
+) -> None:
+    """What sharing adds, by what hospitals allow."""
+    from dpacc.federated.healthcare.comparison import difference, f1_of
+
+    shared, rows = f1_of(together), []
+    for epsilon in sorted({each.epsilon for each in budgets.values()}):
+        names = [name for name, each in budgets.items() if each.epsilon == epsilon]
+        if len(names) < _FEWEST_OF_A_LEVEL:
+            continue
+        alone, federated = ({name: found[name] for name in names} for found in (own, shared))
+        gain = difference(alone, federated)
+        rows.append(
+            [
+                f"{epsilon:g}",
+                str(len(names)),
+                *(f"{100 * sum(each.values()) / len(names):.1f}%" for each in (alone, federated)),
+                f"{100 * gain.mean:+.1f} ± {100 * gain.error:.1f}",
+                str(sum(federated[name] > alone[name] for name in names)),
+            ]
+        )
+    terminal.show_table(
+        title="Own notes, by ε of a patient (mean F1, standard error)",
+        columns=["ε", "hospitals", "alone", "federated", "difference", "gain"],
+        rows=rows,
     )
 
 

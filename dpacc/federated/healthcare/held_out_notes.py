@@ -109,6 +109,26 @@ class HeldOutNotes:
                     tags[place] = [self._labels[each] for each in classes]
         return tags
 
+    def require_apart(self, *, folder: Path, unit_field: str) -> None:
+        """See that nobody is trained and measured on, where all files are in one place.
+
+        Args:
+            folder: with `<hospital>.jsonl`.
+            unit_field: says whose a note is.
+
+        Raises:
+            ConfigurationError: somebody is in a hospital's notes and in held-out ones.
+        """
+        measured = {note.get(unit_field) for notes in self._notes.values() for note in notes}
+        for name in self._notes:
+            own = {note.get(unit_field) for note in _read(folder / f"{name}.jsonl")}
+            both = own & measured - {None}
+            if both:
+                raise ConfigurationError(
+                    f"{len(both)} of those whose notes are in {name}.jsonl are in held-out notes, "
+                    f"too: hold out all notes of whom you measure on, by {unit_field!r}"
+                )
+
     def close(self) -> None:
         """Give up the activations."""
         self._frozen.close()
@@ -124,7 +144,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
-        raise ConfigurationError(f"there are no held-out notes {path}") from None
+        raise ConfigurationError(f"there are no notes {path}") from None
     if not lines:
-        raise ConfigurationError(f"{path} holds no notes to measure on")
+        raise ConfigurationError(f"{path} holds no notes")
     return [json.loads(line) for line in lines]

@@ -23,6 +23,7 @@ from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.summing_client import SecureClient
 from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.server.history import History, RoundReport
+from dpacc.federated.server.run_results import write_results
 from dpacc.federated.settings import DPSettings, LoraSettings, Task, training_config
 from dpacc.layers.frozen_activations import FrozenActivations
 
@@ -67,7 +68,8 @@ class HealthcareFederation:
             their notes; not for models that drop out.
 
     Raises:
-        ConfigurationError: settings that contradict each other, or files that are not there.
+        ConfigurationError: settings that contradict each other, files that are not there, or a
+            patient who is trained and measured on.
     """
 
     def __init__(
@@ -106,6 +108,8 @@ class HealthcareFederation:
             lora=self._lora,
             task=self._task,
         )
+        for unit in {own.unit_field or PATIENT for own in self._hospitals.values()}:
+            self._held_out.require_apart(folder=self._data, unit_field=unit)
 
     def train(
         self,
@@ -114,7 +118,7 @@ class HealthcareFederation:
         secure_sum: SecureSum | None = None,
         on_round: Callable[[RoundReport], None] | None = None,
     ) -> Outcome:
-        """All hospitals together, measured after each round; the adapter is in `adapter/`.
+        """All hospitals together, measured after each round; adapter and rounds are kept.
 
         Args:
             defence: against hostile hospitals.
@@ -260,8 +264,7 @@ class HealthcareFederation:
         )
         for client in clients:
             client.close()
-        history.require_moved()
-        server.publish(folder=folder / "adapter")
+        write_results(server, folder=folder)
         return Outcome(scores=self._held_out.scores(server.model), history=history)
 
     def _pool(self, folder: Path) -> None:
