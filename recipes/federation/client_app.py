@@ -15,7 +15,7 @@ app = ClientApp()
 @app.query(FINAL)
 def take(message: Message, context: Context) -> Message:
     """The finished adapter, if this client's owner wants it."""
-    return take_adapter(message, node_config=context.node_config)
+    return take_adapter(message, node_config=context.node_config, run_config=context.run_config)
 
 
 @app.train()

@@ -7,6 +7,7 @@ from tests.mutants.checks import DPACC
 
 _PHASES = f"{DPACC}/federated/clients/test_earlier_phases.py"
 _KEPT = f"{DPACC}/federated/deployment/test_final_adapter.py"
+_SIMULATED = f"{DPACC}/federated/deployment/test_simulated_nodes.py"
 _FINAL = "dpacc.federated.deployment.final_adapter"
 _EARLIER = "dpacc.federated.clients.earlier_phases"
 
@@ -82,5 +83,17 @@ DEPLOYED_BUGS = (
             ),
         ),
         (f"{_KEPT}::test_every_node_answers_alike",),
+    ),
+    Bug(
+        "a node's file of the run's choice",
+        "a server's run names the file by which a deployed node reads its records and its budget",
+        (
+            Patch(
+                "dpacc.federated.deployment.simulated_nodes",
+                "if set(node_config) != NUMBERED:",
+                'if "simulated-node" not in run_config:',
+            ),
+        ),
+        (f"{_SIMULATED}::test_a_node_with_settings_of_its_own_reads_no_file_of_the_run",),
     ),
 )

@@ -25,6 +25,7 @@ from dpacc.artifacts.run_folder import write_file
 from dpacc.errors import ConfigurationError
 from dpacc.federated.deployment.flower_config import read_config
 from dpacc.federated.deployment.node_settings import NodeSettings
+from dpacc.federated.deployment.simulated_nodes import own_config
 from dpacc.federated.updates.layout import LARGEST, read_array
 
 FINAL = "final_adapter"
@@ -63,10 +64,10 @@ def send_adapter(grid: Grid, *, folder: Path, timeout: float) -> None:
         _LOG.exception("the adapter in %s did not reach all nodes", folder)
 
 
-def take_adapter(message: Message, *, node_config: UserConfig) -> Message:
+def take_adapter(message: Message, *, node_config: UserConfig, run_config: UserConfig) -> Message:
     """Keep the adapter if this node wants it; the answer is the same in every case."""
     try:
-        node = read_config(NodeSettings, node_config)
+        node = read_config(NodeSettings, own_config(node_config, run_config))
         if node.final_adapter is not None:
             keep_adapter(
                 message.content.array_records["arrays"],

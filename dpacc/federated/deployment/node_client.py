@@ -15,6 +15,7 @@ from dpacc.federated.deployment.flower_config import read_config
 from dpacc.federated.deployment.flower_programs import draw_apart
 from dpacc.federated.deployment.node_settings import NodeSettings
 from dpacc.federated.deployment.run_settings import RunSettings
+from dpacc.federated.deployment.simulated_nodes import own_config
 from dpacc.federated.requests import COULD_NOT, refusal
 from dpacc.federated.secure_sum.summing_client import SecureClient
 from dpacc.federated.settings import LoraSettings
@@ -31,7 +32,7 @@ def client_of(*, node_config: UserConfig, run_config: UserConfig) -> Deployed:
     Raises:
         ConfigurationError: a setting that is unknown, missing or senseless.
     """
-    node = read_config(NodeSettings, node_config)
+    node = read_config(NodeSettings, own_config(node_config, run_config))
     run = read_config(RunSettings, run_config)
     return _client(node, run.lora)
 

@@ -126,6 +126,11 @@ class RunSettings:
     held_out_max_length: int = setting("Tokens kept of each of them.", default=128, at_least=2)
     held_out_text_field: str = setting("Field that holds their text.", default="text")
     held_out_label_field: str = setting("Field that holds their class.", default="label")
+    simulated_node: str | None = setting(
+        "Under Flower's simulation, the file of every node's own settings, in which {partition} is "
+        "the node's number; nodes with settings of their own do not read it.",
+        default=None,
+    )
     trackers: tuple[Tracker, ...] | None = setting(
         "Log ε and held-out quality after each round to tensorboard, wandb or trackio.",
         default=None,

@@ -111,6 +111,11 @@ class Deployment:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def numbers(self) -> list[str]:
+        """Of all registered nodes."""
+        told = json.loads(self.flower("supernode", "list", "link", "--format", "json"))
+        return [str(each["node-id"]) for each in told["nodes"]]
+
     def register(self, name: str) -> None:
         """Make a node's key, and tell the SuperLink its public half."""
         write_node_key(self.folder / f"{name}.key")

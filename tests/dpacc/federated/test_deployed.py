@@ -53,7 +53,8 @@ def run_config(folder: Path) -> str:
 def test_a_deployed_federation_outlives_one_of_its_nodes(deployment: Deployment) -> None:
     """Two registered nodes train a round over TLS; one is killed, the other finishes alone.
 
-    A node whose key was never registered is refused, and so are a caller without the authority's
+    The other one keeps the finished adapter, and ends when its key is revoked. A node whose key was
+    never registered is refused, and so are a caller without the authority's
     certificate and commands from another machine. What the nodes know of their data is nowhere in
     what the SuperLink wrote.
     """
@@ -68,8 +69,9 @@ def test_a_deployed_federation_outlives_one_of_its_nodes(deployment: Deployment)
     for name in ("north", "south"):
         deployment.register(name)
     write_node_key(folder / "stranger.key")
+    wants = {"final-adapter": str(folder / "kept")}
     north, south, stranger = (
-        deployment.start_node(name, settings(folder, name, seed))
+        deployment.start_node(name, settings(folder, name, seed) | wants)
         for seed, name in enumerate(("north", "south", "stranger"))
     )
     deployment.flower("run", str(APP), "link", "--run-config", run_config(folder))
@@ -92,7 +94,15 @@ def test_a_deployed_federation_outlives_one_of_its_nodes(deployment: Deployment)
     assert not alive(stranger)
     assert "Failed to activate SuperNode" in (folder / "stranger.log").read_text()
     assert not (folder / "run/stranger").exists()
+    kept, published = folder / "kept", folder / "run/server/adapter"
+    deployment.wait("the adapter is at the node", kept.exists)
+    weights = "adapter_model.safetensors"
+    assert (kept / weights).read_bytes() == (published / weights).read_bytes()
+
     assert alive(north)
+    for number in deployment.numbers():
+        deployment.flower("supernode", "unregister", number, "link")
+    deployment.wait("a node without a registered key ends", lambda: not alive(north))
     told = (folder / "link.log").read_text()
     assert "PushMessages" in told
     assert not any(word in told for word in ("north.jsonl", "film"))

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,12 @@ def test_the_public_key_can_be_registered(keys: Path) -> None:
 def test_every_setting_on_the_page_is_known() -> None:
     """The node's file is whole, and the run's overrides what the shipped app names."""
     assert read_config(NodeSettings, settings("# north.toml")).privacy.most_rounds == 5
+    added = settings("# north.toml") | settings("phase = 2")
+    assert (read_config(NodeSettings, added).phase, added["epsilon"]) == (2, 4.5)
+    simulated = settings("# node.toml")
+    assert read_config(NodeSettings, simulated).most_rounds == 5
+    numbered = {name for name, value in simulated.items() if "{partition}" in str(value)}
+    assert numbered == {"client-id", "data-path", "folder"}
     project = tomllib.loads((ROOT / "recipes/federation/pyproject.toml").read_text())
     shipped = project["tool"]["flwr"]["app"]["config"]
     overrides = settings("# run.toml")
@@ -97,3 +104,9 @@ def test_every_setting_on_the_page_is_known() -> None:
     assert read_config(RunSettings, shipped | overrides).num_clients == 2
     (words,) = commands("flwr run")
     assert (ROOT / words[2] / "pyproject.toml").exists()
+
+
+def test_every_setting_of_a_node_is_on_the_page() -> None:
+    """In its file or in the table beside it: none has to be looked for in the source."""
+    names = {field.name.replace("_", "-") for field in fields(NodeSettings)}
+    assert {name for name in names if f"`{name}" not in PAGE and f"{name} = " not in PAGE} == set()

@@ -31,7 +31,7 @@ class Processes(LocalGrid):
 
     def _ask(self, node: int, message: Message) -> Message:
         if message.metadata.message_type == f"query.{FINAL}":
-            return take_adapter(message, node_config=self._node_of(node))
+            return take_adapter(message, node_config=self._node_of(node), run_config=self._config)
         make = lambda: client_of(node_config=self._node_of(node), run_config=self._config)  # noqa: E731
         return answer_once(make, message, self._contexts[node])
 

@@ -121,7 +121,7 @@ def test_every_node_answers_alike(tmp_path: Path) -> None:
     def answer(content: ArrayRecord, node: Any) -> Message:
         sent = Message(RecordDict({"arrays": content}), dst_node_id=1, message_type="query")
         sent.metadata.__dict__["_message_id"] = "1"
-        return take_adapter(sent, node_config=node)
+        return take_adapter(sent, node_config=node, run_config={})
 
     answers = [
         answer(record(), wants),
