@@ -52,10 +52,12 @@ def run_config(folder: Path, **changes: Any) -> UserConfig:
     return config | {name.replace("_", "-"): value for name, value in changes.items()}
 
 
-def shipped(config: UserConfig, node_of: NodeOf) -> FederatedServer:
+def shipped(
+    config: UserConfig, node_of: NodeOf, *, connected: int | None = None
+) -> FederatedServer:
     """All rounds of the run, by the server that the shipped app starts."""
     run = read_config(RunSettings, config)
-    grid = Processes(run.num_clients, node_of=node_of, config=config)
+    grid = Processes(connected or run.num_clients, node_of=node_of, config=config)
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
     return run_server(run, grid=grid, context=context)
 

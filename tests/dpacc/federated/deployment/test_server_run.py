@@ -152,3 +152,11 @@ def test_a_deployed_round_that_breaks_quality_is_given_up(
     assert kept[0]["books"]["site-1"]["steps_charged"] == 3
     with pytest.raises(ConfigurationError, match="without held_out"):
         read_config(RunSettings, run_config(folder, tolerated_drop=0.05))
+
+
+def test_a_third_node_in_a_sum_of_two_stops_nobody(folder: Path) -> None:
+    """It is not asked, and is told so; the two that the sum is for are in it."""
+    config = run_config(folder, rounds=1, secure_threshold=2)
+    run = shipped(config, nodes(folder, secure_threshold=2, secure_clients=2), connected=3)
+    assert run.history.rounds[0].survivors == ("site-1", "site-2")
+    assert run.history.rounds[0].failed == {"node 3": "not asked: this sum is for 2 clients"}
