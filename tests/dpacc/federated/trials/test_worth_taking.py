@@ -18,6 +18,7 @@ def candidate(sent: int) -> Candidate:
     proposal = Proposal(
         rank=sent, compression=None, trained=sent, upload_bytes=sent, download_bytes=sent,
         signal_to_noise=1.0,
+        update_signal=1.0,
     )  # fmt: skip
     return Candidate(proposal=proposal, batch_size=8)
 
