@@ -35,9 +35,7 @@ def test_bytes_are_halved_by_compression_and_by_rank() -> None:
     assert len(found) == len({str(each.to_json()) for each in found}) <= 7
     wide = around(best, proposals=by_batch, least_signal=0.1, most=50)
     assert wide[: len(found)] == found
-    assert min(each.proposal.upload_bytes for each in wide) == min(
-        each.upload_bytes for each in by_batch[50]
-    )
+    assert min(each.proposal.upload_bytes for each in wide) < plain.upload_bytes / 100
 
 
 def test_no_batch_is_larger_than_a_clients_data() -> None:
