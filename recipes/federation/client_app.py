@@ -7,7 +7,7 @@ from flwr.clientapp import ClientApp
 
 from dpacc.federated.deployment.final_adapter import FINAL, take_adapter
 from dpacc.federated.deployment.node_client import answer_once, client_of
-from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES
+from dpacc.federated.secure_sum.messages import CONFIRM, KEYS, OPEN, SHARES
 
 app = ClientApp()
 
@@ -22,6 +22,7 @@ def take(message: Message, context: Context) -> Message:
 @app.query()
 @app.query(KEYS)
 @app.query(SHARES)
+@app.query(CONFIRM)
 @app.query(OPEN)
 def answer(message: Message, context: Context) -> Message:
     """One round's private update, charged to this client's ledger before it leaves, and the stages

@@ -29,6 +29,7 @@ from tests.mutants.probe_bugs import PROBE_BUGS
 from tests.mutants.randomness_bugs import RANDOMNESS_BUGS
 from tests.mutants.recommend_bugs import RECOMMEND_BUGS
 from tests.mutants.report_bugs import REPORT_BUGS
+from tests.mutants.secure_sum_bugs import SECURE_SUM_BUGS
 from tests.mutants.separation_bugs import SEPARATION_BUGS
 from tests.mutants.statement_bugs import STATEMENT_BUGS
 from tests.mutants.subspace_bugs import SUBSPACE_BUGS
@@ -48,6 +49,7 @@ BUGS = (
     *FEDERATION_REPLY_BUGS,
     *FEDERATION_ROUND_BUGS,
     *MONITORING_BUGS,
+    *SECURE_SUM_BUGS,
     *PROBE_BUGS,
     *SURFACE_BUGS,
     *EVENT_BUGS,

@@ -75,7 +75,9 @@ def _client(node: NodeSettings, lora: LoraSettings) -> Deployed:
     )
     if node.secure_sum is None:
         return client
-    return SecureClient(client=client, secure_sum=node.secure_sum, folder=node.folder)
+    return SecureClient(
+        client=client, secure_sum=node.secure_sum, folder=node.folder, keys=node.signing_keys
+    )
 
 
 def answer_once(make: Callable[[], Deployed], message: Message, context: Context) -> Message:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from dpacc.errors import ConfigurationError
 from dpacc.federated.ranks.rank_choice import PrivateRank, PublicRank
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
+from dpacc.federated.secure_sum.signatures import SigningKeys
 from dpacc.federated.settings import DPSettings
 from dpacc.recipe.settings import Task as TaskName
 from dpacc.recipe.settings import check_limits, setting
@@ -75,6 +76,13 @@ class NodeSettings:
     secure_colluding: int = setting(
         "Clients that may work together with the server.", default=0, at_least=0
     )
+    secure_key: str | None = setting(
+        "Its private key, to sign what it offers in such a sum; needed with secure_keys.",
+        default=None,
+    )
+    secure_keys: str | None = setting(
+        "Folder of every client's public key, NAME.pub: it takes part with no others.", default=None
+    )
     rank: int | None = setting("Its own rank, below the shared one.", default=None, at_least=1)
     rank_memory_bytes: float | None = setting(
         "Instead of rank: the largest whose trained part fits into so much memory.",
@@ -122,6 +130,16 @@ class NodeSettings:
             raise ConfigurationError(
                 f"secure_threshold={self.secure_threshold} and secure_clients="
                 f"{self.secure_clients}: give both, or neither to send updates alone"
+            )
+        if (self.secure_key is None) != (self.secure_keys is None):
+            raise ConfigurationError(
+                f"secure_key={self.secure_key} and secure_keys={self.secure_keys}: give both, or "
+                "neither to believe the server who is who"
+            )
+        if self.secure_keys is not None and self.secure_threshold is None:
+            raise ConfigurationError(
+                f"secure_keys={self.secure_keys} without secure_threshold: keys are checked in "
+                "secure sums; give it, or leave the keys out"
             )
         own = ("epsilon", "delta", "most_rounds")
         missing = [name for name in own if getattr(self, name) is None]
@@ -175,7 +193,19 @@ class NodeSettings:
             threshold=self.secure_threshold,
             colluding=self.secure_colluding,
             protocol=self.secure_protocol,
+            signed=self.secure_keys is not None,
         )
+
+    @property
+    def signing_keys(self) -> SigningKeys | None:
+        """Whom it takes part with, where sums are signed.
+
+        Raises:
+            ConfigurationError: a file is missing or holds no key.
+        """
+        if self.secure_key is None or self.secure_keys is None:
+            return None
+        return SigningKeys(own=Path(self.secure_key), pinned=Path(self.secure_keys))
 
     @property
     def own_rank(self) -> int | PublicRank | PrivateRank | Literal["adaptive"] | None:

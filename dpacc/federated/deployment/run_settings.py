@@ -97,6 +97,9 @@ class RunSettings:
     secure_colluding: int = setting(
         "Clients that may work together with the server.", default=0, at_least=0
     )
+    secure_signed: bool = setting(
+        "Clients check one another's signed keys against lists of their own.", default=False
+    )
     folder: str = setting("Where the server keeps its state and results.", default="federation")
     lora_rank: int = setting("Rank of the shared adapter.", default=8, at_least=1)
     lora_alpha: float = setting("The adapter is scaled by lora_alpha / lora_rank.", default=16.0)
@@ -196,6 +199,7 @@ class RunSettings:
             threshold=self.secure_threshold,
             colluding=self.secure_colluding,
             protocol=self.secure_protocol,
+            signed=self.secure_signed,
         )
 
     @property

@@ -29,9 +29,11 @@ from dpacc.federated.secure_sum.keys import (
     unsealed,
 )
 from dpacc.federated.secure_sum.messages import (
+    CONFIRM,
     KEYS,
     OPEN,
     SHARES,
+    STRANGER,
     TRAIN,
     WRONG_SHARE,
     ClientSide,
@@ -47,6 +49,7 @@ from dpacc.federated.secure_sum.shamir import (
     commitment,
     shares,
 )
+from dpacc.federated.secure_sum.signatures import is_signed, list_digest
 
 
 def pair_key(
@@ -90,7 +93,18 @@ def offer_keys(asked: Request, party: Party) -> Payload:
     masks, seals = new_key(), new_key()
     party.state.update({"mask-private": masks, "seal-private": seals})
     party.then(SHARES if party.settings.protocol == "secagg" else TRAIN)
-    return {"mask-key": public_key(masks), "seal-key": public_key(seals)}
+    mask_key, seal_key = public_key(masks), public_key(seals)
+    offered: Payload = {"mask-key": mask_key, "seal-key": seal_key}
+    if party.keys is None:
+        return offered
+    said = said_of_keys(party.node, party.agreed, party.session, mask_key, seal_key)
+    signature = party.keys.sign("keys", *said)
+    return {**offered, "signer": party.keys.public, "signature": signature}
+
+
+def said_of_keys(node: str, agreed: str, session: str, mask_key: bytes, seal: bytes) -> list[str]:
+    """What a client signs of the keys that it offers; the session names run and round."""
+    return [session, agreed, node, mask_key.hex(), seal.hex()]
 
 
 def hand_out_shares(asked: Request, party: Party) -> Payload:
@@ -206,8 +220,24 @@ def masked(whole: Integers, asked: Request, party: Party) -> Residues:
         return total
     seed = _kept(party, "seed")
     add_mask(total, self_key(seed=seed, session=party.session, words=party.words))
-    party.then(OPEN)
+    party.then(OPEN if party.keys is None else CONFIRM)
     return total
+
+
+def confirm(asked: Request, party: Party) -> Payload:
+    """Sign whose numbers arrived, once: of two lists no client signs both.
+
+    Raises:
+        RequestRefused: the list is none that this client would open.
+    """
+    party.turn(CONFIRM, asked)
+    assert party.keys is not None
+    arrived, _ = _survivors(asked, party)
+    digest = list_digest(_roster_lines(party), _present(party), arrived)
+    party.state["confirmed"] = digest
+    party.then(OPEN)
+    signature = party.keys.sign("survivors", party.session, party.agreed, digest)
+    return {"signature": signature}
 
 
 def give_shares(asked: Request, party: Party) -> Payload:
@@ -218,23 +248,53 @@ def give_shares(asked: Request, party: Party) -> Payload:
             given, then or later.
     """
     party.turn(OPEN, asked)
-    present = cast(list[str], party.state["present"])
     sources = cast(list[str], party.state["sources"])
     held = dict(zip(sources, cast(list[bytes], party.state["held"]), strict=True))
-    circle = _circle(party)
-    party.forget()
+    try:
+        arrived, dropped = _survivors(asked, party)
+        if party.keys is not None:
+            _require_confirmed(asked, party, arrived)
+    finally:
+        party.forget()
+    half = {node: len(box) // 2 for node, box in held.items()}
+    given = {node: held[node][: half[node]] for node in arrived if node in held}
+    given |= {node: held[node][half[node] :] for node in dropped if node in held}
+    return {"nodes": list(given), "shares": list(given.values())}
+
+
+def _survivors(asked: Request, party: Party) -> tuple[list[str], list[str]]:
+    """Whose numbers arrived, and whose did not.
+
+    Raises:
+        RequestRefused: a client is on both lists, or none, or too few numbers arrived.
+    """
     arrived, dropped = several(asked, "arrived", str), several(asked, "dropped", str)
     if len({*arrived, *dropped}) != len(arrived) + len(dropped):
         raise RequestRefused(
             "the server asks for both secrets of a client, which together unmask its update"
         )
-    if {*arrived, *dropped} != {*present} or party.node not in arrived:
+    if {*arrived, *dropped} != {*_present(party)} or party.node not in arrived:
         raise RequestRefused("the server's list of survivors is not one of this sum's clients")
-    _require_enough(party, arrived, circle=circle)
-    half = {node: len(box) // 2 for node, box in held.items()}
-    given = {node: held[node][: half[node]] for node in arrived if node in held}
-    given |= {node: held[node][half[node] :] for node in dropped if node in held}
-    return {"nodes": list(given), "shares": list(given.values())}
+    _require_enough(party, arrived)
+    return arrived, dropped
+
+
+def _require_confirmed(asked: Request, party: Party, arrived: Sequence[str]) -> None:
+    """Refuse a list that threshold clients of those on it have not signed, this one among them."""
+    digest = list_digest(_roster_lines(party), _present(party), arrived)
+    if digest != party.state["confirmed"]:
+        raise RequestRefused("the server's list of survivors is another than this client signed")
+    signatures, signers = paired(asked, "signers", "signatures"), _roster(party, "signers")
+    left = party.settings.fewest
+    for node in {*arrived} & signatures.keys():
+        said = ("survivors", party.session, party.agreed, digest)
+        left -= is_signed(signatures[node], signers[node], *said)
+        if left <= 0:
+            return
+    raise RequestRefused(
+        f"fewer than {party.settings.fewest} clients signed whose numbers arrived: others were "
+        "told another list, or the server keeps theirs back"
+    )
 
 
 def take_pairs(asked: Request, party: Party) -> None:
@@ -272,7 +332,42 @@ def _take_roster(asked: Request, party: Party) -> list[str]:
             "seal-keys": [seals[node] for node in nodes],
         }
     )
+    if party.keys is not None:
+        _take_signers(asked, party)
     return nodes
+
+
+def _take_signers(asked: Request, party: Party) -> None:
+    """Keep who signed which keys, all of whom this client's owner knows, each once.
+
+    Raises:
+        RequestRefused: naming the first of whom that does not hold.
+    """
+    assert party.keys is not None
+    signers, signatures = paired(asked, "nodes", "signers"), paired(asked, "nodes", "signatures")
+    masks, seals = _roster(party), _roster(party, "seal-keys")
+    for node in masks:
+        said = said_of_keys(node, party.agreed, party.session, masks[node], seals[node])
+        if not party.keys.knows(signers[node]) or not is_signed(
+            signatures[node], signers[node], "keys", *said
+        ):
+            raise RequestRefused(f"{STRANGER}{node}: its keys are not signed by one")
+    if len({*signers.values()}) != len(signers) or signers[party.node] != party.keys.public:
+        raise RequestRefused("the server's list names one signer twice, or not this client's own")
+    party.state["signers"] = [signers[node] for node in masks]
+
+
+def _roster_lines(party: Party) -> list[str]:
+    """Each client's keys in this sum, and who signed them."""
+    names = ("mask-keys", "seal-keys", "signers")
+    columns = [cast(list[bytes], party.state[name]) for name in names]
+    nodes = cast(list[str], party.state["nodes"])
+    rows = zip(nodes, *columns, strict=True)
+    return [json.dumps([node, *(each.hex() for each in keys)]) for node, *keys in rows]
+
+
+def _present(party: Party) -> list[str]:
+    return cast(list[str], party.state["present"])
 
 
 def _require_keys(party: Party, some: Sequence[str]) -> None:
@@ -328,7 +423,12 @@ def _kept(party: Party, name: str) -> bytes:
 
 
 SECAGG = ClientSide(
-    queries={KEYS: offer_keys, SHARES: hand_out_shares, OPEN: give_shares},
+    queries={
+        KEYS: offer_keys,
+        SHARES: hand_out_shares,
+        CONFIRM: confirm,
+        OPEN: give_shares,
+    },
     require=take_shares,
     protect=masked,
 )

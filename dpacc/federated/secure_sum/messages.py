@@ -7,6 +7,7 @@ refused, and each stage is answered once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
@@ -19,14 +20,19 @@ from flwr.app.typing import ConfigRecordValues
 from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words
 from dpacc.federated.secure_sum.settings import SecureSum
+from dpacc.federated.secure_sum.signatures import SigningKeys
 
 RECORD = "secure-sum"
 """The name of the record that carries a stage, and of the client's state."""
 KEYS, SHARES, TRAIN, OPEN = "secure_sum_keys", "secure_sum_shares", "train", "secure_sum_open"
 """Flower's actions: the three queries of a sum, and the training between them."""
+CONFIRM = "secure_sum_confirm"
+"""And in signed sums, before they are opened: whose numbers arrived."""
 
 WRONG_SHARE = "wrong share of client "
 """How the refusal begins of a client that was dealt what its dealer did not commit to."""
+STRANGER = "no pinned key of client "
+"""How it begins of one that is told keys of somebody whom its owner does not know."""
 
 Request: TypeAlias = Mapping[str, object]
 Payload: TypeAlias = dict[str, ConfigRecordValues]
@@ -42,12 +48,19 @@ class Party:
         settings: what it was told to expect, by its owner.
         state: what it remembers between messages; changed in place.
         words: in which its masked numbers leave.
+        keys: in signed sums, its own signing key and whom it knows.
     """
 
     node: str
     settings: SecureSum
     state: ConfigRecord
     words: Words = WHOLE
+    keys: SigningKeys | None = None
+
+    @property
+    def agreed(self) -> str:
+        """What its owner agreed to for this sum."""
+        return str(self.state.get("agreed", ""))
 
     @property
     def session(self) -> str:
@@ -91,6 +104,11 @@ class ClientSide:
     queries: Mapping[str, Handler]
     require: Callable[[Request, Party], None]
     protect: Callable[[Integers, Request, Party], ProtectedNumbers]
+
+
+def session_of(run: str, number: int) -> str:
+    """How the session of every sum of this run and round begins, which all keys are bound to."""
+    return json.dumps([run, number]) + " "
 
 
 _Item = TypeVar("_Item", str, bytes)

@@ -14,7 +14,7 @@ from dpacc.federated.secure_sum.neighbourhoods import (
     Sum,
     fitting_neighbourhood,
 )
-from dpacc.federated.setting_limits import require_count, require_positive
+from dpacc.federated.setting_limits import require_count, require_kind, require_positive
 from dpacc.federated.settings import LoraSettings
 
 ProtocolName = Literal["secagg", "pairwise", "ckks"]
@@ -40,6 +40,8 @@ class SecureSum:
         neighbours: "secagg": with how many others, drawn by itself, each client shares its secrets.
             "auto" takes the fewest that are safe, or everybody where that is as cheap; see
             `dpacc.federated.secure_sum.neighbourhoods`.
+        signed: whether clients check one another's keys against a list of their own, and sign whose
+            numbers arrived before they open anything. Each needs `SigningKeys`.
 
     >>> SecureSum(clients=5, threshold=4, colluding=1).honest
     3
@@ -54,6 +56,7 @@ class SecureSum:
     reach: float = 8.0
     # What a server keeps of runs does not depend on it.
     neighbours: int | Literal["auto"] = field(default="auto", repr=False)
+    signed: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.protocol not in get_args(ProtocolName):
@@ -86,6 +89,12 @@ class SecureSum:
             raise ConfigurationError(
                 f"threshold={self.fewest} with colluding={self.colluding} could open the sum of "
                 "one honest client, which hides nothing; raise the threshold"
+            )
+        require_kind("signed", self.signed, bool)
+        if self.signed and self.protocol == "ckks":
+            raise ConfigurationError(
+                "signed with protocol='ckks': who holds the key opens what the server sends it, "
+                "whoever signed; take protocol='secagg'"
             )
         self._require_neighbours()
 
@@ -145,7 +154,9 @@ class SecureSum:
     @property
     def stated(self) -> dict[str, Any]:
         """The settings that decide what an opened sum hides."""
-        return {name: value for name, value in asdict(self).items() if name != "neighbours"}
+        known = asdict(self)
+        del known["neighbours"]
+        return known if self.signed else {n: value for n, value in known.items() if n != "signed"}
 
     def agreed(self, privacy: ClientPrivacy | None) -> str:
         """What server and clients compare before the first key is made.

@@ -124,12 +124,14 @@ class SharedNoise:
     @property
     def beside(self) -> dict[str, str]:
         """What a ledger says beside the price, by its subject."""
-        said = {
-            UNSIGNED: "nobody but the server vouches for the clients' keys, so against it this "
-            f"holds only while {self.settings.honest} of those in each sum are clients in truth; "
-            "one that invents all others sees each update under noise of multiplier "
-            f"{self.alone:.6g} alone, a sum"
-        }
+        said: dict[str, str] = {}
+        if not self.settings.signed:
+            said[UNSIGNED] = (
+                "nobody but the server vouches for the clients' keys, so against it this holds "
+                f"only while {self.settings.honest} of those in each sum are clients in truth, and "
+                "all are told the same; one that invents all others sees each update under noise "
+                f"of multiplier {self.alone:.6g} alone, a sum"
+            )
         if self.settings.neighbourhood is not None:
             said[DRAWN] = (
                 f"each client shares its secrets with {self.settings.neighbourhood.neighbours} "
@@ -160,6 +162,7 @@ class SharedNoise:
                 "clients": self.settings.clients,
                 "threshold": self.settings.fewest,
                 "colluding": self.settings.colluding,
+                **({"signed": True} if self.settings.signed else {}),
             },
             "discretization": {
                 "dimension": self.dimension,

@@ -19,18 +19,21 @@ from dpacc.federated.requests import RequestRefused, answered
 from dpacc.federated.secure_sum.exchange import to_array
 from dpacc.federated.secure_sum.fixed_point import Doubles, Integers, OutOfRange
 from dpacc.federated.secure_sum.messages import (
+    CONFIRM,
     KEYS,
     OPEN,
     RECORD,
     SHARES,
     Party,
     Request,
+    session_of,
     text,
 )
 from dpacc.federated.secure_sum.protocols import client_side
 from dpacc.federated.secure_sum.rounds_summed import RoundsSummed
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseLedger
+from dpacc.federated.secure_sum.signatures import SigningKeys
 from dpacc.federated.secure_sum.summands import Summands
 from dpacc.federated.setting_limits import require_count, require_kind
 from dpacc.federated.updates.layout import flat, from_record
@@ -58,6 +61,7 @@ class SecureClient:
         most_rounds: client level: in how many sums it will ever be; needed with `privacy`.
         folder: where its own ledger of sums is kept, and at example level which rounds were
             summed; by default that of `client`.
+        keys: of signed sums: its own signing key, and whom it knows.
     """
 
     def __init__(
@@ -68,13 +72,15 @@ class SecureClient:
         privacy: ClientPrivacy | None = None,
         most_rounds: int | None = None,
         folder: Path | str | None = None,
+        keys: SigningKeys | None = None,
     ) -> None:
         if not hasattr(client, "answer"):
             raise ConfigurationError(f"client={client!r} must be a DPLoRAClient or TrustingClient")
         require_kind("secure_sum", secure_sum, SecureSum)
         require_kind("privacy", privacy, ClientPrivacy)
         self.client_id, self._client = client.client_id, client
-        self._settings = secure_sum
+        _require_keys(secure_sum, keys)
+        self._settings, self._keys = secure_sum, keys
         self._side = client_side(secure_sum.protocol)
         self._agreed = secure_sum.agreed(privacy)
         own = getattr(client, "folder", None) or Path("federation") / self.client_id
@@ -117,6 +123,10 @@ class SecureClient:
         def shares(message: Message, context: Context) -> Message:
             return self._guarded(self._answer(SHARES), message, context)
 
+        @app.query(CONFIRM)
+        def confirm(message: Message, context: Context) -> Message:
+            return self._guarded(self._answer(CONFIRM), message, context)
+
         @app.query(OPEN)
         def unmask(message: Message, context: Context) -> Message:
             return self._guarded(self._answer(OPEN), message, context)
@@ -154,7 +164,8 @@ class SecureClient:
                 "the server's secure_sum or client_privacy differs from this client's; give both "
                 "the same"
             )
-        fresh = ConfigRecord({"session": text(asked, "session"), "next": ""})
+        words = {"session": text(asked, "session"), "agreed": self._agreed, "next": ""}
+        fresh = ConfigRecord({**words})
         context.state.config_records[RECORD] = fresh
         return self._answer(KEYS)(message, context)
 
@@ -175,8 +186,10 @@ class SecureClient:
         if message.content.config_records["config"]["privacy"] != level:
             raise RequestRefused(f"this client takes part in {level}-level federations alone")
         summands = self._summands(message)
-        self._side.require(asked, party)
         packing = summands.packing
+        if not party.session.startswith(session_of(packing.run, packing.number)):
+            raise RequestRefused("the sum that was begun is of another run or round; begin anew")
+        self._side.require(asked, party)
         if self._noise is None:
             self._rounds.refuse_second(packing.run, packing.number)
         else:
@@ -214,7 +227,8 @@ class SecureClient:
         state = context.state.config_records.get(RECORD)
         if state is None:
             raise RequestRefused("the server never began a secure sum with this client")
-        return Party(node=str(context.node_id), settings=self._settings, state=state)
+        node = str(context.node_id)
+        return Party(node=node, settings=self._settings, state=state, keys=self._keys)
 
 
 class OwnShare:
@@ -274,6 +288,25 @@ class OwnShare:
             noise = SharedNoise(privacy=self._privacy, settings=self._settings, dimension=dimension)
             self._ledger = SharedNoiseLedger(noise=noise, path=self._path)
         return self._ledger
+
+
+def _require_keys(settings: SecureSum, keys: SigningKeys | None) -> None:
+    """Refuse signed sums without keys, keys without them, and too few whom the client knows.
+
+    Raises:
+        ConfigurationError: with the remedy.
+    """
+    require_kind("keys", keys, SigningKeys)
+    if settings.signed != (keys is not None):
+        raise ConfigurationError(
+            f"secure_sum signed={settings.signed} and keys={keys!r}: a signed sum takes "
+            "keys=SigningKeys(own=..., pinned=...), another takes none"
+        )
+    if keys is not None and keys.count < settings.fewest:
+        raise ConfigurationError(
+            f"{keys.pinned} holds {keys.count} keys, and no sum of fewer than {settings.fewest} "
+            "clients is opened; pin every client's"
+        )
 
 
 def _asked(message: Message) -> Request:

@@ -16,8 +16,16 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.secure_sum.exchange import Exchange, SumNotOpened, words_of
 from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words, signed
 from dpacc.federated.secure_sum.keys import SEAL_BYTES, add_mask, is_public_key, public_key
-from dpacc.federated.secure_sum.masking import add_pair_mask, pair_key, self_key
-from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Payload, ProtectedNumbers
+from dpacc.federated.secure_sum.masking import add_pair_mask, pair_key, said_of_keys, self_key
+from dpacc.federated.secure_sum.messages import (
+    CONFIRM,
+    KEYS,
+    OPEN,
+    SHARES,
+    STRANGER,
+    Payload,
+    ProtectedNumbers,
+)
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import (
     SHARE_BYTES,
@@ -25,6 +33,7 @@ from dpacc.federated.secure_sum.shamir import (
     commitment,
     fitting,
 )
+from dpacc.federated.secure_sum.signatures import is_signed
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 SEALED_BYTES = 2 * SHARE_BYTES + SEAL_BYTES
@@ -50,6 +59,8 @@ class MaskedSum:
         self._seals: dict[str, bytes] = {}
         self._dealt: dict[str, _Dealt] = {}
         self._nodes: dict[str, int] = {}
+        self._signed: dict[str, tuple[bytes, bytes]] = {}
+        self._agreed = ""
         self._arrived: list[str] = []
         self._total: Residues = np.zeros(count, dtype=words.dtype)
 
@@ -59,6 +70,7 @@ class MaskedSum:
         Raises:
             SumNotOpened: fewer than the threshold are there.
         """
+        self._agreed = agreed
         offers = self._exchange.query(KEYS, {node: {"agreed": agreed} for node in nodes})
         for node, offer in offers.items():
             mask_key, seal_key = offer.get("mask-key"), offer.get("seal-key")
@@ -67,6 +79,8 @@ class MaskedSum:
                 self._exchange.blame(node, "it offered keys that are none")
             elif mask_key == seal_key or known & {mask_key, seal_key}:
                 self._exchange.blame(node, "it offered a key twice, or another's")
+            elif self._settings.signed and not self._is_signed(node, offer):
+                self._exchange.blame(node, "it signed other keys than it offered, or nothing")
             else:
                 name = str(node)
                 self._nodes[name] = node
@@ -77,8 +91,28 @@ class MaskedSum:
             "mask-keys": list(self._masks.values()),
             "seal-keys": list(self._seals.values()),
         }
+        if self._settings.signed:
+            roster["signers"] = [signer for signer, _ in self._signed.values()]
+            roster["signatures"] = [signature for _, signature in self._signed.values()]
         asked = dict.fromkeys(self._nodes.values(), roster)
         return asked if self._settings.protocol == "pairwise" else self._forward(asked)
+
+    def _is_signed(self, node: int, offer: ConfigRecord) -> bool:
+        """Whether whom it names signed these keys, and nobody else's; kept if so."""
+        signer, signature = offer.get("signer"), offer.get("signature")
+        said = said_of_keys(
+            str(node),
+            self._agreed,
+            self._exchange.session,
+            cast(bytes, offer["mask-key"]),
+            cast(bytes, offer["seal-key"]),
+        )
+        if signer in [other for other, _ in self._signed.values()]:
+            return False
+        if not is_signed(signature, signer, "keys", *said):
+            return False
+        self._signed[str(node)] = cast(bytes, signer), cast(bytes, signature)
+        return True
 
     def take(self, node: int, numbers: ProtectedNumbers) -> None:
         """Add one client's masked numbers.
@@ -132,10 +166,18 @@ class MaskedSum:
                 self._exchange.blame(node, "it handed out shares that do not fit")
             else:
                 self._dealt[str(node)] = dealt
+        self._hear_of_strangers()
         self._leave_out_the_lonely()
         self._require(len(self._dealt), "handed out shares")
         self._nodes = {name: node for name, node in self._nodes.items() if name in self._dealt}
         return {node: self._dealt_to(name) for name, node in self._nodes.items()}
+
+    def _hear_of_strangers(self) -> None:
+        """Blame whose key more clients than may collude do not know: one of those is honest."""
+        said = [why.partition(":")[0] for why in self._exchange.refused.values()]
+        for name, node in self._nodes.items():
+            if said.count(f"{STRANGER}{name}") > self._settings.colluding:
+                self._exchange.blame(node, "others have no pinned key of it")
 
     def _leave_out_the_lonely(self) -> None:
         """Go on without whose secrets too few could open, before anybody trains for them."""
@@ -165,6 +207,8 @@ class MaskedSum:
     def _collect(self) -> dict[str, list[bytes]]:
         """Shares of each client's one secret that the sum needs, each as it was committed to."""
         asked: Payload = {"arrived": list(self._arrived), "dropped": self._dropped}
+        if self._settings.signed:
+            asked |= self._confirmed(asked)
         answers = self._exchange.query(OPEN, {self._nodes[name]: asked for name in self._arrived})
         found: dict[str, list[bytes]] = defaultdict(list)
         given = [
@@ -180,6 +224,22 @@ class MaskedSum:
         few = [n for n in self._dealt if len(found[n]) < self._settings.fewest_shares]
         self._require_none(few)
         return found
+
+    def _confirmed(self, asked: Payload) -> Payload:
+        """Signatures of those whose numbers arrived, of the list of them.
+
+        Raises:
+            SumNotOpened: fewer than the threshold signed.
+        """
+        told = {self._nodes[name]: asked for name in self._arrived}
+        answers = self._exchange.query(CONFIRM, told)
+        signatures = {
+            str(node): signature
+            for node, answer in answers.items()
+            if isinstance(signature := answer.get("signature"), bytes)
+        }
+        self._require(len(signatures), "signed whose numbers arrived")
+        return {"signers": list(signatures), "signatures": list(signatures.values())}
 
     def _given(self, node: int, answer: ConfigRecord) -> Mapping[str, bytes] | None:
         """One client's shares, if all are what was dealt to it; else it is to blame."""

@@ -20,6 +20,7 @@ from dpacc.federated.secure_sum.messages import (
     WRONG_SHARE,
     Payload,
     ProtectedNumbers,
+    session_of,
 )
 from dpacc.federated.secure_sum.protocols import ServerSide, server_side
 from dpacc.federated.secure_sum.settings import SecureSum
@@ -72,7 +73,9 @@ class SecureFederatedLoRA(FederatedLoRA):
         """Exchange keys with all that are asked, then ask those that are still there to train."""
         super().configure_train(server_round, arrays, config, grid)
         self._leave_out_surplus()
-        self._exchange = Exchange(grid=grid, session=secrets.token_hex(16), timeout=QUERY_TIMEOUT)
+        of_round = session_of(self._packing.run, self._packing.number)
+        session = of_round + secrets.token_hex(16)
+        self._exchange = Exchange(grid=grid, session=session, timeout=QUERY_TIMEOUT)
         self._summands = Summands(settings=self._settings, packing=self._packing)
         self._sum = server_side(
             settings=self._settings,

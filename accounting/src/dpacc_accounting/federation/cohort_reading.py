@@ -161,7 +161,7 @@ def _secure_aggregation(top: Fields, noise: str) -> SecureAggregation | None:
             )
         return None
     where = ("secure_aggregation",)
-    known = ("clients", "threshold", "colluding")
+    known = ("clients", "threshold", "colluding", "signed")
     fields = Fields(top.raw("secure_aggregation"), known=known, where=where)
     clients, threshold = fields.count("clients"), fields.count("threshold")
     colluding = fields.count("colluding", 0, at_least=0)
@@ -170,7 +170,12 @@ def _secure_aggregation(top: Fields, noise: str) -> SecureAggregation | None:
             "threshold",
             f"= {threshold} must exceed colluding = {colluding}, and not clients = {clients}",
         )
-    return SecureAggregation(clients=clients, threshold=threshold, colluding=colluding)
+    return SecureAggregation(
+        clients=clients,
+        threshold=threshold,
+        colluding=colluding,
+        signed=fields.flag("signed", False),
+    )
 
 
 def _discretization(top: Fields, noise: str) -> Discretization | None:

@@ -126,9 +126,20 @@ def _secure_assumptions(federation: ClientFederation) -> tuple[str, ...]:
         "adjacency still adds its noise to an update of zeros.",
         "Noise beyond the guaranteed counts in the server's view only, where no coin is hidden; a "
         "sum opened below the threshold is priced without amplification, by the noise in it.",
+        _who_is_who(secure),
+    )
+
+
+def _who_is_who(secure: SecureAggregation) -> str:
+    if secure.signed:
+        return (
+            "Against the server itself this holds while it and those that work together with it "
+            f"have no more than {secure.colluding} of the keys that each client has pinned."
+        )
+    return (
         f"Against the server itself this holds only while {secure.honest} of those in a sum are "
         "clients in truth: a server that passes on unsigned keys may invent all but one, whose "
-        f"own noise alone, σ·C/√{secure.honest}, is then in the sum.",
+        f"own noise alone, σ·C/√{secure.honest}, is then in the sum."
     )
 
 

@@ -202,6 +202,7 @@ class SecureAggregation:
         clients: n, the clients that a round starts with.
         threshold: t, the fewest survivors with which the protocol opens the sum.
         colluding: how many of them may tell the server their noise.
+        signed: whether clients check who the others are, so that nobody can be invented.
 
     >>> SecureAggregation(clients=100, threshold=70, colluding=6).honest
     64
@@ -210,6 +211,7 @@ class SecureAggregation:
     clients: int
     threshold: int
     colluding: int = 0
+    signed: bool = False
 
     @property
     def honest(self) -> int:

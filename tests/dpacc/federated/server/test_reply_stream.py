@@ -111,14 +111,15 @@ def test_one_update_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_reply_that_comes_twice_is_added_once() -> None:
-    """A second one to the same question, and one to a question that nobody asked."""
+    """One client's second one to the same question, and one to what nobody asked."""
 
     class Echo(LocalGrid):
         def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
             found = list(super().pull_messages(message_ids))
             stranger = Message(RecordDict(), 9, "train")
             stranger.metadata.__dict__["_reply_to_message_id"] = "unknown"
-            return [*found, *found, stranger]
+            again = [each for each in found if each.metadata.src_node_id == 1]
+            return [*found, *again, stranger]
 
     found = one_round(strategy(2), Echo({1: giving(1.0), 2: giving(2.0)}))
     assert found["B"].tolist() == [1.5] * 5

@@ -1,0 +1,195 @@
+"""Mistakes in sums among drawn neighbours, in signed sums, and in sums that keep no update."""
+# ruff: noqa: E501 - excerpts of source stay on their lines
+
+from __future__ import annotations
+
+from tests.mutants.bug import Bug
+from tests.mutants.checks import DPACC
+from tests.mutants.planting import Patch
+
+_SUMS = f"{DPACC}/federated/secure_sum"
+_DRAWN = f"{_SUMS}/test_neighbourhoods.py"
+_SIGNED = f"{_SUMS}/test_signatures.py"
+_STREAM = f"{DPACC}/federated/server/test_reply_stream.py"
+_EXACT = f"{DPACC}/federated/aggregation/test_exact_sum.py"
+_MASKING = "dpacc.federated.secure_sum.masking"
+_SIZES = "dpacc.federated.secure_sum.neighbourhoods"
+
+SECURE_SUM_BUGS = (
+    Bug(
+        "neighbours by the server",
+        "a client takes as its neighbours those whom the server's list names first",
+        (
+            Patch(
+                _MASKING,
+                "secrets.SystemRandom().sample(others, found.neighbours)",
+                "others[: found.neighbours]",
+            ),
+        ),
+        (f"{_DRAWN}::test_nobody_but_a_client_decides_whom_it_draws",),
+    ),
+    Bug(
+        "a neighbourhood's threshold of half",
+        "so few of a neighbourhood's shares yield a secret that a server that tells two stories gets both",
+        (
+            Patch(
+                _SIZES,
+                "least = 2 * found.fewest - found.neighbours - 1",
+                "least = found.fewest",
+            ),
+        ),
+        (
+            f"{_DRAWN}::test_what_is_chosen_is_safe_and_one_neighbour_less_is_not",
+            f"{_DRAWN}::test_both_secrets_are_as_likely_as_stated",
+        ),
+    ),
+    Bug(
+        "the whole's threshold for a neighbourhood",
+        "shares are dealt to neighbours as if everybody held one, so that no sum is ever dealt",
+        (
+            Patch(
+                _MASKING,
+                "len(circle), party.settings.fewest_shares",
+                "len(circle), party.settings.fewest",
+            ),
+        ),
+        (f"{_DRAWN}::test_a_sum_among_neighbours_is_exact_whoever_drops_out",),
+    ),
+    Bug(
+        "survivors of one neighbourhood alone",
+        "a client gives shares on a list that leaves others out, so that neighbourhoods may be told different ones",
+        (
+            Patch(
+                _MASKING,
+                "if {*arrived, *dropped} != {*_present(party)} or party.node not in arrived:",
+                "if not {*arrived, *dropped} <= {*_present(party)} or party.node not in arrived:",
+            ),
+        ),
+        (f"{_DRAWN}::test_lists_that_are_not_of_all_are_refused",),
+    ),
+    Bug(
+        "stranded clients open",
+        "a client of whose neighbours too few are left helps to open a sum in which it stands apart",
+        (
+            Patch(
+                _MASKING,
+                "if left < party.settings.fewest_shares:",
+                "if False:",
+            ),
+        ),
+        (f"{_DRAWN}::test_whose_neighbours_are_gone_neither_trains_nor_opens",),
+    ),
+    Bug(
+        "parts that no draw joins",
+        "the chance that a sum falls into parts is that of clients who drop out as they come, not as a server chooses",
+        (
+            Patch(
+                _SIZES,
+                "logs = _log_choose(honest, sizes) + outer + inner",
+                "logs = outer + inner",
+            ),
+        ),
+        (f"{_DRAWN}::test_a_cut_is_no_likelier_than_stated_whoever_drops_out",),
+    ),
+    Bug(
+        "any key signs",
+        "keys count as signed whose signer is on nobody's list",
+        (
+            Patch(
+                _MASKING,
+                "if not party.keys.knows(signers[node]) or not is_signed(",
+                "if not is_signed(",
+            ),
+        ),
+        (f"{_SIGNED}::test_a_server_cannot_invent_clients",),
+    ),
+    Bug(
+        "one's own signature alone",
+        "a client checks what it signed itself, and nobody else's keys",
+        (
+            Patch(
+                _MASKING,
+                "for node in masks:",
+                "for node in [party.node]:",
+            ),
+        ),
+        (f"{_SIGNED}::test_a_server_cannot_put_its_own_keys_in_anothers_name",),
+    ),
+    Bug(
+        "two stories of who arrived",
+        "a client gives shares on a list that it alone has signed",
+        (
+            Patch(
+                _MASKING,
+                "left = party.settings.fewest\n",
+                "left = 1\n",
+            ),
+        ),
+        (f"{_SIGNED}::test_two_stories_of_who_arrived_open_nothing",),
+    ),
+    Bug(
+        "signed one list, opened another",
+        "a client gives shares on another list than the one that it signed",
+        (
+            Patch(
+                _MASKING,
+                'if digest != party.state["confirmed"]:',
+                "if False:",
+            ),
+            Patch(
+                _MASKING,
+                "digest = list_digest(_roster_lines(party), _present(party), arrived)\n    if",
+                'digest = str(party.state["confirmed"])\n    if',
+            ),
+        ),
+        (f"{_SIGNED}::test_two_stories_of_who_arrived_open_nothing",),
+    ),
+    Bug(
+        "keys of another round",
+        "a sum that was begun for one round is trained for in another",
+        (
+            Patch(
+                "dpacc.federated.secure_sum.summing_client",
+                "if not party.session.startswith(session_of(packing.run, packing.number)):",
+                "if False:",
+            ),
+        ),
+        (f"{_SIGNED}::test_keys_are_for_one_run_and_round",),
+    ),
+    Bug(
+        "invented clients forgotten",
+        "a ledger of sums that nobody signed says nothing of clients that a server may invent",
+        (
+            Patch(
+                "dpacc.federated.secure_sum.shared_noise",
+                "if not self.settings.signed:",
+                "if self.settings.signed:",
+            ),
+        ),
+        (f"{_SIGNED}::test_what_a_ledger_says_of_invented_clients_falls_with_signatures_alone",),
+    ),
+    Bug(
+        "replies twice in a sum",
+        "an update whose reply comes twice is added twice, and weighs double",
+        (
+            Patch(
+                "dpacc.federated.server.strategy",
+                "node = waiting.pop(reply.metadata.reply_to_message_id, None)",
+                "node = waiting.get(reply.metadata.reply_to_message_id)",
+            ),
+        ),
+        (f"{_STREAM}::test_a_reply_that_comes_twice_is_added_once",),
+    ),
+    Bug(
+        "clipped to more than C",
+        "an update that is added as it comes is scaled by its norm's inverse alone, and short ones grow to C",
+        (
+            Patch(
+                "dpacc.federated.aggregation.client_level",
+                "moved *= min(1 / self._most, 1 / length)",
+                "moved *= max(1 / self._most, 1 / length)",
+            ),
+        ),
+        (f"{_EXACT}::test_averages_of_clients_do_not_depend_on_who_is_faster",),
+    ),
+)
