@@ -127,8 +127,8 @@ FEDERATED_BUGS = (
         (
             Patch(
                 "dpacc.federated.aggregation.client_level",
-                "total += self._clipped(flat(update) - before)",
-                "total += flat(update) - before",
+                "moved *= min(1 / self._most, 1 / length)",
+                "moved *= 1 / self._most",
             ),
         ),
         (
@@ -166,8 +166,8 @@ FEDERATED_BUGS = (
         (
             Patch(
                 "dpacc.federated.aggregation.client_level",
-                "before + total / self._denominator",
-                "before + total / max(len(updates), 1)",
+                "before + noised / self._denominator",
+                "before + noised / max(updates, 1)",
             ),
         ),
         (f"{_CENTRAL}::test_the_release_is_the_clipped_sum_over_a_fixed_number",),
@@ -178,8 +178,8 @@ FEDERATED_BUGS = (
         (
             Patch(
                 "dpacc.federated.server.strategy",
-                "due = bool(updates) or self._budget is None",
-                "due = bool(updates)",
+                "due = bool(survivors) or self._budget is None",
+                "due = bool(survivors)",
             ),
         ),
         (f"{_CENTRAL}::test_a_round_that_nobody_joined_looks_like_any_other",),

@@ -108,7 +108,7 @@ FEDERATION_REPLY_BUGS = (
         (
             Patch(
                 "dpacc.federated.secure_sum.masking",
-                "if not all(map(is_public_key, keys)):",
+                "if not all(is_public_key(keys[node]) for node in some for keys in (masks, seals)):",
                 "if False:",
             ),
         ),

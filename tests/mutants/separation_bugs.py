@@ -78,7 +78,7 @@ SEPARATION_BUGS = [
             Patch(
                 _CENTRAL,
                 "        if self.turns is not None:\n"
-                "            self.turns.keep(number=step, updates=len(updates))\n"
+                "            self.turns.keep(number=step, updates=updates)\n"
                 "        event = self._privacy.event(after=step, "
                 "sampling_rate=self._sampling_rate)\n"
                 "        self._ledger.charge(step=step, event=event)\n",
@@ -86,7 +86,7 @@ SEPARATION_BUGS = [
                 "sampling_rate=self._sampling_rate)\n"
                 "        self._ledger.charge(step=step, event=event)\n"
                 "        if self.turns is not None:\n"
-                "            self.turns.keep(number=step, updates=len(updates))\n",
+                "            self.turns.keep(number=step, updates=updates)\n",
             ),
         ),
         (f"{_ROUNDS}::test_participants_are_on_the_disk_before_the_charge",),

@@ -7,6 +7,7 @@ bits, which are uniform modulo 2ʷ.
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -95,6 +96,41 @@ def add_mask(total: Residues, key: bytes, *, taken: bool = False) -> None:
             start=start * size // _WORD_BYTES, count=-(-len(part) * size // _WORD_BYTES)
         )
         change(part, drawn.view(total.dtype)[: len(part)], out=part)
+
+
+def pair_key(
+    *, private: bytes, public: bytes, session: str, pair: set[str], words: Words = WHOLE
+) -> bytes:
+    """The key of PRG(sᵢⱼ), the same for both of a pair that were told the same."""
+    purpose = _purpose("pair mask", session, *sorted(pair), words=words)
+    return agreed_key(private=private, public=public, purpose=purpose)
+
+
+def self_key(*, seed: bytes, session: str, words: Words = WHOLE) -> bytes:
+    """The key of PRG(bᵢ)."""
+    return derived(seed, purpose=_purpose("self mask", session, words=words))
+
+
+def _purpose(*parts: str, words: Words) -> str:
+    """Codes are masked for their width and terms too, in JSON, which no other purpose begins."""
+    if words == WHOLE:
+        return "/".join(parts)
+    return json.dumps([*parts, words.bits, words.terms])
+
+
+def add_pair_mask(
+    total: Residues, key: bytes, *, node: str, peer: str, taken: bool = False
+) -> None:
+    """Add to a node's numbers what they hold of a pair's mask; the peer's hold the opposite.
+
+    Args:
+        total: the numbers, changed in place.
+        key: of the pair.
+        node: whose they are.
+        peer: the other one.
+        taken: take it away instead.
+    """
+    add_mask(total, key, taken=taken == (node < peer))
 
 
 def sealed(plain: bytes, *, key: bytes, about: str) -> bytes:

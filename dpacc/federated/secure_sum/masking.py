@@ -17,15 +17,17 @@ from collections.abc import Sequence
 from typing import cast
 
 from dpacc.federated.requests import RequestRefused
-from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words, residues
+from dpacc.federated.secure_sum.fixed_point import Integers, Residues, residues
 from dpacc.federated.secure_sum.keys import (
     add_mask,
+    add_pair_mask,
     agreed_key,
-    derived,
     is_public_key,
     new_key,
+    pair_key,
     public_key,
     sealed,
+    self_key,
     unsealed,
 )
 from dpacc.federated.secure_sum.messages import (
@@ -49,42 +51,7 @@ from dpacc.federated.secure_sum.shamir import (
     commitment,
     shares,
 )
-from dpacc.federated.secure_sum.signatures import is_signed, list_digest
-
-
-def pair_key(
-    *, private: bytes, public: bytes, session: str, pair: set[str], words: Words = WHOLE
-) -> bytes:
-    """The key of PRG(sᵢⱼ), the same for both of a pair that were told the same."""
-    purpose = _purpose("pair mask", session, *sorted(pair), words=words)
-    return agreed_key(private=private, public=public, purpose=purpose)
-
-
-def self_key(*, seed: bytes, session: str, words: Words = WHOLE) -> bytes:
-    """The key of PRG(bᵢ)."""
-    return derived(seed, purpose=_purpose("self mask", session, words=words))
-
-
-def _purpose(*parts: str, words: Words) -> str:
-    """Codes are masked for their width and terms too, in JSON, which no other purpose begins."""
-    if words == WHOLE:
-        return "/".join(parts)
-    return json.dumps([*parts, words.bits, words.terms])
-
-
-def add_pair_mask(
-    total: Residues, key: bytes, *, node: str, peer: str, taken: bool = False
-) -> None:
-    """Add to a node's numbers what they hold of a pair's mask; the peer's hold the opposite.
-
-    Args:
-        total: the numbers, changed in place.
-        key: of the pair.
-        node: whose they are.
-        peer: the other one.
-        taken: take it away instead.
-    """
-    add_mask(total, key, taken=taken == (node < peer))
+from dpacc.federated.secure_sum.signatures import is_signed, list_digest, said_of_keys
 
 
 def offer_keys(asked: Request, party: Party) -> Payload:
@@ -100,11 +67,6 @@ def offer_keys(asked: Request, party: Party) -> Payload:
     said = said_of_keys(party.node, party.agreed, party.session, mask_key, seal_key)
     signature = party.keys.sign("keys", *said)
     return {**offered, "signer": party.keys.public, "signature": signature}
-
-
-def said_of_keys(node: str, agreed: str, session: str, mask_key: bytes, seal: bytes) -> list[str]:
-    """What a client signs of the keys that it offers; the session names run and round."""
-    return [session, agreed, node, mask_key.hex(), seal.hex()]
 
 
 def hand_out_shares(asked: Request, party: Party) -> Payload:

@@ -98,6 +98,11 @@ class SigningKeys:
         return key in self._known
 
 
+def said_of_keys(node: str, agreed: str, session: str, mask_key: bytes, seal: bytes) -> list[str]:
+    """What a client signs of the keys that it offers; the session names run and round."""
+    return [session, agreed, node, mask_key.hex(), seal.hex()]
+
+
 def is_signed(signature: object, key: object, purpose: str, *parts: str) -> bool:
     """Whether the holder of that public key, in DER, signed this; either may be anything."""
     if not isinstance(signature, bytes) or not isinstance(key, bytes):

@@ -15,8 +15,15 @@ from flwr.app import ConfigRecord
 from dpacc.errors import ConfigurationError
 from dpacc.federated.secure_sum.exchange import Exchange, SumNotOpened, words_of
 from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words, signed
-from dpacc.federated.secure_sum.keys import SEAL_BYTES, add_mask, is_public_key, public_key
-from dpacc.federated.secure_sum.masking import add_pair_mask, pair_key, said_of_keys, self_key
+from dpacc.federated.secure_sum.keys import (
+    SEAL_BYTES,
+    add_mask,
+    add_pair_mask,
+    is_public_key,
+    pair_key,
+    public_key,
+    self_key,
+)
 from dpacc.federated.secure_sum.messages import (
     CONFIRM,
     KEYS,
@@ -33,7 +40,7 @@ from dpacc.federated.secure_sum.shamir import (
     commitment,
     fitting,
 )
-from dpacc.federated.secure_sum.signatures import is_signed
+from dpacc.federated.secure_sum.signatures import is_signed, said_of_keys
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 SEALED_BYTES = 2 * SHARE_BYTES + SEAL_BYTES

@@ -14,8 +14,7 @@ from flwr.clientapp import ClientApp
 
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.secure_sum.fixed_point import Words
-from dpacc.federated.secure_sum.keys import mask
-from dpacc.federated.secure_sum.masking import add_pair_mask, pair_key, self_key
+from dpacc.federated.secure_sum.keys import add_pair_mask, mask, pair_key, self_key
 from dpacc.federated.secure_sum.messages import KEYS, OPEN, RECORD, SHARES
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import combined

@@ -16,8 +16,8 @@ from scipy import stats
 from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum import keys
 from dpacc.federated.secure_sum.fixed_point import FixedPoint, Words, residues, signed
-from dpacc.federated.secure_sum.keys import mask, new_key, public_key
-from dpacc.federated.secure_sum.masking import SECAGG, pair_key
+from dpacc.federated.secure_sum.keys import mask, new_key, pair_key, public_key
+from dpacc.federated.secure_sum.masking import SECAGG
 from dpacc.federated.secure_sum.messages import KEYS, OPEN, SHARES, Party, Payload
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import SharesDisagree, combined

@@ -15,8 +15,7 @@ from scipy import stats
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.secure_sum.fixed_point import OutOfRange, Words, signed
-from dpacc.federated.secure_sum.keys import public_key
-from dpacc.federated.secure_sum.masking import pair_key
+from dpacc.federated.secure_sum.keys import pair_key, public_key
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.secure_sum.summands import Summands
 from dpacc.federated.secure_sum.summing_client import SecureClient
