@@ -80,9 +80,9 @@ def _draw_rounds(
     axes.annotate(
         f"{values[-1]:.1f}%",
         (len(values) - 1, values[-1]),
-        xytext=(-6, 6),
+        xytext=(0, -18),
         textcoords="offset points",
-        ha="right",
+        ha="center",
         fontsize=10,
         color=_FEDERATED,
     )
