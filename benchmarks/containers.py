@@ -24,6 +24,7 @@ import click
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from dpacc.federated.server.history import read_history  # noqa: E402
 from tests.tiny_models import save_tiny_llama  # noqa: E402
 
 USER = 10001
@@ -92,13 +93,16 @@ class Engine:
 @click.option("--engine", default="podman", show_default=True)
 @click.option("--base", default="python:3.11-slim-bookworm", show_default=True)
 @click.option("--build", multiple=True, help="More words for the engine's build command.")
-@click.option("--target", "targets", multiple=True, default=TARGETS, help="What is built.")
-def main(engine: str, base: str, build: tuple[str, ...], targets: tuple[str, ...]) -> None:
+@click.option("--target", "targets", multiple=True, default=TARGETS, help="Which are built.")
+@click.option("--built", is_flag=True, help="The images are there already.")
+def main(
+    engine: str, base: str, build: tuple[str, ...], targets: tuple[str, ...], built: bool
+) -> None:
     """Build, look, federate."""
     with tempfile.TemporaryDirectory() as folder:
         podman = Engine(command=engine, folder=Path(folder))
-        for target in targets:
-            built(podman, target, base, build)
+        for target in () if built else targets:
+            build_target(podman, target, base, build)
         make_material(podman.folder)
         try:
             federate(podman)
@@ -108,7 +112,7 @@ def main(engine: str, base: str, build: tuple[str, ...], targets: tuple[str, ...
             subprocess.run([engine, "network", "rm", "dpacc-try"], capture_output=True, check=False)
 
 
-def built(engine: Engine, target: str, base: str, more: Sequence[str]) -> None:
+def build_target(engine: Engine, target: str, base: str, more: Sequence[str]) -> None:
     """Build one target; say how large it is; see whose it is and that no source is in it."""
     engine.call(
         *("build", "--file", str(ROOT / "deploy/Dockerfile"), "--build-arg", f"BASE={base}", *more),
@@ -184,8 +188,8 @@ def federate(engine: Engine) -> None:
     engine.call("kill", "south")
     click.echo("south was killed after the first round")
     wait("the run is over", lambda: (run / "rounds.yaml").exists())
-    history = json.loads((run / "history.json").read_text())
-    click.echo(json.dumps(history, indent=1)[:1500])
+    for report in read_history(path=run / "history.json").rounds:
+        click.echo(f"round {report.number}: {report.survivors}, failed {sorted(report.failed)}")
     require((run / "adapter/adapter_model.safetensors").exists(), "the adapter is there")
     require((run / "adapter/README.md").exists(), "and its card")
 
@@ -193,7 +197,7 @@ def federate(engine: Engine) -> None:
 def rounds_in(run: Path) -> int:
     """How many rounds the server has kept."""
     state = run / "state.json"
-    return len(json.loads(state.read_text())["history"]["rounds"]) if state.exists() else 0
+    return len(read_history(path=state).rounds) if state.exists() else 0
 
 
 def succeeds(engine: Engine, *arguments: str) -> bool:
@@ -206,8 +210,10 @@ def wait(what: str, holds: Callable[[], bool]) -> None:
     """Until `what` holds; this is a script, run by hand, and may look at the clock."""
     ends = time.monotonic() + _PATIENCE
     while not holds():
-        require(time.monotonic() < ends, what)
+        if time.monotonic() > ends:
+            require(False, what)
         time.sleep(1)
+    require(True, what)
 
 
 def require(holds: bool, what: str) -> None:
