@@ -123,7 +123,7 @@ def extreme_shares(moved: Vectors, *, hostile: int) -> Vectors:
 
 def _kth_of_others(part: Vectors, ordered: Vectors, k: int) -> Vectors:
     here, after = ordered[:, [k]], ordered[:, [k + 1]]
-    return np.where(part > here, here, after)
+    return np.asarray(np.where(part > here, here, after))
 
 
 def _columns(moved: Vectors) -> Iterator[Vectors]:

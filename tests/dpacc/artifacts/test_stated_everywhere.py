@@ -75,6 +75,8 @@ STATING = {
     "dpacc/federated/server/history.py": "prices what clients said of themselves, checked below",
     "dpacc/federated/fronts/accountant.py": "events counted in memory: nothing ran that could void",
     "dpacc/federated/trials/one_trial.py": "the history's prices, whole, as its tests show",
+    "dpacc/federated/clients/earlier_phases.py": "adds what earlier phases cost, and their notes",
+    "dpacc/federated/deployment/round_figures.py": "the history's dearest price with its notes",
     "dpacc/federated/clients/local_training.py": "guarantee() of its engine",
     "dpacc/federated/clients/rank_at_client.py": "with the notes of its engine",
     "dpacc/plan/privacy_plan.py": _A_PLAN,
