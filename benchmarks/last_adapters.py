@@ -24,7 +24,7 @@ from dpacc_accounting.guarantee import rounded_down
 from dpacc.audit import Audit, Claim, judge
 from dpacc.audit.last_adapter import SOUGHT, CanaryGradients
 from dpacc.audit.membership import membership_report
-from dpacc.audit.text_canaries import add_new_tokens, as_if_all_in, canary_texts, planted
+from dpacc.audit.text_canaries import TEMPERATURE, as_if_all_in, canaries_for, planted
 from dpacc.layers.frozen_activations import FrozenActivations
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--canaries", type=int, default=500)
     parser.add_argument("--kind", default="unique-tokens")
     parser.add_argument("--tokens", type=int, default=5)
+    parser.add_argument("--temperature", type=float, default=TEMPERATURE)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--sought", type=float, default=SOUGHT, help="times the claimed leak")
     parser.add_argument("--read", nargs="+", default=READINGS)
@@ -102,14 +103,13 @@ class Bench:
         self.read, self.sought = chosen.read, chosen.sought * claim.mu
         self.plan, self.accelerator = plan, Accelerator(cpu=True)
         self.base, tokenizer = base_for(config=self.config, device=self.accelerator.device)
-        if chosen.kind == "new-tokens":
-            add_new_tokens(model=self.base, known=len(tokenizer), tokens=chosen.canaries)
-        self.texts = canary_texts(
+        self.texts = canaries_for(
             kind=chosen.kind,
+            model=self.base,
+            tokenizer=tokenizer,
             canaries=chosen.canaries,
             tokens=chosen.tokens,
-            vocabulary=len(tokenizer),
-            avoid=tokenizer.all_special_ids,
+            temperature=chosen.temperature,
         )
         self.pad = partial(pad_examples, pad_token_id=tokenizer.pad_token_id)
         self.frozen: FrozenActivations | None = None

@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dpacc.audit.text_canaries import CanaryKind
+from dpacc.audit.text_canaries import TEMPERATURE, CanaryKind
 from dpacc.cli import terminal
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig
@@ -27,10 +27,10 @@ from dpacc.recipe.settings import read_settings, setting
 # What is heavy is imported where it is used, so that a mistake in the settings is told at once.
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedModel
 
     from dpacc import PrivacyEngine, PrivacyPlan
     from dpacc.audit import Audit, Claim, DiracCanaries
-    from dpacc.recipe.models import Base
 
 TextScore = Literal["weights", "losses", "fall"]
 
@@ -66,8 +66,12 @@ class AuditConfig(TrainingConfig):
     canary_kind: CanaryKind = setting(
         "What they teach: unique-tokens, one token of its own each, behind random ones; "
         "rare-tokens, the same with the vocabulary's last; new-tokens, with tokens that no text "
-        "has; random, all of their random tokens.",
+        "has; random, all of their random tokens; high-temperature, all that the base samples "
+        "after a random one.",
         default="unique-tokens",
+    )
+    canary_temperature: float = setting(
+        "At which the base samples high-temperature canaries.", default=TEMPERATURE, above=0
     )
     text_score: TextScore = setting(
         "How the last adapter is read: weights, by how far it moved along each canary's gradient; "
@@ -95,6 +99,10 @@ class AuditConfig(TrainingConfig):
         defaults = {field.name: field.default for field in fields(self)}
         if self.gradient_canaries == 1:
             raise ConfigurationError("gradient_canaries=1 tells nothing; take 0, or at least 2")
+        if self.canary_kind != "high-temperature" and self.canary_temperature != TEMPERATURE:
+            raise ConfigurationError(
+                "canary_temperature has no effect without canary_kind=high-temperature"
+            )
         for name in _WITHOUT_EFFECT:
             if getattr(self, name) != defaults[name]:
                 raise ConfigurationError(f"{name} has no effect in an audit; leave it out")
@@ -152,11 +160,11 @@ def audit(config: AuditConfig) -> int:
     accelerator = one_process()
     data = read_training_data(config=config)
     private = data.private[: config.private_examples]
-    base, tokenizer = base_for_canaries(config, accelerator)
+    base, texts = base_and_canaries(config, accelerator)
     require_positions(model=base, max_length=config.max_length)
     model = adapters_for(config=config, base=base)
     optimizer = optimizer_for([p for p in model.parameters() if p.requires_grad], config=config)
-    planted = plant(config, model, optimizer, private, tokenizer)
+    planted = plant(config, model, optimizer, private, texts)
     # What is claimed, and carried out.
     plan = plan_for(config=config, dataset_size=planted.size)
     claim = Claim.of_event(event=plan.event(), delta=plan.target_delta)
@@ -199,45 +207,41 @@ def one_process() -> Accelerator:
     return accelerator
 
 
-def base_for_canaries(config: AuditConfig, accelerator: Accelerator) -> Base:
-    """The base, which knows the canaries' new tokens, if they have any."""
-    from dpacc.audit.text_canaries import add_new_tokens
+def base_and_canaries(
+    config: AuditConfig, accelerator: Accelerator
+) -> tuple[PreTrainedModel, list[Any]]:
+    """The base, which knows the canaries' new tokens if they have any, and canaries in text."""
+    from dpacc.audit.text_canaries import canaries_for
     from dpacc.recipe.assembly import base_for
 
-    base = base_for(config=config, device=accelerator.device)
-    if config.canary_kind == "new-tokens":
-        if config.quantization != "none":
-            raise ConfigurationError(
-                "canary_kind=new-tokens adds to the embeddings of a base that is not quantized; "
-                "choose unique-tokens, or quantization none"
-            )
-        add_new_tokens(
-            model=base.model,
-            known=len(base.tokenizer),
-            tokens=config.text_canaries,
-            seed=config.seed,
+    if config.canary_kind == "new-tokens" and config.quantization != "none":
+        raise ConfigurationError(
+            "canary_kind=new-tokens adds to the embeddings of a base that is not quantized; "
+            "choose unique-tokens, or quantization none"
         )
-    return base
+    base, tokenizer = base_for(config=config, device=accelerator.device)
+    texts = canaries_for(
+        kind=config.canary_kind,
+        model=base,
+        tokenizer=tokenizer,
+        canaries=config.text_canaries,
+        tokens=config.canary_tokens,
+        temperature=config.canary_temperature,
+        seed=config.seed,
+    )
+    return base, texts
 
 
 def plant(
-    config: AuditConfig, model: Any, optimizer: Any, private: list[Any], tokenizer: Any
+    config: AuditConfig, model: Any, optimizer: Any, private: list[Any], texts: list[Any]
 ) -> Planted:
     """Canaries of both kinds, each in by a coin of its own."""
     import numpy as np
 
     from dpacc.audit import DiracCanaries
-    from dpacc.audit.text_canaries import canary_texts, left_out, planted
+    from dpacc.audit.text_canaries import left_out, planted
 
     coins = np.random.default_rng()
-    texts = canary_texts(
-        kind=config.canary_kind,
-        canaries=config.text_canaries,
-        tokens=config.canary_tokens,
-        vocabulary=len(tokenizer),
-        avoid=tokenizer.all_special_ids,
-        seed=config.seed,
-    )
     texts_in = coins.random(len(texts)) < 0.5
     nothing = left_out({"input_ids": [0], "labels": [0]})
     return Planted(

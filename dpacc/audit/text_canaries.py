@@ -2,12 +2,14 @@
 
 A sentence of random tokens teaches all of them at once, and such sentences pull a model the same
 way: towards random tokens. A canary that teaches one token of its own, behind random ones, pulls in
-a direction of its own, and can be told from the others.
+a direction of its own, and can be told from the others. A text that the base itself samples at a
+high temperature is one that a person can read, and that surprises the base.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,16 +19,66 @@ from dpacc.data.supervision import IGNORED, Example
 from dpacc.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from dpacc.audit.verdict import Coins
 
-CanaryKind = Literal["unique-tokens", "rare-tokens", "new-tokens", "random"]
+TokenKind = Literal["unique-tokens", "rare-tokens", "new-tokens", "random"]
+CanaryKind = Literal[TokenKind, "high-temperature"]
+
+TEMPERATURE = 1.5
+_AT_ONCE = 64
+
+
+def canaries_for(
+    *,
+    kind: CanaryKind,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    canaries: int,
+    tokens: int,
+    temperature: float = TEMPERATURE,
+    seed: int = 0,
+) -> list[Example]:
+    """m canaries of any kind for one base, before anything is trained.
+
+    Args:
+        kind: `high-temperature` as [`sampled_texts`][dpacc.audit.text_canaries.sampled_texts] has
+            it, the others as [`canary_texts`][dpacc.audit.text_canaries.canary_texts].
+        model: the frozen base; it learns to know `new-tokens` here.
+        tokenizer: the base's.
+        canaries: m.
+        tokens: of each, at least 2.
+        temperature: of `high-temperature` alone, above 0.
+        seed: of everything that is drawn; public.
+
+    Raises:
+        ConfigurationError: canaries would not be distinct.
+    """
+    if kind == "high-temperature":
+        return sampled_texts(
+            model=model,
+            tokenizer=tokenizer,
+            canaries=canaries,
+            tokens=tokens,
+            temperature=temperature,
+            seed=seed,
+        )
+    if kind == "new-tokens":
+        add_new_tokens(model=model, known=len(tokenizer), tokens=canaries, seed=seed)
+    return canary_texts(
+        kind=kind,
+        canaries=canaries,
+        tokens=tokens,
+        vocabulary=len(tokenizer),
+        avoid=tokenizer.all_special_ids,
+        seed=seed,
+    )
 
 
 def canary_texts(
     *,
-    kind: CanaryKind,
+    kind: TokenKind,
     canaries: int,
     tokens: int,
     vocabulary: int,
@@ -69,6 +121,69 @@ def canary_texts(
         {"input_ids": [*prompt, target], "labels": [*[IGNORED] * len(prompt), target]}
         for prompt, target in zip(prompts.tolist(), targets.tolist(), strict=True)
     ]
+
+
+def sampled_texts(
+    *,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    canaries: int,
+    tokens: int,
+    temperature: float = TEMPERATURE,
+    seed: int = 0,
+) -> list[Example]:
+    """m distinct texts that a base samples from softmax(logits / temperature), all learned.
+
+    Each goes on from a token drawn uniformly, so that what is learned is just what was sampled.
+
+    Args:
+        model: the frozen base, without adapters or with ones that change nothing yet.
+        tokenizer: the base's; its special tokens are not drawn.
+        canaries: m.
+        tokens: of each with the one that it goes on from, at least 2.
+        temperature: above 0.
+        seed: of the beginnings and of what is sampled; public.
+
+    Raises:
+        ConfigurationError: a whole batch brought no text that was not there before.
+
+    Source: Mitchell et al. 2026 (arXiv 2606.10481), whose temperatures are 0.8 and above, and whose
+    texts go on from prompts like the private data.
+    """
+    from dpacc.artifacts.synthetic.generation import Sampling, write_batch
+    from dpacc.artifacts.synthetic.requests import Request
+
+    sampling = Sampling(
+        temperature=temperature,
+        top_p=1.0,
+        kept=1,
+        room=tokens - 1,
+        least=tokens - 1,
+        among=None,
+        seed=seed,
+    )
+    usable = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
+    rng = np.random.default_rng(seed)
+    distinct: dict[tuple[int, ...], None] = {}
+    for number in count():
+        requests = [
+            Request(fields={}, tokens=(first,), ends=(tokenizer.eos_token_id,))
+            for first in rng.choice(usable, size=_AT_ONCE).tolist()
+        ]
+        written = write_batch(
+            model=model, tokenizer=tokenizer, requests=requests, sampling=sampling, number=number
+        )
+        known = len(distinct)
+        pairs = zip(requests, written, strict=True)
+        distinct |= dict.fromkeys((*begun.tokens, *each.tokens) for begun, each in pairs)
+        if len(distinct) >= canaries:
+            break
+        if len(distinct) == known:
+            raise ConfigurationError(
+                f"{canaries} canaries cannot each have a text of their own: the base samples only "
+                f"{known} of {tokens} tokens; use more tokens, or a higher temperature"
+            )
+    return [{"input_ids": [*ids], "labels": [*ids]} for ids in [*distinct][:canaries]]
 
 
 def add_new_tokens(*, model: PreTrainedModel, known: int, tokens: int, seed: int = 0) -> None:
@@ -135,7 +250,7 @@ def as_if_all_in(
 
 
 def _targets(
-    kind: CanaryKind,
+    kind: TokenKind,
     usable: npt.NDArray[np.int_],
     canaries: int,
     vocabulary: int,

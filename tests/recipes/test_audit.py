@@ -92,8 +92,9 @@ def test_a_run_without_its_noise_is_refuted(
         ["--canary_kind=unique-tokens", "--text_canaries=8", "--text_score=losses"],
         ["--canary_kind=random", "--text_score=fall", "--gradient_canaries=0"],
         ["--cache_frozen_activations=true", "--lora_top_layers=1", "--optimizer=sgd"],
+        ["--canary_kind=high-temperature", "--canary_temperature=2", "--gradient_canaries=0"],
     ],
-    ids=["losses", "fall", "frozen"],
+    ids=["losses", "fall", "frozen", "sampled"],
 )
 def test_every_kind_of_canary_and_reading_goes_through(
     recipe: ModuleType, arguments: list[str], settings: list[str], tmp_path: Path
@@ -124,9 +125,11 @@ def test_canaries_that_tell_nothing_are_refused(
 
 
 def test_settings_without_effect_are_refused(recipe: ModuleType, arguments: list[str]) -> None:
-    """A schedule or held-out data would be ignored: told, with its name."""
+    """A schedule, held-out data or an unused temperature would be ignored: told, by name."""
     with pytest.raises(ConfigurationError, match="warmup_steps has no effect"):
         recipe.main([*arguments, "--warmup_steps=1"])
+    with pytest.raises(ConfigurationError, match="canary_temperature has no effect"):
+        recipe.main([*arguments, "--canary_temperature=2"])
 
 
 def test_the_shipped_configuration_is_accepted(recipe: ModuleType) -> None:
