@@ -17,7 +17,7 @@ TOKENIZER = tiny_tokenizer([f"word{i}" for i in range(VOCABULARY - 4)])
 
 def peaked_base() -> Any:
     """A tiny base that is surer of its next token than a random one is."""
-    base = tiny_base("llama")
+    base: Any = tiny_base("llama")
     base.lm_head.weight.data *= 20
     return base
 
