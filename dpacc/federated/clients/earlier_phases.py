@@ -20,6 +20,8 @@ from dpacc.federated.requests import Standstill, run_of_request
 from dpacc.federated.settings import DPSettings
 from dpacc.plan import PrivacyPlan
 
+_SUBJECT = "earlier-phases"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
@@ -62,6 +64,7 @@ class EarlierPhases:
     def __init__(self, folders: Sequence[Path], *, dp: DPSettings) -> None:
         for folder in folders:
             Standstill(folder).refuse_to_go_on()
+        _require_first(folders[:1])
         self._whole = dp
         self._phases = [
             _phase(folder, delta=dp.delta / 2**number, unit=dp.unit_field or "example")
@@ -89,8 +92,8 @@ class EarlierPhases:
         if not self._phases:
             return None
         return Note(
-            "earlier-phases",
-            f"{len(self._phases)} earlier phases on records of the same owner cost ε = "
+            _SUBJECT,
+            f"earlier phases ({len(self._phases)}) on records of the same owner cost ε = "
             f"{self.epsilon:.6g} more, of which this ledger knows nothing: merge their ledgers",
         )
 
@@ -109,6 +112,16 @@ class EarlierPhases:
     def choices_in(self, run: str) -> float:
         """ε of the ranks that were chosen while this run went on."""
         return math.fsum(each.choice for each in self._phases if each.run == run)
+
+
+def _require_first(folders: Sequence[Path]) -> None:
+    """What is named first was preceded by none, as its ledger would say."""
+    for path in (folder / "ledger.jsonl" for folder in folders):
+        if path.exists() and any(note.subject == _SUBJECT for note in read_ledger(path=path).notes):
+            raise ConfigurationError(
+                f"{path} says that phases came before it, which are not counted here; name them "
+                "all, the first one first"
+            )
 
 
 def _phase(folder: Path, *, delta: float, unit: str) -> Phase:

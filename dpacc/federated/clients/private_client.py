@@ -165,14 +165,14 @@ class DPLoRAClient:
             rounds: of the federation.
             local_epochs: expected passes over its data in one round.
         """
-        own = self.dp_config
+        own = self._earlier.left
         return participant(
             name=self.client_id,
             dataset_size=self._own_files.size,
             batch_size=own.expected_batch_size,
             rounds=own.most_rounds or rounds,
             local_epochs=local_epochs,
-            epsilon=own.epsilon,
+            epsilon=own.epsilon - self._own_rank.set_aside,
             delta=own.delta,
         )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -311,12 +311,11 @@ def history_in(document: Mapping[str, Any], *, rounds: AppendedLines | Path) -> 
 def _client(name: str, books: list[ClientBooks]) -> dict[str, Any]:
     """One client's rounds, told by how many steps it took each time, and of which noise."""
     first = _noise(books[0])
-    rounds = zip(_steps(books), (_noise(each) for each in books), strict=True)
     return {
         "name": name,
         "unit": books[0].unit,
         **first,
-        "epsilon_budget": books[0].epsilon_budget,
+        "epsilon_budget": books[-1].epsilon_budget,
         **({"choices": [books[-1].choice_epsilon]} if books[-1].choice_epsilon else {}),
         **{name: [*said] for name in _NOTES if (said := _said(books, name))},
         "schedule": [
@@ -325,7 +324,7 @@ def _client(name: str, books: list[ClientBooks]) -> dict[str, Any]:
                 "local_steps": steps,
                 **({} if noise == first else noise),
             }
-            for (steps, noise), same in groupby(rounds)
+            for (steps, noise), same in groupby(_charges(books))
         ],
     }
 
@@ -344,6 +343,29 @@ def _noise(books: ClientBooks) -> dict[str, float]:
         "sampling_probability": books.sampling_probability,
         "noise_multiplier": books.noise_multiplier,
     }
+
+
+def _charges(books: list[ClientBooks]) -> Iterator[tuple[int, dict[str, float]]]:
+    """By how many steps its ledger grew in each round, and of which noise.
+
+    Steps of which no update arrived may be of the noise before or of the noise now, where the two
+    differ: they count as of whatever hides less of both.
+    """
+    before = books[0]
+    for grown, each in zip(_steps(books), books, strict=True):
+        lost = grown - each.steps_taken if _noise(each) != _noise(before) else 0
+        if lost:
+            yield lost, _noise(_least_hidden(before, each))
+        yield grown - lost, _noise(each)
+        before = each
+
+
+def _least_hidden(one: ClientBooks, other: ClientBooks) -> ClientBooks:
+    return replace(
+        one,
+        sampling_probability=max(one.sampling_probability, other.sampling_probability),
+        noise_multiplier=min(one.noise_multiplier, other.noise_multiplier),
+    )
 
 
 def _steps(books: list[ClientBooks]) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from flwr.app.user_config import UserConfig
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.clients.earlier_phases import EarlierPhases
+from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.deployment.flower_config import read_config
 from dpacc.federated.deployment.node_client import client_of, require_readable
 from dpacc.federated.deployment.node_settings import NodeSettings
 from dpacc.federated.requests import StoppedError
-from dpacc.federated.server.history import History
+from dpacc.federated.server.history import read_history
 from dpacc.federated.settings import DPSettings
 from dpacc.plan import PrivacyPlan
 from tests.dpacc.federated.deployment.shipped_app import NodeOf, nodes, run_config, shipped
@@ -78,8 +78,7 @@ def shipped_anew(folder: Path, node_of: NodeOf) -> Any:
     try:
         return shipped(config, node_of).history.rounds[0]
     except ConfigurationError:
-        kept = json.loads((folder / "second/state.json").read_text())
-        return History.from_json(kept["history"]).rounds[0]
+        return read_history(path=folder / "second/state.json").rounds[0]
 
 
 def test_the_next_phase_takes_the_added_records_at_what_is_left(begun: Path) -> None:
@@ -111,7 +110,9 @@ def test_rounds_are_added_to_the_same_run(begun: Path) -> None:
     history = shipped(more_rounds(begun, 4), again).history
     assert [sorted(each.survivors) for each in history.rounds] == [["site-1", "site-2"]] * 4
     assert [each.books["site-1"].steps_charged for each in history.rounds] == [3, 6, 9, 12]
-    (schedule, _) = [each["schedule"] for each in history.federation()["clients"]]
+    told = history.federation()["clients"]
+    assert [each["epsilon_budget"] for each in told] == [45.0, 45.0]  # as they said last
+    (schedule, _) = [each["schedule"] for each in told]
     assert [each["rounds"] for each in schedule] == [2, 2]
     assert schedule[0].get("noise_multiplier") != schedule[1]["noise_multiplier"]
     ledgers = [begun / "site-1/ledger.jsonl", begun / "site-1/phase-2/ledger.jsonl"]
@@ -215,6 +216,24 @@ def test_shares_of_delta_never_exceed_it(begun: Path) -> None:
     assert phases.epsilon == sum(costs)
     assert phases.left.delta == DELTA / 8
     assert phases.epsilon + phases.left.epsilon <= 50.0
+
+
+def test_a_later_phases_noise_is_foretold_as_it_will_be(begun: Path) -> None:
+    """A robust rule asks how much of an update is noise: of what earlier phases left."""
+    node = nodes(begun, phase=2, epsilon=45.0, most_rounds=1)
+    begins = client_of(node_config=node(1), run_config=run_config(begun))
+    assert isinstance(begins, DPLoRAClient)
+    foretold = begins.participant(rounds=9, local_epochs=1.0).noise
+    shipped_anew(begun, node)
+    found = plan_of(begun / "site-1/phase-2")
+    assert (foretold.noise_multiplier, foretold.steps) == (found.noise_multiplier, found.steps)
+
+
+def test_a_first_phase_that_was_not_the_first_is_no_beginning(begun: Path) -> None:
+    """A folder named one too deep would leave out what came before it."""
+    shipped_anew(begun, nodes(begun, phase=2, epsilon=45.0, most_rounds=1))
+    with pytest.raises(ConfigurationError, match=r"phases came before it.* name them all"):
+        EarlierPhases([begun / "site-1/phase-2"], dp=WHOLE)
 
 
 def test_where_the_server_adds_the_noise_no_round_is_added(folder: Path) -> None:

@@ -175,6 +175,20 @@ def test_steps_are_counted_by_what_was_given(told: list[tuple[int, int]], counte
     assert sum(each["rounds"] * each["local_steps"] for each in only["schedule"]) == counted
 
 
+@pytest.mark.parametrize(("before", "now"), [(0.5, 2.0), (2.0, 0.5)])
+def test_steps_that_were_lost_between_two_noises_count_as_of_less(
+    before: float, now: float
+) -> None:
+    """A late update may have left under either: two steps here were of one or the other."""
+    history = History()
+    history.rounds.append(report(1, charged=3, taken=3, noise_multiplier=before))
+    history.rounds.append(report(2, charged=8, taken=3, noise_multiplier=now))
+    (only,) = history.federation()["clients"]
+    counted = [(each["local_steps"], each.get("noise_multiplier")) for each in only["schedule"]]
+    first = None  # the client's own, which is said once
+    assert counted == [(3, first), (2, min(before, now) if now < before else first), (3, now)]
+
+
 def test_an_update_that_is_sent_again_comes_with_its_books(folder: Path) -> None:
     """A process that takes no step tells what its ledger holds, and not of none."""
     told = []
