@@ -81,7 +81,9 @@ def test_nothing_that_names_a_model_or_code_is_kept(tmp_path: Path) -> None:
         (record(r=0), "no adapter here"),
         (record(lora_alpha=float("nan")), "no adapter here"),
         (record(target_modules="(a+)+$"), "no adapter here"),
-        (record(rank_pattern={"q_proj": "8"}), "no adapter here"),
+        (record(lora_alpha=10**400), "no adapter here"),
+        (record(rank_pattern={"(a+)+$": 8}), "no adapter here"),
+        (record(alpha_pattern={"q_proj": 8}), "no adapter here"),
         (record(modules_to_save=[["score"]]), "no adapter here"),
         (
             record(
