@@ -175,8 +175,9 @@ class UtilityMonitor:
             model: what is measured.
             besides: what was measured already, on data that no guarantee covers.
         """
+        qualified = any(each.is_private for each in self._metrics.values())
         self.note_private(engine)
-        spent = engine.guarantee() if engine.steps_charged else None
+        spent = engine.guarantee() if engine.steps_charged or qualified else None
         found = {**(besides or {}), **self._measured(model)}
         return self.record(step=engine.steps_charged, guarantee=spent, metrics=found)
 

@@ -58,12 +58,13 @@ def test_each_round_is_a_point_with_the_epsilon_of_the_ledgers(tmp_path: Path) -
 
 
 def looped(place: Path, monitor: UtilityMonitor) -> Path:
-    """A private loop of one's own, observed after each step; its ledger."""
+    """A private loop of one's own, observed before it and after each step; its ledger."""
     private = examples(LENGTHS)
     engine = PrivacyEngine(Accelerator(), plan_for(len(private)), ledger=place / "ledger.jsonl")
     model = tiny_model("llama")
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     model, optimizer = engine.prepare(model, optimizer)
+    monitor.observe(engine=engine, model=model)
     for step in engine.steps(private, collate):
         for batch in step:
             step.backward(causal_lm_losses(model, batch))
@@ -77,23 +78,26 @@ def looped(place: Path, monitor: UtilityMonitor) -> Path:
 def test_a_private_metric_is_in_the_ledger_before_it_is_computed(
     tmp_path: Path, is_private: bool
 ) -> None:
-    """And so beside every ε from then on; a public one leaves the ledger as it was."""
+    """And so beside every ε from then on, also of 0; a public one leaves the ledger as it was."""
     monitor, seen = UtilityMonitor(), []
 
     @monitor.metric(name="training loss", falling=True, is_private=is_private)
     def look(_: Any) -> float:
-        record = read_ledger(path=tmp_path / "ledger.jsonl")
-        seen.append([note.subject for note in record.notes])
+        path = tmp_path / "ledger.jsonl"
+        noted = read_ledger(path=path).notes if path.exists() else ()
+        seen.append([note.subject for note in noted])
         return 1.0
 
     record = read_ledger(path=looped(tmp_path, monitor))
     noted = ["non-private-metrics"] if is_private else []
-    assert seen == [noted] * len(record.releases)
-    assert len(monitor.points) == len(record.releases)
+    assert seen == [noted] * (1 + len(record.releases))
+    assert [point.step for point in monitor.points] == [*range(1 + len(record.releases))]
     assert "training loss" in monitor.course.falling
+    assert monitor.points[0].epsilon == 0
     for point in monitor.points:
-        assert point.guarantee is not None
-        assert [note.subject for note in point.guarantee.notes] == noted
+        stated = point.guarantee
+        assert stated is not None or not (is_private or point.step)
+        assert [note.subject for note in (stated.notes if stated else ())] == noted
 
 
 def test_a_federations_server_measures_nothing_private() -> None:
