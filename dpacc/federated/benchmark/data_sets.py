@@ -64,11 +64,11 @@ class DataSet:
 
 @dataclass(frozen=True, kw_only=True)
 class _Fetched:
-    """Where a named data set lies, and which recipe puts it there."""
+    """Where a named data set lies, and which recipes put it there, in turn."""
 
     train: tuple[str, ...]
     held_out: tuple[str, ...]
-    recipe: str
+    recipes: tuple[str, ...]
     fields: Mapping[str, Any]
 
 
@@ -85,7 +85,7 @@ NAMED: Mapping[str, _Fetched] = {
         name: _Fetched(
             train=tuple(f"sentences/{kind}*.jsonl" for kind in kinds),
             held_out=tuple(f"sentences/held_out_{kind}.jsonl" for kind in kinds),
-            recipe="fetch_federation",
+            recipes=("fetch_federation.py",),
             fields=_SENTENCES,
         )
         for name, kinds in {**_OF_SENTENCES, "sentences": tuple(_KINDS.values())}.items()
@@ -93,7 +93,7 @@ NAMED: Mapping[str, _Fetched] = {
     "shakespeare": _Fetched(
         train=("shakespeare/train.jsonl",),
         held_out=("shakespeare/held_out.jsonl",),
-        recipe="fetch_shakespeare",
+        recipes=("fetch_shakespeare.py",),
         fields={
             "labels": ("comedy", "history", "tragedy"),
             "label_field": "genre",
@@ -104,13 +104,16 @@ NAMED: Mapping[str, _Fetched] = {
     "chats": _Fetched(
         train=("chats/train_turns.jsonl",),
         held_out=("chats/held_out_turns.jsonl",),
-        recipe="fetch_benchmarks",
+        recipes=("fetch_benchmarks.py",),
         fields={"owner_field": "sender"},
     ),
     "clinical": _Fetched(
         train=("hospitals/*.jsonl",),
         held_out=("hospitals/held_out_*.jsonl",),
-        recipe="healthcare",
+        recipes=(
+            "fetch_clinical.py",
+            "healthcare.py --config recipes/configs/healthcare/hospitals.yaml",
+        ),
         fields={
             "labels": LABELS,
             "words_field": "words",
@@ -146,9 +149,8 @@ def _named(name: str, config: BenchmarkConfig) -> DataSet:
     held_out = _matching(folder, source.held_out)
     learned = [path for path in _matching(folder, source.train) if path not in held_out]
     if not learned or not held_out:
-        raise ConfigurationError(
-            f"{folder} does not hold {name}: run `python recipes/{source.recipe}.py`"
-        )
+        commands = ", then ".join(f"`python recipes/{each}`" for each in source.recipes)
+        raise ConfigurationError(f"{folder} does not hold {name}: run {commands}")
     return DataSet(
         name=name,
         train=_together(map(_read, learned)),

@@ -150,7 +150,7 @@ def _train(cell: Cell, *, config: BenchmarkConfig, scratch: Path) -> Found:
         cell=cell,
         data=_loaded(cell.data_set, config),
         folder=scratch / cell.key[:16],
-        public=_activations(cell.model, cell.data_set),
+        public=_activations(cell.shared["base"], cell.data_set, cell.shared["lora_top_layers"]),
     )
     return train_cell(bench)
 
@@ -161,7 +161,7 @@ def _loaded(name: str, config: BenchmarkConfig) -> DataSet:
 
 
 @lru_cache(maxsize=1)
-def _activations(model: str, data_set: str) -> dict[str, Any]:
-    """Those of the last cell's model and data; they are filled as they become known."""
-    del model, data_set
+def _activations(base: str, data_set: str, top_layers: int) -> dict[str, Any]:
+    """Those beneath the last cell's adapter, of its data; they are filled as they become known."""
+    del base, data_set, top_layers
     return {}

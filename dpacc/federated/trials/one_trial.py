@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from dpacc.artifacts.run_folder import write_file
+from dpacc.federated.benchmark.cells import digest_of_model
 from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.server.held_out import read_examples
@@ -72,7 +73,7 @@ class Trial:
             "candidate": self.candidate.to_json(),
             "lora": {name: value for name, value in asdict(self.lora).items() if name != "rank"},
             "records": [*shares.clients.items(), *shares.held_out.items()],
-            "base": [*_sizes(Path(self.model))],
+            "base": digest_of_model(self.model),
             **{name: getattr(self, name) for name in _TOLD},
         }
         words = json.dumps(said, sort_keys=True, default=list).encode()
@@ -216,11 +217,6 @@ def _guarantees(guarantee: FederatedGuarantee) -> dict[str, Any]:
     return {
         each.name: each.server.to_json() | {"stated": str(each.server)} for each in guarantee.prices
     }
-
-
-def _sizes(folder: Path) -> list[tuple[str, int]]:
-    files = sorted(folder.glob("*")) if folder.is_dir() else []
-    return [(each.name, each.stat().st_size) for each in files if each.is_file()]
 
 
 def _read(document: Mapping[str, Any]) -> Outcome:

@@ -72,10 +72,14 @@ def test_fewer_records_are_the_same_ones_each_time(tmp_path: Path) -> None:
     [
         ("sentence", "is unknown: reviews"),
         ("shakespeare", "fetch_shakespeare.py"),
+        (
+            "clinical",
+            r"fetch_clinical.py`, then `python recipes/healthcare.py --config",
+        ),
         ("nowhere.jsonl", "needs held_out"),
     ],
 )
 def test_what_is_not_there_is_named(tmp_path: Path, name: str, words: str) -> None:
-    """With the recipe that fetches it."""
+    """With the recipes that fetch and make it, in their order."""
     with pytest.raises(ConfigurationError, match=words):
         load_data_set(name, config=config(data_folder=str(tmp_path)))

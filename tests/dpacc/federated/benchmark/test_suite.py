@@ -139,6 +139,15 @@ def test_cells_are_trained_side_by_side(
     assert (tmp_path / "benchmark" / CELLS).read_text().count("\n") == 6
 
 
+def test_activations_are_those_beneath_one_adapter_of_one_base() -> None:
+    """Known again in the next cell, and forgotten where base, data or depth is another."""
+    known = suite._activations("base", "data", 1)
+    assert suite._activations("base", "data", 1) is known
+    for other in (("base", "data", 2), ("base", "others", 1), ("changed", "data", 1)):
+        assert suite._activations(*other) is not known
+        known = suite._activations("base", "data", 1)
+
+
 def test_an_owner_at_two_clients_is_refused_as_a_unit(material: Path) -> None:
     """For each ledger tells of its own client alone."""
     with pytest.raises(ConfigurationError, match="at two clients would lose more"):
