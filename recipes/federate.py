@@ -12,7 +12,6 @@ one on everything, to compare. Copy this file and edit it.
 
 from __future__ import annotations
 
-import math
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dpacc_accounting.guarantee import rounded_up
 
 from dpacc.cli import terminal
-from dpacc.cli.guarantee_table import guarantee_rows
+from dpacc.cli.guarantee_table import federation_rows
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.settings import check_limits, read_settings, setting
 
@@ -356,16 +355,7 @@ def show_comparison(comparison: Comparison) -> None:
 
 def show_result(guarantee: FederatedGuarantee, folder: Path, *, seconds: float) -> None:
     """What is promised to whom, priced anew from what was done."""
-    worst = guarantee.worst_server
-    facts = [
-        ("largest ε of a client", worst.name),
-        *guarantee_rows(worst.server),
-        *(("of clients", note.text) for note in guarantee.told),
-        ("ledgers", str(folder / "<client>" / "ledger.jsonl")),
-        ("priced again by", f"dpacc compose {folder / 'rounds.yaml'}"),
-        ("wall time", f"{math.ceil(seconds / 60)} min"),
-        ("saved in", str(folder)),
-    ]
+    facts = federation_rows(guarantee, folder=folder, seconds=seconds)
     terminal.show_facts(title="Private federation", facts=facts)
 
 

@@ -5,9 +5,9 @@
 
 The notes are synthetic: templates, filled with the words of an ontology and the diseases of
 simulated lives. Hospitals differ in what they treat, how many patients they have, how they write
-and what ε they allow; a patient with all notes is what each of them protects. Afterwards each
-trains alone, and one on everything, with noise and without, to compare. Other notes can be put in
-their place: `<hospital>.jsonl` and `held_out_<hospital>.jsonl` in the folder `data`.
+and what ε they allow; a patient with all notes is what each of them protects. With `compare` each
+then trains alone, and one on everything, with noise and without. Other notes can be put in their
+place: `<hospital>.jsonl` and `held_out_<hospital>.jsonl` in the folder `data`, without `compare`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dpacc.cli import terminal
+from dpacc.cli.guarantee_table import federation_rows
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.settings import check_limits, read_settings, setting
 
@@ -79,7 +80,10 @@ class HealthcareConfig:
     keep_activations: bool = setting(
         "Compute what lies beneath once; false for a model that drops out.", default=True
     )
-    compare: bool = setting("Whether to train alone and on everything, too.", default=True)
+    compare: bool = setting(
+        "Train alone and on everything, too, also without noise: for notes of nobody alone.",
+        default=False,
+    )
     open_epochs: float = setting("Passes over everything without noise.", default=3.0, above=0)
     open_learning_rate: float = setting("Of training without noise.", default=5e-3, above=0)
     seed: int = setting("Seeds A and the head, which are public.", default=0)
@@ -110,8 +114,8 @@ def make_notes(config: HealthcareConfig, budgets: Mapping[str, DPSettings]) -> N
     if not folder.is_dir():
         if not config.clinical:
             raise ConfigurationError(
-                f"there is no folder {folder} of notes; name one with --data, or what to write "
-                "notes about with --clinical"
+                f"there is no folder {folder} of notes; name one with --data, or run `python "
+                "recipes/fetch_clinical.py` and add --clinical data/clinical"
             )
         vocabulary = read_vocabulary(folder=config.clinical)
         hospitals = hospitals_drawn(
@@ -144,11 +148,14 @@ def make_notes(config: HealthcareConfig, budgets: Mapping[str, DPSettings]) -> N
 
 def run(config: HealthcareConfig, budgets: Mapping[str, DPSettings]) -> None:
     """Train together and, to compare, apart; each part's scores are kept once they are known."""
-    from federate import show_result
-
+    from dpacc.artifacts.earlier_runs import spent_by_client
     from dpacc.artifacts.run_folder import new_run_folder
 
     started = time.monotonic()
+    for name in budgets:
+        told = spent_by_client(output_dir=config.output_dir, name=config.name, client=name)
+        if told is not None:
+            terminal.say(told)
     folder = new_run_folder(output_dir=config.output_dir, name=config.name)
     terminal.say(f"{len(budgets)} hospitals, {config.rounds} rounds, run folder {folder}")
     scenario = make_scenario(config, budgets, folder)
@@ -160,7 +167,9 @@ def run(config: HealthcareConfig, budgets: Mapping[str, DPSettings]) -> None:
     if config.compare:
         compare(config, scenario, budgets, folder, together, kept)
     scenario.close()
-    show_result(together.history.guarantee(), folder, seconds=time.monotonic() - started)
+    guarantee, seconds = together.history.guarantee(), time.monotonic() - started
+    facts = federation_rows(guarantee, folder=folder, seconds=seconds)
+    terminal.show_facts(title="Private federation", facts=facts)
 
 
 def make_scenario(

@@ -1,6 +1,9 @@
 """A guarantee as the rows of a table, with everything that must be said beside ε."""
 
-from dpacc_accounting import Guarantee
+import math
+from pathlib import Path
+
+from dpacc_accounting import FederatedGuarantee, Guarantee
 from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
 
 
@@ -28,4 +31,26 @@ def method_and_slack(guarantee: Guarantee) -> list[tuple[str, str]]:
             if bounded_below
             else "unknown: this method has no lower bound",
         ),
+    ]
+
+
+def federation_rows(
+    guarantee: FederatedGuarantee, *, folder: Path, seconds: float
+) -> list[tuple[str, str]]:
+    """What a federation promises to whom, priced anew from what was done, and where its books are.
+
+    Args:
+        guarantee: its history's.
+        folder: of its run.
+        seconds: that it took.
+    """
+    worst = guarantee.worst_server
+    return [
+        ("largest ε of a client", worst.name),
+        *guarantee_rows(worst.server),
+        *(("of clients", note.text) for note in guarantee.told),
+        ("ledgers", str(folder / "<client>" / "ledger.jsonl")),
+        ("priced again by", f"dpacc compose {folder / 'rounds.yaml'}"),
+        ("wall time", f"{math.ceil(seconds / 60)} min"),
+        ("saved in", str(folder)),
     ]

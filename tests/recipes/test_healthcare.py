@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -30,13 +29,8 @@ LIVES = (
 
 @pytest.fixture(scope="module")
 def healthcare() -> ModuleType:
-    """The script, loaded as a module beside the one that it builds on."""
-    sys.path.insert(0, str(ROOT / "recipes"))
-    try:
-        __import__("federate")
-        return load_script(ROOT / "recipes/healthcare.py")
-    finally:
-        sys.path.remove(str(ROOT / "recipes"))
+    """The script, loaded as a module."""
+    return load_script(ROOT / "recipes/healthcare.py")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +82,7 @@ def test_hospitals_are_compared_with_training_alone_and_pooled(
     healthcare: ModuleType, material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each ledger keeps its hospital's ε for a patient, and pooled the strictest one."""
-    healthcare.main(arguments(material, tmp_path))
+    healthcare.main(arguments(material, tmp_path, compare="true"))
     folder = tmp_path / "healthcare"
     shown = capsys.readouterr()
     assert "Round 1: 3 of 3 hospitals, 0 filtered" in shown.err
@@ -118,17 +112,18 @@ def test_hospitals_are_compared_with_training_alone_and_pooled(
 def test_a_federation_may_be_secure_or_robust(
     healthcare: ModuleType, material: Path, tmp_path: Path, changes: dict[str, object]
 ) -> None:
-    """All three hospitals' updates are used, and nobody trains alone."""
-    healthcare.main(arguments(material, tmp_path, compare="false", **changes))
+    """All three hospitals' updates are used; nobody trains alone or without noise, if not asked."""
+    healthcare.main(arguments(material, tmp_path, **changes))
     history = json.loads((tmp_path / "healthcare/history.json").read_text())
     assert {*history["rounds"][0]["survivors"]} == {*HOSPITALS}
     assert not (tmp_path / "healthcare/alone").exists()
+    assert {*json.loads((tmp_path / "healthcare/scores.json").read_text())} == {"federated"}
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"clinical": ""}, "no folder"),
+        ({"clinical": ""}, "fetch_clinical.py` and add --clinical"),
         ({"clinical": "nowhere"}, "fetch_clinical.py"),
         ({"budgets": "nowhere.yaml"}, "nowhere.yaml cannot be read"),
         ({"round": 3}, "did you mean rounds?"),

@@ -168,6 +168,9 @@ class HealthcareFederation:
     ) -> Scores:
         """All notes in one place, and no noise: what the noise and the walls cost.
 
+        Its scores tell exactly about whoever the notes are of, and no ledger says so: for notes of
+        nobody, as `write_hospitals` writes them, alone.
+
         Args:
             epochs: passes over all notes.
             batch_size: notes in a batch.
