@@ -21,9 +21,9 @@ from dpacc_accounting.calibration.separated_noise import Correlation
 from dpacc_accounting.federation.rounds import CorrelatedRounds
 from dpacc_accounting.guarantee import Note, stated_notes
 
-from dpacc.errors import ConfigurationError
+from dpacc.errors import ConfigurationError, PrivacyError
 from dpacc.federated.aggregation.averaging import Aggregate
-from dpacc.federated.aggregation.exact_sum import ExactSum
+from dpacc.federated.aggregation.exact_sum import MOST_TERMS, ExactSum
 from dpacc.federated.aggregation.turns import Turns
 from dpacc.federated.setting_limits import require_positive, require_words
 from dpacc.federated.settings import LoraSettings
@@ -301,8 +301,18 @@ class ClippedSum:
         self._sum = ExactSum(self._before.size)
 
     def add(self, node: int, update: Arrays) -> None:
-        """Add one, in units of C."""
+        """Add one, in units of C.
+
+        Raises:
+            PrivacyError: there is no room for it; left out for others' sake, it would come in
+                where one of them did not, who would so move the sum by 2C.
+        """
         del node
+        if self._sum.terms == MOST_TERMS:
+            raise PrivacyError(
+                f"more than {MOST_TERMS} updates came in one round, and none may be left out for "
+                "another; nothing is released: ask fewer, by a lower client_sampling_rate"
+            )
         moved = flat(update) - self._before
         length = float(np.linalg.norm(moved))
         if length:

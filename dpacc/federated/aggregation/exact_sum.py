@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from dpacc.errors import ConfigurationError
 
-_MOST_TERMS = 1 << 16
+MOST_TERMS = 1 << 16
 _LARGEST = 2.0**20
 _TO_COARSE, _TO_FINE = 1.5 * 2.0**35, 1.5 * 2.0**-3
 """Added and taken away again, they leave a double's nearest multiple of 2⁻¹⁷, or of 2⁻⁵⁵."""
@@ -51,7 +51,7 @@ class ExactSum:
                 ±2²⁰ or none; nothing was added then.
         """
         flat = term.reshape(-1)
-        if flat.shape != self._coarse.shape or self.terms == _MOST_TERMS:
+        if flat.shape != self._coarse.shape or self.terms == MOST_TERMS:
             raise ConfigurationError(
                 f"{flat.size} numbers as term {self.terms + 1} of {self._coarse.size}"
             )

@@ -21,7 +21,7 @@ from dpacc_accounting import (
 from dpacc_accounting.ledger.claims import claim_of
 from scipy import stats
 
-from dpacc.errors import ConfigurationError
+from dpacc.errors import ConfigurationError, PrivacyError
 from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
 from dpacc.federated.aggregation.robust import Defence
 from dpacc.federated.server.history import History
@@ -74,6 +74,18 @@ def test_no_client_moves_the_release_by_more_than_its_share(tmp_path: Path) -> N
     without = flat(noise(tmp_path / "1")(START, others).arrays)
     with_one = flat(noise(tmp_path / "2")(START, {**others, "c": moved(1e6)}).arrays)
     assert np.linalg.norm(with_one - without) * 4 == pytest.approx(0.5, rel=1e-4)
+
+
+def test_nobody_is_left_out_for_who_came_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a sum is full the round ends: else who is in it would decide who else is."""
+    monkeypatch.setattr("dpacc.federated.aggregation.client_level.MOST_TERMS", 2)
+    running = noise(tmp_path).begin(START)
+    for node in (1, 2):
+        running.add(node, START)
+    with pytest.raises(PrivacyError, match="more than 2 updates came in one round"):
+        running.add(3, START)
 
 
 def test_the_noise_is_gaussian_of_the_promised_size(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_the_largest_sums_are_exact() -> None:
     """65,536 terms of nearly 2²⁰ each, with all of their bits; one more is refused."""
     found = ExactSum(1)
     term = np.array([2.0**20 - 2.0**-4 + 2.0**-30])
-    for _ in range(exact_sum._MOST_TERMS):
+    for _ in range(exact_sum.MOST_TERMS):
         found.add(term)
     assert found.total()[0] == float(Fraction(term[0]) * 65536)
     with pytest.raises(ConfigurationError, match="as term 65537"):
