@@ -24,6 +24,18 @@ MONITORING_BUGS = (
         (f"{_MONITOR}::test_a_private_metric_is_in_the_ledger_before_it_is_computed",),
     ),
     Bug(
+        "nothing is said at no steps",
+        "before the first step a metric of private data stands beside an ε of 0 without a note",
+        (
+            Patch(
+                "dpacc.federated.monitoring.utility_monitor",
+                "if engine.steps_charged or qualified else None",
+                "if engine.steps_charged else None",
+            ),
+        ),
+        (f"{_MONITOR}::test_a_private_metric_is_in_the_ledger_before_it_is_computed",),
+    ),
+    Bug(
         "benchmark leaves out the notes",
         "a benchmark states the ε of a cell without what voids or qualifies it at some client",
         (
