@@ -24,11 +24,6 @@ class Difference:
     mean: float
     error: float
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether it lies more than its standard error from zero."""
-        return abs(self.mean) > self.error
-
 
 def difference(a: Mapping[str, float], b: Mapping[str, float]) -> Difference:
     """By how much `b` exceeds `a`, name by name.

@@ -90,12 +90,10 @@ def score(f1: float, support: int = 1) -> EntityScore:
 
 
 def test_what_sharing_adds_is_a_mean_of_pairs() -> None:
-    """With its standard error, which a difference must exceed to be called clear."""
+    """With its standard error."""
     gain = difference({"a": 0.2, "b": 0.4, "c": 0.6}, {"a": 0.3, "b": 0.6, "c": 0.9})
     assert gain.mean == pytest.approx(0.2)
     assert gain.error == pytest.approx(0.1 / 3**0.5)
-    assert gain.is_clear
-    assert not difference({"a": 0.0, "b": 0.3}, {"a": 0.2, "b": 0.2}).is_clear
     with pytest.raises(ConfigurationError, match="same names"):
         difference({"a": 0.1}, {"b": 0.2})
 
