@@ -103,11 +103,10 @@ def clinic(name):
 # %%
 class Wire:
     def __init__(self, client):
-        self.client, self.client_id = client, client.client_id
-        self.heard = None
+        self.client, self.heard = client, None
 
-    def require_readable(self):
-        self.client.require_readable()
+    def __getattr__(self, name):
+        return getattr(self.client, name)
 
     @property
     def app(self):

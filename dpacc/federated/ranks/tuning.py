@@ -147,7 +147,7 @@ def update_signal(
     >>> alone = participant(name="a", dataset_size=4000, batch_size=400, rounds=5, local_epochs=1.0,
     ...                     epsilon=8.0, delta=1e-5)
     >>> round(update_signal([alone], trained=184_320, compression=None), 2)
-    3.07
+    3.67
     """
     width = trained * (1 + added_variance(compression))
     return statistics.median(

@@ -120,7 +120,15 @@ SAVED = {
 
 def base_of(name: str) -> nn.Module:
     base = tiny_base(name.split()[0])
-    return quantized(base) if name.endswith("NF4") else base
+    return _never_packed(quantized(base)) if name.endswith("NF4") else base
+
+
+def _never_packed(base: nn.Module) -> nn.Module:
+    """Processors with bfloat16 evaluate 4-bit weights packed by 64 columns, and here are 32."""
+    for module in base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    return base
 
 
 def with_saved_modules(name: str) -> nn.Module:

@@ -112,4 +112,5 @@ def test_an_int8_base_trains_exactly_in_the_arithmetic_of_a_gpu(
     assert (rows - in_training).norm() > 1e-3 * rows.norm()
     found = sum_received(model, data, tmp_path / "ledger.jsonl", bound=0.05)
     expected = clipped_sum(rows, bound=0.05)
-    assert (found - expected).norm() < ROUNDING["int8"] * expected.norm()
+    # A sum in another order may round an activation to the next of its eight bits.
+    assert (found - expected).norm() < 1e-4 * expected.norm()

@@ -113,7 +113,11 @@ def test_a_base_in_sixteen_bits_is_refused_for_rules_that_correct_it() -> None:
 
 @pytest.mark.parametrize(
     ("rule", "method", "remedy"),
-    [("ffa", "lora", "fedex"), ("fedex", "ffa", "take aggregation='ffa'"), ("mean", "ffa", "one")],
+    [
+        ("ffa", "lora", "fedex"),
+        ("fedex", "ffa", "take aggregation='ffa'"),
+        ("mean", "ffa", "counts alike"),
+    ],
 )
 def test_a_rule_that_the_adapter_contradicts_is_refused(
     rule: str, method: str, remedy: str

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -131,6 +132,8 @@ def test_cells_are_trained_side_by_side(
 ) -> None:
     """By processes of their own; each result is kept by the process that asked, once."""
     monkeypatch.setattr(suite, "_train", told_by_a_process)
+    # Another test may have put a script in its place, which each process would begin with.
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
     config = grid(material, workers=2, epsilons=(1.0, 2.0), output_dir=str(tmp_path))
     results = FederatedBenchmark(config=config).run()
     assert len(results) == 6
