@@ -8,7 +8,8 @@ all restarts, a round that was charged and lost included.
 A client is known by its node, which Flower gives to a registered key, and by its name: either one
 alone must have waited. A node's first turn is due in one of the first `min_separation` rounds, by
 its number, so that turns are spread; who was asked and gave nothing is asked again in the next
-round. So a client's turns depend on itself, and on nobody else's presence.
+round. So a client's turns depend on itself, and on nobody else's presence, as long as no two give
+one name: of those, who comes first takes the turn of both.
 """
 
 from __future__ import annotations
