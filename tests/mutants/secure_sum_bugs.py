@@ -10,6 +10,7 @@ from tests.mutants.planting import Patch
 _SUMS = f"{DPACC}/federated/secure_sum"
 _DRAWN = f"{_SUMS}/test_neighbourhoods.py"
 _SIGNED = f"{_SUMS}/test_signatures.py"
+_TOLD = f"{_SUMS}/test_told_neighbours.py"
 _STREAM = f"{DPACC}/federated/server/test_reply_stream.py"
 _EXACT = f"{DPACC}/federated/aggregation/test_exact_sum.py"
 _MASKING = "dpacc.federated.secure_sum.masking"
@@ -61,8 +62,8 @@ SECURE_SUM_BUGS = (
         (
             Patch(
                 _MASKING,
-                "if {*arrived, *dropped} != {*_present(party)} or party.node not in arrived:",
-                "if not {*arrived, *dropped} <= {*_present(party)} or party.node not in arrived:",
+                "if {*arrived, *dropped} != {*party.present} or party.node not in arrived:",
+                "if not {*arrived, *dropped} <= {*party.present} or party.node not in arrived:",
             ),
         ),
         (f"{_DRAWN}::test_lists_that_are_not_of_all_are_refused",),
@@ -121,8 +122,8 @@ SECURE_SUM_BUGS = (
         (
             Patch(
                 _MASKING,
-                "left = party.settings.fewest\n",
-                "left = 1\n",
+                "if len(agreeing) < fewest:",
+                "if len(agreeing) < 1:",
             ),
         ),
         (f"{_SIGNED}::test_two_stories_of_who_arrived_open_nothing",),
@@ -138,11 +139,35 @@ SECURE_SUM_BUGS = (
             ),
             Patch(
                 _MASKING,
-                "digest = list_digest(_roster_lines(party), _present(party), arrived)\n    if",
-                'digest = str(party.state["confirmed"])\n    if',
+                "digest, fewest = _digest(party, arrived), party.settings.fewest",
+                'digest, fewest = str(party.state["confirmed"]), party.settings.fewest',
             ),
         ),
         (f"{_SIGNED}::test_two_stories_of_who_arrived_open_nothing",),
+    ),
+    Bug(
+        "one of a pair masked",
+        "a client masks with those whose boxes it is forwarded, whoever drew it",
+        (Patch(_MASKING, "or drew != sources | {party.node}:", "or False:"),),
+        (f"{_TOLD}::test_a_client_cannot_be_left_out_of_the_sum_that_it_signs",),
+    ),
+    Bug(
+        "who drew whom unsigned",
+        "clients compare their own neighbours with what they are told, and do not sign it",
+        (Patch(_MASKING, "party.present, drawn, arrived)", "party.present, arrived)"),),
+        (f"{_TOLD}::test_a_client_cannot_be_left_out_of_the_sum_that_it_signs",),
+    ),
+    Bug(
+        "signers without holders",
+        "signatures count of clients none of whose neighbours signed, who may be left out of the sum",
+        (
+            Patch(
+                _MASKING,
+                "if circles := _circles(party):",
+                "if False and (circles := _circles(party)):",
+            ),
+        ),
+        (f"{_TOLD}::test_signers_whose_holders_sign_nothing_open_nothing",),
     ),
     Bug(
         "keys of another round",

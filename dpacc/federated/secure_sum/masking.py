@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import cast
 
 from dpacc.federated.requests import RequestRefused
@@ -45,12 +45,8 @@ from dpacc.federated.secure_sum.messages import (
     paired,
     several,
 )
-from dpacc.federated.secure_sum.shamir import (
-    SHARE_BYTES,
-    SharesDisagree,
-    commitment,
-    shares,
-)
+from dpacc.federated.secure_sum.neighbourhoods import circle_bits, who_drew, with_holders
+from dpacc.federated.secure_sum.shamir import SharesDisagree, committed, shares
 from dpacc.federated.secure_sum.signatures import is_signed, list_digest, said_of_keys
 
 
@@ -80,7 +76,7 @@ def hand_out_shares(asked: Request, party: Party) -> Payload:
     _require_keys(party, circle)
     seed, count, fewest = new_key(), len(circle), party.settings.fewest_shares
     of_seed = shares(seed, threshold=fewest, count=count)
-    of_key = shares(_kept(party, "mask-private"), threshold=fewest, count=count)
+    of_key = shares(party.kept("mask-private"), threshold=fewest, count=count)
     boxes = {
         peer: sealed(
             one + two,
@@ -113,13 +109,6 @@ def _drawn_circle(nodes: Sequence[str], party: Party) -> list[str]:
     return sorted([party.node, *secrets.SystemRandom().sample(others, found.neighbours)])
 
 
-def committed(box: bytes, *, session: str, source: str, destination: str) -> bytes:
-    """Commitments to both shares that one client deals to another, one after the other."""
-    about = "/".join([session, source, destination])
-    seed, key = box[:SHARE_BYTES], box[SHARE_BYTES:]
-    return commitment(seed, about=f"{about}/seed") + commitment(key, about=f"{about}/key")
-
-
 def take_shares(asked: Request, party: Party) -> None:
     """Keep the shares of all that handed theirs out, before anything is trained.
 
@@ -130,22 +119,24 @@ def take_shares(asked: Request, party: Party) -> None:
     party.turn(TRAIN, asked)
     boxes, said = paired(asked, "sources", "sealed"), paired(asked, "sources", "commitments")
     present = several(asked, "present", str)
-    if not {*boxes} <= {*present} - {party.node} or not {*present} <= {*_roster(party)}:
+    if not {*boxes} <= {*present} - {party.node} or not {*present} <= {*party.roster()}:
         raise RequestRefused("the server forwards shares of clients that it did not name before")
     if len({*present}) != len(present) or party.node not in present:
         raise RequestRefused("the server's list of who is there repeats one, or lacks this client")
     if party.settings.neighbourhood is None and len(boxes) + 1 != len(present):
         raise RequestRefused("the server keeps back shares of clients that it says are there")
     _require_enough(party, present)
+    if party.keys is not None and party.settings.neighbourhood is not None:
+        _take_circles(asked, party, {*boxes})
     _require_keys(party, [*boxes])
-    held = {party.node: _kept(party, "own-share")}
+    held = {party.node: party.kept("own-share")}
     for peer, box in boxes.items():
         held[peer] = _opened(box, party, peer)
         if said[peer] != committed(
             held[peer], session=party.session, source=peer, destination=party.node
         ):
             raise RequestRefused(f"{WRONG_SHARE}{peer}: it is not what was committed to")
-    peers = ({*_circle(party)} & {*present} | {*boxes}) - {party.node}
+    peers = ({*party.circle} & {*present} | {*boxes}) - {party.node}
     party.state.update(
         {
             "present": present,
@@ -154,6 +145,19 @@ def take_shares(asked: Request, party: Party) -> None:
             "held": list(held.values()),
         }
     )
+
+
+def _take_circles(asked: Request, party: Party, sources: Set[str]) -> None:
+    """Keep whom each drew, as all that sign must have been told it: both of a pair are masked.
+
+    Raises:
+        RequestRefused: it is not whom this client drew, or not who drew it.
+    """
+    told, nodes = paired(asked, "present", "circles"), party.nodes
+    drew = who_drew(party.node, told, nodes)
+    if told[party.node] != circle_bits(party.circle, nodes) or drew != sources | {party.node}:
+        raise RequestRefused("the server tells of other neighbours than it forwards shares of")
+    party.state["circles"] = list(told.values())
 
 
 def _opened(box: bytes, party: Party, peer: str) -> bytes:
@@ -170,8 +174,8 @@ def masked(whole: Integers, asked: Request, party: Party) -> Residues:
     total = residues(whole, words=party.words)
     for peer in cast(list[str], party.state["peers"]):
         key = pair_key(
-            private=_kept(party, "mask-private"),
-            public=_roster(party)[peer],
+            private=party.kept("mask-private"),
+            public=party.roster()[peer],
             session=party.session,
             pair={party.node, peer},
             words=party.words,
@@ -180,7 +184,7 @@ def masked(whole: Integers, asked: Request, party: Party) -> Residues:
     if party.settings.protocol == "pairwise":
         party.forget()
         return total
-    seed = _kept(party, "seed")
+    seed = party.kept("seed")
     add_mask(total, self_key(seed=seed, session=party.session, words=party.words))
     party.then(OPEN if party.keys is None else CONFIRM)
     return total
@@ -195,8 +199,7 @@ def confirm(asked: Request, party: Party) -> Payload:
     party.turn(CONFIRM, asked)
     assert party.keys is not None
     arrived, _ = _survivors(asked, party)
-    digest = list_digest(_roster_lines(party), _present(party), arrived)
-    party.state["confirmed"] = digest
+    digest = party.state["confirmed"] = _digest(party, arrived)
     party.then(OPEN)
     signature = party.keys.sign("survivors", party.session, party.agreed, digest)
     return {"signature": signature}
@@ -235,28 +238,38 @@ def _survivors(asked: Request, party: Party) -> tuple[list[str], list[str]]:
         raise RequestRefused(
             "the server asks for both secrets of a client, which together unmask its update"
         )
-    if {*arrived, *dropped} != {*_present(party)} or party.node not in arrived:
+    if {*arrived, *dropped} != {*party.present} or party.node not in arrived:
         raise RequestRefused("the server's list of survivors is not one of this sum's clients")
     _require_enough(party, arrived)
     return arrived, dropped
 
 
+def _digest(party: Party, arrived: Sequence[str]) -> str:
+    """Of all that clients must have been told alike."""
+    drawn = [f"{node} {bits.hex()}" for node, bits in _circles(party).items()]
+    return list_digest(_roster_lines(party), party.present, drawn, arrived)
+
+
 def _require_confirmed(asked: Request, party: Party, arrived: Sequence[str]) -> None:
-    """Refuse a list that threshold clients of those on it have not signed, this one among them."""
-    digest = list_digest(_roster_lines(party), _present(party), arrived)
+    """Refuse a list that threshold clients of those on it have not signed, this one among them.
+
+    Among neighbours those count whose secrets enough that signed hold shares of.
+    """
+    digest, fewest = _digest(party, arrived), party.settings.fewest
     if digest != party.state["confirmed"]:
         raise RequestRefused("the server's list of survivors is another than this client signed")
-    signatures, signers = paired(asked, "signers", "signatures"), _roster(party, "signers")
-    left = party.settings.fewest
-    for node in {*arrived} & signatures.keys():
-        said = ("survivors", party.session, party.agreed, digest)
-        left -= is_signed(signatures[node], signers[node], *said)
-        if left <= 0:
-            return
-    raise RequestRefused(
-        f"fewer than {party.settings.fewest} clients signed whose numbers arrived: others were "
-        "told another list, or the server keeps theirs back"
-    )
+    signatures, signers = paired(asked, "signers", "signatures"), party.roster("signers")
+    said = ("survivors", party.session, party.agreed, digest)
+    some = {*arrived} & signatures.keys()
+    agreeing = {node for node in some if is_signed(signatures[node], signers[node], *said)}
+    if circles := _circles(party):
+        shares_needed, nodes = party.settings.fewest_shares, [*signers]
+        agreeing = with_holders(agreeing, circles=circles, nodes=nodes, fewest=shares_needed)
+    if len(agreeing) < fewest:
+        raise RequestRefused(
+            f"fewer than {fewest} clients signed whose numbers arrived: others were told another "
+            "list, or the server keeps theirs back"
+        )
 
 
 def take_pairs(asked: Request, party: Party) -> None:
@@ -276,8 +289,8 @@ def _take_roster(asked: Request, party: Party) -> list[str]:
     masks, seals = paired(asked, "nodes", "mask-keys"), paired(asked, "nodes", "seal-keys")
     keys = [*masks.values(), *seals.values()]
     own = (
-        public_key(_kept(party, "mask-private")),
-        public_key(_kept(party, "seal-private")),
+        public_key(party.kept("mask-private")),
+        public_key(party.kept("seal-private")),
     )
     if len(set(keys)) != len(keys) or (masks.get(party.node), seals.get(party.node)) != own:
         raise RequestRefused("the server's list of keys repeats one, or lacks this client's own")
@@ -307,7 +320,7 @@ def _take_signers(asked: Request, party: Party) -> None:
     """
     assert party.keys is not None
     signers, signatures = paired(asked, "nodes", "signers"), paired(asked, "nodes", "signatures")
-    masks, seals = _roster(party), _roster(party, "seal-keys")
+    masks, seals = party.roster(), party.roster("seal-keys")
     for node in masks:
         said = said_of_keys(node, party.agreed, party.session, masks[node], seals[node])
         if not party.keys.knows(signers[node]) or not is_signed(
@@ -323,18 +336,13 @@ def _roster_lines(party: Party) -> list[str]:
     """Each client's keys in this sum, and who signed them."""
     names = ("mask-keys", "seal-keys", "signers")
     columns = [cast(list[bytes], party.state[name]) for name in names]
-    nodes = cast(list[str], party.state["nodes"])
-    rows = zip(nodes, *columns, strict=True)
+    rows = zip(party.nodes, *columns, strict=True)
     return [json.dumps([node, *(each.hex() for each in keys)]) for node, *keys in rows]
-
-
-def _present(party: Party) -> list[str]:
-    return cast(list[str], party.state["present"])
 
 
 def _require_keys(party: Party, some: Sequence[str]) -> None:
     """Refuse keys with which nothing secret can be agreed, of those that this client needs."""
-    masks, seals = _roster(party), _roster(party, "seal-keys")
+    masks, seals = party.roster(), party.roster("seal-keys")
     if not all(is_public_key(keys[node]) for node in some for keys in (masks, seals)):
         raise RequestRefused("the server's list of keys holds what is none; begin a new sum")
 
@@ -348,7 +356,7 @@ def _require_enough(
             f"{len(some)} clients are left of a secure sum that needs {party.settings.fewest} or "
             "more"
         )
-    left = len({*(circle or _circle(party))} & {*some})
+    left = len({*(circle or party.circle)} & {*some})
     if left < party.settings.fewest_shares:
         raise RequestRefused(
             f"{left} of those that hold this client's secrets are left of a secure sum that needs "
@@ -356,20 +364,17 @@ def _require_enough(
         )
 
 
-def _circle(party: Party) -> list[str]:
-    return cast(list[str], party.state["circle"])
-
-
-def _roster(party: Party, keys: str = "mask-keys") -> dict[str, bytes]:
-    nodes = cast(list[str], party.state["nodes"])
-    return dict(zip(nodes, cast(list[bytes], party.state[keys]), strict=True))
+def _circles(party: Party) -> dict[str, bytes]:
+    """Whom each that is there drew; in signed sums among neighbours."""
+    told = cast(list[bytes], party.state.get("circles", []))
+    return dict(zip(party.present, told, strict=True)) if told else {}
 
 
 def _seal_key(party: Party, peer: str) -> bytes:
     try:
         return agreed_key(
-            private=_kept(party, "seal-private"),
-            public=_roster(party, "seal-keys")[peer],
+            private=party.kept("seal-private"),
+            public=party.roster("seal-keys")[peer],
             purpose="/".join(["seal", party.session, *sorted({party.node, peer})]),
         )
     except ValueError as error:
@@ -378,10 +383,6 @@ def _seal_key(party: Party, peer: str) -> bytes:
 
 def _about(party: Party, source: str, destination: str) -> str:
     return "/".join([party.session, source, destination])
-
-
-def _kept(party: Party, name: str) -> bytes:
-    return cast(bytes, party.state[name])
 
 
 SECAGG = ClientSide(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,29 @@ class Party:
     def session(self) -> str:
         """The sum that it takes part in."""
         return str(self.state["session"])
+
+    @property
+    def nodes(self) -> list[str]:
+        """All clients that offered keys, in order."""
+        return cast(list[str], self.state["nodes"])
+
+    @property
+    def circle(self) -> list[str]:
+        """Who holds shares of its secrets, itself among them."""
+        return cast(list[str], self.state["circle"])
+
+    @property
+    def present(self) -> list[str]:
+        """Whose shares were dealt when it was asked to train."""
+        return cast(list[str], self.state["present"])
+
+    def roster(self, keys: str = "mask-keys") -> dict[str, bytes]:
+        """Every client's key, of this kind."""
+        return dict(zip(self.nodes, cast(list[bytes], self.state[keys]), strict=True))
+
+    def kept(self, name: str) -> bytes:
+        """One of its own secrets."""
+        return cast(bytes, self.state[name])
 
     def turn(self, stage: str, asked: Request) -> None:
         """Take this stage, which comes next in this session and never again.

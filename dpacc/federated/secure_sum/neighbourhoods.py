@@ -13,6 +13,7 @@ A client and its k others are K = k + 1; t of their shares yield one of its secr
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -113,7 +114,9 @@ def both_secrets_chance(of: Sum, found: Neighbourhood) -> Fraction:
 def cut_chance(of: Sum, found: Neighbourhood) -> float:
     """The chance that the sum of some honest clients can be told from that of the others, at most.
 
-    It takes a set S of honest survivors of which none is masked with any other of them, R. All
+    It takes a set S of honest survivors of which none is masked with any other of them, R. Both of
+    a pair are masked if one drew the other; a server that keeps that from one of them is found out
+    in signed sums alone, where survivors are those that sign the same list of who drew whom. All
     have t shares' holders among survivors, of which at most 2t − K − 1 collude (else the chance
     above has happened), so that S and R hold m = K − t + 1 or more each, and together T − c. No
     matter who drops out, even by choice of one who has seen the draws, this is at most
@@ -154,6 +157,50 @@ def loss_chance(of: Sum, found: Neighbourhood) -> Fraction:
     arrived = _upper_tail(of.clients - 1, gone, k, k + 2 - found.fewest)
     dropped = _upper_tail(of.clients - 1, gone - 1, k, k + 1 - found.fewest)
     return min(Fraction(1), of.threshold * arrived + gone * dropped)
+
+
+def circle_bits(circle: Collection[str], nodes: Sequence[str]) -> bytes:
+    """Which of these nodes a circle holds, a bit each, the first one's the lowest.
+
+    >>> circle_bits(["b", "c"], ["a", "b", "c"])
+    b'\\x06'
+    """
+    whole = sum(1 << at for at, node in enumerate(nodes) if node in circle)
+    return whole.to_bytes(-(-len(nodes) // 8), "little")
+
+
+def who_drew(node: str, circles: Mapping[str, bytes], nodes: Sequence[str]) -> set[str]:
+    """In whose circle a node is, itself among them.
+
+    >>> sorted(who_drew("b", {"a": bytes([3]), "b": bytes([6])}, ["a", "b", "c"]))
+    ['a', 'b']
+    """
+    at = nodes.index(node)
+    return {dealer for dealer, bits in circles.items() if _whole(bits) >> at & 1}
+
+
+def with_holders(
+    some: Iterable[str], *, circles: Mapping[str, bytes], nodes: Sequence[str], fewest: int
+) -> set[str]:
+    """Those of some of whose circles `fewest` are among them too, and so on.
+
+    Args:
+        some: clients.
+        circles: whom each drew, as bits.
+        nodes: in the order of the bits.
+        fewest: t.
+    """
+    left = set(some)
+    while True:
+        there = _whole(circle_bits(left, nodes))
+        lonely = {n for n in left if (_whole(circles[n]) & there).bit_count() < fewest}
+        if not lonely:
+            return left
+        left -= lonely
+
+
+def _whole(bits: bytes) -> int:
+    return int.from_bytes(bits, "little")
 
 
 def _upper_tail(population: int, marked: int, drawn: int, least: int) -> Fraction:

@@ -86,6 +86,13 @@ def commitment(share: bytes, *, about: str) -> bytes:
     return hashlib.sha256(about.encode() + b"\0" + share).digest()
 
 
+def committed(box: bytes, *, session: str, source: str, destination: str) -> bytes:
+    """Commitments to both shares that one client deals to another, one after the other."""
+    about = "/".join([session, source, destination])
+    seed, key = box[:SHARE_BYTES], box[SHARE_BYTES:]
+    return commitment(seed, about=f"{about}/seed") + commitment(key, about=f"{about}/key")
+
+
 def _evaluated(polynomial: Sequence[int], at: int) -> int:
     value = 0
     for coefficient in reversed(polynomial):

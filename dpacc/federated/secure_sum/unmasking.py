@@ -33,13 +33,9 @@ from dpacc.federated.secure_sum.messages import (
     Payload,
     ProtectedNumbers,
 )
+from dpacc.federated.secure_sum.neighbourhoods import circle_bits
 from dpacc.federated.secure_sum.settings import SecureSum
-from dpacc.federated.secure_sum.shamir import (
-    SHARE_BYTES,
-    SharesDisagree,
-    commitment,
-    fitting,
-)
+from dpacc.federated.secure_sum.shamir import SHARE_BYTES, SharesDisagree, commitment, fitting
 from dpacc.federated.secure_sum.signatures import is_signed, said_of_keys
 
 DIGEST_BYTES = hashlib.sha256().digest_size
@@ -177,7 +173,15 @@ class MaskedSum:
         self._leave_out_the_lonely()
         self._require(len(self._dealt), "handed out shares")
         self._nodes = {name: node for name, node in self._nodes.items() if name in self._dealt}
-        return {node: self._dealt_to(name) for name, node in self._nodes.items()}
+        circles = self._circles()
+        return {node: self._dealt_to(name) | circles for name, node in self._nodes.items()}
+
+    def _circles(self) -> Payload:
+        """Whom each drew, which those that sign compare."""
+        if not self._settings.signed or self._settings.neighbourhood is None:
+            return {}
+        nodes = sorted(self._masks)
+        return {"circles": [circle_bits(dealt.circle, nodes) for dealt in self._dealt.values()]}
 
     def _hear_of_strangers(self) -> None:
         """Blame whose key more clients than may collude do not know: one of those is honest."""
