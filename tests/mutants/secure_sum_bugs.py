@@ -149,13 +149,13 @@ SECURE_SUM_BUGS = (
         "one of a pair masked",
         "a client masks with those whose boxes it is forwarded, whoever drew it",
         (Patch(_MASKING, "or drew != sources | {party.node}:", "or False:"),),
-        (f"{_TOLD}::test_a_client_cannot_be_left_out_of_the_sum_that_it_signs",),
+        (f"{_TOLD}::test_nobody_is_left_out_of_the_sum_that_he_signs",),
     ),
     Bug(
         "who drew whom unsigned",
         "clients compare their own neighbours with what they are told, and do not sign it",
         (Patch(_MASKING, "party.present, drawn, arrived)", "party.present, arrived)"),),
-        (f"{_TOLD}::test_a_client_cannot_be_left_out_of_the_sum_that_it_signs",),
+        (f"{_TOLD}::test_nobody_is_left_out_of_the_sum_that_he_signs",),
     ),
     Bug(
         "signers without holders",

@@ -61,34 +61,35 @@ def test_a_signed_sum_among_neighbours_is_exact_whoever_drops_out(
 
 
 def _undrawn(nodes: list[str], party: Party) -> list[str]:
-    """Nobody but those that will be gone draws client 1; which some do among any hundred."""
-    at = int(party.node)
-    peers = [n for n in sorted(nodes, key=int) if n not in ("1", party.node)][:-4]
-    start = at % len(peers)
-    return sorted([party.node, *(peers[start:] + peers[:start])[:9]])
+    """Nobody else draws the first six, who draw one another and four more."""
+    if party.node in NODES[:6]:
+        return sorted([*NODES[:6], *NODES[6:10]])
+    return sorted([party.node, *[n for n in NODES[6:] if n != party.node][:9]])
 
 
 def _kept_back(node: int, told: Any) -> None:
-    if "1" in told["sources"]:
-        at = told["sources"].index("1")
+    if node > 6:
+        kept = [at for at, source in enumerate(told["sources"]) if int(source) > 6]
         for name in ("sources", "sealed", "commitments"):
-            del told[name][at]
+            told[name] = [told[name][at] for at in kept]
 
 
 def _untold(node: int, told: Any) -> None:
-    """Nobody but client 1 hears whom it drew."""
+    """Nobody but the six hears whom they drew beside themselves."""
     _kept_back(node, told)
-    if node != 1 and "circles" in told:
-        told["circles"][told["present"].index("1")] = circle_bits(["1"], sorted(NODES))
+    if node > 6 and "circles" in told:
+        lie = circle_bits(NODES[:6], sorted(NODES))
+        rows = zip(told["present"], told["circles"], strict=True)
+        told["circles"] = [lie if dealer in NODES[:6] else row for dealer, row in rows]
 
 
 @pytest.mark.parametrize("story", [_kept_back, _untold])
-def test_a_client_cannot_be_left_out_of_the_sum_that_it_signs(
+def test_nobody_is_left_out_of_the_sum_that_he_signs(
     story: Callable[[int, Any], None], keys: list[SigningKeys], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sixteen sign; the boxes of one, whom none of them drew, are kept from those that it drew.
+    """Sixteen sign; boxes of six of them are kept from the ten others, who drew none of the six.
 
-    The fifteen others' sum held none of its masks, and would be opened as that of sixteen.
+    The ten's sum held none of the six's masks, and would be opened as that of sixteen.
     """
     monkeypatch.setattr(masking, "_drawn_circle", _undrawn)
     signed = federation(keys, SETTINGS, lost={"train": GONE})
