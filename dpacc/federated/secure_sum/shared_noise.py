@@ -133,10 +133,12 @@ class SharedNoise:
                 f"of multiplier {self.alone:.6g} alone, a sum"
             )
         if self.settings.neighbourhood is not None:
+            who = "the server" if self.settings.signed else "a server that follows the protocol"
             said[DRAWN] = (
                 f"each client shares its secrets with {self.settings.neighbourhood.neighbours} "
-                f"others that it draws, which by a chance of at most 2^-{SECURITY_BITS} a sum lets "
-                "the server tell some clients' sum from the others'; delta holds none of that"
+                f"others that it draws, which by a chance of at most 2^-{SECURITY_BITS} for each "
+                f"sum that is begun lets {who} tell some clients' sum from the others'; "
+                "delta holds none of that"
             )
         return said
 
