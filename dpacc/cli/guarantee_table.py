@@ -1,10 +1,17 @@
 """A guarantee as the rows of a table, with everything that must be said beside ε."""
 
+from __future__ import annotations
+
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dpacc_accounting import FederatedGuarantee, Guarantee
+from dpacc_accounting import Guarantee
 from dpacc_accounting.guarantee import METHOD_NAMES, rounded_up
+
+# Its module prices federations, and would load scipy for every recipe's `--help`.
+if TYPE_CHECKING:
+    from dpacc_accounting import FederatedGuarantee
 
 
 def guarantee_rows(guarantee: Guarantee) -> list[tuple[str, str]]:
