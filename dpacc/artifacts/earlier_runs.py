@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from dpacc_accounting import (
@@ -53,6 +53,7 @@ def run_to_go_on(*, config: TrainingConfig) -> str | None:
     Raises:
         ConfigurationError: that run spent a budget and cannot go on, or there is none yet and
             nothing would be kept of the one that begins.
+        LedgerError: its ledger is damaged, so that nobody knows what it spent.
     """
     if config.resume != AUTO:
         return config.resume
@@ -77,8 +78,18 @@ def finished_run(*, config: TrainingConfig) -> Path | None:
 
 
 def _last_run(config: TrainingConfig) -> tuple[Path, LedgerRecord] | tuple[None, None]:
-    found = _charged(Path(config.output_dir).expanduser(), config.name)
-    return list(found.items())[-1] if found else (None, None)
+    """The last that released anything; of a ledger that is damaged nobody knows whether it did.
+
+    Raises:
+        LedgerError: one of them is.
+    """
+    for folder in reversed([*_folders(Path(config.output_dir).expanduser(), config.name)]):
+        ledger = folder / "ledger.jsonl"
+        if ledger.is_file() and ledger.stat().st_size:
+            record = read_ledger(path=ledger)
+            if record.releases:
+                return folder, record
+    return None, None
 
 
 def cost_with_earlier_runs(
@@ -155,17 +166,23 @@ def spent_by_client(*, output_dir: str | Path, name: str, client: str) -> str | 
 def _charged(parent: Path, name: str, place: str = ".") -> dict[Path, LedgerRecord]:
     """The earlier runs that released anything, by their folders, the oldest first."""
     found = {}
-    number, folder = 1, parent / name
-    while folder.is_dir():
+    for folder in _folders(parent, name):
         try:
             record = read_ledger(path=folder / place / "ledger.jsonl")
             if record.releases:
                 found[folder / place] = record
         except LedgerError:  # none, or one that says nothing
             pass
+    return found
+
+
+def _folders(parent: Path, name: str) -> Iterator[Path]:
+    """Those that runs of a name have begun, in their order."""
+    number, folder = 1, parent / name
+    while folder.is_dir():
+        yield folder
         number += 1
         folder = parent / f"{name}-{number}"
-    return found
 
 
 def _can_go_on(folder: Path, record: LedgerRecord) -> bool:

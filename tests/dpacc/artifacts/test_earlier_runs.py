@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from dpacc_accounting import Ledger, epsilon
+from dpacc_accounting.ledger.record import LedgerError
 
 from dpacc.artifacts.earlier_runs import (
     begin_run,
@@ -138,6 +139,20 @@ def test_auto_finds_the_last_run_of_a_name_or_begins(tmp_path: Path) -> None:
     spend(tmp_path / "run-3", steps=0)
     assert run_to_go_on(config=told(tmp_path)) == str(tmp_path / "run-2")
     assert finished_run(config=told(tmp_path)) is None
+
+
+def test_auto_begins_nothing_beside_a_ledger_that_it_cannot_read(tmp_path: Path) -> None:
+    """What was spent is not known, so nothing more is; a file without a word has spent nothing."""
+    spend(tmp_path / "run", steps=2)
+    (tmp_path / "run-2").mkdir()
+    (tmp_path / "run-2/ledger.jsonl").touch()
+    ledger = tmp_path / "run/ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace('"step":1', '"step":9'))
+    for asks in (run_to_go_on, finished_run):
+        with pytest.raises(LedgerError):
+            asks(config=told(tmp_path))
+    ledger.unlink()
+    assert run_to_go_on(config=told(tmp_path)) is None
 
 
 def test_auto_spends_no_second_budget(tmp_path: Path) -> None:
