@@ -261,10 +261,11 @@ def learn(run: Run) -> Sequence[Measurement]:
             if config.log_non_private_metrics:
                 figures["non_private_loss"] = private_loss.mean()
             run.accelerator.log(figures, step=step.index + 1)
-            if config.checkpoint_every and (step.index + 1) % config.checkpoint_every == 0:
+            leaves = told is not None and told() and step.index + 1 < run.plan.steps
+            due = config.checkpoint_every and (step.index + 1) % config.checkpoint_every == 0
+            if leaves or due:
                 engine.checkpoint()
-            if told is not None and told() and step.index + 1 < run.plan.steps:
-                engine.checkpoint()
+            if leaves:
                 engine.close()
                 progress.note(f"told to stop after step {step.index + 1}: --resume auto goes on")
                 raise SystemExit(RETURN_LATER)
