@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 def pip_from(folder: Path) -> dict[str, str]:
@@ -28,3 +32,29 @@ def load_script(path: Path) -> ModuleType:
     sys.modules[spec.name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module
+
+
+def load_recipe(name: str) -> ModuleType:
+    """A recipe that builds on others, loaded as a module beside them."""
+    sys.path.insert(0, str(RECIPES))
+    try:
+        return load_script(RECIPES / name)
+    finally:
+        sys.path.remove(str(RECIPES))
+
+
+def run_copied(
+    folder: Path, *others: str, script: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a recipe in a fresh process, copied with others so that `data/` is in the folder."""
+    (folder / "recipes").mkdir(exist_ok=True)
+    for name in (script, *others):
+        shutil.copy(RECIPES / name, folder / "recipes")
+    return subprocess.run(
+        [sys.executable, str(folder / "recipes" / script)],
+        cwd="/",
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from tests.scripts import load_script, pip_from
+from tests.scripts import RECIPES, load_recipe, pip_from, run_copied
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 DATA = RECIPES.parent / "data"
 FOLDERS = ("imdb_reviews", "rotten_tomatoes", "chats", "chat_preferences")
 SAID = " ".join(f"word{n}" for n in range(13))
@@ -24,26 +20,12 @@ SAID = " ".join(f"word{n}" for n in range(13))
 @pytest.fixture(scope="module")
 def fetch() -> ModuleType:
     """The script, loaded as a module beside the one that it builds on."""
-    sys.path.insert(0, str(RECIPES))
-    try:
-        return load_script(RECIPES / "fetch_benchmarks.py")
-    finally:
-        sys.path.remove(str(RECIPES))
+    return load_recipe("fetch_benchmarks.py")
 
 
 def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Both scripts copied, so that their `data/` is in a temporary folder; the second run."""
-    (folder / "recipes").mkdir(exist_ok=True)
-    for name in ("fetch_demo.py", "fetch_benchmarks.py"):
-        shutil.copy(RECIPES / name, folder / "recipes")
-    return subprocess.run(
-        [sys.executable, str(folder / "recipes/fetch_benchmarks.py")],
-        cwd="/",
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_copied(folder, "fetch_demo.py", script="fetch_benchmarks.py", **environment)
 
 
 def chat(identity: str, **said: str) -> dict[str, object]:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from tests.scripts import load_script, pip_from
+from tests.scripts import RECIPES, load_recipe, load_script, pip_from, run_copied
 
-RECIPES = Path(__file__).parents[2] / "recipes"
-SCRIPTS = ("fetch_demo.py", "fetch_federation.py", "fetch_clinical.py", "simulate_patients.py")
+BUILT_ON = ("fetch_demo.py", "fetch_federation.py", "simulate_patients.py")
 
 ONTOLOGY = """\
 format-version: 1.2
@@ -57,26 +53,12 @@ name: Itching
 @pytest.fixture(scope="module")
 def fetch() -> ModuleType:
     """The script, loaded as a module beside those that it builds on."""
-    sys.path.insert(0, str(RECIPES))
-    try:
-        return load_script(RECIPES / "fetch_clinical.py")
-    finally:
-        sys.path.remove(str(RECIPES))
+    return load_recipe("fetch_clinical.py")
 
 
 def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """All scripts copied, so that their `data/` is in a temporary folder."""
-    (folder / "recipes").mkdir()
-    for name in SCRIPTS:
-        shutil.copy(RECIPES / name, folder / "recipes")
-    return subprocess.run(
-        [sys.executable, str(folder / "recipes/fetch_clinical.py")],
-        cwd="/",
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_copied(folder, *BUILT_ON, script="fetch_clinical.py", **environment)
 
 
 def test_a_second_run_says_so_and_does_nothing(tmp_path: Path) -> None:

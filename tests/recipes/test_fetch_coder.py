@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from tests.scripts import load_script, pip_from
+from tests.scripts import RECIPES, load_recipe, pip_from, run_copied
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 MODEL = RECIPES.parent / "data/qwen2.5-coder-0.5b-instruct"
 
 
 @pytest.fixture(scope="module")
 def fetch() -> ModuleType:
     """The script, loaded as a module beside the one that it builds on."""
-    sys.path.insert(0, str(RECIPES))
-    try:
-        return load_script(RECIPES / "fetch_coder.py")
-    finally:
-        sys.path.remove(str(RECIPES))
+    return load_recipe("fetch_coder.py")
 
 
 def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Both scripts copied, so that their `data/` is in a temporary folder; the second run."""
-    (folder / "recipes").mkdir(exist_ok=True)
-    for name in ("fetch_demo.py", "fetch_coder.py"):
-        shutil.copy(RECIPES / name, folder / "recipes")
-    return subprocess.run(
-        [sys.executable, str(folder / "recipes/fetch_coder.py")],
-        cwd="/",
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_copied(folder, "fetch_demo.py", script="fetch_coder.py", **environment)
 
 
 def test_a_second_run_says_so_and_does_nothing(tmp_path: Path) -> None:

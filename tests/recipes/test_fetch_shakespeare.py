@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import zipfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from tests.scripts import load_script
+from tests.scripts import load_recipe
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 PLAY = """# A Play
 
 ## ACT I
@@ -33,11 +31,7 @@ One two three four five six seven eight nine.
 @pytest.fixture(scope="module")
 def fetch() -> ModuleType:
     """The script, loaded as a module beside the one that it builds on."""
-    sys.path.insert(0, str(RECIPES))
-    try:
-        return load_script(RECIPES / "fetch_shakespeare.py")
-    finally:
-        sys.path.remove(str(RECIPES))
+    return load_recipe("fetch_shakespeare.py")
 
 
 def test_plays_become_speeches_of_roles(fetch: ModuleType, tmp_path: Path) -> None:
