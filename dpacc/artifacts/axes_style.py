@@ -1,4 +1,4 @@
-"""How a figure looks: labels, grid and ticks, a bar's value beside it, and what ε means beneath."""
+"""How a figure looks: labels, grid, ticks, levels, values beside bars, what ε means beneath."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 INK, GRID = "#333333", "#DDDDDD"
 """Of words, and of lines behind what is drawn."""
+
+FEDERATED, ALONE, POOLED = "#0072B2", "#D55E00", "#009E73"
+"""Of ways to train; three of Okabe and Ito's colours, told apart by every kind of eye."""
 
 
 def dress(
@@ -42,6 +45,27 @@ def dress(
     axes.tick_params(which="both", labelsize=tick_size, colors=INK, length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(GRID)
+
+
+def draw_level(axes: Axes, *, words: str, level: float, colour: str) -> None:
+    """A dashed line across the figure, and above its left end what it is.
+
+    Args:
+        axes: of the figure.
+        words: what is said.
+        level: where the line lies on the y axis.
+        colour: of both.
+    """
+    axes.axhline(level, color=colour, linewidth=1.4, linestyle=(0, (5, 3)))
+    axes.annotate(
+        words,
+        (0, level),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 4),
+        textcoords="offset points",
+        fontsize=9,
+        color=colour,
+    )
 
 
 def say_beside(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dpacc.artifacts.axes_style import GRID, INK, beneath, dress
+from dpacc.artifacts.axes_style import ALONE, FEDERATED, GRID, INK, POOLED, beneath, dress
 from dpacc.artifacts.figure_files import Format, encoded
 from dpacc.federated.benchmark.data_sets import DataSet
 from dpacc.federated.benchmark.kept_cells import Found
@@ -16,9 +16,9 @@ from dpacc.federated.benchmark.partitions import Shares
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, told apart by every kind of eye.
-_COLOURS: Mapping[str, str] = {"central": "#009E73", "local": "#D55E00", "federated": "#0072B2"}
+_COLOURS: Mapping[str, str] = {"central": POOLED, "local": ALONE, "federated": FEDERATED}
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# Okabe and Ito's colours, told apart by every kind of eye.
 _OF_VALUES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _OTHERS = "#BBBBBB"
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 from dpacc_accounting import FederatedGuarantee
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.artifacts.axes_style import GRID, INK, beneath, dress
+from dpacc.artifacts.axes_style import (
+    ALONE,
+    FEDERATED,
+    GRID,
+    INK,
+    POOLED,
+    beneath,
+    draw_level,
+    dress,
+)
 from dpacc.artifacts.figure_files import encoded
 from dpacc.federated.healthcare.comparison import difference
 from dpacc.federated.server.history import History
@@ -18,8 +27,7 @@ from dpacc.federated.server.history import History
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, told apart by every kind of eye.
-_FEDERATED, _ALONE, _POOLED, _OPEN = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+_OPEN = "#CC79A7"  # one more of Okabe and Ito's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +84,7 @@ def _draw_rounds(
 ) -> None:
     reached = [history.start_quality, *(each.quality for each in history.rounds)]
     values = [100 * mean(each.values()) for each in reached]
-    axes.plot(range(len(values)), values, color=_FEDERATED, linewidth=2, marker="o", markersize=5)
+    axes.plot(range(len(values)), values, color=FEDERATED, linewidth=2, marker="o", markersize=5)
     axes.annotate(
         f"{values[-1]:.1f}%",
         (len(values) - 1, values[-1]),
@@ -84,20 +92,12 @@ def _draw_rounds(
         textcoords="offset points",
         ha="center",
         fontsize=10,
-        color=_FEDERATED,
+        color=FEDERATED,
     )
     lines = {"each alone": mean(each.alone for each in gains), **levels}
-    for (name, level), colour in zip(lines.items(), (_ALONE, _POOLED, _OPEN), strict=False):
-        axes.axhline(100 * level, color=colour, linewidth=1.4, linestyle=(0, (5, 3)))
-        axes.annotate(
-            f"{name} {100 * level:.1f}%",
-            (0, 100 * level),
-            xycoords=("axes fraction", "data"),
-            xytext=(4, 4),
-            textcoords="offset points",
-            fontsize=9,
-            color=colour,
-        )
+    for (name, level), colour in zip(lines.items(), (ALONE, POOLED, _OPEN), strict=False):
+        words = f"{name} {100 * level:.1f}%"
+        draw_level(axes, words=words, level=100 * level, colour=colour)
     axes.set_ylim(bottom=0)
     axes.locator_params(axis="x", integer=True)
     axes.set_title("Federated, mean of all hospitals", fontsize=12, color=INK, loc="left")
@@ -112,8 +112,8 @@ def _draw_hospitals(
     alone = [100 * each.alone for each in ranked]
     federated = [100 * each.federated for each in ranked]
     axes.hlines(places, alone, federated, color=GRID, linewidth=3, zorder=1)
-    axes.scatter(alone, places, color=_ALONE, s=30, zorder=2, label="alone", marker="D")
-    axes.scatter(federated, places, color=_FEDERATED, s=34, zorder=3, label="federated")
+    axes.scatter(alone, places, color=ALONE, s=30, zorder=2, label="alone", marker="D")
+    axes.scatter(federated, places, color=FEDERATED, s=34, zorder=3, label="federated")
     names = [f"{each.name}, ε = {_shown(each.epsilon)}" for each in ranked]
     axes.set_yticks(places, names)
     axes.set_title(f"Each hospital's own notes{_gained(gains)}", fontsize=12, color=INK, loc="left")

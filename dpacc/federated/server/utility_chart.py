@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dpacc_accounting import FederatedGuarantee
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.artifacts.axes_style import INK, beneath, dress
+from dpacc.artifacts.axes_style import ALONE, FEDERATED, INK, POOLED, beneath, draw_level, dress
 from dpacc.artifacts.figure_files import encoded
 from dpacc.federated.server.history import History
 
@@ -21,8 +21,6 @@ Errors = Callable[[Mapping[str, float]], Mapping[str, float]]
 
 _APART = 0.13
 _BARS: dict[str, Any] = {"elinewidth": 1.2, "capsize": 2.5}
-# Three of Okabe and Ito's colours, told apart by every kind of eye.
-_FEDERATED, _ALONE, _POOLED = "#0072B2", "#D55E00", "#009E73"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,22 +117,14 @@ def error_of_mean(errors: Mapping[str, float]) -> float:
 def _draw_rounds(axes: Axes, history: History, pooled: float, errors: Errors) -> None:
     measured = [history.start_quality, *(each.quality for each in history.rounds)]
     reached = [mean_of(each) for each in measured]
-    axes.axhline(100 * pooled, color=_POOLED, linewidth=1.4, linestyle=(0, (5, 3)))
-    axes.annotate(
-        f"all sentences in one place {100 * pooled:.1f}%",
-        (0, 100 * pooled),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 4),
-        textcoords="offset points",
-        fontsize=9,
-        color=_POOLED,
-    )
+    words = f"all sentences in one place {100 * pooled:.1f}%"
+    draw_level(axes, words=words, level=100 * pooled, colour=POOLED)
     values = [100 * value for value in reached]
     axes.errorbar(
         range(len(values)),
         values,
         yerr=[100 * error_of_mean(errors(each)) for each in measured],
-        color=_FEDERATED,
+        color=FEDERATED,
         linewidth=2,
         marker="o",
         markersize=5,
@@ -147,7 +137,7 @@ def _draw_rounds(axes: Axes, history: History, pooled: float, errors: Errors) ->
         textcoords="offset points",
         ha="right",
         fontsize=10,
-        color=_FEDERATED,
+        color=FEDERATED,
     )
     axes.locator_params(axis="x", integer=True)
     axes.set_title("Federated, mean of all kinds", fontsize=12, color=INK, loc="left")
@@ -159,7 +149,7 @@ def _draw_clients(
 ) -> None:
     ranked = sorted(clients, key=lambda each: (float(_shown(each.epsilon)), each.name))
     # Side by side, so that equal figures are both seen.
-    for label, color, shift in (("alone", _ALONE, -_APART), ("federated", _FEDERATED, _APART)):
+    for label, color, shift in (("alone", ALONE, -_APART), ("federated", FEDERATED, _APART)):
         axes.errorbar(
             [place + shift for place in range(len(ranked))],
             [100 * getattr(each, label) for each in ranked],
