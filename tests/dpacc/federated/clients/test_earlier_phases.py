@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dpacc_accounting import Ledger, merge_ledgers, read_ledger
+from dpacc_accounting import (
+    Budget,
+    BudgetError,
+    Ledger,
+    create_budget,
+    merge_ledgers,
+    read_budget,
+    read_ledger,
+)
 from flwr.app.user_config import UserConfig
 
 from dpacc.errors import ConfigurationError
@@ -102,6 +110,24 @@ def test_the_next_phase_takes_the_added_records_at_what_is_left(begun: Path) -> 
         (note,) = both[str(second)].notes
         assert note.subject == "earlier-phases"
         assert report.books[name].qualified_by == ("earlier-phases",)
+
+
+def test_a_budget_of_the_old_file_grants_the_grown_one_nothing(begun: Path) -> None:
+    """A budget of the new file does, and counts the first phase once its ledger is committed."""
+    more = grown(begun, phase=2, epsilon=45.0, most_rounds=1)
+    old, new = begun / "old.budget.jsonl", begun / "new.budget.jsonl"
+    files = {old: begun / "site-1.jsonl", new: str(more(1)["data-path"])}
+    for path, data in files.items():
+        create_budget(path=path, name=path.stem, epsilon=60.0, delta=DELTA, data=data)
+    with pytest.raises(BudgetError, match="is not the data of budget"):
+        require_readable(more(1) | {"budget": str(old)})
+    Budget(path=new).commit(ledgers=[begun / "site-1/ledger.jsonl"])
+    told: list[UserConfig] = [{"budget": str(new)}, {}]
+    report = shipped_anew(begun, lambda number: more(number) | told[number - 1])
+    assert report.failed == {}
+    ledgers = [begun / "site-1/ledger.jsonl", begun / "site-1/phase-2/ledger.jsonl"]
+    assert [each.state for each in read_budget(path=new).shares.values()] == ["committed"] * 2
+    assert set(read_budget(path=new).shares) == {read_ledger(path=each).run for each in ledgers}
 
 
 def test_rounds_are_added_to_the_same_run(begun: Path) -> None:
