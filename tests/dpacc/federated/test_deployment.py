@@ -36,6 +36,7 @@ from dpacc.federated.server.history import History
 from dpacc.federated.server.in_process_grid import LocalGrid
 from dpacc.federated.server.run_results import write_results
 from dpacc.federated.updates.layout import trainable_arrays
+from tests.dpacc.federated.deployment.shipped_app import Processes
 from tests.dpacc.federated.federations import DELTA, client, node_settings, server
 
 APP = Path(__file__).parents[3] / "recipes/federation"
@@ -93,15 +94,8 @@ def test_the_shipped_client_trains_and_lets_go_of_its_ledger(folder: Path) -> No
     """A process for each message: two clients one after the other take two rounds' steps."""
     run = server(folder, num_clients=1)
 
-    class Processes(LocalGrid):
-        def _ask(self, node_id: int, message: Message) -> Message:
-            return answer_once(
-                lambda: client_of(node_config=node(folder), run_config=RUN | {"rounds": 2}),
-                message,
-                self._contexts[node_id],
-            )
-
-    run_with(run, Processes({1: client(folder, 1).app}))
+    processes = Processes(1, node_of=lambda _: node(folder), config=RUN | {"rounds": 2})
+    run_with(run, processes)
     assert [report.failed for report in run.history.rounds] == [{}, {}]
     assert len(read_ledger(path=folder / "north/ledger.jsonl").releases) == 6
     write_results(run, folder=folder / "server")
@@ -128,14 +122,8 @@ def test_a_heartbeat_during_the_probe_stops_no_client(
         return with_a_beat
 
     monkeypatch.setattr(local_training, "losses_for", beating)
-    make = lambda: client_of(node_config=node(folder), run_config=RUN)  # noqa: E731
     run = server(folder, num_clients=1, rounds=1)
-
-    class Process(LocalGrid):
-        def _ask(self, node_id: int, message: Message) -> Message:
-            return answer_once(make, message, self._contexts[node_id])
-
-    run_with(run, Process({1: client(folder, 1).app}))
+    run_with(run, Processes(1, node_of=lambda _: node(folder), config=RUN))
     assert run.history.rounds[0].survivors == ("north",)
 
 
@@ -145,7 +133,7 @@ def test_a_process_for_each_round_trains_as_one_for_all(folder: Path) -> None:
     lasting.train(clients=[client(folder, 1, folder=folder / "lasting-1")])
     again = server(folder, num_clients=1, folder=folder / "again")
 
-    class Processes(LocalGrid):
+    class Anew(LocalGrid):
         def _ask(self, node_id: int, message: Message) -> Message:
             return answer_once(
                 lambda: client(folder, 1, folder=folder / "again-1"),
@@ -153,7 +141,7 @@ def test_a_process_for_each_round_trains_as_one_for_all(folder: Path) -> None:
                 self._contexts[node_id],
             )
 
-    run_with(again, Processes({1: client(folder, 1).app}))
+    run_with(again, Anew({1: client(folder, 1).app}))
     assert len(again.history.rounds) == 2
     for name, values in trainable_arrays(lasting.model).items():
         assert np.abs(values).max() > 0 or "lora_A" in name
@@ -178,16 +166,11 @@ def test_shipped_clients_add_up_in_secret(folder: Path, wanted: int | None) -> N
     run = server(folder, num_clients=3, rounds=1, secure_sum=shared.secure_sum)
     change = {} if wanted is None else {"secure-threshold": wanted, "secure-clients": 3}
 
-    class Processes(LocalGrid):
-        def _ask(self, node_id: int, message: Message) -> Message:
-            own = {"client-id": f"site-{node_id}", "folder": str(folder / f"site-{node_id}")}
-            return answer_once(
-                lambda: client_of(node_config=node(folder, **change) | own, run_config=run_config),
-                message,
-                self._contexts[node_id],
-            )
+    def site(number: int) -> UserConfig:
+        own = {"client-id": f"site-{number}", "folder": str(folder / f"site-{number}")}
+        return node(folder, **change) | own
 
-    run_with(run, Processes(dict.fromkeys((1, 2, 3), client(folder, 1).app)))
+    run_with(run, Processes(3, node_of=site, config=run_config))
     (report,) = run.history.rounds
     if wanted == 3:
         assert report.survivors == ("site-1", "site-2", "site-3")
