@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.robust import Defence
@@ -18,18 +17,9 @@ from dpacc.federated.server.held_out import HeldOut
 from dpacc.federated.updates.compression import Compression
 from tests.dpacc.federated.deployment.shipped_app import nodes, run_config, shipped
 from tests.dpacc.federated.federations import classifier_folder, opinions
+from tests.dpacc.recipe.test_trackers import tensorboard_scalars
 
 CLASSES: dict[str, Any] = {"task": "sequence-classification", "labels": "bad,good"}
-
-
-def logged(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    found = {}
-    for events in folder.rglob("events.out.tfevents.*"):
-        read = EventAccumulator(str(events))
-        read.Reload()
-        for tag in read.Tags()["scalars"]:
-            found[tag] = [(event.step, event.value) for event in read.Scalars(tag)]
-    return found
 
 
 def test_rounds_are_logged_by_public_figures_alone(folder: Path) -> None:
@@ -52,7 +42,7 @@ def test_rounds_are_logged_by_public_figures_alone(folder: Path) -> None:
         config,
         lambda number: named(number) | {"data-path": str(folder / f"said-{number}.jsonl")},
     )
-    rows = logged(folder / "server")
+    rows = tensorboard_scalars(folder / "server")
     assert set(rows) == {"epsilon", "held_out/films"}
     assert [step for step, _ in rows["epsilon"]] == [1, 2]
     dearest = max(each.server.epsilon for each in run.history.guarantee().prices)
