@@ -77,10 +77,11 @@ def hand_out_shares(asked: Request, party: Party) -> Payload:
     seed, count, fewest = new_key(), len(circle), party.settings.fewest_shares
     of_seed = shares(seed, threshold=fewest, count=count)
     of_key = shares(party.kept("mask-private"), threshold=fewest, count=count)
+    seals = party.roster("seal-keys")
     boxes = {
         peer: sealed(
             one + two,
-            key=_seal_key(party, peer),
+            key=_seal_key(party, peer, seals[peer]),
             about=_about(party, party.node, peer),
         )
         for peer, one, two in zip(circle, of_seed, of_key, strict=True)
@@ -129,9 +130,9 @@ def take_shares(asked: Request, party: Party) -> None:
     if party.keys is not None and party.settings.neighbourhood is not None:
         _take_circles(asked, party, {*boxes})
     _require_keys(party, [*boxes])
-    held = {party.node: party.kept("own-share")}
+    held, seals = {party.node: party.kept("own-share")}, party.roster("seal-keys")
     for peer, box in boxes.items():
-        held[peer] = _opened(box, party, peer)
+        held[peer] = _opened(box, party, peer, seals[peer])
         if said[peer] != committed(
             held[peer], session=party.session, source=peer, destination=party.node
         ):
@@ -160,10 +161,10 @@ def _take_circles(asked: Request, party: Party, sources: Set[str]) -> None:
     party.state["circles"] = list(told.values())
 
 
-def _opened(box: bytes, party: Party, peer: str) -> bytes:
+def _opened(box: bytes, party: Party, peer: str, seal: bytes) -> bytes:
     about = _about(party, peer, party.node)
     try:
-        return unsealed(box, key=_seal_key(party, peer), about=about)
+        return unsealed(box, key=_seal_key(party, peer, seal), about=about)
     except SharesDisagree as error:
         raise RequestRefused(f"{WRONG_SHARE}{peer}: {error}") from error
 
@@ -171,11 +172,11 @@ def _opened(box: bytes, party: Party, peer: str) -> bytes:
 def masked(whole: Integers, asked: Request, party: Party) -> Residues:
     """The numbers under every mask."""
     del asked
-    total = residues(whole, words=party.words)
+    total, roster = residues(whole, words=party.words), party.roster()
     for peer in cast(list[str], party.state["peers"]):
         key = pair_key(
             private=party.kept("mask-private"),
-            public=party.roster()[peer],
+            public=roster[peer],
             session=party.session,
             pair={party.node, peer},
             words=party.words,
@@ -370,11 +371,11 @@ def _circles(party: Party) -> dict[str, bytes]:
     return dict(zip(party.present, told, strict=True)) if told else {}
 
 
-def _seal_key(party: Party, peer: str) -> bytes:
+def _seal_key(party: Party, peer: str, public: bytes) -> bytes:
     try:
         return agreed_key(
             private=party.kept("seal-private"),
-            public=party.roster("seal-keys")[peer],
+            public=public,
             purpose="/".join(["seal", party.session, *sorted({party.node, peer})]),
         )
     except ValueError as error:

@@ -64,7 +64,7 @@ class MaskedSum:
         self._nodes: dict[str, int] = {}
         self._signed: dict[str, tuple[bytes, bytes]] = {}
         self._agreed = ""
-        self._arrived: list[str] = []
+        self._arrived: dict[str, None] = {}
         self._total: Residues = np.zeros(count, dtype=words.dtype)
 
     def invite(self, nodes: Sequence[int], agreed: str) -> dict[int, Payload]:
@@ -132,7 +132,7 @@ class MaskedSum:
                 f"{self._total.shape} and {self._words.dtype}"
             )
         self._total += numbers
-        self._arrived.append(name)
+        self._arrived[name] = None
 
     @property
     def arrived(self) -> int:
@@ -258,9 +258,10 @@ class MaskedSum:
             shares = words_of(answer, "nodes", "shares")
         except ValueError:
             shares = {}
-        owners = {owner for owner, dealt in self._dealt.items() if str(node) in dealt.circle}
+        name = str(node)
+        owners = {owner for owner, dealt in self._dealt.items() if name in dealt.circle}
         if set(shares) == owners and all(
-            self._is_dealt(owner, share, to=str(node)) for owner, share in shares.items()
+            self._is_dealt(owner, share, to=name) for owner, share in shares.items()
         ):
             return shares
         self._exchange.blame(node, "it gave shares that are not those that were dealt to it")
