@@ -13,7 +13,8 @@ from dpacc_accounting.guarantee import METHOD_NAMES, Note, rounded_up
 from dpacc.federated.benchmark.kept_cells import Found
 
 _WAYS = ("central", "federated", "local")
-_NAMES = {"central": "in one place", "local": "alone", "federated": "federated"}
+NAMES = {"central": "in one place", "local": "alone", "federated": "federated"}
+"""Of ways to train."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ def notes_of(results: Iterable[Found]) -> list[Note]:
 
 
 def _named(way: str, clients: int, rule: str) -> str:
-    what = _NAMES[way] if way == "central" else f"{_NAMES[way]}, {clients} clients"
+    what = NAMES[way] if way == "central" else f"{NAMES[way]}, {clients} clients"
     return f"{what} ({rule})" if rule else what
 
 

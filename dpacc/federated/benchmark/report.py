@@ -19,6 +19,7 @@ from dpacc.federated.benchmark.charts import draw_holdings, draw_outcomes
 from dpacc.federated.benchmark.data_sets import DataSet
 from dpacc.federated.benchmark.kept_cells import Found
 from dpacc.federated.benchmark.outcomes import (
+    NAMES,
     by_task,
     epsilon_of,
     meaning,
@@ -132,7 +133,7 @@ def _row(found: Found) -> tuple[str, ...]:
     cell = found["cell"]
     federated = cell["way"] == "federated"
     return (
-        {"central": "in one place", "local": "alone"}.get(cell["way"], "federated"),
+        NAMES[cell["way"]],
         str(cell["clients"]),
         cell["aggregation"] if federated else "",
         epsilon_of(found),

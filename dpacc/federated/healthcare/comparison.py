@@ -61,8 +61,7 @@ def f1_of(scores: Scores, kind: str = "all") -> dict[str, float]:
 
 def mean_f1(scores: Scores, kind: str = "all") -> float:
     """The mean of `f1_of`, each hospital counting alike; 0 of nothing."""
-    found = f1_of(scores, kind).values()
-    return mean(found) if found else 0.0
+    return _mean(f1_of(scores, kind).values())
 
 
 def own_and_other(alone: Mapping[str, Scores]) -> tuple[dict[str, float], dict[str, float]]:

@@ -100,9 +100,7 @@ class Course:
         """
         sign = -1.0 if metric in self.falling else 1.0
         found, before = [], None
-        for point in self.measured(metric):
-            if not (math.isfinite(point.epsilon) and math.isfinite(point.metrics[metric])):
-                continue
+        for point in placed(self, metric):
             if before is not None and point.epsilon > before.epsilon:
                 risen = sign * (point.metrics[metric] - before.metrics[metric])
                 value = risen / (point.epsilon - before.epsilon)
@@ -160,6 +158,15 @@ class Course:
             raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ConfigurationError(f"{path} holds no course of a run") from None
+
+
+def placed(course: Course, metric: str) -> list[Point]:
+    """The points that have a place in a curve: their ε and their quality are finite."""
+    return [
+        point
+        for point in course.measured(metric)
+        if math.isfinite(point.epsilon) and math.isfinite(point.metrics[metric])
+    ]
 
 
 def require_comparable(courses: Sequence[Course]) -> None:

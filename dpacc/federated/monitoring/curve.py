@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from dpacc_accounting.guarantee import METHOD_NAMES, Note, rounded_up
 from dpacc.artifacts.axes_style import GRID, INK, beneath, dress
 from dpacc.artifacts.figure_files import Format, encoded
 from dpacc.errors import ConfigurationError
-from dpacc.federated.monitoring.course import Course, Point, require_comparable
+from dpacc.federated.monitoring.course import Course, placed, require_comparable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,15 +66,6 @@ def require_drawable(courses: Sequence[Course]) -> None:
         raise ConfigurationError(
             f"{len(courses)} runs in one picture cannot be told apart: give {len(COLOURS)} at most"
         )
-
-
-def placed(course: Course, metric: str) -> list[Point]:
-    """The points that have a place: their ε and their quality are finite."""
-    return [
-        point
-        for point in course.measured(metric)
-        if math.isfinite(point.epsilon) and math.isfinite(point.metrics[metric])
-    ]
 
 
 def stated_beneath(courses: Sequence[Course]) -> str:

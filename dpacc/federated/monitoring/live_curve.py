@@ -7,8 +7,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.monitoring.course import Course
-from dpacc.federated.monitoring.curve import COLOURS, placed, require_drawable, stated_beneath
+from dpacc.federated.monitoring.course import Course, placed
+from dpacc.federated.monitoring.curve import COLOURS, require_drawable, stated_beneath
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
