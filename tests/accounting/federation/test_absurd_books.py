@@ -75,6 +75,8 @@ def test_a_client_of_very_many_kinds_of_rounds_is_priced_by_a_few_that_cost_no_l
     assert found.overlaps[0].server.slack == found.overlaps[0].server.epsilon
     assert found.prices[0] == _examples(NORTH).prices[0]
     assert any("many tells 20 kinds" in said for said in found.assumptions)
+    twice = _examples(many | {"schedule": [*parts, *parts]})
+    assert any("many tells 20 kinds" in said for said in twice.assumptions)
     hidden = [part | {"participation": 0.5} for part in parts]
     released = _examples(many | {"schedule": hidden}).prices[0].released
     assert released.epsilon == pytest.approx(price.epsilon)

@@ -21,6 +21,7 @@ from dpacc_accounting.federation.rounds import (
     ExampleFederation,
     Federation,
     LocalRounds,
+    count_kinds,
     few_kinds,
 )
 from dpacc_accounting.guarantee import Guarantee, Note
@@ -217,8 +218,8 @@ def _without_lower_bound(price: Price) -> Price:
 
 def _simplified(federation: ExampleFederation, coarse: Collection[str]) -> tuple[str, ...]:
     return tuple(
-        f"{client.name} tells {len(client.schedule)} kinds of rounds, which are priced as "
-        f"{MOST_KINDS} of less noise: its ε is at most what is stated."
+        f"{client.name} tells {count_kinds(client.schedule)} kinds of rounds, which are priced "
+        f"as at most {MOST_KINDS} of less noise: its ε is at most what is stated."
         for client in federation.clients
         if client.name in coarse
     )

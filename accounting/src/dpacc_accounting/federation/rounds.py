@@ -86,6 +86,21 @@ MOST_KINDS = 64
 """Different steps of one client that are composed one by one: each takes time and memory."""
 
 
+def count_kinds(schedule: tuple[LocalRounds, ...]) -> int:
+    """How many kinds of rounds these are, however often each of them comes.
+
+    >>> parts = tuple(LocalRounds(rounds=rounds, local_steps=2, sampling_probability=0.1,
+    ...                           noise_multiplier=noise) for rounds in (1, 3) for noise in (1, 2))
+    >>> len(parts), count_kinds(parts)
+    (4, 2)
+    """
+    kinds = {
+        (each.sampling_probability, each.noise_multiplier, each.participation, each.local_steps)
+        for each in schedule
+    }
+    return len(kinds)
+
+
 def few_kinds(schedule: tuple[LocalRounds, ...]) -> tuple[LocalRounds, ...]:
     """These rounds, or where they are of more than 64 kinds, as few that cost no less.
 
@@ -100,11 +115,7 @@ def few_kinds(schedule: tuple[LocalRounds, ...]) -> tuple[LocalRounds, ...]:
     >>> len(found), found[0].rounds, found[0].noise_multiplier
     (64, 4, 1.0)
     """
-    kinds = {
-        (each.sampling_probability, each.noise_multiplier, each.participation, each.local_steps)
-        for each in schedule
-    }
-    if len(kinds) <= MOST_KINDS:
+    if count_kinds(schedule) <= MOST_KINDS:
         return schedule
     ordered = sorted(schedule, key=lambda each: each.noise_multiplier)
     size = -(-len(ordered) // MOST_KINDS)
