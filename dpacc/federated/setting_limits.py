@@ -154,7 +154,7 @@ def _renamed(
     for key, each in value.items():
         if key in elsewhere:
             harmless, why = elsewhere[key]
-            if each is not harmless and each != harmless:
+            if each != harmless:
                 raise ConfigurationError(f"{name}[{key!r}]={each!r}: {why}")
             continue
         field = renamed.get(key, key)
