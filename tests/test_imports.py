@@ -20,7 +20,8 @@ HEAVY = TRAINING | {"dp_accounting", "matplotlib"}
 PLANNING = ("plan", "errors", "data.privacy_units", "randomness.sampling", "recipe.config", "cli")
 WITHOUT_TORCH = (
     "dpacc_accounting, dpacc, dpacc.cli.main, dpacc.plan, "
-    "dpacc.randomness.sampling, dpacc.recipe.config"
+    "dpacc.randomness.sampling, dpacc.recipe.config, "
+    "dpacc.federated.benchmark.suite, dpacc.federated.monitoring"
 )
 
 ASK_DP_ACCOUNTING = ("dpacc_accounting.events.conversion", "dpacc.cli.report.agreement")
@@ -217,7 +218,7 @@ def test_the_circle_guard_can_fail(tmp_path: Path) -> None:
 
 
 def test_planning_loads_no_training_stack() -> None:
-    """Neither the accountant, nor the command line, nor the plan loads torch or its friends."""
+    """Accountant, command line, plan, and what only compares runs load no torch nor its friends."""
     files = (ROOT / "dpacc/cli").rglob("*.py")
     rooms = sorted(".".join(each.relative_to(ROOT).with_suffix("").parts) for each in files)
     assert {"dpacc.cli.commands.calibrate", "dpacc.cli.terminal"} <= {*rooms}

@@ -13,7 +13,6 @@ from typing import Any
 from dpacc.artifacts.document.content import Document
 from dpacc.artifacts.document.html_page import html_page
 from dpacc.artifacts.document.pdf_page import pdf_page
-from dpacc.artifacts.run_folder import write_file
 from dpacc.federated.benchmark.cells import Cell, cells_of
 from dpacc.federated.benchmark.data_sets import DataSet, load_data_set
 from dpacc.federated.benchmark.kept_cells import Found, KeptCells
@@ -101,6 +100,8 @@ class FederatedBenchmark:
         Raises:
             ConfigurationError: nothing is known yet, or a PDF cannot be made here.
         """
+        from dpacc.artifacts.run_folder import write_file
+
         document = report_of_benchmark(
             results=self.results,
             name=self.config.name,

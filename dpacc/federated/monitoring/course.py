@@ -12,7 +12,6 @@ from typing import Any
 from dpacc_accounting import Adjacency, Guarantee
 from dpacc_accounting.guarantee import Note
 
-from dpacc.artifacts.run_folder import write_file
 from dpacc.errors import ConfigurationError
 
 
@@ -134,6 +133,8 @@ class Course:
 
     def save(self, path: Path | str) -> None:
         """Write it to a file, for `Course.read` and `compare`."""
+        from dpacc.artifacts.run_folder import write_file
+
         write_file(path=Path(path), content=json.dumps(self.to_json()).encode())
 
     @classmethod
