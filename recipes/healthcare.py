@@ -13,6 +13,7 @@ place: `<hospital>.jsonl` and `held_out_<hospital>.jsonl` in the folder `data`, 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -131,8 +132,9 @@ def make_notes(config: HealthcareConfig, budgets: Mapping[str, DPSettings]) -> N
                 f"{config.budgets} and the hospitals that are drawn differ in "
                 f"{', '.join(sorted(unknown))}"
             )
-        # A run that is stopped leaves no folder that looks whole.
+        # A run that is stopped leaves no folder that looks whole, and the next nothing of its.
         begun = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(begun, ignore_errors=True)
         write_hospitals(
             folder=begun,
             hospitals=hospitals,

@@ -81,12 +81,20 @@ def arguments(material: Path, runs: Path, **changes: object) -> list[str]:
 def test_hospitals_are_compared_with_training_alone_and_pooled(
     healthcare: ModuleType, material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each ledger keeps its hospital's ε for a patient, and pooled the strictest one."""
+    """Each ledger keeps its hospital's ε for a patient, and pooled the strictest one.
+
+    Of notes that a stopped run began, for other hospitals perhaps, nothing is among them.
+    """
+    begun = tmp_path / ".notes.partial"
+    begun.mkdir()
+    (begun / "surgery-north.jsonl").write_text("{}")
     healthcare.main(arguments(material, tmp_path, compare="true"))
     folder = tmp_path / "healthcare"
     shown = capsys.readouterr()
     assert "Round 1: 3 of 3 hospitals, 0 filtered" in shown.err
     assert "in one place, no privacy" in shown.out
+    files = {f"{kind}{name}" for name in HOSPITALS for kind in ("", "held_out_")}
+    assert {path.stem for path in (tmp_path / "notes").iterdir()} == files
     for name, epsilon in HOSPITALS.items():
         notes = (tmp_path / f"notes/{name}.jsonl").read_text().splitlines()
         assert len(notes) > 8
