@@ -64,12 +64,12 @@ class EarlierPhases:
     def __init__(self, folders: Sequence[Path], *, dp: DPSettings) -> None:
         for folder in folders:
             Standstill(folder).refuse_to_go_on()
-        _require_first(folders[:1])
         self._whole = dp
         self._phases = [
             _phase(folder, delta=dp.delta / 2**number, unit=dp.unit_field or "example")
             for number, folder in enumerate(folders, start=1)
         ]
+        _require_first(self._phases, folders=folders)
         self.epsilon = math.fsum(each.epsilon for each in self._phases)
         if self.epsilon >= dp.epsilon:
             raise ConfigurationError(
@@ -114,14 +114,13 @@ class EarlierPhases:
         return math.fsum(each.choice for each in self._phases if each.run == run)
 
 
-def _require_first(folders: Sequence[Path]) -> None:
+def _require_first(phases: Sequence[Phase], *, folders: Sequence[Path]) -> None:
     """What is named first was preceded by none, as its ledger would say."""
-    for path in (folder / "ledger.jsonl" for folder in folders):
-        if path.exists() and any(note.subject == _SUBJECT for note in read_ledger(path=path).notes):
-            raise ConfigurationError(
-                f"{path} says that phases came before it, which are not counted here; name them "
-                "all, the first one first"
-            )
+    if any(note.subject == _SUBJECT for each in phases[:1] for note in each.notes):
+        raise ConfigurationError(
+            f"{folders[0] / 'ledger.jsonl'} says that phases came before it, which are not counted "
+            "here; name them all, the first one first"
+        )
 
 
 def _phase(folder: Path, *, delta: float, unit: str) -> Phase:
