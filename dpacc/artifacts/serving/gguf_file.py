@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dpacc.artifacts.serving.gguf_tokenizer import write_tokenizer
+from dpacc.artifacts.serving.gguf_tokenizer import REMEDY, write_tokenizer
 from dpacc.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 GgufKind = Literal["f16", "q8_0"]
-CONVERTER = "convert_hf_to_gguf.py of llama.cpp may read the merged folder"
 
 _ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2"}
 _LAYER = {
@@ -94,7 +93,7 @@ def write_gguf(
 
     config = model.config
     if reasons := refusals(config):
-        raise ConfigurationError(f"gguf={kind}: {'; '.join(reasons)}; {CONVERTER}")
+        raise ConfigurationError(f"gguf={kind}: {'; '.join(reasons)}; {REMEDY}")
     writer = GGUFWriter(path, _ARCHITECTURES[config.model_type])
     writer.add_name(name)
     writer.add_file_type(LlamaFileType[f"MOSTLY_{kind.upper()}"])
@@ -149,7 +148,7 @@ def _named(stem: str, kind: str, name: str) -> str:
         return f"{_OUTSIDE[stem]}.{kind}"
     layer, _, part = stem.removeprefix("model.layers.").partition(".")
     if not (layer.isdigit() and part in _LAYER):
-        raise ConfigurationError(f"gguf: {name} has no name in llama.cpp; {CONVERTER}")
+        raise ConfigurationError(f"gguf: {name} has no name in llama.cpp; {REMEDY}")
     return f"blk.{layer}.{_LAYER[part]}.{kind}"
 
 

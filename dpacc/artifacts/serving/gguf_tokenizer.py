@@ -20,7 +20,7 @@ _SPLIT_BY = {
     _WORDS.format(digits=r"\p{N}"): "qwen2",
     _WORDS.format(digits=r"\p{N}{1,3}"): "llama-bpe",
 }
-_REMEDY = "convert_hf_to_gguf.py of llama.cpp may read the merged folder"
+REMEDY = "convert_hf_to_gguf.py of llama.cpp may read the merged folder"
 
 
 def write_tokenizer(*, writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, size: int) -> None:
@@ -37,7 +37,7 @@ def write_tokenizer(*, writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, s
     from gguf import TokenType
 
     if not hasattr(tokenizer, "backend_tokenizer"):
-        raise ConfigurationError(f"gguf: this tokenizer has no tokenizer.json; {_REMEDY}")
+        raise ConfigurationError(f"gguf: this tokenizer has no tokenizer.json; {REMEDY}")
     told = json.loads(tokenizer.backend_tokenizer.to_str())
     name = name_of(told)
     words = {place: word for word, place in tokenizer.get_vocab().items()}
@@ -73,12 +73,12 @@ def name_of(told: Mapping[str, Any]) -> str:
     """
     model, normalizer = told["model"], told.get("normalizer") or {"type": "NFC"}
     if model["type"] != "BPE" or model.get("byte_fallback") or normalizer["type"] != "NFC":
-        raise ConfigurationError(f"gguf: this tokenizer is no byte-level BPE; {_REMEDY}")
+        raise ConfigurationError(f"gguf: this tokenizer is no byte-level BPE; {REMEDY}")
     found = _cut_by(told.get("pre_tokenizer") or {"type": "none"})
     if found is None:
         raise ConfigurationError(
             f"gguf: how this tokenizer cuts texts has no name in llama.cpp that is known here; "
-            f"{_REMEDY}"
+            f"{REMEDY}"
         )
     return found
 
