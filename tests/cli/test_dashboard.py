@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
-from tests.cli.dashboard.folders import budget, federation, runs_of_all_kinds
+from tests.cli.dashboard.folders import budget, course, federation, runs_of_all_kinds
 from tests.cli.report.folders import FIXED_SEED
 
 
@@ -20,6 +20,7 @@ def test_what_would_be_shown_is_printed(dpacc: Run, tmp_path: Path) -> None:
     runs_of_all_kinds(tmp_path / "runs")
     federation(tmp_path / "fed")
     budget(tmp_path / "notes")
+    course(tmp_path / "a.course.json")
     done = dpacc("dashboard", tmp_path, "--json")
     assert done.code == 0, done.err
     said = json.loads(done.out)
@@ -30,6 +31,7 @@ def test_what_would_be_shown_is_printed(dpacc: Run, tmp_path: Path) -> None:
     assert found["runs/void"]["void_because"] == [FIXED_SEED[1]]
     assert found["runs/damaged"]["epsilon"] is None
     assert list(said["federations"]) == ["fed"]
+    assert list(said["courses"]) == ["a.course.json"]
     assert list(said["budgets"]) == ["notes/notes.budget.jsonl"]
 
 

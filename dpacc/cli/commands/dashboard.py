@@ -20,7 +20,7 @@ from dpacc.cli import options, terminal
 def dashboard(
     runs: tuple[Path, ...], address: str, port: int, refresh: float, as_json: bool
 ) -> None:
-    """Show RUNS: folders of runs and federations, ledgers, and budgets' files.
+    """Show RUNS: folders of runs and federations, ledgers, budgets' files, saved courses.
 
     With --json the list of all runs is printed, every ledger priced, and nothing is served.
     """
@@ -36,6 +36,7 @@ def dashboard(
                 "runs": [each.to_json() for each in listed],
                 "federations": {each.name: str(each.path) for each in places.federations},
                 "budgets": {each.name: str(each.path) for each in places.budgets},
+                "courses": {each.name: str(each.path) for each in places.courses},
             }
         )
         return

@@ -18,8 +18,11 @@ from plotly.subplots import make_subplots
 from dpacc.cli.dashboard.listed_runs import ListedRun
 from dpacc.cli.dashboard.one_federation import FederationView
 from dpacc.cli.dashboard.one_run import RunView
+from dpacc.cli.dashboard.utility import in_words
 from dpacc.cli.report.data_set_budget import BudgetFacts, left_of
 from dpacc.cli.report.federation import kinds_of
+from dpacc.federated.monitoring.course import Course, placed
+from dpacc.federated.monitoring.live_curve import live_curve
 
 # Okabe and Ito's colours, told apart by every kind of eye.
 _SPENT, _LEFT, _LEARNED, _OVER, _SOFT = "#D55E00", "#B9D9EC", "#0072B2", "#7A1F00", "#8A8A8A"
@@ -172,27 +175,17 @@ def clients_spent(view: FederationView) -> Chart | None:
     return _dressed(figure, f"Bars of ε spent by client: {said}.")
 
 
-def privacy_utility(view: FederationView) -> Chart | None:
-    """Mean held-out quality against the largest ε of a client, round by round."""
-    measured = [each.quality for each in view.rounds]
-    points = [
-        (spent, sum(each.values()) / len(each))
-        for spent, each in zip(view.told, measured, strict=True)
-        if each and math.isfinite(spent)
-    ]
-    if not points:
+def privacy_utility(courses: Sequence[Course], *, metric: str) -> Chart | None:
+    """Quality against ε, a line for each run; None where no point has both.
+
+    Raises:
+        ConfigurationError: their ε mean different things, or they are too many to tell apart.
+    """
+    if not any(metric in each.metrics and placed(each, metric) for each in courses):
         return None
-    spent, quality = zip(*points, strict=True)
-    figure = go.Figure()
-    figure.add_scatter(x=spent, y=quality, mode="lines+markers", line_color=_LEARNED)
-    figure.update_xaxes(title="largest ε of a client, as its books say", rangemode="tozero")
-    figure.update_yaxes(title="held-out quality, mean of kinds")
-    figure.update_layout(height=320)
-    return _dressed(
-        figure,
-        f"A curve: quality goes from {quality[0]:.1%} at ε = {rounded_up(spent[0])} to "
-        f"{quality[-1]:.1%} at ε = {rounded_up(spent[-1])}.",
-    )
+    figure = live_curve(courses=courses, metric=metric)
+    figure.update_layout(height=420)
+    return _dressed(figure, in_words(courses, metric=metric))
 
 
 def quality_by_kind(view: FederationView) -> Chart | None:

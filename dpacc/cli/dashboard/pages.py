@@ -1,4 +1,4 @@
-"""The four pages, drawn with Streamlit from what the files say.
+"""The five pages, drawn with Streamlit from what the files say.
 
 Words from files never become markup: tables are escaped HTML, statements plain text.
 """
@@ -6,7 +6,8 @@ Words from files never become markup: tables are escaped HTML, statements plain 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +19,7 @@ from dpacc.artifacts.document.content import Block, Paragraph, Verdict
 from dpacc.artifacts.document.html_page import fragment
 from dpacc.artifacts.kept.metrics import METRICS_FILE
 from dpacc.artifacts.proof import RUN_FILE
-from dpacc.cli.dashboard import charts, one_federation, one_run
+from dpacc.cli.dashboard import charts, one_federation, one_run, utility
 from dpacc.cli.dashboard.charts import Chart
 from dpacc.cli.dashboard.kept import Kept
 from dpacc.cli.dashboard.listed_runs import ListedRun, RunList
@@ -27,12 +28,15 @@ from dpacc.cli.dashboard.one_run import RunView, run_view
 from dpacc.cli.dashboard.places import HISTORIES, LEDGER, ROUNDS, Place, Places, find_places
 from dpacc.cli.dashboard.run_table import ORDERS, in_order, runs_html, tally
 from dpacc.cli.report.data_set_budget import BudgetFacts, budget_blocks, gather_budget, left_of
+from dpacc.errors import ConfigurationError
+from dpacc.federated.monitoring.course import Course
 
 PAGES = {
     "runs": "All runs",
     "run": "One run",
     "federation": "One federation",
     "budget": "One data set's budget",
+    "utility": "Privacy and utility",
 }
 _A_PAGE = 25
 _STYLE = (files("dpacc.cli.dashboard") / "dashboard.css").read_text(encoding="utf-8")
@@ -46,6 +50,7 @@ class Reader:
         self._views: Kept[RunView | str] = Kept()
         self._federations: Kept[FederationView | str] = Kept()
         self._budgets: Kept[BudgetFacts | str] = Kept()
+        self._saved: Kept[Course | str] = Kept()
 
     def run(self, place: Place) -> tuple[ListedRun, RunView | str]:
         """One run, priced."""
@@ -67,6 +72,17 @@ class Reader:
     def budget(self, place: Place) -> BudgetFacts | str:
         """One data set's budget, priced."""
         return self._budgets.read([place.path], lambda: _budget(place.path))
+
+    def course(self, place: Place, *, places: Places) -> Course | str:
+        """Quality beside ε: of a run or a federation, or as a monitor saved it; or why not."""
+        if place in places.courses:
+            files = [place.path, place.path.parent / LEDGER]
+            return self._saved.read(files, lambda: utility.saved_course(place.path))
+        if place in places.runs:
+            view = self.run(place)[1]
+            return view if isinstance(view, str) else utility.course_of_run(view)
+        found = self.federation(place)
+        return found if isinstance(found, str) else utility.course_of_federation(found)
 
 
 @lru_cache(maxsize=8)
@@ -101,6 +117,9 @@ def show(*, paths: Sequence[str], refresh: float | None = 5.0, allowance: float 
         _list_of_runs(roots, reader, refresh, allowance)
         return
     places = find_places(paths=roots)
+    if page == "utility":
+        _utility(places, reader, refresh)
+        return
     drawn: Callable[[Place], None]
     choices, drawn = {
         "run": (places.runs, lambda place: _run(reader, place)),
@@ -130,6 +149,7 @@ def _none_of(page: str) -> str:
         "federation": "No folder with rounds.yaml, history.json or state.json lies here.",
         "budget": "No *.budget.jsonl lies here: name one, as in dpacc dashboard runs "
         "notes.budget.jsonl.",
+        "utility": "No run, no federation and no *.course.json lies here.",
     }[page]
 
 
@@ -175,6 +195,10 @@ def _run(reader: Reader, place: Place) -> None:
     _blocks([one_run.verdict(view), one_run.spent_rows(view)])
     st.header("ε and quality, step by step")
     _chart(charts.course(view))
+    if view.measured and view.course:
+        st.header("Privacy and utility")
+        courses = [utility.course_of_run(view)]
+        _chart(charts.privacy_utility(courses, metric=view.measured[-1].metric))
     st.header("Ledger")
     _blocks(one_run.ledger_blocks(view))
     st.header("Noise")
@@ -204,10 +228,42 @@ def _federation(reader: Reader, place: Place) -> None:
     _chart(charts.took_part(view))
     _blocks(one_federation.round_blocks(view))
     st.header("Privacy and utility")
-    _chart(charts.privacy_utility(view))
+    _chart(charts.privacy_utility([utility.course_of_federation(view)], metric=utility.MEAN))
     st.header("Quality by kind")
     _chart(charts.quality_by_kind(view))
     _blocks(one_federation.quality_blocks(view))
+
+
+def _utility(places: Places, reader: Reader, refresh: float | None) -> None:
+    """Runs, federations and saved courses of one's choice in one picture."""
+    kinds = {"course": places.courses, "federation": places.federations, "run": places.runs}
+    known = {f"{kind} {each.name}": each for kind, found in kinds.items() for each in found}
+    if not known:
+        _blocks([Paragraph(words=_none_of("utility"))])
+        return
+    asked = [each for each in st.query_params.get_all("name") if each in known]
+    names = st.multiselect("Of", list(known), default=asked or [next(iter(known))], key="utility")
+    st.query_params.from_dict({"page": "utility", "name": names})
+    chosen = {each: known[each] for each in names}
+    st.fragment(lambda: _compared(chosen, places, reader), run_every=refresh)()
+
+
+def _compared(chosen: Mapping[str, Place], places: Places, reader: Reader) -> None:
+    read = [(name, reader.course(each, places=places)) for name, each in chosen.items()]
+    for name, why in read:
+        if isinstance(why, str):
+            _blocks([_refused(f"{name}: {why}")])
+    courses = [replace(each, name=name) for name, each in read if isinstance(each, Course)]
+    metrics = utility.shared_metrics(courses) if courses else []
+    if not metrics:
+        _blocks([Paragraph(words="They measured nothing that all have in common.")])
+        return
+    metric = st.selectbox("Quality", metrics, key="metric")
+    try:
+        _chart(charts.privacy_utility(courses, metric=metric))
+        _blocks([Paragraph(words=utility.WHOSE), utility.ends_table(courses, metric=metric)])
+    except ConfigurationError as refusal:
+        _blocks([_refused(str(refusal))])
 
 
 def _budget_page(reader: Reader, place: Place) -> None:

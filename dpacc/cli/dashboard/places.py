@@ -1,4 +1,4 @@
-"""What lies where a dashboard is pointed at: runs, federations and budgets."""
+"""What lies where a dashboard is pointed at: runs, federations, budgets and saved courses."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ ROUNDS = "rounds.yaml"
 HISTORIES = ("history.json", "state.json", "server/state.json")
 """Where the rounds of a federation stand: after its end, or while it goes on."""
 _BUDGETS = ".budget.jsonl"
+_COURSES = ".course.json"
 _LEDGERS_START = b'{"kind":"opened"'
 _DEEPEST = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A run's ledger, a federation's folder or a budget's file, and what it is called."""
+    """A run's ledger, a federation's folder, a budget's or a course's file, and its name here."""
 
     name: str
     path: Path
@@ -34,18 +35,25 @@ class Places:
     runs: tuple[Place, ...]
     federations: tuple[Place, ...]
     budgets: tuple[Place, ...]
+    courses: tuple[Place, ...]
 
 
 def find_places(*, paths: Sequence[Path]) -> Places:
-    """What lies in folders, or is named outright: a run's ledger, or a budget.
+    """What lies in folders, or is named outright: a run's ledger, a budget, or a saved course.
 
     Args:
-        paths: folders of runs and federations, or of folders of them; ledgers; budgets.
+        paths: folders of runs and federations, or of folders of them; ledgers; budgets; courses
+            that a `UtilityMonitor` saved, whose names end in `.course.json`.
 
     Raises:
         ConfigurationError: a path is not there.
     """
-    found: dict[str, dict[Path, str]] = {"run": {}, "federation": {}, "budget": {}}
+    found: dict[str, dict[Path, str]] = {
+        "run": {},
+        "federation": {},
+        "budget": {},
+        "course": {},
+    }
     for root in paths:
         if not root.exists():
             raise ConfigurationError(f"there is no {root}: name a folder of runs, or a budget")
@@ -56,6 +64,7 @@ def find_places(*, paths: Sequence[Path]) -> Places:
         runs=_named(found["run"]),
         federations=_named(found["federation"]),
         budgets=_named(found["budget"]),
+        courses=_named(found["course"]),
     )
 
 
@@ -67,6 +76,8 @@ def history_of(folder: Path) -> Path | None:
 def _kinds(root: Path) -> Iterator[tuple[str, Path]]:
     if root.is_dir():
         yield from _in_folder(root, depth=0)
+    elif root.name.endswith(_COURSES):
+        yield "course", root
     elif root.name.endswith(_BUDGETS) or not _begins_a_ledger(root):
         yield "budget", root
     else:
@@ -86,7 +97,8 @@ def _in_folder(folder: Path, *, depth: int) -> Iterator[tuple[str, Path]]:
     beside = {ROUNDS, *HISTORIES, "server"} & names
     if ROUNDS in beside or (beside and folder.name != "server" and history_of(folder)):
         yield "federation", folder
-    yield from (("budget", folder / name) for name in sorted(names) if name.endswith(_BUDGETS))
+    for kind, end in (("budget", _BUDGETS), ("course", _COURSES)):
+        yield from ((kind, folder / name) for name in sorted(names) if name.endswith(end))
     if depth == _DEEPEST:
         return
     for each in listed:
@@ -100,7 +112,7 @@ def _begins_a_ledger(path: Path) -> bool:
 
 
 def _called(path: Path, root: Path, *, many: bool) -> str:
-    """Its folder as seen from `root`; a budget and a ledger that was named are files."""
+    """Its folder as seen from `root`; all but a ledger that was found in one are files."""
     whole = path.parent if path.name == LEDGER else path
     if path == root or whole == root:
         return whole.name

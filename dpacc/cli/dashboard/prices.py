@@ -42,9 +42,16 @@ def spent_by_step(*, record: LedgerRecord, claim: Guarantee) -> tuple[tuple[int,
     marks = {round(whole * (k / _POINTS) ** 2) for k in range(1, _POINTS + 1)} - {0}
     found = [(0, 0.0)]
     for step in sorted(each for each in marks if each < done):
-        charged = tuple(each for each in record.releases if each.step < step)
-        found.append((step, _spent(replace(record, releases=charged), claim)))
+        found.append((step, spent_after(record=record, claim=claim, step=step)))
     return (*found, (done, claim.epsilon)) if done else tuple(found)
+
+
+def spent_after(*, record: LedgerRecord, claim: Guarantee, step: int) -> float:
+    """ε of the first `step` steps, and after the last one what is claimed of all."""
+    if record.last_step is not None and step > record.last_step:
+        return claim.epsilon
+    charged = tuple(each for each in record.releases if each.step < step)
+    return _spent(replace(record, releases=charged), claim)
 
 
 def attack_curve(*, event: Event, claim: Guarantee) -> tuple[tuple[float, float], ...]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import yaml
 from dpacc_accounting import Budget, Ledger, create_budget
-from dpacc_accounting.guarantee import rounded_up
+from dpacc_accounting.guarantee import Note, rounded_up
 from dpacc_accounting.ledger.writer import Ledger as OpenLedger
 
 from dpacc.artifacts.kept.metrics import METRICS_FILE, as_row
 from dpacc.artifacts.progress_chart import Measurement
+from dpacc.federated.monitoring.course import Course, Point
 from dpacc.federated.server.history import ClientBooks, History, RoundReport
 from tests.cli.conftest import Run
 from tests.cli.report.folders import FIXED_SEED, LOGGED, PLAN, finished_run
@@ -95,6 +96,17 @@ def federation(
             for step in range(steps):
                 book.charge(step=step, event=PLAN.charge(step))
     return folder
+
+
+def course(path: Path, *, notes: Sequence[Note] = (), flattered: float = 1.0) -> Path:
+    """What a monitor saved of a run like `going_on`, perhaps with less ε than was spent."""
+    stated = [BUDGETED.guarantee(steps=step) for step in (1, 2, 3)]
+    points = [Point(step=0, guarantee=None, metrics={"accuracy": 0.5, "perplexity": 90.0})]
+    for step, each in enumerate(stated, start=1):
+        told = replace(each, epsilon=each.epsilon * flattered).noted(notes)
+        points.append(Point(step=step, guarantee=told, metrics={"accuracy": 0.5 + step / 10}))
+    Course(name="a monitor", points=points).save(path)
+    return path
 
 
 def spent(dpacc: Run, folder: Path) -> str:

@@ -72,7 +72,13 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @pytest.mark.parametrize(
     ("asked", "name", "charts"),
-    [("runs", "", 1), ("run", "runs/fine", 2), ("federation", "fed", 4), ("budget", "", 1)],
+    [
+        ("runs", "", 1),
+        ("run", "runs/fine", 3),
+        ("federation", "fed", 4),
+        ("budget", "", 1),
+        ("utility", "run runs/fine", 1),
+    ],
 )
 def test_each_page_says_what_the_commands_say(
     dpacc: Run, there: Path, address: str, page: Page, asked: str, name: str, charts: int
@@ -87,6 +93,7 @@ def test_each_page_says_what_the_commands_say(
         "run": [f"{spent(dpacc, there / 'runs/fine')} at δ = 1e-05", "Privacy statement"],
         "federation": [spent(dpacc, there / "fed/films"), "books: too far from the others"],
         "budget": [f"ε = {spent(dpacc, there / 'notes/first')}", "reserved"],
+        "utility": ["price of its ledger", "last gain per further ε"],
     }
     for words in wanted[asked]:
         expect(main).to_contain_text(words)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from dpacc_accounting import Ledger
 
 from dpacc.artifacts.document.html_page import fragment
-from dpacc.cli.dashboard.charts import privacy_utility, took_part
+from dpacc.cli.dashboard.charts import took_part
 from dpacc.cli.dashboard.listed_runs import RunList
 from dpacc.cli.dashboard.one_federation import (
     FederationView,
@@ -19,6 +20,7 @@ from dpacc.cli.dashboard.one_federation import (
     verdict,
 )
 from dpacc.cli.dashboard.places import Place
+from dpacc.cli.dashboard.utility import MEAN, course_of_federation
 from tests.cli.dashboard.folders import federation
 from tests.cli.report.folders import FIXED_SEED, PLAN
 
@@ -44,9 +46,9 @@ def test_a_federation_is_shown_while_it_goes_on_and_after(tmp_path: Path) -> Non
     chart = took_part(live)
     assert chart is not None
     assert [[*bar.y] for bar in chart.figure.data] == [[2, 1], [0, 1], [1, 1]]
-    course = privacy_utility(live)
-    assert course is not None
-    assert [*course.figure.data[0].x] == [*live.told]
+    course = course_of_federation(live)
+    assert [each.epsilon for each in course.points] == [*live.told]
+    assert [each.metrics[MEAN] for each in course.points] == pytest.approx([0.6, 0.675])
 
 
 def test_a_ledger_of_more_than_the_rounds_tell_breaks_it(tmp_path: Path) -> None:
@@ -81,6 +83,7 @@ def test_who_took_part_is_not_shown_where_that_is_the_secret(tmp_path: Path) -> 
     view = viewed(folder)
     assert (view.secret, view.rounds, view.told) == (True, (), ())
     assert took_part(view) is None
+    assert course_of_federation(view).points == []
     page = fragment([verdict(view), client_table(view), *round_blocks(view)])
     assert "films" not in page
     assert "secret of the server" in page

@@ -1,4 +1,4 @@
-"""All four pages, drawn by Streamlit's own test driver."""
+"""All five pages, drawn by Streamlit's own test driver."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dpacc_accounting.guarantee import rounded_up
 from streamlit.testing.v1 import AppTest
 
 from tests.cli.conftest import Run
-from tests.cli.dashboard.folders import BUDGETED, going_on, spent
+from tests.cli.dashboard.folders import BUDGETED, course, going_on, spent
 from tests.cli.report.folders import FIXED_SEED, finished_run
 
 HOSTILE = "![x](http://elsewhere.example/x.png) <img src=//elsewhere.example> **b**"
@@ -63,7 +63,11 @@ def test_one_run_says_all_of_it(dpacc: Run, there: Path) -> None:
     assert f"<td>{spent(dpacc, there / 'runs/fine')} at δ = 1e-05</td>" in words
     for said in ("Neighbours: add-or-remove. Sampling: Poisson", "hash of its last line", "σC/B"):
         assert said in words
-    assert [each.proto.alt.split()[0] for each in page.get("plotly_chart")] == ["A", "An"]
+    assert [each.proto.alt.split()[0] for each in page.get("plotly_chart")] == [
+        "A",
+        "Quality",
+        "An",
+    ]
     assert page.code[0].value.startswith("# Privacy statement")
     said = dpacc("explain", there / "runs/fine").out
     assert page.code[0].value.strip() == said.strip()
@@ -122,6 +126,35 @@ def test_a_budget_is_shown_as_its_command_shows_it(dpacc: Run, there: Path) -> N
     assert "reserved" in words
 
 
+def test_runs_and_saved_courses_are_compared_in_one_picture(there: Path) -> None:
+    """What is chosen, by a quality that all have; ε of each, and its last gain; by the address."""
+    course(there / "runs/fine/monitor.course.json")
+    page = drawn(there, page="utility")
+    assert [each.value for each in page.multiselect] == [["course runs/fine/monitor.course.json"]]
+    assert page.selectbox(key="metric").options == ["accuracy", "perplexity"]
+    (alone,) = page.get("plotly_chart")
+    assert "from 0.5 at ε = 0" in alone.proto.alt
+    page.multiselect(key="utility").select("run runs/fine").run()
+    assert page.selectbox(key="metric").options == ["perplexity"]
+    (both,) = page.get("plotly_chart")
+    assert both.proto.alt.count("at ε =") == 4
+    words = words_of(page)
+    assert "add-or-remove, unit: example" in words
+    page = drawn(there, page="utility", name="federation fed")
+    assert "<td>0.75</td>" in words_of(page)
+
+
+def test_courses_that_cannot_be_compared_are_refused(there: Path) -> None:
+    """ε of another unit in one picture would be taken for the same."""
+    path = course(there / "other.course.json")
+    path.write_text(path.read_text().replace('"example"', '"client"'))
+    page = drawn(there, page="utility", name="course other.course.json")
+    page.multiselect(key="utility").select("run runs/fine").run()
+    page.selectbox(key="metric").set_value("perplexity").run()
+    assert "cannot be compared" in words_of(page)
+    assert len(page.get("plotly_chart")) == 0
+
+
 def test_words_from_files_never_become_markup(tmp_path: Path) -> None:
     """A folder's name, a unit and a note: as they are, escaped, on every page that says them."""
     plan = replace(BUDGETED, unit=HOSTILE)
@@ -148,11 +181,12 @@ def test_quality_of_no_known_kind_is_not_drawn(tmp_path: Path) -> None:
 
 
 def test_a_page_of_nothing_says_what_to_name(tmp_path: Path) -> None:
-    """Each of the four."""
+    """Each of the five."""
     for asked, remedy in (
         ("runs", "ledger.jsonl"),
         ("run", "ledger.jsonl"),
         ("federation", "history.json"),
         ("budget", "budget.jsonl"),
+        ("utility", "course.json"),
     ):
         assert remedy in words_of(drawn(tmp_path, page=asked))
