@@ -1,15 +1,18 @@
 """Build the images, and train a tiny federation between them over TLS, one client of which dies.
 
     python benchmarks/containers.py --base python:3.11-slim-bookworm
+    python benchmarks/containers.py --built --compose "docker compose"
 
 Needs podman or docker. Every container has a read-only root, no capability and user 10001. Two
 clients train; after the first round one is killed for good, and the other finishes alone. Ends with
-1 where an image is not what docs/deployment.md says, or the federation does not finish.
+1 where an image is not what docs/deployment.md says, or the federation does not finish. The second
+line brings up deploy/compose.yaml instead, from a copy beside keys of its own.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,7 +27,6 @@ import click
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from dpacc.federated.server.history import read_history  # noqa: E402
 from tests.tiny_models import save_tiny_llama  # noqa: E402
 
 USER = 10001
@@ -44,7 +46,7 @@ folder = "/srv/dpacc/run"
 """
 _CLIENT = """\
 client-id = "{name}"
-data-path = "/data/texts.jsonl"
+data-path = "/keys/texts.jsonl"
 folder = "/srv/dpacc/ledger"
 model = "/models/tiny"
 task = "causal-lm"
@@ -54,14 +56,22 @@ delta = 1e-3
 expected-batch-size = 8
 most-rounds = 3
 """
+_ROUNDS = """\
+import sys
+from pathlib import Path
+from dpacc.federated.server.history import read_history
+for each in read_history(path=Path(sys.argv[1])).rounds:
+    print(f"round {each.number}: {each.survivors}, failed {sorted(each.failed)}")
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """A container engine's command, and the folder with everything that containers are given."""
+    """A container engine's command, or compose's, and the folder with all that containers get."""
 
-    command: str
+    command: tuple[str, ...]
     folder: Path
+    exec_options: tuple[str, ...] = ()
 
     def call(self, *arguments: str) -> str:
         """What one command prints.
@@ -70,11 +80,16 @@ class Engine:
             RuntimeError: it failed.
         """
         done = subprocess.run(
-            [self.command, *arguments], capture_output=True, text=True, check=False
+            [*self.command, *arguments], capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise RuntimeError(f"{self.command} {' '.join(arguments)}\n{done.stdout}{done.stderr}")
+            said = " ".join([*self.command, *arguments])
+            raise RuntimeError(f"{said}\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    def inside(self, name: str, *arguments: str) -> str:
+        """What a command prints in a container that runs; `RuntimeError` where it failed."""
+        return self.call("exec", *self.exec_options, name, *arguments)
 
     def start(self, name: str, image: str, *mounts: tuple[str, str]) -> None:
         """One container as compose.yaml would start it; `mounts` are folders and where they go."""
@@ -96,21 +111,65 @@ class Engine:
 @click.option("--build", multiple=True, help="More words for the engine's build command.")
 @click.option("--target", "targets", multiple=True, default=TARGETS, help="Which are built.")
 @click.option("--built", is_flag=True, help="The images are there already.")
+@click.option("--compose", help="Start what deploy/compose.yaml says, by this command.")
 def main(
-    engine: str, base: str, build: tuple[str, ...], targets: tuple[str, ...], built: bool
+    engine: str,
+    base: str,
+    build: tuple[str, ...],
+    targets: tuple[str, ...],
+    built: bool,
+    compose: str | None,
 ) -> None:
     """Build, look, federate."""
-    with tempfile.TemporaryDirectory() as folder:
-        podman = Engine(command=engine, folder=Path(folder))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        podman = Engine(command=(engine,), folder=folder)
         for target in () if built else targets:
             build_target(podman, target, base, build)
-        make_material(podman.folder)
-        try:
-            federate(podman)
-        finally:
-            for name in ("server", *CLIENTS):
-                subprocess.run([engine, "rm", "--force", name], capture_output=True, check=False)
-            subprocess.run([engine, "network", "rm", "dpacc-try"], capture_output=True, check=False)
+        folder.chmod(0o711)
+        make_material(folder / "federation")
+        if compose:
+            by_compose(shlex.split(compose), folder)
+        else:
+            by_hand(podman)
+
+
+def by_hand(engine: Engine) -> None:
+    """Each container started by itself, in a network of their own."""
+    engine.call("network", "create", "dpacc-try")
+    models = ("federation/models", "/models:ro")
+    try:
+        engine.start(
+            "server",
+            "federation-server",
+            *(("federation/server", "/keys:ro"), ("federation/registered", "/registered:ro")),
+            *(models, ("server", "/srv/dpacc"), ("federation/flower", "/srv/dpacc/flwr")),
+        )
+        register(engine)
+        for name in CLIENTS:
+            keys = (f"federation/{name}", "/keys:ro")
+            engine.start(name, "federation-client", keys, models, (name, "/srv/dpacc"))
+        federate(engine)
+    finally:
+        for name in ("server", *CLIENTS):
+            subprocess.run([*engine.command, "rm", "--force", name], check=False)
+        engine.call("network", "rm", "dpacc-try")
+
+
+def by_compose(command: Sequence[str], folder: Path) -> None:
+    """deploy/compose.yaml as it is: clients come up before they are registered."""
+    file = shutil.copy(ROOT / "deploy/compose.yaml", folder)
+    engine = Engine(
+        command=(*command, "--project-name", "dpacc-try", "--file", file),
+        folder=folder,
+        exec_options=("-T",),
+    )
+    try:
+        engine.call("up", "--detach", "--no-build")
+        register(engine)
+        federate(engine)
+    finally:
+        subprocess.run([*engine.command, "down", "--volumes"], check=False)
 
 
 def build_target(engine: Engine, target: str, base: str, more: Sequence[str]) -> None:
@@ -143,68 +202,57 @@ def make_material(folder: Path) -> None:
     (folder / "registered/run.toml").write_text(_RUN)
     (folder / "flower").mkdir()
     (folder / "flower/config.toml").write_text(_CONFIG)
-    for place in ("server-state", *(f"{name}-state" for name in CLIENTS)):
-        (folder / place).mkdir()
+    for name in ("server", *CLIENTS):
+        (folder.parent / name).mkdir()
     for name in CLIENTS:
         (folder / name / "client.toml").write_text(_CLIENT.format(name=name))
-        (folder / f"{name}-data").mkdir()
         rows = (" ".join(WORDS[i % 7 : i % 7 + 3 + i % 5]) for i in range(40))
         texts = "".join(f"{json.dumps({'text': row})}\n" for row in rows)
-        (folder / f"{name}-data/texts.jsonl").write_text(texts)
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.chown(path, USER, USER)
-            for inner in path.rglob("*"):
-                shutil.chown(inner, USER, USER)
+        (folder / name / "texts.jsonl").write_text(texts)
     folder.chmod(0o711)
+    for path in folder.parent.rglob("*"):
+        if path.name != "ca.key":
+            shutil.chown(path, USER, USER)
+
+
+def register(engine: Engine) -> None:
+    """Once the server answers, it is told whose keys it may believe."""
+    healthy = ("exec", *engine.exec_options, "server", "python", "/opt/health.py")
+    wait("the server is healthy", lambda: succeeds(engine, *healthy, "8443", "/keys/ca.crt"))
+    for name in CLIENTS:
+        key = f"/registered/{name}.pub"
+        engine.inside("server", "flwr", "supernode", "register", key, "federation")
 
 
 def federate(engine: Engine) -> None:
     """Three rounds; one client dies after the first."""
-    engine.call("network", "create", "dpacc-try")
-    models = ("models", "/models:ro")
-    engine.start(
-        "server",
-        "federation-server",
-        *(("server", "/keys:ro"), ("registered", "/registered:ro"), models),
-        *(("server-state", "/srv/dpacc"), ("flower", "/srv/dpacc/flwr")),
-    )
-    healthy = ("exec", "server", "python", "/opt/health.py", "8443", "/keys/ca.crt")
-    wait("the server is healthy", lambda: succeeds(engine, *healthy))
-    for name in CLIENTS:
-        register = ("flwr", "supernode", "register", f"/registered/{name}.pub", "federation")
-        engine.call("exec", "server", *register)
-        engine.start(
-            name,
-            "federation-client",
-            *((name, "/keys:ro"), models, (f"{name}-data", "/data:ro")),
-            (f"{name}-state", "/srv/dpacc"),
-        )
-    engine.call(
-        *("exec", "server", "flwr", "run", "/opt/federation", "federation"),
+    engine.inside(
+        *("server", "flwr", "run", "/opt/federation", "federation"),
         *("--run-config", "/registered/run.toml"),
     )
-    run = engine.folder / "server-state/run"
-    wait("a round is over", lambda: rounds_in(run) >= 1)
+    wait("a round is over", lambda: len(rounds(engine, "state.json")) >= 1)
     engine.call("kill", "south")
     click.echo("south was killed after the first round")
-    wait("the run is over", lambda: (run / "history.json").exists())
-    for report in read_history(path=run / "history.json").rounds:
-        click.echo(f"round {report.number}: {report.survivors}, failed {sorted(report.failed)}")
-    require((run / "rounds.yaml").exists(), "what was done can be composed")
-    require((run / "adapter/adapter_model.safetensors").exists(), "the adapter is there")
-    require((run / "adapter/README.md").exists(), "and its card")
+    wait("the run is over", lambda: bool(rounds(engine, "history.json")))
+    for line in rounds(engine, "history.json"):
+        click.echo(line)
+    left = engine.inside("server", "ls", "/srv/dpacc/run", "/srv/dpacc/run/adapter").split()
+    require("rounds.yaml" in left, "what was done can be composed")
+    require("adapter_model.safetensors" in left, "the adapter is there")
+    require("README.md" in left, "and its card")
 
 
-def rounds_in(run: Path) -> int:
-    """How many rounds the server has kept."""
-    state = run / "state.json"
-    return len(read_history(path=state).rounds) if state.exists() else 0
+def rounds(engine: Engine, file: str) -> list[str]:
+    """A line for each round that the server has kept, read where it is."""
+    path = f"/srv/dpacc/run/{file}"
+    if not succeeds(engine, "exec", *engine.exec_options, "server", "ls", path):
+        return []
+    return engine.inside("server", "python", "-c", _ROUNDS, path).splitlines()
 
 
 def succeeds(engine: Engine, *arguments: str) -> bool:
     """Whether a command of the engine ends well."""
-    done = subprocess.run([engine.command, *arguments], capture_output=True, check=False)
+    done = subprocess.run([*engine.command, *arguments], capture_output=True, check=False)
     return done.returncode == 0
 
 
