@@ -35,7 +35,7 @@ def write_scores(
         "included": included.astype(int).tolist(),
         "scores": scores.tolist(),
     }
-    path.write_text(json.dumps(document, allow_nan=False) + "\n")
+    path.write_text(json.dumps(document, allow_nan=False) + "\n", "utf-8")
 
 
 def of_all_runs(*, documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def say_after_the_launcher(line: str) -> None:
     launcher = os.getppid()
     try:
         said = Path(f"/proc/{launcher}/cmdline").read_bytes().split(b"\0")
-        began = Path(f"/proc/{launcher}/stat").read_text().rpartition(")")[2].split()[19]
+        began = Path(f"/proc/{launcher}/stat").read_text("utf-8").rpartition(")")[2].split()[19]
         if not {b"--quiet", b"-q"}.isdisjoint(said):
             return
         first = Path(tempfile.gettempdir()) / f"dpacc-{os.getuid()}-{launcher}-{began}"

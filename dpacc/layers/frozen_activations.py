@@ -36,6 +36,7 @@ Collate = Callable[[list[Any]], dict[str, Tensor]]
 _ROW = "frozen_row"
 _STATES = "frozen_states"
 _TOKENS_AT_ONCE = 4096
+_BLOCK_BYTES = 1 << 20
 
 
 class FrozenActivations:
@@ -275,7 +276,7 @@ def _reserved(folder: Path, size: int) -> Path:
     """A new file that nobody else may read, whose space is taken already."""
     handle, name = tempfile.mkstemp(prefix=".frozen-activations-", dir=folder)  # mode 0600
     try:
-        os.posix_fallocate(handle, 0, size)
+        _reserve(handle, size)
     except OSError as error:
         Path(name).unlink()
         raise ConfigurationError(
@@ -285,6 +286,15 @@ def _reserved(folder: Path, size: int) -> Path:
     finally:
         os.close(handle)
     return Path(name)
+
+
+def _reserve(handle: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+        return
+    with os.fdopen(handle, "wb", closefd=False) as file:  # macOS and Windows have no other way
+        for start in range(0, size, _BLOCK_BYTES):
+            file.write(bytes(min(_BLOCK_BYTES, size - start)))
 
 
 def _within(rows: Sequence[int], *, lengths: np.ndarray) -> Iterator[list[int]]:

@@ -323,7 +323,7 @@ OWN_BUGS = (
         (
             Patch(
                 "dpacc_accounting.ledger.writer",
-                "            os.fsync(self._descriptor)\n        except",
+                "            sync_file(self._descriptor)\n        except",
                 "            pass\n        except",
             ),
         ),

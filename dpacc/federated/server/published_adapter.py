@@ -102,7 +102,7 @@ def _rank_of(whole: Mapping[Factors, _Factored]) -> int:
 
 def _restate(path: Path, *, rank: int) -> None:
     """Say the wider rank, and the scale of 1 at which the factors were taken."""
-    said = json.loads(path.read_text())
+    said = json.loads(path.read_text("utf-8"))
     said |= {"r": rank, "lora_alpha": rank, "use_rslora": False}
     said |= {"rank_pattern": {}, "alpha_pattern": {}}
     write_file(path=path, content=json.dumps(said, indent=2, sort_keys=True).encode())

@@ -153,6 +153,25 @@ class TestProcesses:
         assert place > path.stat().st_size
         assert read_ledger(path=path).last_step == 4
 
+    def test_a_macs_drive_is_told_to_keep_its_charges(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """There fsync stops at the drive's own memory; a disk without the command is no error."""
+        told: list[int] = []
+
+        def fcntl(descriptor: int, command: int) -> None:
+            told.append(command)
+            raise OSError(errno.ENOTSUP, "Operation not supported")
+
+        mac = types.SimpleNamespace(flock=lambda *_: None, LOCK_EX=2, LOCK_NB=4)
+        mac.fcntl, mac.F_FULLFSYNC = fcntl, 51
+        monkeypatch.setitem(sys.modules, "fcntl", mac)
+        with Ledger.open(path=path, plan=PLAN) as ledger:
+            told.clear()
+            ledger.charge(step=4, event=STEP)
+        assert told == [51]
+        assert read_ledger(path=path).last_step == 4
+
     def test_a_killed_process_leaves_its_charge(self, path: Path) -> None:
         """After SIGKILL right behind charge(), the charge is on the disk and the lock is free."""
         program = (

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
 from dpacc.errors import ConfigurationError
 from dpacc.layers.blocks import first_trained_block
-from dpacc.layers.frozen_activations import FrozenActivations
+from dpacc.layers.frozen_activations import FrozenActivations, _reserved
 from dpacc.recipe.examples import pad_examples
 from dpacc.recipe.models import add_lora
 from tests.tiny_models import tiny_base, with_lora
@@ -128,6 +128,14 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ConfigurationError, match=r"no room for .* leave cache_frozen_activations"):
         _frozen(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_space_is_taken_where_the_system_cannot_reserve_it(tmp_path, monkeypatch):
+    """macOS and Windows have no such call: the file is written in full."""
+    monkeypatch.delattr("os.posix_fallocate")
+    taken = _reserved(tmp_path, (1 << 20) + 5)
+    assert taken.stat().st_size == (1 << 20) + 5
+    assert taken.stat().st_blocks * 512 >= 1 << 20
 
 
 @pytest.mark.parametrize("plugin", ["fsdp_plugin", "deepspeed_plugin"])

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpacc_accounting.ledger.locks import sync_folder, wait_for_lock
+from dpacc_accounting.ledger.locks import sync_file, sync_folder, wait_for_lock
 from dpacc_accounting.ledger.record import LedgerError
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -73,7 +73,7 @@ def write_new(*, path: Path, data: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(descriptor)
+            sync_file(descriptor)
         sync_folder(path.parent)
     except BaseException:
         path.unlink()
@@ -111,7 +111,7 @@ def remember_head(*, path: Path, head: str) -> None:
         file.seek(len(whole))
         file.write(head.encode() + b"\n")
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
 
 
 @contextmanager
@@ -174,7 +174,7 @@ def _make(claim: Path) -> None:
 
 def _left_by(claim: Path) -> str:
     try:
-        return str(claim.readlink()) if claim.is_symlink() else claim.read_text()
+        return str(claim.readlink()) if claim.is_symlink() else claim.read_text("utf-8")
     except OSError:
         return ""
 
@@ -182,7 +182,7 @@ def _left_by(claim: Path) -> str:
 def _this_machine() -> str:
     """Its name, and the number of its boot: equal ones share one kernel, and so its locks."""
     with suppress(OSError):
-        return f"{platform.node()} {_BOOT.read_text().strip()}"
+        return f"{platform.node()} {_BOOT.read_text('utf-8').strip()}"
     return platform.node() or "unnamed"
 
 

@@ -30,7 +30,7 @@ from dpacc_accounting.budget.record import (
 from dpacc_accounting.events.event import Event
 from dpacc_accounting.events.participation import NOTHING
 from dpacc_accounting.guarantee import Note
-from dpacc_accounting.ledger.locks import lock_alone
+from dpacc_accounting.ledger.locks import lock_alone, sync_file
 from dpacc_accounting.ledger.record import LedgerError, LedgerRecord, read_ledger, seal
 from dpacc_accounting.ledger.writer import Ledger, write_all
 
@@ -277,7 +277,7 @@ earlier runs (1, 0 only reserved) hold ε = 1.994, and with this one all would c
             size = file.seek(0, os.SEEK_END)
             try:
                 write_all(file.fileno(), line)
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
             except BaseException:
                 with suppress(OSError):
                     file.truncate(size)

@@ -1,9 +1,11 @@
-"""One writer a file, on POSIX systems and on Windows, and who it is when there is one already."""
+"""One writer a file, on POSIX systems and on Windows, and what brings it to the disk there."""
 
 import errno
 import gc
 import os
 import time
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 from dpacc_accounting.ledger.record import LedgerError
@@ -66,6 +68,14 @@ def wait_for_lock(descriptor: int, *, path: Path) -> None:
                     f"cannot lock {path} ({failure}): keep it on a disk with file locks"
                 ) from failure
             time.sleep(_PAUSE_SECONDS)
+
+
+def sync_file(descriptor: int) -> None:
+    """Bring a file to the disk; macOS's fsync leaves it in the drive's own memory."""
+    os.fsync(descriptor)
+    with suppress(ImportError, AttributeError, OSError):  # elsewhere there is no such command
+        fcntl = import_module("fcntl")
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ from uuid import uuid4
 from dpacc_accounting.events.documents import event_to_json
 from dpacc_accounting.events.event import Event
 from dpacc_accounting.guarantee import Note
-from dpacc_accounting.ledger.locks import lock_alone, sync_folder
+from dpacc_accounting.ledger.locks import lock_alone, sync_file, sync_folder
 from dpacc_accounting.ledger.plan_settings import PRICED, missing_settings
 from dpacc_accounting.ledger.record import (
     START,
@@ -225,7 +225,7 @@ class Ledger:
         self._refuse_foreign_change()
         try:
             write_all(self._descriptor, data)
-            os.fsync(self._descriptor)
+            sync_file(self._descriptor)
         except BaseException as failure:
             self._roll_back()
             if isinstance(failure, OSError):
