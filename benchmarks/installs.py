@@ -1,13 +1,14 @@
 """Build both distributions twice, and install them into empty environments of each Python.
 
     python benchmarks/installs.py python3.11 python3.12 python3.13
-    python benchmarks/installs.py --train python3.11
+    python benchmarks/installs.py --train --bill dpacc.cdx.json python3.11
 
 Of each interpreter: `pip install ./accounting` alone, which keeps books; both sdists, which plan
 noise; and both wheels. `--train` adds the extra of that name to the wheels, gigabytes of it, and
-trains a tiny random model. Packages come from where pip finds them, in the versions of
-constraints.txt. Ends with 1 where two builds differ, or an installation does not do its work.
-Needs no package itself.
+trains a tiny random model. `--bill` writes what the wheels' environment holds as a software bill of
+materials (CycloneDX 1.6), the same bytes each time. Packages come from where pip finds them, in the
+versions of constraints.txt. Ends with 1 where two builds differ, or an installation does not do its
+work. Needs no package itself.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ LlamaForCausalLM(LlamaConfig(
 texts = (" ".join(words[4 + i % 4 : 7 + i % 5]) for i in range(60))
 Path("texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\\n" for text in texts))
 """
+_BILLS = "cyclonedx-bom==7.5.0"
 _TRAIN = {
     **{"model": "model", "train_data": "texts.jsonl", "output_dir": "runs", "name": "tiny"},
     **{"epsilon": 8, "expected_batch_size": 12, "steps": 2, "lora_target_modules": "q_proj,v_proj"},
@@ -67,12 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("pythons", nargs="+", metavar="PYTHON")
     parser.add_argument("--train", action="store_true", help="Also the extra, and a tiny run.")
+    parser.add_argument("--bill", type=Path, metavar="FILE", help="Of the last Python's wheels.")
     told = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wheels, sdists = build(told.pythons[0], folder)
         for python in told.pythons:
-            try_out(python, folder, wheels=wheels, sdists=sdists, train=told.train)
+            inside = try_out(python, folder, wheels=wheels, sdists=sdists, train=told.train)
+        if told.bill:
+            told.bill.write_text(bill_of_materials(inside, folder), encoding="utf-8")
 
 
 def build(python: str, folder: Path) -> tuple[list[Path], list[Path]]:
@@ -92,8 +97,8 @@ def build(python: str, folder: Path) -> tuple[list[Path], list[Path]]:
 
 def try_out(
     python: str, folder: Path, *, wheels: list[Path], sdists: list[Path], train: bool
-) -> None:
-    """One interpreter, in environments that hold nothing else."""
+) -> str:
+    """One interpreter, in environments that hold nothing else; that of the wheels stays."""
     version = run(folder, python, "-c", "import platform; print(platform.python_version())").strip()
     place = folder / version
     place.mkdir()
@@ -114,6 +119,19 @@ def try_out(
         run(place, inside, "-I", "-m", "dpacc", "verify", "runs/tiny")
         torch = run(place, inside, "-I", "-c", "import torch; print(torch.__version__)").strip()
         require(True, f"{version}: wheels train and verify, with torch {torch}")
+    return inside
+
+
+def bill_of_materials(inside: str, folder: Path) -> str:
+    """An environment's packages, with versions and licences, checked by the format's schema."""
+    for path in Path(inside).parents[1].rglob("direct_url.json"):
+        path.unlink()  # where the wheel lay on this machine
+    tool = environment(inside, folder / "bill", _BILLS)
+    words = ["-m", "cyclonedx_py", "environment", "--output-reproducible"]
+    words += ["--pyproject", str(ROOT / "pyproject.toml"), inside]
+    first, again = run(folder, tool, *words), run(folder, tool, *words)
+    require(first == again, "the bill of materials is valid, and the same twice")
+    return first
 
 
 def plan(folder: Path, python: str) -> None:

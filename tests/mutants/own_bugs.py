@@ -331,4 +331,24 @@ OWN_BUGS = (
             "tests/accounting/ledger/test_writer.py::TestWriting::test_each_line_is_synced_before_charge_returns",
         ),
     ),
+    Bug(
+        "unexamined devices",
+        "a Mac's GPU, which Accelerate takes unasked, may sum, drop and noise inexactly",
+        (Patch("dpacc.ranks.backends.selection", "if device not in _EXAMINED:", "if False:"),),
+        ("tests/dpacc/ranks/test_backends_refusals.py",),
+    ),
+    Bug(
+        "charges in the drive's memory",
+        "on a Mac a power cut takes charges back, and not what they paid for",
+        (
+            Patch(
+                "dpacc_accounting.ledger.locks",
+                "        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)",
+                "        pass",
+            ),
+        ),
+        (
+            "tests/accounting/ledger/test_ledger_endurance.py::TestProcesses::test_a_macs_drive_is_told_to_keep_its_charges",
+        ),
+    ),
 )

@@ -13,6 +13,7 @@ from dpacc.ranks.backends.replicated import Replicated
 from dpacc.ranks.backends.zero import Zero
 
 _REPLICATED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+_EXAMINED = ("cpu", "cuda")
 
 
 def backend_for(accelerator: Accelerator) -> Backend:
@@ -31,6 +32,12 @@ def backend_for(accelerator: Accelerator) -> Backend:
             f"mixed_precision={accelerator.mixed_precision} rounds activations by one scale for "
             "all examples of a micro-batch, so that one changes how the others are rounded; use "
             "bf16 or no mixed precision"
+        )
+    device = accelerator.device.type
+    if device not in _EXAMINED:
+        raise ConfigurationError(
+            f"device={device}: whether sums, noise and dropout are exact there was never examined; "
+            "train on the processor, with Accelerator(cpu=True), or use_cpu=True in the arguments"
         )
     kind = accelerator.distributed_type
     if kind in _REPLICATED:

@@ -92,6 +92,7 @@ def launched(
     return SimpleNamespace(
         mixed_precision=precision,
         distributed_type=kind,
+        device=SimpleNamespace(type="cpu"),
         state=SimpleNamespace(fsdp_plugin=plugin),
     )
 
@@ -162,6 +163,15 @@ def test_other_launches_are_refused(kind: DistributedType, precision: str, culpr
     """What was never tried is refused by name."""
     with pytest.raises(ConfigurationError, match=culprit):
         backend_for(launched(kind, precision))
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "npu"])
+def test_a_device_that_was_never_examined_is_refused(device: str) -> None:
+    """Accelerate takes a Mac's GPU unasked, where nobody saw that a gradient is exact."""
+    found = launched(DistributedType.NO)
+    found.device = SimpleNamespace(type=device)
+    with pytest.raises(ConfigurationError, match=rf"device={device}: .*cpu=True"):
+        backend_for(found)
 
 
 def test_fsdp_needs_to_know_where_to_cut() -> None:
