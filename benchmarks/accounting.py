@@ -2,6 +2,7 @@
 
     python benchmarks/accounting.py            # all settings ours, a few against dp-accounting
     python benchmarks/accounting.py --peers 6  # more of them: PLD takes seconds to minutes each
+    python benchmarks/accounting.py --opake .venv/opake/bin/python  # against Opake's accountant too
 
 Prints times in milliseconds, warm; ratios are dp-accounting over ours, so above 1 ours is faster,
 or needs less noise.
@@ -10,6 +11,7 @@ or needs less noise.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from dpacc_accounting import Calibration, calibrate_epsilon, calibrate_noise
 # Name, N, δ, then (batch, epochs, ε), after arXiv 2110.05679, 2110.06500 and 2204.13650.
 TASKS: tuple[tuple[str, int, float, tuple[tuple[int, float, float], ...]], ...] = (
     ("SST-2", 67_349, 1e-5, ((256, 3, 8.0), (1024, 3, 3.0), (2048, 10, 1.0), (4096, 20, 8.0))),
-    ("QNLI", 104_743, 1e-5, ((256, 3, 8.0), (1024, 6, 3.0), (2048, 20, 1.0), (6000, 18, 8.0))),
+    ("QNLI", 104_743, 9.5e-6, ((256, 3, 8.0), (1024, 6, 3.0), (2048, 20, 1.0), (6000, 18, 8.0))),
     ("QQP", 363_846, 1e-6, ((512, 3, 8.0), (2048, 18, 3.0), (6000, 18, 8.0))),
     ("MNLI", 392_702, 1e-6, ((512, 3, 8.0), (2048, 18, 3.0), (6000, 18, 8.0), (4096, 40, 1.0))),
     ("E2E", 42_061, 1e-5, ((256, 3, 8.0), (1024, 10, 3.0), (1024, 400, 8.0), (1024, 10, 0.5))),
@@ -158,11 +160,36 @@ def peer_rows(count: int) -> list[Row]:
     return rows
 
 
+def opake_rows(python: str, count: int) -> list[Row]:
+    """The same settings against Opake's PLDs, under a Python that can import them."""
+    chosen = [next(each for each in settings() if each[0].startswith(task[0])) for task in TASKS]
+    ours: list[tuple[str, Calibration, float]] = []
+    asked = []
+    for name, arguments in chosen[:count]:
+        start = time.process_time()
+        plan = calibrate_noise(**arguments)
+        ours.append((name, plan, 1000 * (time.process_time() - start)))
+        run = {"sample_rate": plan.sample_rate, "steps": plan.steps}
+        asked.append(run | {name: arguments[name] for name in ("epsilon", "delta")})
+    script = str(Path(__file__).with_name("opake_accounting.py"))
+    lines = "".join(json.dumps(run) + "\n" for run in asked)
+    said = subprocess.run([python, script], input=lines, capture_output=True, text=True, check=True)
+    rows = []
+    for (name, plan, spent), line in zip(ours, said.stdout.splitlines(), strict=True):
+        sigma, theirs = (json.loads(line)[key] for key in ("noise_multiplier", "milliseconds"))
+        found = [f"{plan.noise_multiplier:.5f}", f"{sigma:.5f}"]
+        found += [f"{sigma / plan.noise_multiplier:.4f}", f"{spent:.1f}", f"{theirs:.0f}"]
+        rows.append([name, *found, f"{theirs / spent:.0f}"])
+    return rows
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", type=int, default=3, help="settings against dp-accounting")
-    peers = parser.parse_args().peers
+    parser.add_argument("--opake", help="a Python that can import opake.accounting")
+    given = parser.parse_args()
+    peers = given.peers
     calibrate_noise(dataset_size=1000, batch_size=10, epochs=1, epsilon=8.0, delta=1e-5)
     rows, spent, tight = our_rows()
     show(["setting", "σ", "ms", "slack of ε, %"], rows)
@@ -172,6 +199,10 @@ def main() -> None:
         ["against dp-accounting", "σ ours", "σ theirs", "ratio", "ms ours", "ms theirs", "ratio"],
         peer_rows(peers),
     )
+    if given.opake:
+        columns = ["σ ours", "σ theirs", "ratio", "ms ours", "ms theirs", "ratio"]
+        print()
+        show(["against Opake, processor time", *columns], opake_rows(given.opake, peers))
     print("\nimporting, ms beyond an empty interpreter")
     for code in (
         "import numpy",

@@ -196,6 +196,56 @@ def dp_lora() -> Step:
     return step
 
 
+def opake() -> Step:
+    """Opake: torch.func's gradients of each example, clipped and noised, its patches on."""
+    from opake_steps import OpakeStep
+
+    model, batch = model_and_batch()
+    step = OpakeStep(
+        model,
+        torch.optim.AdamW(trainable(model), lr=1e-4),
+        expected=EXAMPLES,
+        max_grad_norm=CLIP,
+        noise_multiplier=SIGMA,
+    )
+
+    def one() -> None:
+        step.backward(batch)
+        step.update()
+
+    return one
+
+
+def dptrainer() -> Step:
+    """DPTrainer: Opacus' hooks within transformers' Trainer, which takes the step."""
+    from dptrainer import DPTrainer, PrivacyArguments
+    from transformers import TrainingArguments
+
+    warnings.filterwarnings("ignore")
+    model, batch = model_and_batch()
+    trainer = DPTrainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=tempfile.mkdtemp(),
+            per_device_train_batch_size=EXAMPLES,
+            max_steps=10_000,
+            learning_rate=1e-4,
+            save_strategy="no",
+            report_to="none",
+            use_cpu=not torch.cuda.is_available(),
+        ),
+        train_dataset=[{"input_ids": ids} for ids in batch["input_ids"].cpu()],
+        privacy_args=PrivacyArguments(noise_multiplier=SIGMA, per_sample_max_grad_norm=CLIP),
+    )
+
+    def step() -> None:
+        trainer.training_step(model, dict(batch))
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+
+    return step
+
+
 CONTENDERS: dict[str, Callable[[], Step]] = {
     "non-private PEFT": non_private,
     "dpacc": dpacc,
@@ -203,4 +253,6 @@ CONTENDERS: dict[str, Callable[[], Step]] = {
     "Opacus hooks": opacus_hooks,
     "Opacus ghost": opacus_ghost,
     "dp-lora": dp_lora,
+    "Opake": opake,
+    "DPTrainer": dptrainer,
 }

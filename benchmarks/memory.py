@@ -49,7 +49,7 @@ def measure(case: dict[str, Any]) -> int:
     """Bytes that two real steps held at most."""
     import torch
     from accelerate import Accelerator
-    from seven_billion import random_base
+    from random_bases import random_base
 
     from dpacc import PrivacyEngine, causal_lm_losses
     from dpacc.recipe.examples import pad_examples

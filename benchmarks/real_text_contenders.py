@@ -43,15 +43,29 @@ def model_and_data(
     return model.train().to(device), examples, collate
 
 
-def hf_trainer(turn: Turn, dtype: str, top_layers: int | None = None) -> None:
-    """transformers' Trainer without privacy: shuffled, 8 at a time, padded to their longest."""
+def hf_trainer(
+    turn: Turn, dtype: str, top_layers: int | None = None, private: bool = False
+) -> None:
+    """transformers' Trainer at its defaults: shuffled, 8 at a time, padded to their longest.
+
+    `private` is DPTrainer, Opacus' hooks within it: Poisson draws, also 8 at a time.
+    """
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
+    warnings.filterwarnings("ignore")
     model, examples, collate = model_and_data(dtype, top_layers)
+    drawn = 0
+
+    def counting(batch: Examples) -> dict[str, torch.Tensor]:
+        nonlocal drawn
+        drawn += len(batch)
+        return collate(batch)
 
     class TakeTurns(TrainerCallback):
         def on_step_end(self, *arguments: Any, **options: Any) -> None:
-            turn(LOGICAL_BATCH)
+            nonlocal drawn
+            turn(drawn)
+            drawn = 0
 
     arguments = TrainingArguments(
         output_dir=tempfile.mkdtemp(),
@@ -65,14 +79,23 @@ def hf_trainer(turn: Turn, dtype: str, top_layers: int | None = None) -> None:
         logging_steps=10_000,
         use_cpu=not torch.cuda.is_available(),
     )
-    trainer = Trainer(
+    kind: Any = Trainer
+    options: dict[str, Any] = {}
+    if private:
+        from dptrainer import DPTrainer, PrivacyArguments
+
+        kind = DPTrainer
+        options["privacy_args"] = PrivacyArguments(
+            noise_multiplier=SIGMA, per_sample_max_grad_norm=CLIP
+        )
+    kind(
         model=model,
         args=arguments,
         train_dataset=examples,
-        data_collator=collate,
+        data_collator=counting,
         callbacks=[TakeTurns()],
-    )
-    trainer.train()
+        **options,
+    ).train()
 
 
 def dpacc(
@@ -147,12 +170,43 @@ def opacus(turn: Turn, dtype: str) -> None:
                     drawn = 0
 
 
+def opake(turn: Turn, dtype: str) -> None:
+    """Opake: its Poisson draws, 8 at a time, each 8 padded to their own longest.
+
+    Its own trainer pads a whole draw to its longest text.
+    """
+    import opake.random
+    from opake.dpsgd.sampling import PoissonSampler
+    from opake_steps import OpakeStep
+
+    model, examples, collate = model_and_data(dtype)
+    step = OpakeStep(
+        model,
+        torch.optim.AdamW(trainable(model), lr=1e-4),
+        expected=LOGICAL_BATCH,
+        max_grad_norm=CLIP,
+        noise_multiplier=SIGMA,
+    )
+    device = next(model.parameters()).device
+    rate = LOGICAL_BATCH / len(examples)
+    for places in PoissonSampler(
+        examples, sample_rate=rate, n_steps=10_000, key=opake.random.key(0)
+    ):
+        for start in range(0, len(places), MICRO_BATCH):
+            batch = collate([examples[at] for at in places[start : start + MICRO_BATCH]])
+            step.backward({name: tensor.to(device) for name, tensor in batch.items()})
+        step.update()
+        turn(len(places))
+
+
 Contender = Callable[[Turn, str], None]
 
 CONTENDERS: dict[str, Contender] = {
     "Hugging Face Trainer": hf_trainer,
     "dpacc": dpacc,
     "Opacus": opacus,
+    "Opake": opake,
+    "DPTrainer": partial(hf_trainer, private=True),
     "Trainer, top layers": partial(hf_trainer, top_layers=TOP_LAYERS),
     "dpacc, top layers": partial(dpacc, top_layers=TOP_LAYERS),
     "dpacc, top, cached": partial(dpacc, top_layers=TOP_LAYERS, cache_frozen_activations=True),

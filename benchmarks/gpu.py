@@ -1,0 +1,273 @@
+"""Everything that this project says of one GPU, measured by one command in a few minutes.
+
+    python benchmarks/gpu.py                   # eight minutes at most; again, to go on
+    python benchmarks/gpu.py --rehearse        # the same on a processor, with a small model
+
+First `tests/dpacc/test_gpu.py`, then seconds, memory and busy time of one logical step, in order of
+worth: bases of the shapes of SmolLM2-135M, Llama-3.2-1B and Llama-2-7B with random weights (bf16,
+NF4) on 512 and 2,048 random tokens, dpacc in one pass and in two, compiled where the engine can,
+beside PEFT, and Opacus and Opake if they are installed. Nothing is fetched, and nothing of this
+project need be installed. Every finished cell is a line of `--out`/cells.jsonl and is not measured
+again; gpu.json and gpu.md have all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import multiprocessing
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PATHS = [str(ROOT), str(ROOT / "accounting/src"), str(ROOT / "benchmarks")]
+NEEDED = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "peft": "peft",
+    "accelerate": "accelerate",
+    "bitsandbytes": "bitsandbytes",
+    "cryptography": "cryptography",
+    "safetensors": "safetensors",
+    "scipy": "scipy",
+    "click": "click",
+    "yaml": "pyyaml",
+    "pytest": "pytest",
+    "hypothesis": "hypothesis",
+}
+"""Modules, and the packages that bring them."""
+VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "opacus", "opake")
+EXPECTED_SECONDS = 40.0
+"""Of a cell, before any was measured: one that would not end in time is not begun."""
+
+Row = dict[str, Any]
+
+
+def missing() -> list[str]:
+    """Packages that are not installed."""
+    return [package for name, package in NEEDED.items() if not importlib.util.find_spec(name)]
+
+
+class Results:
+    """Rows by cell, on disk as soon as they are there."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "cells.jsonl"
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        self.rows: list[Row] = [json.loads(line) for line in lines]
+
+    def has(self, cell: Row) -> bool:
+        """Whether it was measured, or does not fit; what failed otherwise is tried again."""
+        known = [row for row in self.rows if row["cell"] == cell]
+        return any(row.get("failed", "out of memory") == "out of memory" for row in known)
+
+    def keep(self, cell: Row, row: Row) -> None:
+        """Write one down."""
+        self.rows.append({"cell": cell, **row})
+        with self._path.open("a") as file:
+            file.write(json.dumps(self.rows[-1]) + "\n")
+
+
+def run_tests(words: list[str], seconds: float) -> Row | None:
+    """pytest on them: its last line and what failed; nothing if there was no time to end."""
+    parallel = ["-n", "4"] if importlib.util.find_spec("xdist") else []
+    command = [sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", *parallel]
+    try:
+        ran = subprocess.run(
+            [*command, *words], cwd=ROOT, capture_output=True, text=True, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    lines = ran.stdout.splitlines() or ran.stderr.splitlines()[-1:]
+    bad = [line[:300] for line in lines if re.match("(FAILED|ERROR) ", line)]
+    return {"said": lines[-1] if lines else "nothing", "bad": bad}
+
+
+def measured(
+    planned: list[Any], deadline: float, serve: Callable[[Connection], None]
+) -> Iterator[tuple[Any, Row]]:
+    """Each cell's row, until the time is over; the next process starts beside the present one."""
+    context = multiprocessing.get_context("spawn")
+
+    def start() -> tuple[Any, Connection]:
+        here, there = multiprocessing.Pipe()
+        process = context.Process(target=serve, args=(there,), daemon=True)
+        process.start()
+        there.close()
+        return process, here
+
+    longest = 0.0
+    following = start()
+    for at, cell in enumerate(planned):
+        left = deadline - time.monotonic()
+        if left < (longest or EXPECTED_SECONDS):
+            break
+        began = time.monotonic()
+        (process, pipe), more = following, at + 1 < len(planned)
+        try:
+            _answer(pipe, deadline)
+            pipe.send(cell)
+            following = start() if more else following
+            row = _answer(pipe, deadline)
+            if row == "warm":
+                # Nobody imports while this one is timed; the answer stays for the next turn.
+                if more:
+                    following[1].poll(max(0.0, deadline - time.monotonic()))
+                pipe.send(True)
+                row = _answer(pipe, deadline)
+        except TimeoutError:
+            break
+        finally:
+            process.join(0 if deadline < time.monotonic() else 20)
+            process.kill()
+        longest = max(longest, time.monotonic() - began)
+        yield cell, row
+    following[0].kill()
+
+
+def _answer(pipe: Connection, deadline: float) -> Any:
+    if not pipe.poll(max(0.0, deadline - time.monotonic())):
+        raise TimeoutError
+    try:
+        return pipe.recv()
+    except EOFError:
+        return {"failed": "the process died"}
+
+
+def about() -> Row:
+    """What was measured on."""
+    import torch
+
+    versions = {}
+    for name in VERSIONS:
+        if importlib.util.find_spec(name):
+            versions[name] = importlib.metadata.version(name)
+    on_gpu = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or "processor",
+        "memory_gib": torch.cuda.get_device_properties(0).total_memory / 2**30 if on_gpu else None,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown: one line a cell, ratios to PEFT as it comes on the same model and length."""
+    same = ("shape", "base", "tokens", "checkpointing", "tokens_a_step")
+    found = {json.dumps(row["cell"]): row for row in rows if "shape" in row["cell"]}
+    floors = {
+        tuple(row["cell"][name] for name in same): row
+        for row in found.values()
+        if row["cell"]["tool"] == "PEFT" and row["cell"]["compile"] == "none" and "seconds" in row
+    }
+    columns = ["model", "base", "tokens", "tool", "compiled", "seconds", "× PEFT", "GiB", "× PEFT"]
+    lines = [" | ".join([*columns, "GPU busy"]), " | ".join(["---"] * 10)]
+    for row in found.values():
+        cell = row["cell"]
+        model = cell["shape"] + (", checkpointing" if cell["checkpointing"] else "")
+        words = [model, cell["base"], str(cell["tokens"]), cell["tool"], cell["compile"]]
+        floor = floors.get(tuple(cell[name] for name in same))
+        if "seconds" not in row:
+            words += [row["failed"], *[""] * 4]
+        else:
+            for name, digits in (("seconds", 3), ("peak_gib", 2)):
+                ratio = f"{row[name] / floor[name]:.2f}" if floor else ""
+                words += [f"{row[name]:.{digits}f}", ratio]
+            words.append(f"{row['busy']:.0%}")
+        lines.append(" | ".join(words))
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def write_tables(folder: Path, rows: list[Row]) -> str:
+    """gpu.json and gpu.md; the latter's text."""
+    told = about()
+    (folder / "gpu.json").write_text(json.dumps({**told, "rows": rows}, indent=1) + "\n")
+    versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+    tests = [row for row in rows if "tests" in row["cell"]]
+    said = [f"`pytest {row['cell']['tests']}`: {row['said']}\n" for row in tests]
+    said += [f"- {line}\n" for row in tests for line in row["bad"]]
+    text = f"{told['device']}, {told['cores']} cores, {versions}\n\n{''.join(said)}\n{table(rows)}"
+    (folder / "gpu.md").write_text(text)
+    return text
+
+
+def main() -> None:
+    """Measure what is not known yet, in the time there is, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=480.0, help="end before that [480]")
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder [runs/gpu]")
+    parser.add_argument("--rehearse", action="store_true", help="a small model, on what there is")
+    asked = parser.parse_args()
+    deadline = time.monotonic() + asked.seconds
+    lacking = missing()
+    if lacking:
+        sys.exit(f"error: not installed here: pip install {' '.join(lacking)}")
+    sys.path[:0] = PATHS
+    os.environ["PYTHONPATH"] = os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")])
+    import gpu_cells
+    import torch
+
+    if not torch.cuda.is_available() and not asked.rehearse:
+        sys.exit("error: no GPU here: give --rehearse to try the script on a processor")
+    results = Results(asked.out)
+    test(results, deadline)
+    planned = all_cells(rehearse=asked.rehearse)
+    left = [cell for cell in planned if not results.has(asdict(cell))]
+    for cell, row in measured(left, deadline, gpu_cells.serve):
+        results.keep(asdict(cell), row)
+        print(
+            f"{deadline - time.monotonic():4.0f} s left  {cell.name}: {in_words(row)}", flush=True
+        )
+        write_tables(asked.out, results.rows)
+    print("\n" + write_tables(asked.out, results.rows))
+    undone = sum(not results.has(asdict(cell)) for cell in planned)
+    if undone:
+        print(f"{undone} of {len(planned)} cells are left: the same command goes on with them")
+
+
+def test(results: Results, deadline: float) -> None:
+    """Run the tests that need a GPU, if they did not run to their end before."""
+    cell = {"tests": "tests/dpacc/test_gpu.py"}
+    if results.has(cell):
+        return
+    ran = run_tests([cell["tests"]], deadline - time.monotonic() - EXPECTED_SECONDS)
+    if ran is not None:
+        results.keep(cell, ran)
+        print(ran["said"], *ran["bad"], sep="\n", flush=True)
+
+
+def all_cells(*, rehearse: bool) -> list[Any]:
+    """What can be measured with what is installed; of a small model, 64 tokens a step."""
+    from gpu_cells import cells
+    from random_text_steps import COMPILES
+
+    installed = {name: bool(importlib.util.find_spec(name)) for name in ("opake", "opacus")}
+    planned = cells(**installed, compiles=COMPILES)
+    if not rehearse:
+        return planned
+    small = {"shape": "small", "tokens_a_step": 64, "seconds": 0.0}
+    return list(dict.fromkeys(replace(cell, tokens=cell.tokens // 64, **small) for cell in planned))
+
+
+def in_words(row: Row) -> str:
+    """Of one cell."""
+    if "seconds" not in row:
+        return str(row["failed"])
+    return f"{row['seconds']:.3f} s, {row['peak_gib']:.2f} GiB, busy {row['busy']:.0%}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Two to eight GPUs of one machine, measured by one command in a few minutes.
+
+    python benchmarks/many_gpus.py              # eight minutes at most; again, to go on
+    python benchmarks/many_gpus.py --rehearse   # two processes of a processor, a small model
+
+`launched_steps.py` under each launch of `launch_configs/` that suits, in order of worth: what one
+GPU and all of them train of the same logical batch, dpacc beside PEFT where nothing is cut, and how
+much the fullest rank holds where the base is cut. Nothing is fetched. Every finished cell is a line
+of `--out`/cells.jsonl and is not measured again; many_gpus.md has all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from gpu import PATHS, ROOT, Results, Row, missing
+
+EXPECTED_SECONDS = 45.0
+"""Of a launch, before any was measured."""
+
+
+def cells(*, gpus: int, compiles: bool, deepspeed: bool) -> list[Row]:
+    """All launches, those of most worth first.
+
+    Args:
+        gpus: how many there are.
+        compiles: whether dpacc's engine has that setting.
+        deepspeed: whether it is installed.
+    """
+    cuts = ["fsdp2", *(["deepspeed_zero3", "deepspeed_zero2"] if deepspeed else [])]
+    asked: list[Row] = []
+    for shape in ("llama-7b", "smollm2-135m"):
+        one: Row = {"shape": shape, "base": "bf16", "tokens": 512, "compile": "none"}
+        asked += [
+            {**one, "launch": "ddp", "ranks": ranks, "tool": tool}
+            for ranks in (gpus, 1)
+            for tool in ("dpacc", "PEFT")
+        ]
+        asked += [{**one, "launch": cut, "ranks": gpus, "tool": "dpacc"} for cut in cuts]
+    first = asked[0]
+    asked += [{**first, "ranks": gpus // 2}] if gpus > 2 else []
+    asked += [{**first, "base": "NF4", "ranks": ranks} for ranks in (gpus, 1)]
+    asked += [{**first, "tokens": 2048}]
+    asked += [{**first, "compile": how} for how in ("step", "blocks") if compiles]
+    return asked
+
+
+def launch(cell: Row, *, rehearse: bool) -> list[str]:
+    """The line that measures a cell. One rank is started as any other number."""
+    config = "single_gpu" if cell["ranks"] == 1 else cell["launch"]
+    if rehearse:
+        config = "cpu" if cell["ranks"] == 1 else "cpu_2proc"
+    words = [sys.executable, "-m", "accelerate.commands.launch"]
+    words += ["--config_file", f"launch_configs/{config}.yaml"]
+    words += ["--num_processes", str(cell["ranks"]), "benchmarks/launched_steps.py", "--json"]
+    for name in ("shape", "base", "tool", "tokens"):
+        words += [f"--{name}", str(cell[name])]
+    if cell["compile"] != "none":
+        words += ["--compile", cell["compile"]]
+    return [*words, *(["--examples", "4", "--steps", "3"] if rehearse else [])]
+
+
+def measure(cell: Row, *, rehearse: bool, seconds: float) -> Row | None:
+    """One launch's row; none if it did not end in time."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1" if rehearse else "4"}
+    process = subprocess.Popen(
+        launch(cell, rehearse=rehearse),
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, wrong = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)  # the ranks too
+        process.communicate()
+        return None
+    found = [line for line in said.splitlines() if line.startswith('{"seconds"')]
+    if process.returncode == 0 and found:
+        row: Row = json.loads(found[-1])
+        return row
+    if "OutOfMemoryError" in wrong:
+        return {"failed": "out of memory"}
+    errors = [line.split("]:")[-1].strip() for line in wrong.splitlines() if "Error" in line]
+    return {"failed": (errors or wrong.splitlines() or ["no output"])[0][:300]}
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown: one line a cell; × is the rate over that of the same work on one rank."""
+    same = ("shape", "base", "tokens", "compile", "tool")
+    latest = {json.dumps(row["cell"]): row for row in rows}.values()
+    alone = {
+        tuple(row["cell"][name] for name in same): row
+        for row in latest
+        if row["cell"]["ranks"] == 1 and "seconds" in row
+    }
+    columns = ["model", "base", "tokens", "tool", "compiled", "launch", "GPUs"]
+    columns += ["seconds", "examples/s", "× one", "GiB on the fullest"]
+    lines = [" | ".join(columns), " | ".join(["---"] * len(columns))]
+    for row in latest:
+        cell = row["cell"]
+        words = [cell["shape"], cell["base"], str(cell["tokens"]), cell["tool"], cell["compile"]]
+        words += [cell["launch"], str(cell["ranks"])]
+        one = alone.get(tuple(cell[name] for name in same))
+        if "seconds" in row:
+            rate = row["examples_per_second"]
+            ratio = f"{rate / one['examples_per_second']:.2f}" if one else ""
+            words += [f"{row['seconds']:.3f}", f"{rate:.2f}", ratio, f"{row['peak_gib']:.2f}"]
+        else:
+            words += [row["failed"], "", "", ""]
+        lines.append(" | ".join(words))
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def main() -> None:
+    """Measure what is not known yet, in the time there is, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=480.0, help="end before that [480]")
+    parser.add_argument("--out", type=Path, default=Path("runs/many_gpus"), help="folder")
+    parser.add_argument("--rehearse", action="store_true", help="a small model, two processes")
+    asked = parser.parse_args()
+    deadline = time.monotonic() + asked.seconds
+    lacking = missing()
+    if lacking:
+        sys.exit(f"error: not installed here: pip install {' '.join(lacking)}")
+    sys.path[:0] = PATHS
+    os.environ["PYTHONPATH"] = os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")])
+    import torch
+    from random_text_steps import COMPILES
+
+    gpus = 2 if asked.rehearse else torch.cuda.device_count()
+    if gpus < 2:
+        sys.exit(f"error: {gpus} GPUs here, and two are needed: give --rehearse to try the script")
+    planned = cells(
+        gpus=gpus, compiles=COMPILES, deepspeed=bool(importlib.util.find_spec("deepspeed"))
+    )
+    if asked.rehearse:
+        small = [{**cell, "shape": "small", "base": "fp32", "tokens": 16} for cell in planned]
+        planned = [cell for at, cell in enumerate(small) if cell not in small[:at]]
+        planned = [cell for cell in planned if cell["launch"] == "ddp"]
+    results = Results(asked.out)
+    longest = EXPECTED_SECONDS
+    for cell in planned:
+        left = deadline - time.monotonic()
+        if results.has(cell) or left < longest:
+            continue
+        row = measure(cell, rehearse=asked.rehearse, seconds=left)
+        if row is None:
+            break
+        results.keep(cell, row)
+        longest = max(longest, left - (deadline - time.monotonic()))
+        words = ", ".join(str(value) for value in cell.values())
+        told = row.get("failed") or f"{row['seconds']:.3f} s, {row['peak_gib']:.2f} GiB"
+        print(f"{deadline - time.monotonic():4.0f} s left  {words}: {told}", flush=True)
+        (asked.out / "many_gpus.md").write_text(table(results.rows))
+    print("\n" + table(results.rows))
+    undone = sum(not results.has(cell) for cell in planned)
+    if undone:
+        print(f"{undone} of {len(planned)} cells are left: the same command goes on with them")
+
+
+if __name__ == "__main__":
+    main()
