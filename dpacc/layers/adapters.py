@@ -21,6 +21,7 @@ from dpacc.layers.gradient_buffer import GradientBuffer, Layout
 from dpacc.layers.heads import PerExampleEmbedding, PerExampleLayerNorm
 from dpacc.layers.in_place_lora import add_in_place
 from dpacc.layers.memory_saving_layers import keep_fewer_activations
+from dpacc.layers.operators import layer_operator
 from dpacc.layers.whitening import WhitenedLinear
 
 
@@ -32,6 +33,7 @@ class PerExampleLinear(nn.Linear):
     """
 
     gradient_buffer: GradientBuffer
+    places: Tensor
 
     def forward(self, input: Tensor, onto: Tensor | None = None, scale: float = 1.0) -> Tensor:
         """The layer's output, [examples, ..., out_features].
@@ -42,40 +44,47 @@ class PerExampleLinear(nn.Linear):
             scale: of what is added.
         """
         if onto is None:
-            output: Tensor = _PerExampleLinear.apply(  # type: ignore[no-untyped-call]
-                input, self.weight, self.bias, self.gradient_buffer
-            )
-            return output
+            return _per_example_linear(input, self.weight, self.bias, self.places)
+        if torch.compiler.is_compiling():  # which makes one pass of the sum by itself
+            scaled = input.to(onto.dtype) * scale
+            return onto + _per_example_linear(scaled, self.weight, None, self.places)
         total: Tensor = _PerExampleSum.apply(  # type: ignore[no-untyped-call]
-            onto, input.to(onto.dtype), self.weight, scale, self.gradient_buffer
+            onto, input.to(onto.dtype), self.weight, scale, self.places
         )
         return total
 
 
-class _PerExampleLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, buffer: GradientBuffer
-    ) -> Tensor:
-        cast = input.dtype
-        ctx.buffer, ctx.parameters = buffer, (id(weight), id(bias))
-        ctx.save_for_backward(input, weight)
-        return owned(F.linear(input, weight.to(cast), None if bias is None else bias.to(cast)))
+def _forward(input: Tensor, weight: Tensor, bias: Tensor | None, places: Tensor) -> Tensor:
+    cast = input.dtype
+    return owned(F.linear(input, weight.to(cast), None if bias is None else bias.to(cast)))
 
-    @staticmethod
-    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
-        (gradient,) = output_gradients
-        input, weight = ctx.saved_tensors
-        buffer: GradientBuffer = ctx.buffer
-        weight_slot, bias_slot = (buffer.layout.slots.get(key) for key in ctx.parameters)
-        if weight_slot is not None:
-            buffer.write(weight_slot, buffer.products(gradient, input))
-        if bias_slot is not None:
-            tokens = buffer.by_example(gradient)
-            buffer.write(bias_slot, tokens.sum(dim=1, dtype=torch.float32))
-        if not ctx.needs_input_grad[0]:
-            return None, None, None, None
-        return (gradient @ weight.to(gradient.dtype)).to(input.dtype), None, None, None
+
+def _backward(
+    gradient: Tensor,
+    wanted: bool,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    places: Tensor,
+) -> Tensor:
+    buffer, (weight_slot, bias_slot) = GradientBuffer.told_by(places)
+    if weight_slot is not None:
+        buffer.write(weight_slot, buffer.products(gradient, input))
+    if bias_slot is not None:
+        tokens = buffer.by_example(gradient)
+        buffer.write(bias_slot, tokens.sum(dim=1, dtype=torch.float32))
+    if not wanted:
+        return input.new_empty(0)
+    return (gradient @ weight.to(gradient.dtype)).to(input.dtype)
+
+
+def _shapes(input: Tensor, weight: Tensor, *_: Any) -> Tensor:
+    return input.new_empty(*input.shape[:-1], len(weight))
+
+
+_per_example_linear = layer_operator(
+    name="per_example_linear", forward=_forward, backward=_backward, shapes=_shapes
+)
 
 
 class _PerExampleSum(torch.autograd.Function):
@@ -83,10 +92,10 @@ class _PerExampleSum(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, onto: Tensor, input: Tensor, weight: Tensor, scale: float, buffer: GradientBuffer
+        ctx: Any, onto: Tensor, input: Tensor, weight: Tensor, scale: float, places: Tensor
     ) -> Tensor:
         ctx.mark_dirty(onto)
-        ctx.buffer, ctx.parameter, ctx.scale = buffer, id(weight), scale
+        ctx.places, ctx.scale = places, scale
         ctx.save_for_backward(input, weight)
         onto.view(-1, onto.shape[-1]).addmm_(
             input.reshape(-1, input.shape[-1]), weight.to(input.dtype).t(), alpha=scale
@@ -97,8 +106,7 @@ class _PerExampleSum(torch.autograd.Function):
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = output_gradients
         input, weight = ctx.saved_tensors
-        buffer: GradientBuffer = ctx.buffer
-        slot = buffer.layout.slots.get(ctx.parameter)
+        buffer, (slot, _) = GradientBuffer.told_by(ctx.places)
         if slot is not None:
             buffer.write(slot, buffer.products(gradient, input * ctx.scale))
         of_input = None
@@ -141,6 +149,7 @@ def attach_gradient_buffer(model: nn.Module) -> GradientBuffer:
         if rule is not None:
             layer.__class__ = rule
         layer.gradient_buffer = buffer  # type: ignore[assignment]
+        layer.places = buffer.places_of(layer)
     keep_fewer_activations(model)
     _compute_in_the_base_dtype(model)
     _keep_quantized_layers_differentiable(model)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpacc.layers.gradient_buffer import GradientBuffer
+from dpacc.layers.operators import layer_operator
 from dpacc.ranks.collectives import is_undivided
 
 
@@ -29,13 +30,12 @@ def fused_output(layer: Any, name: str, x: Tensor, upper: type[nn.Module]) -> Te
     # A base layer that learns something itself has become an `upper` too, and is not plain.
     plain = _is_plain(base) and all(_is_plain(each, upper) for each in (a, b))
     drops = not isinstance(layer.lora_dropout[name], nn.Identity)
-    buffer = getattr(b, "gradient_buffer", None)
-    if not plain or drops or buffer is None or a.bias is not None or x.dtype != base.weight.dtype:
+    if not plain or drops or a.bias is not None or x.dtype != base.weight.dtype:
         return None
-    output: Tensor = _FusedLora.apply(  # type: ignore[no-untyped-call]
-        x, base.weight, base.bias, a.weight, b.weight, layer.scaling[name], buffer
+    lower_places = getattr(a, "places", None)
+    return _fused_lora(
+        x, base.weight, base.bias, a.weight, b.weight, layer.scaling[name], lower_places, b.places
     )
-    return output
 
 
 def owned(output: Tensor) -> Tensor:
@@ -56,42 +56,59 @@ def _is_plain(layer: Any, *more: type[nn.Module]) -> bool:
     return is_undivided(layer.weight)
 
 
-class _FusedLora(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        lower: Tensor,
-        upper: Tensor,
-        scale: float,
-        buffer: GradientBuffer,
-    ) -> Tensor:
-        low = F.linear(x, lower.to(x.dtype))
-        total = owned(F.linear(x, weight, bias))
-        total.view(-1, total.shape[-1]).addmm_(
-            low.view(-1, low.shape[-1]), upper.to(x.dtype).t(), alpha=scale
-        )
-        ctx.buffer, ctx.scale, ctx.parameters = buffer, scale, (id(lower), id(upper))
-        ctx.save_for_backward(x, low, weight, lower, upper)
-        return total
+def _forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    lower: Tensor,
+    upper: Tensor,
+    scale: float,
+    lower_places: Tensor | None,
+    places: Tensor,
+) -> tuple[Tensor, Tensor]:
+    low = F.linear(x, lower.to(x.dtype))
+    total = owned(F.linear(x, weight, bias))
+    total.view(-1, total.shape[-1]).addmm_(
+        low.view(-1, low.shape[-1]), upper.to(x.dtype).t(), alpha=scale
+    )
+    return total, low
 
-    @staticmethod
-    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = output_gradients
-        x, low, weight, lower, upper = ctx.saved_tensors
-        buffer: GradientBuffer = ctx.buffer
-        lower_slot, upper_slot = (buffer.layout.slots.get(key) for key in ctx.parameters)
-        if upper_slot is not None:
-            buffer.write(upper_slot, buffer.products(gradient, low * ctx.scale))
-        of_low = (gradient @ upper.to(gradient.dtype)) * ctx.scale
-        if lower_slot is not None:
-            buffer.write(lower_slot, buffer.products(of_low, x))
-        of_x = None
-        if ctx.needs_input_grad[0]:
-            of_x = gradient @ weight
-            of_x.view(-1, of_x.shape[-1]).addmm_(
-                of_low.view(-1, of_low.shape[-1]), lower.to(gradient.dtype)
-            )
-        return of_x, None, None, None, None, None, None
+
+def _backward(
+    gradient: Tensor,
+    wanted: bool,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    lower: Tensor,
+    upper: Tensor,
+    scale: float,
+    lower_places: Tensor | None,
+    places: Tensor,
+    low: Tensor,
+) -> Tensor:
+    buffer, (upper_slot, _) = GradientBuffer.told_by(places)
+    if upper_slot is not None:
+        buffer.write(upper_slot, buffer.products(gradient, low * scale))
+    of_low = (gradient @ upper.to(gradient.dtype)) * scale
+    lower_slot = None if lower_places is None else GradientBuffer.told_by(lower_places)[1][0]
+    if lower_slot is not None:
+        buffer.write(lower_slot, buffer.products(of_low, x))
+    if not wanted:
+        return x.new_empty(0)
+    of_x = gradient @ weight
+    of_x.view(-1, of_x.shape[-1]).addmm_(
+        of_low.view(-1, of_low.shape[-1]), lower.to(gradient.dtype)
+    )
+    return of_x
+
+
+def _shapes(x: Tensor, weight: Tensor, bias: Any, lower: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    each = (x.new_empty(*x.shape[:-1], len(factor)) for factor in (weight, lower))
+    total, low = each
+    return total, low
+
+
+_fused_lora = layer_operator(
+    name="fused_lora", forward=_forward, backward=_backward, shapes=_shapes
+)

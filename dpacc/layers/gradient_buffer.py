@@ -7,10 +7,12 @@ passes one flat block a privacy unit on to a sink.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +49,7 @@ class Layout:
             slot = Slot(name=name, index=index, offset=offset, shape=parameter.shape)
             self.slots[id(parameter)] = slot
             offset = slot.end
+        self.in_order = list(self.slots.values())
         self.width = offset
 
 
@@ -76,6 +79,8 @@ class GradientBuffer:
     def __init__(self, layout: Layout, *, tokens_may_be_flattened: bool = False) -> None:
         self.layout = layout
         self.tokens_may_be_flattened = tokens_may_be_flattened
+        self._number = next(_NUMBERS)
+        _BUFFERS[self._number] = self
         self._sink: Sink | None = None
         self._examples = 0
         self._sequences = 1
@@ -84,6 +89,19 @@ class GradientBuffer:
         self.in_half_precision = False
         self.rows_at_hand = 0
         self.learning: Mapping[Slot, Tensor] = {}
+
+    def places_of(self, layer: nn.Module) -> Tensor:
+        """Where each of a layer's own parameters writes, as a tensor that `told_by` reads."""
+        slots = [self.layout.slots.get(id(p)) for p in layer._parameters.values()]
+        numbers = [-1 if slot is None else slot.index for slot in slots]
+        return torch.tensor([self._number, *numbers], device="cpu")
+
+    @staticmethod
+    def told_by(places: Tensor) -> tuple[GradientBuffer, list[Slot | None]]:
+        """The buffer, and the slot of each parameter that has one."""
+        number, *indices = places.tolist()
+        buffer = _BUFFERS[number]
+        return buffer, [None if i < 0 else buffer.layout.in_order[i] for i in indices]
 
     def expect(self, examples: int, *, sequences: int = 1) -> None:
         """Say how many examples the next forward is of, and of how many rows each.
@@ -167,6 +185,11 @@ class GradientBuffer:
             gradient = torch.where(self.learning[slot], gradient.view(-1, *slot.shape), 0.0)
         block = gradient.reshape(self._examples, -1)
         self._sink.take(slot, block if self._owners is None else _averages(block, self._owners))
+
+
+_NUMBERS = itertools.count()
+_BUFFERS: WeakValueDictionary[int, GradientBuffer] = WeakValueDictionary()
+"""All that are alive: an operator of a compiled block is given tensors and numbers alone."""
 
 
 def _averages(block: Tensor, owners: Tensor) -> Tensor:

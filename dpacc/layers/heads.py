@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpacc.layers.gradient_buffer import GradientBuffer
+from dpacc.layers.operators import layer_operator
 
 
 class PerExampleEmbedding(nn.Embedding):
@@ -18,6 +19,7 @@ class PerExampleEmbedding(nn.Embedding):
     """
 
     gradient_buffer: GradientBuffer
+    places: Tensor
 
     def forward(self, input: Tensor) -> Tensor:
         """The rows of the table, [examples, ..., embedding_dim].
@@ -27,73 +29,83 @@ class PerExampleEmbedding(nn.Embedding):
         rows_at_hand = self.gradient_buffer.rows_at_hand
         if input.shape[0] == 1 < rows_at_hand and torch.is_grad_enabled():
             input = input.expand(rows_at_hand, *input.shape[1:])
-        rows: Tensor = _PerExampleEmbedding.apply(  # type: ignore[no-untyped-call]
-            input, self.weight, self.padding_idx, self.gradient_buffer
-        )
-        return rows
+        return _per_example_embedding(input, self.weight, self.padding_idx, self.places)
 
 
-class _PerExampleEmbedding(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, input: Tensor, weight: Tensor, padding_index: int | None, buffer: GradientBuffer
-    ) -> Tensor:
-        ctx.save_for_backward(input)
-        ctx.buffer, ctx.parameter, ctx.shape = buffer, id(weight), weight.shape
-        ctx.padding_index = padding_index
-        return F.embedding(input, weight)
+def _look_up(input: Tensor, weight: Tensor, padding_index: int | None, places: Tensor) -> Tensor:
+    return F.embedding(input, weight)
 
-    @staticmethod
-    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[None, Tensor | None, None, None]:
-        (input,) = ctx.saved_tensors
-        buffer: GradientBuffer = ctx.buffer
-        ids = buffer.by_example(input.unsqueeze(-1))
-        tokens = buffer.by_example(output_gradients[0]).float()
-        block = tokens.new_zeros(ids.shape[0], *ctx.shape)
-        block.scatter_add_(1, ids.expand_as(tokens), tokens)
-        if ctx.padding_index is not None:
-            block[:, ctx.padding_index] = 0
-        buffer.write(buffer.layout.slots[ctx.parameter], block)
-        return None, None, None, None
+
+def _look_up_backward(
+    gradient: Tensor,
+    wanted: bool,
+    input: Tensor,
+    weight: Tensor,
+    padding_index: int | None,
+    places: Tensor,
+) -> Tensor:
+    buffer, (slot,) = GradientBuffer.told_by(places)
+    assert slot is not None
+    ids = buffer.by_example(input.unsqueeze(-1))
+    tokens = buffer.by_example(gradient).float()
+    block = tokens.new_zeros(ids.shape[0], *weight.shape)
+    block.scatter_add_(1, ids.expand_as(tokens), tokens)
+    if padding_index is not None:
+        block[:, padding_index] = 0
+    buffer.write(slot, block)
+    return input.new_empty(0)
+
+
+def _rows(input: Tensor, weight: Tensor, *_: Any) -> Tensor:
+    return weight.new_empty(*input.shape, weight.shape[1])
+
+
+_per_example_embedding = layer_operator(
+    name="per_example_embedding", forward=_look_up, backward=_look_up_backward, shapes=_rows
+)
 
 
 class PerExampleLayerNorm(nn.LayerNorm):
     """y = x̂·w + b with x̂ normalised over the last dimensions; yields Σₜ gᵢₜ·x̂ᵢₜ and Σₜ gᵢₜ."""
 
     gradient_buffer: GradientBuffer
+    places: Tensor
 
     def forward(self, input: Tensor) -> Tensor:
         """The normalised, scaled and shifted input."""
         normalised = F.layer_norm(input, self.normalized_shape, eps=self.eps)
-        output: Tensor = _PerExampleAffine.apply(  # type: ignore[no-untyped-call]
-            normalised, self.weight, self.bias, self.gradient_buffer
-        )
-        return output
+        return _per_example_affine(normalised, self.weight, self.bias, self.places)
 
 
-class _PerExampleAffine(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, buffer: GradientBuffer
-    ) -> Tensor:
-        ctx.save_for_backward(input, weight)
-        ctx.buffer, ctx.parameters = buffer, (id(weight), id(bias))
-        scaled = input * weight.to(input.dtype)
-        return scaled if bias is None else scaled + bias.to(input.dtype)
+def _scale_and_shift(input: Tensor, weight: Tensor, bias: Tensor | None, places: Tensor) -> Tensor:
+    scaled = input * weight.to(input.dtype)
+    return scaled if bias is None else scaled + bias.to(input.dtype)
 
-    @staticmethod
-    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (gradient,) = output_gradients
-        input, weight = ctx.saved_tensors
-        buffer: GradientBuffer = ctx.buffer
-        weight_slot, bias_slot = (buffer.layout.slots.get(key) for key in ctx.parameters)
-        if weight_slot is not None:
-            products = buffer.by_example(gradient.float() * input.float())
-            buffer.write(weight_slot, _sum_over_tokens(products, weight))
-        if bias_slot is not None:
-            tokens = buffer.by_example(gradient.float())
-            buffer.write(bias_slot, _sum_over_tokens(tokens, weight))
-        return gradient * weight.to(gradient.dtype), None, None, None
+
+def _scale_and_shift_backward(
+    gradient: Tensor,
+    wanted: bool,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    places: Tensor,
+) -> Tensor:
+    buffer, (weight_slot, bias_slot) = GradientBuffer.told_by(places)
+    if weight_slot is not None:
+        products = buffer.by_example(gradient.float() * input.float())
+        buffer.write(weight_slot, _sum_over_tokens(products, weight))
+    if bias_slot is not None:
+        tokens = buffer.by_example(gradient.float())
+        buffer.write(bias_slot, _sum_over_tokens(tokens, weight))
+    return gradient * weight.to(gradient.dtype) if wanted else input.new_empty(0)
+
+
+_per_example_affine = layer_operator(
+    name="per_example_affine",
+    forward=_scale_and_shift,
+    backward=_scale_and_shift_backward,
+    shapes=lambda input, *_: torch.empty_like(input),
+)
 
 
 def _sum_over_tokens(values: Tensor, like: Tensor) -> Tensor:

@@ -45,11 +45,6 @@ def add_in_place(model: nn.Module, *, upper: type[nn.Module]) -> int:
         for layer in module.modules()
     }
 
-    def forward(self: Any, x: Tensor, *arguments: Any, **options: Any) -> Any:
-        if id(self) in tokens_first:
-            return by_example(self, x.transpose(0, 1), *arguments, **options).transpose(0, 1)
-        return by_example(self, x, *arguments, **options)
-
     def by_example(self: Any, x: Tensor, *arguments: Any, **options: Any) -> Any:
         name = None if arguments or options else _plain_adapter(self, x, upper)
         if name is None:
@@ -64,9 +59,13 @@ def add_in_place(model: nn.Module, *, upper: type[nn.Module]) -> int:
         lower = self.lora_A[name](self.lora_dropout[name](x))
         return self.lora_B[name](lower, onto=total, scale=self.scaling[name])
 
+    def tokens_before_examples(self: Any, x: Tensor, *arguments: Any, **options: Any) -> Any:
+        return by_example(self, x.transpose(0, 1), *arguments, **options).transpose(0, 1)
+
     changed = 0
     for module in model.modules():
         if (type(module).__module__, type(module).__name__) in _LAYERS:
+            forward = tokens_before_examples if id(module) in tokens_first else by_example
             module.forward = MethodType(forward, module)
             changed += 1
     return changed

@@ -60,6 +60,8 @@ class _Normalised(torch.autograd.Function):
 
 
 def _leaner_gate(self: Any, x: Tensor) -> Any:
+    if torch.compiler.is_compiling():  # which decides by itself what is kept
+        return type(self).forward(self, x)
     product = _GatedProduct.apply(  # type: ignore[no-untyped-call]
         self.gate_proj(x), self.up_proj(x), self.act_fn
     )
@@ -67,6 +69,8 @@ def _leaner_gate(self: Any, x: Tensor) -> Any:
 
 
 def _leaner_norm(self: Any, hidden_states: Tensor) -> Any:
+    if torch.compiler.is_compiling():
+        return type(self).forward(self, hidden_states)
     return _Normalised.apply(  # type: ignore[no-untyped-call]
         hidden_states, self.weight, self.variance_epsilon
     )

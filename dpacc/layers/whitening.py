@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpacc.errors import ConfigurationError
+from dpacc.layers.fused_lora import owned
 from dpacc.layers.gradient_buffer import GradientBuffer
+from dpacc.layers.operators import layer_operator
 
 DIRECTIONS = 32
 MOST_ROWS = 1024
@@ -60,6 +62,7 @@ class WhitenedLinear(nn.Linear):
     shrinkage: Tensor
     gain: Tensor
     gradient_buffer: GradientBuffer | None = None
+    places: Tensor
     whitened_by: WhitenedBy | None = None
 
     @classmethod
@@ -82,7 +85,7 @@ class WhitenedLinear(nn.Linear):
 
     def mapped(self, rows: Tensor) -> Tensor:
         """Each row times P, [..., in_features]."""
-        return self.gain * (rows - ((rows @ self.directions) * self.shrinkage) @ self.directions.T)
+        return _mapped(rows, self.directions, self.shrinkage, self.gain)
 
     def whiten(self, inputs: Tensor, *, directions: int = DIRECTIONS) -> None:
         """Choose P so that the main directions of `inputs` weigh as much as the one after them.
@@ -115,10 +118,8 @@ class WhitenedLinear(nn.Linear):
         """A·P·x, [..., rank]."""
         if self.gradient_buffer is None:
             return F.linear(input, self.weight.to(input.dtype))
-        output: Tensor = _PerExampleWhitened.apply(  # type: ignore[no-untyped-call]
-            input, self.coordinates, self, self.gradient_buffer
-        )
-        return output
+        projection = (self.directions, self.shrinkage, self.gain)
+        return _per_example_whitened(input, self.coordinates, *projection, self.places)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination[f"{prefix}weight"] = self.weight if keep_vars else self.weight.detach()
@@ -141,28 +142,50 @@ class WhitenedLinear(nn.Linear):
         return (rows + ((rows @ self.directions) * stretch) @ self.directions.T) / self.gain
 
 
-class _PerExampleWhitened(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, input: Tensor, coordinates: Tensor, layer: WhitenedLinear, buffer: GradientBuffer
-    ) -> Tensor:
-        weight = layer.mapped(coordinates)
-        ctx.buffer, ctx.layer, ctx.parameter = buffer, layer, id(coordinates)
-        ctx.save_for_backward(input, weight)
-        return F.linear(input, weight.to(input.dtype))
+def _mapped(rows: Tensor, directions: Tensor, shrinkage: Tensor, gain: Tensor) -> Tensor:
+    return gain * (rows - ((rows @ directions) * shrinkage) @ directions.T)
 
-    @staticmethod
-    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
-        (gradient,) = output_gradients
-        input, weight = ctx.saved_tensors
-        buffer: GradientBuffer = ctx.buffer
-        slot = buffer.layout.slots.get(ctx.parameter)
-        if slot is not None:
-            products = buffer.products(gradient, input).float()
-            buffer.write(slot, ctx.layer.mapped(products))
-        if not ctx.needs_input_grad[0]:
-            return None, None, None, None
-        return (gradient @ weight.to(gradient.dtype)).to(input.dtype), None, None, None
+
+def _forward(
+    input: Tensor,
+    coordinates: Tensor,
+    directions: Tensor,
+    shrinkage: Tensor,
+    gain: Tensor,
+    places: Tensor,
+) -> tuple[Tensor, Tensor]:
+    weight = _mapped(coordinates, directions, shrinkage, gain)
+    return owned(F.linear(input, weight.to(input.dtype))), weight
+
+
+def _backward(
+    gradient: Tensor,
+    wanted: bool,
+    input: Tensor,
+    coordinates: Tensor,
+    directions: Tensor,
+    shrinkage: Tensor,
+    gain: Tensor,
+    places: Tensor,
+    weight: Tensor,
+) -> Tensor:
+    buffer, slots = GradientBuffer.told_by(places)
+    if slots[-1] is not None:
+        products = buffer.products(gradient, input).float()
+        buffer.write(slots[-1], _mapped(products, directions, shrinkage, gain))
+    if not wanted:
+        return input.new_empty(0)
+    return (gradient @ weight.to(gradient.dtype)).to(input.dtype)
+
+
+def _shapes(input: Tensor, coordinates: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    output = input.new_empty(*input.shape[:-1], len(coordinates))
+    return output, torch.empty_like(coordinates)
+
+
+_per_example_whitened = layer_operator(
+    name="per_example_whitened", forward=_forward, backward=_backward, shapes=_shapes
+)
 
 
 def fix_upper(model: nn.Module, *, seed: int) -> None:

@@ -115,8 +115,8 @@ SURFACE_BUGS = (
         (
             Patch(
                 "dpacc.layers.in_place_lora",
-                "        if id(self) in tokens_first:",
-                "        if False:",
+                "if id(module) in tokens_first else",
+                "if False else",
             ),
         ),
         (

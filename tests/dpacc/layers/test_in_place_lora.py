@@ -12,8 +12,8 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dpacc.layers import fused_lora
 from dpacc.layers.adapters import PerExampleLinear, attach_gradient_buffer
-from dpacc.layers.fused_lora import _FusedLora
 from dpacc.layers.in_place_lora import add_in_place
 from dpacc.step.strategies import Materialize
 from tests.dpacc.layers.test_adapters import quantized
@@ -92,8 +92,8 @@ def test_only_a_frozen_plain_linear_layer_is_fused_with_its_adapter(
     oddity: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where anything else has a say, the layer is called, and what it learns is learned."""
-    fused = Mock(side_effect=_FusedLora.apply)
-    monkeypatch.setattr(_FusedLora, "apply", fused)
+    fused = Mock(side_effect=fused_lora._fused_lora)
+    monkeypatch.setattr(fused_lora, "_fused_lora", fused)
     frozen = nn.Sequential(nn.Linear(8, 24)).requires_grad_(False)
     dropout = 0.5 if oddity == "dropout" else 0.0
     options = LoraConfig(r=2, target_modules=["0"], lora_dropout=dropout)

@@ -1,0 +1,93 @@
+"""A layer's arithmetic, as autograd runs it and as `torch.compile` sees it: whole, from outside.
+
+What a layer's backward does beside its result, which is to write gradients to a buffer, no compiler
+knows of. So a compiled block calls the layer as an operator of torch's library, whose backward is
+an operator too. That one says that it changes `places`, which it only reads, so that nobody leaves
+it out for want of a result. Without a compiler the same two functions run as an
+`autograd.Function`, which takes fewer calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_LIBRARY: Any = torch.library.Library("dpacc", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+def layer_operator(
+    *,
+    name: str,
+    forward: Callable[..., Any],
+    backward: Callable[..., Tensor],
+    shapes: Callable[..., Any],
+) -> Callable[..., Tensor]:
+    """One layer's operation on its first argument, which alone gets a gradient from autograd.
+
+    Args:
+        name: of the operator `torch.ops.dpacc.<name>`, and of that of its backward with `_backward`
+            behind it.
+        forward: from the arguments to the output, or to it and what the backward needs besides.
+        backward: from the output's gradient, whether that of the first argument is wanted, the
+            arguments, and what the backward needs besides, to the first argument's gradient; it is
+            empty where it is not wanted. Writes the others' to the buffer that `places` tells.
+        shapes: gives what `forward` gives, with any numbers in it.
+
+    Returns:
+        From the arguments to the output.
+    """
+    _define(name, forward, shapes)
+    _define(f"{name}_backward", backward, _shape_of_the_first, mutates=["places"])
+    operators = [getattr(torch.ops.dpacc, each).default for each in (name, f"{name}_backward")]
+    torch.library.register_autograd(
+        f"dpacc::{name}", _gradients_by(operators[1]), setup_context=_keep, lib=_LIBRARY
+    )
+    methods: dict[str, Any] = {
+        "forward": staticmethod(forward),
+        "setup_context": staticmethod(_keep),
+        "backward": staticmethod(_gradients_by(backward)),
+    }
+    uncompiled: Any = type(name, (torch.autograd.Function,), methods)
+
+    def output(*arguments: Any) -> Tensor:
+        chosen = operators[0] if torch.compiler.is_compiling() else uncompiled.apply
+        results = chosen(*arguments)
+        first: Tensor = results[0] if isinstance(results, tuple) else results
+        return first
+
+    return output
+
+
+def _define(
+    name: str, function: Callable[..., Any], shapes: Callable[..., Any], mutates: Sequence[str] = ()
+) -> None:
+    schema = torch.library.infer_schema(function, mutates_args=mutates)
+    _LIBRARY.define(f"{name}{schema}")
+    _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"dpacc::{name}", shapes, lib=_LIBRARY)
+
+
+def _shape_of_the_first(_: Tensor, wanted: bool, first: Tensor, *__: Any) -> Tensor:
+    return first.new_empty(first.shape if wanted else 0)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.set_materialize_grads(False)
+    kept = (*inputs, *(output[1:] if isinstance(output, tuple) else ()))
+    ctx.others = [None if isinstance(each, Tensor) else each for each in kept]
+    ctx.number_of_inputs = len(inputs)
+    ctx.save_for_backward(*(each if isinstance(each, Tensor) else None for each in kept))
+
+
+def _gradients_by(backward: Callable[..., Tensor]) -> Callable[..., tuple[Tensor | None, ...]]:
+    def gradients(ctx: Any, gradient: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+        wanted = ctx.needs_input_grad[0]
+        both = zip(ctx.saved_tensors, ctx.others, strict=True)
+        kept = [other if tensor is None else tensor for tensor, other in both]
+        of_first = backward(gradient, wanted, *kept)
+        return of_first if wanted else None, *[None] * (ctx.number_of_inputs - 1)
+
+    return gradients
