@@ -93,6 +93,7 @@ def states_beneath(
     folder: Path,
     name: str,
     dtype: type[np.floating[Any]] = np.float32,
+    computed: str = DTYPE,
 ) -> tuple[Tensor, np.ndarray]:
     """What enters the top `layers` for each token, [tokens, hidden], and where each text begins.
 
@@ -103,6 +104,7 @@ def states_beneath(
         folder: where the states are kept, in a file that tells by its name what of.
         name: the file's first part.
         dtype: of the file.
+        computed: what the layers compute in.
     """
     from transformers import AutoConfig
 
@@ -113,15 +115,14 @@ def states_beneath(
     shape = (int(starts[-1]), hidden)
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _fill(path, model, layers, token_ids, starts, shape, dtype)
+        _fill(path, _lower_layers(model, layers, computed), token_ids, starts, shape, dtype)
     return torch.from_numpy(np.memmap(path, dtype=dtype, mode="c", shape=shape)), starts
 
 
 @torch.no_grad()
 def _fill(
     path: Path,
-    model: Path,
-    layers: int,
+    lower: nn.Module,
     token_ids: Sequence[Sequence[int]],
     starts: np.ndarray,
     shape: tuple[int, int],
@@ -132,7 +133,6 @@ def _fill(
     before = int(done.read_text()) if done.exists() and partial.exists() else 0
     mode = "r+" if before else "w+"
     states = np.memmap(partial, dtype=dtype, mode=mode, shape=shape)
-    lower = _lower_layers(model, layers)
     for number, places in enumerate(in_batches(token_ids)):
         if number < before:
             continue
@@ -141,7 +141,7 @@ def _fill(
         outputs = lower(input_ids=nn.utils.rnn.pad_sequence(ids, batch_first=True))[0]
         for at, output in zip(places, outputs, strict=True):
             start, end = int(starts[at]), int(starts[at + 1])
-            states[start:end] = output[: end - start].numpy()
+            states[start:end] = output[: end - start].float().numpy()
         if not np.isfinite(states[starts[places[0]]]).all():
             raise FloatingPointError(f"{np.dtype(dtype).name} does not hold these states")
         states.flush()
@@ -150,10 +150,10 @@ def _fill(
     done.unlink()
 
 
-def _lower_layers(folder: Path, layers: int) -> nn.Module:
+def _lower_layers(folder: Path, layers: int, dtype: str) -> nn.Module:
     from dpacc.recipe.models import load_base
 
-    model: Any = load_base(model=str(folder), dtype=DTYPE).model.eval().model
+    model: Any = load_base(model=str(folder), dtype=dtype).model.eval().model
     model.layers = model.layers[:-layers]
     model.norm = nn.Identity()
     model.config.num_hidden_layers = len(model.layers)

@@ -39,6 +39,7 @@ SIZES = {
     "reviews": (2_048, 6),
     "sentiment": (2_048, 1),
     "sentences": (4_608, 1),
+    "emails": (2_048, 1),
 }
 """Of each task: how many texts are learned, and how many layers adapted."""
 

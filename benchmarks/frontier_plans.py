@@ -40,7 +40,13 @@ JUDGING = {
 }
 """Rows of the tables of accuracy."""
 
-ROWS = {"chats": MODELLING, "reviews": MODELLING, "sentiment": JUDGING, "sentences": JUDGING}
+ROWS = {
+    "chats": MODELLING,
+    "reviews": MODELLING,
+    "sentiment": JUDGING,
+    "sentences": JUDGING,
+    "emails": JUDGING,
+}
 RATES = (1e-3, 3e-3, 1e-2)
 """The same for all; whoever is best at an end of them is tried beyond it, too (`widened`)."""
 

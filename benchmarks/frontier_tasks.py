@@ -1,4 +1,4 @@
-"""The frontier's tasks: passages of chats and reviews to model, sentences and reviews to judge.
+"""The frontier's tasks: passages of chats and reviews to model; texts and e-mails to judge.
 
 Language modelling is over the tokenizer's first words only, which its training made the most
 frequent: the head is dearer than six layers otherwise. What is not among them is read, not learned.
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import upper_layers
-from cached_states import CachedTexts, Result, Row, states_beneath, written
+from cached_states import DTYPE, CachedTexts, Result, Row, states_beneath, written
 from torch import Tensor, nn
 from torch.nn import functional as F
 from upper_layers import label_words, load_tokenizer, sentences_beneath
@@ -29,15 +29,53 @@ TOKENS = 17
 """Of a passage; the first is read only, and the last is predicted only."""
 
 FEWEST_TOKENS = 9
-LAST_TOKENS = {"sentiment": 32, "sentences": 64}
-"""Read of a text, from its end; few sentences are longer. The question comes around them."""
+
 
 BLOCKS = 50
 """Into so many blocks the measured texts are cut, for the error of a difference."""
 
 _IGNORED = -100
-_JUDGED = {"sentiment": "imdb_reviews", "sentences": "rotten_tomatoes"}
 _MODELLED = {"chats": ("chats", "Hello"), "reviews": ("rotten_tomatoes", "Review:")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked of a text, which one of two words answers.
+
+    Args:
+        source: folder of the texts.
+        before: stands before a text.
+        after: and after it.
+        words: two, of which the first means no.
+        read: which tokens of a text.
+        written: names what the base wrote itself after `before`, to whiten by.
+        computed: what the layers beneath compute in.
+    """
+
+    source: str
+    before: str = "Review: "
+    after: str = "\nSentiment:"
+    words: tuple[str, str] = upper_layers.WORDS
+    read: slice
+    written: str = "sentiment"
+    computed: str = DTYPE
+
+
+JUDGED = {
+    "sentiment": Question(source="imdb_reviews", read=slice(-32, None)),
+    # Few sentences are longer.
+    "sentences": Question(source="rotten_tomatoes", read=slice(-64, None)),
+    "emails": Question(
+        source="emails",
+        before="E-mail: ",
+        after="\nSpam:",
+        words=(" no", " yes"),
+        read=slice(32),
+        written="emails",
+        computed="bfloat16",
+    ),
+}
+WRITTEN_TOKENS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +172,7 @@ def in_blocks(sums: np.ndarray, counts: np.ndarray) -> list[tuple[float, int]]:
 def load_task(
     name: str, *, layers: int, texts: int, held_out: int, validation: int, folder: Path
 ) -> Task:
-    """One of `chats`, `reviews`, `sentiment` and `sentences`.
+    """One of `chats`, `reviews`, `sentiment`, `sentences` and `emails`.
 
     Args:
         name: which.
@@ -145,7 +183,7 @@ def load_task(
         folder: where states are kept.
     """
     sizes = {"train": texts, "validation": validation, "held_out": held_out}
-    load = _judged if name in _JUDGED else _modelled
+    load = _judged if name in JUDGED else _modelled
     return load(name, layers, sizes, folder)
 
 
@@ -171,27 +209,33 @@ def _modelled(name: str, layers: int, sizes: Mapping[str, int], folder: Path) ->
 
 
 def _judged(name: str, layers: int, sizes: Mapping[str, int], folder: Path) -> Task:
-    tokenizer = load_tokenizer(upper_layers.MODEL)
-    before, after = tokenizer(["Review: ", "\nSentiment:"])["input_ids"]
-    records = {part: _records(_JUDGED[name], part, most)[:most] for part, most in sizes.items()}
+    asked, tokenizer = JUDGED[name], load_tokenizer(upper_layers.MODEL)
+    before, after = tokenizer([asked.before, asked.after])["input_ids"]
+    records = {part: _records(asked.source, part, most)[:most] for part, most in sizes.items()}
     prompts = {
         part: [
-            before + ids[-LAST_TOKENS[name] :] + after
+            before + ids[asked.read] + after
             for ids in tokenizer([each["text"] for each in found])["input_ids"]
         ]
         for part, found in records.items()
     }
-    words = [upper_layers.WORDS.index(r["completion"]) for found in records.values() for r in found]
+    words = [asked.words.index(r["completion"]) for found in records.values() for r in found]
     public = written(
         model=upper_layers.MODEL,
-        start="Review:",
-        path=folder / "written-sentiment.json",
-        tokens=LAST_TOKENS["sentiment"],
+        start=asked.before.strip(),
+        path=folder / f"written-{asked.written}.json",
+        tokens=WRITTEN_TOKENS,
     )
     public_ids = [before + ids + after for ids in tokenizer(public)["input_ids"]]
     every = [ids for part in prompts.values() for ids in part]
     cached = sentences_beneath(
-        layers=layers, prompts=every, words=words, folder=folder, name=name, dtype=np.float16
+        layers=layers,
+        prompts=every,
+        words=words,
+        folder=folder,
+        name=name,
+        dtype=np.float16,
+        computed=asked.computed,
     )
     return Task(
         name=f"{name}-{len(prompts['train'])}",
@@ -202,8 +246,9 @@ def _judged(name: str, layers: int, sizes: Mapping[str, int], folder: Path) -> T
             words=[0] * len(public_ids),
             folder=folder,
             name=f"written-{name}",
+            computed=asked.computed,
         ),
-        base=top_of(layers=layers, model=upper_layers.MODEL, words=label_words()),
+        base=top_of(layers=layers, model=upper_layers.MODEL, words=label_words(asked.words)),
         parts=_places(prompts),
         measure="accuracy",
         rising=True,
@@ -237,7 +282,8 @@ def _from_some_turn(chat: Mapping[str, Any]) -> str:
 def _records(source: str, part: str, most: int) -> list[dict[str, Any]]:
     path = upper_layers.DATA / source / f"{part}.jsonl"
     if not path.exists():
-        raise SystemExit(f"error: {path} is missing: run `python recipes/fetch_benchmarks.py`")
+        script = "fetch_emails.py" if source == "emails" else "fetch_benchmarks.py"
+        raise SystemExit(f"error: {path} is missing: run `python recipes/{script}`")
     lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
     return [json.loads(line) for line in lines]
 

@@ -137,10 +137,10 @@ def _word_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 # --- the demo's sentences -----------------------------------------------------------------
 
 
-def label_words() -> list[int]:
-    """The tokens of WORDS."""
+def label_words(words: Sequence[str] = WORDS) -> list[int]:
+    """The tokens of some words."""
     tokenizer = load_tokenizer(MODEL)
-    return [tokenizer(word)["input_ids"][0] for word in WORDS]
+    return [tokenizer(word)["input_ids"][0] for word in words]
 
 
 def load_tokenizer(model: Path) -> Any:
@@ -198,10 +198,17 @@ def sentences_beneath(
     folder: Path,
     name: str,
     dtype: type[np.floating[Any]] = np.float32,
+    computed: str = DTYPE,
 ) -> Sentences:
     """Tokenized prompts as what enters the top `layers`."""
     states, starts = states_beneath(
-        model=MODEL, layers=layers, token_ids=prompts, folder=folder, name=name, dtype=dtype
+        model=MODEL,
+        layers=layers,
+        token_ids=prompts,
+        folder=folder,
+        name=name,
+        dtype=dtype,
+        computed=computed,
     )
     rows = [
         {"row": place, "input_ids": prompt, "word": word}

