@@ -44,6 +44,7 @@ _WITHOUT_EFFECT = (
     "warmup_steps",
     "average_iterates",
     "per_example_gradients",
+    "kernels",
     "gradient_checkpointing",
     "evaluate_every",
     "checkpoint_every",

@@ -39,7 +39,7 @@ _OF_A_TRIAL = (
     *("lora_method", "lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules"),
     *("lora_top_layers", "cache_frozen_activations", "gradient_checkpointing", "seed"),
     *("optimizer", "learning_rate", "warmup_steps", "average_iterates", "weight_decay"),
-    *("micro_batch_tokens", "per_example_gradients"),
+    *("micro_batch_tokens", "per_example_gradients", "kernels"),
 )
 # One plan, which the ledger names before the first trial, is that of a whole private search.
 _OF_THE_PLAN = (

@@ -166,6 +166,7 @@ def open_run(
         checkpoints=folder / "checkpoints" if keeps_checkpoints else None,
         micro_batch_tokens=config.micro_batch_tokens,
         per_example_gradients=config.per_example_gradients,
+        kernels=config.kernels,
         wire=config.wire,
         dynamic_rank=config.dynamic_rank,
         subspace_rank=config.subspace_rank,

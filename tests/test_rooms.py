@@ -50,6 +50,7 @@ ORDER: Mapping[str, Sequence[str]] = {
         "cli",
         "__main__",
     ),
+    "dpacc.layers": ("kernels", "*"),
     "dpacc.step": ("admission", "*"),
     "dpacc.ranks": ("collectives", "backends", "*"),
     "dpacc.cli": ("*", "commands"),

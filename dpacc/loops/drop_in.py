@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from dpacc.artifacts.run_folder import save_adapter, state_privacy
 from dpacc.errors import ConfigurationError, names_what_is_unknown
 from dpacc.layers.dynamic_rank import RankOf
+from dpacc.layers.kernels.choice import Kernels
 from dpacc.layers.lora_methods import Method, apply_method
 from dpacc.loops.plain_loader import require_a_name, require_the_loaders, sizes_of, steps_of
 from dpacc.loops.private_loss import PrivateLoss
@@ -46,6 +47,7 @@ class EngineSettings(TypedDict, total=False):
     micro_batch_tokens: int
     micro_batch_units: int | None
     per_example_gradients: PerExampleGradients
+    kernels: Kernels
     wire: WireFormat
     fixed_seed: int | None
     backend: Backend | None

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dpacc.layers.kernels.choice import fused_on
+
 _TOKENS_PER_PRODUCT = 256
 _TOKENS_IN_CACHE = 8
 _TILE_OF_TOKENS, _TILE_OF_WORDS = 512, 2048
@@ -148,6 +150,10 @@ def _losses_in_place(logits: Tensor, targets: Tensor, *, want_gradients: bool) -
 
     log Σ exp(z) is max z − log max softmax(z), whose logarithm is never of a small number.
     """
+    if fused_on(logits.device):
+        from dpacc.layers.kernels.cross_entropy import losses_in_place
+
+        return losses_in_place(logits, targets, want_gradients=want_gradients)
     losses = torch.empty(len(targets), dtype=torch.float32, device=logits.device)
     for rows, scratch in _chunks(logits):
         chosen = targets[rows, None]

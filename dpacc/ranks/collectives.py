@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dpacc.errors import ConfigurationError, DpaccError
+from dpacc.randomness.run_secret import SECRET_BYTES, RunSecret
 
 _PATIENCE_SECONDS = 1800.0
 
@@ -132,6 +134,13 @@ def _lost(error: RuntimeError) -> DpaccError:
 def share_from_main(value: Any) -> Any:
     """The main process's value, on every rank."""
     return broadcast_object_list([value])[0]
+
+
+def agree_on_secret(fixed_seed: int | None) -> RunSecret:
+    """The run's secret, the same on every rank: fresh, unless a seed makes it known."""
+    if fixed_seed is not None:
+        return RunSecret.from_fixed_seed(fixed_seed)
+    return RunSecret(share_from_main(secrets.token_bytes(SECRET_BYTES)))
 
 
 @_stopping_together

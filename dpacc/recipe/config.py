@@ -11,6 +11,7 @@ from dpacc.errors import require_local
 from dpacc.plan.settings import Clipping, Correlation, Drawing, Noise
 from dpacc.recipe.consistency import require_consistent
 from dpacc.recipe.settings import (
+    Kernels,
     LoraMethod,
     Metric,
     OptimizerName,
@@ -60,8 +61,7 @@ class TrainingConfig:
 
     # --- the promise
     epsilon: float = setting(
-        "Privacy budget: the whole run is (epsilon, delta)-private for adding or removing one "
-        "example.",
+        "Budget: the whole run is (epsilon, delta)-private for adding or removing one example.",
         above=0,
     )
     delta: float | None = setting(
@@ -166,9 +166,7 @@ class TrainingConfig:
         "completion_field and learn_end false.",
         default=None,
     )
-    learn_end: bool = setting(
-        "Whether a text, or a completion, teaches that it ends.", default=True
-    )
+    learn_end: bool = setting("Whether a text or completion teaches that it ends.", default=True)
     label_field: str = setting(
         "For classification, the field that holds a text's class, or the list of its words' "
         "classes: names of labels, or their places in it from 0.",
@@ -308,6 +306,9 @@ class TrainingConfig:
         "materialize keeps them through one backward; ghost goes backward twice and keeps none; "
         "auto goes by the free memory. It never changes the result.",
         default="auto",
+    )
+    kernels: Kernels = setting(
+        "torch, or triton: fewer passes over a GPU's memory, not yet seen on one.", default="torch"
     )
     wire: WireFormat = setting(
         "fp32, or bf16: between ranks, noised sums cross in 16 bits; sums without noise never do.",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Quantization = Literal["none", "nf4", "int8"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PerExampleGradients = Literal["auto", "materialize", "ghost"]
+Kernels = Literal["torch", "triton"]
 WireFormat = Literal["fp32", "bf16"]
 Task = Literal["causal-lm", "sequence-classification", "token-classification", "preference"]
 PreferenceLoss = Literal["dpo", "ipo", "simpo", "kto", "orpo"]

@@ -116,6 +116,7 @@ class Bench:
                 ledger=Path(folder) / "ledger.jsonl",
                 micro_batch_tokens=config.micro_batch_tokens,
                 per_example_gradients=config.per_example_gradients,
+                kernels=config.kernels,
                 dynamic_rank=config.dynamic_rank,
                 subspace_rank=config.subspace_rank,
             )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dpacc.layers.gradient_buffer import Slot
+from dpacc.layers.kernels.choice import fused_on
 from dpacc.plan import Clipping
 
 AUTOMATIC_STABILITY = 0.01
@@ -59,6 +60,14 @@ def add_clipped(*, total: Tensor, blocks: Mapping[Slot, Tensor], scales: Tensor)
         blocks: [units, slot size] fp32 of each slot, scaled in place.
         scales: [units, slots].
     """
+    if fused_on(total.device):
+        from dpacc.layers.kernels.clipped_sums import add_scaled
+
+        for slot, block in blocks.items():
+            add_scaled(
+                total=total[slot.offset : slot.end], block=block, scales=scales[:, slot.index]
+            )
+        return
     left_out = scales[:, :1] == 0
     some_left_out = bool(left_out.any())
     for slot, block in blocks.items():

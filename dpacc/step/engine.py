@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -19,10 +18,10 @@ from dpacc.data.joined_texts import refuse_joined_texts
 from dpacc.errors import BudgetExhausted, ConfigurationError, names_what_is_unknown
 from dpacc.layers.adapters import attach_gradient_buffer
 from dpacc.layers.dynamic_rank import RankOf, dynamic_rank_of
+from dpacc.layers.kernels.choice import Kernels, choose
 from dpacc.layers.subspace import layout_within, subspace_of
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness.keyed_dropout import KeyedDropout
-from dpacc.randomness.run_secret import SECRET_BYTES, RunSecret
 from dpacc.randomness.sampling import sampler_for
 from dpacc.ranks import collectives
 from dpacc.ranks.backends import Backend, backend_for
@@ -73,6 +72,8 @@ class PrivacyEngine:
             backward twice and keeps none, "auto" looks at the memory. The same result, exactly.
         fixed_seed: makes sampling and noise predictable, for tests; noted in the ledger, and
             the run is not private.
+        kernels: "torch", or on a GPU "triton": fewer passes over memory. The same result but for
+            rounding; see [`dpacc.layers.kernels.choice`][], which is the whole process's.
         wire: "fp32", or "bf16": the noised sum crosses between ranks, and reaches the optimizer,
             rounded to bf16; the sum without noise never is.
         backend: how the model is placed; by default what the launch configuration asks for.
@@ -102,6 +103,7 @@ class PrivacyEngine:
         micro_batch_tokens: int = 4096,
         micro_batch_units: int | None = None,
         per_example_gradients: PerExampleGradients = "auto",
+        kernels: Kernels = "torch",
         wire: WireFormat = "fp32",
         fixed_seed: int | None = None,
         backend: Backend | None = None,
@@ -113,10 +115,10 @@ class PrivacyEngine:
         self.dynamic_rank, self.subspace_rank = dynamic_rank, subspace_rank
         self.accelerator, self.plan = accelerator, plan
         self.micro_batch_tokens, self.micro_batch_units = micro_batch_tokens, micro_batch_units
-        self.per_example_gradients, self.wire = per_example_gradients, wire
+        self.per_example_gradients, self.kernels, self.wire = per_example_gradients, kernels, wire
         self.run_ledger = RunLedger(accelerator=accelerator, plan=plan, path=ledger, budget=budget)
         self._checkpoints = None if checkpoints is None else Checkpoints(Path(checkpoints))
-        self._secret = _agree_on_secret(fixed_seed)
+        self._secret = collectives.agree_on_secret(fixed_seed)
         self._resumed = False
 
     def prepare(
@@ -136,6 +138,7 @@ class PrivacyEngine:
             PrivacyError: the model or the optimizer cannot be trained privately as it is.
             ConfigurationError: nothing is trainable, or ranks disagree.
         """
+        choose(self.kernels, on=self.accelerator.device)
         admit_model(model)
         admit_optimizer(optimizer, model)
         adapters = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -151,6 +154,7 @@ class PrivacyEngine:
                 "micro_batch_tokens": self.micro_batch_tokens,
                 "micro_batch_units": self.micro_batch_units,
                 "per_example_gradients": self.per_example_gradients,
+                "kernels": self.kernels,
                 "wire": self.wire,
                 "the number of trainable parameters": sum(p.numel() for p in self._parameters),
                 **{f"the {name}": value for name, value in rule.items()},
@@ -392,9 +396,3 @@ class PrivacyEngine:
         self.require_steady_buffers()
         self._backend.require_same_optimizer(self._model)
         self._release(index, clipped.total)
-
-
-def _agree_on_secret(fixed_seed: int | None) -> RunSecret:
-    if fixed_seed is not None:
-        return RunSecret.from_fixed_seed(fixed_seed)
-    return RunSecret(collectives.share_from_main(secrets.token_bytes(SECRET_BYTES)))

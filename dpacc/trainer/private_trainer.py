@@ -109,8 +109,7 @@ class PrivateTrainer(EvaluatesApart):
         )
         refuse_own_losses(type(self))
         self.privacy = privacy
-        self._units = units
-        self._given_losses = losses
+        self._units, self._given_losses = units, losses
         self._probe_examples = probe_examples
         self._engine = None
         self._cut_into = args.gradient_accumulation_steps
@@ -283,6 +282,7 @@ class PrivateTrainer(EvaluatesApart):
             micro_batch_tokens=_ANY_NUMBER_OF_TOKENS,
             micro_batch_units=self.args.per_device_train_batch_size,
             per_example_gradients=self.privacy.per_example_gradients,
+            kernels=self.privacy.kernels,
             fixed_seed=self.privacy.fixed_seed,
             budget=self.privacy.budget,
         )

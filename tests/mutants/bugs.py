@@ -18,6 +18,7 @@ from tests.mutants.federation_hole_bugs import FEDERATION_HOLE_BUGS
 from tests.mutants.federation_reply_bugs import FEDERATION_REPLY_BUGS
 from tests.mutants.federation_round_bugs import FEDERATION_ROUND_BUGS
 from tests.mutants.hospital_bugs import HOSPITAL_BUGS
+from tests.mutants.kernel_bugs import KERNEL_BUGS
 from tests.mutants.known_bugs import KNOWN_BUGS
 from tests.mutants.loop_bugs import LOOP_BUGS
 from tests.mutants.mechanism_bugs import MECHANISM_BUGS
@@ -74,4 +75,5 @@ BUGS = (
     *REPORT_BUGS,
     *DASHBOARD_BUGS,
     *HOSPITAL_BUGS,
+    *KERNEL_BUGS,
 )

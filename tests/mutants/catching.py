@@ -26,6 +26,7 @@ Outcomes = dict[str, bool]
 def load_what_no_bug_changes() -> None:
     """Import the heavy libraries once; children inherit them."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not survive the fork
+    import_module("tests.conftest")  # whose environment some of them read when they are imported
     for name in _HEAVY:
         import_module(name)
     gc.freeze()  # no child walks through, and so copies, what was there before

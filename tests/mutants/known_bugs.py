@@ -77,8 +77,8 @@ KNOWN_BUGS = (
         "ranks draw their own samples and their own noise",
         (
             Patch(
-                "dpacc.step.engine",
-                "RunSecret(collectives.share_from_main(secrets.token_bytes(SECRET_BYTES)))",
+                "dpacc.ranks.collectives",
+                "RunSecret(share_from_main(secrets.token_bytes(SECRET_BYTES)))",
                 "RunSecret(secrets.token_bytes(SECRET_BYTES))",
             ),
         ),
@@ -218,8 +218,8 @@ KNOWN_BUGS = (
         "every run has the same secret, so that a resumed step adds old noise to other data",
         (
             Patch(
-                "dpacc.step.engine",
-                "RunSecret(collectives.share_from_main(secrets.token_bytes(SECRET_BYTES)))",
+                "dpacc.ranks.collectives",
+                "RunSecret(share_from_main(secrets.token_bytes(SECRET_BYTES)))",
                 "RunSecret(bytes(SECRET_BYTES))",
             ),
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import linecache
 import os
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ class _PatchedSource(SourceFileLoader):
                     f"{patch.module} holds {source.count(patch.old)} times, not once: {patch.old!r}"
                 )
             source = source.replace(patch.old, patch.new)
+        # For whoever reads a function's source again, as Triton does.
+        linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
         return self.source_to_code(source, path)
 
 

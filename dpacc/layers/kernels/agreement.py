@@ -1,0 +1,62 @@
+"""Each kernel beside the same arithmetic in torch, on this device, before a run relies on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dpacc.errors import PrivacyError
+from dpacc.layers.kernels.clipped_sums import add_scaled
+from dpacc.layers.kernels.cross_entropy import losses_in_place
+
+_ROUNDING = 1e-5
+
+
+def require_agreement(device: torch.device) -> None:
+    """Refuse kernels that give other numbers there than torch gives.
+
+    Raises:
+        PrivacyError: one of them does.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for name, check in CHECKS.items():
+        if not check(device, generator):
+            raise PrivacyError(
+                f"Triton's kernel of {name} does not give on this {device.type} what torch gives; "
+                "choose kernels='torch'"
+            )
+
+
+def _clipped_sums(device: torch.device, generator: torch.Generator) -> bool:
+    block = torch.randn(3, 1031, generator=generator)
+    scales = torch.tensor([0.25, 0.0, 1.0])
+    wanted = 1 + scales @ block
+    block[1] = torch.nan
+    total = torch.ones(1031, device=device)
+    add_scaled(total=total, block=block.to(device), scales=scales.to(device))
+    return _close(total, wanted)
+
+
+def _cross_entropy(device: torch.device, generator: torch.Generator) -> bool:
+    logits = 3 * torch.randn(3, 5003, generator=generator)
+    targets = torch.tensor([0, 4999, 7])
+    leaf = logits.clone().requires_grad_()
+    wanted = F.cross_entropy(leaf, targets, reduction="none")
+    wanted.sum().backward()
+    found = logits.to(device)
+    losses = losses_in_place(found, targets.to(device), want_gradients=True)
+    assert leaf.grad is not None
+    return _close(losses, wanted.detach()) and _close(found, leaf.grad)
+
+
+CHECKS: Mapping[str, Callable[[torch.device, torch.Generator], bool]] = {
+    "clipped sums": _clipped_sums,
+    "cross-entropy": _cross_entropy,
+}
+
+
+def _close(found: Tensor, wanted: Tensor) -> bool:
+    return bool((found.cpu() - wanted).abs().max() <= _ROUNDING * (1 + wanted.abs().max()))
