@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from dpacc_accounting import FederatedGuarantee
 
     from dpacc.federated import DPLoRAClient, DPSettings, FederatedServer, History, LoraSettings
+    from dpacc.federated.benchmark.lab import Activations
     from dpacc.federated.server.held_out import HeldOut
     from dpacc.federated.server.history import ClientBooks, RoundReport
 
@@ -107,6 +109,7 @@ class Federation:
         held_out: what the server measures on.
         data: the folder of the clients' texts.
         folder: where the clients and the server keep what is theirs.
+        known: what frozen layers make of texts, computed once; None where each client forgets it.
     """
 
     config: FederationConfig
@@ -114,6 +117,7 @@ class Federation:
     held_out: HeldOut
     data: Path
     folder: Path
+    known: Activations | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +170,7 @@ def begin(config: FederationConfig, budgets: Mapping[str, DPSettings]) -> Federa
     """A new folder, after what earlier runs have cost each client's data was said."""
     from dpacc.artifacts.earlier_runs import spent_by_client
     from dpacc.artifacts.run_folder import new_run_folder
+    from dpacc.federated.benchmark.lab import FirstActivations
     from dpacc.federated.server.held_out import HeldOut
     from dpacc.recipe.pretrained import load_tokenizer
 
@@ -178,7 +183,11 @@ def begin(config: FederationConfig, budgets: Mapping[str, DPSettings]) -> Federa
             terminal.say(told)
     folder = new_run_folder(output_dir=config.output_dir, name=config.name)
     terminal.say(f"{len(budgets)} clients, {config.rounds} rounds, run folder {folder}")
-    return Federation(config=config, budgets=budgets, held_out=held_out, data=data, folder=folder)
+    # To compare, one process holds every text in one place anyway.
+    known = FirstActivations() if config.compare else None
+    return Federation(
+        config=config, budgets=budgets, held_out=held_out, data=data, folder=folder, known=known
+    )
 
 
 # --- three ways to train --------------------------------------------------------------------
@@ -229,10 +238,12 @@ def shared_adapter(config: FederationConfig) -> LoraSettings:
 def make_clients(federation: Federation) -> list[DPLoRAClient]:
     """The clients: each with data, budget and ledger of its own."""
     from dpacc.federated import DPLoRAClient
+    from dpacc.federated.benchmark.lab import LabClient
 
-    config = federation.config
+    config, known = federation.config, federation.known
+    client = DPLoRAClient if known is None else partial(LabClient, public=known)
     return [
-        DPLoRAClient(
+        client(
             client_id=name,
             data_path=federation.data / f"{name}.jsonl",
             model_name=config.model,

@@ -18,6 +18,7 @@ from dpacc.federated.server.held_out import HeldOut
 from dpacc.layers.dynamic_rank import DrawnRanks
 from tests.dpacc.artifacts.test_written_files import unknown_files
 from tests.dpacc.federated.federations import classifier_folder, opinions
+from tests.dpacc.layers.computed_activations import counted
 from tests.recipes.training import refusal
 from tests.scripts import load_script
 
@@ -88,8 +89,10 @@ def test_a_federation_is_compared_with_training_alone_and_pooled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each round is shown, each ledger keeps its client's ε, and `compose` prices the same; for
-    all twelve models of it the base is read once, and the picture has each figure's error.
+    all twelve models of it the base is read once and what lies beneath their adapters computed
+    once, and the picture has each figure's error.
     """
+    computed = counted(monkeypatch)
     reads, bars = [], []
     read, draw = AutoModelForSequenceClassification.from_pretrained, Axes.errorbar
     monkeypatch.setattr(
@@ -104,6 +107,8 @@ def test_a_federation_is_compared_with_training_alone_and_pooled(
     )
     federate.main(arguments(material, tmp_path))
     assert len(reads) == 1
+    assert all(computed[:3])
+    assert computed[3:] == [0, 0, 0, 0]
     assert len(bars) == 3 + 2 * len(CLIENTS)
     assert max(bars) > 5.0  # points, of sixteen sentences a kind
     folder = tmp_path / "federation"

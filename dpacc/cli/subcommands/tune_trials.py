@@ -145,11 +145,13 @@ def run_trials(
     proposals: Mapping[int, Sequence[Proposal]],
 ) -> Tried:
     """Try candidates around the best, and judge them."""
+    from dpacc.federated.benchmark.lab import FirstActivations
     from dpacc.federated.settings import Task
     from dpacc.federated.trials.candidates import around
     from dpacc.federated.trials.one_trial import Trial, run_trial
     from dpacc.federated.trials.public_shares import shares
     from dpacc.federated.trials.worth_taking import worth_taking
+    from dpacc.recipe.pretrained import bases_read_once
 
     sizes = {name: size for name, size, _ in clients}
     by_seed = [
@@ -175,10 +177,12 @@ def run_trials(
 
     cells = [(at, seed) for at in range(len(tried)) for seed in range(settings.seeds)]
     outcomes: list[list[Outcome]] = [[] for _ in tried]
-    with terminal.counted(total=len(cells), message="trials") as show:
+    known = FirstActivations()
+    with terminal.counted(total=len(cells), message="trials") as show, bases_read_once():
         for done, (at, seed) in enumerate(cells, start=1):
-            one = trial(tried[at], seed)
-            outcomes[at].append(run_trial(one, shares=by_seed[seed], folder=settings.folder))
+            one, records = trial(tried[at], seed), by_seed[seed]
+            ran = run_trial(one, shares=records, folder=settings.folder, known=known)
+            outcomes[at].append(ran)
             show(done)
     found = list(zip(tried, outcomes, strict=True))
     qualities = [(each, [one.quality for one in ran]) for each, ran in found]

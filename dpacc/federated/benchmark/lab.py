@@ -37,6 +37,27 @@ if TYPE_CHECKING:
 Activations = dict[str, Tensor]
 
 
+class FirstActivations(Activations):
+    """Activations of public examples by their tokens: as many as there is room for, the first ones.
+
+    What finds no room is computed by whoever needs it, as if nothing were known.
+
+    Args:
+        most_bytes: of all of them together.
+    """
+
+    def __init__(self, *, most_bytes: int = 1 << 30) -> None:
+        super().__init__()
+        self._room = most_bytes
+
+    def setdefault(self, tokens: str, states: Tensor) -> Tensor:
+        """Keep them if they are new and there is room."""
+        if tokens not in self and states.nbytes <= self._room:
+            self._room -= states.nbytes
+            self[tokens] = states
+        return self.get(tokens, states)
+
+
 class _LabFiles(OwnFiles):
     """A client's records, with what the lab knows of them."""
 

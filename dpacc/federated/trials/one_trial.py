@@ -16,6 +16,7 @@ from torch import nn
 
 from dpacc.artifacts.run_folder import write_file
 from dpacc.federated.benchmark.cells import digest_of_model
+from dpacc.federated.benchmark.lab import Activations, LabClient
 from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.server.federated_server import FederatedServer
 from dpacc.federated.server.held_out import read_examples
@@ -111,7 +112,9 @@ class Outcome:
         return asdict(self) | {"quality": self.quality.to_json(), "kinds": kinds}
 
 
-def run_trial(trial: Trial, *, shares: PublicShares, folder: Path) -> Outcome:
+def run_trial(
+    trial: Trial, *, shares: PublicShares, folder: Path, known: Activations | None = None
+) -> Outcome:
     """The outcome that the folder holds of this trial, or else that of running it.
 
     A trial that was cut off begins anew.
@@ -120,6 +123,8 @@ def run_trial(trial: Trial, *, shares: PublicShares, folder: Path) -> Outcome:
         trial: what to try.
         shares: each client's public records, and the held-out ones.
         folder: where outcomes are kept.
+        known: activations beneath the adapters, shared by trials of one base and as many top
+            layers; by default each trial computes its own.
 
     Raises:
         ConfigurationError: settings that contradict each other, or no client could train.
@@ -132,17 +137,17 @@ def run_trial(trial: Trial, *, shares: PublicShares, folder: Path) -> Outcome:
     work = folder / f"{name}.work"
     shutil.rmtree(work, ignore_errors=True)
     shares.write(work / "data")
-    outcome = _run(trial, shares=shares, work=work)
+    outcome = _run(trial, shares=shares, work=work, known={} if known is None else known)
     write_file(path=kept, content=json.dumps(outcome.to_json(), indent=1).encode())
     shutil.rmtree(work)
     return outcome
 
 
-def _run(trial: Trial, *, shares: PublicShares, work: Path) -> Outcome:
+def _run(trial: Trial, *, shares: PublicShares, work: Path, known: Activations) -> Outcome:
     began, rank = time.monotonic(), trial.candidate.proposal.rank
     agreed = asdict(trial.lora) | {"rank": rank, "alpha": trial.scale * rank, "seed": trial.seed}
     lora = LoraSettings(**agreed)
-    clients = [_client(trial, lora, name=name, work=work) for name in trial.budgets]
+    clients = [_client(trial, lora, name=name, work=work, known=known) for name in trial.budgets]
     server = FederatedServer(
         model_name=trial.model,
         num_clients=len(clients),
@@ -173,7 +178,9 @@ def _run(trial: Trial, *, shares: PublicShares, work: Path) -> Outcome:
     )
 
 
-def _client(trial: Trial, lora: LoraSettings, *, name: str, work: Path) -> DPLoRAClient:
+def _client(
+    trial: Trial, lora: LoraSettings, *, name: str, work: Path, known: Activations
+) -> DPLoRAClient:
     dp = DPSettings(
         epsilon=trial.budgets[name],
         delta=trial.delta,
@@ -183,7 +190,8 @@ def _client(trial: Trial, lora: LoraSettings, *, name: str, work: Path) -> DPLoR
     )
     # What lies beneath the adapted blocks is the same in every step.
     kept = {} if lora.top_layers is None else {"cache_frozen_activations": True}
-    return DPLoRAClient(
+    return LabClient(
+        public=known,
         client_id=name,
         data_path=work / "data" / f"{name}.jsonl",
         model_name=trial.model,

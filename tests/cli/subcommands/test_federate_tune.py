@@ -14,6 +14,7 @@ from dpacc_accounting import calibrate_noise
 
 from tests.cli.conftest import Run
 from tests.dpacc.federated.federations import classifier_folder, opinions
+from tests.dpacc.layers.computed_activations import counted
 
 WORDS = [
     "federate", "tune", "--epsilon", 8, "--delta", 1e-4, "--client", "north=2000",
@@ -116,13 +117,19 @@ def test_the_line_on_the_page_runs(dpacc: Run) -> None:
     assert "Recommendation" in outcome.out
 
 
-def test_candidates_are_tried_on_public_records(dpacc: Run, tmp_path: Path) -> None:
-    """Two candidates, one seed each: what they reached, with its error; then nothing is trained."""
+def test_candidates_are_tried_on_public_records(
+    dpacc: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two candidates, one seed each: what they reached, with its error; then nothing is trained.
+    The base is read once, and what lies beneath the adapters is computed by the first alone.
+    """
+    computed = counted(monkeypatch)
     opinions(tmp_path / "public.jsonl", count=900, seed=3)
     words = [
         *("federate", "tune", "--epsilon", 8, "--delta", 1e-3, "--rounds", 1, "--batch-size", 10),
         *("--client", "north=40", "--client", "south=30:3", "--megabytes", 0.1, "--ranks", "1,2"),
         *("--model", classifier_folder(tmp_path), "--target-modules", "query,value"),
+        *("--top-layers", 1),
         *("--task", "labels=bad,good", "--task", "max_length=16", "--held-out", 30),
         *("--try", tmp_path / "public.jsonl", "--candidates", 2, "--seeds", 1),
         *("--folder", tmp_path / "tried", "--learning-rate", 0.01),
@@ -140,6 +147,8 @@ def test_candidates_are_tried_on_public_records(dpacc: Run, tmp_path: Path) -> N
     assert not one["error_holds_seeds"]
     assert one["trials"][0]["guarantees"]["south"]["epsilon"] <= 3
     assert len(list((tmp_path / "tried").iterdir())) == 2
+    assert computed[:2] == [40, 30]
+    assert computed[2:] == [0, 0]
     again = dpacc(*words, "--target", 0.01)
     assert again.code == 0, again.err
     shown = " ".join(again.out.split())

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
-from dpacc.federated.benchmark.lab import LabClient
+from dpacc.federated.benchmark.lab import FirstActivations, LabClient
 from dpacc.federated.clients.private_client import DPLoRAClient
 from dpacc.federated.settings import DPSettings, LoraSettings, PrivacyBudget
 from dpacc.layers.frozen_activations import FrozenActivations
@@ -71,3 +72,14 @@ def test_a_lab_client_trains_as_any_client_and_computes_nothing_twice(
     for name, values in plain.items():
         assert (values == first[name]).all()
         assert (values == second[name]).all()
+
+
+def test_what_finds_no_room_is_not_kept() -> None:
+    """Nor put in the place of what is; whoever asks gets his own back."""
+    known = FirstActivations(most_bytes=40)
+    first, large, last = (torch.full((n,), float(n)) for n in (8, 4, 2))
+    assert known.setdefault("first", first) is first
+    assert known.setdefault("large", large) is large
+    assert known.setdefault("last", last) is last
+    assert known.setdefault("first", large) is first
+    assert [*known] == ["first", "last"]
