@@ -70,7 +70,7 @@ JUDGED = {
         before="E-mail: ",
         after="\nSpam:",
         words=(" no", " yes"),
-        read=slice(32),
+        read=slice(16),
         written="emails",
         computed="bfloat16",
     ),
