@@ -238,6 +238,8 @@ def dptrainer() -> Step:
         privacy_args=PrivacyArguments(noise_multiplier=SIGMA, per_sample_max_grad_norm=CLIP),
     )
 
+    trainer.current_gradient_accumulation_steps = 1  # as its train() would
+
     def step() -> None:
         trainer.training_step(model, dict(batch))
         trainer.optimizer.step()

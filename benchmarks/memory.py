@@ -135,7 +135,7 @@ def _planned(model: str, checkpointing: bool) -> tuple[Skeleton, MicroBatchCost]
     probe = cost_of_micro_batch(
         skeleton=skeleton,
         plan=_plan(examples=8),
-        strategy="materialize",
+        strategy="probe",
         examples=PROBE_EXAMPLES,
         tokens=PROBE_TOKENS,
     )

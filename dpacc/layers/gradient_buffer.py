@@ -241,6 +241,36 @@ class KeptGradients:
         return rows
 
 
+class FirstGradient:
+    """Keeps the first unit's gradient, and of the others only how long they are together.
+
+    A layer that is used twice in one forward writes twice: the two add up in the row, and of the
+    others their lengths do, which is no less than the length of the sum.
+
+    Args:
+        layout: the slots.
+        device: where the gradients are.
+
+    Attributes:
+        row: [width] fp32; zero for layers that took no part.
+    """
+
+    def __init__(self, layout: Layout, *, device: torch.device) -> None:
+        self.row = torch.zeros(layout.width, device=device)
+        self._others = torch.zeros(len(layout.slots), device=device)
+
+    def take(self, slot: Slot, block: Tensor) -> None:
+        """Copy the first row and measure the others."""
+        self.row[slot.offset : slot.end] += block[0]
+        self._others[slot.index] += block[1:].float().norm()
+
+    @property
+    def others(self) -> Tensor:
+        """The 2-norm of all other units' gradients together, at most."""
+        norm: Tensor = self._others.norm()
+        return norm
+
+
 class SquaredNorms:
     """Keeps only ‖gradient‖² of every unit and slot: [units, slots] fp32."""
 

@@ -191,7 +191,7 @@ def forecast(
     probe = cost_of_micro_batch(
         skeleton=skeleton,
         plan=plan,
-        strategy="materialize",
+        strategy="probe",
         examples=PROBE_EXAMPLES,
         tokens=PROBE_TOKENS,
         sequences=sequences,

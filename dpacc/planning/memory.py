@@ -57,15 +57,15 @@ def device_memory(
 ) -> DeviceMemory:
     """Memory of one device at the worst of three moments of a run.
 
-    With W = 4 bytes · trainable parameters: the coupling probe puts three examples' gradients
-    side by side, and holds two more; a micro-batch holds AdamW's 2W and the clipped sum; a release
+    With W = 4 bytes · trainable parameters: the coupling probe makes one example's gradient while
+    it holds two more; a micro-batch holds AdamW's 2W and the clipped sum; a release
     holds that sum twice, and the noise. On a processor the noise is drawn ahead, into its own
     memory.
 
     Args:
         skeleton: the model.
         step: the largest micro-batch, materialized or ghost.
-        probe: `PROBE_EXAMPLES` × `PROBE_TOKENS`, materialized.
+        probe: `PROBE_EXAMPLES` × `PROBE_TOKENS`, of which one gradient is kept.
         placement: what is cut over the ranks.
         ranks: how many there are.
         on_processor: whether the device is the processor itself.
@@ -79,11 +79,10 @@ def device_memory(
     }
     optimizer = {"optimizer": _optimizer_bytes(flat, placement, ranks)}
     noise = {"noise": flat if on_processor else 0}
-    probing = max(probe.peak + 2 * flat, (2 * PROBE_EXAMPLES + 2) * flat)
     # The clipped sum, its reduced copy, and noise or gradient; AdamW's own work on a GPU.
     releasing = (3 if on_processor else 5) * flat
     moments = {
-        "probe": {"probe": probing, **noise},
+        "probe": {"probe": probe.peak + 2 * flat, **noise},
         "micro-batch": {
             **optimizer,
             "clipped sum": step.clipped_sum,

@@ -50,7 +50,7 @@ def cost_of_micro_batch(
     *,
     skeleton: Skeleton,
     plan: PrivacyPlan,
-    strategy: Strategy,
+    strategy: Strategy | Literal["probe"],
     examples: int,
     tokens: int,
     sequences: int = 1,
@@ -63,7 +63,7 @@ def cost_of_micro_batch(
     Args:
         skeleton: the model.
         plan: how gradients are clipped and added.
-        strategy: one pass or two.
+        strategy: one pass or two; or the coupling probe, which keeps one example's gradient.
         examples: privacy units of one example each.
         tokens: padded tokens of each of their sequences.
         sequences: of each example; a preference pair has two.
@@ -78,9 +78,11 @@ def cost_of_micro_batch(
         skeleton.buffer.expect(examples, sequences=sequences)
         losses = _losses(skeleton.model, live, examples * sequences, tokens)
         losses = losses.view(examples, sequences).sum(dim=1)
-        way = _strategy(strategy, skeleton.buffer, live)
         with live.purpose("working"):
-            way.add(losses, None, total)
+            if strategy == "probe":
+                Materialize(skeleton.buffer, _backward, _META).first(losses)
+            else:
+                _strategy(strategy, skeleton.buffer, live).add(losses, None, total)
     return MicroBatchCost(
         peak=live.peak,
         activations=live.at_peak["activations"],

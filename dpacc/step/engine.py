@@ -274,7 +274,9 @@ class PrivacyEngine:
             model=self._model,
             collate=collate,
             place=batches.place_made_up,
-            gradients=self._dropout.until_after(self._whole_gradients),
+            gradients=self._dropout.until_after(
+                Materialize(self._buffer, self._backward, self.accelerator.device).first
+            ),
             buffers=self._steady,
             rounds=lambda: self._buffer.in_half_precision,
             rows_limits=(self._most_rows, self.micro_batch_tokens, self.micro_batch_units),
@@ -369,10 +371,6 @@ class PrivacyEngine:
         limits = [max(1, self._most_rows)] if keeps_rows else []
         limits += [self.micro_batch_units] if self.micro_batch_units is not None else []
         return min(limits, default=None)
-
-    def _whole_gradients(self, losses: Tensor) -> Tensor:
-        """Of made-up examples, for the probe: their memory is its alone, and gone after it."""
-        return Materialize(self._buffer, self._backward, self.accelerator.device).rows(losses)
 
     def _drop(self, losses: Tensor) -> None:
         """Run the backwards of a made-up micro-batch, as collectives need, for nothing."""

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dpacc.errors import PrivacyError
-from dpacc.layers.gradient_buffer import GradientBuffer, KeptGradients, SquaredNorms
+from dpacc.layers.gradient_buffer import FirstGradient, GradientBuffer, KeptGradients, SquaredNorms
 from dpacc.layers.subspace import ProjectedGradients, Subspace
 from dpacc.ranks import collectives
 from dpacc.step.accumulation import ClippedSum
@@ -53,6 +53,13 @@ class Materialize:
     def rows(self, losses: Tensor, owners: Tensor | None = None) -> Tensor:
         """Every unit's gradient, [units, width] fp32."""
         return self._kept(losses, owners).rows()
+
+    def first(self, losses: Tensor) -> FirstGradient:
+        """The first example's gradient, and the length of the others; none of those is kept."""
+        first = FirstGradient(self._buffer.layout, device=self._device)
+        with self._buffer.open(examples=len(losses), sink=first):
+            self._backward(losses.sum(), False)
+        return first
 
     def add(self, losses: Tensor, owners: Tensor | None, into: ClippedSum) -> None:
         """Keep, measure, scale and add."""

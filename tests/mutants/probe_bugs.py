@@ -95,6 +95,21 @@ PROBE_BUGS = (
         ),
     ),
     Bug(
+        "neighbours unmeasured",
+        "what of a loss reaches the gradients of its neighbours is not measured where it comes by",
+        (
+            Patch(
+                "dpacc.layers.gradient_buffer",
+                "self._others[slot.index] += block[1:].float().norm()",
+                "self._others[slot.index] += block[:0].float().norm()",
+            ),
+        ),
+        (
+            f"{DPACC}/layers/test_gradient_buffer.py::test_the_first_gradient_is_the_first_of_those_that_are_kept",
+            f"{LOSSES}::test_losses_over_the_mean_loss_of_the_batch",
+        ),
+    ),
+    Bug(
         "rows put elsewhere",
         "a collate function that sorts gives one unit's row to another",
         (

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dpacc.errors import PrivacyError
+from dpacc.layers.gradient_buffer import FirstGradient
 from dpacc.randomness.run_secret import RunSecret
 from dpacc.step.admission.collation import (
     Collate,
@@ -56,7 +57,7 @@ class CouplingProbe:
         model: the prepared model.
         examples: at least two invented ones, in this order: watched, a long one, and others.
         collate: makes a batch of them.
-        gradients: of losses [examples], the examples' own gradients [examples, width].
+        gradients: of losses [examples], the first example's own gradient and the others' length.
         longer: invented ones of lengths at which the model may behave otherwise.
         place: puts a batch, of so many examples, where the model is.
         buffers: must not change meanwhile.
@@ -70,7 +71,7 @@ class CouplingProbe:
         model: nn.Module,
         examples: Sequence[Any],
         collate: Collate,
-        gradients: Callable[[Tensor], Tensor],
+        gradients: Callable[[Tensor], FirstGradient],
         longer: Sequence[Any] = (),
         place: Callable[[Any, int], Any] = lambda batch, examples: batch,
         buffers: SteadyBuffers | None = None,
@@ -175,9 +176,9 @@ class CouplingProbe:
         def take(losses: Tensor) -> None:
             if only_the_first:
                 losses = losses * torch.eye(1, len(losses), device=losses.device)[0]
-            rows = self._gradients(losses)
-            self._leaked = float(rows[1:].norm() / rows[0].norm())
-            self._seen = [rows[0].clone()]
+            found = self._gradients(losses)
+            self._leaked = float(found.others / found.row.norm())
+            self._seen = [found.row]
 
         yield Rehearsal(batch=self._place(batch, examples), examples=examples, take=take)
         if fills_caches:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dpacc.errors import PrivacyError
+from dpacc.layers.gradient_buffer import FirstGradient, Layout, Slot
 from dpacc.step.admission.coupling_probe import CouplingProbe
 from dpacc.step.admission.probe_verdict import Changes, Surroundings, Verdict
 
@@ -80,8 +81,10 @@ def test_the_probe_keeps_no_gradient() -> None:
     def collate(examples: list[float]) -> torch.Tensor:
         return torch.tensor(examples)[:, None]
 
-    def gradients(losses: torch.Tensor) -> torch.Tensor:
-        return torch.stack([losses.detach()] * 3, dim=1)
+    def gradients(losses: torch.Tensor) -> FirstGradient:
+        first = FirstGradient(Layout({"w": weight}), device=losses.device)  # type: ignore[dict-item]
+        first.take(Slot(name="w", index=0, offset=0, shape=weight.shape), losses.detach()[:, None])
+        return first
 
     probe = CouplingProbe(
         model=nn.Linear(1, 1), examples=[1.0, 2.0, 3.0, 4.0], collate=collate, gradients=gradients
