@@ -37,17 +37,56 @@ SEPARATION_BUGS = [
     ),
     Bug(
         "another key, no wait",
-        "only the node is known again, so that a client with a second key is in a round too soon",
+        "only the node is known again, so that a client with a new key is in a round too soon",
         (
             Patch(
                 _WHO,
-                "for known in (_of_node(node), _of_name(name)):",
-                "for known in (_of_node(node),):",
+                "[_of_node(node)] if name is None else [_of_node(node), _of_name(name)]",
+                "[_of_node(node)]",
+            ),
+        ),
+        (f"{_TURNS}::test_by_a_list_a_name_is_one_nodes",),
+    ),
+    Bug(
+        "another's name, its turn",
+        "whoever says another's name is in a round only if that one is not, which moves it by 2C",
+        (
+            Patch(
+                _WHO,
+                "if any(node == other for other, _ in self._joining):",
+                "if any(node == other or name == called for other, called in self._joining):",
+            ),
+        ),
+        (f"{_TURNS}::test_a_name_that_is_anothers_moves_nobodys_turn",),
+    ),
+    Bug(
+        "a listed node's word",
+        "a node that is on the server's list takes part under whatever name it gives",
+        (
+            Patch(
+                "dpacc.federated.aggregation.listed_clients",
+                "if said != name:",
+                "if not said:",
             ),
         ),
         (
-            f"{_TURNS}::test_neither_another_key_nor_another_name_shortens_the_wait",
-            f"{_ROUNDS}::test_a_client_that_comes_too_early_is_left_out",
+            f"{_TURNS}::test_by_a_list_a_name_is_one_nodes",
+            f"{_ROUNDS}::test_who_says_anothers_name_is_left_out_by_the_list",
+        ),
+    ),
+    Bug(
+        "a restart forgets names",
+        "a node that took part is somebody else after a restart, by a list or by its own word",
+        (
+            Patch(
+                _WHO,
+                "        self._names |= dict(zip(nodes, names, strict=True))\n",
+                "",
+            ),
+        ),
+        (
+            f"{_TURNS}::test_a_list_that_contradicts_who_took_part_is_refused",
+            f"{_TURNS}::test_a_node_takes_part_once_in_b_rounds_and_keeps_its_name",
         ),
     ),
     Bug(

@@ -24,6 +24,7 @@ from dpacc_accounting.guarantee import Note, stated_notes
 from dpacc.errors import ConfigurationError, PrivacyError
 from dpacc.federated.aggregation.averaging import Aggregate
 from dpacc.federated.aggregation.exact_sum import MOST_TERMS, ExactSum
+from dpacc.federated.aggregation.listed_clients import ListedClients
 from dpacc.federated.aggregation.turns import Turns
 from dpacc.federated.setting_limits import require_positive, require_words
 from dpacc.federated.settings import LoraSettings
@@ -33,6 +34,13 @@ from dpacc.randomness.correlated_noise import CorrelatedNoise
 from dpacc.randomness.run_secret import RunSecret
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
+
+UNLISTED = Note(
+    "unlisted clients",
+    "whoever holds a registered key counts as one client: a client that holds two takes part, and "
+    "pays, as two would; the server had no list of its clients",
+)
+"""What a ledger says of turns that nothing but keys tells apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +202,8 @@ class CentralNoise:
         ledger: the server's.
         secret: keys the noise; lives in memory only, so a restarted server has another, with which
             a new block of C begins.
+        listed: who is who, where clients must wait; without it a client is whoever holds a
+            registered key, and the ledger says so.
 
     Raises:
         ConfigurationError: who took part in rounds that the ledger holds is not known.
@@ -207,6 +217,7 @@ class CentralNoise:
         sampling_rate: float,
         ledger: Path,
         secret: RunSecret | None = None,
+        listed: ListedClients | None = None,
     ) -> None:
         self._privacy = privacy
         self._sampling_rate = sampling_rate
@@ -216,10 +227,12 @@ class CentralNoise:
         plan = privacy.stated | {"clients": clients, "sampling_rate": sampling_rate}
         self._ledger = Ledger.open(path=ledger, plan=plan)
         if self._secret.fixed_seed is not None:
-            text = f"the noise came from the fixed seed {self._secret.fixed_seed}"
-            if Note("fixed-seed", text) not in self._ledger.notes:
-                self._ledger.note(subject="fixed-seed", text=text)
-        self.turns = self._turns(ledger.with_name("took_part.jsonl"))
+            self._say(
+                Note("fixed-seed", f"the noise came from the fixed seed {self._secret.fixed_seed}")
+            )
+        if privacy.correlated is not None and listed is None:
+            self._say(UNLISTED)
+        self.turns = self._turns(ledger.with_name("took_part.jsonl"), listed)
 
     def __call__(self, start: Arrays, updates: Mapping[str, Arrays]) -> Aggregate:
         """One round's release. A round in which nobody was drawn is noised and charged like any.
@@ -269,13 +282,21 @@ class CentralNoise:
         last = self._ledger.last_step
         return 0 if last is None else last + 1
 
-    def _turns(self, path: Path) -> Turns | None:
+    def _say(self, note: Note) -> None:
+        """Write a note to the ledger, once."""
+        if note not in self._ledger.notes:
+            self._ledger.note(subject=note.subject, text=note.text)
+
+    def _turns(self, path: Path, listed: ListedClients | None) -> Turns | None:
         """Who must wait, where clients do."""
         if self._privacy.correlated is None:
             return None
         try:
             return Turns(
-                path=path, separation=self._privacy.min_separation, charged=self._next_step
+                path=path,
+                separation=self._privacy.min_separation,
+                charged=self._next_step,
+                listed=listed,
             )
         except ConfigurationError:
             self.close()

@@ -5,11 +5,12 @@ the ledger: a line of the round's number, the nodes and the names that they gave
 learns who took part when, so that it is the server's alone. Rounds are counted by the ledger, over
 all restarts, a round that was charged and lost included.
 
-A client is known by its node, which Flower gives to a registered key, and by its name: either one
-alone must have waited. A node's first turn is due in one of the first `min_separation` rounds, by
-its number, so that turns are spread; who was asked and gave nothing is asked again in the next
-round. So a client's turns depend on itself, and on nobody else's presence, as long as no two give
-one name: of those, who comes first takes the turn of both.
+A client is its node, which Flower gives to a registered key. A name that it gives decides nothing:
+if it did, one that says another's would be in or out as that one is, and both together would move a
+round by 2C. Where the server has a list of its clients, a node must say its own name, and that name
+must have waited, too, so that a key that was changed shortens no wait. A node's first turn is due
+in one of the first `min_separation` rounds, by its number, so that turns are spread; who was asked
+and gave nothing is asked again in the next round. So a client's turns depend on itself alone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dpacc.errors import ConfigurationError, PrivacyError
+from dpacc.federated.aggregation.listed_clients import ListedClients
 
 
 class Turns:
@@ -30,16 +32,22 @@ class Turns:
         path: `took_part.jsonl`.
         separation: b: who took part in round t may again from round t + b on.
         charged: how many rounds the ledger holds.
+        listed: who is who, if the server has a list.
 
     Raises:
-        ConfigurationError: the file is damaged, or lacks rounds that the ledger holds.
+        ConfigurationError: the file is damaged, lacks rounds that the ledger holds, or knows a node
+            by another name than the list.
     """
 
-    def __init__(self, *, path: Path, separation: int, charged: int) -> None:
+    def __init__(
+        self, *, path: Path, separation: int, charged: int, listed: ListedClients | None = None
+    ) -> None:
         self._path = path
         self._separation = separation
         self._round = charged
+        self._listed = listed
         self._last: dict[str, int] = {}
+        self._names: dict[int, str] = {}
         self._joining: list[tuple[int, str]] = []
         covered = set()
         for number, nodes, names in self._lines():
@@ -53,10 +61,13 @@ class Turns:
                 "again too soon. Restore both as they were last, or start a new federation in a "
                 "folder of its own"
             )
+        self._require_same_names()
 
     def is_due(self, node: int) -> bool:
-        """Whether a node is to be asked in this round."""
-        last = self._last.get(_of_node(node))
+        """Whether a node is to be asked in this round; one that is on no list never is."""
+        if self._listed is not None and node not in self._listed.names:
+            return False
+        last = self._last_of(node)
         if last is None:
             return self._round >= node % self._separation
         return self._round - last >= self._separation
@@ -65,16 +76,17 @@ class Turns:
         """Let a client's update into this round.
 
         Raises:
-            ConfigurationError: it took part too few rounds before, or in this one.
+            ConfigurationError: it took part too few rounds before, or in this one, or says another
+                name than its own.
         """
-        for known in (_of_node(node), _of_name(name)):
-            last = self._last.get(known)
-            if last is not None and self._round - last < self._separation:
-                raise ConfigurationError(
-                    f"it took part {self._round - last} rounds before, and min_separation is "
-                    f"{self._separation}; its update is not used"
-                )
-        if any(node == other or name == called for other, called in self._joining):
+        self._require_own_name(node, name)
+        last = self._last_of(node)
+        if last is not None and self._round - last < self._separation:
+            raise ConfigurationError(
+                f"it took part {self._round - last} rounds before, and min_separation is "
+                f"{self._separation}; its update is not used"
+            )
+        if any(node == other for other, _ in self._joining):
             raise ConfigurationError("it is in this round already; its second update is not used")
         self._joining.append((node, name))
 
@@ -100,7 +112,35 @@ class Turns:
         self._joining = []
         self._round += 1
 
+    def _last_of(self, node: int) -> int | None:
+        """The round in which a client took part last, under this key or an earlier one."""
+        name = None if self._listed is None else self._listed.names.get(node)
+        known = [_of_node(node)] if name is None else [_of_node(node), _of_name(name)]
+        return max((self._last[each] for each in known if each in self._last), default=None)
+
+    def _require_own_name(self, node: int, name: str) -> None:
+        """Refuse a name that is not the node's, by the list, or else by what it said before."""
+        if self._listed is not None:
+            self._listed.require(node, name)
+        elif (before := self._names.get(node, name)) != name:
+            raise ConfigurationError(
+                f"node {node} says that it is {name}, and was {before} before; its update is not "
+                "used"
+            )
+
+    def _require_same_names(self) -> None:
+        """Refuse a list by which a node that took part was somebody else."""
+        listed = {} if self._listed is None else self._listed.names
+        for node, before in self._names.items():
+            if listed.get(node, before) != before:
+                raise ConfigurationError(
+                    f"node {node} took part as {before} by {self._path}, and is {listed[node]} by "
+                    "the list of clients, so who must wait is not known; mend the list, or start a "
+                    "new federation in a folder of its own"
+                )
+
     def _note(self, number: int, nodes: list[int], names: list[str]) -> None:
+        self._names |= dict(zip(nodes, names, strict=True))
         for known in (*map(_of_node, nodes), *map(_of_name, names)):
             self._last[known] = number
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from dpacc_accounting.calibration.separated_noise import Correlation
@@ -10,6 +11,7 @@ from dpacc_accounting.calibration.separated_noise import Correlation
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import AggregationName
 from dpacc.federated.aggregation.client_level import ClientPrivacy
+from dpacc.federated.aggregation.listed_clients import ListedClients, read_listed_clients
 from dpacc.federated.aggregation.robust import Defence, Rule
 from dpacc.federated.aggregation.rollback import Rollback
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
@@ -40,6 +42,11 @@ class RunSettings:
         "Client level: who took part in round t may again from round t + min_separation on.",
         default=1,
         at_least=1,
+    )
+    client_nodes: str | None = setting(
+        "Client level: file of lines NAME = NODE, so that no node takes part as another; without "
+        "it a client is whoever holds a registered key.",
+        default=None,
     )
     correlation: Correlation = setting(
         "Client level: how noise is correlated between rounds.", default="banded"
@@ -151,6 +158,11 @@ class RunSettings:
                 f"min_separation={self.min_separation} with level=example, where every client "
                 "keeps a budget of its own and need not wait; leave it out, or take level=client"
             )
+        if self.level == "example" and self.client_nodes is not None:
+            raise ConfigurationError(
+                f"client_nodes={self.client_nodes} with level=example, where nobody waits and a "
+                "name decides nothing; leave it out, or take level=client"
+            )
         if self.held_out is not None and self.task != "sequence-classification":
             raise ConfigurationError(
                 f"held_out={self.held_out} with task={self.task}: the server measures classes of "
@@ -182,6 +194,11 @@ class RunSettings:
             clipping_norm=self.clipping_norm,
             correlation=self.correlation,
         )
+
+    @property
+    def listed(self) -> ListedClients | None:
+        """Who is who, if the run has a list of its clients."""
+        return None if self.client_nodes is None else read_listed_clients(Path(self.client_nodes))
 
     @property
     def secure_sum(self) -> SecureSum | None:

@@ -46,6 +46,7 @@ def run_server(run: RunSettings, *, grid: Grid, context: Context) -> FederatedSe
         rollback=run.rollback,
         round_timeout=run.round_timeout,
         connect_timeout=run.connect_timeout,
+        client_nodes=run.listed,
     )
     try:
         rounds(grid, context)

@@ -17,6 +17,7 @@ from dpacc.errors import ConfigurationError, errors_alone_from, names_what_is_un
 from dpacc.federated.aggregation.averaging import CORRECTING, AggregationName
 from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
 from dpacc.federated.aggregation.factors import CorrectedBase
+from dpacc.federated.aggregation.listed_clients import ListedClients
 from dpacc.federated.aggregation.robust import Defence, defended
 from dpacc.federated.aggregation.rollback import Rollback
 from dpacc.federated.aggregation.rule_choice import aggregation_named
@@ -36,6 +37,7 @@ from dpacc.federated.server.reply_stream import StreamingGrid
 from dpacc.federated.server.round_settings import (
     Measure,
     RoundSettings,
+    listed_in,
     measured,
     request_to_all,
     require_clients,
@@ -112,8 +114,7 @@ class FederatedServer:
         self._lora = lora_settings({} if lora_config is None else lora_config)
         self._folder = Path(folder)
         self._kept = KeptState(self._folder)
-        self._history = History()
-        self._run = secrets.token_hex(16)
+        self._history, self._run = History(), secrets.token_hex(16)
         shared = shared_model(name=model_name, lora=self._lora, task=Task(fields=task or {}))
         self.model, self.tokenizer, self._layout = shared
         self._arrays, self._rule = trainable_arrays(self.model), "none"
@@ -162,6 +163,7 @@ class FederatedServer:
             compression=compression,
             sketch_size=sketch_size,
             rollback=rollback,
+            listed=listed_in(clients, privacy=self._client_privacy),
         )
         require_clients(
             clients, number=self._num_clients, local_epochs=local_epochs, budget=self._budget
@@ -190,6 +192,7 @@ class FederatedServer:
         compression: Compression | None = None,
         sketch_size: int | None = None,
         rollback: Rollback | None = None,
+        client_nodes: ListedClients | None = None,
     ) -> ServerApp:
         """The same run as a Flower ServerApp, for a deployed federation; see `train`.
 
@@ -205,6 +208,7 @@ class FederatedServer:
             on_round: see there.
             round_timeout: seconds after which a round goes on without who has not answered.
             connect_timeout: seconds that clients have to connect in, before the first round.
+            client_nodes: where clients must wait, who is who; else a registered key is a client.
         """
         return self._app(
             RoundSettings(
@@ -219,6 +223,7 @@ class FederatedServer:
                 rollback=rollback,
                 round_timeout=round_timeout,
                 connect_timeout=connect_timeout,
+                listed=client_nodes,
             )
         )
 
@@ -276,6 +281,7 @@ class FederatedServer:
                 sampling_rate=settings.client_sampling_rate,
                 numbers=flat(arrays).size,
                 ledger=self._folder / "ledger.jsonl",
+                listed=settings.listed,
             )
             strategy = (self._secured(noise) or strategy_of)(
                 start=arrays,

@@ -12,6 +12,7 @@ from torch import nn
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.averaging import CORRECTING, AggregationName
 from dpacc.federated.aggregation.client_level import ClientPrivacy, require_central
+from dpacc.federated.aggregation.listed_clients import ListedClients
 from dpacc.federated.aggregation.robust import Defence, require_fitting
 from dpacc.federated.aggregation.rollback import Rollback
 from dpacc.federated.aggregation.rule_choice import require_known
@@ -46,6 +47,7 @@ class RoundSettings:
         rollback: when a round is given up for what `measure` finds; by default never.
         round_timeout: seconds after which a round goes on without who has not answered.
         connect_timeout: seconds that clients have to connect in, before the first round.
+        listed: who is who, where clients must wait.
 
     Raises:
         ConfigurationError: a number, a chance, a defence or a compression that is none.
@@ -62,6 +64,7 @@ class RoundSettings:
     rollback: Rollback | None = None
     round_timeout: float = 3600.0
     connect_timeout: float = 600.0
+    listed: ListedClients | None = None
 
     def __post_init__(self) -> None:
         require_known(self.aggregation)
@@ -71,6 +74,7 @@ class RoundSettings:
         require_kind("defence", self.defence, Defence)
         require_kind("compression", self.compression, Compression)
         require_kind("rollback", self.rollback, Rollback)
+        require_kind("client_nodes", self.listed, ListedClients)
         if self.rollback is not None and self.measure is None:
             raise ConfigurationError(
                 "rollback without measure: the server has nothing to compare; give measure, a "
@@ -146,6 +150,18 @@ def require_clients(
             budget.require_covered(client.client_id, epsilon=own.epsilon, delta=own.delta)
     for client in clients:
         client.require_readable()
+
+
+def listed_in(clients: Sequence[Any], *, privacy: ClientPrivacy | None) -> ListedClients | None:
+    """Which client each node of this process is, from 1, where clients must wait.
+
+    Raises:
+        ConfigurationError: two are called the same.
+    """
+    if privacy is None or privacy.correlated is None or not clients:
+        return None
+    names = {n: str(getattr(each, "client_id", n)) for n, each in enumerate(clients, start=1)}
+    return ListedClients(names=names)
 
 
 def request_to_all(
@@ -244,3 +260,9 @@ def require_consistent(
         )
     if settings.defence is not None:
         require_fitting(settings.defence, aggregation=named, clients=clients)
+    waits = client_privacy is not None and client_privacy.correlated is not None
+    if settings.listed is not None and not waits:
+        raise ConfigurationError(
+            "client_nodes without min_separation: nobody waits here, so that a client's name "
+            "decides nothing; leave it out, or take ClientPrivacy.calibrate(min_separation=...)"
+        )

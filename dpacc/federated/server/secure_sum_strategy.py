@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
+from dpacc.federated.aggregation.listed_clients import ListedClients
 from dpacc.federated.secure_sum.exchange import Exchange, SumNotOpened
 from dpacc.federated.secure_sum.fixed_point import Doubles, Integers
 from dpacc.federated.secure_sum.messages import (
@@ -188,6 +189,7 @@ def ledger_noise(
     sampling_rate: float,
     numbers: int,
     ledger: Path,
+    listed: ListedClients | None,
 ) -> CentralNoise | SharedNoiseLedger | None:
     """What a server's ledger is for: noise of its own, that of a sum's survivors, or none.
 
@@ -198,6 +200,7 @@ def ledger_noise(
         sampling_rate: p.
         numbers: d, of the shared adapter.
         ledger: its file.
+        listed: who is who, where clients must wait.
     """
     if privacy is None:
         return None
@@ -205,7 +208,11 @@ def ledger_noise(
         shared = SharedNoise(privacy=privacy, settings=secure_sum, dimension=numbers)
         return SharedNoiseLedger(noise=shared, path=ledger)
     return CentralNoise(
-        privacy=privacy, clients=clients, sampling_rate=sampling_rate, ledger=ledger
+        privacy=privacy,
+        clients=clients,
+        sampling_rate=sampling_rate,
+        ledger=ledger,
+        listed=listed,
     )
 
 

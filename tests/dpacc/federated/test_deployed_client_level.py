@@ -62,13 +62,17 @@ def run_of(folder: Path, config: UserConfig, node: Any) -> FederatedServer:
     )
     grid = Processes(dict.fromkeys((1, 2), run.app()))
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
-    run.app()(grid, context)
+    run.app(client_nodes=told.listed)(grid, context)
     return run
 
 
 def test_nodes_take_turns_as_the_run_says(folder: Path) -> None:
-    """Three rounds, two apart: each node when it is its turn, at a cost of at most ε = 8."""
-    run = run_of(folder, CLIENT_LEVEL, lambda number: trusting_node(folder, number))
+    """Three rounds, two apart: each node when it is its turn, at a cost of at most ε = 8, and who
+    is who by the server's list.
+    """
+    (folder / "clients.toml").write_text("site-1 = 1\nsite-2 = 2\n")
+    listed = {**CLIENT_LEVEL, "client-nodes": str(folder / "clients.toml")}
+    run = run_of(folder, listed, lambda number: trusting_node(folder, number))
     assert [report.survivors for report in run.history.rounds] == [
         ("site-2",),
         ("site-1",),
@@ -77,6 +81,7 @@ def test_nodes_take_turns_as_the_run_says(folder: Path) -> None:
     record = read_ledger(path=folder / "server" / "ledger.jsonl")
     assert (record.event.rounds, record.event.separation) == (3, 2)
     assert len(record.event.decays) == 2
+    assert record.notes == ()
     (price,) = run.history.guarantee().prices
     assert 7.99 < price.released.epsilon <= 8.0
     write_results(run, folder=folder / "server")
@@ -112,6 +117,15 @@ def test_a_trusting_nodes_records_are_read_before_it_connects(folder: Path) -> N
         ({"clipping-norm": "null"}, "give its norm"),
         ({"level": "example"}, "at example level clients clip"),
         ({"level": "example", "clipping-norm": "null"}, "need not wait"),
+        (
+            {
+                "level": "example",
+                "clipping-norm": "null",
+                "min-separation": 1,
+                "client-nodes": "clients.toml",
+            },
+            "a name decides nothing",
+        ),
         ({"min-separation": 0}, "min_separation=0 must be at least 1"),
         ({"correlation": "tree"}, "correlation"),
     ],

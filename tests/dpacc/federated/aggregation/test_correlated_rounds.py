@@ -20,7 +20,8 @@ from flwr.clientapp import ClientApp
 from scipy import stats
 
 from dpacc.errors import ConfigurationError, PrivacyError
-from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
+from dpacc.federated.aggregation.client_level import UNLISTED, CentralNoise, ClientPrivacy
+from dpacc.federated.aggregation.listed_clients import ListedClients
 from dpacc.federated.requests import read_packing
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.server.history import History
@@ -48,13 +49,16 @@ def privacy(kind: str) -> ClientPrivacy:
     )
 
 
-def central(folder: Path, kind: str, *, seed: int | None = None) -> CentralNoise:
+def central(
+    folder: Path, kind: str, *, seed: int | None = None, listed: ListedClients | None = None
+) -> CentralNoise:
     return CentralNoise(
         privacy=privacy(kind),
         clients=CLIENTS,
         sampling_rate=1.0,
         ledger=folder / "ledger.jsonl",
         secret=None if seed is None else RunSecret.from_fixed_seed(seed),
+        listed=listed,
     )
 
 
@@ -223,9 +227,16 @@ class Sites(LocalGrid):
         return app
 
 
-def rounds_of(folder: Path, grid: Sites, *, history: History, rounds: int) -> History:
+def rounds_of(
+    folder: Path,
+    grid: Sites,
+    *,
+    history: History,
+    rounds: int,
+    listed: ListedClients | None = None,
+) -> History:
     """So many rounds of a server with bands, begun or restarted in that folder."""
-    release = central(folder, "bands")
+    release = central(folder, "bands", listed=listed)
     plan = FederatedLoRA(
         start=START,
         aggregation=release,
@@ -254,13 +265,24 @@ def test_a_federation_asks_each_client_every_b_rounds_across_a_restart(tmp_path:
     assert read_ledger(path=tmp_path / "ledger.jsonl").event.rounds == 8
 
 
-def test_a_client_that_comes_too_early_is_left_out(tmp_path: Path) -> None:
-    """One with a second key, under its own name: its update is not used, and it is said why."""
-    grid = Sites({3: "site-3", 4: "site-3", 5: "site-5"})
-    history = rounds_of(tmp_path, grid, history=History(), rounds=4)
+def test_who_says_anothers_name_is_left_out_by_the_list(tmp_path: Path) -> None:
+    """Of four that answer, one with another's name, one that nobody listed: it is said why."""
+    listed = ListedClients(names={3: "site-3", 6: "site-6", 5: "site-5"})
+    grid = Sites({3: "site-3", 6: "site-3", 5: "site-5", 9: "site-9"})
+    history = rounds_of(tmp_path, grid, history=History(), rounds=4, listed=listed)
     used = [(report.number, name) for report in history.rounds for name in report.survivors]
     assert used == [(1, "site-3"), (3, "site-5"), (4, "site-3")]
-    assert "took part 1 rounds before" in next(iter(history.rounds[1].failed.values()))
+    assert "node 6 says that it is site-3" in history.rounds[0].failed["node 6"]
+    assert [note.subject for note in read_ledger(path=tmp_path / "ledger.jsonl").notes] == []
+
+
+def test_without_a_list_the_ledger_says_what_a_client_is(tmp_path: Path) -> None:
+    """Once, whatever names are given, so that the note tells nothing of who is there."""
+    grid = Sites({3: "site-3", 6: "site-3"})
+    history = rounds_of(tmp_path, grid, history=History(), rounds=1)
+    rounds_of(tmp_path, grid, history=history, rounds=1)
+    assert len(history.rounds[0].survivors) == 2
+    assert read_ledger(path=tmp_path / "ledger.jsonl").notes == (UNLISTED,)
 
 
 def test_who_does_not_answer_is_asked_in_the_next_round(tmp_path: Path) -> None:

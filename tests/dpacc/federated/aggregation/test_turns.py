@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from dpacc.errors import ConfigurationError, PrivacyError
+from dpacc.federated.aggregation.listed_clients import ListedClients, read_listed_clients
 from dpacc.federated.aggregation.turns import Turns
 
 SEPARATION = 3
 NODES = {n: f"site-{n}" for n in (3, 7, 8, 11)}
 
 
-def turns(folder: Path, *, charged: int = 0) -> Turns:
-    return Turns(path=folder / "took_part.jsonl", separation=SEPARATION, charged=charged)
+def turns(folder: Path, *, charged: int = 0, listed: ListedClients | None = None) -> Turns:
+    path = folder / "took_part.jsonl"
+    return Turns(path=path, separation=SEPARATION, charged=charged, listed=listed)
 
 
 def play(
@@ -63,20 +65,89 @@ def test_who_gave_nothing_is_asked_again(tmp_path: Path) -> None:
     assert waits == [False, False, True]
 
 
-def test_neither_another_key_nor_another_name_shortens_the_wait(tmp_path: Path) -> None:
-    """Node and name must each have waited; of two that are the same one counts."""
+def test_a_name_that_is_anothers_moves_nobodys_turn(tmp_path: Path) -> None:
+    """Neighbours: with site-3 or without it, node 6, which says that it is site-3, is let in and
+    asked in the same rounds, so that no sum differs by more than site-3's own updates.
+    """
+    seen = []
+    for place, honest in (("with", (3,)), ("without", ())):
+        known, let_in = turns(tmp_path / place), []
+        for number in range(7):
+            due = [node for node in (*honest, 6) if known.is_due(node)]
+            for node in due:
+                known.join(node, "site-3")
+            known.keep(number=number, updates=len(due))
+            let_in.append([node for node in due if node == 6])
+        seen.append(let_in)
+    assert seen[0] == seen[1] == [[6], [], [], [6], [], [], [6]]
+
+
+def test_a_node_takes_part_once_in_b_rounds_and_keeps_its_name(tmp_path: Path) -> None:
+    """Twice in one round, too soon, and under another name than before, after a restart as well."""
     known = turns(tmp_path)
     known.join(3, "site-3")
-    for node, name in ((3, "site-3"), (3, "other"), (6, "site-3")):
-        with pytest.raises(ConfigurationError, match="in this round already"):
-            known.join(node, name)
+    with pytest.raises(ConfigurationError, match="in this round already"):
+        known.join(3, "site-3")
     known.keep(number=0, updates=1)
     known.keep(number=1, updates=0)
-    for node, name in ((3, "other"), (6, "site-3")):
-        with pytest.raises(ConfigurationError, match="2 rounds before, and min_separation is 3"):
-            known.join(node, name)
+    with pytest.raises(ConfigurationError, match="2 rounds before, and min_separation is 3"):
+        known.join(3, "site-3")
     known.keep(number=2, updates=0)
+    for each in (known, turns(tmp_path, charged=3)):
+        with pytest.raises(ConfigurationError, match="it is other, and was site-3"):
+            each.join(3, "other")
     known.join(3, "site-3")
+
+
+def test_by_a_list_a_name_is_one_nodes(tmp_path: Path) -> None:
+    """Who says another's name, or is on no list, is refused by its number, whoever is there; a
+    client with another key waits as long as with its first one, after a restart as well.
+    """
+    listed = ListedClients(names={3: "site-3", 6: "site-6"})
+    known = turns(tmp_path, listed=listed)
+    assert [known.is_due(node) for node in (3, 6, 9)] == [True, True, False]
+    for node, name, why in (
+        (6, "site-3", "node 6 says that it is site-3, and is site-6"),
+        (9, "site-9", "node 9 is not on the server's list"),
+    ):
+        with pytest.raises(ConfigurationError, match=why):
+            known.join(node, name)
+    known.join(3, "site-3")
+    known.keep(number=0, updates=1)
+    rekeyed = ListedClients(names={12: "site-3", 6: "site-6"})
+    again = turns(tmp_path, charged=1, listed=rekeyed)
+    assert [again.is_due(node) for node in (3, 6, 12)] == [False, True, False]
+    with pytest.raises(ConfigurationError, match="1 rounds before"):
+        again.join(12, "site-3")
+
+
+def test_a_list_that_contradicts_who_took_part_is_refused(tmp_path: Path) -> None:
+    """A node that was in a round as somebody else: nothing goes on until it is known who waits."""
+    known = turns(tmp_path)
+    known.join(6, "site-3")
+    known.keep(number=0, updates=1)
+    with pytest.raises(ConfigurationError, match=r"node 6 took part as site-3 .* and is site-6 by"):
+        turns(tmp_path, charged=1, listed=ListedClients(names={6: "site-6"}))
+    turns(tmp_path, charged=1, listed=ListedClients(names={3: "site-3"}))
+
+
+def test_a_list_is_read_from_a_file(tmp_path: Path) -> None:
+    """A line a client; twice the same name or node, no number, or nothing is named."""
+    path = tmp_path / "clients.toml"
+    path.write_text(f"north = 7\n'south-east' = {2**64 - 1}\n")
+    assert read_listed_clients(path).names == {7: "north", 2**64 - 1: "south-east"}
+    for wrong, why in (
+        ("", "names none"),
+        ("north = 7\nsouth = 7", "one node two names"),
+        ("north = 7\nnorth = 8", "cannot be read"),
+        ("north = '7'", "north has no number"),
+        ("north", "cannot be read"),
+    ):
+        path.write_text(wrong)
+        with pytest.raises(ConfigurationError, match=why):
+            read_listed_clients(path)
+    with pytest.raises(ConfigurationError, match="nodes 1 and 2 are both called north"):
+        ListedClients(names={1: "north", 2: "north"})
 
 
 @pytest.mark.parametrize("charged", [4, 5])
