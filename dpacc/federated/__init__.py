@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from dpacc.federated.ranks.rank_choice import PrivateRank as PrivateRank
     from dpacc.federated.ranks.rank_choice import PublicRank as PublicRank
     from dpacc.federated.secure_sum.settings import SecureSum as SecureSum
-    from dpacc.federated.secure_sum.signatures import SigningKeys as SigningKeys
+    from dpacc.federated.secure_sum.signed.signatures import SigningKeys as SigningKeys
     from dpacc.federated.secure_sum.summing_client import SecureClient as SecureClient
     from dpacc.federated.server.federated_server import FederatedServer as FederatedServer
     from dpacc.federated.server.history import History as History
@@ -78,7 +78,7 @@ _HOMES = {
     "Rollback": "dpacc.federated.aggregation.rollback",
     "SecureClient": "dpacc.federated.secure_sum.summing_client",
     "SecureSum": "dpacc.federated.secure_sum.settings",
-    "SigningKeys": "dpacc.federated.secure_sum.signatures",
+    "SigningKeys": "dpacc.federated.secure_sum.signed.signatures",
     "largest_budget": "dpacc.federated.budgets",
     "read_budgets": "dpacc.federated.budgets",
 }

@@ -123,7 +123,7 @@ FEDERATION_HOLE_BUGS = (
         (
             Patch(
                 "dpacc.federated.secure_sum.rounds_summed",
-                "            os.fsync(file.fileno())\n",
+                "        os.fsync(file.fileno())\n",
                 "",
             ),
         ),

@@ -10,10 +10,12 @@ from tests.mutants.planting import Patch
 _SUMS = f"{DPACC}/federated/secure_sum"
 _DRAWN = f"{_SUMS}/test_neighbourhoods.py"
 _SIGNED = f"{_SUMS}/test_signatures.py"
+_ONCE = f"{_SUMS}/test_one_sum_a_round.py"
 _TOLD = f"{_SUMS}/test_told_neighbours.py"
 _STREAM = f"{DPACC}/federated/server/test_reply_stream.py"
 _EXACT = f"{DPACC}/federated/aggregation/test_exact_sum.py"
 _MASKING = "dpacc.federated.secure_sum.masking"
+_AGREEMENT = "dpacc.federated.secure_sum.signed.agreement"
 _SIZES = "dpacc.federated.secure_sum.neighbourhoods"
 
 SECURE_SUM_BUGS = (
@@ -97,7 +99,7 @@ SECURE_SUM_BUGS = (
         "keys count as signed whose signer is on nobody's list",
         (
             Patch(
-                _MASKING,
+                _AGREEMENT,
                 "if not party.keys.knows(signers[node]) or not is_signed(",
                 "if not is_signed(",
             ),
@@ -109,7 +111,7 @@ SECURE_SUM_BUGS = (
         "a client checks what it signed itself, and nobody else's keys",
         (
             Patch(
-                _MASKING,
+                _AGREEMENT,
                 "for node in masks:",
                 "for node in [party.node]:",
             ),
@@ -121,7 +123,7 @@ SECURE_SUM_BUGS = (
         "a client gives shares on a list that it alone has signed",
         (
             Patch(
-                _MASKING,
+                _AGREEMENT,
                 "if len(agreeing) < fewest:",
                 "if len(agreeing) < 1:",
             ),
@@ -133,12 +135,12 @@ SECURE_SUM_BUGS = (
         "a client gives shares on another list than the one that it signed",
         (
             Patch(
-                _MASKING,
+                _AGREEMENT,
                 'if digest != party.state["confirmed"]:',
                 "if False:",
             ),
             Patch(
-                _MASKING,
+                _AGREEMENT,
                 "digest, fewest = _digest(party, arrived), party.settings.fewest",
                 'digest, fewest = str(party.state["confirmed"]), party.settings.fewest',
             ),
@@ -148,13 +150,13 @@ SECURE_SUM_BUGS = (
     Bug(
         "one of a pair masked",
         "a client masks with those whose boxes it is forwarded, whoever drew it",
-        (Patch(_MASKING, "or drew != sources | {party.node}:", "or False:"),),
+        (Patch(_AGREEMENT, "or drew != sources | {party.node}:", "or False:"),),
         (f"{_TOLD}::test_nobody_is_left_out_of_the_sum_that_he_signs",),
     ),
     Bug(
         "who drew whom unsigned",
         "clients compare their own neighbours with what they are told, and do not sign it",
-        (Patch(_MASKING, "party.present, drawn, arrived)", "party.present, arrived)"),),
+        (Patch(_AGREEMENT, "party.present, drawn, arrived)", "party.present, arrived)"),),
         (f"{_TOLD}::test_nobody_is_left_out_of_the_sum_that_he_signs",),
     ),
     Bug(
@@ -162,7 +164,7 @@ SECURE_SUM_BUGS = (
         "signatures count of clients none of whose neighbours signed, who may be left out of the sum",
         (
             Patch(
-                _MASKING,
+                _AGREEMENT,
                 "if circles := _circles(party):",
                 "if False and (circles := _circles(party)):",
             ),
@@ -180,6 +182,56 @@ SECURE_SUM_BUGS = (
             ),
         ),
         (f"{_SIGNED}::test_keys_are_for_one_run_and_round",),
+    ),
+    Bug(
+        "draws without end",
+        "a server begins sums and gives them up until whom a client drew suits it",
+        (
+            Patch(
+                "dpacc.federated.secure_sum.summing_client",
+                "                self._begun.count()\n",
+                "                pass\n",
+            ),
+        ),
+        (f"{_ONCE}::test_no_server_begins_sums_until_a_draw_suits_it",),
+    ),
+    Bug(
+        "draws told first",
+        "whom a client drew is told before its disk has counted it",
+        (
+            Patch(
+                "dpacc.federated.secure_sum.rounds_summed",
+                "        os.fsync(file.fileno())\n",
+                "",
+            ),
+        ),
+        (f"{_ONCE}::test_a_draw_is_on_the_disk_before_it_is_told",),
+    ),
+    Bug(
+        "expelled by one's missing file",
+        "one client that lacks another's key has that one left out of the run for good",
+        (
+            Patch(
+                "dpacc.federated.secure_sum.signed.roll",
+                'if said.count(f"{STRANGER}{name}") >= self._settings.fewest:',
+                'if said.count(f"{STRANGER}{name}") > self._settings.colluding:',
+            ),
+        ),
+        (f"{_SIGNED}::test_who_lacks_anothers_key_is_told_so_and_expels_nobody",),
+    ),
+    Bug(
+        "trained for a stranger",
+        "where all must answer, that one does not know another is found when the others have trained",
+        (
+            Patch(
+                "dpacc.federated.secure_sum.unmasking",
+                '        self._require(len(answers), "know all others\' keys")\n        return {node: {} for node in answers}',
+                "        return {node: {} for node in asked}",
+            ),
+        ),
+        (
+            f"{_SIGNED}::test_where_all_must_answer_a_key_that_one_lacks_is_found_before_anybody_trains",
+        ),
     ),
     Bug(
         "invented clients forgotten",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from dpacc.errors import ConfigurationError
 from dpacc.federated.ranks.rank_choice import PrivateRank, PublicRank
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
-from dpacc.federated.secure_sum.signatures import SigningKeys
+from dpacc.federated.secure_sum.signed.signatures import SigningKeys
 from dpacc.federated.settings import DPSettings
 from dpacc.recipe.settings import Task as TaskName
 from dpacc.recipe.settings import check_limits, setting
@@ -73,6 +73,12 @@ class NodeSettings:
         "How many take part in such a sum; needed with secure_threshold.", default=None, at_least=2
     )
     secure_protocol: ProtocolName = setting("How such a sum is shut.", default="secagg")
+    secure_neighbours: int | None = setting(
+        "With how many others, whom it draws, each client of it shares its secrets; null takes as "
+        "few as are safe, or all.",
+        default=None,
+        at_least=1,
+    )
     secure_colluding: int = setting(
         "Clients that may work together with the server.", default=0, at_least=0
     )
@@ -193,6 +199,7 @@ class NodeSettings:
             threshold=self.secure_threshold,
             colluding=self.secure_colluding,
             protocol=self.secure_protocol,
+            neighbours=self.secure_neighbours or "auto",
             signed=self.secure_keys is not None,
         )
 

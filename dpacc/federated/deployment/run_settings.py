@@ -101,6 +101,12 @@ class RunSettings:
         at_least=2,
     )
     secure_protocol: ProtocolName = setting("How such a sum is shut.", default="secagg")
+    secure_neighbours: int | None = setting(
+        "With how many others, whom it draws, each client of it shares its secrets; null takes as "
+        "few as are safe, or all.",
+        default=None,
+        at_least=1,
+    )
     secure_colluding: int = setting(
         "Clients that may work together with the server.", default=0, at_least=0
     )
@@ -210,6 +216,7 @@ class RunSettings:
             threshold=self.secure_threshold,
             colluding=self.secure_colluding,
             protocol=self.secure_protocol,
+            neighbours=self.secure_neighbours or "auto",
             signed=self.secure_signed,
         )
 

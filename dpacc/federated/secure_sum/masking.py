@@ -11,9 +11,8 @@ client and `neighbours` that it draws by itself; j are those in i's circle, or i
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from typing import cast
 
 from dpacc.federated.requests import RequestRefused
@@ -35,7 +34,6 @@ from dpacc.federated.secure_sum.messages import (
     KEYS,
     OPEN,
     SHARES,
-    STRANGER,
     TRAIN,
     WRONG_SHARE,
     ClientSide,
@@ -45,9 +43,14 @@ from dpacc.federated.secure_sum.messages import (
     paired,
     several,
 )
-from dpacc.federated.secure_sum.neighbourhoods import circle_bits, who_drew, with_holders
 from dpacc.federated.secure_sum.shamir import SharesDisagree, committed, shares
-from dpacc.federated.secure_sum.signatures import is_signed, list_digest, said_of_keys
+from dpacc.federated.secure_sum.signed.agreement import (
+    require_confirmed,
+    sign_survivors,
+    signed_offer,
+    take_circles,
+    take_signers,
+)
 
 
 def offer_keys(asked: Request, party: Party) -> Payload:
@@ -55,14 +58,10 @@ def offer_keys(asked: Request, party: Party) -> Payload:
     del asked
     masks, seals = new_key(), new_key()
     party.state.update({"mask-private": masks, "seal-private": seals})
-    party.then(SHARES if party.settings.protocol == "secagg" else TRAIN)
-    mask_key, seal_key = public_key(masks), public_key(seals)
-    offered: Payload = {"mask-key": mask_key, "seal-key": seal_key}
-    if party.keys is None:
-        return offered
-    said = said_of_keys(party.node, party.agreed, party.session, mask_key, seal_key)
-    signature = party.keys.sign("keys", *said)
-    return {**offered, "signer": party.keys.public, "signature": signature}
+    asks_more = party.settings.protocol == "secagg" or party.keys is not None
+    party.then(SHARES if asks_more else TRAIN)
+    offered: Payload = {"mask-key": public_key(masks), "seal-key": public_key(seals)}
+    return offered if party.keys is None else signed_offer(offered, party)
 
 
 def hand_out_shares(asked: Request, party: Party) -> Payload:
@@ -128,7 +127,7 @@ def take_shares(asked: Request, party: Party) -> None:
         raise RequestRefused("the server keeps back shares of clients that it says are there")
     _require_enough(party, present)
     if party.keys is not None and party.settings.neighbourhood is not None:
-        _take_circles(asked, party, {*boxes})
+        take_circles(asked, party, {*boxes})
     _require_keys(party, [*boxes])
     held, seals = {party.node: party.kept("own-share")}, party.roster("seal-keys")
     for peer, box in boxes.items():
@@ -146,19 +145,6 @@ def take_shares(asked: Request, party: Party) -> None:
             "held": list(held.values()),
         }
     )
-
-
-def _take_circles(asked: Request, party: Party, sources: Set[str]) -> None:
-    """Keep whom each drew, as all that sign must have been told it: both of a pair are masked.
-
-    Raises:
-        RequestRefused: it is not whom this client drew, or not who drew it.
-    """
-    told, nodes = paired(asked, "present", "circles"), party.nodes
-    drew = who_drew(party.node, told, nodes)
-    if told[party.node] != circle_bits(party.circle, nodes) or drew != sources | {party.node}:
-        raise RequestRefused("the server tells of other neighbours than it forwards shares of")
-    party.state["circles"] = list(told.values())
 
 
 def _opened(box: bytes, party: Party, peer: str, seal: bytes) -> bytes:
@@ -198,12 +184,9 @@ def confirm(asked: Request, party: Party) -> Payload:
         RequestRefused: the list is none that this client would open.
     """
     party.turn(CONFIRM, asked)
-    assert party.keys is not None
     arrived, _ = _survivors(asked, party)
-    digest = party.state["confirmed"] = _digest(party, arrived)
     party.then(OPEN)
-    signature = party.keys.sign("survivors", party.session, party.agreed, digest)
-    return {"signature": signature}
+    return sign_survivors(party, arrived)
 
 
 def give_shares(asked: Request, party: Party) -> Payload:
@@ -219,7 +202,7 @@ def give_shares(asked: Request, party: Party) -> Payload:
     try:
         arrived, dropped = _survivors(asked, party)
         if party.keys is not None:
-            _require_confirmed(asked, party, arrived)
+            require_confirmed(asked, party, arrived)
     finally:
         party.forget()
     half = {node: len(box) // 2 for node, box in held.items()}
@@ -245,32 +228,16 @@ def _survivors(asked: Request, party: Party) -> tuple[list[str], list[str]]:
     return arrived, dropped
 
 
-def _digest(party: Party, arrived: Sequence[str]) -> str:
-    """Of all that clients must have been told alike."""
-    drawn = [f"{node} {bits.hex()}" for node, bits in _circles(party).items()]
-    return list_digest(_roster_lines(party), party.present, drawn, arrived)
+def know_pairs(asked: Request, party: Party) -> Payload:
+    """Keep everybody's keys, of a signed sum without shares, before anybody trains for it.
 
-
-def _require_confirmed(asked: Request, party: Party, arrived: Sequence[str]) -> None:
-    """Refuse a list that threshold clients of those on it have not signed, this one among them.
-
-    Among neighbours those count whose secrets enough that signed hold shares of.
+    Raises:
+        RequestRefused: somebody is missing or not known, or keys do not fit.
     """
-    digest, fewest = _digest(party, arrived), party.settings.fewest
-    if digest != party.state["confirmed"]:
-        raise RequestRefused("the server's list of survivors is another than this client signed")
-    signatures, signers = paired(asked, "signers", "signatures"), party.roster("signers")
-    said = ("survivors", party.session, party.agreed, digest)
-    some = {*arrived} & signatures.keys()
-    agreeing = {node for node in some if is_signed(signatures[node], signers[node], *said)}
-    if circles := _circles(party):
-        shares_needed, nodes = party.settings.fewest_shares, [*signers]
-        agreeing = with_holders(agreeing, circles=circles, nodes=nodes, fewest=shares_needed)
-    if len(agreeing) < fewest:
-        raise RequestRefused(
-            f"fewer than {fewest} clients signed whose numbers arrived: others were told another "
-            "list, or the server keeps theirs back"
-        )
+    party.turn(SHARES, asked)
+    _keep_pairs(asked, party)
+    party.then(TRAIN)
+    return {}
 
 
 def take_pairs(asked: Request, party: Party) -> None:
@@ -280,6 +247,11 @@ def take_pairs(asked: Request, party: Party) -> None:
         RequestRefused: somebody is missing, or keys do not fit.
     """
     party.turn(TRAIN, asked)
+    if party.keys is None:
+        _keep_pairs(asked, party)
+
+
+def _keep_pairs(asked: Request, party: Party) -> None:
     nodes = _take_roster(asked, party)
     _require_keys(party, nodes)
     party.state["peers"] = [node for node in nodes if node != party.node]
@@ -309,36 +281,8 @@ def _take_roster(asked: Request, party: Party) -> list[str]:
         }
     )
     if party.keys is not None:
-        _take_signers(asked, party)
+        take_signers(asked, party)
     return nodes
-
-
-def _take_signers(asked: Request, party: Party) -> None:
-    """Keep who signed which keys, all of whom this client's owner knows, each once.
-
-    Raises:
-        RequestRefused: naming the first of whom that does not hold.
-    """
-    assert party.keys is not None
-    signers, signatures = paired(asked, "nodes", "signers"), paired(asked, "nodes", "signatures")
-    masks, seals = party.roster(), party.roster("seal-keys")
-    for node in masks:
-        said = said_of_keys(node, party.agreed, party.session, masks[node], seals[node])
-        if not party.keys.knows(signers[node]) or not is_signed(
-            signatures[node], signers[node], "keys", *said
-        ):
-            raise RequestRefused(f"{STRANGER}{node}: its keys are not signed by one")
-    if len({*signers.values()}) != len(signers) or signers[party.node] != party.keys.public:
-        raise RequestRefused("the server's list names one signer twice, or not this client's own")
-    party.state["signers"] = [signers[node] for node in masks]
-
-
-def _roster_lines(party: Party) -> list[str]:
-    """Each client's keys in this sum, and who signed them."""
-    names = ("mask-keys", "seal-keys", "signers")
-    columns = [cast(list[bytes], party.state[name]) for name in names]
-    rows = zip(party.nodes, *columns, strict=True)
-    return [json.dumps([node, *(each.hex() for each in keys)]) for node, *keys in rows]
 
 
 def _require_keys(party: Party, some: Sequence[str]) -> None:
@@ -363,12 +307,6 @@ def _require_enough(
             f"{left} of those that hold this client's secrets are left of a secure sum that needs "
             f"{party.settings.fewest_shares} or more"
         )
-
-
-def _circles(party: Party) -> dict[str, bytes]:
-    """Whom each that is there drew; in signed sums among neighbours."""
-    told = cast(list[bytes], party.state.get("circles", []))
-    return dict(zip(party.present, told, strict=True)) if told else {}
 
 
 def _seal_key(party: Party, peer: str, public: bytes) -> bytes:
@@ -396,4 +334,6 @@ SECAGG = ClientSide(
     require=take_shares,
     protect=masked,
 )
-PAIRWISE = ClientSide(queries={KEYS: offer_keys}, require=take_pairs, protect=masked)
+PAIRWISE = ClientSide(
+    queries={KEYS: offer_keys, SHARES: know_pairs}, require=take_pairs, protect=masked
+)

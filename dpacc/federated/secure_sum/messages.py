@@ -20,7 +20,7 @@ from flwr.app.typing import ConfigRecordValues
 from dpacc.federated.requests import RequestRefused
 from dpacc.federated.secure_sum.fixed_point import WHOLE, Integers, Residues, Words
 from dpacc.federated.secure_sum.settings import SecureSum
-from dpacc.federated.secure_sum.signatures import SigningKeys
+from dpacc.federated.secure_sum.signed.signatures import SigningKeys
 
 RECORD = "secure-sum"
 """The name of the record that carries a stage, and of the client's state."""

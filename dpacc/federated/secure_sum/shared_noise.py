@@ -22,6 +22,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation.client_level import ClientPrivacy, said_beside
 from dpacc.federated.secure_sum.fixed_point import Doubles, FixedPoint, Integers, OutOfRange
 from dpacc.federated.secure_sum.neighbourhoods import SECURITY_BITS
+from dpacc.federated.secure_sum.rounds_summed import MOST_DRAWS
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.randomness.discrete_gaussian import LARGEST_SCALE, discrete_gaussians
 from dpacc.randomness.run_secret import RunSecret
@@ -137,8 +138,9 @@ class SharedNoise:
             said[DRAWN] = (
                 f"each client shares its secrets with {self.settings.neighbourhood.neighbours} "
                 f"others that it draws, which by a chance of at most 2^-{SECURITY_BITS} for each "
-                f"sum that is begun lets {who} tell some clients' sum from the others'; "
-                "delta holds none of that"
+                f"sum that is begun lets {who} tell some clients' sum from the others'; a client "
+                f"draws {MOST_DRAWS} times at most before its numbers leave; delta holds none of "
+                "that"
             )
         return said
 

@@ -30,10 +30,10 @@ from dpacc.federated.secure_sum.messages import (
     text,
 )
 from dpacc.federated.secure_sum.protocols import client_side
-from dpacc.federated.secure_sum.rounds_summed import RoundsSummed
+from dpacc.federated.secure_sum.rounds_summed import RoundsSummed, SumsBegun
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseLedger
-from dpacc.federated.secure_sum.signatures import SigningKeys
+from dpacc.federated.secure_sum.signed.signatures import SigningKeys
 from dpacc.federated.secure_sum.summands import Summands
 from dpacc.federated.setting_limits import require_count, require_kind
 from dpacc.federated.updates.layout import flat, from_record
@@ -85,7 +85,7 @@ class SecureClient:
         self._agreed = secure_sum.agreed(privacy)
         own = getattr(client, "folder", None) or Path("federation") / self.client_id
         self.folder = place = Path(folder) if folder is not None else Path(own)
-        self._rounds = RoundsSummed(place)
+        self._rounds, self._begun = RoundsSummed(place), SumsBegun(place)
         self._noise: OwnShare | None = None
         if privacy is not None:
             if most_rounds is None:
@@ -175,6 +175,8 @@ class SecureClient:
             if query is None:
                 raise RequestRefused(f"protocol={self._settings.protocol!r} knows no {stage!r}")
             told = query(_asked(message), self._party(context))
+            if stage == SHARES and self._settings.neighbourhood is not None:
+                self._begun.count()
             return Message(RecordDict({RECORD: ConfigRecord(told)}), reply_to=message)
 
         return answer
@@ -201,6 +203,7 @@ class SecureClient:
         sent = self._side.protect(whole, asked, replace(party, words=summands.words))
         if self._noise is None:  # else every sum holds noise, and a charge, of its own
             self._rounds.keep(packing.run, packing.number)
+        self._begun.clear()
         kept = {name: r for name, r in reply.content.items() if name in ("config", "metrics")}
         arrays = ArrayRecord({RECORD: to_array(sent)})
         return Message(RecordDict({**kept, "arrays": arrays}), reply_to=message)

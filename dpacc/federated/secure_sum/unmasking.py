@@ -29,14 +29,13 @@ from dpacc.federated.secure_sum.messages import (
     KEYS,
     OPEN,
     SHARES,
-    STRANGER,
     Payload,
     ProtectedNumbers,
 )
 from dpacc.federated.secure_sum.neighbourhoods import circle_bits
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shamir import SHARE_BYTES, SharesDisagree, commitment, fitting
-from dpacc.federated.secure_sum.signatures import is_signed, said_of_keys
+from dpacc.federated.secure_sum.signed.roll import SignedRoll
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 SEALED_BYTES = 2 * SHARE_BYTES + SEAL_BYTES
@@ -62,8 +61,7 @@ class MaskedSum:
         self._seals: dict[str, bytes] = {}
         self._dealt: dict[str, _Dealt] = {}
         self._nodes: dict[str, int] = {}
-        self._signed: dict[str, tuple[bytes, bytes]] = {}
-        self._agreed = ""
+        self._roll = SignedRoll(settings=settings, exchange=exchange)
         self._arrived: dict[str, None] = {}
         self._total: Residues = np.zeros(count, dtype=words.dtype)
 
@@ -73,7 +71,6 @@ class MaskedSum:
         Raises:
             SumNotOpened: fewer than the threshold are there.
         """
-        self._agreed = agreed
         offers = self._exchange.query(KEYS, {node: {"agreed": agreed} for node in nodes})
         for node, offer in offers.items():
             mask_key, seal_key = offer.get("mask-key"), offer.get("seal-key")
@@ -82,7 +79,7 @@ class MaskedSum:
                 self._exchange.blame(node, "it offered keys that are none")
             elif mask_key == seal_key or known & {mask_key, seal_key}:
                 self._exchange.blame(node, "it offered a key twice, or another's")
-            elif self._settings.signed and not self._is_signed(node, offer):
+            elif self._settings.signed and not self._roll.take(node, offer, agreed=agreed):
                 self._exchange.blame(node, "it signed other keys than it offered, or nothing")
             else:
                 name = str(node)
@@ -95,27 +92,18 @@ class MaskedSum:
             "seal-keys": list(self._seals.values()),
         }
         if self._settings.signed:
-            roster["signers"] = [signer for signer, _ in self._signed.values()]
-            roster["signatures"] = [signature for _, signature in self._signed.values()]
+            roster |= self._roll.told
         asked = dict.fromkeys(self._nodes.values(), roster)
-        return asked if self._settings.protocol == "pairwise" else self._forward(asked)
+        return self._pair(asked) if self._settings.protocol == "pairwise" else self._forward(asked)
 
-    def _is_signed(self, node: int, offer: ConfigRecord) -> bool:
-        """Whether whom it names signed these keys, and nobody else's; kept if so."""
-        signer, signature = offer.get("signer"), offer.get("signature")
-        said = said_of_keys(
-            str(node),
-            self._agreed,
-            self._exchange.session,
-            cast(bytes, offer["mask-key"]),
-            cast(bytes, offer["seal-key"]),
-        )
-        if signer in [other for other, _ in self._signed.values()]:
-            return False
-        if not is_signed(signature, signer, "keys", *said):
-            return False
-        self._signed[str(node)] = cast(bytes, signer), cast(bytes, signature)
-        return True
+    def _pair(self, asked: dict[int, Payload]) -> dict[int, Payload]:
+        """Everybody's keys to everybody; where they are signed, before anybody trains for them."""
+        if not self._settings.signed:
+            return asked
+        answers = self._exchange.query(SHARES, asked)
+        self._roll.hear_of_strangers(self._nodes)
+        self._require(len(answers), "know all others' keys")
+        return {node: {} for node in answers}
 
     def take(self, node: int, numbers: ProtectedNumbers) -> None:
         """Add one client's masked numbers.
@@ -169,7 +157,7 @@ class MaskedSum:
                 self._exchange.blame(node, "it handed out shares that do not fit")
             else:
                 self._dealt[str(node)] = dealt
-        self._hear_of_strangers()
+        self._roll.hear_of_strangers(self._nodes)
         self._leave_out_the_lonely()
         self._require(len(self._dealt), "handed out shares")
         self._nodes = {name: node for name, node in self._nodes.items() if name in self._dealt}
@@ -182,13 +170,6 @@ class MaskedSum:
             return {}
         nodes = sorted(self._masks)
         return {"circles": [circle_bits(dealt.circle, nodes) for dealt in self._dealt.values()]}
-
-    def _hear_of_strangers(self) -> None:
-        """Blame whose key more clients than may collude do not know: one of those is honest."""
-        said = [why.partition(":")[0] for why in self._exchange.refused.values()]
-        for name, node in self._nodes.items():
-            if said.count(f"{STRANGER}{name}") > self._settings.colluding:
-                self._exchange.blame(node, "others have no pinned key of it")
 
     def _leave_out_the_lonely(self) -> None:
         """Go on without whose secrets too few could open, before anybody trains for them."""

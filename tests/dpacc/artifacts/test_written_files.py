@@ -53,6 +53,7 @@ FILES: Mapping[str, str] = {
     r"last_update\.safetensors": "released: a client's noised adapter, which it has sent",
     r"optimizer\.safetensors": "released: moments of noised gradients; they stay at the client",
     r"rounds_summed\.jsonl": "who took part in which sum, for its owner alone",
+    r"sums_begun\.jsonl": "how many sums came to nothing, for its owner alone",
     r"(state|history)\.json": "who took part, for its owner alone; no number of any record",
     r"rounds\.jsonl": "the same, a line a round, while it goes on",
     r"cells\.jsonl": "public: what cells of a benchmark on public data found",

@@ -7,14 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dpacc_accounting import read_ledger
+from flwr.app import ConfigRecord
 
+from dpacc.federated.secure_sum import rounds_summed
 from dpacc.federated.secure_sum.settings import ProtocolName, SecureSum
 from dpacc.federated.secure_sum.summing_client import SecureClient
+from dpacc.federated.updates.layout import to_record
 from tests.dpacc.federated.federations import server
-from tests.dpacc.federated.secure_sum.sums import Federation, updates
+from tests.dpacc.federated.secure_sum.sums import STAGES, Federation, updates
 from tests.dpacc.federated.secure_sum.test_federation import secure
 
 FIVE = SecureSum(clients=5, threshold=3)
+DRAWN = SecureSum(clients=10, neighbours=4)
 
 
 def test_five_then_four_do_not_show_the_fifth(tmp_path: Path) -> None:
@@ -89,3 +93,49 @@ def test_a_server_that_died_after_a_sum_goes_on_with_the_next(
     assert len(history.federation()["clients"]) == 2
     counted = history.federation()["clients"][0]["schedule"]
     assert sum(each["rounds"] * each["local_steps"] for each in counted) == 9
+
+
+def drawn(sums: Federation) -> int:
+    """How many clients tell whom they drew for a sum that the server begins and gives up."""
+    before = len(sums.grid.seen)
+    asked = ConfigRecord({"run": "a run", "privacy": sums.level})
+    sums.strategy.configure_train(1, to_record(sums.start), asked, sums.grid)
+    return sum(
+        stage == STAGES[1] and not reply.has_error() for stage, _, reply in sums.grid.seen[before:]
+    )
+
+
+def test_no_server_begins_sums_until_a_draw_suits_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two draws that came to nothing are the most here: the third is refused, after a restart as
+    well, until an owner has looked; one that is trained for begins the count anew.
+    """
+    monkeypatch.setattr(rounds_summed, "MOST_DRAWS", 2)
+    federation = Federation(updates(10), DRAWN, folder=tmp_path)
+    assert drawn(federation) == 10
+    assert len(federation.round().survivors) == 10
+    assert [drawn(federation) for _ in range(3)] == [10, 10, 0]
+    refused = federation.strategy._exchange.refused
+    assert "drew neighbours for 2 sums in a row" in refused[1]
+    again = Federation(updates(10), DRAWN, folder=tmp_path)
+    assert drawn(again) == 0
+    (tmp_path / "site-1" / "sums_begun.jsonl").unlink()
+    assert drawn(again) == 1
+
+
+def test_a_draw_is_on_the_disk_before_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it cannot be written nobody is told of it; where all share secrets nothing is drawn."""
+    federation = Federation(updates(10), DRAWN, folder=tmp_path)
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", refuse)
+        assert drawn(federation) == 0
+    everybody = Federation(updates(5), FIVE, folder=tmp_path / "all")
+    assert drawn(everybody) == 5
+    assert not list((tmp_path / "all").rglob("sums_begun.jsonl"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from dpacc.federated.secure_sum.masking import SECAGG
 from dpacc.federated.secure_sum.messages import CONFIRM, KEYS, OPEN, RECORD, SHARES
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.shared_noise import SharedNoise, SharedNoiseLedger
-from dpacc.federated.secure_sum.signatures import SigningKeys, is_signed, list_digest
+from dpacc.federated.secure_sum.signed.signatures import SigningKeys, is_signed, list_digest
 from dpacc.federated.secure_sum.summing_client import SecureClient
 from tests.dpacc.federated.secure_sum.sums import Federation, Fixed, updates
 from tests.dpacc.federated.secure_sum.test_secagg import exact_mean
@@ -175,6 +176,51 @@ def test_a_stranger_among_five_is_named_and_costs_one_round_without_training(
     assert signed.history.expelled == {5: "others have no pinned key of it"}
     assert [each.asked for each in signed.fixed] == [0] * 5
     assert signed.round().survivors == ("site-1", "site-2", "site-3", "site-4")
+
+
+def without(lost: str, keys: SigningKeys, folder: Path) -> SigningKeys:
+    """The same client's keys, whose folder holds an older one of another's."""
+    shutil.copytree(keys.pinned, folder)
+    older = folder.with_name("older")
+    older.mkdir()
+    write_key(older, lost)
+    shutil.copy(older / "keys" / f"{lost}.pub", folder)
+    return SigningKeys(own=keys.own, pinned=folder)
+
+
+def test_who_lacks_anothers_key_is_told_so_and_expels_nobody(
+    keys: list[SigningKeys], tmp_path: Path
+) -> None:
+    """One of five, and none may collude: the other four add up, client 5 among them; so does the
+    one, once its owner has got the file.
+    """
+    lacking = without("site-5", keys[0], tmp_path / "less")
+    signed = federation([lacking, *keys[1:]])
+    report = signed.round()
+    assert report.survivors == ("site-2", "site-3", "site-4", "site-5")
+    assert report.failed["node 1"].startswith("no pinned key of client 5")
+    assert "get its public key from its owner" in report.failed["node 1"]
+    assert signed.history.expelled == {}
+    assert signed.fixed[0].asked == 0
+    shutil.copy(tmp_path / "keys" / "site-5.pub", lacking.pinned)
+    mended = SigningKeys(own=lacking.own, pinned=lacking.pinned)
+    signed.clients[0]._keys = mended
+    assert len(signed.round().survivors) == 5
+
+
+def test_where_all_must_answer_a_key_that_one_lacks_is_found_before_anybody_trains(
+    keys: list[SigningKeys], tmp_path: Path
+) -> None:
+    """Masks by pairs, and two of two: nobody trains for such a sum, and nobody is expelled."""
+    lacking = without("site-2", keys[0], tmp_path / "less")
+    five = SecureSum(clients=5, protocol="pairwise", signed=True)
+    for settings, some in ((five, keys[1:]), (SecureSum(clients=2, signed=True), keys[1:2])):
+        signed = federation([lacking, *some], settings)
+        report = signed.round()
+        assert report.survivors == ()
+        assert report.failed["node 1"].startswith("no pinned key of client 2")
+        assert [each.asked for each in signed.fixed] == [0] * settings.clients
+        assert signed.history.expelled == {}
 
 
 def test_two_stories_of_who_arrived_open_nothing(keys: list[SigningKeys]) -> None:

@@ -18,7 +18,7 @@ from dpacc.federated.secure_sum.neighbourhoods import (
     with_holders,
 )
 from dpacc.federated.secure_sum.settings import SecureSum
-from dpacc.federated.secure_sum.signatures import SigningKeys
+from dpacc.federated.secure_sum.signed.signatures import SigningKeys
 from tests.dpacc.federated.secure_sum.sums import Federation
 from tests.dpacc.federated.secure_sum.test_neighbourhoods import exact_mean
 from tests.dpacc.federated.secure_sum.test_signatures import (
