@@ -37,6 +37,7 @@ from tests.mutants.subspace_bugs import SUBSPACE_BUGS
 from tests.mutants.surface_bugs import SURFACE_BUGS
 from tests.mutants.synthetic_bugs import SYNTHETIC_BUGS
 from tests.mutants.times_bugs import TIMES_BUGS
+from tests.mutants.trial_bugs import TRIAL_BUGS
 from tests.mutants.unit_bugs import UNIT_BUGS
 
 BUGS = (
@@ -76,4 +77,5 @@ BUGS = (
     *DASHBOARD_BUGS,
     *HOSPITAL_BUGS,
     *KERNEL_BUGS,
+    *TRIAL_BUGS,
 )

@@ -11,6 +11,7 @@ _CODE = f"{DPACC}/recipe/test_remote_code.py"
 _LEARNS = f"{DPACC}/federated/test_what_a_server_learns.py"
 _FORGOT = f"{DPACC}/federated/clients/test_forgotten_books.py"
 _WHO = f"{DPACC}/federated/test_who_took_part.py"
+_KEPT = f"{DPACC}/federated/server/test_kept_state.py"
 _NODE = f"{DPACC}/federated/test_deployment.py"
 _ONCE = f"{DPACC}/federated/secure_sum/test_one_sum_a_round.py"
 _NOISE = f"{DPACC}/federated/secure_sum/test_shared_noise.py"
@@ -206,6 +207,18 @@ FEDERATION_HOLE_BUGS = (
             ),
         ),
         (f"{_WHO}::test_a_name_belongs_to_the_node_that_bore_it_first",),
+    ),
+    Bug(
+        "a state before its adapter",
+        "what a restarted server goes on from names an adapter that has not reached the disk",
+        (
+            Patch(
+                "dpacc.federated.server.kept_state",
+                "            os.fsync(written.fileno())\n",
+                "            pass\n",
+            ),
+        ),
+        (f"{_KEPT}::test_all_that_a_state_names_is_on_the_disk_before_it",),
     ),
     Bug(
         "names in the adapter's file",

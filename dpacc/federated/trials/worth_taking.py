@@ -28,6 +28,8 @@ class Expectation:
             all seeds share, and s² how far seeds lie apart, pooled over candidates.
         seeds_known: whether s² is in it; one seed tells nothing of it.
         confidence: that the expected quality reaches the target, by Student's t; None without one.
+            0 where the error is: chance moves every figure, so that one without a spread tells
+            nothing of how far.
     """
 
     candidate: Candidate
@@ -112,7 +114,9 @@ def _expected(
     degrees = _NEARLY_NORMAL
     if by_seeds:
         degrees = min(degrees, free * (by_seeds + by_records) ** 2 / by_seeds**2)
-    sure = None if target is None else float(stdtr(degrees, (value - target) / error))
+    sure = None if target is None else 0.0
+    if target is not None and error:
+        sure = float(stdtr(degrees, (value - target) / error))
     return Expectation(
         candidate=candidate,
         qualities=found,

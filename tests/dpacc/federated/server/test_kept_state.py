@@ -67,6 +67,44 @@ def test_a_round_writes_as_much_as_the_first(
     assert found.history.steps_seen("site-000") == 1000 + 2 * rounds
 
 
+def test_all_that_a_state_names_is_on_the_disk_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The adapter, the round's line and the folder that lists them; where the disk refuses the
+    adapter, the state of the round before stays.
+    """
+    kept, history = KeptState(tmp_path), History()
+    kept.keep(after(history))
+    done: list[str] = []
+    sync, exchange = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        sync(descriptor)
+
+    def exchanged(path: Path, target: Path) -> Path:
+        done.append("exchanged")
+        return exchange(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", exchanged)
+    history.rounds.append(report(1, 2))
+    kept.keep(after(history))
+    before = ["adapter-0001.safetensors", "rounds.jsonl", "state.partial", tmp_path.name]
+    assert done == [*before, "exchanged", tmp_path.name]
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space"):
+        kept.keep(after(History(rounds=[*history.rounds, report(2, 2)])))
+    monkeypatch.setattr(os, "fsync", sync)
+    found = KeptState(tmp_path).read()
+    assert found is not None
+    assert found.history == history
+
+
 def test_steps_seen_are_not_counted_anew_for_every_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each round is looked at once, and later ones are not forgotten."""
     history = History(rounds=[report(1, 3)])

@@ -65,6 +65,15 @@ def test_one_seed_says_that_it_knows_nothing_of_seeds() -> None:
         worth_taking([], target=0.5)
 
 
+def test_figures_without_a_spread_are_sure_of_nothing() -> None:
+    """Equal seeds of records without an error: above, at and below the target nothing is named."""
+    for target in (0.4, 0.5, 0.6):
+        verdict = worth_taking([(candidate(1), found(0.5, 0.5, error=0.0))], target=target)
+        assert verdict.smallest is None
+        assert verdict.best.confidence == verdict.best.error == 0
+    assert worth_taking([(candidate(1), found(0.5, error=0.0))], target=None).best.value == 0.5
+
+
 def test_a_target_that_nobody_reaches_is_seldom_claimed() -> None:
     """Of 400 searches over five candidates that all miss it by nothing, about 5% name one."""
     draw, wrong = random.Random(1), 0
