@@ -320,6 +320,8 @@ def test_a_whole_federation_and_its_restart(folder: Path) -> None:
         '["site-1"]}',
         '["site-2"]}',
     ]
+    with pytest.raises(ConfigurationError, match="nodes 1 and 2 are both called site-1"):
+        server(folder, **settings).train(clients=[clients[0], trusting(folder, 1)])
     with pytest.raises(ConfigurationError, match="drawn afresh could take part again too soon"):
         server(folder, **settings).train(clients=clients, client_sampling_rate=0.5)
     with pytest.raises(ConfigurationError, match="secure_sum with correlated noise"):
