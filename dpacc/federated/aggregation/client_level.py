@@ -24,7 +24,7 @@ from dpacc_accounting.guarantee import Note, stated_notes
 from dpacc.errors import ConfigurationError, PrivacyError
 from dpacc.federated.aggregation.averaging import Aggregate
 from dpacc.federated.aggregation.exact_sum import MOST_TERMS, ExactSum
-from dpacc.federated.aggregation.listed_clients import ListedClients
+from dpacc.federated.aggregation.listed_clients import UNLISTED, ListedClients
 from dpacc.federated.aggregation.turns import Turns
 from dpacc.federated.setting_limits import require_positive, require_words
 from dpacc.federated.settings import LoraSettings
@@ -34,13 +34,6 @@ from dpacc.randomness.correlated_noise import CorrelatedNoise
 from dpacc.randomness.run_secret import RunSecret
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
-
-UNLISTED = Note(
-    "unlisted clients",
-    "whoever holds a registered key counts as one client: a client that holds two takes part, and "
-    "pays, as two would; the server had no list of its clients",
-)
-"""What a ledger says of turns that nothing but keys tells apart."""
 
 
 @dataclass(frozen=True, kw_only=True)

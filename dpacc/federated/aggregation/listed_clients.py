@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dpacc_accounting.guarantee import Note
+
 from dpacc.errors import ConfigurationError
+
+UNLISTED = Note(
+    "unlisted clients",
+    "whoever holds a registered key counts as one client: a client that holds two takes part, and "
+    "pays, as two would; the server had no list of its clients",
+)
+"""What a ledger says of turns that nothing but keys tells apart."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from flwr.clientapp import ClientApp
 from scipy import stats
 
 from dpacc.errors import ConfigurationError, PrivacyError
-from dpacc.federated.aggregation.client_level import UNLISTED, CentralNoise, ClientPrivacy
-from dpacc.federated.aggregation.listed_clients import ListedClients
+from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
+from dpacc.federated.aggregation.listed_clients import UNLISTED, ListedClients
 from dpacc.federated.requests import read_packing
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.server.history import History
