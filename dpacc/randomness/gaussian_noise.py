@@ -8,7 +8,7 @@ import numpy.typing as npt
 from dpacc.randomness.run_secret import KeyedStream, RunSecret, draw_in_chunks
 
 _CHUNK = 1 << 18
-_UNIT = 2.0**-53
+UNIT = 2.0**-53
 
 
 def standard_normals(
@@ -35,14 +35,15 @@ def standard_normals(
 
     def draw(start: int) -> None:
         stop = min(start + _CHUNK, len(normals))
-        normals[start:stop] = _box_muller(stream, start, stop - start)
+        normals[start:stop] = normals_at(stream, start, stop - start)
 
     draw_in_chunks(draw, range(0, len(normals), _CHUNK), threads=threads)
     return normals[:count]
 
 
-def _box_muller(stream: KeyedStream, start: int, count: int) -> npt.NDArray[np.float64]:
-    uniforms = ((stream.words(start=start, count=count) >> np.uint64(11)) + 0.5) * _UNIT
+def normals_at(stream: KeyedStream, start: int, count: int) -> npt.NDArray[np.float64]:
+    """Numbers start … start+count−1 of a stream, before they are rounded; both are even."""
+    uniforms = ((stream.words(start=start, count=count) >> np.uint64(11)) + 0.5) * UNIT
     radius = np.sqrt(-2.0 * np.log(uniforms[0::2]))
     angle = (2.0 * np.pi) * uniforms[1::2]
     pairs = np.empty((count // 2, 2))

@@ -62,12 +62,16 @@ class RunSecret:
 
 
 class KeyedStream:
-    """An endless sequence of uniform 64-bit words with random access."""
+    """An endless sequence of uniform 64-bit words with random access.
 
-    __slots__ = ("_key",)
+    Attributes:
+        key: of AES-256, of these words alone.
+    """
+
+    __slots__ = ("key",)
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self.key = key
 
     def words(self, *, start: int, count: int) -> npt.NDArray[np.uint64]:
         """Words start … start+count−1; `start` must be even (a cipher block is two words).
@@ -81,7 +85,7 @@ class KeyedStream:
         if remainder:
             raise ValueError(f"start={start} must be a multiple of {WORDS_PER_BLOCK}")
         counter = first_block.to_bytes(_BLOCK_BYTES, "big")
-        encryptor = Cipher(algorithms.AES256(self._key), modes.CTR(counter)).encryptor()
+        encryptor = Cipher(algorithms.AES256(self.key), modes.CTR(counter)).encryptor()
         return np.frombuffer(encryptor.update(bytes(8 * count)), dtype="<u8")
 
 

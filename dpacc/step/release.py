@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dpacc.errors import PrivacyError
 from dpacc.layers.dynamic_rank import DynamicRank
+from dpacc.layers.kernels.choice import fused_on
 from dpacc.layers.subspace import Subspace
 from dpacc.plan import PrivacyPlan
 from dpacc.randomness.correlated_noise import CorrelatedNoise
@@ -71,6 +72,9 @@ class Release:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="noise")
         self._ahead: tuple[int, Future[npt.NDArray[Any]]] | None = None
         self._on_grid = plan.noise == "discrete_gaussian"
+        # Rows of correlated noise are kept, and whole numbers decided, in the processor's memory.
+        alone = len(plan.noise_coefficients) == 1 and not self._on_grid
+        self._drawn_on_device = alone and fused_on(accelerator.device)
         self.bound = AdaptiveBound(plan)
 
     def begin(self, index: int) -> None:
@@ -88,6 +92,8 @@ class Release:
 
     def draw_ahead(self, index: int) -> None:
         """Start drawing the noise of a step in the background, while its backward runs."""
+        if self._drawn_on_device:
+            return
         self._ahead = (index, self._worker.submit(self._draw, index))
 
     def __call__(self, index: int, clipped: Tensor) -> None:
@@ -156,8 +162,13 @@ class Release:
                 width=self._width,
                 threads=threads,
             )
-        count = self._width + (self._plan.clipping == "adaptive")
+        count = self._count
         return self._correlated.row(step=index, count=count, threads=threads)
+
+    @property
+    def _count(self) -> int:
+        """How many numbers are in the sum."""
+        return self._width + (self._plan.clipping == "adaptive")
 
     def _noise(self, index: int) -> Tensor:
         """N(0, (σ_g·C)²) for every element of the sum, and N(0, σ_b²) for the count, if any.
@@ -165,17 +176,25 @@ class Release:
         Where it is correlated, these are the scales of z, and C⁻¹z is what is added. Discrete noise
         has these variances in grid points.
         """
-        if self._ahead is None or self._ahead[0] != index:
-            self.draw_ahead(index)
-        assert self._ahead is not None
-        drawn, self._ahead = self._ahead[1].result(), None
-        noise = torch.from_numpy(drawn).to(self._accelerator.device)
+        noise = self._drawn(index)
         if self._on_grid:
             return noise
         plan = self._plan.at(index)
         noise[: self._width] *= plan.gradient_noise_multiplier * self.bound.value
         noise[self._width :] *= plan.count_noise
         return noise
+
+    def _drawn(self, index: int) -> Tensor:
+        device = self._accelerator.device
+        if self._drawn_on_device:
+            from dpacc.randomness.device_noise import normals_on
+
+            return normals_on(device, secret=self._secret, step=index, count=self._count)
+        if self._ahead is None or self._ahead[0] != index:
+            self.draw_ahead(index)
+        assert self._ahead is not None
+        drawn, self._ahead = self._ahead[1].result(), None
+        return torch.from_numpy(drawn).to(device)
 
     def _from_grid(self, noised: Tensor) -> Tensor:
         """Noised whole numbers as the fp32 numbers they stand for."""

@@ -15,6 +15,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from dpacc.errors import PrivacyError
+from dpacc.randomness.device_noise import normals_on
+from dpacc.randomness.gaussian_noise import standard_normals
+from dpacc.randomness.run_secret import RunSecret
 from dpacc.step.engine import PrivacyEngine
 from dpacc.step.strategies import most_rows_that_fit
 from tests.dpacc.layers.test_adapters import in_int8, quantized
@@ -64,6 +67,7 @@ def trained(
     *,
     family: str = "llama",
     strategy: str = "materialize",
+    kernels: str = "torch",
     lengths: Sequence[int] = LENGTHS,
     micro_batch_tokens: int = 24,
     **plan: Any,
@@ -77,6 +81,7 @@ def trained(
         ledger=ledger,
         micro_batch_tokens=micro_batch_tokens,
         per_example_gradients=strategy,  # type: ignore[arg-type]
+        kernels=kernels,  # type: ignore[arg-type]
         fixed_seed=7,
     )
     adapters = [p for p in model.parameters() if p.requires_grad]
@@ -118,6 +123,32 @@ def test_ghost_is_materialize_on_a_gpu(base: str, checkpointing: bool, tmp_path:
     )
     allowed = ROUNDING_IN_16_BITS * one.abs().max() if base in ("bf16", "int8") else ROUNDING
     assert (one - two).abs().max() < allowed
+
+
+@pytest.mark.parametrize("strategy", ["materialize", "ghost"])
+@pytest.mark.parametrize("base", BASES)
+def test_tritons_kernels_train_as_torch_does(base: str, strategy: str, tmp_path: Path) -> None:
+    """Every kernel of `dpacc.layers.kernels`, compiled, and noise that is made on the GPU."""
+    one, two = (
+        trained(
+            "cuda",
+            model_for("llama", base),
+            tmp_path / kernels,
+            strategy=strategy,
+            kernels=kernels,
+            steps=1,
+        )
+        for kernels in ("torch", "triton")
+    )
+    allowed = ROUNDING_IN_16_BITS * one.abs().max() if base in ("bf16", "int8") else ROUNDING
+    assert (one - two).abs().max() < allowed
+
+
+def test_noise_made_on_a_gpu_is_the_processors_bit_for_bit() -> None:
+    """Five million numbers, over the edge of a chunk."""
+    secret, count = RunSecret.from_fixed_seed(3), 5_000_001
+    made = normals_on(torch.device("cuda"), secret=secret, step=2, count=count).cpu().numpy()
+    assert (made == standard_normals(secret=secret, step=2, count=count)).all()
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

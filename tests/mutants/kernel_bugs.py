@@ -6,6 +6,7 @@ from tests.mutants.bug import Bug
 from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
+_RANDOMNESS = f"{DPACC}/randomness"
 _KERNELS = f"{DPACC}/layers/kernels"
 
 KERNEL_BUGS = (
@@ -26,5 +27,44 @@ KERNEL_BUGS = (
         "a run on a GPU relies on kernels that give other numbers there than torch does",
         (Patch("dpacc.layers.kernels.choice", "    require_agreement(on)\n", ""),),
         (f"{_KERNELS}/test_choice.py::test_a_kernel_that_differs_is_refused",),
+    ),
+    Bug(
+        "the cipher's blocks overlap",
+        "a counter of AES is used in two places on a GPU, so that elements share their noise",
+        (
+            Patch(
+                "dpacc.randomness.aes_words",
+                "    block = first_block + 2 * pair\n",
+                "    block = first_block + pair\n",
+            ),
+        ),
+        (f"{_RANDOMNESS}/test_aes_words.py::test_the_first_block_is_nists",),
+    ),
+    Bug(
+        "every chunk counts from nought",
+        "noise made on a GPU repeats itself every four million elements",
+        (
+            Patch(
+                "dpacc.randomness.device_noise",
+                "first_block=start // WORDS_PER_BLOCK",
+                "first_block=0",
+            ),
+        ),
+        (f"{_RANDOMNESS}/test_device_noise.py::test_the_noise_is_the_processors_bit_for_bit",),
+    ),
+    Bug(
+        "a step's key is another's",
+        "noise made on a GPU is the same in every step, and cancels between two",
+        (
+            Patch(
+                "dpacc.randomness.device_noise",
+                'purpose="noise", step=step',
+                'purpose="noise", step=0',
+            ),
+        ),
+        (
+            f"{_RANDOMNESS}/test_device_noise.py::test_the_noise_is_the_processors_bit_for_bit",
+            f"{_KERNELS}/test_steps.py::test_the_noise_of_a_step_is_the_same_to_the_last_bit",
+        ),
     ),
 )

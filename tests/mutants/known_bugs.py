@@ -278,9 +278,9 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.randomness.gaussian_noise",
-                "        normals[start:stop] = _box_muller(stream, start, stop - start)\n",
+                "        normals[start:stop] = normals_at(stream, start, stop - start)\n",
                 "        normals[start:stop] = (\n"
-                "            _box_muller(stream, start, stop - start)\n"
+                "            normals_at(stream, start, stop - start)\n"
                 "            if start == 0\n"
                 "            else np.random.default_rng(start).standard_normal(stop - start)\n"
                 "        )\n",

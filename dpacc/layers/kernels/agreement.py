@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 from torch.nn import functional as F
 
 from dpacc.errors import PrivacyError
 from dpacc.layers.kernels.clipped_sums import add_scaled
 from dpacc.layers.kernels.cross_entropy import losses_in_place
+from dpacc.randomness.aes_words import sliced_keys, words_on
 
 _ROUNDING = 1e-5
 
 
 def require_agreement(device: torch.device) -> None:
-    """Refuse kernels that give other numbers there than torch gives.
+    """Refuse kernels that give other numbers there than torch and `cryptography` give.
 
     Raises:
         PrivacyError: one of them does.
@@ -52,9 +54,19 @@ def _cross_entropy(device: torch.device, generator: torch.Generator) -> bool:
     return _close(losses, wanted.detach()) and _close(found, leaf.grad)
 
 
+def _noise_words(device: torch.device, generator: torch.Generator) -> bool:
+    key, first, blocks = bytes(range(32)), 2**32 - 300, 601
+    counter = modes.CTR(first.to_bytes(16, "big"))
+    stream = Cipher(algorithms.AES256(key), counter).encryptor().update(bytes(16 * blocks))
+    keys = torch.from_numpy(sliced_keys(key)).to(device)
+    words = words_on(device, keys=keys, first_block=first, blocks=blocks)
+    return words.cpu().numpy().tobytes() == stream
+
+
 CHECKS: Mapping[str, Callable[[torch.device, torch.Generator], bool]] = {
     "clipped sums": _clipped_sums,
     "cross-entropy": _cross_entropy,
+    "the noise's words": _noise_words,
 }
 
 
