@@ -69,7 +69,7 @@ def _backward(
 ) -> Tensor:
     buffer, (weight_slot, bias_slot) = GradientBuffer.told_by(places)
     if weight_slot is not None:
-        buffer.write(weight_slot, buffer.products(gradient, input))
+        buffer.write_products(weight_slot, gradient, input)
     if bias_slot is not None:
         tokens = buffer.by_example(gradient)
         buffer.write(bias_slot, tokens.sum(dim=1, dtype=torch.float32))
@@ -108,7 +108,7 @@ class _PerExampleSum(torch.autograd.Function):
         input, weight = ctx.saved_tensors
         buffer, (slot, _) = GradientBuffer.told_by(ctx.places)
         if slot is not None:
-            buffer.write(slot, buffer.products(gradient, input * ctx.scale))
+            buffer.write_products(slot, gradient, input * ctx.scale)
         of_input = None
         if ctx.needs_input_grad[1]:
             of_input = (gradient @ weight.to(gradient.dtype)) * ctx.scale

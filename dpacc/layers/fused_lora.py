@@ -89,11 +89,11 @@ def _backward(
 ) -> Tensor:
     buffer, (upper_slot, _) = GradientBuffer.told_by(places)
     if upper_slot is not None:
-        buffer.write(upper_slot, buffer.products(gradient, low * scale))
+        buffer.write_products(upper_slot, gradient, low * scale)
     of_low = (gradient @ upper.to(gradient.dtype)) * scale
     lower_slot = None if lower_places is None else GradientBuffer.told_by(lower_places)[1][0]
     if lower_slot is not None:
-        buffer.write(lower_slot, buffer.products(of_low, x))
+        buffer.write_products(lower_slot, of_low, x)
     if not wanted:
         return x.new_empty(0)
     of_x = gradient @ weight

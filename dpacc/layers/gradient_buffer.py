@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dpacc.errors import PrivacyError
+from dpacc.layers.kernels.choice import fused_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +156,32 @@ class GradientBuffer:
             rows = self._examples
         return values.reshape(rows, -1, values.shape[-1])
 
+    def write_products(self, slot: Slot, gradient: Tensor, inputs: Tensor) -> None:
+        """Pass gᵢᵀxᵢ of every example on to the sink, or where kernels are fused its factors.
+
+        Then all of a run's products are made by one kernel, whatever becomes of them: what a second
+        pass adds must be what the first one measured.
+
+        Args:
+            slot: of the weight.
+            gradient: g, of the layer's output.
+            inputs: x, of the layer.
+        """
+        if not fused_on(gradient.device):
+            self.write(slot, self.products(gradient, inputs))
+            return
+        from dpacc.layers.kernels.outer_products import products
+
+        gradients = self.by_example(gradient)
+        factors = (gradients, self.by_example(inputs.to(gradient.dtype)))
+        plain = self._owners is None and slot not in self.learning
+        if plain and isinstance(self._sink, KeptGradients | SquaredNorms | ScaledSum):
+            self._admit(slot, gradients)
+            self._sink.take_factors(slot, *factors)
+        else:
+            self.write(slot, products(*factors)[0])
+            self.in_half_precision |= gradient.dtype != torch.float32
+
     def products(self, gradient: Tensor, inputs: Tensor) -> Tensor:
         """gᵢᵀxᵢ of every example, [examples, out_features, in_features], in g's dtype."""
         tokens = self.by_example(gradient)
@@ -162,6 +189,14 @@ class GradientBuffer:
 
     def write(self, slot: Slot, gradient: Tensor) -> None:
         """Pass one layer's gradients, [examples, *slot.shape], on to the sink."""
+        sink = self._admit(slot, gradient)
+        if slot in self.learning:
+            gradient = torch.where(self.learning[slot], gradient.view(-1, *slot.shape), 0.0)
+        block = gradient.reshape(self._examples, -1)
+        sink.take(slot, block if self._owners is None else _averages(block, self._owners))
+
+    def _admit(self, slot: Slot, gradient: Tensor) -> Sink:
+        """The sink, for one layer's gradients of every example."""
         if self._sink is None:
             raise PrivacyError(
                 f"a backward reached {slot.name} outside step.backward(losses); call it instead of "
@@ -181,10 +216,7 @@ class GradientBuffer:
             )
         self._touched = True
         self.in_half_precision |= gradient.dtype != torch.float32
-        if slot in self.learning:
-            gradient = torch.where(self.learning[slot], gradient.view(-1, *slot.shape), 0.0)
-        block = gradient.reshape(self._examples, -1)
-        self._sink.take(slot, block if self._owners is None else _averages(block, self._owners))
+        return self._sink
 
 
 _NUMBERS = itertools.count()
@@ -228,6 +260,16 @@ class KeptGradients:
             kept = self.blocks[slot] = block.float()
         # Here and not in a second pass over all of them: the block is still in the cache.
         self.squares[:, slot.index] = kept.square().sum(dim=1)
+
+    def take_factors(self, slot: Slot, gradients: Tensor, inputs: Tensor) -> None:
+        """As `take` of gᵢᵀxᵢ, which is measured while it is made."""
+        from dpacc.layers.kernels.outer_products import products
+
+        block, squares = products(gradients, inputs)
+        if slot in self.blocks:
+            self.take(slot, block)
+        else:
+            self.blocks[slot], self.squares[:, slot.index] = block, squares
 
     def rows(self) -> Tensor:
         """The gradients side by side, [units, width]; zero for layers that took no part.
@@ -284,13 +326,23 @@ class SquaredNorms:
         Raises:
             PrivacyError: the slot was written before: the norm of a sum is not known from parts.
         """
+        self._write_once(slot)
+        self.squares[:, slot.index] = block.float().square().sum(dim=1)
+
+    def take_factors(self, slot: Slot, gradients: Tensor, inputs: Tensor) -> None:
+        """As `take` of gᵢᵀxᵢ, which is nowhere written."""
+        from dpacc.layers.kernels.outer_products import squared_norms
+
+        self._write_once(slot)
+        self.squares[:, slot.index] = squared_norms(gradients, inputs)
+
+    def _write_once(self, slot: Slot) -> None:
         if slot.index in self._written:
             raise PrivacyError(
                 f"{slot.name} is used more than once in a forward, so two passes cannot measure "
                 "its gradient; choose per_example_gradients='materialize'"
             )
         self._written.add(slot.index)
-        self.squares[:, slot.index] = block.float().square().sum(dim=1)
 
 
 class ScaledSum:
@@ -315,3 +367,14 @@ class ScaledSum:
         kept = torch.where(scales > 0, block.float(), 0.0).mul_(scales)
         self.squares += kept.square().sum(dim=1)
         self._total[slot.offset : slot.end] += kept.sum(dim=0)
+
+    def take_factors(self, slot: Slot, gradients: Tensor, inputs: Tensor) -> None:
+        """As `take` of gᵢᵀxᵢ, which is nowhere written."""
+        from dpacc.layers.kernels.outer_products import add_scaled_products
+
+        self.squares += add_scaled_products(
+            self._total[slot.offset : slot.end],
+            gradients,
+            inputs,
+            scales=self._scales[:, slot.index],
+        )

@@ -6,6 +6,7 @@ from tests.mutants.bug import Bug
 from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
+_PRODUCTS = f"{DPACC}/layers/kernels/test_outer_products.py"
 _RANDOMNESS = f"{DPACC}/randomness"
 _KERNELS = f"{DPACC}/layers/kernels"
 
@@ -21,6 +22,42 @@ KERNEL_BUGS = (
             ),
         ),
         (f"{_KERNELS}/test_clipped_sums.py::test_the_sum_is_torchs[flat]",),
+    ),
+    Bug(
+        "a norm without the last tokens",
+        "a kernel measures whole blocks of tokens and leaves the rest out, so gradients exceed C",
+        (
+            Patch(
+                "dpacc.layers.kernels.outer_products",
+                "    for start in range(0, tokens, TOKENS):",
+                "    for start in range(0, tokens - tokens % TOKENS, TOKENS):",
+            ),
+        ),
+        (f"{_PRODUCTS}::test_products_and_norms_are_torchs[dtype0-37-70-5]",),
+    ),
+    Bug(
+        "a norm without the last tiles",
+        "the squares of a wide layer's first tiles alone are added up",
+        (
+            Patch(
+                "dpacc.layers.kernels.outer_products",
+                "    for start in range(0, tiles, PARTS):",
+                "    for start in range(0, PARTS, PARTS):",
+            ),
+        ),
+        (f"{_PRODUCTS}::test_a_layer_of_many_tiles_is_measured_whole",),
+    ),
+    Bug(
+        "a second pass of whatever it meets",
+        "two passes in a kernel multiply a gradient that is no number by zero",
+        (
+            Patch(
+                "dpacc.layers.kernels.outer_products",
+                "tl.where(scale > 0, product, 0.0) * scale",
+                "product * scale",
+            ),
+        ),
+        (f"{_PRODUCTS}::test_the_scaled_sum_is_torchs[37-70-5]",),
     ),
     Bug(
         "kernels that nobody compared",

@@ -232,15 +232,15 @@ KNOWN_BUGS = (
         (
             Patch(
                 "dpacc.layers.adapters",
-                "        buffer.write(weight_slot, buffer.products(gradient, input))\n",
-                "        buffer.write(weight_slot, buffer.products(gradient, input))\n"
-                "        buffer.write(weight_slot, buffer.products(gradient, input))\n",
+                "        buffer.write_products(weight_slot, gradient, input)\n",
+                "        buffer.write_products(weight_slot, gradient, input)\n"
+                "        buffer.write_products(weight_slot, gradient, input)\n",
             ),
             Patch(
                 "dpacc.layers.fused_lora",
-                "        buffer.write(lower_slot, buffer.products(of_low, x))\n",
-                "        buffer.write(lower_slot, buffer.products(of_low, x))\n"
-                "        buffer.write(lower_slot, buffer.products(of_low, x))\n",
+                "        buffer.write_products(lower_slot, of_low, x)\n",
+                "        buffer.write_products(lower_slot, of_low, x)\n"
+                "        buffer.write_products(lower_slot, of_low, x)\n",
             ),
         ),
         (

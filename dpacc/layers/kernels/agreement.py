@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from dpacc.errors import PrivacyError
 from dpacc.layers.kernels.clipped_sums import add_scaled
 from dpacc.layers.kernels.cross_entropy import losses_in_place
+from dpacc.layers.kernels.outer_products import add_scaled_products, products, squared_norms
 from dpacc.randomness.aes_words import sliced_keys, words_on
 
 _ROUNDING = 1e-5
@@ -42,6 +43,22 @@ def _clipped_sums(device: torch.device, generator: torch.Generator) -> bool:
     return _close(total, wanted)
 
 
+def _outer_products(device: torch.device, generator: torch.Generator) -> bool:
+    factors = [torch.randn(3, 37, width, generator=generator) for width in (70, 5)]
+    wanted = torch.bmm(factors[0].mT, factors[1]).flatten(1)
+    g, x = (each.to(device) for each in factors)
+    block, squares = products(g, x)
+    scales, total = torch.tensor([0.25, 0.0, 1.0]), torch.zeros(350, device=device)
+    added = add_scaled_products(total, g, x, scales=scales.to(device))
+    return (
+        _close(block, wanted)
+        and _close(squares, wanted.square().sum(dim=1))
+        and torch.equal(squares, squared_norms(g, x))
+        and _close(total, scales @ wanted)
+        and _close(added, (wanted * scales[:, None]).square().sum(dim=1))
+    )
+
+
 def _cross_entropy(device: torch.device, generator: torch.Generator) -> bool:
     logits = 3 * torch.randn(3, 5003, generator=generator)
     targets = torch.tensor([0, 4999, 7])
@@ -64,6 +81,7 @@ def _noise_words(device: torch.device, generator: torch.Generator) -> bool:
 
 
 CHECKS: Mapping[str, Callable[[torch.device, torch.Generator], bool]] = {
+    "outer products": _outer_products,
     "clipped sums": _clipped_sums,
     "cross-entropy": _cross_entropy,
     "the noise's words": _noise_words,
