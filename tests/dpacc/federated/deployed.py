@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dpacc.federated.server.history import History, read_history
+from tests.dpacc.federated import warm_programs
+from tests.dpacc.federated.warm_programs import shims
 
 ROOT = Path(__file__).parents[3]
 APP = ROOT / "recipes/federation"
@@ -29,6 +32,19 @@ PATIENCE = 1200.0  # a limit on hanging, far beyond what a busy machine needs
 _HASTE = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
 # A dead node is noticed after twice this many seconds; Flower's own 30 would be most of the test.
 _HEARTBEAT = 10
+_NODE = f"""
+import importlib, time
+from types import SimpleNamespace
+from flwr.supercore import heartbeat as sent
+from flwr.supernode import fleet_http_connection as promised
+sent.HEARTBEAT_DEFAULT_INTERVAL = promised.HEARTBEAT_DEFAULT_INTERVAL = {_HEARTBEAT}
+# Flower's own 3 seconds between two questions for messages add up.
+asking = importlib.import_module("flwr.supernode.start_client_internal")
+asking.time = SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.2)))
+from dpacc.federated.supernode import main; main()
+"""
+"""A node's program, which waits less."""
+_LINK = "from dpacc.federated.superlink import main; main()"
 
 
 class Deployment:
@@ -43,32 +59,39 @@ class Deployment:
         self.port = free_port()
         self._programs: list[psutil.Process] = []
         write_certificates(folder)
+        self._warm = folder / "programs"
+        door = folder / "door"
+        shims(self._warm, at=door)
+        self.start("warm", sys.executable, "-P", warm_programs.__file__, str(door))
         self.ends = time.monotonic() + PATIENCE
         (folder / "config.toml").write_text(
             f'[superlink]\ndefault = "link"\n[superlink.link]\naddress = "127.0.0.1:{self.port}"\n'
             f'root-certificates = "{folder / "ca.crt"}"\n'
         )
+        self.wait("torch is loaded", door.exists)
 
     def start(self, name: str, *arguments: str) -> psutil.Process:
         """Start one program, whose output becomes `name.log`."""
+        program, *rest = arguments
+        warm = self._warm / program
         with (self.folder / f"{name}.log").open("wb") as log:
             started = subprocess.Popen(
-                arguments,
+                [warm if warm.exists() else program, *rest],
                 cwd=self.folder,
                 env=self._environment(name),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        program = psutil.Process(started.pid)
-        self._programs.append(program)
-        return program
+        running = psutil.Process(started.pid)
+        self._programs.append(running)
+        return running
 
     def start_link(self) -> None:
         """The SuperLink, as docs/federation_operations.md starts it."""
         self.start(
             "link",
-            *(sys.executable, "-m", "dpacc.federated.superlink"),
+            *("warm-python", _LINK),
             *("--port", str(self.port)),
             *("--ssl-ca-certfile", "ca.crt"),
             *("--ssl-certfile", "server.crt"),
@@ -80,16 +103,9 @@ class Deployment:
         """A SuperNode with its own key and settings."""
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         (self.folder / f"{name}.toml").write_text("\n".join(lines))
-        started = (
-            "from flwr.supercore import heartbeat as sent;"
-            "from flwr.supernode import fleet_http_connection as promised;"
-            "sent.HEARTBEAT_DEFAULT_INTERVAL = promised.HEARTBEAT_DEFAULT_INTERVAL"
-            f" = {_HEARTBEAT};"
-            "from dpacc.federated.supernode import main; main()"
-        )
         return self.start(
             name,
-            *(sys.executable, "-c", started),
+            *("warm-python", _NODE),
             *("--app", str(APP)),
             *("--superlink", f"127.0.0.1:{self.port}"),
             *("--root-certificates", "ca.crt"),
@@ -101,7 +117,7 @@ class Deployment:
     def flower(self, *arguments: str) -> str:
         """What one `flwr` command prints."""
         done = subprocess.run(
-            [PROGRAMS / "flwr", *arguments],
+            [self._warm / "flwr", *arguments],
             cwd=self.folder,
             env=self._environment("control"),
             capture_output=True,
@@ -111,15 +127,17 @@ class Deployment:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def numbers(self) -> list[str]:
-        """Of all registered nodes."""
-        told = json.loads(self.flower("supernode", "list", "link", "--format", "json"))
-        return [str(each["node-id"]) for each in told["nodes"]]
-
-    def register(self, name: str) -> None:
-        """Make a node's key, and tell the SuperLink its public half."""
-        write_node_key(self.folder / f"{name}.key")
-        self.flower("supernode", "register", f"{name}.key.pub")
+    def register(self, *names: str) -> None:
+        """Make nodes' keys, and tell the SuperLink their public halves, all at once."""
+        for name in names:
+            write_node_key(self.folder / f"{name}.key")
+        with ThreadPoolExecutor() as pool:
+            done = [
+                pool.submit(self.flower, "supernode", "register", f"{name}.key.pub")
+                for name in names
+            ]
+        for each in done:
+            each.result()
 
     def wait(self, what: str, holds: Callable[[], bool]) -> None:
         """Wait for `what`, within the patience of the whole test."""
@@ -145,7 +163,7 @@ class Deployment:
             os.environ
             | _HASTE
             | {
-                "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
+                "PATH": os.pathsep.join([str(self._warm), str(PROGRAMS), os.environ["PATH"]]),
                 "FLWR_HOME": str(home),
             }
         )

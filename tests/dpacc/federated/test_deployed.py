@@ -66,8 +66,7 @@ def test_a_deployed_federation_outlives_one_of_its_nodes(deployment: Deployment)
     authority = ssl.create_default_context(cafile=folder / "ca.crt")
     elsewhere = {"X-Forwarded-For": "192.0.2.7"}
     assert httpx.post(command, headers=elsewhere, verify=authority).status_code == 403
-    for name in ("north", "south"):
-        deployment.register(name)
+    deployment.register("north", "south")
     write_node_key(folder / "stranger.key")
     wants = {"final-adapter": str(folder / "kept")}
     north, south, stranger = (
@@ -100,8 +99,8 @@ def test_a_deployed_federation_outlives_one_of_its_nodes(deployment: Deployment)
     assert (kept / weights).read_bytes() == (published / weights).read_bytes()
 
     assert alive(north)
-    for number in deployment.numbers():
-        deployment.flower("supernode", "unregister", number, "link")
+    number = history_in(state).nodes["north"]
+    deployment.flower("supernode", "unregister", str(number), "link")
     deployment.wait("a node without a registered key ends", lambda: not alive(north))
     told = (folder / "link.log").read_text()
     assert "PushMessages" in told
