@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,3 +60,33 @@ def test_every_command_is_read_by_its_recipe(served: Path) -> None:
     assert [each.gguf for each in found] == ["none", "q8_0"]
     for file in re.findall(r"merged/(\S+\.gguf)", PAGE):
         assert file == "smollm2-reviews-q8_0.gguf"
+
+
+def test_the_comparison_with_llama_cpp_sees_a_difference(
+    served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the page's own words: equal probabilities are ok, one moved by a half is not."""
+    (line,) = re.findall(r"^\$ python (benchmarks/served_tokens.py .*)$", PAGE, re.MULTILINE)
+    words = shlex.split(line)
+    script = load_script(ROOT / words[0])
+    model = script.AutoModelForCausalLM.from_pretrained(served / "data/smollm2-135m-instruct")
+    tokenizer = script.AutoTokenizer.from_pretrained(served / "runs/smollm2-reviews")
+    model.save_pretrained("merged")
+    tokenizer.save_pretrained("merged")
+    moves = {"by": 0.0}
+
+    def answer(server: str, what: str, **given: Any) -> Any:
+        if what == "tokenize":
+            return {"tokens": tokenizer(given["content"])["input_ids"]}
+        logits = model(torch.tensor([given["prompt"]])).logits[0, -1].log_softmax(dim=-1).detach()
+        top = [
+            {"id": n, "logprob": float(logits[n]) - moves["by"]} for n in range(given["n_probs"])
+        ]
+        return {"completion_probabilities": [{"top_logprobs": top}]}
+
+    monkeypatch.setattr(script, "ask", answer)
+    monkeypatch.setattr(script, "PROMPTS", ("The film",))
+    for moves["by"], ended in ((0.0, 0), (0.51, 1)):
+        with pytest.raises(SystemExit) as told:
+            script.main(words[1:])
+        assert told.value.code == ended
