@@ -34,6 +34,17 @@ KNOWN: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 4096,
         "dtype": "float16",
     },
+    "meta-llama/Llama-3.1-70B": {
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "dtype": "bfloat16",
+    },
     "EleutherAI/gpt-j-6b": {
         "model_type": "gptj",
         "vocab_size": 50400,
@@ -59,11 +70,11 @@ KNOWN: dict[str, dict[str, Any]] = {
         "dtype": "float32",
     },
 }
-"""Shapes of the models in recipes/configs, so that they can be planned where there is no network.
+"""Shapes of the models in recipes/configs, and of a large one, planned where there is no network.
 
 Sources: the models' own config.json and cards on the hub; for Llama-2-7B also arXiv 2302.13971,
-table 2, and arXiv 2307.09288, table 1; for GPT-J-6B its card's table of hyperparameters; for
-DistilBERT also arXiv 1910.01108, section 3.
+table 2, and arXiv 2307.09288, table 1; for Llama-3.1-70B arXiv 2407.21783, table 3; for GPT-J-6B
+its card's table of hyperparameters; for DistilBERT also arXiv 1910.01108, section 3.
 """
 
 

@@ -163,14 +163,14 @@ def forecast(
     Raises:
         ConfigurationError: the model's architecture cannot be read, or a setting does not fit.
     """
-    config = _as_computed(config, machine)
+    config = as_computed(config, machine)
     progress("noise")
     plan = plan_for(config=config, dataset_size=dataset_size)
     progress("the model")
     architecture = read_architecture(model=config.model)
     skeleton = build_skeleton(config=config, architecture=architecture)
     tokens, sequences = tokens or config.max_length, sequences_of(config)
-    strategy, rows = _strategy(config, skeleton, machine)
+    strategy, rows = strategy_here(config, skeleton, machine)
     examples = max(1, config.micro_batch_tokens // (tokens * sequences))
     if strategy == "materialize":
         examples = min(examples, max(1, rows))
@@ -271,13 +271,15 @@ def sequences_of(config: TrainingConfig) -> int:
     return 2 if config.task == "preference" else 1
 
 
-def _as_computed(config: TrainingConfig, machine: Machine) -> TrainingConfig:
+def as_computed(config: TrainingConfig, machine: Machine) -> TrainingConfig:
     """With `auto` resolved where it does not mean what it means on a GPU."""
     here = machine.gpus == 0 and config.dtype == "auto" and not computes_in_16_bits(None)
     return replace(config, dtype="float32") if here else config
 
 
-def _strategy(config: TrainingConfig, skeleton: Skeleton, machine: Machine) -> tuple[Strategy, int]:
+def strategy_here(
+    config: TrainingConfig, skeleton: Skeleton, machine: Machine
+) -> tuple[Strategy, int]:
     """What the engine would choose, from what is free once a quantized base is on the device."""
     there = skeleton.base_bytes if config.quantization != "none" or machine.gpus == 0 else 0
     rows = rows_within(free=max(0, machine.memory - there), width=skeleton.trainable)

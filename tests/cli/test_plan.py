@@ -266,3 +266,29 @@ def test_the_table_says_what_each_rank_keeps_of_noise(
     assert "host memory of each of 2 ranks" in shown
     usual = dpacc("plan", config, "--correlation", "banded", "--expected_batch_size", 8)
     assert "1 band: here independent noise is best" in " ".join(usual.out.split())
+
+
+def test_what_fits_is_said_of_every_launch(dpacc: Run, config: Path) -> None:
+    """Each part is what the plan of that machine has; lengths and GPUs are those asked for."""
+    asked = ("plan", config, "--memory-per-gpu", "80GB", "--micro_batch_tokens", 16, "--fits")
+    table = dpacc(*asked)
+    assert table.code == 0, table.err
+    for words in ("FSDP2", "ZeRO-3", "8,192", "2,048", "yes"):
+        assert words in table.out
+    one = ("--gpus", 2, "--tokens-per-example", 16, "--json")
+    found = json.loads(dpacc(*asked, *one).out)["fits"]
+    assert [each["placement"] for each in found] == ["whole", "zero2", "zero3", "fsdp2"]
+    spreads = json.loads(dpacc(*asked[:-1], *one).out)["spreads"]
+    assert {each["placement"]: each["parts_bytes"] for each in found} == {
+        name: spread["parts_bytes"] for name, spread in spreads.items()
+    }
+    assert all(each["fits"] and each["tokens"] == 16 for each in found)
+    small = json.loads(dpacc(*asked, *one, "--memory-per-gpu", "1GB").out)["fits"]
+    assert not any(each["fits"] for each in small)
+
+
+def test_what_fits_is_asked_of_gpus(dpacc: Run, config: Path) -> None:
+    """A processor is planned without it."""
+    outcome = dpacc("plan", config, "--fits", "--gpus", 0)
+    assert outcome.code == 2
+    assert "--fits compares GPUs" in outcome.err

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 from dpacc_accounting import UnitSampling
 from dpacc_accounting.guarantee import rounded_up
 
@@ -14,6 +15,8 @@ from dpacc.cli import options, terminal
 from dpacc.cli.guarantee_table import guarantee_rows
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.config import TrainingConfig, load_config
+
+_GIVEN = ParameterSource.COMMANDLINE
 
 if TYPE_CHECKING:
     from dpacc.plan import PrivacyPlan
@@ -58,6 +61,11 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="With --recommend: expected batch size times steps.  [default: CONFIG's]",
 )
+@click.option(
+    "--fits",
+    is_flag=True,
+    help="Say what fits on 1, 2 and 8 GPUs (or --gpus), each launch, 2,048 and 8,192 tokens.",
+)
 @options.plot
 @options.as_json
 @click.pass_context
@@ -75,6 +83,7 @@ def plan(
     delta: str | None,
     recommend: bool,
     gradient_evaluations: int | None,
+    fits: bool,
     plot: Path | None,
     as_json: bool,
 ) -> None:
@@ -100,6 +109,8 @@ def plan(
     given = {"--epsilon": epsilon, "--delta": delta}
     told = [word for name, value in given.items() if value is not None for word in (name, value)]
     settings = config and load_config(arguments=["--config", str(config), *overrides, *told])
+    if recommend and fits:
+        raise click.UsageError("--fits and --recommend answer different questions: give one.")
     if recommend:
         from dpacc.cli.calibration.recommendation import (
             budget_of,
@@ -124,6 +135,16 @@ def plan(
         raise click.UsageError(f"{wrong} needs --recommend.")
     if not settings:
         raise click.UsageError("Missing argument 'CONFIG'; only --recommend does without.")
+    if fits:
+        _show_fits(
+            settings=settings,
+            dataset_size=dataset_size,
+            memory=memory_per_gpu,
+            gpus=gpus if context.get_parameter_source("gpus") is _GIVEN else None,
+            tokens=tokens_per_example,
+            as_json=as_json,
+        )
+        return
     with options.training_stack(), terminal.at_work("planning") as doing:
         from dpacc.planning import unit_sampling
         from dpacc.planning.forecast import Machine, forecast
@@ -170,6 +191,38 @@ def plan(
     if people is not None:
         rows = unit_sampling.in_words(both=people, unit=str(settings.unit_field))
         terminal.show_facts(title=f"One {settings.unit_field}, several examples", facts=rows)
+
+
+def _show_fits(
+    *,
+    settings: TrainingConfig,
+    dataset_size: int | None,
+    memory: int,
+    gpus: int | None,
+    tokens: int | None,
+    as_json: bool,
+) -> None:
+    """Every launch on several numbers of GPUs, instead of one plan."""
+    from dpacc.cli.calibration.fits_table import show_fits
+
+    if gpus == 0:
+        raise click.UsageError("--fits compares GPUs: leave out --gpus 0.")
+    with options.training_stack(), terminal.at_work("planning") as doing:
+        from dpacc.planning.fitting import GPUS, TOKENS, what_fits
+
+        found = what_fits(
+            config=settings,
+            dataset_size=dataset_size or _count(settings),
+            memory=memory,
+            gpus=GPUS if gpus is None else (gpus,),
+            lengths=TOKENS if tokens is None else (tokens,),
+            progress=doing,
+        )
+    if as_json:
+        said = [each.to_json() for each in found]
+        terminal.show_json({"model": settings.model, "fits": said, "memory_bytes": memory})
+    else:
+        show_fits(fits=found, settings=settings, memory=memory)
 
 
 def _people(config: TrainingConfig) -> UnitSampling | None:

@@ -152,6 +152,7 @@ def test_every_family_is_planned_from_its_configuration(tmp_path: Path, family: 
     [
         ("HuggingFaceTB/SmolLM2-135M-Instruct", 134_515_008),
         ("meta-llama/Llama-2-7b-hf", 6_738_415_616),
+        ("meta-llama/Llama-3.1-70B", 70_553_706_496),
         ("EleutherAI/gpt-j-6b", 6_053_381_344),
         ("distilbert/distilbert-base-cased", 65_190_912),
     ],
