@@ -3,10 +3,11 @@
     python benchmarks/gpu.py                   # eight minutes at most; again, to go on
     python benchmarks/gpu.py --rehearse        # the same on a processor, with a small model
 
-First `tests/dpacc/test_gpu.py`, then seconds, memory and busy time of one logical step, in order of
-worth: bases of the shapes of SmolLM2-135M, Llama-3.2-1B and Llama-2-7B with random weights (bf16,
-NF4) on 512 and 2,048 random tokens, dpacc in one pass and in two, compiled where the engine can,
-beside PEFT, and Opacus and Opake if they are installed. Nothing is fetched, and nothing of this
+First the tests that a GPU decides, then seconds, memory and busy time of one logical step, in order
+of worth: bases of the shapes of SmolLM2-135M, Llama-3.2-1B and Llama-2-7B with random weights
+(bf16, NF4) on 512 and 2,048 random tokens, dpacc in one pass and in two, compiled where the engine
+can, with Triton's kernels where they run, beside PEFT, and Opacus and Opake if they are installed.
+Nothing is fetched, and nothing of this
 project need be installed. Every finished cell is a line of `--out`/cells.jsonl and is not measured
 again; gpu.json and gpu.md have all of them.
 """
@@ -48,6 +49,12 @@ NEEDED = {
 }
 """Modules, and the packages that bring them."""
 VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "opacus", "opake")
+TESTS = (
+    "tests/dpacc/test_gpu.py",
+    "tests/dpacc/layers/kernels",
+    "tests/dpacc/randomness/test_aes_words.py",
+    "tests/dpacc/randomness/test_device_noise.py",
+)
 EXPECTED_SECONDS = 40.0
 """Of a cell, before any was measured: one that would not end in time is not begun."""
 
@@ -240,10 +247,10 @@ def main() -> None:
 
 def test(results: Results, deadline: float) -> None:
     """Run the tests that need a GPU, if they did not run to their end before."""
-    cell = {"tests": "tests/dpacc/test_gpu.py"}
+    cell = {"tests": " ".join(TESTS)}
     if results.has(cell):
         return
-    ran = run_tests([cell["tests"]], deadline - time.monotonic() - EXPECTED_SECONDS)
+    ran = run_tests([*TESTS], deadline - time.monotonic() - EXPECTED_SECONDS)
     if ran is not None:
         results.keep(cell, ran)
         print(ran["said"], *ran["bad"], sep="\n", flush=True)
@@ -255,11 +262,18 @@ def all_cells(*, rehearse: bool) -> list[Any]:
     from random_text_steps import COMPILES
 
     installed = {name: bool(importlib.util.find_spec(name)) for name in ("opake", "opacus")}
-    planned = cells(**installed, compiles=COMPILES)
+    planned = cells(**installed, compiles=COMPILES, triton=on_gpu())
     if not rehearse:
         return planned
     small = {"shape": "small", "tokens_a_step": 64, "seconds": 0.0}
     return list(dict.fromkeys(replace(cell, tokens=cell.tokens // 64, **small) for cell in planned))
+
+
+def on_gpu() -> bool:
+    """Whether Triton has a GPU here."""
+    import torch
+
+    return torch.cuda.is_available() and importlib.util.find_spec("triton") is not None
 
 
 def in_words(row: Row) -> str:

@@ -165,16 +165,18 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def cells(*, opake: bool, opacus: bool, compiles: bool) -> list[Cell]:
+def cells(*, opake: bool, opacus: bool, compiles: bool, triton: bool) -> list[Cell]:
     """All cells, those of most worth first.
 
     Args:
         opake: whether Opake is installed; it knows no quantized bases.
         opacus: likewise.
         compiles: whether dpacc's engine has that setting.
+        triton: whether dpacc's kernels can run here.
     """
     modes = [("dpacc", "blocks"), ("dpacc", "step")] if compiles else []
-    first = [("PEFT", "none"), ("dpacc", "none"), *modes[1:], ("dpacc ghost", "none")]
+    fused = [("dpacc, Triton", "none"), ("dpacc ghost, Triton", "none")] if triton else []
+    first = [("PEFT", "none"), ("dpacc", "none"), *modes[1:], ("dpacc ghost", "none"), *fused]
     later = [*modes[:1], ("PEFT", "step")]
     hooks = [("Opacus hooks", "none")] if opacus else []
     ghost = [("Opacus ghost", "none")] if opacus else []

@@ -18,7 +18,7 @@ from random_bases import DEVICE
 from torch import Tensor, nn
 
 from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
-from dpacc.recipe.config import PerExampleGradients
+from dpacc.recipe.config import Kernels, PerExampleGradients
 from dpacc.recipe.examples import pad_examples
 
 COMPILES = "compile" in inspect.signature(PrivacyEngine).parameters
@@ -49,7 +49,9 @@ class Work:
         return [{"input_ids": ids, "labels": ids} for ids in parts]
 
 
-def private(model: Any, work: Work, *, strategy: PerExampleGradients) -> Iterator[None]:
+def private(
+    model: Any, work: Work, *, strategy: PerExampleGradients, kernels: Kernels = "torch"
+) -> Iterator[None]:
     """dpacc: coupling probe, sampling, clipping, ledger, noise."""
     plan = PrivacyPlan(
         dataset_size=work.examples,
@@ -66,6 +68,7 @@ def private(model: Any, work: Work, *, strategy: PerExampleGradients) -> Iterato
             plan,
             ledger=Path(folder) / "ledger.jsonl",
             per_example_gradients=strategy,
+            kernels=kernels,
             micro_batch_tokens=work.micro_batch_tokens,
             **({"compile": work.compile} if COMPILES else {}),  # type: ignore[arg-type]
         )
@@ -153,6 +156,8 @@ TOOLS: dict[str, Tool] = {
     "PEFT": non_private,
     "dpacc": partial(private, strategy="materialize"),
     "dpacc ghost": partial(private, strategy="ghost"),
+    "dpacc, Triton": partial(private, strategy="materialize", kernels="triton"),
+    "dpacc ghost, Triton": partial(private, strategy="ghost", kernels="triton"),
     "Opacus hooks": partial(opacus, mode="hooks"),
     "Opacus ghost": partial(opacus, mode="ghost"),
     "Opake": opake,

@@ -67,11 +67,11 @@ def test_busy_time_counts_what_overlaps_once(load: Any) -> None:
 def test_every_cell_names_a_tool_and_none_comes_twice(load: Any) -> None:
     """Opake, which knows no quantized base, is asked for none; compiled only where that is."""
     steps, cells = load("random_text_steps"), load("gpu_cells")
-    everything = cells.cells(opake=True, opacus=True, compiles=True)
+    everything = cells.cells(opake=True, opacus=True, compiles=True, triton=True)
     assert {cell.tool for cell in everything} == set(steps.TOOLS)
     assert len(set(everything)) == len(everything)
     assert not [c for c in everything if c.tool == "Opake" and c.base == "NF4"]
-    fewest = cells.cells(opake=False, opacus=False, compiles=False)
+    fewest = cells.cells(opake=False, opacus=False, compiles=False, triton=False)
     assert {cell.tool for cell in fewest} == {"PEFT", "dpacc", "dpacc ghost"}
     assert {cell.tool for cell in fewest if cell.compile != "none"} == {"PEFT"}
 

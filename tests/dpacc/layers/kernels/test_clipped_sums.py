@@ -51,4 +51,5 @@ def test_a_unit_adds_the_same_bits_whoever_is_left_out_beside_it() -> None:
 
 def test_no_units_add_nothing() -> None:
     """An empty draw leaves the sum as it was."""
-    assert (summed("triton", torch.ones(0, 1031, device=DEVICE), torch.ones(0, 2)) == 1).all()
+    rows, scales = torch.ones(0, 1031, device=DEVICE), torch.ones(0, 2, device=DEVICE)
+    assert (summed("triton", rows, scales) == 1).all()
