@@ -5,11 +5,10 @@
 
 First the tests that a GPU decides, then seconds, memory and busy time of one logical step, in order
 of worth: bases of the shapes of SmolLM2-135M, Llama-3.2-1B and Llama-2-7B with random weights
-(bf16, NF4) on 512 and 2,048 random tokens, dpacc in one pass and in two, compiled where the engine
-can, with Triton's kernels where they run, beside PEFT, and Opacus and Opake if they are installed.
-Nothing is fetched, and nothing of this
-project need be installed. Every finished cell is a line of `--out`/cells.jsonl and is not measured
-again; gpu.json and gpu.md have all of them.
+(bf16, NF4) on 512 and 2,048 random tokens, dpacc in one pass and in two, compiled and with Triton's
+kernels where they run, beside PEFT, and Opacus and Opake if they are installed. Nothing is fetched,
+and nothing of this project need be installed. Every finished cell is a line of `--out`/cells.jsonl
+and is not measured again; gpu.json and gpu.md have all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -55,6 +54,8 @@ TESTS = (
     "tests/dpacc/randomness/test_aes_words.py",
     "tests/dpacc/randomness/test_device_noise.py",
 )
+TESTS_SECONDS = 180.0
+"""For all of them at most."""
 EXPECTED_SECONDS = 40.0
 """Of a cell, before any was measured: one that would not end in time is not begun."""
 
@@ -180,12 +181,13 @@ def table(rows: list[Row]) -> str:
         for row in found.values()
         if row["cell"]["tool"] == "PEFT" and row["cell"]["compile"] == "none" and "seconds" in row
     }
-    columns = ["model", "base", "tokens", "tool", "compiled", "seconds", "× PEFT", "GiB", "× PEFT"]
+    columns = ["model", "base", "tokens", "tool", "settings", "seconds", "× PEFT", "GiB", "× PEFT"]
     lines = [" | ".join([*columns, "GPU busy"]), " | ".join(["---"] * 10)]
     for row in found.values():
         cell = row["cell"]
         model = cell["shape"] + (", checkpointing" if cell["checkpointing"] else "")
-        words = [model, cell["base"], str(cell["tokens"]), cell["tool"], cell["compile"]]
+        settings = f"{cell['kernels']}, compile {cell['compile']}"
+        words = [model, cell["base"], str(cell["tokens"]), cell["tool"], settings]
         floor = floors.get(tuple(cell[name] for name in same))
         if "seconds" not in row:
             words += [row["failed"], *[""] * 4]
@@ -230,7 +232,7 @@ def main() -> None:
     if not torch.cuda.is_available() and not asked.rehearse:
         sys.exit("error: no GPU here: give --rehearse to try the script on a processor")
     results = Results(asked.out)
-    test(results, deadline)
+    test(results, TESTS[:1] if asked.rehearse else TESTS, deadline)
     planned = all_cells(rehearse=asked.rehearse)
     left = [cell for cell in planned if not results.has(asdict(cell))]
     for cell, row in measured(left, deadline, gpu_cells.serve):
@@ -245,13 +247,16 @@ def main() -> None:
         print(f"{undone} of {len(planned)} cells are left: the same command goes on with them")
 
 
-def test(results: Results, deadline: float) -> None:
-    """Run the tests that need a GPU, if they did not run to their end before."""
-    cell = {"tests": " ".join(TESTS)}
+def test(results: Results, names: Sequence[str], deadline: float) -> None:
+    """Run the tests that a GPU decides, if they did not run to their end before."""
+    cell = {"tests": " ".join(names)}
     if results.has(cell):
         return
-    ran = run_tests([*TESTS], deadline - time.monotonic() - EXPECTED_SECONDS)
-    if ran is not None:
+    left = deadline - time.monotonic() - EXPECTED_SECONDS
+    ran = run_tests([*names], min(left, TESTS_SECONDS))
+    if ran is None:
+        print(f"{cell['tests']}: did not end in time", flush=True)
+    else:
         results.keep(cell, ran)
         print(ran["said"], *ran["bad"], sep="\n", flush=True)
 
@@ -259,10 +264,11 @@ def test(results: Results, deadline: float) -> None:
 def all_cells(*, rehearse: bool) -> list[Any]:
     """What can be measured with what is installed; of a small model, 64 tokens a step."""
     from gpu_cells import cells
-    from random_text_steps import COMPILES
+    from random_text_steps import SETTINGS
 
     installed = {name: bool(importlib.util.find_spec(name)) for name in ("opake", "opacus")}
-    planned = cells(**installed, compiles=COMPILES, triton=on_gpu())
+    settings = SETTINGS if on_gpu() else SETTINGS - {"kernels"}
+    planned = cells(**installed, settings=settings)
     if not rehearse:
         return planned
     small = {"shape": "small", "tokens_a_step": 64, "seconds": 0.0}

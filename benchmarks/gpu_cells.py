@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -19,13 +19,14 @@ TOKENS_A_STEP = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What is measured. `base` is bf16 or NF4; `compile` none, blocks or step."""
+    """What is measured. `base` is bf16 or NF4; `compile` and `kernels` are as in `Work`."""
 
     shape: str
     base: str
     tool: str
     tokens: int
     compile: str = "none"
+    kernels: str = "torch"
     checkpointing: bool = False
     tokens_a_step: int = TOKENS_A_STEP
     seconds: float = 3.0
@@ -34,6 +35,7 @@ class Cell:
     def name(self) -> str:
         """As the results and the progress have it."""
         words = [self.shape, self.base, f"{self.tokens} tokens", self.tool]
+        words += [] if self.kernels == "torch" else [self.kernels]
         words += [] if self.compile == "none" else [f"compiled {self.compile}"]
         words += ["checkpointing"] if self.checkpointing else []
         return ", ".join(words)
@@ -65,7 +67,7 @@ def serve(pipe: Connection) -> None:
 
 
 def measure(cell: Cell, wait: Callable[[], None]) -> dict[str, Any]:
-    """Seconds of steps after two or, compiled, four; peak memory; how long the device was busy."""
+    """Seconds of steps after two or, compiled, four; peak memory of all; busy share."""
     import torch
     from random_bases import DEVICE, random_base
     from random_text_steps import TOOLS, Work
@@ -85,11 +87,12 @@ def measure(cell: Cell, wait: Callable[[], None]) -> dict[str, Any]:
         steps=1000,
         micro_batch_tokens=max(at_once, cell.tokens),
         compile=cell.compile,
+        kernels=cell.kernels,
     )
+    _reset_peak()
     steps = TOOLS[cell.tool](model, work)
     for _ in range(2 if cell.compile == "none" else 4):
         timed(steps)
-    _reset_peak()
     wait()
     seconds = [timed(steps) for _ in range(3)]
     while sum(seconds) < cell.seconds and len(seconds) < 50:
@@ -165,43 +168,47 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def cells(*, opake: bool, opacus: bool, compiles: bool, triton: bool) -> list[Cell]:
+def cells(*, opake: bool, opacus: bool, settings: Collection[str]) -> list[Cell]:
     """All cells, those of most worth first.
 
     Args:
         opake: whether Opake is installed; it knows no quantized bases.
         opacus: likewise.
-        compiles: whether dpacc's engine has that setting.
-        triton: whether dpacc's kernels can run here.
+        settings: of dpacc's engine, among "compile" and "kernels".
     """
-    modes = [("dpacc", "blocks"), ("dpacc", "step")] if compiles else []
-    fused = [("dpacc, Triton", "none"), ("dpacc ghost, Triton", "none")] if triton else []
-    first = [("PEFT", "none"), ("dpacc", "none"), *modes[1:], ("dpacc ghost", "none"), *fused]
-    later = [*modes[:1], ("PEFT", "step")]
-    hooks = [("Opacus hooks", "none")] if opacus else []
-    ghost = [("Opacus ghost", "none")] if opacus else []
-    peer = [("Opake", "none")] if opake else []
-    models = [("llama-7b", "NF4"), ("smollm2-135m", "bf16"), ("llama-1b", "bf16")]
-    whole = [*models, ("llama-7b", "bf16")]
-    asked = [(*m, 512, *t) for m in models for t in first]
-    asked += [
-        (*m, 512, *t) for m in models for t in [*peer, *hooks] if t[0] != "Opake" or m[1] != "NF4"
-    ]
-    asked += [("llama-7b", "bf16", 512, *t) for t in [*first, *peer]]
-    asked += [(*m, 2048, *t) for m in models for t in first[:2]]
-    asked += [(*m, 512, *t) for m in models for t in later]
-    asked += [(*m, 2048, *t) for m in whole for t in [*first, *later]]
-    asked += [(*m, tokens, *t) for tokens in (512, 2048) for m in whole for t in [*hooks, *ghost]]
-    asked += [(*m, 2048, *t) for m in whole[1:] for t in peer]
-    asked += [(shape, "NF4", 512, *t) for shape in ("smollm2-135m", "llama-1b") for t in first]
-    kept = [
-        Cell(shape="llama-7b", base="NF4", tool=tool, tokens=tokens, checkpointing=True)
-        for tokens in (512, 2048)
-        for tool in ("PEFT", "dpacc", "dpacc ghost")
-    ]
-    plain = [
-        Cell(shape=shape, base=base, tokens=tokens, tool=tool, compile=how)
-        for shape, base, tokens, tool, how in asked
-    ]
-    best = len(models) * len(first)
-    return list(dict.fromkeys([*plain[:best], *kept[:3], *plain[best:], *kept[3:]]))
+    fused, compiled = {"kernels": "triton"}, {"compile": "blocks"}
+    ours: list[dict[str, str]] = [{"tool": "dpacc"}, {"tool": "dpacc ghost"}]
+    faster: list[dict[str, str]] = []
+    if "kernels" in settings:
+        faster += [{**each, **fused} for each in ours]
+    if "compile" in settings:
+        faster += [{**each, **compiled} for each in ours]
+    if {"kernels", "compile"} <= set(settings):
+        faster = [{**ours[0], **fused, **compiled}, *faster]
+    first = [{"tool": "PEFT"}, *ours, *faster[:3]]
+    later = [*faster[3:], {"tool": "PEFT", "compile": "model"}]
+    hooks = [{"tool": "Opacus hooks"}] if opacus else []
+    ghost = [{"tool": "Opacus ghost"}] if opacus else []
+    peer = [{"tool": "Opake"}] if opake else []
+    small = [_model("smollm2-135m", "bf16"), _model("llama-1b", "bf16")]
+    large, whole = _model("llama-7b", "NF4"), _model("llama-7b", "bf16")
+    models, remade = [large, *small], {"checkpointing": True}
+    asked = [{**m, **t} for m in models for t in first]
+    asked += [{**large, **t, **remade} for t in [{"tool": "PEFT"}, *ours]]
+    asked += [{**m, **t} for m in small for t in [*peer, *hooks]]
+    asked += [{**large, **t} for t in hooks]
+    asked += [{**whole, **t} for t in [*first, *peer, *hooks]]
+    asked += [{**m, **t, "tokens": 2048} for m in models for t in first]
+    asked += [{**m, **t} for m in models for t in later]
+    asked += [{**large, **t, **remade, "tokens": 2048} for t in [{"tool": "PEFT"}, *ours]]
+    asked += [{**m, **t} for m in [*models, whole] for t in ghost]
+    asked += [{**whole, **t, "tokens": 2048} for t in [*first, *peer]]
+    asked += [{**m, **t, "tokens": 2048} for m in small for t in [*peer, *hooks, *ghost]]
+    asked += [{**large, **t, "tokens": 2048} for t in [*later, *hooks, *ghost]]
+    asked += [{**m, **t, "base": "NF4"} for m in small for t in first]
+    found = [Cell(**{"tokens": 512, **each}) for each in asked]
+    return list(dict.fromkeys(found))
+
+
+def _model(shape: str, base: str) -> dict[str, Any]:
+    return {"shape": shape, "base": base}

@@ -41,7 +41,7 @@ from dpacc.ranks.collectives import join_ranks
 from dpacc.recipe.examples import pad_examples
 from dpacc.recipe.models import add_lora
 
-COMPILES = "compile" in inspect.signature(PrivacyEngine).parameters
+SETTINGS = {"compile", "kernels"} & set(inspect.signature(PrivacyEngine).parameters)
 Rows = list[list[int]]
 
 
@@ -101,6 +101,7 @@ def non_private(
 @click.option("--rank", default=16, show_default=True, help="Rank of the adapters.")
 @click.option("--strategy", type=click.Choice(["auto", "materialize", "ghost"]), default="auto")
 @click.option("--compile", "compiled", default="none", show_default=True)
+@click.option("--kernels", default="torch", show_default=True)
 @click.option("--checkpointing/--no-checkpointing", default=False, show_default=True)
 @click.option("--micro-batch-tokens", default=4096, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Say it in one line of JSON.")
@@ -114,6 +115,7 @@ def main(
     rank: int,
     strategy: str,
     compiled: str,
+    kernels: str,
     checkpointing: bool,
     micro_batch_tokens: int,
     as_json: bool,
@@ -132,7 +134,7 @@ def main(
             accelerator, model, rows, steps=steps, micro_batch_tokens=micro_batch_tokens
         )
     else:
-        settings = {"compile": compiled} if COMPILES else {}
+        settings = {"compile": compiled, "kernels": kernels}
         work = private(
             accelerator,
             model,
@@ -140,7 +142,7 @@ def main(
             steps=steps,
             micro_batch_tokens=micro_batch_tokens,
             per_example_gradients=strategy,
-            **settings,
+            **{name: settings[name] for name in SETTINGS},
         )
     seconds, asked = [], time.monotonic()
     for _ in range(steps):

@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from gpu import PATHS, ROOT, Results, Row, missing
@@ -26,18 +27,19 @@ EXPECTED_SECONDS = 45.0
 """Of a launch, before any was measured."""
 
 
-def cells(*, gpus: int, compiles: bool, deepspeed: bool) -> list[Row]:
+def cells(*, gpus: int, settings: Collection[str], deepspeed: bool) -> list[Row]:
     """All launches, those of most worth first.
 
     Args:
         gpus: how many there are.
-        compiles: whether dpacc's engine has that setting.
+        settings: of dpacc's engine, among "compile" and "kernels".
         deepspeed: whether it is installed.
     """
     cuts = ["fsdp2", *(["deepspeed_zero3", "deepspeed_zero2"] if deepspeed else [])]
     asked: list[Row] = []
     for shape in ("llama-7b", "smollm2-135m"):
-        one: Row = {"shape": shape, "base": "bf16", "tokens": 512, "compile": "none"}
+        one: Row = {"shape": shape, "base": "bf16", "tokens": 512}
+        one |= {"compile": "none", "kernels": "torch"}
         asked += [
             {**one, "launch": "ddp", "ranks": ranks, "tool": tool}
             for ranks in (gpus, 1)
@@ -48,7 +50,8 @@ def cells(*, gpus: int, compiles: bool, deepspeed: bool) -> list[Row]:
     asked += [{**first, "ranks": gpus // 2}] if gpus > 2 else []
     asked += [{**first, "base": "NF4", "ranks": ranks} for ranks in (gpus, 1)]
     asked += [{**first, "tokens": 2048}]
-    asked += [{**first, "compile": how} for how in ("step", "blocks") if compiles]
+    faster = {"compile": "blocks", "kernels": "triton"}
+    asked += [{**first, name: faster[name]} for name in sorted(settings)]
     return asked
 
 
@@ -60,10 +63,8 @@ def launch(cell: Row, *, rehearse: bool) -> list[str]:
     words = [sys.executable, "-m", "accelerate.commands.launch"]
     words += ["--config_file", f"launch_configs/{config}.yaml"]
     words += ["--num_processes", str(cell["ranks"]), "benchmarks/launched_steps.py", "--json"]
-    for name in ("shape", "base", "tool", "tokens"):
+    for name in ("shape", "base", "tool", "tokens", "compile", "kernels"):
         words += [f"--{name}", str(cell[name])]
-    if cell["compile"] != "none":
-        words += ["--compile", cell["compile"]]
     return [*words, *(["--examples", "4", "--steps", "3"] if rehearse else [])]
 
 
@@ -97,19 +98,20 @@ def measure(cell: Row, *, rehearse: bool, seconds: float) -> Row | None:
 
 def table(rows: list[Row]) -> str:
     """Markdown: one line a cell; × is the rate over that of the same work on one rank."""
-    same = ("shape", "base", "tokens", "compile", "tool")
+    same = ("shape", "base", "tokens", "compile", "kernels", "tool")
     latest = {json.dumps(row["cell"]): row for row in rows}.values()
     alone = {
         tuple(row["cell"][name] for name in same): row
         for row in latest
         if row["cell"]["ranks"] == 1 and "seconds" in row
     }
-    columns = ["model", "base", "tokens", "tool", "compiled", "launch", "GPUs"]
+    columns = ["model", "base", "tokens", "tool", "settings", "launch", "GPUs"]
     columns += ["seconds", "examples/s", "× one", "GiB on the fullest"]
     lines = [" | ".join(columns), " | ".join(["---"] * len(columns))]
     for row in latest:
         cell = row["cell"]
-        words = [cell["shape"], cell["base"], str(cell["tokens"]), cell["tool"], cell["compile"]]
+        words = [cell["shape"], cell["base"], str(cell["tokens"]), cell["tool"]]
+        words += [f"{cell['kernels']}, compile {cell['compile']}"]
         words += [cell["launch"], str(cell["ranks"])]
         one = alone.get(tuple(cell[name] for name in same))
         if "seconds" in row:
@@ -136,18 +138,20 @@ def main() -> None:
     sys.path[:0] = PATHS
     os.environ["PYTHONPATH"] = os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")])
     import torch
-    from random_text_steps import COMPILES
+    from random_text_steps import SETTINGS
 
     gpus = 2 if asked.rehearse else torch.cuda.device_count()
     if gpus < 2:
         sys.exit(f"error: {gpus} GPUs here, and two are needed: give --rehearse to try the script")
     planned = cells(
-        gpus=gpus, compiles=COMPILES, deepspeed=bool(importlib.util.find_spec("deepspeed"))
+        gpus=gpus, settings=SETTINGS, deepspeed=bool(importlib.util.find_spec("deepspeed"))
     )
     if asked.rehearse:
         small = [{**cell, "shape": "small", "base": "fp32", "tokens": 16} for cell in planned]
         planned = [cell for at, cell in enumerate(small) if cell not in small[:at]]
-        planned = [cell for cell in planned if cell["launch"] == "ddp"]
+        planned = [
+            cell for cell in planned if cell["launch"] == "ddp" and cell["kernels"] == "torch"
+        ]
     results = Results(asked.out)
     longest = EXPECTED_SECONDS
     for cell in planned:

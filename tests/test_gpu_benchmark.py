@@ -67,11 +67,11 @@ def test_busy_time_counts_what_overlaps_once(load: Any) -> None:
 def test_every_cell_names_a_tool_and_none_comes_twice(load: Any) -> None:
     """Opake, which knows no quantized base, is asked for none; compiled only where that is."""
     steps, cells = load("random_text_steps"), load("gpu_cells")
-    everything = cells.cells(opake=True, opacus=True, compiles=True, triton=True)
+    everything = cells.cells(opake=True, opacus=True, settings=("compile", "kernels"))
     assert {cell.tool for cell in everything} == set(steps.TOOLS)
     assert len(set(everything)) == len(everything)
     assert not [c for c in everything if c.tool == "Opake" and c.base == "NF4"]
-    fewest = cells.cells(opake=False, opacus=False, compiles=False, triton=False)
+    fewest = cells.cells(opake=False, opacus=False, settings=())
     assert {cell.tool for cell in fewest} == {"PEFT", "dpacc", "dpacc ghost"}
     assert {cell.tool for cell in fewest if cell.compile != "none"} == {"PEFT"}
 
@@ -124,8 +124,11 @@ def test_the_table_compares_with_peft(gpu: ModuleType, load: Any, tmp_path: Path
         )  # fmt: skip
         rows.append({"cell": asdict(cell), **row})
     text = gpu.write_tables(tmp_path, rows)
-    assert "| small | bf16 | 8 | dpacc | none | 1.000 | 0.50 | 3.00 | 0.75 | 96% |" in text
-    assert "| Opacus hooks | none | out of memory |" in text
+    assert (
+        "| small | bf16 | 8 | dpacc | torch, compile none | 1.000 | 0.50 | 3.00 | 0.75 | 96% |"
+        in text
+    )
+    assert "| Opacus hooks | torch, compile none | out of memory |" in text
     assert text.index("1 failed") < text.index("FAILED it") < text.index("| model |")
     assert json.loads((tmp_path / "gpu.json").read_text())["rows"] == rows
 
@@ -146,7 +149,7 @@ def test_every_launch_is_one_that_can_be_started(load: Any) -> None:
     """Its file is in launch_configs, its options are the measured script's."""
     many, launched = load("many_gpus"), load("launched_steps")
     known = {word for option in launched.main.params for word in option.opts}
-    for cell in many.cells(gpus=8, compiles=True, deepspeed=True):
+    for cell in many.cells(gpus=8, settings=("compile", "kernels"), deepspeed=True):
         for rehearse in (False, True):
             words = many.launch(cell, rehearse=rehearse)
             script = words.index("benchmarks/launched_steps.py")
