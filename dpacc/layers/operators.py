@@ -45,18 +45,22 @@ def layer_operator(
     torch.library.register_autograd(
         f"dpacc::{name}", _gradients_by(operators[1]), setup_context=_keep, lib=_LIBRARY
     )
+
+    def run(ctx: Any, *arguments: Any) -> Any:
+        # In one: torch binds arguments by name for a function whose context is set up apart.
+        results = forward(*arguments)
+        _keep(ctx, arguments, results)
+        return _first(results)
+
     methods: dict[str, Any] = {
-        "forward": staticmethod(forward),
-        "setup_context": staticmethod(_keep),
+        "forward": staticmethod(run),
         "backward": staticmethod(_gradients_by(backward)),
     }
     uncompiled: Any = type(name, (torch.autograd.Function,), methods)
 
     def output(*arguments: Any) -> Tensor:
-        chosen = operators[0] if torch.compiler.is_compiling() else uncompiled.apply
-        results = chosen(*arguments)
-        first: Tensor = results[0] if isinstance(results, tuple) else results
-        return first
+        compiling = torch.compiler.is_compiling()
+        return _first(operators[0](*arguments) if compiling else uncompiled.apply(*arguments))
 
     return output
 
@@ -68,6 +72,11 @@ def _define(
     _LIBRARY.define(f"{name}{schema}")
     _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
     torch.library.register_fake(f"dpacc::{name}", shapes, lib=_LIBRARY)
+
+
+def _first(results: Any) -> Tensor:
+    first: Tensor = results[0] if isinstance(results, tuple) else results
+    return first
 
 
 def _shape_of_the_first(_: Tensor, wanted: bool, first: Tensor, *__: Any) -> Tensor:
