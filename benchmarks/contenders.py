@@ -73,13 +73,16 @@ def private_engine(*, dataset_size: int, expected_batch_size: int, **settings: A
     return PrivacyEngine(accelerator, plan, ledger=ledger, **settings)
 
 
-def _dpacc(strategy: str) -> Step:
+def _dpacc(strategy: str, **settings: Any) -> Step:
     from dpacc import causal_lm_losses
 
     model, batch = model_and_batch()
     optimizer = torch.optim.AdamW(trainable(model), lr=1e-4)
     engine = private_engine(
-        dataset_size=EXAMPLES, expected_batch_size=EXAMPLES, per_example_gradients=strategy
+        dataset_size=EXAMPLES,
+        expected_batch_size=EXAMPLES,
+        per_example_gradients=strategy,
+        **settings,
     )
     model, optimizer = engine.prepare(model, optimizer)
     rows = [{name: t[i].tolist() for name, t in batch.items()} for i in range(EXAMPLES)]
@@ -105,6 +108,11 @@ def _dpacc(strategy: str) -> Step:
 def dpacc() -> Step:
     """dpacc keeping per-example gradients: ledger, cryptographic noise and checks included."""
     return _dpacc("materialize")
+
+
+def dpacc_compiled() -> Step:
+    """The same, with each block compiled."""
+    return _dpacc("materialize", compile="blocks")
 
 
 def dpacc_ghost() -> Step:
@@ -251,6 +259,7 @@ def dptrainer() -> Step:
 CONTENDERS: dict[str, Callable[[], Step]] = {
     "non-private PEFT": non_private,
     "dpacc": dpacc,
+    "dpacc compiled": dpacc_compiled,
     "dpacc ghost": dpacc_ghost,
     "Opacus hooks": opacus_hooks,
     "Opacus ghost": opacus_ghost,

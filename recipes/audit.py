@@ -45,6 +45,7 @@ _WITHOUT_EFFECT = (
     "average_iterates",
     "per_example_gradients",
     "kernels",
+    "compile",
     "gradient_checkpointing",
     "evaluate_every",
     "checkpoint_every",

@@ -168,6 +168,7 @@ def open_run(
         per_example_gradients=config.per_example_gradients,
         kernels=config.kernels,
         wire=config.wire,
+        compile=config.compile,
         dynamic_rank=config.dynamic_rank,
         subspace_rank=config.subspace_rank,
         budget=config.budget,

@@ -1,10 +1,15 @@
-"""The transformer blocks of a model, in order, and the first of them that is trained."""
+"""The transformer blocks of a model, in order, the first that is trained, and compiling them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, get_args
+
+import torch
 from torch import nn
 
 from dpacc.errors import ConfigurationError
+from dpacc.ranks.backends import Replicated
 
 
 def transformer_blocks(model: nn.Module) -> nn.ModuleList:
@@ -43,6 +48,95 @@ def first_trained_block(model: nn.Module) -> int:
             "stays as it is; set lora_top_layers below the number of layers"
         )
     return trained.index(True)
+
+
+Compile = Literal["none", "blocks"]
+"""What of a model `torch.compile` makes faster code of."""
+
+_VERSIONS = 32
+"""The most of one piece of code, in training and evaluation together."""
+
+
+def compile_as_asked(compile: Compile, *, model: nn.Module, placement: str) -> None:
+    """Compile what is asked for, if anything.
+
+    Args:
+        compile: what.
+        model: whose layers write to a gradient buffer.
+        placement: of the launch's backend.
+
+    Raises:
+        ConfigurationError: it cannot be compiled here.
+    """
+    if compile == "none":
+        return
+    if compile not in get_args(Compile):
+        raise ConfigurationError(
+            f"compile={compile!r}: choose 'blocks' or 'none'. A whole step has parts that no "
+            "compiler sees through: what is learned of each example, and where gradients go"
+        )
+    if placement != Replicated.placement:
+        raise ConfigurationError(
+            f"compile={compile!r} with a model that is {placement}: set compile='none', or launch "
+            "with launch_configs/ddp.yaml"
+        )
+    for block in transformer_blocks(model):
+        for where in _dropping_out(block):
+            raise ConfigurationError(
+                f"compile={compile!r} with dropout in {where}, whose masks, each example's own, no "
+                "compiled code makes: set the rate to 0, or compile='none'"
+            )
+    compile_blocks(model)
+
+
+def compile_blocks(model: nn.Module) -> int:
+    """Let each block that is trained be compiled, at its first forward; how many are.
+
+    Names, parameters and what is saved stay as they are. Sizes of micro-batches are symbols in the
+    code, which is the same for blocks that are alike, so that there are a handful of versions: for
+    micro-batches with and without padding, of one example and of more.
+
+    Raises:
+        ConfigurationError: the model has no list of blocks.
+    """
+    # A second backward over one graph, which ghost clipping takes, needs what the first one read.
+    torch._functorch.config.donated_buffer = False
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, _VERSIONS)
+    trained = [
+        block
+        for block in transformer_blocks(model)
+        if any(p.requires_grad for p in block.parameters())
+    ]
+    for block in trained:
+        block._compiled_call_impl = _compiled(block)
+    return len(trained)
+
+
+def _dropping_out(block: nn.Module) -> Iterator[str]:
+    """The modules of a block that have a rate of dropout, or attributes that are one."""
+    for name, module in block.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            yield name
+        for key, value in vars(module).items():
+            if "drop" in key and isinstance(value, float) and value > 0:
+                yield f"{name}.{key}"
+
+
+def _compiled(block: nn.Module) -> Callable[..., Any]:
+    """What a call of the block does, compiled.
+
+    Its input always asks for a gradient, also where nothing beneath is trained: a compiler leaves
+    out a backward whose result nobody wants, and with it what that backward writes.
+    """
+    call = torch.compile(block._call_impl, dynamic=True)
+
+    def compiled(*arguments: Any, **named: Any) -> Any:
+        if arguments and torch.is_grad_enabled() and not arguments[0].requires_grad:
+            arguments = (arguments[0].detach().requires_grad_(), *arguments[1:])
+        return call(*arguments, **named)
+
+    return compiled
 
 
 def _heads(model: nn.Module) -> list[nn.Parameter]:

@@ -50,7 +50,6 @@ class Layout:
             slot = Slot(name=name, index=index, offset=offset, shape=parameter.shape)
             self.slots[id(parameter)] = slot
             offset = slot.end
-        self.in_order = list(self.slots.values())
         self.width = offset
 
 
@@ -80,8 +79,7 @@ class GradientBuffer:
     def __init__(self, layout: Layout, *, tokens_may_be_flattened: bool = False) -> None:
         self.layout = layout
         self.tokens_may_be_flattened = tokens_may_be_flattened
-        self._number = next(_NUMBERS)
-        _BUFFERS[self._number] = self
+        self._places: list[_Places] = []
         self._sink: Sink | None = None
         self._examples = 0
         self._sequences = 1
@@ -94,15 +92,17 @@ class GradientBuffer:
     def places_of(self, layer: nn.Module) -> Tensor:
         """Where each of a layer's own parameters writes, as a tensor that `told_by` reads."""
         slots = [self.layout.slots.get(id(p)) for p in layer._parameters.values()]
-        numbers = [-1 if slot is None else slot.index for slot in slots]
-        return torch.tensor([self._number, *numbers], device="cpu")
+        number = next(_NUMBERS)
+        _PLACES[number] = places = _Places(self, slots)
+        self._places.append(places)
+        # A single number has no size that a compiler might take for that of a micro-batch.
+        return torch.tensor(number, device="cpu")
 
     @staticmethod
     def told_by(places: Tensor) -> tuple[GradientBuffer, list[Slot | None]]:
         """The buffer, and the slot of each parameter that has one."""
-        number, *indices = places.tolist()
-        buffer = _BUFFERS[number]
-        return buffer, [None if i < 0 else buffer.layout.in_order[i] for i in indices]
+        told = _PLACES[int(places)]
+        return told.buffer, told.slots
 
     def expect(self, examples: int, *, sequences: int = 1) -> None:
         """Say how many examples the next forward is of, and of how many rows each.
@@ -219,9 +219,17 @@ class GradientBuffer:
         return self._sink
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where the parameters of one layer write."""
+
+    buffer: GradientBuffer
+    slots: list[Slot | None]
+
+
 _NUMBERS = itertools.count()
-_BUFFERS: WeakValueDictionary[int, GradientBuffer] = WeakValueDictionary()
-"""All that are alive: an operator of a compiled block is given tensors and numbers alone."""
+_PLACES: WeakValueDictionary[int, _Places] = WeakValueDictionary()
+"""Of all layers alive: an operator of a compiled block is given tensors and numbers alone."""
 
 
 def _averages(block: Tensor, owners: Tensor) -> Tensor:

@@ -2,14 +2,14 @@
 
 What a layer's backward does beside its result, which is to write gradients to a buffer, no compiler
 knows of. So a compiled block calls the layer as an operator of torch's library, whose backward is
-an operator too. That one says that it changes `places`, which it only reads, so that nobody leaves
-it out for want of a result. Without a compiler the same two functions run as an
-`autograd.Function`, which takes fewer calls.
+an operator too; it is called because its result is wanted, which `compile_blocks` sees to. It does
+not say that it changes anything: autograd would then refuse ghost clipping's second backward.
+Without a compiler the same two functions run as an `autograd.Function`, which takes fewer calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ def layer_operator(
         From the arguments to the output.
     """
     _define(name, forward, shapes)
-    _define(f"{name}_backward", backward, _shape_of_the_first, mutates=["places"])
+    _define(f"{name}_backward", backward, _shape_of_the_first)
     operators = [getattr(torch.ops.dpacc, each).default for each in (name, f"{name}_backward")]
     torch.library.register_autograd(
         f"dpacc::{name}", _gradients_by(operators[1]), setup_context=_keep, lib=_LIBRARY
@@ -65,10 +65,8 @@ def layer_operator(
     return output
 
 
-def _define(
-    name: str, function: Callable[..., Any], shapes: Callable[..., Any], mutates: Sequence[str] = ()
-) -> None:
-    schema = torch.library.infer_schema(function, mutates_args=mutates)
+def _define(name: str, function: Callable[..., Any], shapes: Callable[..., Any]) -> None:
+    schema = torch.library.infer_schema(function, mutates_args=())
     _LIBRARY.define(f"{name}{schema}")
     _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
     torch.library.register_fake(f"dpacc::{name}", shapes, lib=_LIBRARY)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from dpacc.artifacts.run_folder import save_adapter, state_privacy
 from dpacc.errors import ConfigurationError, names_what_is_unknown
+from dpacc.layers.blocks import Compile
 from dpacc.layers.dynamic_rank import RankOf
 from dpacc.layers.kernels.choice import Kernels
 from dpacc.layers.lora_methods import Method, apply_method
@@ -54,6 +55,7 @@ class EngineSettings(TypedDict, total=False):
     dynamic_rank: int | RankOf | None
     subspace_rank: int | None
     budget: Path | str | None
+    compile: Compile
 
 
 class PlainLoop(TypedDict, total=False):

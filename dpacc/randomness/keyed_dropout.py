@@ -26,7 +26,13 @@ from torch.nn import functional
 from dpacc.errors import PrivacyError
 from dpacc.randomness.dropout_masks import MADE_UP, RATE_STEPS, ExampleMasks, Mask
 from dpacc.randomness.run_secret import RunSecret
-from dpacc.randomness.stray_draws import CallCounter, DrawsByName, Generators, calling_module
+from dpacc.randomness.stray_draws import (
+    CallCounter,
+    Compilation,
+    DrawsByName,
+    Generators,
+    calling_module,
+)
 
 Result = TypeVar("Result")
 
@@ -93,6 +99,7 @@ class KeyedDropout:
         self._flattened = tokens_may_be_flattened
         self._names = {id(module): name for name, module in model.named_modules()}
         self._watch = DrawsByName(self._names)
+        self._compilation = Compilation(model)
         self._calls = CallCounter()
         self._generators: Generators | None = None
         self._examples: Sequence[int] = ()
@@ -109,7 +116,9 @@ class KeyedDropout:
         self._examples = examples
         self._padding, self._padding_at = Padding(), {}
         invented = all(example == MADE_UP for example in examples)
-        self._watch.wanted = invented
+        self._watch.wanted = invented and self._compilation.may_be_watched
+        if self._watch.wanted:
+            self._compilation.rest()
         self._generators = Generators(device=self._device, all_of_them=invented)
         self._calls.start()
         _install(self)
@@ -151,6 +160,7 @@ class KeyedDropout:
         if self._generators is not None:
             self._generators = None
             self._watch.wanted = False
+            self._compilation.go_on()
             self._calls.stop()
             _remove()
 

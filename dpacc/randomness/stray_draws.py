@@ -200,6 +200,43 @@ class DrawsByName(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Compilation:
+    """Whether torch compiles a part of a model, and a time in which it does not.
+
+    Torch never again compiles what it meets under a watch over operations, and compiled code is
+    none that names its draws: so one micro-batch is watched, forward and backward uncompiled.
+
+    Attributes:
+        may_be_watched: whether the next micro-batch may be.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._compiled = is_compiled(model)
+        self.may_be_watched = True
+        self._stance: Any = None
+
+    def rest(self) -> None:
+        """Run uncompiled from now on, this once."""
+        if self._compiled:
+            self.may_be_watched = False
+            self._stance = torch.compiler.set_stance("force_eager")
+
+    def go_on(self) -> None:
+        """Run compiled code again."""
+        if self._stance is not None:
+            self._stance.__exit__(None, None, None)
+            self._stance = None
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether torch compiles a part of the model.
+
+    >>> is_compiled(nn.Linear(2, 2))
+    False
+    """
+    return any(module._compiled_call_impl is not None for module in model.modules())
+
+
 def calling_module(names: Mapping[int, str]) -> str:
     """The innermost of the model's modules that is running, by its name and class."""
     frame: FrameType | None = sys._getframe(1)

@@ -11,6 +11,7 @@ from dpacc.errors import require_local
 from dpacc.plan.settings import Clipping, Correlation, Drawing, Noise
 from dpacc.recipe.consistency import require_consistent
 from dpacc.recipe.settings import (
+    Compile,
     Kernels,
     LoraMethod,
     Metric,
@@ -297,8 +298,7 @@ class TrainingConfig:
 
     # --- the machine
     micro_batch_tokens: int = setting(
-        "Padded tokens one forward pass may hold on one device. It changes speed and memory, never "
-        "the result.",
+        "Padded tokens one forward may hold on one device: speed and memory, never the result.",
         default=2048,
         at_least=1,
     )
@@ -314,9 +314,8 @@ class TrainingConfig:
         "fp32, or bf16: between ranks, noised sums cross in 16 bits; sums without noise never do.",
         default="fp32",
     )
-    gradient_checkpointing: bool = setting(
-        "Recompute activations in the backward pass: less memory, more time.", default=False
-    )
+    compile: Compile = setting("blocks: torch compiles each adapted block.", default="none")
+    gradient_checkpointing: bool = setting("Recompute activations: less memory.", default=False)
     evaluate_every: int | None = setting(
         "Steps between held-out measurements; null measures only before and after.",
         default=None,

@@ -117,6 +117,7 @@ class Bench:
                 micro_batch_tokens=config.micro_batch_tokens,
                 per_example_gradients=config.per_example_gradients,
                 kernels=config.kernels,
+                compile=config.compile,
                 dynamic_rank=config.dynamic_rank,
                 subspace_rank=config.subspace_rank,
             )

@@ -17,6 +17,7 @@ import dpacc
 from dpacc.data.joined_texts import refuse_joined_texts
 from dpacc.errors import BudgetExhausted, ConfigurationError, names_what_is_unknown
 from dpacc.layers.adapters import attach_gradient_buffer
+from dpacc.layers.blocks import Compile, compile_as_asked
 from dpacc.layers.dynamic_rank import RankOf, dynamic_rank_of
 from dpacc.layers.kernels.choice import Kernels, choose
 from dpacc.layers.subspace import layout_within, subspace_of
@@ -52,6 +53,10 @@ from dpacc.step.strategies import Materialize, PerExampleGradients, strategy_for
 from dpacc.step.unit_members import members_of
 from dpacc.step.update_rule import Schedule, begin_at_known_noise, update_rule, what_learns
 
+_ALIKE = (
+    *("micro_batch_tokens", "micro_batch_units", "per_example_gradients"),
+    *("kernels", "wire", "compile"),
+)
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 AnyOptimizer = TypeVar("AnyOptimizer", bound=torch.optim.Optimizer)
 
@@ -70,10 +75,9 @@ class PrivacyEngine:
         micro_batch_units: the most privacy units in one micro-batch; likewise.
         per_example_gradients: "materialize" keeps them through one backward, "ghost" goes
             backward twice and keeps none, "auto" looks at the memory. The same result, exactly.
-        fixed_seed: makes sampling and noise predictable, for tests; noted in the ledger, and
-            the run is not private.
         kernels: "torch", or on a GPU "triton": fewer passes over memory. The same result but for
             rounding; see [`dpacc.layers.kernels.choice`][], which is the whole process's.
+        fixed_seed: makes sampling and noise predictable, for tests; such a run is not private.
         wire: "fp32", or "bf16": the noised sum crosses between ranks, and reaches the optimizer,
             rounded to bf16; the sum without noise never is.
         backend: how the model is placed; by default what the launch configuration asks for.
@@ -81,6 +85,7 @@ class PrivacyEngine:
             A and columns of B it trains ([`DynamicRank`][dpacc.layers.dynamic_rank.DynamicRank]).
         subspace_rank: k of a plan's second phase, see [`Subspace`][dpacc.layers.subspace.Subspace].
         budget: that of the data set: a file of which the whole plan is reserved beforehand.
+        compile: "blocks" has torch compile each trained block. The same result, up to rounding.
 
     ```python
     engine = PrivacyEngine(accelerator, plan, ledger="run/ledger.jsonl")
@@ -110,8 +115,9 @@ class PrivacyEngine:
         dynamic_rank: int | RankOf | None = None,
         subspace_rank: int | None = None,
         budget: Path | str | None = None,
+        compile: Compile = "none",
     ) -> None:
-        self._backend = backend or backend_for(accelerator)
+        self._backend, self.compile = backend or backend_for(accelerator), compile
         self.dynamic_rank, self.subspace_rank = dynamic_rank, subspace_rank
         self.accelerator, self.plan = accelerator, plan
         self.micro_batch_tokens, self.micro_batch_units = micro_batch_tokens, micro_batch_units
@@ -151,11 +157,7 @@ class PrivacyEngine:
                 "the version of dpacc": dpacc.__version__,
                 "the source code of dpacc": code_fingerprint(),
                 "the privacy plan": self.plan.fingerprint,
-                "micro_batch_tokens": self.micro_batch_tokens,
-                "micro_batch_units": self.micro_batch_units,
-                "per_example_gradients": self.per_example_gradients,
-                "kernels": self.kernels,
-                "wire": self.wire,
+                **{name: getattr(self, name) for name in _ALIKE},
                 "the number of trainable parameters": sum(p.numel() for p in self._parameters),
                 **{f"the {name}": value for name, value in rule.items()},
             }
@@ -163,6 +165,7 @@ class PrivacyEngine:
         collectives.start_alike(self.accelerator, self._parameters)
         self._trained_before = is_trained(model)
         self._buffer = attach_gradient_buffer(model)
+        compile_as_asked(self.compile, model=model, placement=self._backend.placement)
         self._subspace = subspace_of(
             self.subspace_rank, self.plan, layout=self._buffer.layout, accelerator=self.accelerator
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dpacc.data.privacy_units import count_units
 from dpacc.errors import ConfigurationError, names_what_is_unknown
+from dpacc.layers.blocks import Compile
 from dpacc.layers.kernels.choice import Kernels
 from dpacc.layers.lora_methods import Method
 from dpacc.plan import Clipping, Correlation, Drawing, Noise, PrivacyPlan
@@ -45,6 +46,7 @@ class PrivacyArguments:
             before the first step, or the run is refused.
         per_example_gradients: see [`dpacc.step.engine.PrivacyEngine`][]. No effect on the result.
         kernels: likewise.
+        compile: likewise.
         eval_data_is_public: that the evaluation data is no part of what is protected; needed
             where its metrics steer the training.
         allow_eval_overlap: evaluate on data that holds private training examples, too, of which
@@ -71,6 +73,7 @@ class PrivacyArguments:
     budget: str | None = None
     per_example_gradients: PerExampleGradients = "auto"
     kernels: Kernels = "torch"
+    compile: Compile = "none"
     eval_data_is_public: bool = False
     allow_eval_overlap: bool = False
     log_non_private_metrics: bool = False

@@ -283,6 +283,7 @@ class PrivateTrainer(EvaluatesApart):
             micro_batch_units=self.args.per_device_train_batch_size,
             per_example_gradients=self.privacy.per_example_gradients,
             kernels=self.privacy.kernels,
+            compile=self.privacy.compile,
             fixed_seed=self.privacy.fixed_seed,
             budget=self.privacy.budget,
         )
@@ -298,9 +299,8 @@ class PrivateTrainer(EvaluatesApart):
         self.model_wrapped = self.model
         self.optimizer = PrivateOptimizer(optimizer, self._end_step)
         self._losses = self._given_losses or batch_losses_of(self.model)
-        dataset, collate = self._examples()
         self._epoch.source = engine.steps(
-            dataset, collate, units=self._units, probe_examples=self._probe_examples
+            *self._examples(), units=self._units, probe_examples=self._probe_examples
         )
         return engine
 

@@ -46,7 +46,7 @@ _OPTIONS: Mapping[str, tuple[_Bad, str]] = {
         "scales an example's noise by its neighbours' lengths; leave it out",
     ),
     "use_liger_kernel": (bool, "replaces the layers whose gradients are clipped; leave it out"),
-    "torch_compile": (bool, "compiles the layers that write gradients one by one; leave it out"),
+    "torch_compile": (bool, "compiles the loss, too; set PrivacyArguments(compile='blocks')"),
     "include_num_input_tokens_seen": (
         lambda choice: choice not in (False, "no"),
         "logs how many tokens were drawn; set it to 'no'",

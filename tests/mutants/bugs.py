@@ -7,6 +7,7 @@ from tests.mutants.allocation_bugs import ALLOCATION_BUGS
 from tests.mutants.audit_bugs import AUDIT_BUGS
 from tests.mutants.books_bugs import BOOKS_BUGS
 from tests.mutants.budget_bugs import BUDGET_BUGS
+from tests.mutants.compiler_bugs import COMPILER_BUGS
 from tests.mutants.correlation_bugs import CORRELATION_BUGS
 from tests.mutants.dashboard_bugs import DASHBOARD_BUGS
 from tests.mutants.data_bugs import DATA_BUGS
@@ -77,5 +78,6 @@ BUGS = (
     *DASHBOARD_BUGS,
     *HOSPITAL_BUGS,
     *KERNEL_BUGS,
+    *COMPILER_BUGS,
     *TRIAL_BUGS,
 )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from dpacc.errors import PrivacyError
 from dpacc.layers.gradient_buffer import FirstGradient
 from dpacc.randomness.run_secret import RunSecret
+from dpacc.randomness.stray_draws import is_compiled
 from dpacc.step.admission.collation import (
     Collate,
     KeyedCollation,
@@ -143,6 +144,10 @@ class CouplingProbe:
         changes.same_shapes = shapes_of(batch) == shapes_of(other)
         # What the first forward writes to a cache is of a made-up example.
         alone = yield from self._watch(self._of_one(batch), 1, fills_caches=True)
+        if is_compiled(self._model):  # not so in the first forward, in which draws are watched
+            uncompiled, alone = alone, (yield from self._watch(self._of_one(batch), 1))
+            changes.compiled = change_of(uncompiled, alone)
+            del uncompiled
         among = yield from self._watch(batch, len(together))
         changes.among = change_of(alone, among)
         others = yield from self._watch(other, 1 + len(self._others), only_the_first=True)

@@ -35,6 +35,7 @@ class Changes:
         padded: among the same ones, with other words where the batch is padded.
         beyond: alone, and beside a row of a length at which the model may behave otherwise.
         again: alone, first and last.
+        compiled: alone, without compiled blocks and with them.
     """
 
     among: float = 0.0
@@ -44,6 +45,7 @@ class Changes:
     padded: float = 0.0
     beyond: float = 0.0
     again: float = 0.0
+    compiled: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +126,12 @@ class Verdict:
             raise PrivacyError(
                 f"the coupling probe saw a gradient of norm {norm} on a made-up example, which "
                 "shows nothing; pass probe_examples=[...] that the model can learn from"
+            )
+        if not changes.compiled <= self.other_shapes:
+            raise PrivacyError(
+                f"a made-up example's gradient changed by {changes.compiled:.1%} once blocks were "
+                "compiled, so the compiler does not keep what the model computes; set "
+                "compile='none'"
             )
         if not changes.again <= self.same_shapes:
             raise PrivacyError(

@@ -1,0 +1,83 @@
+"""Private steps with compiled blocks: the same sum, and a probe of what is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from dpacc.errors import PrivacyError
+from tests.dpacc.layers.test_blocks import compiling
+from tests.dpacc.step.engine_runs import plan_for, prepared, taken
+from tests.tiny_models import LLAMA_LIKE, examples, with_lora
+
+LENGTHS = [7, 3, 12, 9, 9]
+FEW = {"micro_batch_tokens": 30}
+
+
+def model() -> torch.nn.Module:
+    """A Llama of one block."""
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(LlamaConfig(**LLAMA_LIKE | {"num_hidden_layers": 1}, head_dim=8))
+    return with_lora(base, "llama", targets=["q_proj", "down_proj"])
+
+
+def sum_of_a_step(ledger: Path, compile: str) -> Tensor:
+    """What reaches the optimizer."""
+    plan = plan_for(len(LENGTHS), steps=1)
+    engine, prepared_model, optimizer = prepared(
+        plan, ledger, model=model(), compile=compile, **FEW
+    )
+    taken(engine, prepared_model, examples(LENGTHS))
+    return optimizer.received[0]
+
+
+def test_a_step_of_compiled_blocks_is_the_same(
+    ledgers: Iterator[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probe, padding, several micro-batches: one block is three pieces of code, and no break."""
+    expected = sum_of_a_step(next(ledgers), "none")
+    with compiling(monkeypatch, "eager") as counters:
+        actual = sum_of_a_step(next(ledgers), "blocks")
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-7)
+    # Of one example; of several; of several of the same length, which need no mask.
+    assert 0 < counters["stats"]["unique_graphs"] <= 3
+    assert not counters["graph_break"]
+
+
+def mixing(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
+    """A compiler whose code moves each example a little towards those beside it."""
+
+    def run(*arguments: Any) -> Any:
+        states, *others = graph(*arguments)
+        return [states + 0.01 * (states.mean(dim=0, keepdim=True) - states), *others]
+
+    return run
+
+
+def losing(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
+    """A compiler whose code computes something else."""
+
+    def run(*arguments: Any) -> Any:
+        states, *others = graph(*arguments)
+        return [states + 0.01 * states.roll(1, dims=-1), *others]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [(mixing, "with the examples beside it"), (losing, "once blocks were compiled")],
+    ids=["mixing", "losing"],
+)
+def test_a_compiler_that_changes_gradients_is_refused(
+    backend: Any, message: str, ledgers: Iterator[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe's gradients are those of the compiled blocks, and compared with uncompiled ones."""
+    with compiling(monkeypatch, backend), pytest.raises(PrivacyError, match=message):
+        sum_of_a_step(next(ledgers), "blocks")

@@ -1,0 +1,36 @@
+"""Mistakes around blocks that torch compiles."""
+
+from __future__ import annotations
+
+from tests.mutants.bug import Bug
+from tests.mutants.checks import DPACC
+from tests.mutants.planting import Patch
+
+COMPILER_BUGS = (
+    Bug(
+        "the probe runs uncompiled",
+        "made-up examples are watched one and all, so that a compiler that mixes rows is not seen",
+        (
+            Patch(
+                "dpacc.randomness.stray_draws",
+                "            self.may_be_watched = False",
+                "            self.may_be_watched = True",
+            ),
+        ),
+        (
+            f"{DPACC}/step/test_compiled_steps.py::test_a_compiler_that_changes_gradients_is_refused[mixing]",
+        ),
+    ),
+    Bug(
+        "a compiler leaves gradients out",
+        "a block's input asks for no gradient, so that what its first layers learn is left out",
+        (
+            Patch(
+                "dpacc.layers.blocks",
+                "if arguments and torch.is_grad_enabled()",
+                "if False and torch.is_grad_enabled()",
+            ),
+        ),
+        (f"{DPACC}/layers/test_blocks.py::test_compiled_blocks_write_the_same_gradients[whole]",),
+    ),
+)
