@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpacc.layers.gradient_buffer import GradientBuffer
+from dpacc.layers.kernels.choice import fused_on
 from dpacc.layers.operators import layer_operator
 from dpacc.ranks.collectives import is_undivided
+
+MOST_FUSED_RANK = 64
+"""Of a kernel that makes xAᵀ again beside every 128 columns of the output."""
 
 
 def fused_output(layer: Any, name: str, x: Tensor, upper: type[nn.Module]) -> Tensor | None:
@@ -66,6 +70,10 @@ def _forward(
     lower_places: Tensor | None,
     places: Tensor,
 ) -> tuple[Tensor, Tensor]:
+    if fused_on(x.device) and len(lower) <= MOST_FUSED_RANK:
+        from dpacc.layers.kernels.lora_forward import lora_forward
+
+        return lora_forward(x, weight, bias, lower, upper, scale=scale)
     low = F.linear(x, lower.to(x.dtype))
     total = owned(F.linear(x, weight, bias))
     total.view(-1, total.shape[-1]).addmm_(

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from dpacc.errors import PrivacyError
 from dpacc.layers.kernels.clipped_sums import add_scaled
 from dpacc.layers.kernels.cross_entropy import losses_in_place
+from dpacc.layers.kernels.lora_forward import lora_forward
 from dpacc.layers.kernels.outer_products import add_scaled_products, products, squared_norms
 from dpacc.randomness.aes_words import sliced_keys, words_on
 
@@ -59,6 +60,17 @@ def _outer_products(device: torch.device, generator: torch.Generator) -> bool:
     )
 
 
+def _lora_forward(device: torch.device, generator: torch.Generator) -> bool:
+    x, weight, bias, lower, upper = (
+        torch.randn(shape, generator=generator).to(device)
+        for shape in ((2, 35, 37), (130, 37), (130,), (3, 37), (130, 3))
+    )
+    found = lora_forward(x, weight, bias, lower, upper, scale=0.5)
+    low = F.linear(x.cpu(), lower.cpu())
+    wanted = F.linear(x.cpu(), weight.cpu(), bias.cpu()) + 0.5 * F.linear(low, upper.cpu())
+    return _close(found[0], wanted) and _close(found[1], low)
+
+
 def _cross_entropy(device: torch.device, generator: torch.Generator) -> bool:
     logits = 3 * torch.randn(3, 5003, generator=generator)
     targets = torch.tensor([0, 4999, 7])
@@ -82,6 +94,7 @@ def _noise_words(device: torch.device, generator: torch.Generator) -> bool:
 
 CHECKS: Mapping[str, Callable[[torch.device, torch.Generator], bool]] = {
     "outer products": _outer_products,
+    "LoRA's forward": _lora_forward,
     "clipped sums": _clipped_sums,
     "cross-entropy": _cross_entropy,
     "the noise's words": _noise_words,
