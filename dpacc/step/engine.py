@@ -76,7 +76,7 @@ class PrivacyEngine:
         per_example_gradients: "materialize" keeps them through one backward, "ghost" goes
             backward twice and keeps none, "auto" looks at the memory. The same result, exactly.
         kernels: "torch", or on a GPU "triton": fewer passes over memory. The same result but for
-            rounding; see [`dpacc.layers.kernels.choice`][], which is the whole process's.
+            rounding; see `dpacc.layers.kernels.choice`, which is the whole process's.
         fixed_seed: makes sampling and noise predictable, for tests; such a run is not private.
         wire: "fp32", or "bf16": the noised sum crosses between ranks, and reaches the optimizer,
             rounded to bf16; the sum without noise never is.
