@@ -125,10 +125,11 @@ def measured(
         began = time.monotonic()
         (process, pipe), more = following, at + 1 < len(planned)
         try:
-            _answer(pipe, deadline)
-            pipe.send(cell)
-            following = start() if more else following
             row = _answer(pipe, deadline)
+            following = start() if more else following
+            if row == "ready":
+                pipe.send(cell)
+                row = _answer(pipe, deadline)
             if row == "warm":
                 # Nobody imports while this one is timed; the answer stays for the next turn.
                 if more:

@@ -35,8 +35,10 @@ _LIKELIEST = 8
 @click.option("--most", default=0.5, show_default=True, help="The largest difference allowed.")
 def main(merged: str, server: str, most: float) -> None:
     """Prompt by prompt."""
-    tokenizer = AutoTokenizer.from_pretrained(merged)
-    model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(merged, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        merged, dtype=torch.float32, trust_remote_code=False
+    ).eval()
     largest = 0.0
     for prompt in PROMPTS:
         tokens = tokenizer(prompt)["input_ids"]

@@ -109,7 +109,9 @@ def write_federation(folder: Path, *, nodes: int, rounds: int) -> None:
     tiny_tokenizer(WORDS).save_pretrained(folder / "model")
     torch.manual_seed(0)
     config = LlamaConfig(**{**LLAMA_LIKE, "hidden_size": 256, "intermediate_size": 512})
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "model")
+    AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(
+        folder / "model"
+    )
     draw = random.Random(0)
     for number in range(nodes):
         said = [json.dumps({"text": " ".join(draw.choices(WORDS, k=8))}) for _ in range(TEXTS)]

@@ -89,13 +89,31 @@ def server(pipe: Connection) -> None:
     pipe.send({"seconds": told})
 
 
-def test_cells_are_measured_until_the_time_is_over(gpu: ModuleType) -> None:
+def test_cells_are_measured_until_the_time_is_over(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process that dies is told of; one that hangs at the end is not waited for."""
+    # Another test may have put a script in its place, which each process would begin with.
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
     gpu.EXPECTED_SECONDS = 1.0
     rows = list(gpu.measured([1.5, "dies"], time.monotonic() + 600, server))
     assert rows == [(1.5, {"seconds": 1.5}), ("dies", {"failed": "the process died"})]
     assert list(gpu.measured(["hangs", 1.5], time.monotonic() + 3, server)) == []
     assert list(gpu.measured([1.5], time.monotonic(), server)) == []
+
+
+def stillborn(pipe: Connection) -> None:
+    """A process that ends before it is ready, as where a package cannot be imported."""
+    pipe.close()
+
+
+def test_a_process_that_never_was_ready_costs_its_cell_alone(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sent to it, which would end the whole measurement."""
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    rows = list(gpu.measured([1.5, 2.5], time.monotonic() + 600, stillborn))
+    assert rows == [(cell, {"failed": "the process died"}) for cell in (1.5, 2.5)]
 
 
 def test_a_finished_cell_is_not_measured_again(gpu: ModuleType, tmp_path: Path) -> None:

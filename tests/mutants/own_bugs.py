@@ -335,7 +335,9 @@ OWN_BUGS = (
         "unexamined devices",
         "a Mac's GPU, which Accelerate takes unasked, may sum, drop and noise inexactly",
         (Patch("dpacc.ranks.backends.selection", "if device not in _EXAMINED:", "if False:"),),
-        ("tests/dpacc/ranks/test_backends_refusals.py",),
+        (
+            "tests/dpacc/ranks/test_backends_refusals.py::test_a_device_that_was_never_examined_is_refused",
+        ),
     ),
     Bug(
         "charges in the drive's memory",

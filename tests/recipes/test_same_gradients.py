@@ -34,7 +34,7 @@ def released() -> Iterator[list[torch.Tensor]]:
         gradients.append(gradient.clone())
 
     secret = RunSecret.from_fixed_seed(3)
-    known = mock.patch("dpacc.step.engine._agree_on_secret", return_value=secret)
+    known = mock.patch("dpacc.ranks.collectives.agree_on_secret", return_value=secret)
     with known, mock.patch.object(Replicated, "update", keep):
         yield gradients
 

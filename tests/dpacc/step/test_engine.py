@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from dpacc_accounting import read_ledger
 
 from dpacc.errors import ConfigurationError, PrivacyError
-from dpacc.layers.gradient_buffer import KeptGradients
+from dpacc.layers.gradient_buffer import FirstGradient
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.step.engine import PrivacyEngine
 from dpacc.step.release import Release
@@ -251,15 +251,15 @@ def test_steps_before_prepare_are_refused(ledgers: Iterator[Path]) -> None:
 def test_a_ghost_run_keeps_no_gradient_after_the_probe(
     ledgers: Iterator[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The probe keeps whole gradients, on made-up examples; none is left for the real ones."""
-    kept: list[weakref.ref[KeptGradients]] = []
-    original = KeptGradients.__init__
+    """The probe keeps a whole gradient, of a made-up example; none is left for the real ones."""
+    kept: list[weakref.ref[FirstGradient]] = []
+    original = FirstGradient.__init__
 
-    def watched(self: KeptGradients, *arguments: Any, **named: Any) -> None:
+    def watched(self: FirstGradient, *arguments: Any, **named: Any) -> None:
         kept.append(weakref.ref(self))
         original(self, *arguments, **named)
 
-    monkeypatch.setattr(KeptGradients, "__init__", watched)
+    monkeypatch.setattr(FirstGradient, "__init__", watched)
     model = tiny_model("llama")
     trainable = [p for p in model.parameters() if p.requires_grad]
     engine = PrivacyEngine(
