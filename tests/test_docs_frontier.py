@@ -28,6 +28,7 @@ COMPARED = {
     "sentences-4608": ("## Sentences: ", 6),
     "sentiment-2048": ("## Whole reviews: ", 6),
     "sentiment-4096": ("## Twice as many reviews: ", 6),
+    "emails-2048": ("## E-mails: ", 6),
 }
 """Tasks on which tools are compared, each with how its section begins, and how many rows it has."""
 
@@ -322,21 +323,39 @@ def test_how_far_plain_lora_is_behind_is_that_of_kept_results() -> None:
 
 
 def test_what_is_told_of_emails_is_of_kept_results() -> None:
-    """Independent noise at the default rate, and bands at what a recipe makes of it."""
+    """Plain LoRA at three rates, how far it is behind, and bands at what a recipe makes of its."""
     kept = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-    alone, bands = (each for each in kept if each["task"] == "emails-2048")
-    assert [each["run"]["learning_rate"] for each in (alone, bands)] == [0.005, 0.0335]
-    assert [each["run"].get("plan", {}) for each in (alone, bands)] == [
-        {},
-        {"correlation": "banded"},
-    ]
-    found = []
-    for each in (alone, bands):
-        assert each["run"]["epsilon"] == 8
-        assert sum(count for _, count in each["held_out"]["blocks"]) == 1000
-        found.append(f"{each['held_out']['accuracy']:.1%}")
-    page = " ".join(PAGE.split())
-    assert f"finds {found[0]}, and with 16 bands at 3.35e-2, as a recipe would, {found[1]}" in page
+    ours = [e for e in kept if e["task"] == "emails-2048" and e["run"]["tool"] == "dpacc"]
+    plain = {
+        (run["epsilon"], run["learning_rate"], *run.get("plan", {}).values()): each["held_out"]
+        for each in ours
+        if "method" not in (run := each["run"])
+    }
+    assert {sum(count for _, count in held["blocks"]) for held in plain.values()} == {2000}
+    section = " ".join(PAGE.split("## E-mails: ")[1].split("\n## ")[0].split())
+    reached = " ".join(PAGE.split("## What is reached")[1].split())
+    rates, behind = (0.005, 0.01, 0.03), {}
+    for epsilon in (1.0, 8.0):
+        told = [f"{plain[epsilon, rate]['accuracy']:.1%}" for rate in rates]
+        assert f"{told[0]}, {told[1]} and {told[2]} at " in section
+        best = np.mean(
+            [
+                each["held_out"]["accuracy"]
+                for each in ours
+                if "method" in each["run"]
+                if (each["run"]["epsilon"], each["run"]["learning_rate"]) == (epsilon, 0.03)
+            ]
+        )
+        for rate in rates:
+            gap = 100 * (best - plain[epsilon, rate]["accuracy"])
+            behind.setdefault(rate, []).append(f"{gap:.1f}")
+    assert f"e-mails {' and '.join(behind[0.005])} |" in reached
+    assert f"it is {' and '.join(behind[0.01])} behind on e-mails" in reached
+    assert f"and 3e-2 {' and '.join(behind[0.03])}." in reached
+    assert (
+        f"{plain[8.0, 0.0335, 'banded']['accuracy']:.1%} are found at ε = 8 (one seed)" in section
+    )
+    assert len(plain) == 7
 
 
 def per_block(runs: list[dict[str, Any]]) -> np.ndarray:
