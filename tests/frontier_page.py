@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ def section_of(heading: str) -> str:
     return PAGE.split(heading)[1].split("\n## ")[0]
 
 
-def per_block(runs: list[dict[str, Any]]) -> np.ndarray:
-    """The share of right answers in each block, over seeds."""
+def lead(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> tuple[float, float]:
+    """How much more a block of texts has in one tool's runs, over seeds, than in another's; and
+    its standard error over blocks. In hundredths: points of accuracy, percent of perplexity."""
+    gain = 100 * (_per_block(ours) - _per_block(theirs))
+    return float(gain.mean()), float(gain.std(ddof=1)) / math.sqrt(len(gain))
+
+
+def _per_block(runs: list[dict[str, Any]]) -> np.ndarray:
     blocks = np.array([run["blocks"] for run in runs])
     return np.asarray((blocks[..., 0] / blocks[..., 1]).mean(axis=0))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.frontier_page import GEOMETRY, PAGE, RESULTS, ROOT, kept_in, per_block, section_of
+from tests.frontier_page import GEOMETRY, PAGE, RESULTS, ROOT, kept_in, lead, section_of
 
+FIRST = ROOT / "benchmarks/results/emails_first.jsonl"
 COMPARED = {
     "sentences-4608": ("## Sentences: ", 6),
     "sentiment-2048": ("## Whole reviews: ", 6),
@@ -33,14 +35,7 @@ def test_every_command_on_the_page_exists() -> None:
 def test_every_row_of_a_comparison_is_three_kept_results(task: str) -> None:
     """Rate, noise, accuracy over seeds, loss and lead are those of the results; the best rates are
     those of the validation texts."""
-    kept = kept_in(RESULTS)
-    cells: dict[tuple[str, float], dict[float, list[dict[str, Any]]]] = {}
-    for each in kept:
-        run = each["run"]
-        plain = run["tool"] == "dpacc" and "method" not in run
-        if each["task"] == task and not plain and run["epsilon"]:
-            cell = cells.setdefault((run["tool"], run["epsilon"]), {})
-            cell.setdefault(run["learning_rate"], []).append(each)
+    cells = cells_of(RESULTS, task)
     heading, count = COMPARED[task]
     rows = re.findall(
         r"^\| (\d) \| (\w+).*? \| (\S+) \| (\S+) \| (\S+ ± \S+)% \| (\S+) \| (.*?) ?\|$",
@@ -56,7 +51,7 @@ def test_every_row_of_a_comparison_is_three_kept_results(task: str) -> None:
         best = max(runs[0]["validation"]["accuracy"] for runs in cell.values())
         assert found[0]["validation"]["accuracy"] == best
         assert f"{found[0]['noise_multiplier']:.3f}" == sigma
-        held = [each["held_out"] for each in found]
+        held = held_out(found)
         told = np.array([100 * each["accuracy"] for each in held])
         assert f"{told.mean():.2f} ± {told.std(ddof=1):.2f}" == accuracy
         assert f"{np.mean([each['loss'] for each in held]):.3f}" == loss
@@ -64,9 +59,90 @@ def test_every_row_of_a_comparison_is_three_kept_results(task: str) -> None:
             ours[epsilon] = held
             assert not ahead
         else:
-            gain = per_block(ours[epsilon]) - per_block(held)
-            error = gain.std(ddof=1) / math.sqrt(len(gain))
-            assert f"{100 * gain.mean():+.2f} ± {100 * error:.2f}" == ahead
+            gain, error = lead(ours[epsilon], held)
+            assert f"{gain:+.2f} ± {error:.2f}" == ahead
+
+
+def test_leads_in_standard_errors_are_those_of_kept_results() -> None:
+    """Over blocks of texts, and over the seeds of both, where the page counts them so."""
+    emails = errors_ahead("emails-2048")
+    told = " ".join(section_of("## E-mails: ").split())
+    texts, seeds = ([f"{each:.1f}" for each in emails[by]] for by in ("texts", "seeds"))
+    assert f"over Opacus {texts[0]} at ε = 1 and {texts[1]} at ε = 8, over Opake" in told
+    assert f"over Opake {texts[2]} and {texts[3]}; counted by seeds alone they are" in told
+    assert f"by seeds alone they are {', '.join(seeds[:3])} and {seeds[3]}." in told
+    told = " ".join(section_of("## Sentences: ").split())
+    seeds = [f"{each:.1f}" for each in errors_ahead("sentences-4608")["seeds"]]
+    assert f"the leads over Opacus are {seeds[0]} and {seeds[1]} standard errors" in told
+    assert f"and those over Opake {seeds[2]} and {seeds[3]}," in told
+    told = " ".join(section_of("## Whole reviews: ").split())
+    reviews = errors_ahead("sentiment-2048")
+    assert f"{reviews['texts'][2]:.1f} over Opake at ε = 1, and counted by seeds alone" in told
+    assert f"counted by seeds alone that is {reviews['seeds'][2]:.1f}." in told
+
+
+def test_what_emails_gave_at_first_is_of_kept_results() -> None:
+    """With fewer texts: the leads at rates to 1e-2 and to 3e-2, each best on validation texts."""
+    cells = cells_of(FIRST, "emails-2048")
+    counted = [
+        (sum(count for _, count in each[part]["blocks"]) for part in ("held_out", "validation"))
+        for each in kept_in(FIRST)
+    ]
+    assert {tuple(counts) for counts in counted} == {(1000, 300)}
+    (one, eight), (one_more, eight_more) = (
+        [
+            lead(*(held_out(best_of(cells[tool, epsilon], most)) for tool in ("dpacc", "Opacus")))
+            for epsilon in (1.0, 8.0)
+        ]
+        for most in (1e-2, 3e-2)
+    )
+    told = " ".join(section_of("## E-mails: ").split())
+    assert f"dpacc was {one[0]:.1f} ± {one[1]:.1f} points ahead of Opacus at ε = 1" in told
+    assert f"and {-eight[0]:.1f} ± {eight[1]:.1f} behind at ε = 8, where its best rate was" in told
+    assert best_of(cells["dpacc", 8.0], 1e-2)[0]["run"]["learning_rate"] == 1e-2
+    assert f"with 3e-2 for both, {one_more[0]:.1f} ± {one_more[1]:.1f} and" in told
+    assert f"and {eight_more[0]:.1f} ± {eight_more[1]:.1f} ahead." in told
+
+
+def cells_of(results: Path, task: str) -> dict[tuple[str, float], dict[float, list[Any]]]:
+    """A comparison's runs by tool and ε, then by rate; the first of a rate has seed 0."""
+    cells: dict[tuple[str, float], dict[float, list[Any]]] = {}
+    for each in kept_in(results):
+        run = each["run"]
+        plain = run["tool"] == "dpacc" and "method" not in run
+        if each["task"] == task and not plain and run["epsilon"]:
+            cell = cells.setdefault((run["tool"], run["epsilon"]), {})
+            cell.setdefault(run["learning_rate"], []).append(each)
+    return cells
+
+
+def best_of(cell: dict[float, list[Any]], most: float = math.inf) -> list[Any]:
+    """The three runs at the rate, of those up to `most`, that validation texts choose."""
+    tried = [runs for rate, runs in cell.items() if rate <= most]
+    best: list[Any] = max(tried, key=lambda runs: runs[0]["validation"]["accuracy"])
+    assert len(best) == 3
+    return best
+
+
+def held_out(runs: list[Any]) -> list[dict[str, Any]]:
+    """What they found of the held-out texts."""
+    return [each["held_out"] for each in runs]
+
+
+def errors_ahead(task: str) -> dict[str, list[float]]:
+    """dpacc's leads in standard errors, over texts and over seeds: over Opacus at ε = 1 and 8,
+    then over Opake."""
+    cells = cells_of(RESULTS, task)
+    found: dict[str, list[float]] = {"texts": [], "seeds": []}
+    for tool in ("Opacus", "Opake"):
+        for epsilon in (1.0, 8.0):
+            pair = [held_out(best_of(cells[each, epsilon])) for each in ("dpacc", tool)]
+            gain, error = lead(*pair)
+            found["texts"].append(gain / error)
+            ours, theirs = (np.array([each["accuracy"] for each in runs]) for runs in pair)
+            over_seeds = math.sqrt((ours.var(ddof=1) + theirs.var(ddof=1)) / 3)
+            found["seeds"].append((ours.mean() - theirs.mean()) / over_seeds)
+    return found
 
 
 @pytest.mark.parametrize("task", ["sentences-4608", "sentiment-2048"])
@@ -99,11 +175,8 @@ def test_how_far_plain_lora_is_behind_is_that_of_kept_results() -> None:
         behind: dict[float, list[str]] = {0.005: [], 0.01: []}
         for epsilon in (1.0, 8.0):
             cell = [each for each in ours if each["run"]["epsilon"] == epsilon]
-            tuned: dict[float, list[float]] = {e["run"]["learning_rate"]: [] for e in cell}
-            for each in cell:
-                if "method" in each["run"]:
-                    tuned[each["run"]["learning_rate"]].append(each["held_out"]["accuracy"])
-            (best,) = (np.mean(those) for those in tuned.values() if len(those) == 3)
+            tuned = held_out(best_of(cells_of(RESULTS, task)["dpacc", epsilon]))
+            best = np.mean([each["accuracy"] for each in tuned])
             for each in cell:
                 if "method" not in each["run"]:
                     gap = 100 * (best - each["held_out"]["accuracy"])
@@ -136,14 +209,8 @@ def test_what_is_told_of_emails_is_of_kept_results() -> None:
     for epsilon in (1.0, 8.0):
         told = [f"{plain[epsilon, rate]['accuracy']:.1%}" for rate in rates]
         assert f"{told[0]}, {told[1]} and {told[2]} at " in section
-        best = np.mean(
-            [
-                each["held_out"]["accuracy"]
-                for each in ours
-                if "method" in each["run"]
-                if (each["run"]["epsilon"], each["run"]["learning_rate"]) == (epsilon, 0.03)
-            ]
-        )
+        tuned = held_out(best_of(cells_of(RESULTS, "emails-2048")["dpacc", epsilon]))
+        best = np.mean([each["accuracy"] for each in tuned])
         for rate in rates:
             gap = 100 * (best - plain[epsilon, rate]["accuracy"])
             behind.setdefault(rate, []).append(f"{gap:.1f}")
