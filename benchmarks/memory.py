@@ -111,9 +111,8 @@ def estimate(case: dict[str, Any]) -> int:
 def _planned(model: str, checkpointing: bool) -> tuple[Skeleton, MicroBatchCost]:
     """A base with adapters, and what its coupling probe takes."""
     from dpacc.planning.architectures import read_architecture
-    from dpacc.planning.memory import PROBE_EXAMPLES, PROBE_TOKENS
+    from dpacc.planning.memory import cost_of_probe
     from dpacc.planning.skeleton import build_skeleton
-    from dpacc.planning.weightless_step import cost_of_micro_batch
     from dpacc.recipe.config import TrainingConfig
 
     quantized = model == "nf4"
@@ -132,14 +131,7 @@ def _planned(model: str, checkpointing: bool) -> tuple[Skeleton, MicroBatchCost]
     if quantized:
         architecture.num_hidden_layers = LAYERS_OF_7B
     skeleton = build_skeleton(config=config, architecture=architecture)
-    probe = cost_of_micro_batch(
-        skeleton=skeleton,
-        plan=_plan(examples=8),
-        strategy="probe",
-        examples=PROBE_EXAMPLES,
-        tokens=PROBE_TOKENS,
-    )
-    return skeleton, probe
+    return skeleton, cost_of_probe(skeleton=skeleton, plan=_plan(examples=8))
 
 
 def _plan(*, examples: int) -> PrivacyPlan:

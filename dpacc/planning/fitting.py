@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpacc.planning.architectures import read_architecture
-from dpacc.planning.earlier_noise import row_bytes, rows_kept
-from dpacc.planning.forecast import Machine, as_computed, sequences_of, strategy_here
+from dpacc.planning.forecast import sequences_of, strategy_here
 from dpacc.planning.memory import (
-    PLACEMENTS,
-    PROBE_EXAMPLES,
-    PROBE_TOKENS,
     DeviceMemory,
     Placement,
+    cost_of_probe,
     device_memory,
+    placements_on,
 )
 from dpacc.planning.skeleton import build_skeleton
-from dpacc.planning.traffic import Rates
 from dpacc.planning.weightless_step import Strategy, cost_of_micro_batch
 from dpacc.recipe.assembly import plan_for
 from dpacc.recipe.config import TrainingConfig
@@ -85,30 +82,23 @@ def what_fits(
     Raises:
         ConfigurationError: the model's architecture cannot be read, or a setting does not fit.
     """
-    rates = Rates(operations=1.0, network=1.0)  # no time is asked for
-    machine = Machine(gpus=1, memory=memory, rates=rates)
-    config = as_computed(config, machine)
     plan = plan_for(config=config, dataset_size=dataset_size)
     progress("the model")
     skeleton = build_skeleton(config=config, architecture=read_architecture(model=config.model))
-    strategy, _ = strategy_here(config, skeleton, machine)
+    strategy, _ = strategy_here(config, skeleton, memory=memory)
     given: dict[str, Any] = {
         "skeleton": skeleton,
         "plan": plan,
         "sequences": sequences_of(config),
     }
     progress("the coupling probe")
-    probe = cost_of_micro_batch(
-        strategy="probe", examples=PROBE_EXAMPLES, tokens=PROBE_TOKENS, **given
-    )
-    noise = rows_kept(bands=plan.bands) * row_bytes(plan=plan, trainable=skeleton.trainable)
+    probe = cost_of_probe(**given)
     found = []
     for tokens in lengths:
         progress(f"an example of {tokens:,} tokens")
         step = cost_of_micro_batch(strategy=strategy, examples=1, tokens=tokens, **given)
         for ranks in gpus:
-            placements: list[Placement] = list(PLACEMENTS) if ranks > 1 else ["whole"]
-            for placement in placements:
+            for placement in placements_on(ranks):
                 held = device_memory(
                     skeleton=skeleton,
                     step=step,
@@ -116,7 +106,6 @@ def what_fits(
                     placement=placement,
                     ranks=ranks,
                     on_processor=False,
-                    earlier_noise=noise,
                 )
                 found.append(
                     Fit(

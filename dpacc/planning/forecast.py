@@ -12,13 +12,12 @@ from dpacc.planning.architectures import read_architecture
 from dpacc.planning.earlier_noise import EarlierNoise, earlier_noise, row_bytes, rows_kept
 from dpacc.planning.launch import Launch, recommend
 from dpacc.planning.memory import (
-    PLACEMENTS,
-    PROBE_EXAMPLES,
-    PROBE_TOKENS,
     DeviceMemory,
     Placement,
+    cost_of_probe,
     device_memory,
     most_that_fits,
+    placements_on,
 )
 from dpacc.planning.noise_over_signal import noise_over_signal
 from dpacc.planning.skeleton import Skeleton, build_skeleton
@@ -163,14 +162,16 @@ def forecast(
     Raises:
         ConfigurationError: the model's architecture cannot be read, or a setting does not fit.
     """
-    config = as_computed(config, machine)
+    config = _as_computed(config, machine)
     progress("noise")
     plan = plan_for(config=config, dataset_size=dataset_size)
     progress("the model")
     architecture = read_architecture(model=config.model)
     skeleton = build_skeleton(config=config, architecture=architecture)
     tokens, sequences = tokens or config.max_length, sequences_of(config)
-    strategy, rows = strategy_here(config, skeleton, machine)
+    strategy, rows = strategy_here(
+        config, skeleton, memory=machine.memory, on_processor=machine.gpus == 0
+    )
     examples = max(1, config.micro_batch_tokens // (tokens * sequences))
     if strategy == "materialize":
         examples = min(examples, max(1, rows))
@@ -188,14 +189,7 @@ def forecast(
         )
 
     progress("the coupling probe")
-    probe = cost_of_micro_batch(
-        skeleton=skeleton,
-        plan=plan,
-        strategy="probe",
-        examples=PROBE_EXAMPLES,
-        tokens=PROBE_TOKENS,
-        sequences=sequences,
-    )
+    probe = cost_of_probe(skeleton=skeleton, plan=plan, sequences=sequences)
 
     def memory(placement: Placement, count: int) -> DeviceMemory:
         return device_memory(
@@ -232,8 +226,7 @@ def forecast(
         )
         return Spread(memory=memory(placement, examples), sent=sent, seconds=took)
 
-    placements: list[Placement] = list(PLACEMENTS) if machine.ranks > 1 else ["whole"]
-    spreads = {placement: spread(placement) for placement in placements}
+    spreads = {placement: spread(placement) for placement in placements_on(machine.ranks)}
     fitting = {name for name, each in spreads.items() if each.memory.peak <= machine.memory}
     progress("the same with activations kept or made again")
     activations = _activations(config, plan, cost(examples), strategy, examples, tokens)
@@ -271,18 +264,18 @@ def sequences_of(config: TrainingConfig) -> int:
     return 2 if config.task == "preference" else 1
 
 
-def as_computed(config: TrainingConfig, machine: Machine) -> TrainingConfig:
+def _as_computed(config: TrainingConfig, machine: Machine) -> TrainingConfig:
     """With `auto` resolved where it does not mean what it means on a GPU."""
     here = machine.gpus == 0 and config.dtype == "auto" and not computes_in_16_bits(None)
     return replace(config, dtype="float32") if here else config
 
 
 def strategy_here(
-    config: TrainingConfig, skeleton: Skeleton, machine: Machine
+    config: TrainingConfig, skeleton: Skeleton, *, memory: int, on_processor: bool = False
 ) -> tuple[Strategy, int]:
     """What the engine would choose, from what is free once a quantized base is on the device."""
-    there = skeleton.base_bytes if config.quantization != "none" or machine.gpus == 0 else 0
-    rows = rows_within(free=max(0, machine.memory - there), width=skeleton.trainable)
+    there = skeleton.base_bytes if config.quantization != "none" or on_processor else 0
+    rows = rows_within(free=max(0, memory - there), width=skeleton.trainable)
     return choose(config.per_example_gradients, rows_that_fit=rows), rows
 
 

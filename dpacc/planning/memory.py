@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from dpacc.plan import PrivacyPlan
 from dpacc.planning.skeleton import Skeleton
-from dpacc.planning.weightless_step import MicroBatchCost
+from dpacc.planning.weightless_step import MicroBatchCost, cost_of_micro_batch
 
 Placement = Literal["whole", "zero2", "zero3", "fsdp2"]
 PLACEMENTS: dict[Placement, str] = {
@@ -17,8 +18,7 @@ PLACEMENTS: dict[Placement, str] = {
     "fsdp2": "FSDP2",
 }
 
-PROBE_EXAMPLES, PROBE_TOKENS = 3, 13
-"""The largest of the coupling probe's made-up micro-batches."""
+_PROBE_EXAMPLES, _PROBE_TOKENS = 3, 13  # the largest made-up micro-batch
 
 RUNTIME_BYTES = {"processor": 550 * 2**20, "gpu": 2**30}
 """Python, torch and their libraries: measured on a processor; on a GPU an allowance for the CUDA
@@ -45,6 +45,29 @@ class DeviceMemory:
         return sum(self.parts.values())
 
 
+def cost_of_probe(*, skeleton: Skeleton, plan: PrivacyPlan, sequences: int = 1) -> MicroBatchCost:
+    """What the coupling probe's largest micro-batch takes, of which one gradient is kept.
+
+    Args:
+        skeleton: the model.
+        plan: how gradients are clipped and added.
+        sequences: of each example; a preference pair has two.
+    """
+    return cost_of_micro_batch(
+        skeleton=skeleton,
+        plan=plan,
+        strategy="probe",
+        examples=_PROBE_EXAMPLES,
+        tokens=_PROBE_TOKENS,
+        sequences=sequences,
+    )
+
+
+def placements_on(ranks: int) -> list[Placement]:
+    """All ways to spread a run over so many ranks; one rank holds all of it."""
+    return list(PLACEMENTS) if ranks > 1 else ["whole"]
+
+
 def device_memory(
     *,
     skeleton: Skeleton,
@@ -65,7 +88,7 @@ def device_memory(
     Args:
         skeleton: the model.
         step: the largest micro-batch, materialized or ghost.
-        probe: `PROBE_EXAMPLES` × `PROBE_TOKENS`, of which one gradient is kept.
+        probe: see `cost_of_probe`.
         placement: what is cut over the ranks.
         ranks: how many there are.
         on_processor: whether the device is the processor itself.

@@ -19,7 +19,7 @@ from dpacc.planning.architectures import KNOWN, read_architecture
 from dpacc.planning.forecast import Machine, forecast
 from dpacc.planning.launch import recommend
 from dpacc.planning.live_memory import LiveMemory
-from dpacc.planning.memory import PROBE_EXAMPLES, PROBE_TOKENS, device_memory, most_that_fits
+from dpacc.planning.memory import cost_of_probe, device_memory, most_that_fits
 from dpacc.planning.skeleton import build_skeleton, nf4_bytes
 from dpacc.planning.traffic import Rates, sent_bytes
 from dpacc.planning.weightless_step import cost_of_micro_batch
@@ -180,16 +180,10 @@ def test_the_plan_agrees_with_the_measured_seven_billion(row: str, model: str) -
         model, quantization="nf4", lora_rank=16, gradient_checkpointing=True, dtype="bfloat16"
     )
     skeleton = build_skeleton(config=config, architecture=read_architecture(model=model))
-    shapes: list[tuple[Any, int, int]] = [
-        ("ghost", 8, 64),
-        ("probe", PROBE_EXAMPLES, PROBE_TOKENS),
-    ]
-    step, probe = (
-        cost_of_micro_batch(
-            skeleton=skeleton, plan=PLAN, strategy=strategy, examples=count, tokens=tokens
-        )
-        for strategy, count, tokens in shapes
+    step = cost_of_micro_batch(
+        skeleton=skeleton, plan=PLAN, strategy="ghost", examples=8, tokens=64
     )
+    probe = cost_of_probe(skeleton=skeleton, plan=PLAN)
     planned = device_memory(
         skeleton=skeleton, step=step, probe=probe, placement="whole", ranks=1, on_processor=True
     )
