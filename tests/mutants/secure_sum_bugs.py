@@ -9,9 +9,11 @@ from tests.mutants.planting import Patch
 
 _SUMS = f"{DPACC}/federated/secure_sum"
 _DRAWN = f"{_SUMS}/test_neighbourhoods.py"
-_SIGNED = f"{_SUMS}/test_signatures.py"
+_AGREED = f"{_SUMS}/signed/test_agreement.py"
+_ROLL = f"{_SUMS}/signed/test_roll.py"
+_SIGNED = f"{_SUMS}/signed/test_signatures.py"
+_TOLD = f"{_SUMS}/signed/test_told_neighbours.py"
 _ONCE = f"{_SUMS}/test_one_sum_a_round.py"
-_TOLD = f"{_SUMS}/test_told_neighbours.py"
 _STREAM = f"{DPACC}/federated/server/test_reply_stream.py"
 _EXACT = f"{DPACC}/federated/aggregation/test_exact_sum.py"
 _MASKING = "dpacc.federated.secure_sum.masking"
@@ -104,7 +106,7 @@ SECURE_SUM_BUGS = (
                 "if not is_signed(",
             ),
         ),
-        (f"{_SIGNED}::test_a_server_cannot_invent_clients",),
+        (f"{_AGREED}::test_a_server_cannot_invent_clients",),
     ),
     Bug(
         "one's own signature alone",
@@ -116,7 +118,7 @@ SECURE_SUM_BUGS = (
                 "for node in [party.node]:",
             ),
         ),
-        (f"{_SIGNED}::test_a_server_cannot_put_its_own_keys_in_anothers_name",),
+        (f"{_AGREED}::test_a_server_cannot_put_its_own_keys_in_anothers_name",),
     ),
     Bug(
         "two stories of who arrived",
@@ -128,7 +130,7 @@ SECURE_SUM_BUGS = (
                 "if len(agreeing) < 1:",
             ),
         ),
-        (f"{_SIGNED}::test_two_stories_of_who_arrived_open_nothing",),
+        (f"{_AGREED}::test_two_stories_of_who_arrived_open_nothing",),
     ),
     Bug(
         "signed one list, opened another",
@@ -145,7 +147,7 @@ SECURE_SUM_BUGS = (
                 'digest, fewest = str(party.state["confirmed"]), party.settings.fewest',
             ),
         ),
-        (f"{_SIGNED}::test_two_stories_of_who_arrived_open_nothing",),
+        (f"{_AGREED}::test_two_stories_of_who_arrived_open_nothing",),
     ),
     Bug(
         "one of a pair masked",
@@ -181,7 +183,7 @@ SECURE_SUM_BUGS = (
                 "if False:",
             ),
         ),
-        (f"{_SIGNED}::test_keys_are_for_one_run_and_round",),
+        (f"{_AGREED}::test_keys_are_for_one_run_and_round",),
     ),
     Bug(
         "draws without end",
@@ -217,7 +219,7 @@ SECURE_SUM_BUGS = (
                 'if said.count(f"{STRANGER}{name}") > self._settings.colluding:',
             ),
         ),
-        (f"{_SIGNED}::test_who_lacks_anothers_key_is_told_so_and_expels_nobody",),
+        (f"{_ROLL}::test_who_lacks_anothers_key_is_told_so_and_expels_nobody",),
     ),
     Bug(
         "trained for a stranger",
@@ -230,7 +232,7 @@ SECURE_SUM_BUGS = (
             ),
         ),
         (
-            f"{_SIGNED}::test_where_all_must_answer_a_key_that_one_lacks_is_found_before_anybody_trains",
+            f"{_ROLL}::test_where_all_must_answer_a_key_that_one_lacks_is_found_before_anybody_trains",
         ),
     ),
     Bug(

@@ -19,14 +19,14 @@ from dpacc.federated.secure_sum.neighbourhoods import (
 )
 from dpacc.federated.secure_sum.settings import SecureSum
 from dpacc.federated.secure_sum.signed.signatures import SigningKeys
-from tests.dpacc.federated.secure_sum.sums import Federation
-from tests.dpacc.federated.secure_sum.test_neighbourhoods import exact_mean
-from tests.dpacc.federated.secure_sum.test_signatures import (
+from tests.dpacc.federated.secure_sum.signed.signing_clients import (
     SIGNED_STAGES,
     federation,
     tampering,
     write_key,
 )
+from tests.dpacc.federated.secure_sum.sums import Federation
+from tests.dpacc.federated.secure_sum.test_neighbourhoods import exact_mean
 
 SETTINGS = SecureSum(clients=20, threshold=16, neighbours=9, signed=True)
 NODES = [str(node) for node in range(1, 21)]
