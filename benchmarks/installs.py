@@ -25,7 +25,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 _PLAN = ["--dataset-size", "67349", "--batch-size", "256", "--epochs", "3"]
 _BOOKS = """\
-import json
 from importlib.util import find_spec
 from dpacc_accounting import Ledger, calibrate_noise, epsilon, read_ledger
 found = calibrate_noise(dataset_size=67349, batch_size=256, epochs=3, epsilon=8.0, delta=1e-5)
