@@ -17,7 +17,6 @@ privacy, under a launch that cuts nothing.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 import resource
@@ -41,7 +40,6 @@ from dpacc.ranks.collectives import join_ranks
 from dpacc.recipe.examples import pad_examples
 from dpacc.recipe.models import add_lora
 
-SETTINGS = {"compile", "kernels"} & set(inspect.signature(PrivacyEngine).parameters)
 Rows = list[list[int]]
 
 
@@ -134,7 +132,6 @@ def main(
             accelerator, model, rows, steps=steps, micro_batch_tokens=micro_batch_tokens
         )
     else:
-        settings = {"compile": compiled, "kernels": kernels}
         work = private(
             accelerator,
             model,
@@ -142,7 +139,8 @@ def main(
             steps=steps,
             micro_batch_tokens=micro_batch_tokens,
             per_example_gradients=strategy,
-            **{name: settings[name] for name in SETTINGS},
+            compile=compiled,
+            kernels=kernels,
         )
     seconds, asked = [], time.monotonic()
     for _ in range(steps):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from dpacc import PrivacyEngine, PrivacyPlan, causal_lm_losses
 from dpacc.recipe.config import PerExampleGradients
 from dpacc.recipe.examples import pad_examples
 
-SETTINGS = {"compile", "kernels"} & set(inspect.signature(PrivacyEngine).parameters)
+SETTINGS = frozenset({"compile", "kernels"})
 """Those of dpacc's engine that make it faster and change nothing."""
 
 
@@ -70,7 +69,8 @@ def private(model: Any, work: Work, *, strategy: PerExampleGradients) -> Iterato
             ledger=Path(folder) / "ledger.jsonl",
             per_example_gradients=strategy,
             micro_batch_tokens=work.micro_batch_tokens,
-            **{name: getattr(work, name) for name in SETTINGS},
+            compile=work.compile,
+            kernels=work.kernels,
         )
         model, optimizer = engine.prepare(model, optimizer)
         data = [{"input_ids": ids, "labels": ids} for ids in work.rows(model.config.vocab_size)]

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -74,6 +75,38 @@ def test_every_cell_names_a_tool_and_none_comes_twice(load: Any) -> None:
     fewest = cells.cells(opake=False, opacus=False, settings=())
     assert {cell.tool for cell in fewest} == {"PEFT", "dpacc", "dpacc ghost"}
     assert {cell.tool for cell in fewest if cell.compile != "none"} == {"PEFT"}
+
+
+def test_a_plan_has_what_makes_dpacc_faster(gpu: ModuleType) -> None:
+    """Compiled blocks everywhere, Triton's kernels where a GPU has them."""
+    ours = [cell for cell in gpu.all_cells(rehearse=True) if cell.tool == "dpacc"]
+    assert {cell.compile for cell in ours} == {"none", "blocks"}
+    assert {cell.kernels for cell in ours} == {"torch", *(["triton"] if gpu.on_gpu() else [])}
+
+
+class AskedError(Exception):
+    """In place of an engine that is made, with what it is told."""
+
+
+def engine(*_: Any, **settings: Any) -> None:
+    """One that is never made."""
+    raise AskedError(settings["compile"], settings["kernels"])
+
+
+def test_what_a_cell_sets_reaches_the_engine(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled, and whose kernels; alone, and under a launch."""
+    steps, launched = load("random_text_steps"), load("launched_steps")
+    for script in (steps, launched):
+        monkeypatch.setattr(script, "PrivacyEngine", engine)
+    asked = {"compile": "blocks", "kernels": "triton"}
+    work = steps.Work(examples=2, tokens=4, steps=1, micro_batch_tokens=8, **asked)
+    with pytest.raises(AskedError) as alone:
+        next(steps.TOOLS["dpacc"](torch.nn.Linear(1, 1), work))
+    assert alone.value.args == ("blocks", "triton")
+    words = "--shape small --base fp32 --compile blocks --kernels triton"
+    ran = CliRunner().invoke(launched.main, words.split())
+    assert isinstance(ran.exception, AskedError)
+    assert ran.exception.args == ("blocks", "triton")
 
 
 def server(pipe: Connection) -> None:
