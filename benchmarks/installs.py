@@ -136,7 +136,8 @@ def bill_of_materials(inside: str, folder: Path) -> str:
 def plan(folder: Path, python: str) -> None:
     """The command line answers, and its answer is a plan within its target."""
     words = ["--epsilon", "8", "--delta", "1e-5", *_PLAN, "--json"]
-    answer = json.loads(run(folder, python, "-I", "-m", "dpacc", "calibrate", *words))
+    command = Path(python).with_name(f"dpacc{Path(python).suffix}")
+    answer = json.loads(run(folder, command, "calibrate", *words))
     require(
         0.463 < answer["noise_multiplier"] < 0.465, "a plan's noise is the known one", told=False
     )
