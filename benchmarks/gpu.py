@@ -13,7 +13,6 @@ and is not measured again; gpu.json and gpu.md have all of them.
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import importlib.util
 import json
@@ -30,23 +29,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-PATHS = [str(ROOT), str(ROOT / "accounting/src"), str(ROOT / "benchmarks")]
-NEEDED = {
-    "torch": "torch",
-    "transformers": "transformers",
-    "peft": "peft",
-    "accelerate": "accelerate",
-    "bitsandbytes": "bitsandbytes",
-    "cryptography": "cryptography",
-    "safetensors": "safetensors",
-    "scipy": "scipy",
-    "click": "click",
-    "yaml": "pyyaml",
-    "pytest": "pytest",
-    "hypothesis": "hypothesis",
-}
-"""Modules, and the packages that bring them."""
+from gpu_sessions import ROOT, Results, Row, begin
+
 VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "opacus", "opake")
 TESTS = (
     "tests/dpacc/test_gpu.py",
@@ -58,34 +42,6 @@ TESTS_SECONDS = 180.0
 """For all of them at most."""
 EXPECTED_SECONDS = 40.0
 """Of a cell, before any was measured: one that would not end in time is not begun."""
-
-Row = dict[str, Any]
-
-
-def missing() -> list[str]:
-    """Packages that are not installed."""
-    return [package for name, package in NEEDED.items() if not importlib.util.find_spec(name)]
-
-
-class Results:
-    """Rows by cell, on disk as soon as they are there."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "cells.jsonl"
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        self.rows: list[Row] = [json.loads(line) for line in lines]
-
-    def has(self, cell: Row) -> bool:
-        """Whether it was measured, or does not fit; what failed otherwise is tried again."""
-        known = [row for row in self.rows if row["cell"] == cell]
-        return any(row.get("failed", "out of memory") == "out of memory" for row in known)
-
-    def keep(self, cell: Row, row: Row) -> None:
-        """Write one down."""
-        self.rows.append({"cell": cell, **row})
-        with self._path.open("a") as file:
-            file.write(json.dumps(self.rows[-1]) + "\n")
 
 
 def run_tests(words: list[str], seconds: float) -> Row | None:
@@ -216,17 +172,8 @@ def write_tables(folder: Path, rows: list[Row]) -> str:
 
 def main() -> None:
     """Measure what is not known yet, in the time there is, and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=480.0, help="end before that [480]")
-    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder [runs/gpu]")
-    parser.add_argument("--rehearse", action="store_true", help="a small model, on what there is")
-    asked = parser.parse_args()
-    deadline = time.monotonic() + asked.seconds
-    lacking = missing()
-    if lacking:
-        sys.exit(f"error: not installed here: pip install {' '.join(lacking)}")
-    sys.path[:0] = PATHS
-    os.environ["PYTHONPATH"] = os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")])
+    rehearsed = "a small model, on what there is"
+    asked, deadline = begin(__doc__ or "", out="runs/gpu", rehearsed=rehearsed)
     import gpu_cells
     import torch
 
@@ -243,9 +190,7 @@ def main() -> None:
         )
         write_tables(asked.out, results.rows)
     print("\n" + write_tables(asked.out, results.rows))
-    undone = sum(not results.has(asdict(cell)) for cell in planned)
-    if undone:
-        print(f"{undone} of {len(planned)} cells are left: the same command goes on with them")
+    results.say_what_is_left([asdict(cell) for cell in planned])
 
 
 def test(results: Results, names: Sequence[str], deadline: float) -> None:

@@ -11,7 +11,6 @@ of `--out`/cells.jsonl and is not measured again; many_gpus.md has all of them.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
@@ -19,9 +18,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection
-from pathlib import Path
 
-from gpu import PATHS, ROOT, Results, Row, missing
+from gpu_sessions import ROOT, Results, Row, begin
 
 EXPECTED_SECONDS = 45.0
 """Of a launch, before any was measured."""
@@ -126,17 +124,8 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Measure what is not known yet, in the time there is, and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=480.0, help="end before that [480]")
-    parser.add_argument("--out", type=Path, default=Path("runs/many_gpus"), help="folder")
-    parser.add_argument("--rehearse", action="store_true", help="a small model, two processes")
-    asked = parser.parse_args()
-    deadline = time.monotonic() + asked.seconds
-    lacking = missing()
-    if lacking:
-        sys.exit(f"error: not installed here: pip install {' '.join(lacking)}")
-    sys.path[:0] = PATHS
-    os.environ["PYTHONPATH"] = os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")])
+    rehearsed = "a small model, two processes"
+    asked, deadline = begin(__doc__ or "", out="runs/many_gpus", rehearsed=rehearsed)
     import torch
     from random_text_steps import SETTINGS
 
@@ -168,9 +157,7 @@ def main() -> None:
         print(f"{deadline - time.monotonic():4.0f} s left  {words}: {told}", flush=True)
         (asked.out / "many_gpus.md").write_text(table(results.rows))
     print("\n" + table(results.rows))
-    undone = sum(not results.has(cell) for cell in planned)
-    if undone:
-        print(f"{undone} of {len(planned)} cells are left: the same command goes on with them")
+    results.say_what_is_left(planned)
 
 
 if __name__ == "__main__":

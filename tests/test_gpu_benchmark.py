@@ -188,7 +188,7 @@ def test_what_is_missing_is_named_in_one_line(
     gpu: ModuleType, load: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With how to install it."""
-    monkeypatch.setitem(gpu.NEEDED, "nowhere_to_be_found", "nowhere")
+    monkeypatch.setitem(load("gpu_sessions").NEEDED, "nowhere_to_be_found", "nowhere")
     monkeypatch.setattr(sys, "argv", ["gpu.py"])
     for script in (gpu, load("many_gpus")):
         with pytest.raises(SystemExit) as end:
