@@ -89,8 +89,8 @@ def compile_as_asked(compile: Compile, *, model: nn.Module, placement: str) -> N
     compile_blocks(model)
 
 
-def compile_blocks(model: nn.Module) -> int:
-    """Let each block that is trained be compiled, at its first forward; how many are.
+def compile_blocks(model: nn.Module) -> None:
+    """Let each block that is trained be compiled, at its first forward.
 
     Names, parameters and what is saved stay as they are. Sizes of micro-batches are symbols in the
     code, which is the same for blocks that are alike, so that there are a handful of versions: for
@@ -103,14 +103,9 @@ def compile_blocks(model: nn.Module) -> int:
     torch._functorch.config.donated_buffer = False
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, _VERSIONS)
-    trained = [
-        block
-        for block in transformer_blocks(model)
-        if any(p.requires_grad for p in block.parameters())
-    ]
-    for block in trained:
-        block._compiled_call_impl = _compiled(block)
-    return len(trained)
+    for block in transformer_blocks(model):
+        if any(p.requires_grad for p in block.parameters()):
+            block._compiled_call_impl = _compiled(block)
 
 
 def _dropping_out(block: nn.Module) -> Iterator[str]:

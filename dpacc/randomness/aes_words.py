@@ -118,29 +118,12 @@ def _words(words, keys, first_block, pairs, PAIRS: tl.constexpr):
     s0, s1, s2, s3, s4, s5, s6, s7 = _with_key(keys, s0, s1, s2, s3, s4, s5, s6, s7)
     for turn in range(1, 14):
         s0, s1, s2, s3, s4, s5, s6, s7 = _substituted(s0, s1, s2, s3, s4, s5, s6, s7)
-        s0, s1, s2, s3, s4, s5, s6, s7 = _mixed(
-            _shifted(s0),
-            _shifted(s1),
-            _shifted(s2),
-            _shifted(s3),
-            _shifted(s4),
-            _shifted(s5),
-            _shifted(s6),
-            _shifted(s7),
-        )
+        s0, s1, s2, s3, s4, s5, s6, s7 = _shifted(s0, s1, s2, s3, s4, s5, s6, s7)
+        s0, s1, s2, s3, s4, s5, s6, s7 = _mixed(s0, s1, s2, s3, s4, s5, s6, s7)
         s0, s1, s2, s3, s4, s5, s6, s7 = _with_key(keys + 8 * turn, s0, s1, s2, s3, s4, s5, s6, s7)
     s0, s1, s2, s3, s4, s5, s6, s7 = _substituted(s0, s1, s2, s3, s4, s5, s6, s7)
-    s0, s1, s2, s3, s4, s5, s6, s7 = _with_key(
-        keys + 8 * 14,
-        _shifted(s0),
-        _shifted(s1),
-        _shifted(s2),
-        _shifted(s3),
-        _shifted(s4),
-        _shifted(s5),
-        _shifted(s6),
-        _shifted(s7),
-    )
+    s0, s1, s2, s3, s4, s5, s6, s7 = _shifted(s0, s1, s2, s3, s4, s5, s6, s7)
+    s0, s1, s2, s3, s4, s5, s6, s7 = _with_key(keys + 8 * 14, s0, s1, s2, s3, s4, s5, s6, s7)
     s0, s1, s2, s3, s4, s5, s6, s7 = _transposed(s0, s1, s2, s3, s4, s5, s6, s7)
     _store(words + 8 * pair, pair < pairs, s0, s2, s4, s6)
     _store(words + 8 * pair + 4, pair < pairs, s1, s3, s5, s7)
@@ -200,8 +183,23 @@ def _with_key(keys, s0, s1, s2, s3, s4, s5, s6, s7):
 
 
 @triton.jit
-def _shifted(s):
-    """ShiftRows: row r's eight bits, two a column, move down by r columns."""
+def _shifted(s0, s1, s2, s3, s4, s5, s6, s7):
+    """ShiftRows."""
+    return (
+        _rotated(s0),
+        _rotated(s1),
+        _rotated(s2),
+        _rotated(s3),
+        _rotated(s4),
+        _rotated(s5),
+        _rotated(s6),
+        _rotated(s7),
+    )
+
+
+@triton.jit
+def _rotated(s):
+    """Row r's eight bits, two a column, move down by r columns."""
     return (
         (s & 0x000000FF)
         | ((s >> 2) & 0x00003F00)

@@ -73,7 +73,7 @@ class Release:
         self._ahead: tuple[int, Future[npt.NDArray[Any]]] | None = None
         self._on_grid = plan.noise == "discrete_gaussian"
         # Rows of correlated noise are kept, and whole numbers decided, in the processor's memory.
-        alone = len(plan.noise_coefficients) == 1 and not self._on_grid
+        alone = plan.bands == 1 and not self._on_grid
         self._drawn_on_device = alone and fused_on(accelerator.device)
         self.bound = AdaptiveBound(plan)
 
