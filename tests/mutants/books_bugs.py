@@ -17,7 +17,7 @@ BOOKS_BUGS = (
         "a server's ledger notes a fixed seed, and what `dpacc compose` reads does not",
         (
             Patch(
-                "dpacc.federated.aggregation.client_level",
+                "dpacc.federated.aggregation.central_noise",
                 "return rounds | said_beside(self._ledger.notes)",
                 "return rounds",
             ),

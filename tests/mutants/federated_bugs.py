@@ -126,7 +126,7 @@ FEDERATED_BUGS = (
         "one client's update may be as long as it likes",
         (
             Patch(
-                "dpacc.federated.aggregation.client_level",
+                "dpacc.federated.aggregation.central_noise",
                 "moved *= min(1 / self._most, 1 / length)",
                 "moved *= 1 / self._most",
             ),
@@ -141,7 +141,7 @@ FEDERATED_BUGS = (
         "the noise is added to the mean as if it were for the sum divided once more",
         (
             Patch(
-                "dpacc.federated.aggregation.client_level",
+                "dpacc.federated.aggregation.central_noise",
                 "self._privacy.clipping_norm * noise\n",
                 "self._privacy.clipping_norm * noise / self._denominator\n",
             ),
@@ -153,7 +153,7 @@ FEDERATED_BUGS = (
         "every round draws the same noise",
         (
             Patch(
-                "dpacc.federated.aggregation.client_level",
+                "dpacc.federated.aggregation.central_noise",
                 "self._noise.row(step=step, count",
                 "self._noise.row(step=0, count",
             ),
@@ -165,7 +165,7 @@ FEDERATED_BUGS = (
         "the clipped sum is divided by how many took part, which is private",
         (
             Patch(
-                "dpacc.federated.aggregation.client_level",
+                "dpacc.federated.aggregation.central_noise",
                 "before + noised / self._denominator",
                 "before + noised / max(updates, 1)",
             ),

@@ -264,7 +264,7 @@ SECURE_SUM_BUGS = (
         "an update that is added as it comes is scaled by its norm's inverse alone, and short ones grow to C",
         (
             Patch(
-                "dpacc.federated.aggregation.client_level",
+                "dpacc.federated.aggregation.central_noise",
                 "moved *= min(1 / self._most, 1 / length)",
                 "moved *= max(1 / self._most, 1 / length)",
             ),

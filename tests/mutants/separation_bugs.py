@@ -10,7 +10,7 @@ _BUFFERS = "tests/accounting/factorization/test_buffered.py"
 _NOISE = f"{DPACC}/randomness/test_buffered_noise.py"
 _TURNS = f"{DPACC}/federated/aggregation/test_turns.py"
 _ROUNDS = f"{DPACC}/federated/aggregation/test_correlated_rounds.py"
-_CENTRAL = "dpacc.federated.aggregation.client_level"
+_CENTRAL = "dpacc.federated.aggregation.central_noise"
 _WHO = "dpacc.federated.aggregation.turns"
 _EVENTS = "dpacc_accounting.events.separated_participation"
 
@@ -224,7 +224,7 @@ SEPARATION_BUGS = [
         "a sampling rate is accepted beside correlated noise, whose price knows of none",
         (
             Patch(
-                _CENTRAL,
+                "dpacc.federated.aggregation.client_level",
                 "if sampled and privacy.correlated is not None:",
                 "if False:",
             ),

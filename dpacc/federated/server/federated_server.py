@@ -15,7 +15,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from dpacc.errors import ConfigurationError, errors_alone_from, names_what_is_unknown
 from dpacc.federated.aggregation.averaging import CORRECTING, AggregationName
-from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
+from dpacc.federated.aggregation.central_noise import CentralNoise
+from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.aggregation.factors import CorrectedBase
 from dpacc.federated.aggregation.listed_clients import ListedClients
 from dpacc.federated.aggregation.robust import Defence, defended

@@ -12,7 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 
 from dpacc.errors import ConfigurationError
-from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
+from dpacc.federated.aggregation.central_noise import CentralNoise
+from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.aggregation.listed_clients import ListedClients
 from dpacc.federated.secure_sum.exchange import Exchange, SumNotOpened
 from dpacc.federated.secure_sum.fixed_point import Doubles, Integers

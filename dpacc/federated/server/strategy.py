@@ -23,7 +23,7 @@ from dpacc.federated.aggregation.averaging import (
     Streaming,
     Together,
 )
-from dpacc.federated.aggregation.client_level import CentralNoise
+from dpacc.federated.aggregation.central_noise import CentralNoise
 from dpacc.federated.aggregation.factors import CORRECTION
 from dpacc.federated.aggregation.rollback import Rollback
 from dpacc.federated.ranks.round_ranks import ROUND_RANK, FirstRanks, ranks_of_update

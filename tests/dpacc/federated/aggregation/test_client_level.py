@@ -22,7 +22,8 @@ from dpacc_accounting.ledger.claims import claim_of
 from scipy import stats
 
 from dpacc.errors import ConfigurationError, PrivacyError
-from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
+from dpacc.federated.aggregation.central_noise import CentralNoise
+from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.aggregation.robust import Defence
 from dpacc.federated.server.history import History
 from dpacc.federated.updates.layout import Arrays, flat, trainable_arrays
@@ -80,7 +81,7 @@ def test_nobody_is_left_out_for_who_came_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a sum is full the round ends: else who is in it would decide who else is."""
-    monkeypatch.setattr("dpacc.federated.aggregation.client_level.MOST_TERMS", 2)
+    monkeypatch.setattr("dpacc.federated.aggregation.central_noise.MOST_TERMS", 2)
     running = noise(tmp_path).begin(START)
     for node in (1, 2):
         running.add(node, START)

@@ -20,7 +20,8 @@ from flwr.clientapp import ClientApp
 from scipy import stats
 
 from dpacc.errors import ConfigurationError, PrivacyError
-from dpacc.federated.aggregation.client_level import CentralNoise, ClientPrivacy
+from dpacc.federated.aggregation.central_noise import CentralNoise
+from dpacc.federated.aggregation.client_level import ClientPrivacy
 from dpacc.federated.aggregation.listed_clients import UNLISTED, ListedClients
 from dpacc.federated.requests import read_packing
 from dpacc.federated.secure_sum.settings import SecureSum

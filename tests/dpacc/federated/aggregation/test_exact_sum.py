@@ -10,7 +10,7 @@ import pytest
 from dpacc.errors import ConfigurationError
 from dpacc.federated.aggregation import exact_sum
 from dpacc.federated.aggregation.averaging import PlainMean
-from dpacc.federated.aggregation.client_level import ClippedSum
+from dpacc.federated.aggregation.central_noise import ClippedSum
 from dpacc.federated.aggregation.exact_sum import ExactSum
 
 
