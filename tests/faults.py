@@ -16,7 +16,7 @@ RANKS = "tests/dpacc/ranks/test_collectives.py"
 LEDGER = "tests/accounting/ledger/test_ledger_endurance.py"
 SERVER = "tests/dpacc/federated/server/test_federated_server.py"
 TORN = "tests/dpacc/federated/test_torn_files.py"
-CENTRAL = "tests/dpacc/federated/aggregation/test_client_level.py"
+CENTRAL = "tests/dpacc/federated/aggregation/test_central_noise.py"
 
 
 @dataclass(frozen=True)

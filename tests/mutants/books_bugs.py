@@ -7,7 +7,7 @@ from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
 _FEDERATION = "tests/accounting/federation/test_guarantees.py"
-_CLIENT_LEVEL = f"{DPACC}/federated/aggregation/test_client_level.py"
+_CENTRAL = f"{DPACC}/federated/aggregation/test_central_noise.py"
 _FORGOTTEN = f"{DPACC}/federated/clients/test_forgotten_books.py"
 _EVERYWHERE = f"{DPACC}/artifacts/test_stated_everywhere.py"
 
@@ -22,7 +22,7 @@ BOOKS_BUGS = (
                 "return rounds",
             ),
         ),
-        (f"{_CLIENT_LEVEL}::test_a_servers_fixed_seed_is_in_what_compose_reads",),
+        (f"{_CENTRAL}::test_a_servers_fixed_seed_is_in_what_compose_reads",),
     ),
     Bug(
         "notes read and not priced",

@@ -8,7 +8,8 @@ from tests.mutants.checks import DPACC
 from tests.mutants.planting import Patch
 
 _SERVER = f"{DPACC}/federated/server/test_federated_server.py"
-_CENTRAL = f"{DPACC}/federated/aggregation/test_client_level.py"
+_CENTRAL = f"{DPACC}/federated/aggregation/test_central_noise.py"
+_CLIENT_LEVEL = f"{DPACC}/federated/aggregation/test_client_level.py"
 _LEARNS = f"{DPACC}/federated/test_what_a_server_learns.py"
 _BUDGETS = f"{DPACC}/federated/test_budgets.py"
 
@@ -119,7 +120,7 @@ FEDERATED_BUGS = (
                 "if False:",
             ),
         ),
-        (f"{_CENTRAL}::test_the_two_modes_are_never_mixed",),
+        (f"{_CLIENT_LEVEL}::test_the_two_modes_are_never_mixed",),
     ),
     Bug(
         "client not clipped",
@@ -186,12 +187,12 @@ FEDERATED_BUGS = (
     ),
     Bug(
         "rounds amplified twice",
-        "the server charges a sampling rate that it divides by the number of clients",
+        "the server charges the square of the rate at which it draws",
         (
             Patch(
                 "dpacc.federated.aggregation.client_level",
                 "PoissonSampled(probability=sampling_rate, event=noise)",
-                "PoissonSampled(probability=sampling_rate / clients, event=noise)",
+                "PoissonSampled(probability=sampling_rate**2, event=noise)",
             ),
         ),
         (f"{_CENTRAL}::test_each_round_is_charged_before_it_is_released",),
