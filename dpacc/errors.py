@@ -177,6 +177,33 @@ def require_local(path: str | Path, *, name: str) -> None:
         )
 
 
+def cannot_write(path: Path, error: Exception) -> DpaccError:
+    """What to say when the disk refuses; nothing of a run is lost by it."""
+    reason = getattr(error, "strerror", None) or error
+    return DpaccError(
+        f"cannot write {path}: {reason}; what was released stays charged; free the disk and "
+        "resume the run"
+    )
+
+
+@contextmanager
+def disk_refusals_told(path: Path) -> Iterator[None]:
+    """Say in one line what the disk refuses of a file that a run needs.
+
+    Raises:
+        DpaccError: it refused.
+
+    >>> with disk_refusals_told(Path("ledger.jsonl")):
+    ...     raise OSError(28, "No space left on device")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    dpacc.errors.DpaccError: cannot write ledger.jsonl: No space left on device; what was ...
+    """
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 @contextmanager
 def errors_alone_from(logger: str) -> Iterator[None]:
     """Let another library's logger tell errors, and nothing less, for a while.

@@ -41,3 +41,31 @@ def test_no_file_name_hides_what_it_is_for() -> None:
     assert [
         p for p in sources("dpacc", "accounting/src", "recipes", "tests") if p.stem in vague
     ] == []
+
+
+def asks_the_disk(code: str) -> bool:
+    """Whether code calls the system's own `fsync`, which on a Mac does not reach the disk."""
+    calls = {"fsync", "fdatasync"}
+    return any(
+        (isinstance(node, ast.Attribute) and node.attr in calls)
+        or (isinstance(node, ast.ImportFrom) and calls & {each.name for each in node.names})
+        for node in ast.walk(ast.parse(code))
+    )
+
+
+def test_one_file_alone_asks_the_disk() -> None:
+    """All others call `sync_file` and `sync_folder`, which know what each system needs."""
+    folders = ("dpacc", "accounting/src", "recipes", "benchmarks", "deploy")
+    found = [path.name for path in sources(*folders) if asks_the_disk(path.read_text())]
+    assert found == ["disk.py"]
+
+
+def test_one_that_asks_itself_is_found() -> None:
+    """By the module's name, by the function's own, or for data alone."""
+    for line in (
+        "import os\nos.fsync(3)",
+        "from os import fsync",
+        "import os as o\no.fdatasync(3)",
+    ):
+        assert asks_the_disk(line)
+    assert not asks_the_disk("from dpacc_accounting.ledger.disk import sync_file\nsync_file(3)")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from dpacc_accounting import read_ledger, statement
 from dpacc_accounting.ledger.claims import claim_of
+from dpacc_accounting.ledger.disk import write_durably
 from dpacc_accounting.ledger.record import LedgerError
 from safetensors import SafetensorError
 
@@ -29,9 +30,8 @@ from dpacc.artifacts.proof import (
     privacy_document,
     run_document,
 )
-from dpacc.errors import ConfigurationError, require_local
+from dpacc.errors import ConfigurationError, cannot_write, disk_refusals_told, require_local
 from dpacc.recipe.config import TrainingConfig
-from dpacc.step.checkpoint import cannot_write, write_durably
 from dpacc.step.run_ledger import RunLedger, record_saved
 
 if TYPE_CHECKING:
@@ -207,8 +207,9 @@ def write_file(*, path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all."""
     scratch = path.with_name(f".{path.name}.partial")
     try:
-        write_durably(scratch, content)
-        scratch.replace(path)
+        with disk_refusals_told(path):
+            write_durably(path=scratch, content=content)
+            scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dpacc_accounting.ledger.disk import sync_folder, write_durably
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dpacc.errors import ConfigurationError, DpaccError
+from dpacc.errors import ConfigurationError, disk_refusals_told
 
 _FACTS, _TENSORS, _PARTS = "checkpoint.json", "tensors.safetensors", ".parts"
 
@@ -75,7 +75,7 @@ class Checkpoints:
         tensors: dict[str, Tensor] = {}
         header = _as_json(_outline(state, tensors)) + b"\n"
         content = header + save(tensors)
-        write_durably(self._folder / _PARTS / _part_name(rank), content)
+        _write(self._folder / _PARTS / _part_name(rank), content)
         return _checksum(content)
 
     def part(self, checkpoint: Checkpoint, *, rank: int) -> Any:
@@ -125,10 +125,10 @@ class Checkpoints:
         partial = self._folder / ".partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(mode=0o700)
-        write_durably(partial / _TENSORS, packed)
+        _write(partial / _TENSORS, packed)
         for rank in range(len(parts)):
             self._take_in_part(rank, partial)
-        write_durably(partial / _FACTS, _as_json(described))
+        _write(partial / _FACTS, _as_json(described))
         final = self._path(step)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
@@ -141,7 +141,7 @@ class Checkpoints:
         digest = _checksum(_as_json(entry.bound) + packed)
         header = _as_json({"bound": entry.bound, "sha256": digest, "charge": entry.charge}) + b"\n"
         partial = self._journal / ".partial"
-        write_durably(partial, header + packed)
+        _write(partial, header + packed)
         partial.rename(self._journal / f"{entry.step:08d}")
         sync_folder(self._journal)
 
@@ -225,40 +225,9 @@ def _as_json(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read, and wait until it is on the disk.
-
-    Raises:
-        DpaccError: the disk refuses.
-    """
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def cannot_write(path: Path, error: OSError | SafetensorError) -> DpaccError:
-    """What to say when the disk refuses; nothing of a run is lost by it."""
-    reason = getattr(error, "strerror", None) or error
-    return DpaccError(
-        f"cannot write {path}: {reason}; what was released stays charged; free the disk and "
-        "resume the run"
-    )
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until a folder's entries are on the disk."""
-    if not hasattr(os, "O_DIRECTORY"):  # Windows brings lists of files to the disk by itself
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _write(path: Path, content: bytes) -> None:
+    with disk_refusals_told(path):
+        write_durably(path=path, content=content)
 
 
 def _read_entry(path: Path, step: int) -> JournalEntry:

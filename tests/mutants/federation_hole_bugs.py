@@ -124,7 +124,7 @@ FEDERATION_HOLE_BUGS = (
         (
             Patch(
                 "dpacc.federated.secure_sum.rounds_summed",
-                "        os.fsync(file.fileno())\n",
+                "        sync_file(file.fileno())\n",
                 "",
             ),
         ),
@@ -214,7 +214,7 @@ FEDERATION_HOLE_BUGS = (
         (
             Patch(
                 "dpacc.federated.server.kept_state",
-                "            os.fsync(written.fileno())\n",
+                "            sync_file(written.fileno())\n",
                 "            pass\n",
             ),
         ),

@@ -344,7 +344,7 @@ OWN_BUGS = (
         "on a Mac a power cut takes charges back, and not what they paid for",
         (
             Patch(
-                "dpacc_accounting.ledger.locks",
+                "dpacc_accounting.ledger.disk",
                 "        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)",
                 "        pass",
             ),

@@ -203,7 +203,7 @@ SECURE_SUM_BUGS = (
         (
             Patch(
                 "dpacc.federated.secure_sum.rounds_summed",
-                "        os.fsync(file.fileno())\n",
+                "        sync_file(file.fileno())\n",
                 "",
             ),
         ),

@@ -109,7 +109,7 @@ TIMES_BUGS = (
     Bug(
         "files readable",
         "others on the machine read who took part, in a folder that was there before",
-        (Patch("dpacc.step.checkpoint", "os.O_TRUNC, 0o600", "os.O_TRUNC, 0o644"),),
+        (Patch("dpacc_accounting.ledger.disk", "os.O_TRUNC, 0o600", "os.O_TRUNC, 0o644"),),
         (_FEDERATION,),
     ),
 )

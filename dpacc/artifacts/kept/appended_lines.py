@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dpacc_accounting.ledger.disk import sync_file
+
 
 class AppendedLines:
     """A file of lines, and how much of it counts.
@@ -60,7 +62,7 @@ class AppendedLines:
             file.seek(self._size)
             file.write(added)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         self._count += len(lines)
         self._size += len(added)
         self._digest.update(added)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dpacc_accounting.ledger.disk import sync_file, write_durably
+
 from dpacc.artifacts.progress_chart import Measurement
-from dpacc.errors import ConfigurationError
+from dpacc.errors import ConfigurationError, disk_refusals_told
 
 METRICS_FILE = "metrics.jsonl"
 """Of JSON lines, and no ledger: it charges nothing."""
@@ -55,11 +56,10 @@ class Course:
         if self._path.is_file():
             earlier = read_metrics(path=self._path)
             self._measurements = [each for each in earlier if each.step < start]
-        from dpacc.step.checkpoint import write_durably
-
         scratch = self._path.with_name(f".{METRICS_FILE}.partial")
-        write_durably(scratch, _lines(self._measurements))
-        scratch.replace(self._path)
+        with disk_refusals_told(self._path):
+            write_durably(path=scratch, content=_lines(self._measurements))
+            scratch.replace(self._path)
 
     @property
     def measurements(self) -> Sequence[Measurement]:
@@ -71,15 +71,10 @@ class Course:
         self._measurements.append(measurement)
         if self._path is None:
             return
-        from dpacc.step.checkpoint import cannot_write
-
-        try:
-            with self._path.open("ab") as file:
-                file.write(_lines([measurement]))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise cannot_write(self._path.parent, error) from error
+        with disk_refusals_told(self._path), self._path.open("ab") as file:
+            file.write(_lines([measurement]))
+            file.flush()
+            sync_file(file.fileno())
 
 
 def read_metrics(*, path: Path) -> list[Measurement]:

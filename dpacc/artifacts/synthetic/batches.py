@@ -14,9 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from dpacc_accounting.ledger.disk import sync_file
+
 from dpacc.artifacts.synthetic.records import line_of
-from dpacc.errors import ConfigurationError
-from dpacc.step.checkpoint import cannot_write
+from dpacc.errors import ConfigurationError, disk_refusals_told
 
 Outcome = dict[str, Any] | str
 
@@ -101,7 +102,7 @@ class BatchFile:
 
     def _begun(self, opening: str) -> list[str]:
         """What an earlier call left, whole lines alone; a new file begins with `opening`."""
-        try:
+        with disk_refusals_told(self.path):
             old = self.path.read_bytes() if self.path.exists() else b""
             whole = old[: old.rfind(b"\n") + 1]
             if not whole:
@@ -117,14 +118,9 @@ class BatchFile:
                 )
             os.truncate(self.path, len(whole))
             return lines
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
 
     def _append(self, line: str) -> None:
-        try:
-            with self.path.open("ab") as file:
-                file.write(f"{line}\n".encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
+        with disk_refusals_told(self.path), self.path.open("ab") as file:
+            file.write(f"{line}\n".encode())
+            file.flush()
+            sync_file(file.fileno())

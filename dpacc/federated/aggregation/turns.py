@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dpacc_accounting.ledger.disk import sync_file
+
 from dpacc.errors import ConfigurationError, PrivacyError
 from dpacc.federated.aggregation.listed_clients import ListedClients
 
@@ -173,7 +175,7 @@ class Turns:
             file.seek(0, os.SEEK_END)
             file.write(line.encode() + b"\n")
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
 
     def _told(self, covered: set[int]) -> str:
         if not self._path.exists():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from dpacc_accounting.ledger.disk import sync_file
 
 from dpacc.errors import ConfigurationError
 from dpacc.federated.benchmark.cells import Cell
@@ -44,7 +45,7 @@ class KeptCells:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(whole)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         self._known[cell.key] = json.loads(whole)
         return self._known[cell.key]
 

@@ -14,6 +14,8 @@ import json
 import os
 from pathlib import Path
 
+from dpacc_accounting.ledger.disk import sync_file, sync_folder
+
 from dpacc.federated.requests import RequestRefused
 
 MOST_DRAWS = 16
@@ -81,11 +83,14 @@ class SumsBegun:
 def _append(path: Path, text: str) -> None:
     """Add to a file that is its owner's alone, to the disk."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    is_new = not path.exists()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "a") as file:
         file.write(text)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
+    if is_new:
+        sync_folder(path.parent)
 
 
 def _line(run: str, number: int) -> str:

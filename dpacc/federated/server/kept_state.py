@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpacc_accounting.ledger.locks import sync_folder
+from dpacc_accounting.ledger.disk import sync_file, sync_folder
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -61,8 +61,8 @@ class KeptState:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         adapter = self._folder / f"adapter-{len(state.history.rounds):04}.safetensors"
         save_file(state.arrays, adapter)
-        with adapter.open("rb") as written:
-            os.fsync(written.fileno())
+        with adapter.open("r+b") as written:
+            sync_file(written.fileno())
         new = state.history.rounds[self._rounds.count :]
         self._rounds.extend(report.to_json() for report in new)
         known = {
@@ -78,7 +78,7 @@ class KeptState:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(known, file)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         sync_folder(self._folder)  # what it names is there before it is
         partial.replace(self.path)
         sync_folder(self._folder)

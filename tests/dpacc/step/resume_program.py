@@ -42,7 +42,7 @@ PLACES: dict[str, tuple[Any, str, str]] = {
     "between update and schedule": (torch.optim.lr_scheduler.LambdaLR, "step", ""),
     "before a rank keeps its part": (Checkpoints, "keep_part", ""),
     "before a checkpoint": (Checkpoints, "save", ""),
-    "amid a checkpoint": (checkpoint, "write_durably", "checkpoint.json"),
+    "amid a checkpoint": (checkpoint, "_write", "checkpoint.json"),
     "before a checkpoint has its name": (Path, "rename", "step-"),
     "after a checkpoint, before the old is dropped": (Checkpoints, "_forget_before", ""),
 }

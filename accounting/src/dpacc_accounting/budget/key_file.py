@@ -18,7 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpacc_accounting.ledger.locks import sync_file, sync_folder, wait_for_lock
+from dpacc_accounting.ledger.disk import sync_file, sync_folder
+from dpacc_accounting.ledger.locks import wait_for_lock
 from dpacc_accounting.ledger.record import LedgerError
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")

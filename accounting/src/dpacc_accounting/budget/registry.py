@@ -30,7 +30,8 @@ from dpacc_accounting.budget.record import (
 from dpacc_accounting.events.event import Event
 from dpacc_accounting.events.participation import NOTHING
 from dpacc_accounting.guarantee import Note
-from dpacc_accounting.ledger.locks import lock_alone, sync_file
+from dpacc_accounting.ledger.disk import sync_file
+from dpacc_accounting.ledger.locks import lock_alone
 from dpacc_accounting.ledger.record import LedgerError, LedgerRecord, read_ledger, seal
 from dpacc_accounting.ledger.writer import Ledger, write_all
 

@@ -1,11 +1,9 @@
-"""One writer a file, on POSIX systems and on Windows, and what brings it to the disk there."""
+"""One writer a file, on POSIX systems and on Windows."""
 
 import errno
 import gc
 import os
 import time
-from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 
 from dpacc_accounting.ledger.record import LedgerError
@@ -68,25 +66,6 @@ def wait_for_lock(descriptor: int, *, path: Path) -> None:
                     f"cannot lock {path} ({failure}): keep it on a disk with file locks"
                 ) from failure
             time.sleep(_PAUSE_SECONDS)
-
-
-def sync_file(descriptor: int) -> None:
-    """Bring a file to the disk; macOS's fsync leaves it in the drive's own memory."""
-    os.fsync(descriptor)
-    with suppress(ImportError, AttributeError, OSError):  # elsewhere there is no such command
-        fcntl = import_module("fcntl")
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's list of files to the disk; Windows does so by itself."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _lock(descriptor: int) -> None:

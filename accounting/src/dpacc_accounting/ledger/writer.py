@@ -19,7 +19,8 @@ from uuid import uuid4
 from dpacc_accounting.events.documents import event_to_json
 from dpacc_accounting.events.event import Event
 from dpacc_accounting.guarantee import Note
-from dpacc_accounting.ledger.locks import lock_alone, sync_file, sync_folder
+from dpacc_accounting.ledger.disk import sync_file, sync_folder
+from dpacc_accounting.ledger.locks import lock_alone
 from dpacc_accounting.ledger.plan_settings import PRICED, missing_settings
 from dpacc_accounting.ledger.record import (
     START,
@@ -240,7 +241,7 @@ class Ledger:
         # Where even this fails, the size no longer matches and every later charge is refused.
         with suppress(OSError):
             os.ftruncate(self._descriptor, self._size)
-            os.fsync(self._descriptor)
+            sync_file(self._descriptor)
 
     def _refuse_foreign_change(self) -> None:
         if not self._close.alive:
