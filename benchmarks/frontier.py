@@ -173,7 +173,7 @@ def main(context: click.Context, folder: str, results: str, **asked: Any) -> Non
 @click.option("--row", "rows", multiple=True, help="Only these; by default all.")
 @click.option("--epsilon", "epsilons", multiple=True, help="Only these, such as 8 or inf.")
 @click.option("--rate", "rates", type=float, multiple=True, help="Only these, none beyond.")
-@click.option("--seeds", default=len(SEEDS), show_default=True)
+@click.option("--seeds", default=SEEDS, show_default=True)
 @click.pass_obj
 def main_cells(
     told: dict[str, Any],
@@ -189,7 +189,7 @@ def main_cells(
         found: dict[str, list[Result]] = {}
         for row in rows or told["rows"]:
             run = bench.best(told["rows"][row], epsilon, rates)
-            runs = [replace(run, seed=seed) for seed in SEEDS[:seeds]]
+            runs = [replace(run, seed=seed) for seed in range(seeds)]
             found[row] = [bench.result(each)[HELD_OUT] for each in runs]
             line = f"ε {epsilon or '∞'} {row}, rate {run.learning_rate:g}: {shown(found[row])}"
             print(line, flush=True)
