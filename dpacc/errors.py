@@ -37,6 +37,10 @@ class BudgetExhausted(PrivacyError):  # noqa: N818 - reads as what happened
     """One more step would spend more privacy than the plan allows."""
 
 
+class DiskRefused(DpaccError):  # noqa: N818 - reads as what happened
+    """A file could not be written; what was charged before stays charged."""
+
+
 _CUTOFF = 0.5
 
 _ELSEWHERE: Mapping[str, str] = {
@@ -177,10 +181,10 @@ def require_local(path: str | Path, *, name: str) -> None:
         )
 
 
-def cannot_write(path: Path, error: Exception) -> DpaccError:
+def cannot_write(path: Path, error: Exception) -> DiskRefused:
     """What to say when the disk refuses; nothing of a run is lost by it."""
     reason = getattr(error, "strerror", None) or error
-    return DpaccError(
+    return DiskRefused(
         f"cannot write {path}: {reason}; what was released stays charged; free the disk and "
         "resume the run"
     )
@@ -191,12 +195,12 @@ def disk_refusals_told(path: Path) -> Iterator[None]:
     """Say in one line what the disk refuses of a file that a run needs.
 
     Raises:
-        DpaccError: it refused.
+        DiskRefused: it did.
 
     >>> with disk_refusals_told(Path("ledger.jsonl")):
     ...     raise OSError(28, "No space left on device")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    dpacc.errors.DpaccError: cannot write ledger.jsonl: No space left on device; what was ...
+    dpacc.errors.DiskRefused: cannot write ledger.jsonl: No space left on device; what was ...
     """
     try:
         yield

@@ -21,6 +21,7 @@ PLANNING = ("plan", "errors", "data.privacy_units", "randomness.sampling", "reci
 WITHOUT_TORCH = (
     "dpacc_accounting, dpacc, dpacc.cli.main, dpacc.plan, "
     "dpacc.randomness.sampling, dpacc.recipe.config, "
+    "dpacc.artifacts.run_folder, dpacc.artifacts.earlier_runs, "
     "dpacc.federated.benchmark.suite, dpacc.federated.monitoring"
 )
 
@@ -218,7 +219,9 @@ def test_the_circle_guard_can_fail(tmp_path: Path) -> None:
 
 
 def test_planning_loads_no_training_stack() -> None:
-    """Accountant, command line, plan, and what only compares runs load no torch nor its friends."""
+    """Accountant, command line, plan, and what compares runs or writes files load no torch, nor
+    its friends.
+    """
     files = (ROOT / "dpacc/cli").rglob("*.py")
     rooms = sorted(".".join(each.relative_to(ROOT).with_suffix("").parts) for each in files)
     assert {"dpacc.cli.commands.calibrate", "dpacc.cli.terminal"} <= {*rooms}

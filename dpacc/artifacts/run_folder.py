@@ -16,6 +16,7 @@ from dpacc_accounting import read_ledger, statement
 from dpacc_accounting.ledger.claims import claim_of
 from dpacc_accounting.ledger.disk import write_durably
 from dpacc_accounting.ledger.record import LedgerError
+from dpacc_accounting.ledger.writer import record_saved
 from safetensors import SafetensorError
 
 from dpacc.artifacts.kept.base_weights import weights_checksum
@@ -32,11 +33,12 @@ from dpacc.artifacts.proof import (
 )
 from dpacc.errors import ConfigurationError, cannot_write, disk_refusals_told, require_local
 from dpacc.recipe.config import TrainingConfig
-from dpacc.step.run_ledger import RunLedger, record_saved
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
+
+    from dpacc.step.run_ledger import RunLedger
 
 PICTURE = "privacy_utility.png"
 _HEADING = "# Privacy statement"

@@ -16,7 +16,7 @@ from dpacc_accounting import BudgetExceeded, LedgerError
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from dpacc.errors import BudgetExhausted, ConfigurationError, DpaccError
+from dpacc.errors import BudgetExhausted, ConfigurationError, DiskRefused, DpaccError
 from dpacc.federated.aggregation.factors import Factors
 from dpacc.federated.aggregation.sketch_messages import read_sketching
 from dpacc.federated.aggregation.sketches import Sketching
@@ -73,7 +73,7 @@ class Standstill:
         self.refuse_to_go_on()
         try:
             yield
-        except (BudgetExhausted, LedgerError, OSError):  # of the books and the disk alone
+        except (BudgetExhausted, LedgerError, DiskRefused, OSError):  # of books and disk alone
             raise
         except Exception as error:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from dpacc_accounting import Budget, Ledger, LedgerError, LedgerRecord, read_ledger
 from dpacc_accounting.guarantee import Note
+from dpacc_accounting.ledger.writer import record_saved
 
 from dpacc.errors import ConfigurationError, require_local
 from dpacc.plan import PrivacyPlan
@@ -166,17 +167,3 @@ class RunLedger:
         if Note(subject, text) not in self._ledger.notes:
             self._ledger.note(subject=subject, text=text)
         self.notes = self._ledger.notes
-
-
-def record_saved(*, ledger: Path, files: Mapping[str, str]) -> None:
-    """Write into a ledger that nobody has open what was saved from it.
-
-    Args:
-        ledger: its file.
-        files: the SHA-256 of each file, by its name.
-
-    Raises:
-        LedgerError: it is damaged, in use, or cannot be written.
-    """
-    with Ledger.open(path=ledger, plan=read_ledger(path=ledger).plan) as opened:
-        opened.saved(files=files)

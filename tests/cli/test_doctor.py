@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from dpacc_accounting import Gaussian, Ledger, read_ledger, statement
+from dpacc_accounting.ledger.writer import record_saved
 from safetensors.torch import save_file
 
 from dpacc.artifacts.proof import adapter_checksums, privacy_document
 from dpacc.doctor.run_folder import ledger_findings
 from dpacc.randomness import correlated_noise
-from dpacc.step.run_ledger import record_saved
 from tests.cli.conftest import Run
 from tests.cli.test_audit import PLAN
 from tests.test_docs_loops import programs

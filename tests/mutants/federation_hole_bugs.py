@@ -214,8 +214,8 @@ FEDERATION_HOLE_BUGS = (
         (
             Patch(
                 "dpacc.federated.server.kept_state",
-                "            sync_file(written.fileno())\n",
-                "            pass\n",
+                "write_file(path=adapter, content=content)",
+                "adapter.write_bytes(content)",
             ),
         ),
         (f"{_KEPT}::test_all_that_a_state_names_is_on_the_disk_before_it",),
@@ -226,8 +226,8 @@ FEDERATION_HOLE_BUGS = (
         (
             Patch(
                 "dpacc.federated.server.kept_state",
-                "save_file(state.arrays, adapter)",
-                'save_file(state.arrays, adapter, metadata={"history": json.dumps(state.history.to_json())})',
+                "save(state.arrays)",
+                'save(state.arrays, metadata={"history": json.dumps(state.history.to_json())})',
             ),
         ),
         (f"{_WHO}::test_no_file_of_a_model_names_who_took_part",),

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from dpacc.artifacts.run_folder import write_file
 from dpacc.federated.updates.layout import Arrays
 
 
@@ -62,6 +63,5 @@ class LastUpdate:
 
     def keep(self, update: Update, *, request: str) -> None:
         """Write it, before it leaves."""
-        partial = self._path.with_suffix(".partial")
-        save_file(update.arrays, partial, metadata={"request": request, "steps": str(update.steps)})
-        partial.replace(self._path)
+        said = {"request": request, "steps": str(update.steps)}
+        write_file(path=self._path, content=save(update.arrays, metadata=said))

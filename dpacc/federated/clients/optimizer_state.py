@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from dpacc.artifacts.run_folder import write_file
 from dpacc.errors import ConfigurationError
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -34,9 +35,7 @@ class OptimizerMemory:
             for name in _MOMENTS
             if parameter in self._optimizer.state
         }
-        partial = self._path.with_suffix(".partial")
-        save_file(kept, partial)
-        partial.replace(self._path)
+        write_file(path=self._path, content=save(kept))
 
     def restore(self) -> None:
         """Take up the state that was kept, if there is one.

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from dpacc_accounting import Adjacency, ExponentialMechanism, Ledger
 
+from dpacc.artifacts.run_folder import write_file
 from dpacc.errors import ConfigurationError
 from dpacc.federated.setting_limits import require_count, require_positive
 from dpacc.federated.settings import DPSettings
@@ -242,9 +243,7 @@ class RankLedger:
         self._open(charge=True, fixed_seed=fixed_seed)
         coins = secrets.SystemRandom() if fixed_seed is None else Random(fixed_seed)
         rank = draw_rank(counts, epsilon=self._setting.epsilon, coins=coins)
-        partial = self._choice.with_suffix(".partial")
-        partial.write_text(json.dumps({"rank": rank}))
-        partial.replace(self._choice)
+        write_file(path=self._choice, content=json.dumps({"rank": rank}).encode())
         return rank
 
     def _open(self, *, charge: bool, fixed_seed: int | None = None) -> bool:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpacc_accounting.ledger.disk import sync_file, sync_folder
+from dpacc_accounting.ledger.disk import sync_folder
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from dpacc.artifacts.kept.appended_lines import AppendedLines
+from dpacc.artifacts.run_folder import write_file
 from dpacc.errors import ConfigurationError
 from dpacc.federated.server.history import ROUNDS_FILE, History, history_in
 from dpacc.federated.updates.layout import Arrays
@@ -60,9 +60,8 @@ class KeptState:
         """Write the adapter and the new rounds, then what names them; drop the adapter before."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         adapter = self._folder / f"adapter-{len(state.history.rounds):04}.safetensors"
-        save_file(state.arrays, adapter)
-        with adapter.open("r+b") as written:
-            sync_file(written.fileno())
+        content = save(state.arrays)
+        write_file(path=adapter, content=content)
         new = state.history.rounds[self._rounds.count :]
         self._rounds.extend(report.to_json() for report in new)
         known = {
@@ -71,16 +70,10 @@ class KeptState:
             "history": state.history.beside_rounds(),
             "rounds": self._rounds.mark,
             "adapter": adapter.name,
-            "sha256": hashlib.sha256(adapter.read_bytes()).hexdigest(),
+            "sha256": hashlib.sha256(content).hexdigest(),
         }
-        partial = self.path.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(known, file)
-            file.flush()
-            sync_file(file.fileno())
         sync_folder(self._folder)  # what it names is there before it is
-        partial.replace(self.path)
+        write_file(path=self.path, content=json.dumps(known).encode())
         sync_folder(self._folder)
         for other in self._folder.glob("adapter-*.safetensors"):
             if other != adapter:

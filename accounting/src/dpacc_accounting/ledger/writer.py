@@ -290,6 +290,20 @@ def _read_all(descriptor: int) -> bytes:
         return file.read()
 
 
+def record_saved(*, ledger: Path, files: Mapping[str, str]) -> None:
+    """Write into a ledger that nobody has open what was saved from it.
+
+    Args:
+        ledger: its file.
+        files: the SHA-256 of each file, by its name.
+
+    Raises:
+        LedgerError: it is damaged, in use, or cannot be written.
+    """
+    with Ledger.open(path=ledger, plan=read_ledger(path=ledger).plan) as opened:
+        opened.saved(files=files)
+
+
 def write_all(descriptor: int, data: bytes) -> None:
     """Write to the last byte, or raise an OSError: a full disk may take some and say so later."""
     while data:

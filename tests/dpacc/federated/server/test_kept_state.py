@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpacc.errors import ConfigurationError
+from dpacc.errors import ConfigurationError, DiskRefused
 from dpacc.federated.server.history import ClientBooks, History, RoundReport, read_history
 from dpacc.federated.server.kept_state import KeptState, State
 
@@ -90,14 +90,16 @@ def test_all_that_a_state_names_is_on_the_disk_before_it(
     monkeypatch.setattr(Path, "replace", exchanged)
     history.rounds.append(report(1, 2))
     kept.keep(after(history))
-    before = ["adapter-0001.safetensors", "rounds.jsonl", "state.partial", tmp_path.name]
-    assert done == [*before, "exchanged", tmp_path.name]
+    assert done == [
+        *(".adapter-0001.safetensors.partial", "exchanged", "rounds.jsonl", tmp_path.name),
+        *(".state.json.partial", "exchanged", tmp_path.name),
+    ]
 
     def refuse(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskRefused, match="No space"):
         kept.keep(after(History(rounds=[*history.rounds, report(2, 2)])))
     monkeypatch.setattr(os, "fsync", sync)
     found = KeptState(tmp_path).read()

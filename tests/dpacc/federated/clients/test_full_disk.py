@@ -1,0 +1,63 @@
+"""A client whose disk is full is told so, and goes on once there is room."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dpacc.errors import DiskRefused
+from dpacc.federated.clients.last_update import LastUpdate, Update
+from dpacc.federated.clients.optimizer_state import OptimizerMemory
+from dpacc.federated.requests import Standstill
+
+
+def full(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_no_failure_among_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AdamW's moments that cannot be written leave the file before them, and do not stop the
+    client for good: that the disk is full says nothing of a record.
+    """
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight])
+    memory = OptimizerMemory(optimizer, tmp_path / "optimizer.safetensors")
+    weight.grad = torch.ones(2)
+    optimizer.step()
+    memory.keep()
+    before = (tmp_path / "optimizer.safetensors").read_bytes()
+    optimizer.step()
+    standstill = Standstill(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DiskRefused, match="free the disk"), standstill.among_records():
+            memory.keep()
+    standstill.refuse_to_go_on()
+    assert (tmp_path / "optimizer.safetensors").read_bytes() == before
+    memory.keep()
+    assert (tmp_path / "optimizer.safetensors").read_bytes() != before
+
+
+def test_an_update_is_on_the_disk_before_it_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a client sends and could not keep is not sent, lest it be made and charged twice."""
+    last = LastUpdate(tmp_path)
+    update = Update(arrays={"a": np.ones(2, np.float32)}, steps=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DiskRefused):
+            last.keep(update, request="first")
+    assert last.request == ""
+    last.keep(update, request="first")
+    found = last.find(lambda asked: asked == "first")
+    assert found is not None
+    assert found.steps == 3
+    assert np.array_equal(found.arrays["a"], update.arrays["a"])
