@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -70,13 +71,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", action="store_true", help="Also the extra, and a tiny run.")
     parser.add_argument("--bill", type=Path, metavar="FILE", help="Of the last Python's wheels.")
     told = parser.parse_args(arguments)
+    pythons = [located(name) or parser.error(f"there is no {name}") for name in told.pythons]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        wheels, sdists = build(told.pythons[0], folder)
-        for python in told.pythons:
+        wheels, sdists = build(pythons[0], folder)
+        for python in pythons:
             inside = try_out(python, folder, wheels=wheels, sdists=sdists, train=told.train)
         if told.bill:
             told.bill.write_text(bill_of_materials(inside, folder), encoding="utf-8")
+
+
+def located(name: str) -> str | None:
+    """Where an interpreter lies, seen from any folder; a link into an environment stays one."""
+    found = shutil.which(name)
+    return found and str(Path(found).absolute())
 
 
 def build(python: str, folder: Path) -> tuple[list[Path], list[Path]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 import tomllib
 from pathlib import Path
 
@@ -49,12 +50,27 @@ def test_the_page_the_script_and_the_workflow_write_one_bill() -> None:
     assert "".join(shlex.split(kept)) in "".join(line)
 
 
-@pytest.mark.parametrize("words", [[], ["--train"]])
-def test_the_script_refuses_to_check_nothing(
-    words: list[str], capsys: pytest.CaptureFixture[str]
+def test_an_interpreter_is_found_from_whichever_folder_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without an interpreter it would say nothing and end well."""
+    """Packages are installed from a folder of their own, where a relative path leads nowhere."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    found = INSTALLS.located("bin/python")
+    assert found == str(tmp_path / "bin/python")
+    assert INSTALLS.run(tmp_path / "bin", found, "-I", "-c", "print(3)") == "3\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "PYTHON"), (["--train"], "PYTHON"), (["./no/such"], "there is no ./no/such")],
+)
+def test_the_script_refuses_to_check_nothing(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without an interpreter, or with one that is not there, it does not begin."""
     with pytest.raises(SystemExit) as ended:
         INSTALLS.main(words)
     assert ended.value.code == 2
-    assert "PYTHON" in capsys.readouterr().err
+    assert said in capsys.readouterr().err

@@ -48,6 +48,14 @@ def test_the_workflow_calls_what_exists() -> None:
         assert f">={jobs[job]['strategy']['matrix']['python'][0]}" == needed
 
 
+def test_what_one_python_or_system_lacks_does_not_end_what_others_show() -> None:
+    """A job of several kinds goes on with the others where one fails."""
+    jobs = yaml.safe_load((ROOT / ".github/workflows/checks.yml").read_text())["jobs"]
+    several = [job["strategy"] for job in jobs.values() if "strategy" in job]
+    assert len(several) == 2
+    assert all(each["fail-fast"] is False for each in several)
+
+
 def test_the_accountants_check_prints_on_every_system() -> None:
     """Also where what a program prints is in a code page without Greek letters, as on Windows."""
     jobs = yaml.safe_load((ROOT / ".github/workflows/checks.yml").read_text())["jobs"]

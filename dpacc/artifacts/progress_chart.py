@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dpacc_accounting import Guarantee
 from dpacc_accounting.guarantee import rounded_up
 
-from dpacc.artifacts.axes_style import INK, beneath, dress
+from dpacc.artifacts.axes_style import INK, beneath, draw_level, dress
 from dpacc.artifacts.figure_files import Format, encoded
 from dpacc.recipe.settings import Metric
 
@@ -98,16 +98,7 @@ def draw_progress(
 
 def mark_budget(axes: Axes, budget: float) -> None:
     """Draw a dashed line at the ε that may be spent, and name it."""
-    axes.axhline(budget, color=INK, linewidth=1, linestyle=(0, (5, 4)))
-    axes.annotate(
-        f"budget ε = {budget:g}",
-        (0, budget),
-        xycoords=("axes fraction", "data"),
-        xytext=(8, 5),
-        textcoords="offset points",
-        fontsize=10,
-        color=INK,
-    )
+    draw_level(axes, words=f"budget ε = {budget:g}", level=budget, colour=INK)
 
 
 def _draw_spending(
