@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dpacc_accounting import read_ledger, statement
 from dpacc_accounting.ledger.claims import claim_of
-from dpacc_accounting.ledger.disk import write_durably
+from dpacc_accounting.ledger.disk import replace_durably
 from dpacc_accounting.ledger.record import LedgerError
 from dpacc_accounting.ledger.writer import record_saved
 from safetensors import SafetensorError
@@ -207,13 +207,8 @@ def _save_whole(folder: Path, save: Callable[[Path], object]) -> list[str]:
 
 def write_file(*, path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all."""
-    scratch = path.with_name(f".{path.name}.partial")
-    try:
-        with disk_refusals_told(path):
-            write_durably(path=scratch, content=content)
-            scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with disk_refusals_told(path):
+        replace_durably(path=path, content=content)
 
 
 def _first_free(parent: Path, name: str) -> Path:

@@ -13,6 +13,7 @@ as the trials of a sweep do.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -57,7 +58,8 @@ class FrozenActivations:
 
     Raises:
         ConfigurationError: something is trained in or beneath the lowest layer, is cut over the
-            ranks, or drops out at random there.
+            ranks, or drops out at random there; or this is Windows, where no open file goes without
+            a name.
 
     ```python
     frozen = FrozenActivations(model=model, examples=train, collate=collate,
@@ -78,6 +80,7 @@ class FrozenActivations:
         folder: Path,
         public: MutableMapping[str, Tensor] | None = None,
     ) -> None:
+        _require_nameless_files()
         _require_whole(accelerator)
         self._beneath = list(transformer_blocks(model))[: first_trained_block(model)]
         self._model, self._collate = model, collate
@@ -292,7 +295,7 @@ def _reserve(handle: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(handle, 0, size)
         return
-    with os.fdopen(handle, "wb", closefd=False) as file:  # macOS and Windows have no other way
+    with os.fdopen(handle, "wb", closefd=False) as file:  # macOS has no other way
         for start in range(0, size, _BLOCK_BYTES):
             file.write(bytes(min(_BLOCK_BYTES, size - start)))
 
@@ -307,6 +310,14 @@ def _within(rows: Sequence[int], *, lengths: np.ndarray) -> Iterator[list[int]]:
         run.append(row)
     if run:
         yield run
+
+
+def _require_nameless_files() -> None:
+    if sys.platform == "win32":  # whose files keep their names as long as they are mapped
+        raise ConfigurationError(
+            "cache_frozen_activations would leave private activations on the disk where a run is "
+            "killed, for Windows removes no file that is in use; leave it out"
+        )
 
 
 def _require_whole(accelerator: Accelerator) -> None:

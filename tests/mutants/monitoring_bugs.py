@@ -59,4 +59,10 @@ MONITORING_BUGS = (
         ),
         (f"{_FROZEN}::test_nothing_of_private_examples_outlives_them",),
     ),
+    Bug(
+        "activations with a name",
+        "on Windows, which removes no file in use, private activations outlive a killed run",
+        (Patch("dpacc.layers.frozen_activations", 'if sys.platform == "win32":', "if False:"),),
+        (f"{_FROZEN}::test_where_a_file_keeps_its_name_nothing_is_written",),
+    ),
 )

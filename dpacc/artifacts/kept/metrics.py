@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dpacc_accounting.ledger.disk import sync_file, write_durably
+from dpacc_accounting.ledger.disk import replace_durably, sync_file
 
 from dpacc.artifacts.progress_chart import Measurement
 from dpacc.errors import ConfigurationError, disk_refusals_told
@@ -56,10 +56,8 @@ class Course:
         if self._path.is_file():
             earlier = read_metrics(path=self._path)
             self._measurements = [each for each in earlier if each.step < start]
-        scratch = self._path.with_name(f".{METRICS_FILE}.partial")
         with disk_refusals_told(self._path):
-            write_durably(path=scratch, content=_lines(self._measurements))
-            scratch.replace(self._path)
+            replace_durably(path=self._path, content=_lines(self._measurements))
 
     @property
     def measurements(self) -> Sequence[Measurement]:

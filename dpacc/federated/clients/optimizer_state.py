@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from dpacc.artifacts.run_folder import write_file
 from dpacc.errors import ConfigurationError
@@ -45,8 +44,8 @@ class OptimizerMemory:
         """
         if not self._path.exists():
             return
-        with safe_open(self._path, framework="pt") as file:
-            kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # Not mapped from the file, which the next round replaces: Windows would refuse.
+        kept = load(self._path.read_bytes())
         for place, parameter in enumerate(self._parameters):
             moments = {name: kept.get(f"{place}.{name}") for name in _MOMENTS}
             average = moments["exp_avg"]

@@ -138,6 +138,16 @@ def test_space_is_taken_where_the_system_cannot_reserve_it(tmp_path, monkeypatch
     assert taken.stat().st_blocks * 512 >= 1 << 20
 
 
+def test_where_a_file_keeps_its_name_nothing_is_written(tmp_path, monkeypatch):
+    """Windows removes no file that is mapped, so a killed run would leave private activations."""
+    accelerator = Accelerator(cpu=True)
+    model = add_lora(model=tiny_base("llama"), rank=2, alpha=4, top_layers=1).train()
+    monkeypatch.setattr("sys.platform", "win32")
+    with pytest.raises(ConfigurationError, match=r"Windows removes no file .*; leave it out"):
+        _frozen(tmp_path, model=model, accelerator=accelerator)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("plugin", ["fsdp_plugin", "deepspeed_plugin"])
 def test_a_base_that_is_cut_is_refused(tmp_path, plugin):
     """Where ranks hold shards, no rank could run the lower layers alone; nothing is written."""

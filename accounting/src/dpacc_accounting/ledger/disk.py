@@ -5,9 +5,14 @@ does so by `fsync`; macOS needs one command more, and Windows wants a file that 
 """
 
 import os
+import time
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+
+_IS_WINDOWS = os.name == "nt"
+_TRIES, _PAUSE_SECONDS = 40, 0.05
+"""Windows replaces no file that somebody reads just now: it is asked for two seconds."""
 
 
 def sync_file(descriptor: int) -> None:
@@ -51,3 +56,29 @@ def write_durably(*, path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         sync_file(file.fileno())
+
+
+def replace_durably(*, path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, and that is there whole or not at all.
+
+    Raises:
+        OSError: the disk refuses; what was there before still is.
+    """
+    scratch = path.with_name(f".{path.name}.partial")
+    try:
+        write_durably(path=scratch, content=content)
+        _take_place(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _take_place(scratch: Path, path: Path) -> None:
+    for _ in range(_TRIES - 1):
+        try:
+            scratch.replace(path)
+            return
+        except PermissionError:
+            if not _IS_WINDOWS:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+    scratch.replace(path)

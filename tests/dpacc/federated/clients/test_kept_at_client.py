@@ -61,3 +61,19 @@ def test_an_update_is_on_the_disk_before_it_leaves(
     assert found is not None
     assert found.steps == 3
     assert np.array_equal(found.arrays["a"], update.arrays["a"])
+
+
+def test_moments_that_are_taken_up_hold_no_file(tmp_path: Path) -> None:
+    """The next round replaces the file, which Windows refuses while anything is mapped from it."""
+    weight = torch.nn.Parameter(torch.ones(50_000))
+    path = tmp_path / "optimizer.safetensors"
+    optimizer = torch.optim.AdamW([weight])
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    OptimizerMemory(optimizer, path).keep()
+    again = torch.optim.AdamW([weight])
+    OptimizerMemory(again, path).restore()
+    kept, restored = optimizer.state[weight], again.state[weight]
+    assert kept.keys() == restored.keys()
+    assert all(torch.equal(kept[name], restored[name]) for name in kept)
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
