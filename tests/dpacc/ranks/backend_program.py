@@ -151,6 +151,7 @@ def train(backend: str, scenario: Scenario, ledger: Path) -> dict[str, Any]:
         wire=scenario.wire,  # type: ignore[arg-type]
         fixed_seed=SEED,
         backend=explicit,
+        compile="blocks" if backend == "compiled" else "none",
     )
     model, optimizer = engine.prepare(model, optimizer)
     held = [_held(model)]

@@ -75,6 +75,14 @@ def test_an_example_drops_the_same_on_whichever_rank_it_is(
     torch.testing.assert_close(seen[0]["dropout"], dropping_out(tmp_path), rtol=1e-4, atol=1e-6)
 
 
+def test_compiled_ranks_release_what_one_uncompiled_process_does(
+    seen: list[dict[str, Any]], alone: dict[str, torch.Tensor]
+) -> None:
+    """Bit for bit one another's sums, and that process's to fp32 rounding."""
+    assert torch.equal(seen[0]["compiled"], seen[1]["compiled"])
+    torch.testing.assert_close(seen[0]["compiled"], alone["ragged"], rtol=1e-4, atol=1e-6)
+
+
 def test_a_pair_of_answers_is_one_example_on_whichever_rank_it_is(
     seen: list[dict[str, Any]], tmp_path: Path
 ) -> None:

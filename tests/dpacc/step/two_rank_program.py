@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
@@ -18,6 +19,7 @@ from dpacc.losses.per_example import causal_lm_losses
 from dpacc.losses.preferences import preference_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.ranks.reduction import WireFormat
+from tests.dpacc.layers.test_blocks import compiling
 from tests.dpacc.layers.test_frozen_activations import trained
 from tests.dpacc.step.engine_runs import RecordingOptimizer, plan_for, prepared, received, taken
 from tests.forked_ranks import fork_ranks
@@ -97,6 +99,16 @@ def dropping_out(folder: Path) -> torch.Tensor:
     )
     taken(engine, model, examples(lengths))
     return torch.stack(optimizer.received) * plan.expected_batch_size
+
+
+def compiled_blocks(folder: Path) -> torch.Tensor:
+    """The noised sums of "ragged" where every rank has its blocks compiled."""
+    lengths, plan = SCENARIOS["ragged"]
+    settings: dict[str, Any] = {"micro_batch_tokens": 24, "compile": "blocks"}
+    with pytest.MonkeyPatch.context() as patch, compiling(patch, "eager") as counters:
+        sums = received(plan, examples(lengths), folder / "compiled.jsonl", **settings)
+        assert counters["stats"]["unique_graphs"] > 0
+    return sums
 
 
 def preference_pairs(folder: Path, *, micro_batch_tokens: int = 40) -> torch.Tensor:
@@ -249,6 +261,7 @@ def run_everything(folder: Path) -> None:
         "dropout": dropping_out(folder),
         "subspace": within_subspace(folder),
         "subspace, 16 bits": within_subspace(folder, "bf16"),
+        "compiled": compiled_blocks(folder),
         "pairs": preference_pairs(folder),
         "fresh secret": fresh_secret(folder),
         "disagreement": disagreement(folder, accelerator),
