@@ -47,6 +47,7 @@ _WITHOUT_EFFECT = (
     "kernels",
     "compile",
     "gradient_checkpointing",
+    "offload_activations",
     "evaluate_every",
     "checkpoint_every",
     "resume",

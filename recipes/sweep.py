@@ -37,7 +37,8 @@ _USAGE = "python recipes/sweep.py --config FILE.yaml [settings]"
 # Base and data are read once, so that these can differ from trial to trial, and no others.
 _OF_A_TRIAL = (
     *("lora_method", "lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules"),
-    *("lora_top_layers", "cache_frozen_activations", "gradient_checkpointing", "seed"),
+    *("lora_top_layers", "cache_frozen_activations", "gradient_checkpointing"),
+    *("offload_activations", "seed"),
     *("optimizer", "learning_rate", "warmup_steps", "average_iterates", "weight_decay"),
     *("micro_batch_tokens", "per_example_gradients", "kernels"),
 )

@@ -4,19 +4,23 @@
 is the widest thing in a transformer block. As one operation it keeps gate and up, and makes
 act(gate) again in the backward: one pass over memory for a sixth of what a block keeps. A root mean
 square normalisation as five operations runs a backward for each; as one it keeps its input and one
-number a token, and has a short derivative.
+number a token, and has a short derivative. Where activations are made again, what is left are the
+blocks' inputs, which can wait in the processor's memory.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
+
+from dpacc.errors import ConfigurationError
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -108,6 +112,43 @@ def keep_fewer_activations(model: nn.Module) -> int:
             module.forward = MethodType(leaner, module)
             changed += 1
     return changed
+
+
+def offload_block_inputs(model: nn.Module) -> None:
+    """Let what blocks are computed again from wait in the processor's memory.
+
+    Numbers are copied there and back, and stay what they are.
+
+    Args:
+        model: with activation checkpointing, which is not reentrant.
+
+    Raises:
+        ConfigurationError: none of its blocks is computed again.
+    """
+    name = "_gradient_checkpointing_func"  # transformers'
+    checkpointed = [vars(module) for module in model.modules() if name in vars(module)]
+    for attributes in checkpointed:
+        attributes[name] = partial(_offloading, attributes[name])
+    if not checkpointed:
+        raise ConfigurationError(
+            "offload_activations moves what activations are computed again from, and none of "
+            f"{type(model).__name__}'s are: set gradient_checkpointing, or leave it out"
+        )
+
+
+def _offloading(checkpoint: Callable[..., Any], block: Any, *inputs: Any) -> Any:
+    """A block that is computed again; within, its own hooks leave these the inputs alone."""
+    if any(isinstance(each, Tensor) and each.is_meta for each in inputs):
+        hooks = saved_tensors_hooks(_without_numbers, torch.clone)
+    else:
+        hooks = save_on_cpu(pin_memory=torch.cuda.is_available())
+    with hooks:
+        return checkpoint(block, *inputs)
+
+
+def _without_numbers(kept: Tensor) -> Tensor:
+    """What a plan keeps on the device of what is kept elsewhere."""
+    return kept.new_empty(()).expand(kept.shape)
 
 
 @cache

@@ -208,6 +208,7 @@ def adapters_for(*, config: TrainingConfig, base: PreTrainedModel) -> PeftModel:
         target_modules=config.lora_target_modules,
         seed=config.seed,
         gradient_checkpointing=config.gradient_checkpointing,
+        offload_activations=config.offload_activations,
         top_layers=config.lora_top_layers,
     )
 

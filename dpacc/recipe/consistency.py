@@ -27,6 +27,7 @@ def require_consistent(*, config: Any) -> None:
     _check_name(config.name)
     _check_whitening(config)
     _check_subspace(config)
+    _check_offloading(config)
 
 
 def _check_duration(config: Any) -> None:
@@ -206,4 +207,17 @@ def _check_subspace(config: Any) -> None:
         raise ConfigurationError(
             "lora_method=subspace with clipping=per-layer: within the subspace no layer has a norm "
             "of its own; set --clipping flat"
+        )
+
+
+def _check_offloading(config: Any) -> None:
+    if config.offload_activations and not config.gradient_checkpointing:
+        raise ConfigurationError(
+            "offload_activations=true moves what activations are recomputed from: set "
+            "--gradient_checkpointing true, too"
+        )
+    if config.offload_activations and config.compile != "none":
+        raise ConfigurationError(
+            f"offload_activations=true with compile={config.compile}, whose code keeps what it "
+            "recomputes from itself: set --compile none"
         )

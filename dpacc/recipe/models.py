@@ -24,6 +24,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.layers.blocks import transformer_blocks
 from dpacc.layers.dynamic_rank import keep_first
 from dpacc.layers.lora_methods import freeze_lower
+from dpacc.layers.memory_saving_layers import offload_block_inputs
 from dpacc.layers.pooling import pool_by_mean, pools_by_mean, takes_mean
 from dpacc.layers.whitening import fix_upper
 from dpacc.recipe.precision import precision_for
@@ -125,6 +126,7 @@ def add_lora(
     target_modules: Sequence[str] = ("all-linear",),
     seed: int = 0,
     gradient_checkpointing: bool = False,
+    offload_activations: bool = False,
     top_layers: int | None = None,
     method: LoraMethod = "lora",
 ) -> PeftModel:
@@ -140,14 +142,15 @@ def add_lora(
         target_modules: last parts of layer names, such as `q_proj`, or `all-linear`.
         seed: seeds A's initial values, equal on every rank (B starts at zero).
         gradient_checkpointing: recompute activations in the backward pass.
+        offload_activations: keep what they are recomputed from in the processor's memory.
         top_layers: adapt this many of the last transformer blocks only; no backward runs beneath.
         method: "lora"; "rslora", whose scale suits high ranks (arXiv 2312.03732); "ffa", which
             trains B alone (arXiv 2403.12313); or "whitened", which trains A alone
             ([`whiten`][dpacc.layers.whitening.whiten] it before training).
 
     Raises:
-        ConfigurationError: a name that no linear layer has, nothing left to train, or more top
-            layers than there are.
+        ConfigurationError: a name that no linear layer has, nothing left to train, more top
+            layers than there are, or nothing to offload.
     """
     with quiet_loading():  # PEFT imports bitsandbytes, which advertises a kernel
         from peft import LoraConfig
@@ -173,6 +176,8 @@ def add_lora(
         fix_upper(adapted, seed=seed)
     if gradient_checkpointing:
         _enable_checkpointing(model)
+    if offload_activations:
+        offload_block_inputs(model)
     return adapted
 
 

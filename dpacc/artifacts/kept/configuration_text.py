@@ -21,7 +21,10 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
         "max_grad_norm",
     ),
     "The adapters": ("lora_rank", "lora_alpha", "learning_rate"),
-    "The machine": ("quantization", "dtype", "gradient_checkpointing", "micro_batch_tokens"),
+    "The machine": (
+        "quantization", "dtype", "gradient_checkpointing", "offload_activations",
+        "micro_batch_tokens",
+    ),
 }  # fmt: skip
 _WIDTH = 98
 _END = "\n..."

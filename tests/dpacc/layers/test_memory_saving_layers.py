@@ -5,13 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from dpacc.layers.memory_saving_layers import keep_fewer_activations
+from dpacc.errors import ConfigurationError
+from dpacc.layers import memory_saving_layers
+from dpacc.layers.adapters import attach_gradient_buffer
+from dpacc.layers.memory_saving_layers import keep_fewer_activations, offload_block_inputs
+from dpacc.step.strategies import Ghost, Materialize
+from tests.dpacc.layers.test_adapters import backward
+from tests.dpacc.step.engine_runs import noiseless
+from tests.dpacc.step.test_strategies import empty_sum
 from tests.tiny_models import CONFIGURATIONS, collate, examples, losses_of, tiny_model
 
 GATED = ["llama", "mistral", "qwen2"]
@@ -93,3 +101,49 @@ def test_a_forward_that_differs_by_a_word_is_left_alone() -> None:
             return self.down_proj(self.act_fn(self.gate_proj(x)) * 2 * self.up_proj(x))
 
     assert keep_fewer_activations(Tempered()) == 0
+
+
+@pytest.mark.parametrize("kind", [Materialize, Ghost])
+def test_offloaded_inputs_give_the_same_bits(
+    kind: type[Materialize | Ghost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What leaves is each block's input and nothing else; what comes back is what was there."""
+    left: list[torch.Tensor] = []
+
+    class Elsewhere(torch.autograd.graph.saved_tensors_hooks):
+        """As `save_on_cpu` on a GPU: a copy leaves, and another one comes back."""
+
+        def __init__(self, *, pin_memory: bool) -> None:
+            super().__init__(self.leave, torch.clone)
+
+        def leave(self, kept: torch.Tensor) -> torch.Tensor:
+            left.append(kept.clone())
+            return left[-1]
+
+    monkeypatch.setattr(memory_saving_layers, "save_on_cpu", Elsewhere)
+    batch = collate(examples(lengths=[5, 9, 2]))
+
+    def clipped_sum(offloads: bool) -> torch.Tensor:
+        model: Any = tiny_model("llama")
+        model.base_model.model.gradient_checkpointing_enable({"use_reentrant": False})
+        if offloads:
+            offload_block_inputs(model)
+        buffer = attach_gradient_buffer(model)
+        total = empty_sum(buffer, noiseless(3, max_grad_norm=0.05))
+        losses = losses_of("llama")(model, batch)
+        kind(buffer, backward, torch.device("cpu")).add(losses, None, total)
+        return total.total
+
+    expected = clipped_sum(offloads=False)
+    assert expected.norm() > 0
+    assert not left
+    assert torch.equal(clipped_sum(offloads=True), expected)
+    config = CONFIGURATIONS["llama"]
+    of_blocks = [each.shape for each in left if each.numel()]
+    assert of_blocks == [(3, 8, config.hidden_size)] * config.num_hidden_layers
+
+
+def test_nothing_to_offload_is_refused() -> None:
+    """Where no block is computed again, none keeps its input alone."""
+    with pytest.raises(ConfigurationError, match="set gradient_checkpointing"):
+        offload_block_inputs(tiny_model("llama"))

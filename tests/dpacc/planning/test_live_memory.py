@@ -131,3 +131,15 @@ def test_outcomes_are_repeated_only_where_nothing_but_their_shape_matters() -> N
     for _ in range(2):
         outcomes.of(in_place, (real, 2), {})
     assert real.tolist() == [4, 4]
+
+
+@pytest.mark.parametrize("strategy", ["materialize", "ghost"])
+def test_offloaded_inputs_of_blocks_are_not_on_the_device(strategy: Strategy) -> None:
+    """At its worst moment a device holds less by what enters the blocks, or all of them but one."""
+    settings = {"dtype": "float32", "gradient_checkpointing": True}
+    kept = cost(skeleton_of("llama", **settings), strategy, 16)
+    left = cost(skeleton_of("llama", **settings, offload_activations=True), strategy, 16)
+    config = CONFIGURATIONS["llama"]
+    blocks, of_one = config.num_hidden_layers, 4 * 16 * 96 * config.hidden_size
+    assert 0.99 * (blocks - 1) * of_one < kept.peak - left.peak <= blocks * of_one
+    assert left.operations == kept.operations

@@ -108,6 +108,11 @@ def test_the_configuration_is_frozen():
             ["correlation=banded", "lora_method=dylora", "--correlation none"],
         ),
         ({"lora_method": "whitened"}, ["lora_method=whitened", "held_out_data"]),
+        ({"offload_activations": True}, ["offload_activations", "--gradient_checkpointing true"]),
+        (
+            {"offload_activations": True, "gradient_checkpointing": True, "compile": "blocks"},
+            ["offload_activations", "compile=blocks", "--compile none"],
+        ),
         ({"name": ""}, ["name=''", "folder name"]),
         ({"name": "a/b"}, ["name='a/b'", "output_dir"]),
         ({"name": ".."}, ["name='..'", "folder name"]),
