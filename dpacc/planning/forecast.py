@@ -265,9 +265,12 @@ def sequences_of(config: TrainingConfig) -> int:
 
 
 def _as_computed(config: TrainingConfig, machine: Machine) -> TrainingConfig:
-    """With `auto` resolved where it does not mean what it means on a GPU."""
-    here = machine.gpus == 0 and config.dtype == "auto" and not computes_in_16_bits(None)
-    return replace(config, dtype="float32") if here else config
+    """As a processor runs it, where that is the device: nothing leaves it, and `auto` differs."""
+    if machine.gpus:
+        return config
+    in_32_bits = config.dtype == "auto" and not computes_in_16_bits(None)
+    dtype = "float32" if in_32_bits else config.dtype
+    return replace(config, dtype=dtype, offload_activations=False)
 
 
 def strategy_here(
@@ -289,7 +292,7 @@ def _activations(
 ) -> dict[bool, int]:
     """With and without recomputing them: one is known, the other is counted."""
     chosen = config.gradient_checkpointing
-    other = replace(config, gradient_checkpointing=not chosen)
+    other = replace(config, gradient_checkpointing=not chosen, offload_activations=False)
     skeleton = build_skeleton(config=other, architecture=read_architecture(model=config.model))
     counted = cost_of_micro_batch(
         skeleton=skeleton,

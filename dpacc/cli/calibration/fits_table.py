@@ -36,13 +36,15 @@ def show_fits(*, fits: list[Fit], settings: TrainingConfig, memory: int) -> None
             columns=["GPUs", "launch", *_COLUMNS, "peak", "fits"],
             rows=[_row(each) for each in alike],
         )
-    recomputed = "made again" if settings.gradient_checkpointing else "kept"
+    made = "made again" if settings.gradient_checkpointing else "kept"
+    if settings.offload_activations:
+        made += " from inputs that wait in the host's memory"
     terminal.show_facts(
         title="Assumed",
         facts=[
             ("model", f"{settings.model}, base stored as {settings.quantization}"),
             ("micro-batch", f"one example, per-example gradients by {fits[0].strategy}"),
-            ("activations", f"{recomputed} (gradient_checkpointing)"),
+            ("activations", f"{made} (gradient_checkpointing, offload_activations)"),
             ("each GPU", options.size(memory)),
         ],
     )

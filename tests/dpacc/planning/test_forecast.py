@@ -16,7 +16,7 @@ from dpacc.layers.adapters import attach_gradient_buffer
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.planning.architectures import KNOWN, read_architecture
-from dpacc.planning.forecast import Machine, forecast
+from dpacc.planning.forecast import Forecast, Machine, forecast
 from dpacc.planning.launch import recommend
 from dpacc.planning.live_memory import LiveMemory
 from dpacc.planning.memory import cost_of_probe, device_memory, most_that_fits
@@ -271,6 +271,23 @@ def test_auto_is_planned_as_it_is_computed(tmp_path: Path, monkeypatch: pytest.M
         held[machine.gpus, arithmetic] = found.spreads["whole"].memory.parts["base"]
     assert held[1, False] == held[0, True]
     assert held[0, False] > 1.9 * held[0, True]
+
+
+def test_what_is_offloaded_leaves_a_gpu_and_no_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There it lies where it lay; either way activations that are all kept are counted beside."""
+    monkeypatch.setattr("dpacc.planning.forecast.most_that_fits", lambda **_: 1)
+    model = tiny_folder(tmp_path)
+
+    def planned(machine: Machine, **settings: object) -> Forecast:
+        config = config_of(model, gradient_checkpointing=True, max_length=64, **settings)
+        return forecast(config=config, dataset_size=100, machine=machine)
+
+    assert planned(PROCESSOR, offload_activations=True) == planned(PROCESSOR)
+    kept, left = planned(ONE_GPU), planned(ONE_GPU, offload_activations=True)
+    assert left.activations[True] < kept.activations[True]
+    assert left.activations[False] == kept.activations[False]
 
 
 def test_the_largest_micro_batch_is_the_last_that_fits() -> None:
