@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
 import numpy as np
@@ -44,6 +44,12 @@ class Exchange:
 
     def query(self, stage: str, asked: Mapping[int, Payload]) -> dict[int, ConfigRecord]:
         """What each client answered; those that refused, failed or were late are left out."""
+        return dict(self.answers(stage, asked))
+
+    def answers(
+        self, stage: str, asked: Mapping[int, Payload]
+    ) -> Iterator[tuple[int, ConfigRecord]]:
+        """Each client's first answer as it comes, which is not kept here."""
         messages = [
             Message(
                 RecordDict({RECORD: self.record(told)}),
@@ -55,7 +61,7 @@ class Exchange:
         self.bytes_sent += sum(wire_bytes(message) for message in messages)
         replies = self._grid.send_and_receive(messages, timeout=self._timeout)
         nodes = {each.metadata.message_id: each.metadata.dst_node_id for each in messages}
-        return dict(self._read(replies, nodes))
+        yield from self._read(replies, nodes)
 
     def blame(self, node: int, why: str) -> None:
         """Write down that this client sent what no honest one sends."""
@@ -66,11 +72,11 @@ class Exchange:
         return ConfigRecord({"session": self.session, **told})
 
     def _read(
-        self, replies: Iterable[Message], nodes: Mapping[str, int]
-    ) -> Iterable[tuple[int, ConfigRecord]]:
+        self, replies: Iterable[Message], nodes: dict[str, int]
+    ) -> Iterator[tuple[int, ConfigRecord]]:
         for reply in replies:
             self.bytes_received += wire_bytes(reply)
-            node = nodes.get(reply.metadata.reply_to_message_id)
+            node = nodes.pop(reply.metadata.reply_to_message_id, None)
             if node is None:
                 continue
             if reply.has_error():

@@ -149,9 +149,9 @@ class MaskedSum:
 
     def _forward(self, asked: dict[int, Payload]) -> dict[int, Payload]:
         """Shares from everybody to everybody; those that handed none out are gone."""
-        everybody, found = {*self._nodes}, self._settings.neighbourhood
+        everybody, found = {name: name for name in self._nodes}, self._settings.neighbourhood
         others = len(everybody) - 1 if found is None else found.neighbours
-        for node, answer in self._exchange.query(SHARES, asked).items():
+        for node, answer in self._exchange.answers(SHARES, asked):
             dealt = _Dealt.read(answer, dealer=str(node), everybody=everybody, others=others)
             if dealt is None:
                 self._exchange.blame(node, "it handed out shares that do not fit")
@@ -161,8 +161,8 @@ class MaskedSum:
         self._leave_out_the_lonely()
         self._require(len(self._dealt), "handed out shares")
         self._nodes = {name: node for name, node in self._nodes.items() if name in self._dealt}
-        circles = self._circles()
-        return {node: self._dealt_to(name) | circles for name, node in self._nodes.items()}
+        for_all: Payload = {"present": [*self._dealt], **self._circles()}
+        return {node: self._forwarded(name) | for_all for name, node in self._nodes.items()}
 
     def _circles(self) -> Payload:
         """Whom each drew, which those that sign compare."""
@@ -183,16 +183,16 @@ class MaskedSum:
         fewest = self._settings.fewest_shares
         return [name for name, dealt in self._dealt.items() if len(dealt.circle & some) < fewest]
 
-    def _dealt_to(self, name: str) -> Payload:
+    def _forwarded(self, name: str) -> Payload:
+        """What the others dealt to one; its boxes are kept no longer."""
         sources = {
             peer: dealt
             for peer, dealt in self._dealt.items()
             if peer != name and name in dealt.circle
         }
         return {
-            "present": list(self._dealt),
             "sources": list(sources),
-            "sealed": [dealt.boxes[name] for dealt in sources.values()],
+            "sealed": [dealt.boxes.pop(name) for dealt in sources.values()],
             "commitments": [dealt.commitments[name] for dealt in sources.values()],
         }
 
@@ -201,18 +201,16 @@ class MaskedSum:
         asked: Payload = {"arrived": list(self._arrived), "dropped": self._dropped}
         if self._settings.signed:
             asked |= self._confirmed(asked)
-        answers = self._exchange.query(OPEN, {self._nodes[name]: asked for name in self._arrived})
+        told = {self._nodes[name]: asked for name in self._arrived}
         found: dict[str, list[bytes]] = defaultdict(list)
-        given = [
-            shares
-            for node, answer in answers.items()
-            if (shares := self._given(node, answer)) is not None
-        ]
-        if self._settings.neighbourhood is None:
-            self._require(len(given), "gave shares")
-        for shares in given:
-            for owner, share in shares.items():
+        gave = 0
+        for node, answer in self._exchange.answers(OPEN, told):
+            shares = self._given(node, answer)
+            gave += shares is not None
+            for owner, share in (shares or {}).items():
                 found[owner].append(share)
+        if self._settings.neighbourhood is None:
+            self._require(gave, "gave shares")
         few = [n for n in self._dealt if len(found[n]) < self._settings.fewest_shares]
         self._require_none(few)
         return found
@@ -335,12 +333,12 @@ class _Dealt:
     """What one client handed out.
 
     Args:
-        boxes: sealed shares, by who may open them.
+        boxes: sealed shares, by who may open them, until they are forwarded.
         commitments: to the two shares of each of its circle, its own too.
         seed_digest: of the seed that they are shares of.
     """
 
-    boxes: Mapping[str, bytes]
+    boxes: dict[str, bytes]
     commitments: Mapping[str, bytes]
     seed_digest: bytes
 
@@ -351,14 +349,14 @@ class _Dealt:
 
     @classmethod
     def read(
-        cls, answer: ConfigRecord, *, dealer: str, everybody: Set[str], others: int
+        cls, answer: ConfigRecord, *, dealer: str, everybody: Mapping[str, str], others: int
     ) -> _Dealt | None:
         """What a client's answer holds, or None if it does not fit.
 
         Args:
             answer: the client's.
             dealer: the client.
-            everybody: who may be handed shares.
+            everybody: who may be handed shares, each name once in memory.
             others: how many must be.
         """
         try:
@@ -366,10 +364,11 @@ class _Dealt:
         except ValueError:
             return None
         said, digest = answer.get("commitments"), answer.get("seed-digest")
-        if not set(boxes) <= everybody - {dealer} or len(boxes) != others:
+        if not boxes.keys() <= everybody.keys() - {dealer} or len(boxes) != others:
             return None
         if not isinstance(said, list):
             return None
+        boxes = {everybody[peer]: box for peer, box in boxes.items()}
         circle = sorted([dealer, *boxes])
         sizes = {len(box) for box in boxes.values()} | {SEALED_BYTES}
         if len(sizes) > 1 or len(said) != len(circle) or not isinstance(digest, bytes):

@@ -108,6 +108,7 @@ class SecureFederatedLoRA(FederatedLoRA):
             self._take,
             unheard=lambda node: refused.get(node, self._stopped or "no answer"),
         )
+        self._sent = []  # they hold every sealed share
         self._weigh_complaints()
         survivors = [*answers.taken]
         try:
