@@ -9,6 +9,7 @@ from typing import Literal
 from dpacc.plan import PrivacyPlan
 from dpacc.planning.skeleton import Skeleton
 from dpacc.planning.weightless_step import MicroBatchCost, cost_of_micro_batch
+from dpacc.step.release import MOST_DRAWN_AHEAD
 
 Placement = Literal["whole", "zero2", "zero3", "fsdp2"]
 PLACEMENTS: dict[Placement, str] = {
@@ -81,9 +82,9 @@ def device_memory(
     """Memory of one device at the worst of three moments of a run.
 
     With W = 4 bytes · trainable parameters: the coupling probe makes one example's gradient while
-    it holds two more; a micro-batch holds AdamW's 2W and the clipped sum; a release
-    holds that sum twice, and the noise. On a processor the noise is drawn ahead, into its own
-    memory.
+    it holds two more; a micro-batch holds AdamW's 2W and the clipped sum; a release holds that
+    sum, between ranks twice, and the noise. On a processor little noise is drawn ahead, into its
+    own memory.
 
     Args:
         skeleton: the model.
@@ -101,9 +102,10 @@ def device_memory(
         **({"earlier noise": earlier_noise} if on_processor and earlier_noise else {}),
     }
     optimizer = {"optimizer": _optimizer_bytes(flat, placement, ranks)}
-    noise = {"noise": flat if on_processor else 0}
-    # The clipped sum, its reduced copy, and noise or gradient; AdamW's own work on a GPU.
-    releasing = (3 if on_processor else 5) * flat
+    ahead = on_processor and skeleton.trainable <= MOST_DRAWN_AHEAD
+    noise = {"noise": flat if ahead else 0}
+    # The clipped sum, noise or gradient, and a copy to reduce; AdamW's own work on a GPU.
+    releasing = (2 + (ranks > 1) + (0 if on_processor else 2)) * flat
     moments = {
         "probe": {"probe": probe.peak + 2 * flat, **noise},
         "micro-batch": {

@@ -180,7 +180,9 @@ class Digest(str):
 
 @_stopping_together
 def sum_over_ranks(accelerator: Accelerator, tensor: Tensor) -> Tensor:
-    """The sum of every rank's tensor, on every rank, in one reduction."""
+    """The sum of every rank's tensor, on every rank, in one reduction; a sole rank's own tensor."""
+    if accelerator.num_processes == 1:
+        return tensor
     total: Tensor = accelerator.reduce(tensor, reduction="sum")
     return total
 

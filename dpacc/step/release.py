@@ -25,6 +25,9 @@ from dpacc.step.accumulation import AdaptiveBound
 from dpacc.step.checkpoint import JournalEntry
 from dpacc.step.integer_sum import COUNT_POINTS, Grid, grid_noise
 
+MOST_DRAWN_AHEAD = 1 << 24
+"""Numbers of noise for which a processor's memory has room beside what a backward needs."""
+
 
 class Release:
     """Turns the ranks' clipped sums into one private update.
@@ -91,9 +94,16 @@ class Release:
             self._dynamic_rank.end()
 
     def draw_ahead(self, index: int) -> None:
-        """Start drawing the noise of a step in the background, while its backward runs."""
-        if self._drawn_on_device:
+        """Start drawing the noise of a step in the background, while its backward runs.
+
+        On a processor only where it is little: else it is drawn when the backward is over.
+        """
+        on_processor = self._accelerator.device.type == "cpu"
+        if self._drawn_on_device or (on_processor and self._count > MOST_DRAWN_AHEAD):
             return
+        self._start_drawing(index)
+
+    def _start_drawing(self, index: int) -> None:
         self._ahead = (index, self._worker.submit(self._draw, index))
 
     def __call__(self, index: int, clipped: Tensor) -> None:
@@ -191,7 +201,7 @@ class Release:
 
             return normals_on(device, secret=self._secret, step=index, count=self._count)
         if self._ahead is None or self._ahead[0] != index:
-            self.draw_ahead(index)
+            self._start_drawing(index)
         assert self._ahead is not None
         drawn, self._ahead = self._ahead[1].result(), None
         return torch.from_numpy(drawn).to(device)

@@ -14,7 +14,7 @@ import torch
 from dpacc_accounting import read_ledger
 
 from dpacc.errors import DpaccError
-from dpacc.ranks.collectives import idle_cores, telling_of_lost_ranks
+from dpacc.ranks.collectives import idle_cores, sum_over_ranks, telling_of_lost_ranks
 from dpacc.ranks.fingerprints import code_fingerprint, data_fingerprint
 from tests.dpacc.ranks.failing_ranks_program import FAILS_AT, LOSSES, Loss
 from tests.ranks import filled_once, require_success, run_ranks
@@ -114,3 +114,10 @@ def test_idle_cores_are_shared_among_a_machines_ranks(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks_here)
     accelerator = SimpleNamespace(device=torch.device(device), num_processes=1)
     assert idle_cores(accelerator) == cores  # type: ignore[arg-type]
+
+
+def test_a_sole_ranks_sum_is_not_copied() -> None:
+    """It is as large as all that is trained, and is there already."""
+    alone: Any = SimpleNamespace(num_processes=1)
+    mine = torch.ones(3)
+    assert sum_over_ranks(alone, mine) is mine

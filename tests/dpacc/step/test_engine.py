@@ -65,6 +65,23 @@ def test_noise_is_drawn_while_the_backward_runs(
     assert threads[0].startswith("noise")
 
 
+def test_much_noise_is_drawn_when_the_backward_is_over(
+    ledgers: Iterator[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a processor has no room for it beside the backward; it is the same, bit for bit."""
+    plan, data = plan_for(len(LENGTHS)), examples(LENGTHS)
+    ahead = received(plan, data, next(ledgers))
+    monkeypatch.setattr("dpacc.step.release.MOST_DRAWN_AHEAD", 10)
+    engine, model, optimizer = prepared(plan, next(ledgers))
+    for step in engine.steps(data, collate):
+        for batch in step:
+            step.backward(causal_lm_losses(model, batch))
+            assert engine._release._ahead is None
+        step.update()
+    engine.close()
+    assert torch.equal(torch.stack(optimizer.received) * plan.expected_batch_size, ahead)
+
+
 def test_the_sum_is_that_of_clipped_gradients(ledgers: Iterator[Path]) -> None:
     """Without noise the optimizer gets Σ min(1, C/‖g‖)·g / (qN), by a loop over examples."""
     from tests.dpacc.layers.test_adapters import loop_gradients
