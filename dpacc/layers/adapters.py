@@ -23,6 +23,7 @@ from dpacc.layers.in_place_lora import add_in_place
 from dpacc.layers.memory_saving_layers import keep_fewer_activations
 from dpacc.layers.operators import layer_operator
 from dpacc.layers.whitening import WhitenedLinear
+from dpacc.ranks.backends.held_parameters import named_modules
 
 
 class PerExampleLinear(nn.Linear):
@@ -129,8 +130,8 @@ PER_EXAMPLE_RULES: dict[type[nn.Module], type[nn.Module]] = {
 
 def trainable_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module that directly holds a trainable parameter, by name."""
-    for name, module in model.named_modules():
-        if any(p.requires_grad for p in module.parameters(recurse=False)):
+    for name, module in named_modules(model):
+        if any(p is not None and p.requires_grad for p in module._parameters.values()):
             yield name, module
 
 

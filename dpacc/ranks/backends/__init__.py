@@ -1,8 +1,8 @@
 """How a model is placed on its ranks, and how the private gradient reaches its optimizer.
 
 Read `contract`, then `replicated`, `fsdp2` and `zero` with its `zero_config`, and `selection` of
-one of them. `cutting` says which bases may be cut, `held_parameters` what an optimizer must hold.
-Offers `Backend`, `Fsdp2`, `Replicated`, `Zero` and `backend_for`.
+one of them. `cutting` says which bases may be cut, `held_parameters` what a model holds, and what
+an optimizer must. Offers `Backend`, `Fsdp2`, `Replicated`, `Zero` and `backend_for`.
 """
 
 from dpacc.ranks.backends.contract import Backend as Backend

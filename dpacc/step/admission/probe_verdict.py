@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dpacc.errors import PrivacyError
+from dpacc.ranks.backends.held_parameters import parameters
 from dpacc.step.admission.collation import padding_of, words_in_padding
 
 _EXACT = 1e-6
@@ -186,16 +188,16 @@ class Verdict:
         least = self.same_shapes * _LEAST["cpu" if self._is_on_processor else "else"]
         return min(self.same_shapes, max(least, _ALL_ROWS_TOGETHER / self._most_rows))
 
-    @property
+    @cached_property
     def _is_on_processor(self) -> bool:
-        return all(p.device.type == "cpu" for p in self._model.parameters())
+        return all(p.device.type == "cpu" for p in parameters(self._model))
 
-    @property
+    @cached_property
     def _is_rounded(self) -> bool:
         if not self._is_on_processor and torch.get_float32_matmul_precision() != "highest":
             return True
         computed_in = [getattr(module, "compute_dtype", None) for module in self._model.modules()]
-        held_in = [p.dtype for p in self._model.parameters()]
+        held_in = [p.dtype for p in parameters(self._model)]
         return self._rounds() or any(_is_coarse(dtype) for dtype in (*held_in, *computed_in))
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dpacc.errors import PrivacyError
+from dpacc.ranks.backends.held_parameters import named_modules
 
 _READ_AT_ONCE = 1 << 20
 _MOST_READ = 1 << 24
@@ -54,7 +55,12 @@ class SteadyBuffers:
 
 
 def _marks_of(model: nn.Module) -> Mapping[str, _Mark]:
-    return {name: _mark(buffer) for name, buffer in model.named_buffers()}
+    return {
+        f"{name}.{own}".lstrip("."): _mark(buffer)
+        for name, module in named_modules(model)
+        for own, buffer in module._buffers.items()
+        if buffer is not None
+    }
 
 
 def _mark(buffer: Tensor) -> _Mark:

@@ -10,6 +10,7 @@ from torch import nn
 
 from dpacc.errors import ConfigurationError, PrivacyError
 from dpacc.layers.adapters import PER_EXAMPLE_RULES, trainable_layers
+from dpacc.ranks.backends.held_parameters import named_modules, parameters
 from dpacc.step.admission.experts import refuse_routed_layers
 from dpacc.step.admission.rotary import refuse_rotary_embeddings_of_a_whole_batch
 from dpacc.step.admission.starting_point import refuse_starts_from_data
@@ -44,10 +45,10 @@ def admit_model(model: nn.Module) -> None:
     _refuse_embeddings_that_mix_examples(model)
 
 
-def refuse_replaced_adapters(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
+def refuse_replaced_adapters(model: nn.Module, adapters: Sequence[nn.Parameter]) -> None:
     """Refuse a model whose trainable parameters are no longer those that were prepared."""
-    now = {id(p) for p in model.parameters() if p.requires_grad}
-    prepared = {id(p) for p in parameters}
+    now = {id(p) for p in parameters(model) if p.requires_grad}
+    prepared = {id(p) for p in adapters}
     if now != prepared:
         raise PrivacyError(
             f"the model's trainable parameters changed after prepare(): {len(now - prepared)} new, "
@@ -63,13 +64,14 @@ def refuse_replaced_adapters(model: nn.Module, parameters: Sequence[nn.Parameter
 
 def refuse_raw_gradients(model: nn.Module) -> None:
     """Refuse to go on when an unclipped gradient reached a parameter."""
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            raise PrivacyError(
-                f"an unclipped gradient reached {name}: its weight is used outside its layer "
-                "(as DoRA, weight tying and penalties on weights do); make it frozen, use plain "
-                "LoRA, or leave the penalty to the optimizer's weight decay"
-            )
+    reached = [p for p in parameters(model) if p.grad is not None]
+    if reached:
+        name = next((n for n, p in model.named_parameters() if p is reached[0]), "a parameter")
+        raise PrivacyError(
+            f"an unclipped gradient reached {name}: its weight is used outside its layer "
+            "(as DoRA, weight tying and penalties on weights do); make it frozen, use plain "
+            "LoRA, or leave the penalty to the optimizer's weight decay"
+        )
 
 
 def _require_trainable(model: nn.Module) -> None:
@@ -80,7 +82,7 @@ def _require_trainable(model: nn.Module) -> None:
 
 
 def _refuse_batch_norm(model: nn.Module) -> None:
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise PrivacyError(
                 f"{name} is a {type(module).__name__}, which mixes the examples of a batch; "
@@ -89,7 +91,7 @@ def _refuse_batch_norm(model: nn.Module) -> None:
 
 
 def _refuse_outliers_of_a_whole_batch(model: nn.Module) -> None:
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         state: Any = getattr(module, "state", None)
         if type(state).__name__ == "MatmulLtState" and state.threshold > 0:
             raise PrivacyError(
@@ -125,7 +127,7 @@ _FLOAT8_CLASSES = ("float8", "fp8", "fakequantize")
 
 def _refuse_layers_that_round_activations(model: nn.Module) -> None:
     """Converted layers, of which the configuration says nothing."""
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         weight = getattr(module, "weight", None)
         for kind in (type(module), type(weight)):
             if _rounds_activations(kind):
@@ -209,7 +211,7 @@ def _refuse_half_precision_parameters(model: nn.Module) -> None:
 
 
 def _refuse_layers_packed_for_inference(model: nn.Module) -> None:
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if getattr(state, "packing_format_for_cpu", False):
             raise ConfigurationError(
