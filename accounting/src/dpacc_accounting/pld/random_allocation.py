@@ -139,17 +139,21 @@ def _sum(one: _Mean, other: _Mean, outside: float, above: bool) -> _Mean:
     share, rest = one.count / count, other.count / count
     grid = _planned_grid(one, other, outside)
     masses, moments = np.zeros(len(grid)), np.zeros(len(grid))
-    cut_mass = cut_moment = 0.0
     for block in np.array_split(np.arange(len(one.values)), max(len(one.values) // 64, 1)):
-        values = (share * one.values[block])[:, None] + (rest * other.values)[None, :]
-        chances = one.masses[block][:, None] * other.masses[None, :]
-        kept = values < grid[-1]
-        cut_mass += float(chances[~kept].sum())
-        cut_moment += float((chances[~kept] * values[~kept]).sum())
-        values, chances = values[kept], chances[kept]
+        # Twice the same law: each pair of values counts for the pair the other way around.
+        others = slice(block[0] if one is other else 0, None)
+        chances = one.masses[block][:, None] * other.masses[None, others]
+        if one is other:
+            square = np.ones((len(block), len(block)))
+            chances[:, : len(block)] *= np.triu(square) - np.diag(square[0]) / 2
+            chances *= 2
+        values = (share * one.values[block])[:, None] + (rest * other.values[others])[None, :]
+        values, chances = values.ravel(), chances.ravel()
         cells = np.searchsorted(grid, values, side="right") - 1
         masses += np.bincount(cells, chances, len(grid))
         moments += np.bincount(cells, chances * (values - grid[cells]), len(grid))
+    cut_mass, cut_moment = float(masses[-1]), float(moments[-1] + masses[-1] * grid[-1])
+    masses[-1] = moments[-1] = 0.0
     lost = one.lost + other.lost + cut_mass
     # A part that was cut off takes the other part's whole mean, 1, along.
     lost_with = share * (one.lost_with + other.lost) + rest * (other.lost_with + one.lost)
