@@ -183,7 +183,7 @@ PHASED = PhasedParticipation(
 
 def test_phases_cost_their_composition_after_any_step() -> None:
     """As dp-accounting composes the charges one by one; what was charged is what is priced."""
-    theirs, charged = PLDAccountant(), []
+    theirs, charged = PLDAccountant(value_discretization_interval=1e-3), []
     for taken in range(1, 10):
         charged.append(PHASED.charge(step=taken - 1, steps=9))
         theirs.compose(to_dp_event(event=charged[-1]))

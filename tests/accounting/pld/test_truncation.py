@@ -189,7 +189,7 @@ def test_dp_accounting_has_no_lower_price(adjacency):
     """Ours meets theirs under replace-one, and is tighter under add-or-remove."""
     event = Repeated(event=cut(q=0.01, most=16, size=1000, sigma=1.0), times=300)
     relation = {ADD: "ADD_OR_REMOVE_ONE", REPLACE: "REPLACE_ONE"}[adjacency]
-    accountant = PLDAccountant(NeighboringRelation[relation])
+    accountant = PLDAccountant(NeighboringRelation[relation], 5e-4)
     theirs = accountant.compose(to_dp_event(event=event)).get_epsilon(1e-5)
     ours = epsilon(event=event, delta=1e-5, adjacency=adjacency)
     assert 0.985 * theirs <= ours.epsilon <= 1.0005 * theirs
