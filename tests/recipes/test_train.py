@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from dpacc.artifacts.kept.metrics import Course
 from dpacc.artifacts.progress_chart import Measurement
-from tests.recipes.training import RECIPE, ROOT, Train, as_arguments, lines, settings
+from tests.recipes.training import Train, lines
 
 
 def test_a_run_leaves_adapter_ledger_proof_card_and_picture(
@@ -148,27 +145,6 @@ def test_what_auto_chose_is_said(
     said = capsys.readouterr().err
     assert f"({chosen} per-example gradients)" in said
     assert said.index(chosen) < said.index("step 1/1")
-
-
-def test_two_ranks_train_one_adapter(material: Path, tmp_path: Path) -> None:
-    """The same recipe, launched on two gloo ranks, charges each step once and saves once."""
-    values = settings(material, tmp_path / "runs")
-    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-    config = ["--config_file", str(ROOT / "launch_configs/cpu_2proc.yaml")]
-    finished = subprocess.run(
-        [*launcher, *config, str(RECIPE), *as_arguments(values)],
-        cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if k != "ACCELERATE_USE_CPU"},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("Private fine-tuning") == 1
-    folder = tmp_path / "runs/tiny"
-    assert len(read_ledger(path=folder / "ledger.jsonl").releases) == 4
-    assert (folder / "adapter_model.safetensors").exists()
 
 
 def test_a_whole_author_can_be_the_privacy_unit(

@@ -13,6 +13,7 @@ from tests.dpacc.layers.test_frozen_activations import trained
 from tests.dpacc.step.two_rank_program import (
     SCENARIOS,
     dropping_out,
+    perplexity,
     preference_pairs,
     run_scenarios,
     users,
@@ -143,6 +144,12 @@ def test_the_trainer_on_two_ranks_gets_what_one_rank_gets(
     """Also when it was stopped and resumed."""
     assert torch.equal(seen[0]["trainer"], seen[1]["trainer"])
     torch.testing.assert_close(seen[0]["trainer"], alone["ragged"], rtol=1e-4, atol=1e-6)
+
+
+def test_ranks_measure_what_one_rank_measures(seen: list[dict[str, Any]]) -> None:
+    """The perplexity of held-out examples, each rank's share of micro-batches added up."""
+    assert seen[0]["perplexity"] == seen[1]["perplexity"]
+    assert seen[0]["perplexity"] == pytest.approx(perplexity(), rel=1e-5)
 
 
 def test_only_the_first_rank_writes_the_ledger(folder: Path, seen: list[dict[str, Any]]) -> None:

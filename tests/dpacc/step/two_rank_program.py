@@ -19,6 +19,7 @@ from dpacc.losses.per_example import causal_lm_losses
 from dpacc.losses.preferences import preference_losses
 from dpacc.plan import PrivacyPlan
 from dpacc.ranks.reduction import WireFormat
+from dpacc.recipe.evaluation import held_out_perplexity
 from tests.dpacc.layers.test_blocks import compiling
 from tests.dpacc.layers.test_frozen_activations import trained
 from tests.dpacc.step.engine_runs import RecordingOptimizer, plan_for, prepared, received, taken
@@ -241,6 +242,16 @@ def private_trainer(folder: Path) -> torch.Tensor:
     return torch.stack(received) * plan.expected_batch_size
 
 
+def perplexity() -> float:
+    """Of held-out examples, which ranks share out among them."""
+    held_out, model = examples(range(2, 30)), tiny_base("llama")
+    for weight in model.parameters():  # far from alike for all words
+        weight.data *= 8
+    return held_out_perplexity(
+        model=model, examples=held_out, collate=collate, max_tokens=64, accelerator=Accelerator()
+    )
+
+
 class StopAfter(TrainerCallback):
     """Ends a training after some steps."""
 
@@ -268,6 +279,7 @@ def run_everything(folder: Path) -> None:
         "cached": cached(folder),
         "plain loop": plain_loop(folder),
         "trainer": private_trainer(folder),
+        "perplexity": perplexity(),
         "failed charge": failed_charge(folder, accelerator),
     }
     torch.save(seen, folder / f"rank-{accelerator.process_index}.pt")
