@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from dpacc_accounting.calibration.noise import _solved
 
 
 @dataclass
@@ -24,7 +25,8 @@ class Work:
 
 @contextmanager
 def counted_work() -> Iterator[Work]:
-    """Count the work of every composition while it lasts."""
+    """Count the work of every composition while it lasts, as if no noise had been asked for yet."""
+    _solved.cache_clear()
     work = Work()
     rfft, irfft, convolve = np.fft.rfft, np.fft.irfft, np.convolve
 

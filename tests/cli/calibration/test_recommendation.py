@@ -213,7 +213,7 @@ def test_it_needs_no_training_stack() -> None:
         "sys.meta_path.insert(0, Absent())\n"
         "from dpacc.cli.main import main; main()"
     )
-    budget = "--dataset-size 60 --epsilon 3 --gradient-evaluations 60"
+    budget = "--dataset-size 60 --epsilon 3 --gradient-evaluations 16"
     words = ["plan", "--recommend", *budget.split(), "--json"]
     done = subprocess.run(
         [sys.executable, "-c", code, *words], check=False, capture_output=True, text=True
@@ -221,7 +221,7 @@ def test_it_needs_no_training_stack() -> None:
     assert done.returncode == 0, done.stderr
     known = recommend_batch_size(
         dataset_size=60,
-        gradient_evaluations=60,
+        gradient_evaluations=16,
         epsilon=3.0,
         delta=small_delta(dataset_size=60),
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from dpacc_accounting.bracketing import last_negative
 from dpacc_accounting.calibration.training_runs import (
@@ -16,7 +17,7 @@ from dpacc_accounting.calibration.training_runs import (
     require_sizes,
     whole_steps,
 )
-from dpacc_accounting.events.arguments import require_delta
+from dpacc_accounting.events.arguments import require_delta, require_unit
 from dpacc_accounting.events.fields import real
 from dpacc_accounting.events.flattening import Release
 from dpacc_accounting.gaussian import gaussian_mu
@@ -160,8 +161,13 @@ def _least_noise_of(
         ValueError: no noise would be needed, or the run cannot be priced.
     """
     require_protection(run.sample_rate, run.steps, delta, dataset_size)
-    run = replace(run, adjacency=Adjacency(run.adjacency))
+    require_unit(run.unit)
+    return _solved(replace(run, adjacency=Adjacency(run.adjacency)), epsilon, delta)
 
+
+# Comparing runs, or planning one once more, asks for the same noise again.
+@lru_cache(maxsize=256)
+def _solved(run: TrainingRun, epsilon: float, delta: float) -> Calibration:
     def planned(sigma: float) -> Calibration:
         return run.at_delta(sigma, delta=delta)
 
