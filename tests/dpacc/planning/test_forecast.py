@@ -193,6 +193,14 @@ def test_the_plan_agrees_with_the_measured_seven_billion(row: str, model: str) -
     assert told == [(f"{measured / 2**30:.2f}", f"{planned.peak / 2**30:.2f}")]
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out what takes longest, for who looks at other figures."""
+    monkeypatch.setattr("dpacc.planning.forecast.most_that_fits", lambda **_: 1)
+    monkeypatch.setattr("dpacc.planning.forecast._activations", lambda *_: {})
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("checkpointing", "row"), [(False, ""), (True, ", checkpointing")])
 def test_the_plan_agrees_with_what_a_gpu_held(checkpointing: bool, row: str) -> None:
     """Within 5% of the peaks in docs/plan.md: Llama-7B, rank 16, 8×512, but for the libraries."""
@@ -222,6 +230,7 @@ def test_the_plan_agrees_with_what_a_gpu_held(checkpointing: bool, row: str) -> 
 DEMO = ["--dtype", "float32", "--model", "HuggingFaceTB/SmolLM2-135M-Instruct"]
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("name", "machine", "words", "examples"),
     [
@@ -234,16 +243,9 @@ DEMO = ["--dtype", "float32", "--model", "HuggingFaceTB/SmolLM2-135M-Instruct"]
     ],
 )
 def test_the_heads_of_configurations_say_what_is_planned(
-    name: str,
-    machine: Machine,
-    words: list[str],
-    examples: int,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, machine: Machine, words: list[str], examples: int
 ) -> None:
     """The estimate in each YAML's header is the one that its settings give today."""
-    # Slow, and not in the header.
-    monkeypatch.setattr("dpacc.planning.forecast.most_that_fits", lambda **_: 1)
-    monkeypatch.setattr("dpacc.planning.forecast._activations", lambda *_: {})
     path = ROOT / f"recipes/configs/{name}.yaml"
     found = forecast(
         config=load_config(arguments=["--config", str(path), *words]),
@@ -253,10 +255,9 @@ def test_the_heads_of_configurations_say_what_is_planned(
     assert f"#   {found.in_one_line()}\n" in path.read_text()
 
 
+@pytest.mark.usefixtures("quick")
 def test_auto_is_planned_as_it_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor that only emulates 16 bits holds the base in 32, and a GPU as it was saved."""
-    monkeypatch.setattr("dpacc.planning.forecast.most_that_fits", lambda **_: 1)
-    monkeypatch.setattr("dpacc.planning.forecast._activations", lambda *_: {})
     saved = copy.deepcopy(CONFIGURATIONS["llama"])
     saved.dtype = torch.bfloat16
     saved.save_pretrained(tmp_path)
