@@ -179,7 +179,7 @@ class Tangent(Geometry):
             frozen.copy_(whole)
 
 
-# --- what public examples' gradients of a layer's outputs look like -----------------------
+# --- what public examples are where they enter and leave a layer --------------------------
 
 
 class OutputsWhitened(Geometry):
@@ -200,6 +200,28 @@ class OutputsWhitened(Geometry):
             return gradient
         whitens = self.by[name]
         return whitens @ gradient * (len(whitens) ** 0.5 / whitens.norm())
+
+
+class InputsWhitened(Geometry):
+    """A ← A·P, where P makes public inputs of the layer white; for `ffa`, whose A stays so."""
+
+    @torch.no_grad()
+    def _observe(self) -> None:
+        for name, inputs in _inputs(self.model, self.public).items():
+            lower = self.model.get_submodule(name).lora_A["default"].weight
+            lower.copy_(self._aimed(lower, inputs))
+
+    def _aimed(self, lower: Tensor, inputs: Tensor) -> Tensor:
+        return lower @ whitener(inputs)
+
+
+class MainInputs(InputsWhitened):
+    """A's rows are public inputs' main directions, and as large an A·x as that of a drawn A."""
+
+    def _aimed(self, lower: Tensor, inputs: Tensor) -> Tensor:
+        _, vectors = torch.linalg.eigh((inputs.T @ inputs).double())
+        main = vectors.flip(1)[:, : len(lower)].T.float()
+        return main * ((inputs @ lower.T).norm() / (inputs @ main.T).norm())
 
 
 def whitener(rows: Tensor, *, directions: int = _DIRECTIONS) -> Tensor:
@@ -230,6 +252,24 @@ def _output_gradients(model: nn.Module, public: CachedTexts) -> dict[str, Tensor
         handle.remove()
     real = batch["attention_mask"].bool()
     return {name: gradient[real] for name, gradient in found.items()}
+
+
+def _inputs(model: nn.Module, public: CachedTexts) -> dict[str, Tensor]:
+    """Of each adapted layer, [tokens, in_features]."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda _module, inputs, _output: found.update({name: inputs[0].detach()})
+
+    handles = [
+        layer.base_layer.register_forward_hook(keep(name)) for name, layer in _adapted(model)
+    ]
+    batch = public.collate(public.rows)
+    public.losses(model, batch)
+    for handle in handles:
+        handle.remove()
+    real = batch["attention_mask"].bool()
+    return {name: inputs[real] for name, inputs in found.items()}
 
 
 def _keeping(found: dict[str, Tensor], name: str) -> Callable[..., None]:
@@ -285,6 +325,8 @@ GEOMETRIES: dict[str, type[Geometry]] = {
     "public diagonal": PublicDiagonal,
     "tangent of the spectrum": Tangent,
     "outputs whitened": OutputsWhitened,
+    "inputs whitened": InputsWhitened,
+    "main inputs": MainInputs,
     "kalman": Kalman,
 }
 """By name, as `Run.geometry` says it."""

@@ -28,7 +28,7 @@ from dpacc.audit.text_canaries import TEMPERATURE, as_if_all_in, canaries_for, p
 from dpacc.layers.frozen_activations import FrozenActivations
 from dpacc.losses.per_example import causal_lm_losses
 from dpacc.plan import PrivacyPlan
-from dpacc.recipe.assembly import adapters_for, base_for
+from dpacc.recipe.assembly import adapters_for, base_for, rates_for
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.examples import pad_examples
 from dpacc.recipe.optimizers import optimizer_for
@@ -118,9 +118,9 @@ class Bench:
         """The coins of one run, and what each reading makes of its last adapter."""
         self.base.requires_grad_(False)
         model = adapters_for(config=self.config, base=self.base)
-        optimizer = optimizer_for(
-            [p for p in model.parameters() if p.requires_grad], config=self.config
-        )
+        learned = [p for p in model.parameters() if p.requires_grad]
+        rate, _ = rates_for(learned, config=self.config, plan=self.plan)
+        optimizer = optimizer_for(learned, config=self.config, rate=rate)
         included = np.random.default_rng().random(len(self.texts)) < 0.5
         with tempfile.TemporaryDirectory() as folder:
             ledger = Path(folder) / "ledger.jsonl"

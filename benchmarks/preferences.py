@@ -27,7 +27,7 @@ from dpacc import PrivacyEngine, PrivacyPlan
 from dpacc.data.sequences import lengths_of
 from dpacc.layers.frozen_activations import FrozenActivations
 from dpacc.losses.preferences import pair_loss, preference_losses
-from dpacc.recipe.assembly import adapters_for, base_for, plan_for, scheduler_for
+from dpacc.recipe.assembly import adapters_for, base_for, plan_for, rates_for, scheduler_for
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.examples import load_held_out_examples, load_training_examples, pad_examples
 from dpacc.recipe.optimizers import optimizer_for
@@ -114,7 +114,9 @@ class Bench:
     def run(self, config: TrainingConfig, plan: PrivacyPlan) -> dict[str, Any]:
         """Train a fresh adapter under the plan, and measure it."""
         model = self.adapted(config)
-        optimizer = optimizer_for([p for p in model.parameters() if p.requires_grad], config=config)
+        learned = [p for p in model.parameters() if p.requires_grad]
+        rate, _ = rates_for(learned, config=config, plan=plan)
+        optimizer = optimizer_for(learned, config=config, rate=rate)
         average = average_of(
             optimizer, steps=plan.steps, share=USUAL_SHARE, accelerator=self.accelerator
         )

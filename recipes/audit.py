@@ -61,6 +61,7 @@ _USAGE = "accelerate launch --config_file launch_configs/cpu.yaml recipes/audit.
 class AuditConfig(TrainingConfig):
     """The settings of a run, and of the canaries in it."""
 
+    learning_rate: float = setting("Peak, of the run whose claim is audited.", above=0)
     private_examples: int | None = setting(
         "Take only this many of the private examples. null takes all.", default=None, at_least=1
     )
@@ -166,7 +167,8 @@ def audit(config: AuditConfig) -> int:
     base, texts = base_and_canaries(config, accelerator)
     require_positions(model=base, max_length=config.max_length)
     model = adapters_for(config=config, base=base)
-    optimizer = optimizer_for([p for p in model.parameters() if p.requires_grad], config=config)
+    learned = [p for p in model.parameters() if p.requires_grad]
+    optimizer = optimizer_for(learned, config=config, rate=config.learning_rate)
     planted = plant(config, model, optimizer, private, texts)
     # What is claimed, and carried out.
     plan = plan_for(config=config, dataset_size=planted.size)

@@ -43,6 +43,7 @@ class Learner:
     model: Any
     losses_of: Callable[[Any, Any], torch.Tensor]
     optimizer: Any
+    learning_rate: float
     schedule: torch.optim.lr_scheduler.LambdaLR
     average: IterateAverage | None
 
@@ -116,7 +117,7 @@ def build_model(
 ) -> Learner:
     """A frozen base, trainable adapters, one loss per example, and an optimizer."""
     from dpacc.layers.whitening import whiten
-    from dpacc.recipe.assembly import adapters_for, base_for, learning_rate_for, scheduler_for
+    from dpacc.recipe.assembly import adapters_for, base_for, rates_for, scheduler_for
     from dpacc.recipe.objective import losses_for
     from dpacc.recipe.optimizers import optimizer_for
     from dpacc.step.averaging import average_of
@@ -131,15 +132,16 @@ def build_model(
             collate=data.collate,
             source="the held-out data",
         )
-    steps = plan.steps
-    config = replace(config, learning_rate=learning_rate_for(config=config, plan=plan))
-    optimizer = optimizer_for([p for p in model.parameters() if p.requires_grad], config=config)
-    share = config.average_iterates or 0.0
+    learned = [p for p in model.parameters() if p.requires_grad]
+    rate, raised = rates_for(learned, config=config, plan=plan)
+    optimizer = optimizer_for(learned, config=config, rate=raised)
+    steps, share = plan.steps, config.average_iterates or 0.0
     return Learner(
         base=base,
         model=model,
         losses_of=losses_of,
         optimizer=optimizer,
+        learning_rate=rate,
         schedule=scheduler_for(config=config, optimizer=optimizer, steps=steps, holds=share > 0),
         average=average_of(optimizer, steps=steps, share=share, accelerator=accelerator),
     )
@@ -157,6 +159,7 @@ def open_run(
     from dpacc.artifacts.model_card import shown_settings
     from dpacc.recipe.trackers import start_trackers
 
+    config = replace(config, learning_rate=learner.learning_rate)
     folder = run_folder(config, accelerator, plan)
     keeps_checkpoints = config.checkpoint_every is not None or config.resume is not None
     engine = PrivacyEngine(
@@ -306,10 +309,8 @@ def begin_progress(run: Run) -> terminal.TrainingProgress:
         f"{run.plan.dataset_size} private {run.plan.unit}s, {trainable:,} trainable "
         f"parameters ({run.engine.per_example_gradients} per-example gradients), noise multiplier "
         f"{run.plan.noise_in_words}{drowned(plan=run.plan, trainable=trainable)}, "
-        f"run folder {run.folder}"
+        f"learning rate {run.learner.schedule.base_lrs[0]:.3g}, run folder {run.folder}"
     )
-    if (peak := run.learner.schedule.base_lrs[0]) != run.config.learning_rate:
-        progress.note(f"learning rate {peak:.3g}, raised as correlated noise is larger in one step")
     for fact in run.engine.guarantee().qualified_by:
         progress.note(f"ε is qualified: {fact}")
     return progress

@@ -20,6 +20,16 @@ from tests.frontier_page import GEOMETRY, PAGE, RESULTS, ROOT, kept_in, lead, se
 
 SUBSPACE = ROOT / "benchmarks/results/subspace.jsonl"
 DYNAMIC_RANK = ROOT / "benchmarks/results/dynamic_rank.jsonl"
+ONE_FACTOR = ROOT / "benchmarks/results/one_factor.jsonl"
+WHAT_A_IS = {
+    None: "learns, too",
+    4: "learns, a quarter as fast",
+    "ffa": "as drawn",
+    "inputs whitened": "inputs white",
+    "main inputs": "main directions",
+}
+"""What A is, by a run's `geometry`, `method` or `lift`."""
+
 COMMON = ("learning_rate", "average", "noise_share", "max_grad_norm")
 """Settings of runs that differ in their noise alone."""
 
@@ -230,6 +240,31 @@ def test_every_row_of_what_was_tried_with_gradients_is_a_kept_result() -> None:
     rows = re.findall(r"^\| (\d+) \| (.*) \| (\S+) \| (\S+) \| (\S+) \|$", section, re.M)
     assert set(rows) == found
     assert len(rows) == len(kept) >= 10
+
+
+def test_every_row_of_one_factor_is_a_kept_result() -> None:
+    """What A is, rank, rate and both perplexities are those of one run; none is left out; and both
+    factors, of the first table's run, are ahead of all."""
+    kept = kept_in(ONE_FACTOR)
+    both = {"tool": "dpacc", "epsilon": 1.0, "batch": 128, "steps": 48, "average": 0.5}
+    ahead = [e for e in kept_in(RESULTS) if e["run"] == {**both, "learning_rate": 0.01}]
+    (ahead,) = (each for each in ahead if each["task"] == "chats-2048" and each["layers"] == 6)
+    changed = ("learning_rate", "method", "geometry", "rank", "alpha", "lift")
+    found = set()
+    for each in (ahead, *kept):
+        run = each["run"]
+        assert {name: run[name] for name in run if name not in changed} == both
+        assert (each["task"], each["layers"]) == ("chats-2048", 6)
+        a = WHAT_A_IS[run.get("geometry", run.get("method", run.get("lift")))]
+        figures = (each[part]["perplexity"] for part in ("validation", "held_out"))
+        told = f"{run['learning_rate']:g}", *(f"{figure:.2f}" for figure in figures)
+        found.add((a, str(run.get("rank", 8)), *told))
+    section = section_of("## What training B alone is worth")
+    rows = re.findall(r"^\| (.+) \| (\d) \| (\S+) \| (\S+) \| (\S+) \|$", section, re.M)
+    assert set(rows) == found
+    assert len(rows) == len(kept) + 1 >= 10
+    gap = min(each["held_out"]["loss"] for each in kept) - ahead["held_out"]["loss"]
+    assert f"by {gap:.3f} a token of loss, held out" in " ".join(section.split())
 
 
 def test_every_row_of_the_subspace_is_a_kept_result() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from dpacc_accounting import Phase, Workload
 from dpacc_accounting.calibration.training_runs import whole_steps
+from torch import nn
 
 from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan, phased_plan
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.models import Base, add_lora, load_adapter, load_base
-from dpacc.recipe.optimizers import MOMENTUM, schedule_for
+from dpacc.recipe.optimizers import MOMENTUM, rate_under_noise, schedule_for
 from dpacc.step.averaging import USUAL_SHARE, require_share
 from dpacc.step.update_rule import step_noise
 
@@ -129,24 +130,30 @@ def workload_of(*, config: TrainingConfig, dataset_size: int) -> Workload | None
     )
 
 
-def learning_rate_for(*, config: TrainingConfig, plan: PrivacyPlan) -> float:
-    """The rate at which correlated noise leaves as long steps as the configuration's would be.
+def rates_for(
+    learned: Iterable[nn.Parameter], *, config: TrainingConfig, plan: PrivacyPlan
+) -> tuple[float, float]:
+    """The run's peak learning rate, and the one that leaves as long steps under its noise.
 
     AdamW divides by the size of one step's gradient, which is mostly noise, and correlated noise is
     larger in one step, if smaller in many: its rate is raised by as much. SGD's stays.
 
     Args:
-        config: names the optimizer, and its rate under independent noise.
+        learned: the trained parameters, of whose number the rate is made where none is said.
+        config: names the optimizer, and may name its rate under independent noise.
         plan: the run's.
 
     Raises:
         ConfigurationError: no noise keeps the budget.
     """
+    rate = config.learning_rate
+    if rate is None:
+        rate = rate_under_noise(trained=sum(p.numel() for p in learned), steps=plan.steps)
     if plan.bands == 1 or config.optimizer != "adamw":
-        return config.learning_rate
+        return rate, rate
     independent = replace(config, correlation="none", bands=None)
     alone = plan_for(config=independent, dataset_size=plan.dataset_size)
-    return config.learning_rate * step_noise(plan=plan) / step_noise(plan=alone)
+    return rate, rate * step_noise(plan=plan) / step_noise(plan=alone)
 
 
 def base_for(*, config: TrainingConfig, device: torch.device) -> Base:

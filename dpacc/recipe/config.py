@@ -275,10 +275,10 @@ class TrainingConfig:
         "about a hundred times larger.",
         default="adamw",
     )
-    learning_rate: float = setting(
-        "Peak learning rate; private training likes larger ones than one is used to. AdamW's is "
-        "raised by as much as correlation makes one step's noise larger.",
-        default=5e-3,
+    learning_rate: float | None = setting(
+        "Peak learning rate; null is 48 / sqrt(trained parameters * steps), at most 0.025, for "
+        "adamw, and sgd needs one. Correlation raises adamw's as much as one step's noise.",
+        default=None,
         above=0,
     )
     warmup_steps: int = setting(

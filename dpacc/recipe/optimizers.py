@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -12,12 +13,34 @@ from torch import nn
 from dpacc.recipe.config import TrainingConfig
 
 MOMENTUM = 0.9
+_WALK, _LARGEST = 48.0, 0.025
+
+
+def rate_under_noise(*, trained: int, steps: int) -> float:
+    """AdamW's peak rate where none is said: η = 48/√(d·T), and 0.025 at most.
+
+    Where noise outweighs the gradient AdamW moves every coordinate by about η in each step, in
+    directions that have nothing to do with those of other steps. After T of them d coordinates are
+    η·√(d·T) from where they began, having learned nothing, and that length, not η, is what a model
+    bears: the best η of one layer and of six differ by as much. docs/utility.md says where 48 was
+    measured, and no larger η was good there.
+
+    Args:
+        trained: d, the trained parameters.
+        steps: T.
+
+    >>> round(rate_under_noise(trained=460_800, steps=20), 4)
+    0.0158
+    >>> rate_under_noise(trained=1_000, steps=20)
+    0.025
+    """
+    return min(_LARGEST, _WALK / math.sqrt(trained * steps))
 
 
 def optimizer_for(
-    parameters: Iterable[nn.Parameter], *, config: TrainingConfig
+    parameters: Iterable[nn.Parameter], *, config: TrainingConfig, rate: float
 ) -> torch.optim.Optimizer:
-    """AdamW, or SGD with momentum, as the settings ask.
+    """AdamW, or SGD with momentum, as the settings ask, at a peak learning rate.
 
     AdamW divides every coordinate by its own size. Where noise outweighs the gradient all
     coordinates are of one size, so it moves those that hold nothing but noise as far as those that
@@ -25,10 +48,11 @@ def optimizer_for(
 
     >>> config = TrainingConfig(model="m", train_data="d.jsonl", epsilon=8.0, steps=1,
     ...                         expected_batch_size=8, optimizer="sgd", learning_rate=0.3)
-    >>> type(optimizer_for([nn.Parameter(torch.zeros(1))], config=config)).__name__
+    >>> weights = [nn.Parameter(torch.zeros(1))]
+    >>> type(optimizer_for(weights, config=config, rate=0.3)).__name__
     'SGD'
     """
-    shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    shared: dict[str, Any] = {"lr": rate, "weight_decay": config.weight_decay}
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=MOMENTUM, **shared)
     return torch.optim.AdamW(parameters, **shared)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,8 @@ from dpacc.ranks.collectives import join_ranks
 from dpacc.recipe.assembly import (
     adapters_for,
     base_for,
-    learning_rate_for,
     plan_for,
+    rates_for,
     scheduler_for,
 )
 from dpacc.recipe.config import TrainingConfig
@@ -100,8 +99,8 @@ class Bench:
         """
         model = self.adapted(config=config)
         learned = [p for p in model.parameters() if p.requires_grad]
-        rate = learning_rate_for(config=config, plan=plan)
-        optimizer = optimizer_for(learned, config=replace(config, learning_rate=rate))
+        _, rate = rates_for(learned, config=config, plan=plan)
+        optimizer = optimizer_for(learned, config=config, rate=rate)
         share = share_for(config.average_iterates, accelerator=self._accelerator)
         average = average_of(
             optimizer, steps=plan.steps, share=share, accelerator=self._accelerator

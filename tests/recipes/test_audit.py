@@ -53,6 +53,7 @@ def arguments(tmp_path: Path) -> list[str]:
         "lora_target_modules": "q_proj,v_proj",
         "dtype": "float32",
         "confidence": 0.9999,
+        "learning_rate": 5e-3,
     }
     return [f"--{name}={value}" for name, value in values.items()]
 

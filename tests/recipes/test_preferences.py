@@ -130,7 +130,7 @@ def test_what_compares_no_answers_says_so() -> None:
     needed = {"model": "m", "train_data": "t", "epsilon": 8.0, "expected_batch_size": 8, "steps": 2}
     for name, kind, more in (
         ("sweep", "SweepConfig", {"vary": ("beta=1 2",), "held_out_data": "h"}),
-        ("audit", "AuditConfig", {}),
+        ("audit", "AuditConfig", {"learning_rate": 5e-3}),
     ):
         made = getattr(load_script(RECIPES / f"{name}.py"), kind)
         with pytest.raises(ConfigurationError, match=r"compares no answers"):

@@ -22,7 +22,8 @@ from tests.recipes.training import Train, lines
 def test_a_run_leaves_adapter_ledger_proof_card_and_picture(
     train: Train, material: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Everything a reviewer needs is in the run's folder, and the adapter loads and matters."""
+    """Everything a reviewer needs is in the run's folder, and the adapter loads and matters; the
+    rate that was taken, where none was said, is in all that tells of it."""
     folder = train() / "tiny"
     names = {path.name for path in folder.iterdir()}
     assert names == {
@@ -54,6 +55,9 @@ def test_a_run_leaves_adapter_ledger_proof_card_and_picture(
     out, err = capsys.readouterr()
     for fact in ("held-out perplexity", "ε", "δ", "add-or-remove", "example", "noise multiplier"):
         assert fact in out
+    assert "| learning_rate | 0.025 |" in (folder / "README.md").read_text()
+    assert "learning_rate: 0.025" in (folder / "config.yaml").read_text()
+    assert "learning rate 0.025" in err
     assert "step 4/4" in err
     assert not re.search(r"examples/s|[0-9] s left", err)  # how long steps take is private
 

@@ -29,7 +29,7 @@ _NEEDED = {
 _OWNERS = ("user", "author", "patient", "sender", "owner", "customer", "client", "speaker")
 _SHOWN = (
     "name", "delta", "unit_field", "expected_batch_size", "clipping", "max_grad_norm",
-    "lora_rank", "lora_alpha", "learning_rate", "quantization", "dtype", "max_length",
+    "lora_rank", "lora_alpha", "quantization", "dtype", "max_length",
     "micro_batch_tokens",
 )  # fmt: skip
 _OTHERS = """\

@@ -8,6 +8,7 @@ from dpacc.recipe.config import TrainingConfig
 
 STATEMENT = "# Privacy statement\n\nε is 7.9.\n\n## Mechanism\n\nWith {braces} and # signs.\n"
 CONFIG = TrainingConfig(
+    learning_rate=5e-3,
     name="reviews",
     model="owner/base",
     train_data="/home/ada/patients.jsonl",

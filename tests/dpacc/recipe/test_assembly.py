@@ -9,7 +9,7 @@ import torch
 from dpacc_accounting.factorization.banded import optimal_coefficients
 
 from dpacc.errors import ConfigurationError
-from dpacc.recipe.assembly import learning_rate_for, plan_for, scheduler_for, workload_of
+from dpacc.recipe.assembly import plan_for, rates_for, scheduler_for, workload_of
 from dpacc.recipe.config import TrainingConfig
 from dpacc.step.update_rule import step_noise
 
@@ -25,6 +25,8 @@ CONFIG = TrainingConfig(
     correlation="banded",
     bands=4,
 )
+
+WEIGHTS = [torch.nn.Parameter(torch.zeros(10, 60)), torch.nn.Parameter(torch.zeros(400))]
 
 
 def test_noise_is_correlated_for_the_runs_own_course() -> None:
@@ -48,11 +50,24 @@ def test_adamw_steps_as_far_as_under_independent_noise() -> None:
     plan = plan_for(config=CONFIG, dataset_size=1000)
     independent = replace(CONFIG, correlation="none", bands=None)
     alone = plan_for(config=independent, dataset_size=1000)
-    raised = learning_rate_for(config=CONFIG, plan=plan)
+    rate, raised = rates_for(WEIGHTS, config=CONFIG, plan=plan)
     assert raised / step_noise(plan=plan) == pytest.approx(0.01 / step_noise(plan=alone))
-    assert raised > 0.03
-    assert learning_rate_for(config=independent, plan=alone) == 0.01
-    assert learning_rate_for(config=replace(CONFIG, optimizer="sgd"), plan=plan) == 0.01
+    assert rate == 0.01 < 0.03 < raised
+    assert rates_for(WEIGHTS, config=independent, plan=alone) == (0.01, 0.01)
+    sgd = replace(CONFIG, optimizer="sgd")
+    assert rates_for(WEIGHTS, config=sgd, plan=plan) == (0.01, 0.01)
+
+
+def test_a_rate_that_is_not_said_is_that_of_so_many_parameters_and_steps() -> None:
+    """48/√(d·T), then raised like one that is said; at most 0.025."""
+    plan = plan_for(config=CONFIG, dataset_size=1000)
+    unsaid = replace(CONFIG, learning_rate=None)
+    many = [torch.nn.Parameter(torch.empty(4_000, 200)), torch.nn.Parameter(torch.empty(100_000))]
+    said = rates_for(many, config=replace(CONFIG, learning_rate=48 / 6_000), plan=plan)
+    assert sum(weight.numel() for weight in many) * plan.steps == 6_000**2
+    assert rates_for(many, config=unsaid, plan=plan) == pytest.approx(said)
+    few = rates_for(WEIGHTS, config=replace(CONFIG, learning_rate=0.025), plan=plan)
+    assert rates_for(WEIGHTS, config=unsaid, plan=plan) == few
 
 
 def test_bands_without_correlation_are_refused() -> None:

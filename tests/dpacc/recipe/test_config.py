@@ -55,7 +55,7 @@ def test_the_demo_is_the_promised_one():
     assert (config.epsilon, config.delta, config.steps) == (8.0, None, 20)
     assert (config.expected_batch_size, config.lora_rank) == (96, 8)
     assert config.lora_target_modules == ("q_proj", "v_proj")
-    assert config.learning_rate == 5e-3
+    assert config.learning_rate is None
 
 
 def test_overrides_reach_the_configuration():
