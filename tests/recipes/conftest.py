@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,25 @@ from dpacc.cli import terminal
 from tests.recipes.training import RECIPE, WORDS, Train, as_arguments, settings, write_texts
 from tests.scripts import load_script
 from tests.tiny_models import save_tiny_llama
+
+_DRAWN: list[bytes] = []
+
+
+@pytest.fixture(autouse=True)
+def drawn_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs share the first picture, a third of their time, but where `test_train` looks at it."""
+    if request.path.name == "test_train.py" or "train" not in request.fixturenames:
+        return
+    from dpacc.artifacts import run_folder
+
+    draw = run_folder.draw_progress
+
+    def known(**named: Any) -> bytes:
+        if not _DRAWN:
+            _DRAWN.append(draw(**named))
+        return _DRAWN[0]
+
+    monkeypatch.setattr(run_folder, "draw_progress", known)
 
 
 @pytest.fixture(scope="module")
