@@ -163,6 +163,22 @@ PROBE_BUGS = (
         ),
     ),
     Bug(
+        "what was found once is looked for",
+        "a layer that joined the model after the first look may hold a raw gradient",
+        (
+            Patch(
+                "dpacc.ranks.backends.held_parameters",
+                "    return list({id(p): p for p in every}.values())\n",
+                "    return found.setdefault(id(model), list({id(p): p for p in every}.values()))\n"
+                "\n\n"
+                "found: dict[int, list[nn.Parameter]] = {}\n",
+            ),
+        ),
+        (
+            f"{DPACC}/ranks/test_held_parameters.py::test_what_was_added_since_the_last_look_is_seen",
+        ),
+    ),
+    Bug(
         "longest row sets frequencies",
         "rotary embeddings follow the longest row of a micro-batch",
         (
