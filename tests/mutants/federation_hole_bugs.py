@@ -131,6 +131,18 @@ FEDERATION_HOLE_BUGS = (
         (f"{_ONCE}::test_it_is_on_the_disk_before_anything_leaves",),
     ),
     Bug(
+        "sum in a lost file",
+        "the file that says which updates were summed is not in its folder's list on the disk",
+        (
+            Patch(
+                "dpacc.federated.secure_sum.rounds_summed",
+                "        sync_folder(path.parent)\n",
+                "        pass\n",
+            ),
+        ),
+        (f"{_ONCE}::test_it_is_on_the_disk_before_anything_leaves",),
+    ),
+    Bug(
         "older ledger goes on",
         "a client whose ledger was restored takes steps again that a server has seen",
         (

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from tests.dpacc.federated.secure_sum.test_federation import secure
 
 FIVE = SecureSum(clients=5, threshold=3)
 DRAWN = SecureSum(clients=10, neighbours=4)
+Asked: TypeAlias = Callable[[int], bool]
 
 
 def test_five_then_four_do_not_show_the_fifth(tmp_path: Path) -> None:
@@ -41,8 +46,19 @@ def test_five_then_four_do_not_show_the_fifth(tmp_path: Path) -> None:
     assert [each.asked for each in federation.fixed] == [1] * 5
 
 
+def refuses(asked: Asked) -> Callable[[int], None]:
+    """A disk that takes all but files, or but their folders' lists of them."""
+
+    def fsync(descriptor: int) -> None:
+        if asked(os.fstat(descriptor).st_mode):
+            raise OSError(28, "No space left on device")
+
+    return fsync
+
+
+@pytest.mark.parametrize("asked", [stat.S_ISREG, stat.S_ISDIR], ids=["file", "folder"])
 def test_it_is_on_the_disk_before_anything_leaves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that restarts knows its sums; where they cannot be written, nothing leaves."""
     federation = Federation(updates(5), FIVE)
@@ -54,12 +70,8 @@ def test_it_is_on_the_disk_before_anything_leaves(
     again.grid._apps = {n: each.app for n, each in enumerate(clients, start=1)}
     assert again.round().survivors == ()
     assert "rounds_summed.jsonl" in {path.name for path in federation.fixed[0].folder.iterdir()}
-
-    def refuse(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
     other = Federation(updates(5), FIVE)
-    monkeypatch.setattr("os.fsync", refuse)
+    monkeypatch.setattr("os.fsync", refuses(asked))
     assert other.round().survivors == ()
     assert not other.masked()
 
@@ -124,17 +136,14 @@ def test_no_server_begins_sums_until_a_draw_suits_it(
     assert drawn(again) == 1
 
 
+@pytest.mark.parametrize("asked", [stat.S_ISREG, stat.S_ISDIR], ids=["file", "folder"])
 def test_a_draw_is_on_the_disk_before_it_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it cannot be written nobody is told of it; where all share secrets nothing is drawn."""
     federation = Federation(updates(10), DRAWN, folder=tmp_path)
-
-    def refuse(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", refuse)
+        patch.setattr("os.fsync", refuses(asked))
         assert drawn(federation) == 0
     everybody = Federation(updates(5), FIVE, folder=tmp_path / "all")
     assert drawn(everybody) == 5
