@@ -84,7 +84,7 @@ CONFIGURATIONS: dict[str, PretrainedConfig] = {
 }
 
 TARGETS = {
-    "llama": "all-linear",
+    "llama": ["q_proj", "v_proj", "down_proj"],  # its kin have adapters on all they have
     "mistral": "all-linear",
     "qwen2": "all-linear",
     "gptj": ["q_proj", "v_proj", "fc_in"],

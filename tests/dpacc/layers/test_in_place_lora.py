@@ -17,7 +17,7 @@ from dpacc.layers.adapters import PerExampleLinear, attach_gradient_buffer
 from dpacc.layers.in_place_lora import add_in_place
 from dpacc.step.strategies import Materialize
 from tests.dpacc.layers.test_adapters import quantized
-from tests.tiny_models import collate, examples, tiny_base, tiny_model, with_lora
+from tests.tiny_models import TARGETS, collate, examples, tiny_base, tiny_model, with_lora
 
 BATCH = collate(examples([7, 3, 5]))
 
@@ -26,7 +26,7 @@ def logits(model: nn.Module) -> Tensor:
     return model(**BATCH).logits
 
 
-@pytest.mark.parametrize("family", ["llama", "gptj", "gpt2", "gpt_neox", "opt"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "gptj", "gpt2", "gpt_neox", "opt"])
 def test_outputs_are_pefts(family: str) -> None:
     """With and without biases, whose outputs are views, and GPT-2's transposed layers."""
     expected = logits(tiny_model(family))
@@ -127,7 +127,7 @@ def test_whatever_is_not_one_plain_adapter_goes_pefts_way(oddity: str) -> None:
     outputs = []
     for lean in (False, True):
         model: Any = tiny_model("llama")
-        model.add_adapter("second", LoraConfig(r=2, target_modules="all-linear"))
+        model.add_adapter("second", LoraConfig(r=2, target_modules=TARGETS["llama"]))
         if lean:
             assert add_in_place(model, upper=nn.Linear) > 2
         ODDITIES[oddity](model)

@@ -82,19 +82,23 @@ def test_much_noise_is_drawn_when_the_backward_is_over(
     assert torch.equal(torch.stack(optimizer.received) * plan.expected_batch_size, ahead)
 
 
+def adapted_throughout() -> Any:
+    """A model with adapters on all of its projections."""
+    return with_lora(tiny_base("llama"), "llama", targets="all-linear")
+
+
 def test_the_sum_is_that_of_clipped_gradients(ledgers: Iterator[Path]) -> None:
     """Without noise the optimizer gets Σ min(1, C/‖g‖)·g / (qN), by a loop over examples."""
     from tests.dpacc.layers.test_adapters import loop_gradients
 
     data = examples(LENGTHS)
     plan = noiseless(len(data), steps=1, max_grad_norm=0.05)
-    rows = loop_gradients(tiny_model("llama"), "llama", data)
+    rows = loop_gradients(adapted_throughout(), "llama", data)
     norms = rows.norm(dim=1, keepdim=True)
     assert (norms > plan.max_grad_norm).any()
     expected = (rows * (plan.max_grad_norm / norms).clamp(max=1).nan_to_num(1.0)).sum(dim=0)
-    torch.testing.assert_close(
-        received(plan, data, next(ledgers))[0], expected, rtol=1e-4, atol=1e-7
-    )
+    released = received(plan, data, next(ledgers), model=adapted_throughout())[0]
+    torch.testing.assert_close(released, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_noise_appears_exactly_once(ledgers: Iterator[Path]) -> None:
@@ -169,7 +173,8 @@ def test_one_example_changes_the_sum_by_at_most_c(
 
     def total(data: list[Any]) -> torch.Tensor:
         plan = noiseless(len(data), steps=1, max_grad_norm=bound, clipping=clipping)
-        return received(plan, data, next(ledgers), losses=losses, micro_batch_tokens=40)[0]
+        settings = {"model": adapted_throughout(), "losses": losses, "micro_batch_tokens": 40}
+        return received(plan, data, next(ledgers), **settings)[0]
 
     with_extra, without = total([*neighbours, extra]), total(neighbours)
     difference = (with_extra.double() - without.double()).norm()
