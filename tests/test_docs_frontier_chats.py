@@ -242,6 +242,40 @@ def test_every_row_of_what_was_tried_with_gradients_is_a_kept_result() -> None:
     assert len(rows) == len(kept) >= 10
 
 
+def test_every_row_of_reviews_is_a_kept_result() -> None:
+    """ε, noise, rate, σ, perplexities and loss are those of one run; none is left out; and what
+    bands win is their share of the gap to no noise, with its error over blocks."""
+    kept = [each for each in kept_in(RESULTS) if each["task"] == "reviews-2048"]
+    section = section_of("## Reviews: ")
+    rows = re.findall(
+        r"^\| (\S) \| (.+) \| (\S+) \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", section, re.M
+    )
+    found, runs = set(), {}
+    for each in kept:
+        run, held = each["run"], each["held_out"]
+        epsilon = f"{run['epsilon'] or math.inf:g}".replace("inf", "∞")
+        noise = "bands" if "plan" in run else "independent" if run["epsilon"] else "none"
+        runs[epsilon, noise] = held
+        figures = (each["validation"]["perplexity"], held["perplexity"])
+        told = (f"{run['learning_rate']:g}", f"{each['noise_multiplier']:.3f}")
+        found.add(
+            (epsilon, noise, *told, *(f"{one:.2f}" for one in figures), f"{held['loss']:.3f}")
+        )
+    assert {(e, re.sub(r"\d+ bands", "bands", noise), *more) for e, noise, *more in rows} == found
+    assert len(rows) == len(kept) == 7
+    won, shares = [], []
+    for epsilon in "831":
+        usual, bands = runs[epsilon, "independent"], runs[epsilon, "bands"]
+        gain, error = lead([usual], [bands])
+        won.append(f"{gain:.1f} ± {error:.1f}")
+        gap = usual["loss"] - runs["∞", "none"]["loss"]
+        shares.append(f"{(usual['loss'] - bands['loss']) / gap:.0%}")
+    told = " ".join(section.split())
+    assert f"**Bands close {shares[0]} of the gap in loss** between" in told
+    assert f"at ε = 8, {shares[1]} at ε = 3 and {shares[2]} at ε = 1" in told
+    assert f"{won[0]}, {won[1]} and {won[2]} hundredths of loss a token" in told
+
+
 def test_every_row_of_one_factor_is_a_kept_result() -> None:
     """What A is, rank, rate and both perplexities are those of one run; none is left out; and both
     factors, of the first table's run, are ahead of all."""
