@@ -18,6 +18,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from dpacc.cli.main import dpacc
+from dpacc.errors import ConfigurationError
 from tests.dpacc.federated.federations import client, server
 from tests.recipes.training import as_arguments, settings
 from tests.scripts import load_script
@@ -55,9 +56,13 @@ def test_a_run_folder_is_healthy_and_its_adapter_loads(there: Path) -> None:
 
 
 def test_a_run_that_died_goes_on(there: Path) -> None:
-    """Checkpoint and journal are taken up, and the two steps that are left are taken."""
+    """Checkpoint and journal are taken up, and the two steps that are left are taken, at the rate
+    that was the default then; at another the run is refused, which names it."""
     recipe = load_script(ROOT / "recipes/train.py")
     goes_on = {"name": "stopped", "steps": 6, "checkpoint_every": 2, "resume": "runs/stopped"}
+    with pytest.raises(ConfigurationError, match=r"started with group 0's initial_lr=0\.005"):
+        recipe.main(as_arguments(settings(there, there / "runs") | goes_on))
+    goes_on["learning_rate"] = 5e-3
     recipe.main(as_arguments(settings(there, there / "runs") | goes_on))
     record = read_ledger(path=there / "runs/stopped/ledger.jsonl")
     assert [release.step for release in record.releases] == [0, 1, 2, 3, 4, 5]
