@@ -91,6 +91,7 @@ class LocalTraining:
                 self._charged_before, self._noted_before = ledger.steps_charged, ledger.notes
         self.ranks = adapter.ranks
         adapters = [p for p in adapter.model.parameters() if p.requires_grad]
+        assert config.learning_rate is not None  # A client's settings name it.
         optimizer = torch.optim.AdamW(adapters, lr=config.learning_rate, weight_decay=0.0)
         self._round_rank = config.lora_rank
         self._engine = PrivacyEngine(

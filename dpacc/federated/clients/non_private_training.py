@@ -37,7 +37,8 @@ class PlainTraining:
         base = adapter.base
         self._examples, self._collate = data.examples, data.collate
         self._losses_of = losses_for(config=config, model=base.model, tokenizer=base.tokenizer)
-        self._config = config
+        assert config.learning_rate is not None  # A client's settings name it.
+        self._rate, self._batch_size = config.learning_rate, config.expected_batch_size
         self._local_epochs = local_epochs
         self._model = adapter.model
 
@@ -46,7 +47,7 @@ class PlainTraining:
         load_arrays(self._model, start)
         self._model.train()
         adapters = [p for p in self._model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(adapters, lr=self._config.learning_rate, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(adapters, lr=self._rate, weight_decay=0.0)
         for batch in self._batches():
             optimizer.zero_grad()
             self._losses_of(self._model, batch).mean().backward()  # type: ignore[no-untyped-call]
@@ -60,7 +61,7 @@ class PlainTraining:
         while len(order) < wanted:
             order += random.sample(range(len(self._examples)), len(self._examples))
         order = order[:wanted]
-        size = self._config.expected_batch_size
+        size = self._batch_size
         return [
             self._collate([self._examples[at] for at in order[first : first + size]])
             for first in range(0, len(order), size)
