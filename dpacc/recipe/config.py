@@ -316,7 +316,7 @@ class TrainingConfig:
     )
     compile: Compile = setting("blocks: torch compiles each adapted block.", default="none")
     gradient_checkpointing: bool = setting("Recompute activations: less memory.", default=False)
-    offload_activations: bool = setting("From inputs in the host's memory.", default=False)
+    offload_activations: bool = setting("Recompute from inputs held by the host.", default=False)
     evaluate_every: int | None = setting(
         "Steps between held-out measurements; null measures only before and after.",
         default=None,
