@@ -27,6 +27,7 @@ from cached_states import Result
 from frontier_plans import EPSILONS, RATES, ROWS, SEEDS, cell, limits, widened
 from frontier_tasks import Task, load_task
 from kept_results import KeptResults
+from upper_layers import MODEL
 from utility_contenders import Run, train
 
 from dpacc.layers.dynamic_rank import keep_first
@@ -141,6 +142,7 @@ class Bench:
 @click.option("--folder", default=str(FOLDER), show_default=True, help="Where states are kept.")
 @click.option("--results", default=str(RESULTS), show_default=True, help="Where results are kept.")
 @click.option("--task", type=click.Choice(list(SIZES)), default="chats", show_default=True)
+@click.option("--model", default=MODEL.name, show_default=True, help="The base, a folder in data/.")
 @click.option("--texts", type=int, help="How many are learned.  [default: the task's]")
 @click.option("--layers", type=int, help="How many top layers adapt.  [default: the task's]")
 @click.option("--held-out", default=4_000, show_default=True, help="Texts at most.")
@@ -158,6 +160,7 @@ def main(context: click.Context, folder: str, results: str, **asked: Any) -> Non
     def bench() -> Bench:
         task = load_task(
             name,
+            model=asked["model"],
             layers=layers,
             texts=texts,
             held_out=asked["held_out"],

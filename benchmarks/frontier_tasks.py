@@ -1,7 +1,7 @@
 """The frontier's tasks: passages of chats and reviews to model; texts and e-mails to judge.
 
-Language modelling is over the tokenizer's first words only, which its training made the most
-frequent: the head is dearer than six layers otherwise. What is not among them is read, not learned.
+Language modelling is over 8,192 words only, which the tokenizer's training made the most frequent:
+the head is dearer than six layers otherwise. What is not among them is read, not learned.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from upper_layers import label_words, load_tokenizer, sentences_beneath
 from upper_layers import upper_layers as top_of
 
 VOCABULARY = 8192
-"""Tokens that may follow: all with a smaller number."""
+"""Of so many tokens one may follow (`words_of`)."""
 
 TOKENS = 17
 """Of a passage; the first is read only, and the last is predicted only."""
@@ -35,6 +36,7 @@ BLOCKS = 50
 """Into so many blocks the measured texts are cut, for the error of a difference."""
 
 _IGNORED = -100
+_CHARACTERS = [chr(code) for code in range(33, 127)]
 _MODELLED = {"chats": ("chats", "Hello"), "reviews": ("rotten_tomatoes", "Review:")}
 
 
@@ -170,12 +172,21 @@ def in_blocks(sums: np.ndarray, counts: np.ndarray) -> list[tuple[float, int]]:
 
 
 def load_task(
-    name: str, *, layers: int, texts: int, held_out: int, validation: int, folder: Path
+    name: str,
+    *,
+    model: str = upper_layers.MODEL.name,
+    layers: int,
+    texts: int,
+    held_out: int,
+    validation: int,
+    folder: Path,
 ) -> Task:
     """One of `chats`, `reviews`, `sentiment`, `sentences` and `emails`.
 
     Args:
         name: which.
+        model: the base's folder among the data; another than SmolLM2's is told in the task's name,
+            and has its states in a folder of its own.
         layers: how many of the top layers are adapted.
         texts: how many are learned.
         held_out: how many are looked at in the end, at most.
@@ -184,33 +195,52 @@ def load_task(
     """
     sizes = {"train": texts, "validation": validation, "held_out": held_out}
     load = _judged if name in JUDGED else _modelled
-    return load(name, layers, sizes, folder)
+    base = upper_layers.DATA / model
+    if not base.is_dir():
+        raise SystemExit(f"error: {base} is missing: a `recipes/fetch_*.py` brings it")
+    if base == upper_layers.MODEL:
+        return load(name, base, layers, sizes, folder)
+    task = load(name, base, layers, sizes, folder / model)
+    return replace(task, name=f"{task.name}-{model}")
 
 
-def _modelled(name: str, layers: int, sizes: Mapping[str, int], folder: Path) -> Task:
+def words_of(tokenizer: Any) -> list[int]:
+    """VOCABULARY tokens that training made frequent: those of the smallest numbers.
+
+    The characters of ASCII that have larger ones, as in Gemma, are there in place of the last.
+    """
+    known = tokenizer.get_vocab()
+    late = sorted(known[each] for each in _CHARACTERS if known.get(each, 0) >= VOCABULARY)
+    return [*range(VOCABULARY - len(late)), *late]
+
+
+def _modelled(name: str, model: Path, layers: int, sizes: Mapping[str, int], folder: Path) -> Task:
     source, start = _MODELLED[name]
-    tokenizer = load_tokenizer(upper_layers.MODEL)
+    tokenizer = load_tokenizer(model)
     found = {
         part: _passages(tokenizer, _records(source, part, most), name)[:most]
         for part, most in sizes.items()
     }
-    public = written(model=upper_layers.MODEL, start=start, path=folder / f"written-{name}.json")
+    public = written(model=model, start=start, path=folder / f"written-{name}.json")
     public_ids = [ids[:TOKENS] for ids in tokenizer(public)["input_ids"] if len(ids) > 1]
-    words = range(VOCABULARY)
+    words = words_of(tokenizer)
+    beneath = partial(_beneath, model=model, layers=layers, words=words, folder=folder)
     return Task(
         name=f"{name}-{len(found['train'])}",
-        texts=_beneath([ids for part in found.values() for ids in part], layers, folder, name),
-        public=_beneath(public_ids, layers, folder, f"written-{name}"),
-        base=top_of(layers=layers, model=upper_layers.MODEL, words=words, last_position=False),
+        texts=beneath([ids for part in found.values() for ids in part], name=name),
+        public=beneath(public_ids, name=f"written-{name}"),
+        base=top_of(layers=layers, model=model, words=words, last_position=False),
         parts=_places(found),
         measure="perplexity",
         rising=False,
     )
 
 
-def _judged(name: str, layers: int, sizes: Mapping[str, int], folder: Path) -> Task:
-    asked, tokenizer = JUDGED[name], load_tokenizer(upper_layers.MODEL)
-    before, after = tokenizer([asked.before, asked.after])["input_ids"]
+def _judged(name: str, model: Path, layers: int, sizes: Mapping[str, int], folder: Path) -> Task:
+    asked, tokenizer = JUDGED[name], load_tokenizer(model)
+    before = tokenizer(asked.before)["input_ids"]
+    tokenizer = partial(tokenizer, add_special_tokens=False)
+    after = tokenizer(asked.after)["input_ids"]
     records = {part: _records(asked.source, part, most)[:most] for part, most in sizes.items()}
     prompts = {
         part: [
@@ -221,7 +251,7 @@ def _judged(name: str, layers: int, sizes: Mapping[str, int], folder: Path) -> T
     }
     words = [asked.words.index(r["completion"]) for found in records.values() for r in found]
     public = written(
-        model=upper_layers.MODEL,
+        model=model,
         start=asked.before.strip(),
         path=folder / f"written-{asked.written}.json",
         tokens=WRITTEN_TOKENS,
@@ -229,6 +259,7 @@ def _judged(name: str, layers: int, sizes: Mapping[str, int], folder: Path) -> T
     public_ids = [before + ids + after for ids in tokenizer(public)["input_ids"]]
     every = [ids for part in prompts.values() for ids in part]
     cached = sentences_beneath(
+        model=model,
         layers=layers,
         prompts=every,
         words=words,
@@ -241,6 +272,7 @@ def _judged(name: str, layers: int, sizes: Mapping[str, int], folder: Path) -> T
         name=f"{name}-{len(prompts['train'])}",
         texts=Judged(rows=cached.rows, states=cached.states, starts=cached.starts),
         public=sentences_beneath(
+            model=model,
             layers=layers,
             prompts=public_ids,
             words=[0] * len(public_ids),
@@ -248,7 +280,7 @@ def _judged(name: str, layers: int, sizes: Mapping[str, int], folder: Path) -> T
             name=f"written-{name}",
             computed=asked.computed,
         ),
-        base=top_of(layers=layers, model=upper_layers.MODEL, words=label_words(asked.words)),
+        base=top_of(layers=layers, model=model, words=label_words(model=model, words=asked.words)),
         parts=_places(prompts),
         measure="accuracy",
         rising=True,
@@ -288,10 +320,18 @@ def _records(source: str, part: str, most: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _beneath(token_ids: Sequence[list[int]], layers: int, folder: Path, name: str) -> Passages:
-    read = [ids[:-1] for ids in token_ids]
+def _beneath(
+    token_ids: Sequence[list[int]],
+    *,
+    model: Path,
+    layers: int,
+    words: Sequence[int],
+    folder: Path,
+    name: str,
+) -> Passages:
+    read, places = [ids[:-1] for ids in token_ids], {word: at for at, word in enumerate(words)}
     states, starts = states_beneath(
-        model=upper_layers.MODEL,
+        model=model,
         layers=layers,
         token_ids=read,
         folder=folder,
@@ -302,7 +342,7 @@ def _beneath(token_ids: Sequence[list[int]], layers: int, folder: Path, name: st
         {
             "row": place,
             "input_ids": ids[:-1],
-            "targets": [word if word < VOCABULARY else _IGNORED for word in ids[1:]],
+            "targets": [places.get(word, _IGNORED) for word in ids[1:]],
         }
         for place, ids in enumerate(token_ids)
     ]

@@ -1,4 +1,4 @@
-"""The top layers of SmolLM2 as a model of its own, fed what the frozen layers beneath it made.
+"""The top layers of a base as a model of its own, fed what the frozen layers beneath it made.
 
 Adapters are on the top layers only, so what lies beneath is computed once, kept on disk, and given
 to every tool alike (`cached_states.py`). The head computes chosen words only, among which the loss
@@ -64,22 +64,24 @@ class LastPosition(LlamaDecoderLayer):
 def upper_layers(
     *, layers: int, model: Path, words: Sequence[int], last_position: bool = True
 ) -> PreTrainedModel:
-    """The top `layers` of a Llama, frozen, from `inputs_embeds` to some words.
+    """The top `layers` of a language model, frozen, from `inputs_embeds` to some words.
 
     Args:
         layers: how many.
         model: the base's folder.
         words: tokens that the head computes.
-        last_position: whether the top layer computes no other.
+        last_position: whether the top layer computes no other, where it is a Llama's.
     """
     from dpacc.recipe.models import load_base
 
     whole: Any = load_base(model=str(model), dtype=DTYPE).model
     kept = whole.model.layers[-layers:]
-    if last_position:
+    if last_position and isinstance(kept[-1], LlamaDecoderLayer):
         kept[-1].__class__ = LastPosition
     whole.model.layers = kept
     whole.config.num_hidden_layers = layers
+    if getattr(whole.config, "layer_types", None):  # which of them see a window only
+        whole.config.layer_types = whole.config.layer_types[-layers:]
     for index, layer in enumerate(kept):
         layer.self_attn.layer_idx = index
     rows = whole.lm_head.weight[list(words)]
@@ -137,10 +139,10 @@ def _word_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 # --- the demo's sentences -----------------------------------------------------------------
 
 
-def label_words(words: Sequence[str] = WORDS) -> list[int]:
+def label_words(*, model: Path, words: Sequence[str] = WORDS) -> list[int]:
     """The tokens of some words."""
-    tokenizer = load_tokenizer(MODEL)
-    return [tokenizer(word)["input_ids"][0] for word in words]
+    tokenizer = load_tokenizer(model)
+    return [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
 
 
 def load_tokenizer(model: Path) -> Any:
@@ -157,6 +159,7 @@ def load_sentences(*, layers: int, folder: Path) -> Sentences:
     """
     records = [record for part in PARTS for record in _records(part)]
     return sentences_beneath(
+        model=MODEL,
         layers=layers,
         prompts=load_tokenizer(MODEL)([record["prompt"] for record in records])["input_ids"],
         words=[WORDS.index(record["completion"]) for record in records],
@@ -170,6 +173,7 @@ def load_written(*, layers: int, folder: Path) -> Sentences:
     texts = written(model=MODEL, start="Review:", path=folder / "written.json")
     prompts = [f"Review: {text}\nSentiment:" for text in texts]
     return sentences_beneath(
+        model=MODEL,
         layers=layers,
         prompts=load_tokenizer(MODEL)(prompts)["input_ids"],
         words=[0] * len(prompts),
@@ -192,6 +196,7 @@ def parts() -> tuple[list[int], list[int], list[int]]:
 
 def sentences_beneath(
     *,
+    model: Path,
     layers: int,
     prompts: Sequence[list[int]],
     words: Sequence[int],
@@ -202,7 +207,7 @@ def sentences_beneath(
 ) -> Sentences:
     """Tokenized prompts as what enters the top `layers`."""
     states, starts = states_beneath(
-        model=MODEL,
+        model=model,
         layers=layers,
         token_ids=prompts,
         folder=folder,

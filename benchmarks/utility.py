@@ -53,7 +53,7 @@ class Bench:
     def __init__(self, *, layers: int, folder: Path) -> None:
         self._sentences = load_sentences(layers=layers, folder=folder)
         self._written = load_written(layers=layers, folder=folder)
-        self._base: Any = upper_layers(layers=layers, model=MODEL, words=label_words())
+        self._base: Any = upper_layers(layers=layers, model=MODEL, words=label_words(model=MODEL))
         self._learned, self._validation, self._held_out = parts()
         self._results = KeptResults(folder / "results.jsonl")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,17 +15,41 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma3TextConfig,
+    LlamaConfig,
+    Qwen2Config,
+)
 
-from tests.tiny_models import save_tiny_llama
+from tests.tiny_models import LLAMA_LIKE, save_tiny_llama, tiny_tokenizer
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 WORDS = ["Review", ":", "Sentiment", "positive", "negative", "film", "joy", "dull", "long", "was"]
 COUNTS = {"train": 40, "validation": 10, "held_out": 60}
+FEW = {"layers": 1, "texts": 40, "held_out": 60, "validation": 10}
+COLON_LAST = [*(word for word in WORDS if word != ":"), ":"]
+LARGE_WEIGHTS = {**LLAMA_LIKE, "initializer_range": 0.2}
+OTHERS = {
+    "llama": LlamaConfig(**LARGE_WEIGHTS),
+    "qwen2": Qwen2Config(**LARGE_WEIGHTS),
+    "gemma3": Gemma3TextConfig(
+        **LARGE_WEIGHTS,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        layer_types=["sliding_attention", "full_attention"],
+        sliding_window=3,
+        final_logit_softcapping=5.0,
+    ),
+}
+"""Of each family a tiny model, whose weights are so large that what it attends to shows."""
 
 
 def texts(seed: int) -> str:
-    """A dozen words."""
-    return " ".join(WORDS[at] for at in np.random.default_rng(seed).integers(5, 10, 12))
+    """A dozen words, and a colon."""
+    drawn = np.random.default_rng(seed).integers(5, 10, 12)
+    return " ".join([*(WORDS[at] for at in drawn), ":"])
 
 
 def write_data(folder: Path) -> None:
@@ -52,10 +77,10 @@ def frontier(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
     script = importlib.import_module("frontier")
     layers, tasks = (importlib.import_module(each) for each in ("upper_layers", "frontier_tasks"))
-    save_tiny_llama(tmp_path / "model", words=WORDS)
+    save_tiny_llama(tmp_path / layers.MODEL.name, words=WORDS)
     write_data(tmp_path)
     monkeypatch.setattr(layers, "DATA", tmp_path)
-    monkeypatch.setattr(layers, "MODEL", tmp_path / "model")
+    monkeypatch.setattr(layers, "MODEL", tmp_path / layers.MODEL.name)
     monkeypatch.setattr(tasks, "VOCABULARY", 12)
     monkeypatch.setattr(script, "SIZES", dict.fromkeys(script.SIZES, (40, 1)))
     monkeypatch.setattr(script, "EPSILONS", (8.0,))
@@ -64,6 +89,24 @@ def frontier(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
         for name, row in rows.items():
             monkeypatch.setitem(rows, name, replace(row, batch=20))
     return script
+
+
+@pytest.fixture
+def other(
+    frontier: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[str], torch.nn.Module]:
+    """Leaves a base of a family in the folder `other`, and gives it."""
+
+    def save(family: str) -> torch.nn.Module:
+        torch.manual_seed(0)
+        base: torch.nn.Module = AutoModelForCausalLM.from_config(OTHERS[family]).eval()
+        base.save_pretrained(tmp_path / "other")
+        # A family's own class would not read one token a word.
+        words = tiny_tokenizer(COLON_LAST)
+        monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: words)
+        return base
+
+    return save
 
 
 def run(script: ModuleType, folder: Path, *arguments: str) -> list[str]:
@@ -173,7 +216,8 @@ def test_a_stopped_computation_of_states_goes_on(
     states = importlib.import_module("cached_states")
     monkeypatch.setattr(states, "_TOKENS_AT_ONCE", 24)
     ids = [[3 + at % 5] * (2 + at % 7) for at in range(30)]
-    given = {"model": tmp_path / "model", "layers": 1, "token_ids": ids, "name": "x"}
+    layers = importlib.import_module("upper_layers")
+    given = {"model": layers.MODEL, "layers": 1, "token_ids": ids, "name": "x"}
     whole, starts = states.states_beneath(folder=tmp_path / "whole", **given)
     isfinite, left = np.isfinite, [3]
 
@@ -194,21 +238,53 @@ def test_a_stopped_computation_of_states_goes_on(
     assert len(whole) == starts[-1]
 
 
-def test_what_is_read_above_is_what_lies_beneath(frontier: ModuleType, tmp_path: Path) -> None:
-    """Losses of the upper layers on cached states are the whole model's on the same tokens."""
-    from transformers import AutoModelForCausalLM
-
-    sizes = {"texts": 40, "held_out": 60, "validation": 10}
-    load = importlib.import_module("frontier_tasks").load_task
-    task = load("chats", layers=1, folder=tmp_path / "out", **sizes)
-    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+@pytest.mark.parametrize("family", list(OTHERS))
+def test_what_is_read_above_is_what_lies_beneath(
+    other: Callable[[str], torch.nn.Module], tmp_path: Path, family: str
+) -> None:
+    """Losses of the upper layers on cached states are the whole model's on the same tokens, among
+    the same words, of which the colon is one though its number is the largest."""
+    tasks, whole = importlib.import_module("frontier_tasks"), other(family)
+    task = tasks.load_task("chats", model="other", folder=tmp_path / "out", **FEW)
+    words = tasks.words_of(tiny_tokenizer(COLON_LAST))
+    assert words == [*range(11), 13]
     for row in task.texts.rows[:5]:
-        logits = whole(torch.tensor([row["input_ids"]])).logits[0, :, :12].float()
+        logits = whole(torch.tensor([row["input_ids"]])).logits[0][:, words].float()
+        assert 11 in row["targets"]
         learned = [at for at, target in enumerate(row["targets"]) if target >= 0]
         rights = torch.tensor([row["targets"][at] for at in learned])
         expected = torch.nn.functional.cross_entropy(logits[learned], rights)
         found = task.texts.losses(task.base.eval(), task.texts.collate([row]))
         assert found.item() == pytest.approx(expected.item(), abs=2e-3)
+
+
+@pytest.mark.parametrize("family", list(OTHERS))
+def test_the_word_after_a_prompt_is_what_the_whole_model_says(
+    other: Callable[[str], torch.nn.Module], tmp_path: Path, family: str
+) -> None:
+    """Where one position is read, a base of another family computes what the whole of it does."""
+    tasks, whole = importlib.import_module("frontier_tasks"), other(family)
+    task = tasks.load_task("sentiment", model="other", folder=tmp_path / "out", **FEW)
+    words = tiny_tokenizer(COLON_LAST).convert_tokens_to_ids(["negative", "positive"])
+    rows = task.texts.rows[:5]
+    logits = [whole(torch.tensor([row["input_ids"]])).logits[0, -1, words] for row in rows]
+    rights = torch.tensor([row["word"] for row in rows])
+    expected = torch.nn.functional.cross_entropy(torch.stack(logits), rights, reduction="none")
+    found = task.texts.losses(task.base.eval(), task.texts.collate(rows))
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=2e-3)
+
+
+def test_another_base_is_told_by_the_task(
+    frontier: ModuleType, other: Callable[[str], torch.nn.Module], tmp_path: Path
+) -> None:
+    """Its result stands beside SmolLM2's, which keeps its name, and its states in a folder."""
+    run(frontier, tmp_path / "out", "try")
+    other("gemma3")
+    run(frontier, tmp_path / "out", "--model", "other", "try")
+    usual, found = kept(tmp_path / "out")
+    assert (usual["task"], found["task"]) == ("chats-40", "chats-40-other")
+    assert usual["run"] == found["run"]
+    assert len(list((tmp_path / "out/other").glob("chats-beneath-1-*"))) == 1
 
 
 def test_an_example_is_a_conversation(frontier: ModuleType, tmp_path: Path) -> None:
@@ -223,11 +299,11 @@ def test_an_example_is_a_conversation(frontier: ModuleType, tmp_path: Path) -> N
     assert tasks._from_some_turn({"id": "1", "senders": ["a"], "turns": said}) == ""
 
 
-def test_missing_data_says_what_to_run(
-    frontier: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_data_says_what_to_run(frontier: ModuleType, tmp_path: Path) -> None:
     """One line names the recipe that fetches it."""
-    monkeypatch.setattr(importlib.import_module("upper_layers"), "DATA", tmp_path / "elsewhere")
     load = importlib.import_module("frontier_tasks").load_task
+    with pytest.raises(SystemExit, match=r"other is missing: a `recipes/fetch_\*\.py` brings it"):
+        load("chats", model="other", folder=tmp_path, **FEW)
+    (tmp_path / "chats/train.jsonl").unlink()
     with pytest.raises(SystemExit, match=r"run `python recipes/fetch_benchmarks.py`"):
-        load("chats", layers=1, texts=1, held_out=1, validation=1, folder=tmp_path)
+        load("chats", folder=tmp_path, **FEW)
