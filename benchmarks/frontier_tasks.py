@@ -204,6 +204,11 @@ def load_task(
     return replace(task, name=f"{task.name}-{model}")
 
 
+def _file_type(model: Path) -> type[np.floating[Any]]:
+    """What a base's states are kept in: Gemma's are larger than 16 bits hold."""
+    return np.float16 if model == upper_layers.MODEL else np.float32
+
+
 def words_of(tokenizer: Any) -> list[int]:
     """VOCABULARY tokens that training made frequent: those of the smallest numbers.
 
@@ -265,7 +270,7 @@ def _judged(name: str, model: Path, layers: int, sizes: Mapping[str, int], folde
         words=words,
         folder=folder,
         name=name,
-        dtype=np.float16,
+        dtype=_file_type(model),
         computed=asked.computed,
     )
     return Task(
@@ -336,7 +341,7 @@ def _beneath(
         token_ids=read,
         folder=folder,
         name=name,
-        dtype=np.float16,
+        dtype=_file_type(model),
     )
     rows = [
         {
