@@ -80,6 +80,20 @@ PROBE_BUGS = (
         ),
     ),
     Bug(
+        "16 bits hide neighbours",
+        "in 16 bits a neighbour's words may change a gradient as much as its length may",
+        (
+            Patch(
+                "dpacc.step.admission.coupling_probe",
+                "                changes.alike = change_of(among, alike)\n",
+                "                changes.alike = 0.0\n",
+            ),
+        ),
+        (
+            f"{DPACC}/step/admission/test_coupling_probe.py::test_what_neighbours_say_is_a_coupling_in_16_bits_too",
+        ),
+    ),
+    Bug(
         "losses through neighbours",
         "a loss that reaches through a neighbour's row passes where it changes little",
         (

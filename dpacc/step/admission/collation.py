@@ -133,6 +133,12 @@ def shapes_of(batch: Any) -> list[tuple[int, ...]]:
     return [tuple(tensor.shape) for _, tensor in _tensors(batch)]
 
 
+def learned_in(batch: Any) -> int | None:
+    """How many labels of a batch are learned; none where it has no field of that name."""
+    labels = _named(batch, "labels")
+    return None if labels is None else int((labels != IGNORED).sum())
+
+
 def _tensors(batch: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """Every tensor of a batch, however nested, with the names that lead to it."""
     if isinstance(batch, Tensor):

@@ -26,6 +26,7 @@ from dpacc.step.admission.collation import (
     KeyedCollation,
     RehearsedCollation,
     first_alone,
+    learned_in,
     padding_of,
     shapes_of,
 )
@@ -51,13 +52,15 @@ class CouplingProbe:
     """Made-up micro-batches and the verdict on the gradients they gave.
 
     The first example is watched. It runs alone; between the second and others; between the second
-    and others than those, where the watched one's loss alone is learned; with something else where
-    it is padded; beside rows of lengths at which the model may behave otherwise; and alone again.
+    and others than those, where the watched one's loss alone is learned, and in 16 bits once more
+    beside one with as much to learn; with something else where it is padded; beside rows of lengths
+    at which the model may behave otherwise; and alone again.
 
     Args:
         model: the prepared model.
         examples: at least two invented ones, in this order: watched, a long one, and others.
         collate: makes a batch of them.
+        twin: an invented one with as much to learn as the third, for models that round to 16 bits.
         gradients: of losses [examples], the first example's own gradient and the others' length.
         longer: invented ones of lengths at which the model may behave otherwise.
         place: puts a batch, of so many examples, where the model is.
@@ -73,6 +76,7 @@ class CouplingProbe:
         examples: Sequence[Any],
         collate: Collate,
         gradients: Callable[[Tensor], FirstGradient],
+        twin: Any = None,
         longer: Sequence[Any] = (),
         place: Callable[[Any, int], Any] = lambda batch, examples: batch,
         buffers: SteadyBuffers | None = None,
@@ -84,7 +88,7 @@ class CouplingProbe:
         self._model = model
         self.watched = examples[0]
         self._neighbours, self._others = _two_companies(examples)
-        self._longer = list(longer)
+        self._twin, self._longer = twin, list(longer)
         self._collate = RehearsedCollation(collate, examples)
         self._gradients = gradients
         self._place = place
@@ -114,16 +118,18 @@ class CouplingProbe:
             rows_limits: what bounds how many examples a micro-batch holds, where something does.
             **steps: see the class.
         """
+        twin: Any = None
         longer: list[Any] = []
         if given is None:
             trial = KeyedCollation(collate, RunSecret.from_fixed_seed(0), rank=0)
-            given, longer = examples_for_probe(model=model, like=dataset[0], collate=trial)
+            given, twin, longer = examples_for_probe(model=model, like=dataset[0], collate=trial)
             if is_referenced(dataset[0]):
-                given = with_invented_references(given, model=model, collate=trial)
+                *given, twin = with_invented_references([*given, twin], model=model, collate=trial)
                 longer = with_invented_references(longer, model=model, collate=trial)
         return cls(
             model=model,
             examples=given,
+            twin=twin,
             longer=longer,
             collate=collate,
             most_rows=min(len(dataset), *(limit for limit in rows_limits if limit is not None)),
@@ -153,6 +159,12 @@ class CouplingProbe:
         others = yield from self._watch(other, 1 + len(self._others), only_the_first=True)
         changes.others, changes.leaked = change_of(among, others), self._leaked
         del others
+        if self._twin is not None and self._verdict.is_rounded:
+            twin = self._collate([self.watched, self._neighbours[0], self._twin])
+            alike = yield from self._watch(twin, len(together), only_the_first=True)
+            if shapes_of(batch) == shapes_of(twin) and learned_in(batch) == learned_in(twin):
+                changes.alike = change_of(among, alike)
+            del alike
         padding = padding_of(batch)
         if padding is not None and bool(padding[0].any()):
             with _other_words_in(self._model, padding):

@@ -2,7 +2,8 @@
 
 Four of them, for the coupling probe: one to watch, a long one that sets how wide a batch is
 padded, and two that take each other's place beside them: one hard, of large numbers, learned
-throughout; the other easy, of small numbers, and hardly learned at all.
+throughout; the other easy, of small numbers, and hardly learned at all. A fifth is of other words
+and numbers than the hard one, and of as many: beside it nothing is computed in other shapes.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ _PARTS = (
     _Part(length=9, level=0.95, category=0, unlearned=0.0, filled=0.8),
     _Part(length=11, level=0.05, category=1, unlearned=0.75, easy=True, filled=0.9),
 )
-_WATCHED, _LONG = _PARTS[:2]
+_WATCHED, _LONG, _HARD = _PARTS[:3]
+_TWIN = replace(_HARD, level=0.05, category=1)
 
 
 def made_up_examples(
@@ -91,7 +93,7 @@ def made_up_examples(
 
 def examples_for_probe(
     *, model: nn.Module, like: Any, collate: Callable[[list[Any]], Any]
-) -> tuple[list[Any], list[Any]]:
+) -> tuple[list[Any], Any, list[Any]]:
     """Made-up examples that `collate` accepts: where it only stacks, all as long as `like`.
 
     Args:
@@ -100,20 +102,21 @@ def examples_for_probe(
         collate: makes a batch of them.
 
     Returns:
-        Four examples, and one of each such length.
+        Four examples, one with as much to learn as the third, and one of each such length.
 
     Raises:
         PrivacyError: they cannot be invented.
     """
     longer = [replace(_LONG, length=length) for length in lengths_of_change(model)]
-    for parts, fixed in (((*_PARTS, *longer), None), (_PARTS, _tokens_of(like))):
+    every = (*_PARTS, _TWIN)
+    for parts, fixed in (((*every, *longer), None), (every, _tokens_of(like))):
         examples = _invented(model=model, like=like, parts=parts, fixed=fixed)
         try:
             collate(examples)
         except Exception as error:  # a collator may raise what it likes
             refusal = f"{type(error).__name__}: {error}"
         else:
-            return examples[: len(_PARTS)], examples[len(_PARTS) :]
+            return examples[:4], examples[4], examples[5:]
     raise PrivacyError(f"the collate function refuses invented examples ({refusal}); {_REMEDY}")
 
 
@@ -301,7 +304,7 @@ class _Inventor:
         if self._part.easy:
             return "the"
         if self._part.unlearned == 0.0:
-            return _CODES[at % len(_CODES)]
+            return _CODES[(at if self._part == _HARD else -at) % len(_CODES)]
         return _WORDS[(at + self._part.length) % len(_WORDS)]
 
     def _picture(self, like: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -46,6 +47,16 @@ def test_16_bits_have_room_among_other_lengths_only() -> None:
         conclude(among=0.5, dtype=half)
 
 
+def test_beside_as_much_to_learn_16_bits_have_no_more_room() -> None:
+    """Where that was seen, other companies may round as other lengths do, and this one may not."""
+    half = torch.bfloat16
+    conclude(others=0.02, alike=1e-3, dtype=half)
+    refused: list[dict[str, Any]] = [{"alike": 0.02}, {"others": 0.02}, {"others": 0.2, "alike": 0}]
+    for changes in refused:
+        with pytest.raises(PrivacyError, match="with the examples beside it"):
+            conclude(dtype=half, **changes)
+
+
 def test_less_is_allowed_where_one_row_can_touch_many() -> None:
     """What padding does to every row of a micro-batch adds up, so all together move little."""
     half = torch.bfloat16
@@ -67,35 +78,77 @@ def test_a_gradient_that_shows_nothing_is_refused(norm: float) -> None:
         conclude(norm=norm)
 
 
-@pytest.mark.parametrize("kind", ["among", "others", "leaked", "padded", "beyond", "again"])
+@pytest.mark.parametrize(
+    "kind", ["among", "others", "alike", "leaked", "padded", "beyond", "again"]
+)
 def test_a_gradient_that_becomes_nan_is_refused(kind: str) -> None:
     """NaN in any company counts as a change."""
     with pytest.raises(PrivacyError):
         conclude(**{kind: float("nan")})
 
 
-def test_the_probe_keeps_no_gradient() -> None:
-    """Not even of made-up examples, once it has concluded."""
-    weight = torch.ones(3, requires_grad=True)
+def probe_of(weight: torch.Tensor, *, dtype: torch.dtype = torch.float32) -> CouplingProbe:
+    """Of five numbers as examples, the last of which has as much to learn as the third."""
 
-    def collate(examples: list[float]) -> torch.Tensor:
-        return torch.tensor(examples)[:, None]
+    def collate(examples: list[float]) -> dict[str, torch.Tensor]:
+        values = torch.tensor(examples)[:, None]
+        return {"values": values, "labels": torch.where(values == 4.0, -100, 1)}
 
     def gradients(losses: torch.Tensor) -> FirstGradient:
         first = FirstGradient(Layout({"w": weight}), device=losses.device)  # type: ignore[dict-item]
         first.take(Slot(name="w", index=0, offset=0, shape=weight.shape), losses.detach()[:, None])
         return first
 
-    probe = CouplingProbe(
-        model=nn.Linear(1, 1), examples=[1.0, 2.0, 3.0, 4.0], collate=collate, gradients=gradients
+    return CouplingProbe(
+        model=nn.Linear(1, 1).to(dtype),
+        examples=[1.0, 2.0, 3.0, 4.0],
+        twin=5.0,
+        collate=collate,
+        gradients=gradients,
     )
+
+
+def test_the_probe_keeps_no_gradient() -> None:
+    """Not even of made-up examples, once it has concluded."""
+    weight = torch.ones(3, requires_grad=True)
+    probe = probe_of(weight)
     sizes = []
     for rehearsal in probe.rehearsals():
         sizes.append(rehearsal.examples)
-        rehearsal.take((rehearsal.batch * weight).sum(dim=1))
+        rehearsal.take((rehearsal.batch["values"] * weight).sum(dim=1))
     assert sizes == [1, 3, 3, 1]
     assert not any(isinstance(value, torch.Tensor) for value in vars(probe).values())
     assert probe._seen == []
+
+
+def rehearse_in_16_bits(coupling: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> list[int]:
+    """How many examples each micro-batch had, where losses are scaled by what the batch says."""
+    weight = torch.ones(3, requires_grad=True)
+    sizes = []
+    for rehearsal in probe_of(weight, dtype=torch.bfloat16).rehearsals():
+        sizes.append(rehearsal.examples)
+        losses = (rehearsal.batch["values"] * weight).sum(dim=1)
+        rehearsal.take(losses * coupling(rehearsal.batch))
+    return sizes
+
+
+def test_rounding_that_follows_how_much_is_learned_is_no_coupling_in_16_bits() -> None:
+    """A head's product has as many rows as tokens are learned, and other sizes round otherwise."""
+
+    def by_labels(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return 1 + 0.03 * (batch["labels"] != -100).sum()
+
+    assert rehearse_in_16_bits(by_labels) == [1, 3, 3, 3, 1]
+
+
+def test_what_neighbours_say_is_a_coupling_in_16_bits_too() -> None:
+    """2% of change beside another with as much to learn is refused."""
+
+    def by_values(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return 1 + 0.03 * batch["values"].amax() / 3
+
+    with pytest.raises(PrivacyError, match=r"changed by 1\.9% with the examples beside it"):
+        rehearse_in_16_bits(by_values)
 
 
 def test_one_example_alone_is_no_probe() -> None:

@@ -91,7 +91,7 @@ def test_labels_of_a_classifier_are_classes() -> None:
 def test_rows_of_one_length_are_padded_within() -> None:
     """Where collating only stacks, rows are as long as the data's and hold padding of their own."""
     like = {"input_ids": [5] * 20, "attention_mask": [1] * 20, "labels": [5] * 20}
-    made, longer = examples_for_probe(
+    made, _, longer = examples_for_probe(
         model=tiny_base("llama"), like=like, collate=default_data_collator
     )
     assert {len(value) for example in made for value in example.values()} == {20}
@@ -108,7 +108,7 @@ def test_rows_of_one_length_are_padded_within() -> None:
 def test_tuples_and_plain_modules_have_made_up_examples(network: nn.Module) -> None:
     """A TensorDataset's tuples become tuples of tensors of the same shapes and types."""
     data = TensorDataset(torch.randn(5, 3, 4), torch.tensor([0, 1, 2, 1, 0]))
-    made, _ = examples_for_probe(model=network, like=data[0], collate=default_collate)
+    made, _, _ = examples_for_probe(model=network, like=data[0], collate=default_collate)
     assert [(len(each), each[0].shape, each[1].shape) for each in made] == [(2, (3, 4), ())] * 4
     assert {each[1].dtype for each in made} == {torch.int64}
     assert len({float(each[0].mean()) for each in made}) == 4
@@ -149,5 +149,27 @@ def test_lengths_at_which_a_configuration_changes_are_tried() -> None:
     model.config.max_position_embeddings = 25
     assert lengths_of_change(model) == [21]
     like = {"input_ids": [5], "labels": [5]}
-    _, longer = examples_for_probe(model=model, like=like, collate=collate)
+    _, _, longer = examples_for_probe(model=model, like=like, collate=collate)
     assert [len(example["input_ids"]) for example in longer] == [21]
+
+
+@pytest.mark.parametrize("collator", [collate, default_data_collator])
+def test_the_twin_has_as_much_to_learn_and_says_something_else(collator: Any) -> None:
+    """Beside it a head computes as many rows as beside the third, of other words."""
+    like = {"input_ids": [5] * 20, "attention_mask": [1] * 20, "labels": [5] * 20, "weight": 1.0}
+    made, twin, _ = examples_for_probe(model=tiny_base("llama"), like=like, collate=collator)
+    hard = made[2]
+    for name in ("input_ids", "attention_mask", "labels"):
+        assert len(twin[name]) == len(hard[name])
+    learned = [np.array(each["labels"]) != IGNORED for each in (hard, twin)]
+    assert np.array_equal(*learned)
+    assert list(hard["input_ids"]) != list(twin["input_ids"])
+    assert hard["weight"] > 2 * twin["weight"]
+
+
+def test_the_twin_of_a_text_has_other_words_in_as_many_places() -> None:
+    """Words of like length, so that a tokenizer cuts it into about as many."""
+    made, twin, _ = examples_for_probe(model=tiny_base("llama"), like={"text": "x"}, collate=list)
+    hard, other = made[2]["text"].split(" "), twin["text"].split(" ")
+    assert hard != other
+    assert [len(word) for word in hard] == [len(word) for word in other]
