@@ -38,6 +38,7 @@ RESULTS = ROOT / "benchmarks/results/frontier.jsonl"
 SIZES = {
     "chats": (2_048, 6),
     "reviews": (2_048, 6),
+    "openings": (12_288, 6),
     "sentiment": (2_048, 1),
     "sentences": (4_608, 1),
     "emails": (2_048, 1),

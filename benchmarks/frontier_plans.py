@@ -43,6 +43,7 @@ JUDGING = {
 ROWS = {
     "chats": MODELLING,
     "reviews": MODELLING,
+    "openings": MODELLING,
     "sentiment": JUDGING,
     "sentences": JUDGING,
     "emails": JUDGING,

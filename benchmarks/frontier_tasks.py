@@ -37,7 +37,11 @@ BLOCKS = 50
 
 _IGNORED = -100
 _CHARACTERS = [chr(code) for code in range(33, 127)]
-_MODELLED = {"chats": ("chats", "Hello"), "reviews": ("rotten_tomatoes", "Review:")}
+_MODELLED = {
+    "chats": ("chats", "Hello"),
+    "reviews": ("rotten_tomatoes", "Review:"),
+    "openings": ("imdb_reviews", "Review:"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +185,7 @@ def load_task(
     validation: int,
     folder: Path,
 ) -> Task:
-    """One of `chats`, `reviews`, `sentiment`, `sentences` and `emails`.
+    """One of `chats`, `reviews`, `openings`, `sentiment`, `sentences` and `emails`.
 
     Args:
         name: which.
