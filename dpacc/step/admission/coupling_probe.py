@@ -162,7 +162,8 @@ class CouplingProbe:
         if self._twin is not None and self._verdict.is_rounded:
             twin = self._collate([self.watched, self._neighbours[0], self._twin])
             alike = yield from self._watch(twin, len(together), only_the_first=True)
-            if shapes_of(batch) == shapes_of(twin) and learned_in(batch) == learned_in(twin):
+            usual, as_many, unlike = (learned_in(each) for each in (batch, twin, other))
+            if shapes_of(batch) == shapes_of(twin) and usual == as_many != unlike:
                 changes.alike = change_of(among, alike)
             del alike
         padding = padding_of(batch)

@@ -33,7 +33,7 @@ class Changes:
         among: alone, and among longer ones.
         others: among some, and among others.
         same_shapes: whether those two batches had the same shapes.
-        alike: among some, and among others with as much to learn, where that was seen.
+        alike: among some, and among others with as much to learn, where those before had not.
         leaked: what of the watched example's loss reached the gradients of its neighbours.
         padded: among the same ones, with other words where the batch is padded.
         beyond: alone, and beside a row of a length at which the model may behave otherwise.

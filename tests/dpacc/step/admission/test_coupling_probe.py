@@ -87,12 +87,14 @@ def test_a_gradient_that_becomes_nan_is_refused(kind: str) -> None:
         conclude(**{kind: float("nan")})
 
 
-def probe_of(weight: torch.Tensor, *, dtype: torch.dtype = torch.float32) -> CouplingProbe:
-    """Of five numbers as examples, the last of which has as much to learn as the third."""
+def probe_of(
+    weight: torch.Tensor, *, dtype: torch.dtype = torch.float32, unlearned: float = 4.0
+) -> CouplingProbe:
+    """Of five numbers as examples, one of which may have nothing to learn."""
 
     def collate(examples: list[float]) -> dict[str, torch.Tensor]:
         values = torch.tensor(examples)[:, None]
-        return {"values": values, "labels": torch.where(values == 4.0, -100, 1)}
+        return {"values": values, "labels": torch.where(values == unlearned, -100, 1)}
 
     def gradients(losses: torch.Tensor) -> FirstGradient:
         first = FirstGradient(Layout({"w": weight}), device=losses.device)  # type: ignore[dict-item]
@@ -121,11 +123,13 @@ def test_the_probe_keeps_no_gradient() -> None:
     assert probe._seen == []
 
 
-def rehearse_in_16_bits(coupling: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> list[int]:
+def rehearse_in_16_bits(
+    coupling: Callable[[dict[str, torch.Tensor]], torch.Tensor], **given: float
+) -> list[int]:
     """How many examples each micro-batch had, where losses are scaled by what the batch says."""
     weight = torch.ones(3, requires_grad=True)
     sizes = []
-    for rehearsal in probe_of(weight, dtype=torch.bfloat16).rehearsals():
+    for rehearsal in probe_of(weight, dtype=torch.bfloat16, **given).rehearsals():
         sizes.append(rehearsal.examples)
         losses = (rehearsal.batch["values"] * weight).sum(dim=1)
         rehearsal.take(losses * coupling(rehearsal.batch))
@@ -149,6 +153,16 @@ def test_what_neighbours_say_is_a_coupling_in_16_bits_too() -> None:
 
     with pytest.raises(PrivacyError, match=r"changed by 1\.9% with the examples beside it"):
         rehearse_in_16_bits(by_values)
+
+
+def test_where_all_have_as_much_to_learn_16_bits_have_no_more_room_among_others() -> None:
+    """6% of change among those is refused, whatever the twin shows: nothing rounds otherwise."""
+
+    def by_values(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return 1 + 0.06 * (batch["values"] == 4.0).any()
+
+    with pytest.raises(PrivacyError, match=r"changed by 6\.0% with the examples beside it"):
+        rehearse_in_16_bits(by_values, unlearned=-1.0)
 
 
 def test_one_example_alone_is_no_probe() -> None:
