@@ -60,8 +60,8 @@ _PARTS = (
     _Part(length=9, level=0.95, category=0, unlearned=0.0, filled=0.8),
     _Part(length=11, level=0.05, category=1, unlearned=0.75, easy=True, filled=0.9),
 )
-_WATCHED, _LONG, _HARD = _PARTS[:3]
-_TWIN = replace(_HARD, level=0.05, category=1)
+_WATCHED, _LONG = _PARTS[:2]
+_TWIN = replace(_PARTS[2], level=0.05, category=1)
 
 
 def made_up_examples(
@@ -116,7 +116,8 @@ def examples_for_probe(
         except Exception as error:  # a collator may raise what it likes
             refusal = f"{type(error).__name__}: {error}"
         else:
-            return examples[:4], examples[4], examples[5:]
+            four = len(_PARTS)
+            return examples[:four], examples[four], examples[four + 1 :]
     raise PrivacyError(f"the collate function refuses invented examples ({refusal}); {_REMEDY}")
 
 
@@ -304,7 +305,7 @@ class _Inventor:
         if self._part.easy:
             return "the"
         if self._part.unlearned == 0.0:
-            return _CODES[(at if self._part == _HARD else -at) % len(_CODES)]
+            return _CODES[(-at if self._part.level < 0.5 else at) % len(_CODES)]
         return _WORDS[(at + self._part.length) % len(_WORDS)]
 
     def _picture(self, like: Any) -> Any:
