@@ -101,7 +101,7 @@ class Verdict:
     At equal shapes a row is rounded alike whoever lies beside it, so little is allowed there, and
     the less the more rows one row can touch: what it does to all of them adds up. Among longer
     rows, or such as have more to learn, sums are taken in another order, for which 16 bits need
-    room: one number that falls to the other side changes the gradient of 32 layers by 2%.
+    room: a few numbers that fall to the other side changed a gradient of 32 layers by 2%.
 
     Args:
         model: its dtypes set how closely gradients must agree.
