@@ -146,7 +146,8 @@ def _dpacc(
         prepared, _ = engine.prepare(model, optimizer, schedule)
         if geometry is not None:
             geometry.begin(engine=engine, optimizer=optimizer)
-        for step in engine.steps(rows, texts.collate):
+        # A row names its text, whose states are as long as they are: none can be made up.
+        for step in engine.steps(rows, texts.collate, probe_examples=rows[:4]):
             with nullcontext() if geometry is None else geometry.point():
                 for batch in step:
                     step.backward(texts.losses(prepared, batch))

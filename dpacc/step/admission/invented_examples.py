@@ -94,7 +94,9 @@ def made_up_examples(
 def examples_for_probe(
     *, model: nn.Module, like: Any, collate: Callable[[list[Any]], Any]
 ) -> tuple[list[Any], Any, list[Any]]:
-    """Made-up examples that `collate` accepts: where it only stacks, all as long as `like`.
+    """Made-up examples that `collate` accepts, together and each alone.
+
+    Where it only stacks, all are as long as `like`.
 
     Args:
         model: tells the vocabulary, and the lengths at which it may behave otherwise.
@@ -112,7 +114,8 @@ def examples_for_probe(
     for parts, fixed in (((*every, *longer), None), (every, _tokens_of(like))):
         examples = _invented(model=model, like=like, parts=parts, fixed=fixed)
         try:
-            collate(examples)
+            for batch in (examples, *([each] for each in examples)):
+                collate(batch)
         except Exception as error:  # a collator may raise what it likes
             refusal = f"{type(error).__name__}: {error}"
         else:

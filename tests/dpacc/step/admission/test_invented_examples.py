@@ -133,7 +133,15 @@ def choosy(examples: list[Any]) -> Any:
     raise KeyError(examples[0]["text"])
 
 
-@pytest.mark.parametrize("refuses", [choosy])
+def only_several(examples: list[Any]) -> Any:
+    """A collator that takes several examples, and none alone."""
+    first, *others = examples
+    if not others:
+        raise KeyError(first["text"])
+    return examples
+
+
+@pytest.mark.parametrize("refuses", [choosy, only_several])
 def test_a_collator_that_refuses_them_is_named(refuses: Callable[[list[Any]], Any]) -> None:
     """Its error is told, with the remedy."""
     with pytest.raises(PrivacyError, match=r"refuses invented examples \(KeyError.*probe_examples"):
