@@ -129,17 +129,18 @@ def states_before(*, head: nn.Module, model: nn.Module, inputs: Mapping[str, Ten
     """The hidden states that the model's output head would project, [examples, tokens, hidden].
 
     Args:
-        head: sees one token of them, and no more is projected.
+        head: sees none of their tokens, so that nothing is projected.
         model: whose it is.
         inputs: of the model.
     """
     seen: list[Tensor] = []
 
-    def keep_one(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor]:
+    def keep_all(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor]:
         seen.append(arguments[0])
-        return (arguments[0][:1, :1].detach(),)
+        # Not one token: the product with it copies the whole weight in 16 bits.
+        return (arguments[0][:, :0].detach(),)
 
-    hook = head.register_forward_pre_hook(keep_one)
+    hook = head.register_forward_pre_hook(keep_all)
     try:
         model(**inputs, use_cache=False)
     finally:
