@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dpacc.errors import ConfigurationError
+from dpacc.layers.operators import layer_operator
 from dpacc.ranks.backends import Replicated
 
 
@@ -50,8 +52,8 @@ def first_trained_block(model: nn.Module) -> int:
     return trained.index(True)
 
 
-Compile = Literal["none", "blocks"]
-"""What of a model `torch.compile` makes faster code of."""
+Compile = Literal["none", "blocks", "step"]
+"""What of a model `torch.compile` makes faster code of: each trained block, or all in one piece."""
 
 _VERSIONS = 32
 """The most of one piece of code, in training and evaluation together."""
@@ -59,6 +61,10 @@ _VERSIONS = 32
 
 def compile_as_asked(compile: Compile, *, model: nn.Module, placement: str) -> None:
     """Compile what is asked for, if anything.
+
+    Names, parameters and what is saved stay as they are. Sizes of micro-batches are symbols in the
+    code, so that there are a handful of versions: for micro-batches with and without padding, of
+    one example and of more.
 
     Args:
         compile: what.
@@ -71,46 +77,92 @@ def compile_as_asked(compile: Compile, *, model: nn.Module, placement: str) -> N
     if compile == "none":
         return
     if compile not in get_args(Compile):
-        raise ConfigurationError(
-            f"compile={compile!r}: choose 'blocks' or 'none'. A whole step has parts that no "
-            "compiler sees through: what is learned of each example, and where gradients go"
-        )
+        raise ConfigurationError(f"compile={compile!r}: choose 'blocks', 'step' or 'none'")
     if placement != Replicated.placement:
         raise ConfigurationError(
             f"compile={compile!r} with a model that is {placement}: set compile='none', or launch "
             "with launch_configs/ddp.yaml"
         )
-    for block in transformer_blocks(model):
-        for where in _dropping_out(block):
-            raise ConfigurationError(
-                f"compile={compile!r} with dropout in {where}, whose masks, each example's own, no "
-                "compiled code makes: set the rate to 0, or compile='none'"
-            )
-    compile_blocks(model)
-
-
-def compile_blocks(model: nn.Module) -> None:
-    """Let each block that is trained be compiled, at its first forward.
-
-    Names, parameters and what is saved stay as they are. Sizes of micro-batches are symbols in the
-    code, which is the same for blocks that are alike, so that there are a handful of versions: for
-    micro-batches with and without padding, of one example and of more.
-
-    Raises:
-        ConfigurationError: the model has no list of blocks.
-    """
+    blocks = transformer_blocks(model)
+    pieces = [_holder(blocks, model)] if compile == "step" else [*blocks]
+    for where in chain.from_iterable(map(_dropping_out, pieces)):
+        raise ConfigurationError(
+            f"compile={compile!r} with dropout in {where}, whose masks, each example's own, no "
+            "compiled code makes: set the rate to 0, or compile='none'"
+        )
     # A second backward over one graph, which ghost clipping takes, needs what the first one read.
     torch._functorch.config.donated_buffer = False
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, _VERSIONS)
-    for block in transformer_blocks(model):
+    if compile == "step":
+        _compile_whole(pieces[0], blocks, model)
+    else:
+        _compile_blocks(blocks)
+
+
+def _compile_blocks(blocks: nn.ModuleList) -> None:
+    """Let each block that is trained be compiled at its first forward; those alike share code."""
+    for block in blocks:
         if any(p.requires_grad for p in block.parameters()):
             block._compiled_call_impl = _compiled(block)
 
 
-def _dropping_out(block: nn.Module) -> Iterator[str]:
-    """The modules of a block that have a rate of dropout, or attributes that are one."""
-    for name, module in block.named_modules():
+def _compile_whole(body: nn.Module, blocks: nn.ModuleList, model: nn.Module) -> None:
+    """Let everything from the words to the states before the head be compiled as one.
+
+    Raises:
+        ConfigurationError: something in it is trained outside its blocks, whose gradient a
+            compiler might leave out.
+    """
+    inside = {id(p) for p in blocks.parameters()}
+    for name, parameter in body.named_parameters():
+        if parameter.requires_grad and id(parameter) not in inside:
+            raise ConfigurationError(
+                f"compile='step' with {name}, which is trained outside the blocks: set "
+                "compile='blocks'"
+            )
+    # What reentrant checkpointing needs: it has words ask for a gradient, which breaks the piece.
+    getattr(model, "disable_input_require_grads", lambda: None)()
+    anchor = torch.zeros(0, requires_grad=True)
+
+    def begin(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not arguments or not torch.is_grad_enabled():
+            return None
+        return _asking_for_a_gradient(anchor, arguments[0]), *arguments[1:]
+
+    first = next(each for each in blocks if any(p.requires_grad for p in each.parameters()))
+    first.register_forward_pre_hook(begin)
+    body._compiled_call_impl = torch.compile(body._call_impl, dynamic=True)
+
+
+def _holder(blocks: nn.ModuleList, model: nn.Module) -> nn.Module:
+    """The module that runs the blocks, between the words and the head."""
+    return next(each for each in model.modules() if blocks in each.children())
+
+
+def _states(anchor: Tensor, states: Tensor) -> Tensor:
+    return states.clone()
+
+
+def _states_backward(gradient: Tensor, wanted: bool, anchor: Tensor, states: Tensor) -> Tensor:
+    return anchor.new_empty(0)
+
+
+_asking_for_a_gradient = layer_operator(
+    name="asking_for_a_gradient",
+    forward=_states,
+    backward=_states_backward,
+    shapes=lambda anchor, states: torch.empty_like(states),
+)
+"""Of an anchor without elements and of states that nothing beneath is trained for, the states.
+
+A compiler leaves out a backward whose result nobody wants, and with it what that backward writes.
+"""
+
+
+def _dropping_out(part: nn.Module) -> Iterator[str]:
+    """The modules of a part that have a rate of dropout, or attributes that are one."""
+    for name, module in part.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
             yield name
         for key, value in vars(module).items():

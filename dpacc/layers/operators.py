@@ -10,6 +10,7 @@ Without a compiler the same two functions run as an `autograd.Function`, which t
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ def layer_operator(
     forward: Callable[..., Any],
     backward: Callable[..., Tensor],
     shapes: Callable[..., Any],
+    keeps_arguments: bool = True,
 ) -> Callable[..., Tensor]:
     """One layer's operation on its first argument, which alone gets a gradient from autograd.
 
@@ -35,21 +37,24 @@ def layer_operator(
             arguments, and what the backward needs besides, to the first argument's gradient; it is
             empty where it is not wanted. Writes the others' to the buffer that `places` tells.
         shapes: gives what `forward` gives, with any numbers in it.
+        keeps_arguments: or the backward gets no arguments, but what it needs besides alone, of
+            which the first is shaped like the first argument wherever its gradient is wanted.
 
     Returns:
         From the arguments to the output.
     """
+    keep = partial(_keep, keeps_arguments)
     _define(name, forward, shapes)
     _define(f"{name}_backward", backward, _shape_of_the_first)
     operators = [getattr(torch.ops.dpacc, each).default for each in (name, f"{name}_backward")]
     torch.library.register_autograd(
-        f"dpacc::{name}", _gradients_by(operators[1]), setup_context=_keep, lib=_LIBRARY
+        f"dpacc::{name}", _gradients_by(operators[1]), setup_context=keep, lib=_LIBRARY
     )
 
     def run(ctx: Any, *arguments: Any) -> Any:
         # In one: torch binds arguments by name for a function whose context is set up apart.
         results = forward(*arguments)
-        _keep(ctx, arguments, results)
+        keep(ctx, arguments, results)
         return _first(results)
 
     methods: dict[str, Any] = {
@@ -81,9 +86,12 @@ def _shape_of_the_first(_: Tensor, wanted: bool, first: Tensor, *__: Any) -> Ten
     return first.new_empty(first.shape if wanted else 0)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+def _keep(keeps_arguments: bool, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.set_materialize_grads(False)
-    kept = (*inputs, *(output[1:] if isinstance(output, tuple) else ()))
+    kept = (
+        *(inputs if keeps_arguments else ()),
+        *(output[1:] if isinstance(output, tuple) else ()),
+    )
     ctx.others = [None if isinstance(each, Tensor) else each for each in kept]
     ctx.number_of_inputs = len(inputs)
     ctx.save_for_backward(*(each if isinstance(each, Tensor) else None for each in kept))

@@ -1,14 +1,17 @@
-"""Cross-entropy of tokens in little memory: fp32 logits of a whole micro-batch never exist."""
+"""Cross-entropy of tokens in little memory: fp32 logits of a whole micro-batch never exist.
+
+Each is an operator, as layers are, so that a compiler sees it whole.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dpacc.layers.kernels.choice import fused_on
+from dpacc.layers.operators import layer_operator
 
 _TOKENS_PER_PRODUCT = 256
 _TOKENS_IN_CACHE = 8
@@ -21,8 +24,7 @@ def token_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Equals `F.cross_entropy(logits.float(), targets, reduction="none")` without ever holding
     fp32 logits of more than a few tokens: one small scratch buffer stays in the cache.
     """
-    losses: Tensor = _TokenCrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
-    return losses
+    return _token_cross_entropy(logits, targets)
 
 
 def projected_cross_entropy(
@@ -40,59 +42,79 @@ def projected_cross_entropy(
         bias: [vocabulary], frozen, or none.
         targets: [n].
     """
-    losses: Tensor = _ProjectedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        states, weight, bias, targets
-    )
-    return losses
+    wanted = states.requires_grad and torch.is_grad_enabled()
+    return _projected_cross_entropy(states, weight, bias, targets, wanted)
 
 
-class _TokenCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        normalisers = torch.empty(len(targets), dtype=torch.float32, device=logits.device)
-        for rows, scratch in _chunks(logits):
-            scratch.copy_(logits[rows])
-            largest = scratch.amax(dim=1, keepdim=True)
-            sums = scratch.sub_(largest).exp_().sum(dim=1)
-            normalisers[rows] = sums.log_().add_(largest.squeeze(1))
-        ctx.save_for_backward(logits, targets, normalisers)
-        return normalisers - logits.gather(1, targets.unsqueeze(1)).squeeze(1).float()
-
-    @staticmethod
-    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = output_gradients
-        logits, targets, normalisers = ctx.saved_tensors
-        result = torch.empty_like(logits)
-        for rows, scratch in _chunks(logits):
-            probabilities = scratch.copy_(logits[rows]).sub_(normalisers[rows, None]).exp_()
-            one = torch.ones_like(probabilities[:, :1])
-            probabilities.scatter_add_(1, targets[rows, None], -one)
-            result[rows] = probabilities.mul_(gradient[rows, None])
-        return result, None
+def _token_forward(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    normalisers = torch.empty(len(targets), dtype=torch.float32, device=logits.device)
+    for rows, scratch in _chunks(logits):
+        scratch.copy_(logits[rows])
+        largest = scratch.amax(dim=1, keepdim=True)
+        sums = scratch.sub_(largest).exp_().sum(dim=1)
+        normalisers[rows] = sums.log_().add_(largest.squeeze(1))
+    at_targets = logits.gather(1, targets.unsqueeze(1)).squeeze(1).float()
+    return normalisers - at_targets, normalisers
 
 
-class _ProjectedCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
-    ) -> Tensor:
-        losses = torch.empty(len(targets), dtype=torch.float32, device=states.device)
-        gradients = torch.empty_like(states) if ctx.needs_input_grad[0] else None
-        # Low precision cannot hold the difference of two sums made in tiles.
-        tiled = weight.device.type in ("cpu", "meta") and weight.dtype == torch.float32
-        together = _TILE_OF_TOKENS if tiled else _TOKENS_PER_PRODUCT
-        project = _project_in_tiles if tiled else _project_at_once
-        for rows in runs(total=len(targets), most=together):
-            into = None if gradients is None else gradients[rows]
-            losses[rows] = project(states[rows], weight, bias, targets[rows], into)
-        ctx.save_for_backward(gradients)
-        return losses
+def _token_backward(
+    gradient: Tensor, wanted: bool, logits: Tensor, targets: Tensor, normalisers: Tensor
+) -> Tensor:
+    result = torch.empty_like(logits if wanted else logits[:0])
+    for rows, scratch in _chunks(result):
+        probabilities = scratch.copy_(logits[rows]).sub_(normalisers[rows, None]).exp_()
+        one = torch.ones_like(probabilities[:, :1])
+        probabilities.scatter_add_(1, targets[rows, None], -one)
+        result[rows] = probabilities.mul_(gradient[rows, None])
+    return result
 
-    @staticmethod
-    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (gradients,) = ctx.saved_tensors
-        scales = output_gradients[0].unsqueeze(1)
-        return (gradients * scales).to(gradients.dtype), None, None, None
+
+def _token_shapes(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    each = logits.new_empty(len(targets), dtype=torch.float32)
+    return each, torch.empty_like(each)
+
+
+_token_cross_entropy = layer_operator(
+    name="token_cross_entropy",
+    forward=_token_forward,
+    backward=_token_backward,
+    shapes=_token_shapes,
+)
+
+
+def _projected_forward(
+    states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, wanted: bool
+) -> tuple[Tensor, Tensor]:
+    losses = torch.empty(len(targets), dtype=torch.float32, device=states.device)
+    gradients = torch.empty_like(states if wanted else states[:0])
+    # Low precision cannot hold the difference of two sums made in tiles.
+    tiled = weight.device.type in ("cpu", "meta") and weight.dtype == torch.float32
+    together = _TILE_OF_TOKENS if tiled else _TOKENS_PER_PRODUCT
+    project = _project_in_tiles if tiled else _project_at_once
+    for rows in runs(total=len(targets), most=together):
+        into = gradients[rows] if wanted else None
+        losses[rows] = project(states[rows], weight, bias, targets[rows], into)
+    return losses, gradients
+
+
+def _projected_backward(gradient: Tensor, wanted: bool, gradients: Tensor) -> Tensor:
+    return (gradients * gradient.unsqueeze(1)).to(gradients.dtype)
+
+
+def _projected_shapes(
+    states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, wanted: bool
+) -> tuple[Tensor, Tensor]:
+    losses = states.new_empty(len(targets), dtype=torch.float32)
+    return losses, torch.empty_like(states if wanted else states[:0])
+
+
+_projected_cross_entropy = layer_operator(
+    name="projected_cross_entropy",
+    forward=_projected_forward,
+    backward=_projected_backward,
+    shapes=_projected_shapes,
+    keeps_arguments=False,
+)
 
 
 def _project_at_once(

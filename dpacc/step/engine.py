@@ -85,7 +85,8 @@ class PrivacyEngine:
             A and columns of B it trains ([`DynamicRank`][dpacc.layers.dynamic_rank.DynamicRank]).
         subspace_rank: k of a plan's second phase, see [`Subspace`][dpacc.layers.subspace.Subspace].
         budget: that of the data set: a file of which the whole plan is reserved beforehand.
-        compile: "blocks" has torch compile each trained block. The same result, up to rounding.
+        compile: "blocks" has torch compile each trained block, "step" all from the words to the
+            head as one. The same result, up to rounding.
 
     ```python
     engine = PrivacyEngine(accelerator, plan, ledger="run/ledger.jsonl")

@@ -87,17 +87,22 @@ def rows_of(model: nn.Module, buffer: GradientBuffer, inputs: Tensor) -> Tensor:
     return Materialize(buffer, backward, CPU).rows(losses_of(model, inputs)).clone()
 
 
-@pytest.mark.parametrize("kind", ["whole", "checkpointed", "NF4"])
-def test_compiled_blocks_write_the_same_gradients(kind: str, compiler: Any) -> None:
+KINDS = ("whole", "checkpointed", "NF4", "upper two")
+
+
+@pytest.mark.parametrize("compile", ["blocks", "step"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_blocks_write_the_same_gradients(kind: str, compile: Any, compiler: Any) -> None:
     """Of every example, in micro-batches of any shape, by one code without a break; twice."""
     torch.manual_seed(0)
     base: nn.Module = Stack(again=kind == "checkpointed")
-    model = adapted(quantized(base) if kind == "NF4" else base)
+    upper: dict[str, Any] = {"target_modules": r".*[12]\.(up|down)"} if kind == "upper two" else {}
+    model = adapted(quantized(base) if kind == "NF4" else base, **upper)
     buffer = attach_gradient_buffer(model)
     names = [name for name, _ in model.named_parameters()]
     micro_batches = [torch.randn(rows, tokens, 64) for rows, tokens in ((3, 5), (2, 9), (4, 2))]
     expected = [rows_of(model, buffer, each) for each in micro_batches]
-    compile_as_asked("blocks", model=model, placement=Replicated.placement)
+    compile_as_asked(compile, model=model, placement=Replicated.placement)
     for inputs, rows in zip(micro_batches, expected, strict=True):
         assert_same_gradients(rows_of(model, buffer, inputs), rows)
     first, second = squares_of_two_passes(model, buffer, micro_batches[0])
@@ -122,24 +127,36 @@ def squares_of_two_passes(
     return tuple(squares)
 
 
+@pytest.mark.parametrize("compile", ["blocks", "step"])
 @pytest.mark.parametrize("options", [{"lora_dropout": 0.1}, {}])
-def test_dropout_is_not_compiled(options: dict[str, float]) -> None:
+def test_dropout_is_not_compiled(options: dict[str, float], compile: Any) -> None:
     """Neither an adapter's nor a rate that a layer hands to a function."""
     model: Any = adapted(Stack(), **options)
     if not options:
         model.base_model.model.blocks[2].attention_dropout = 0.1
     with pytest.raises(ConfigurationError, match="set the rate to 0"):
-        compile_as_asked("blocks", model=model, placement=Replicated.placement)
+        compile_as_asked(compile, model=model, placement=Replicated.placement)
+
+
+class Ended(Stack):
+    """With a layer behind the blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end = nn.Linear(64, 64)
 
 
 @pytest.mark.parametrize(
     ("compile", "placement", "message"),
     [
-        ("step", Replicated.placement, "choose 'blocks' or 'none'"),
+        ("all", Replicated.placement, "choose 'blocks', 'step' or 'none'"),
+        ("step", Replicated.placement, r"end\.lora_A.* outside the blocks: set compile='blocks'"),
         ("blocks", "cut by ZeRO-3 over 2 ranks", "set compile='none'"),
+        ("step", "cut by ZeRO-3 over 2 ranks", "set compile='none'"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(compile: Any, placement: str, message: str) -> None:
-    """A whole step, and a model that is cut over ranks."""
+    """What is unknown, what a compiler might leave out, and a model that is cut over ranks."""
+    model = adapted(Ended(), target_modules=["up", "end"])
     with pytest.raises(ConfigurationError, match=message):
-        compile_as_asked(compile, model=Stack(), placement=placement)
+        compile_as_asked(compile, model=model, placement=placement)
