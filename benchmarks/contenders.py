@@ -115,6 +115,11 @@ def dpacc_compiled() -> Step:
     return _dpacc("materialize", compile="blocks")
 
 
+def dpacc_compiled_step() -> Step:
+    """The same, with all from the words to the head compiled as one."""
+    return _dpacc("materialize", compile="step")
+
+
 def dpacc_ghost() -> Step:
     """dpacc going backward twice."""
     return _dpacc("ghost")
@@ -260,6 +265,7 @@ CONTENDERS: dict[str, Callable[[], Step]] = {
     "non-private PEFT": non_private,
     "dpacc": dpacc,
     "dpacc compiled": dpacc_compiled,
+    "dpacc compiled step": dpacc_compiled_step,
     "dpacc ghost": dpacc_ghost,
     "Opacus hooks": opacus_hooks,
     "Opacus ghost": opacus_ghost,

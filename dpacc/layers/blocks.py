@@ -92,10 +92,12 @@ def compile_as_asked(compile: Compile, *, model: nn.Module, placement: str) -> N
         )
     # A second backward over one graph, which ghost clipping takes, needs what the first one read.
     torch._functorch.config.donated_buffer = False
-    limits = torch._dynamo.config
-    limits.recompile_limit = max(limits.recompile_limit, _VERSIONS)
+    settings = torch._dynamo.config
+    settings.recompile_limit = max(settings.recompile_limit, _VERSIONS)
+    # A model's floats are constants; as symbols they fail where activations are computed again.
+    settings.specialize_float = True
     if compile == "step":
-        _compile_whole(pieces[0], blocks, model)
+        _compile_whole(pieces[0], blocks)
     else:
         _compile_blocks(blocks)
 
@@ -107,7 +109,7 @@ def _compile_blocks(blocks: nn.ModuleList) -> None:
             block._compiled_call_impl = _compiled(block)
 
 
-def _compile_whole(body: nn.Module, blocks: nn.ModuleList, model: nn.Module) -> None:
+def _compile_whole(body: nn.Module, blocks: nn.ModuleList) -> None:
     """Let everything from the words to the states before the head be compiled as one.
 
     Raises:
@@ -121,8 +123,7 @@ def _compile_whole(body: nn.Module, blocks: nn.ModuleList, model: nn.Module) -> 
                 f"compile='step' with {name}, which is trained outside the blocks: set "
                 "compile='blocks'"
             )
-    # What reentrant checkpointing needs: it has words ask for a gradient, which breaks the piece.
-    getattr(model, "disable_input_require_grads", lambda: None)()
+    _let_words_ask_for_nothing(body)
     anchor = torch.zeros(0, requires_grad=True)
 
     def begin(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -133,6 +134,17 @@ def _compile_whole(body: nn.Module, blocks: nn.ModuleList, model: nn.Module) -> 
     first = next(each for each in blocks if any(p.requires_grad for p in each.parameters()))
     first.register_forward_pre_hook(begin)
     body._compiled_call_impl = torch.compile(body._call_impl, dynamic=True)
+
+
+def _let_words_ask_for_nothing(body: nn.Module) -> None:
+    """Take out the hooks by which transformers and PEFT have words ask for a gradient.
+
+    Only reentrant checkpointing needs them, and a compiler breaks the piece at them.
+    """
+    for module in body.modules():
+        for key, hook in [*module._forward_hooks.items()]:
+            if getattr(hook, "__name__", "").startswith("make_inputs_require_grad"):
+                del module._forward_hooks[key]
 
 
 def _holder(blocks: nn.ModuleList, model: nn.Module) -> nn.Module:

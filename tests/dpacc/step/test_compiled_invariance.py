@@ -1,4 +1,4 @@
-"""What holds of any engine holds where blocks are compiled: whose a contribution is, and how much.
+"""What holds of any engine holds where it compiles: whose a contribution is, and how much.
 
 The facts are other tests', whose engines all compile here, by code that torch makes once for them.
 """
@@ -30,12 +30,18 @@ LENGTHS = [7, 3, 12, 2, 9]
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module", params=["blocks", "step"])
+def compile(request: pytest.FixtureRequest) -> Any:
+    """What is compiled."""
+    return request.param
+
+
 @pytest.fixture(scope="module", autouse=True)
-def compiled() -> Iterator[list[nn.Module]]:
+def compiled(compile: Any) -> Iterator[list[nn.Module]]:
     """The models of all engines that were made."""
     from torch._dynamo.utils import counters
 
-    with everything_compiled() as models:
+    with everything_compiled(compile) as models:
         yield models
         assert not counters["graph_break"]
 
@@ -56,7 +62,7 @@ FACTS: dict[str, Callable[..., None]] = {
 
 
 @pytest.mark.parametrize("fact", list(FACTS))
-def test_what_holds_of_any_engine_holds_of_compiled_blocks(
+def test_what_holds_of_any_engine_holds_of_compiled_ones(
     fact: str, compiled: list[nn.Module], ledgers: Iterator[Path]
 ) -> None:
     """How a batch is cut, who else is in it and what an example is like: as without a compiler."""
@@ -74,7 +80,7 @@ def test_the_trainer_compiles_and_computes_again(compiled: list[nn.Module], tmp_
     assert len(compiled) == before + 2
 
 
-def test_compiled_blocks_of_an_int8_base_give_a_loops_gradients(tmp_path: Path) -> None:
+def test_a_compiled_int8_base_gives_a_loops_gradients(tmp_path: Path) -> None:
     """Activations computed again, in two passes: Σ of the clipped gradients that autograd gives,
     one example at a time, without any compiler."""
 
@@ -93,11 +99,11 @@ def test_compiled_blocks_of_an_int8_base_give_a_loops_gradients(tmp_path: Path) 
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
 
 
-def test_other_neighbours_leave_a_compiled_gradient_bit_for_bit() -> None:
+def test_other_neighbours_leave_a_compiled_gradient_bit_for_bit(compile: Any) -> None:
     """Of the same lengths, in any order: whose they are is nothing to the code that is compiled."""
     model = tiny_model("llama")
     buffer = attach_gradient_buffer(model)
-    blocks.compile_as_asked("blocks", model=model, placement=Replicated.placement)
+    blocks.compile_as_asked(compile, model=model, placement=Replicated.placement)
 
     def first(data: list[Any]) -> torch.Tensor:
         losses = causal_lm_losses(model, collate(data))

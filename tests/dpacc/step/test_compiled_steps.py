@@ -96,7 +96,7 @@ def test_a_compiler_that_changes_gradients_is_refused(
         sum_of_a_step(next(ledgers), compile)
 
 
-@pytest.mark.parametrize("family", ["llama", "opt"])
+@pytest.mark.parametrize("family", ["llama", "gptj", "opt"])
 def test_a_family_is_one_piece_of_code(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With activations computed again, for which words ask for a gradient until then: no break."""
     network: Any = tiny_model(family)
