@@ -188,29 +188,6 @@ def test_the_shares_of_the_gap_are_those_of_kept_results() -> None:
     assert f"which has {usual['perplexity']:.2f}" in section
 
 
-def test_what_is_told_of_opacus_at_small_epsilons_is_of_kept_results() -> None:
-    """Perplexities held out, and how far independent noise and bands are from them."""
-    kept = [each for each in kept_in(RESULTS) if each["task"] == "chats-2048"]
-    usual = {"tool", "epsilon", "batch", "steps", "learning_rate", "average"}
-    told = " ".join(PAGE.split()).split("**Opacus at ε = 1 is level")[1].split("- **")[0]
-    for epsilon in (1.0, 3.0):
-        runs = [each for each in kept if each["run"]["epsilon"] == epsilon]
-        found = {
-            each["run"]["learning_rate"]: each for each in runs if "average" not in each["run"]
-        }
-        opacus = found[0.003]["held_out"]
-        assert f"{opacus['perplexity']:.2f}" in told
-        for rate, names in ((0.01, usual), (0.1, usual | {"plan"})):
-            (ours,) = (
-                each["held_out"]
-                for each in runs
-                if {*each["run"]} == names and each["run"]["learning_rate"] == rate
-                if each["run"]["batch"] == 128
-            )
-            gain, error = lead([opacus], [ours])
-            assert f"{abs(gain):.1f} ± {error:.1f}%" in told
-
-
 def rows_of(heading: str) -> list[tuple[str, ...]]:
     """The six columns of the table of a section whose runs are one a row."""
     section = section_of(heading)
