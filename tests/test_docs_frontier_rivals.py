@@ -29,7 +29,7 @@ def test_what_is_told_of_opacus_at_small_epsilons_is_of_kept_results() -> None:
 
 
 def test_what_is_told_of_opake_at_small_epsilons_is_of_kept_results() -> None:
-    """Perplexities held out, and how much more they are than dpacc's bands and independent noise."""
+    """Perplexities held out, and by how much dpacc's bands and independent noise lead."""
     kept = [each for each in kept_in(RESULTS) if each["task"] == "chats-2048"]
     usual = {"tool", "epsilon", "batch", "steps", "learning_rate", "average"}
     told = " ".join(PAGE.split()).split("**Opake at ε = 1 and 3**")[1].split("- **")[0]

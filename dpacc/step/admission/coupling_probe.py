@@ -148,6 +148,7 @@ class CouplingProbe:
         self._collate.teach_the_first(together)
         batch, other = self._collate(together), self._collate([self.watched, *self._others])
         changes.same_shapes = shapes_of(batch) == shapes_of(other)
+        changes.unlike_labels = learned_in(batch) != learned_in(other)
         # What the first forward writes to a cache is of a made-up example.
         alone = yield from self._watch(self._of_one(batch), 1, fills_caches=True)
         if is_compiled(self._model):  # not so in the first forward, in which draws are watched
@@ -162,8 +163,8 @@ class CouplingProbe:
         if self._twin is not None and self._verdict.is_rounded:
             twin = self._collate([self.watched, self._neighbours[0], self._twin])
             alike = yield from self._watch(twin, len(together), only_the_first=True)
-            usual, as_many, unlike = (learned_in(each) for each in (batch, twin, other))
-            if shapes_of(batch) == shapes_of(twin) and usual == as_many != unlike:
+            as_many = learned_in(batch) == learned_in(twin)
+            if shapes_of(batch) == shapes_of(twin) and as_many and changes.unlike_labels:
                 changes.alike = change_of(among, alike)
             del alike
         padding = padding_of(batch)

@@ -33,6 +33,7 @@ class Changes:
         among: alone, and among longer ones.
         others: among some, and among others.
         same_shapes: whether those two batches had the same shapes.
+        unlike_labels: whether unlike numbers of their labels are learned.
         alike: among some, and among others with as much to learn, where those before had not.
         leaked: what of the watched example's loss reached the gradients of its neighbours.
         padded: among the same ones, with other words where the batch is padded.
@@ -44,6 +45,7 @@ class Changes:
     among: float = 0.0
     others: float = 0.0
     same_shapes: bool = True
+    unlike_labels: bool = False
     alike: float | None = None
     leaked: float = 0.0
     padded: float = 0.0
@@ -149,7 +151,8 @@ class Verdict:
         is_equal = changes.same_shapes and changes.alike is None
         unequal = self.same_shapes if is_equal else self.other_shapes
         if not changes.others <= unequal:
-            raise PrivacyError(_coupled(changes.others))
+            unlike = is_equal and self.is_rounded and changes.unlike_labels
+            raise PrivacyError(_coupled(changes.others) + _UNLIKE * unlike)
         if not changes.leaked <= _EXACT:
             raise PrivacyError(
                 "an example's loss has a gradient through the examples beside it (of "
@@ -211,6 +214,12 @@ class Verdict:
 _OWN = (
     "make each loss depend on its own example only (no mean over the batch or its tokens, no "
     "balance loss)"
+)
+
+
+_UNLIKE = (
+    ". In 16 bits it may be rounding instead, for unlike numbers of their labels are learned: "
+    "leave probe_examples out, or let its third and fourth have as many"
 )
 
 

@@ -57,6 +57,23 @@ def test_beside_as_much_to_learn_16_bits_have_no_more_room() -> None:
             conclude(dtype=half, **changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"unlike_labels": True, "dtype": torch.bfloat16}, True),
+        ({"unlike_labels": True, "dtype": torch.float32}, False),
+        ({"dtype": torch.bfloat16}, False),
+    ],
+)
+def test_examples_that_learn_unlike_numbers_of_labels_are_named(
+    changes: dict[str, Any], told: bool
+) -> None:
+    """Where no twin is, for somebody gave the examples, and rounding may explain the change."""
+    with pytest.raises(PrivacyError, match="with the examples beside it") as refused:
+        conclude(others=0.02, **changes)
+    assert ("third and fourth have as many" in str(refused.value)) == told
+
+
 def test_less_is_allowed_where_one_row_can_touch_many() -> None:
     """What padding does to every row of a micro-batch adds up, so all together move little."""
     half = torch.bfloat16
