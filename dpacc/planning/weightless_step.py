@@ -75,6 +75,8 @@ def cost_of_micro_batch(
             total = ClippedSum(
                 plan=plan, layout=skeleton.buffer.layout, max_grad_norm=1.0, device=_META
             )
+            if strategy != "probe":
+                total.total.zero_()  # all micro-batches but a step's first find it there
         skeleton.buffer.expect(examples, sequences=sequences)
         losses = _losses(skeleton.model, live, examples * sequences, tokens)
         losses = losses.view(examples, sequences).sum(dim=1)

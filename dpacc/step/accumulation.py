@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,9 +27,6 @@ class ClippedSum:
         max_grad_norm: C at this step; the plan's own unless it adapts.
         device: where the sum lives.
 
-    Attributes:
-        total: [width] fp32, or [width + 1] with Σ(bᵢ − ½) last for adaptive clipping, where bᵢ
-            says whether unit i's norm was at most C. For discrete noise int64, in grid points.
     """
 
     def __init__(
@@ -40,10 +38,19 @@ class ClippedSum:
         self._counts = plan.clipping == "adaptive"
         discrete = plan.noise == "discrete_gaussian"
         self._grid = Grid(max_grad_norm=max_grad_norm) if discrete else None
-        self.total = torch.zeros(
-            layout.width + self._counts,
-            dtype=torch.int64 if discrete else torch.float32,
-            device=device,
+        self._device = device
+
+    @cached_property
+    def total(self) -> Tensor:
+        """[width] fp32, or [width + 1] with Σ(bᵢ − ½) last for adaptive clipping, where bᵢ says
+        whether unit i's norm was at most C. For discrete noise int64, in grid points.
+
+        It takes memory from its first use on: not yet while the probe holds gradients.
+        """
+        return torch.zeros(
+            self._layout.width + self._counts,
+            dtype=torch.float32 if self._grid is None else torch.int64,
+            device=self._device,
         )
 
     def add_kept(self, blocks: Mapping[Slot, Tensor], squares: Tensor) -> None:

@@ -11,7 +11,9 @@ import torch
 
 from dpacc.data.privacy_units import count_units
 from dpacc.errors import ConfigurationError
+from dpacc.layers.gradient_buffer import Layout
 from dpacc.losses.per_example import causal_lm_losses
+from dpacc.step.accumulation import ClippedSum
 from tests.dpacc.step.engine_runs import (
     LENGTHS,
     assert_noise,
@@ -104,3 +106,13 @@ def test_units_must_fit_the_dataset_and_the_plan(ledgers: Iterator[Path]) -> Non
         next(engine.steps(data, collate, units=["ann", "bob"]))
     with pytest.raises(ConfigurationError, match="3 users and the plan dataset_size=2"):
         next(engine.steps(data, collate, units=["ann", "bob", "eve"]))
+
+
+def test_a_sum_takes_memory_from_its_first_use_on() -> None:
+    """So that it is not beside the gradients that the coupling probe holds; unused it is zero."""
+    layout = Layout({"w": torch.nn.Parameter(torch.ones(2, 3))})
+    plan = noiseless(4, steps=1)
+    empty = ClippedSum(plan=plan, layout=layout, max_grad_norm=1.0, device=torch.device("cpu"))
+    assert not any(isinstance(value, torch.Tensor) for value in vars(empty).values())
+    assert torch.equal(empty.total, torch.zeros(6))
+    assert empty.total is empty.total
