@@ -1,0 +1,95 @@
+"""Where docs/frontier.md tells of other bases, it says what its kept results say."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.frontier_page import ROOT, kept_in, lead, section_of
+
+BASES = ROOT / "benchmarks/results/other_bases.jsonl"
+NAMES = {"gemma-3-270m": "Gemma 3", "qwen2.5-coder-0.5b-instruct": "Qwen2.5-Coder"}
+HEADING = "## Other bases"
+
+
+def noise_of(run: dict[str, Any]) -> str:
+    """How a row names it, less its number of bands."""
+    if run["epsilon"] is None:
+        return "none"
+    return "bands" if "plan" in run else "independent"
+
+
+def base_of(kept: dict[str, Any]) -> str:
+    """How a row names the base."""
+    return NAMES[kept["task"].removeprefix("chats-2048-")]
+
+
+def test_every_row_of_other_bases_is_a_kept_result() -> None:
+    """Base, ε, noise, rate, σ, perplexities and loss are those of one run; none is left out."""
+    kept = kept_in(BASES)
+    rows = re.findall(
+        r"^\| (\w.*?) \| ([18∞]) \|" + r" (.+?) \|" * 6 + "$", section_of(HEADING), re.M
+    )
+    found = set()
+    for each in kept:
+        run, held = each["run"], each["held_out"]
+        figures = (each["validation"]["perplexity"], held["perplexity"])
+        found.add(
+            (
+                base_of(each),
+                f"{run['epsilon']:g}" if run["epsilon"] else "∞",
+                noise_of(run),
+                f"{run['learning_rate']:g}",
+                f"{each['noise_multiplier']:.3f}",
+                *(f"{one:.2f}" for one in figures),
+                f"{held['loss']:.3f}",
+            )
+        )
+    told = [(*row[:2], re.sub(r"^\d+ (?=bands)", "", row[2]), *row[3:]) for row in rows]
+    assert {*told} == found
+    assert len(told) == len(kept)
+    assert {each["layers"] for each in kept} == {6}
+
+
+def best_of(base: str) -> dict[tuple[float | None, str], dict[str, Any]]:
+    """Of each ε and noise the run with the best validation perplexity."""
+    best: dict[tuple[float | None, str], dict[str, Any]] = {}
+    for each in kept_in(BASES):
+        cell = each["run"]["epsilon"], noise_of(each["run"])
+        if base_of(each) == base:
+            usual = best.get(cell, each)
+            best[cell] = min(usual, each, key=lambda one: one["validation"]["perplexity"])
+    return best
+
+
+@pytest.mark.parametrize("epsilon", [8.0, 1.0])
+def test_what_bands_win_on_gemma_is_what_runs_say(epsilon: float) -> None:
+    """Over the best run of independent noise, and as a share of the gap to no noise."""
+    best = best_of("Gemma 3")
+    usual, bands = (best[epsilon, noise]["held_out"] for noise in ("independent", "bands"))
+    none = best[None, "none"]["held_out"]
+    gain, error = lead([usual], [bands])
+    share = (usual["loss"] - bands["loss"]) / (usual["loss"] - none["loss"])
+    told = " ".join(section_of(HEADING).split())
+    assert f"{gain:.1f} ± {error:.1f}" in told
+    assert f"{share:.0%} " in told
+    reached = section_of("## What is reached")
+    assert f"{share:.0%} on Gemma 3" in reached
+
+
+@pytest.mark.parametrize(("base", "untrained"), [("Gemma 3", 33.17), ("Qwen2.5-Coder", 80.10)])
+def test_at_the_best_rate_of_the_smaller_base_these_are_worse_than_untrained(
+    base: str, untrained: float
+) -> None:
+    """Independent noise at ε = 8 at 1e-2, and at three tenths of it far better."""
+    told = " ".join(section_of(HEADING).split())
+    assert f"{untrained:.2f}" in told
+    runs = {
+        each["run"]["learning_rate"]: each["held_out"]["perplexity"]
+        for each in kept_in(BASES)
+        if base_of(each) == base
+        if (each["run"]["epsilon"], noise_of(each["run"])) == (8.0, "independent")
+    }
+    assert runs[0.003] < untrained < runs[0.01]
