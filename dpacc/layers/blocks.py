@@ -113,9 +113,14 @@ def _compile_whole(body: nn.Module, blocks: nn.ModuleList) -> None:
     """Let everything from the words to the states before the head be compiled as one.
 
     Raises:
-        ConfigurationError: something in it is trained outside its blocks, whose gradient a
-            compiler might leave out.
+        ConfigurationError: nothing in its blocks is trained, or something outside of them, whose
+            gradient a compiler might leave out.
     """
+    trained = [each for each in blocks if any(p.requires_grad for p in each.parameters())]
+    if not trained:
+        raise ConfigurationError(
+            "compile='step' and nothing in the blocks is trained: set compile='none'"
+        )
     inside = {id(p) for p in blocks.parameters()}
     for name, parameter in body.named_parameters():
         if parameter.requires_grad and id(parameter) not in inside:
@@ -131,8 +136,7 @@ def _compile_whole(body: nn.Module, blocks: nn.ModuleList) -> None:
             return None
         return _asking_for_a_gradient(anchor, arguments[0]), *arguments[1:]
 
-    first = next(each for each in blocks if any(p.requires_grad for p in each.parameters()))
-    first.register_forward_pre_hook(begin)
+    trained[0].register_forward_pre_hook(begin)
     body._compiled_call_impl = torch.compile(body._call_impl, dynamic=True)
 
 

@@ -21,7 +21,7 @@ from dpacc.ranks.backends import Replicated
 from dpacc.step.strategies import Materialize
 from tests.dpacc.layers.test_adapters import assert_same_gradients, backward, quantized
 
-CPU = torch.device("cpu")
+CPU, WHOLE = torch.device("cpu"), Replicated.placement
 
 
 class Block(nn.Module):
@@ -102,7 +102,7 @@ def test_compiled_blocks_write_the_same_gradients(kind: str, compile: Any, compi
     names = [name for name, _ in model.named_parameters()]
     micro_batches = [torch.randn(rows, tokens, 64) for rows, tokens in ((3, 5), (2, 9), (4, 2))]
     expected = [rows_of(model, buffer, each) for each in micro_batches]
-    compile_as_asked(compile, model=model, placement=Replicated.placement)
+    compile_as_asked(compile, model=model, placement=WHOLE)
     for inputs, rows in zip(micro_batches, expected, strict=True):
         assert_same_gradients(rows_of(model, buffer, inputs), rows)
     first, second = squares_of_two_passes(model, buffer, micro_batches[0])
@@ -135,7 +135,13 @@ def test_dropout_is_not_compiled(options: dict[str, float], compile: Any) -> Non
     if not options:
         model.base_model.model.blocks[2].attention_dropout = 0.1
     with pytest.raises(ConfigurationError, match="set the rate to 0"):
-        compile_as_asked(compile, model=model, placement=Replicated.placement)
+        compile_as_asked(compile, model=model, placement=WHOLE)
+
+
+def test_a_step_in_whose_blocks_nothing_is_trained_is_refused() -> None:
+    """There is nothing to be faster at."""
+    with pytest.raises(ConfigurationError, match="nothing in the blocks is trained"):
+        compile_as_asked("step", model=Stack().requires_grad_(False), placement=WHOLE)
 
 
 class Ended(Stack):
@@ -149,8 +155,8 @@ class Ended(Stack):
 @pytest.mark.parametrize(
     ("compile", "placement", "message"),
     [
-        ("all", Replicated.placement, "choose 'blocks', 'step' or 'none'"),
-        ("step", Replicated.placement, r"end\.lora_A.* outside the blocks: set compile='blocks'"),
+        ("all", WHOLE, "choose 'blocks', 'step' or 'none'"),
+        ("step", WHOLE, r"end\.lora_A.* outside the blocks: set compile='blocks'"),
         ("blocks", "cut by ZeRO-3 over 2 ranks", "set compile='none'"),
         ("step", "cut by ZeRO-3 over 2 ranks", "set compile='none'"),
     ],
