@@ -65,7 +65,7 @@ def best_of(base: str) -> dict[tuple[float | None, str], dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("base", "epsilon"), [("Gemma 3", 8.0), ("Gemma 3", 1.0), ("Qwen2.5-Coder", 8.0)]
+    ("base", "epsilon"), [(base, epsilon) for base in NAMES.values() for epsilon in (8.0, 1.0)]
 )
 def test_what_bands_win_on_other_bases_is_what_runs_say(base: str, epsilon: float) -> None:
     """Over the best run of independent noise, and as a share of the gap to no noise."""
