@@ -160,13 +160,12 @@ class CouplingProbe:
         others = yield from self._watch(other, 1 + len(self._others), only_the_first=True)
         changes.others, changes.leaked = change_of(among, others), self._leaked
         del others
-        if self._twin is not None and self._verdict.is_rounded:
+        if changes.unlike_labels and self._twin is not None and self._verdict.is_rounded:
             twin = self._collate([self.watched, self._neighbours[0], self._twin])
-            alike = yield from self._watch(twin, len(together), only_the_first=True)
-            as_many = learned_in(batch) == learned_in(twin)
-            if shapes_of(batch) == shapes_of(twin) and as_many and changes.unlike_labels:
+            if shapes_of(batch) == shapes_of(twin) and learned_in(batch) == learned_in(twin):
+                alike = yield from self._watch(twin, len(together), only_the_first=True)
                 changes.alike = change_of(among, alike)
-            del alike
+                del alike
         padding = padding_of(batch)
         if padding is not None and bool(padding[0].any()):
             with _other_words_in(self._model, padding):
