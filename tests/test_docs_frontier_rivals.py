@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from tests.frontier_page import PAGE, RESULTS, kept_in, lead
 
+USUAL = {"tool", "epsilon", "batch", "steps", "learning_rate", "average"}
 
-def test_what_is_told_of_opacus_at_small_epsilons_is_of_kept_results() -> None:
+
+def told_of(opening: str) -> str:
+    """The point of the page that begins so."""
+    return " ".join(PAGE.split()).split(f"- **{opening}")[1].split("- **")[0]
+
+
+def runs_at(epsilon: float) -> list[dict[str, Any]]:
+    """All kept runs of chats."""
+    kept = kept_in(RESULTS)
+    return [r for r in kept if r["task"] == "chats-2048" and r["run"]["epsilon"] == epsilon]
+
+
+def ours(runs: list[dict[str, Any]]) -> list[Any]:
+    """What dpacc's independent noise, and its bands, have of held-out texts."""
+    found = []
+    for rate, names in ((0.01, USUAL), (0.1, USUAL | {"plan"})):
+        asked = [each for each in runs if {*each["run"]} == names and each["run"]["batch"] == 128]
+        (one,) = (r["held_out"] for r in asked if r["run"]["learning_rate"] == rate)
+        found.append(one)
+    return found
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 3.0])
+def test_what_is_told_of_opacus_at_small_epsilons_is_of_kept_results(epsilon: float) -> None:
     """Perplexities held out, and how far independent noise and bands are from them."""
-    kept = [each for each in kept_in(RESULTS) if each["task"] == "chats-2048"]
-    usual = {"tool", "epsilon", "batch", "steps", "learning_rate", "average"}
-    told = " ".join(PAGE.split()).split("**Opacus at ε = 1 is level")[1].split("- **")[0]
-    for epsilon in (1.0, 3.0):
-        runs = [each for each in kept if each["run"]["epsilon"] == epsilon]
-        found = {
-            each["run"]["learning_rate"]: each for each in runs if "average" not in each["run"]
-        }
-        opacus = found[0.003]["held_out"]
-        assert f"{opacus['perplexity']:.2f}" in told
-        for rate, names in ((0.01, usual), (0.1, usual | {"plan"})):
-            (ours,) = (
-                each["held_out"]
-                for each in runs
-                if {*each["run"]} == names and each["run"]["learning_rate"] == rate
-                if each["run"]["batch"] == 128
-            )
-            gain, error = lead([opacus], [ours])
-            assert f"{abs(gain):.1f} ± {error:.1f}%" in told
+    told, runs = told_of("Opacus at ε = 1 is level"), runs_at(epsilon)
+    rates = {r["run"]["learning_rate"]: r for r in runs if r["run"]["tool"] == "Opacus"}
+    opacus = rates[0.003]["held_out"]
+    assert f"{opacus['perplexity']:.2f}" in told
+    for one in ours(runs):
+        gain, error = lead([opacus], [one])
+        assert f"{abs(gain):.1f} ± {error:.1f}%" in told
 
 
-def test_what_is_told_of_opake_at_small_epsilons_is_of_kept_results() -> None:
+@pytest.mark.parametrize("epsilon", [1.0, 3.0])
+def test_what_is_told_of_opake_at_small_epsilons_is_of_kept_results(epsilon: float) -> None:
     """Perplexities held out, and by how much dpacc's bands and independent noise lead."""
-    kept = [each for each in kept_in(RESULTS) if each["task"] == "chats-2048"]
-    usual = {"tool", "epsilon", "batch", "steps", "learning_rate", "average"}
-    told = " ".join(PAGE.split()).split("**Opake at ε = 1 and 3**")[1].split("- **")[0]
-    for epsilon in (1.0, 3.0):
-        runs = [each for each in kept if each["run"]["epsilon"] == epsilon]
-        theirs = {"plan" in r["run"]: r["held_out"] for r in runs if r["run"]["tool"] == "Opake"}
-        alone, bands = (
-            next(
-                each["held_out"]
-                for each in runs
-                if {*each["run"]} == names
-                if (each["run"]["learning_rate"], each["run"]["batch"]) == (rate, 128)
-            )
-            for rate, names in ((0.01, usual), (0.1, usual | {"plan"}))
-        )
-        for opake, ours in ((False, alone), (False, bands), (True, bands)):
-            assert f"{theirs[opake]['perplexity']:.2f}" in told
-            gain, error = lead([theirs[opake]], [ours])
-            assert f"{gain:.1f} ± {error:.1f}%" in told
+    told, runs = told_of("Opake at ε = 1 and 3**"), runs_at(epsilon)
+    theirs = {"plan" in r["run"]: r["held_out"] for r in runs if r["run"]["tool"] == "Opake"}
+    alone, bands = ours(runs)
+    for has_bands, one in ((False, alone), (False, bands), (True, bands)):
+        assert f"{theirs[has_bands]['perplexity']:.2f}" in told
+        gain, error = lead([theirs[has_bands]], [one])
+        assert f"{gain:.1f} ± {error:.1f}%" in told
