@@ -40,7 +40,7 @@ def first_trained_block(model: nn.Module) -> int:
         ConfigurationError: none, or something is trained in the body but outside the blocks.
     """
     blocks = transformer_blocks(model)
-    trained = [any(p.requires_grad for p in block.parameters()) for block in blocks]
+    trained = [_is_trained(block) for block in blocks]
     inside = {id(p) for p in blocks.parameters()}
     inside |= {id(p) for p in _heads(model)}
     outside = [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in inside]
@@ -105,7 +105,7 @@ def compile_as_asked(compile: Compile, *, model: nn.Module, placement: str) -> N
 def _compile_blocks(blocks: nn.ModuleList) -> None:
     """Let each block that is trained be compiled at its first forward; those alike share code."""
     for block in blocks:
-        if any(p.requires_grad for p in block.parameters()):
+        if _is_trained(block):
             block._compiled_call_impl = _compiled(block)
 
 
@@ -116,7 +116,7 @@ def _compile_whole(body: nn.Module, blocks: nn.ModuleList) -> None:
         ConfigurationError: nothing in its blocks is trained, or something outside of them, whose
             gradient a compiler might leave out.
     """
-    trained = [each for each in blocks if any(p.requires_grad for p in each.parameters())]
+    trained = [block for block in blocks if _is_trained(block)]
     if not trained:
         raise ConfigurationError(
             "compile='step' and nothing in the blocks is trained: set compile='none'"
@@ -149,6 +149,10 @@ def _let_words_ask_for_nothing(body: nn.Module) -> None:
         for key, hook in [*module._forward_hooks.items()]:
             if getattr(hook, "__name__", "").startswith("make_inputs_require_grad"):
                 del module._forward_hooks[key]
+
+
+def _is_trained(block: nn.Module) -> bool:
+    return any(p.requires_grad for p in block.parameters())
 
 
 def _holder(blocks: nn.ModuleList, model: nn.Module) -> nn.Module:

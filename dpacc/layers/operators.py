@@ -2,7 +2,7 @@
 
 What a layer's backward does beside its result, which is to write gradients to a buffer, no compiler
 knows of. So a compiled block calls the layer as an operator of torch's library, whose backward is
-an operator too; it is called because its result is wanted, which `compile_blocks` sees to. It does
+an operator too; it is called because its result is wanted, which `blocks` sees to. It does
 not say that it changes anything: autograd would then refuse ghost clipping's second backward.
 Without a compiler the same two functions run as an `autograd.Function`, which takes fewer calls.
 """

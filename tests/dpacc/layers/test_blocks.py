@@ -87,11 +87,8 @@ def rows_of(model: nn.Module, buffer: GradientBuffer, inputs: Tensor) -> Tensor:
     return Materialize(buffer, backward, CPU).rows(losses_of(model, inputs)).clone()
 
 
-KINDS = ("whole", "checkpointed", "NF4", "upper two")
-
-
 @pytest.mark.parametrize("compile", ["blocks", "step"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["whole", "checkpointed", "NF4", "upper two"])
 def test_compiled_blocks_write_the_same_gradients(kind: str, compile: Any, compiler: Any) -> None:
     """Of every example, in micro-batches of any shape, by one code without a break; twice."""
     torch.manual_seed(0)
