@@ -314,7 +314,7 @@ class TrainingConfig:
         "fp32, or bf16: between ranks, noised sums cross in 16 bits; sums without noise never do.",
         default="fp32",
     )
-    compile: Compile = setting("torch's; blocks: each adapted; step: all as one.", default="none")
+    compile: Compile = setting("torch.compile each adapted block, or all as one.", default="none")
     gradient_checkpointing: bool = setting("Recompute activations: less memory.", default=False)
     offload_activations: bool = setting("Recompute from inputs held by the host.", default=False)
     evaluate_every: int | None = setting(

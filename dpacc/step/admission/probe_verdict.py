@@ -152,7 +152,7 @@ class Verdict:
         unequal = self.same_shapes if is_equal else self.other_shapes
         if not changes.others <= unequal:
             unlike = is_equal and self.is_rounded and changes.unlike_labels
-            raise PrivacyError(_coupled(changes.others) + _UNLIKE * unlike)
+            raise PrivacyError(_coupled(changes.others) + (_UNLIKE if unlike else ""))
         if not changes.leaked <= _EXACT:
             raise PrivacyError(
                 "an example's loss has a gradient through the examples beside it (of "
