@@ -40,6 +40,7 @@ SIZES = {
     "reviews": (2_048, 6),
     "openings": (12_288, 6),
     "sentiment": (2_048, 1),
+    "endings": (4_096, 1),
     "sentences": (4_608, 1),
     "emails": (2_048, 1),
 }

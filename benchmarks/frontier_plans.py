@@ -45,6 +45,7 @@ ROWS = {
     "reviews": MODELLING,
     "openings": MODELLING,
     "sentiment": JUDGING,
+    "endings": JUDGING,
     "sentences": JUDGING,
     "emails": JUDGING,
 }

@@ -69,6 +69,7 @@ class Question:
 
 JUDGED = {
     "sentiment": Question(source="imdb_reviews", read=slice(-32, None)),
+    "endings": Question(source="imdb_reviews", read=slice(-64, None), computed="bfloat16"),
     # Few sentences are longer.
     "sentences": Question(source="rotten_tomatoes", read=slice(-64, None)),
     "emails": Question(
@@ -185,7 +186,7 @@ def load_task(
     validation: int,
     folder: Path,
 ) -> Task:
-    """One of `chats`, `reviews`, `openings`, `sentiment`, `sentences` and `emails`.
+    """One of `chats`, `reviews`, `openings`, `sentiment`, `endings`, `sentences` and `emails`.
 
     Args:
         name: which.

@@ -119,7 +119,7 @@ class Bench:
         self.base.requires_grad_(False)
         model = adapters_for(config=self.config, base=self.base)
         learned = [p for p in model.parameters() if p.requires_grad]
-        rate, _ = rates_for(learned, config=self.config, plan=self.plan)
+        rate, _ = rates_for(model, config=self.config, plan=self.plan)
         optimizer = optimizer_for(learned, config=self.config, rate=rate)
         included = np.random.default_rng().random(len(self.texts)) < 0.5
         with tempfile.TemporaryDirectory() as folder:

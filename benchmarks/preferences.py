@@ -115,7 +115,7 @@ class Bench:
         """Train a fresh adapter under the plan, and measure it."""
         model = self.adapted(config)
         learned = [p for p in model.parameters() if p.requires_grad]
-        rate, _ = rates_for(learned, config=config, plan=plan)
+        rate, _ = rates_for(model, config=config, plan=plan)
         optimizer = optimizer_for(learned, config=config, rate=rate)
         average = average_of(
             optimizer, steps=plan.steps, share=USUAL_SHARE, accelerator=self.accelerator

@@ -133,7 +133,7 @@ def build_model(
             source="the held-out data",
         )
     learned = [p for p in model.parameters() if p.requires_grad]
-    rate, raised = rates_for(learned, config=config, plan=plan)
+    rate, raised = rates_for(model, config=config, plan=plan)
     optimizer = optimizer_for(learned, config=config, rate=raised)
     steps, share = plan.steps, config.average_iterates or 0.0
     return Learner(

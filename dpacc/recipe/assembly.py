@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from dpacc.errors import ConfigurationError
 from dpacc.plan import PrivacyPlan, phased_plan
 from dpacc.recipe.config import TrainingConfig
 from dpacc.recipe.models import Base, add_lora, load_adapter, load_base
-from dpacc.recipe.optimizers import MOMENTUM, rate_under_noise, schedule_for
+from dpacc.recipe.optimizers import MOMENTUM, gain_beneath, rate_under_noise, schedule_for
 from dpacc.step.averaging import USUAL_SHARE, require_share
 from dpacc.step.update_rule import step_noise
 
@@ -131,7 +131,7 @@ def workload_of(*, config: TrainingConfig, dataset_size: int) -> Workload | None
 
 
 def rates_for(
-    learned: Iterable[nn.Parameter], *, config: TrainingConfig, plan: PrivacyPlan
+    model: nn.Module, *, config: TrainingConfig, plan: PrivacyPlan
 ) -> tuple[float, float]:
     """The run's peak learning rate, and the one that leaves as long steps under its noise.
 
@@ -139,7 +139,8 @@ def rates_for(
     larger in one step, if smaller in many: its rate is raised by as much. SGD's stays.
 
     Args:
-        learned: the trained parameters, of whose number the rate is made where none is said.
+        model: with its adapters; of what it trains, and of the frozen weights beneath, the rate is
+            made where none is said.
         config: names the optimizer, and may name its rate under independent noise.
         plan: the run's.
 
@@ -148,7 +149,8 @@ def rates_for(
     """
     rate = config.learning_rate
     if rate is None:
-        rate = rate_under_noise(trained=sum(p.numel() for p in learned), steps=plan.steps)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        rate = rate_under_noise(trained=trained, steps=plan.steps, gain=gain_beneath(model))
     if plan.bands == 1 or config.optimizer != "adamw":
         return rate, rate
     independent = replace(config, correlation="none", bands=None)

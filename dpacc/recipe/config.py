@@ -276,7 +276,7 @@ class TrainingConfig:
         default="adamw",
     )
     learning_rate: float | None = setting(
-        "Peak learning rate; null is 48 / sqrt(trained parameters * steps), at most 0.025, for "
+        "Peak learning rate; null is what trained parameters, steps and base bear under noise, for "
         "adamw, and sgd needs one. Correlation raises adamw's as much as one step's noise.",
         default=None,
         above=0,

@@ -8,33 +8,74 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dpacc.recipe.config import TrainingConfig
 
 MOMENTUM = 0.9
 _WALK, _LARGEST = 48.0, 0.025
+_FULL_GAIN = 4.0
 
 
-def rate_under_noise(*, trained: int, steps: int) -> float:
-    """AdamW's peak rate where none is said: η = 48/√(d·T), and 0.025 at most.
+def rate_under_noise(*, trained: int, steps: int, gain: float = _FULL_GAIN) -> float:
+    """AdamW's peak rate where none is said: η = min(48/√(d·T), 0.025)·min(1, √(g/4)).
 
     Where noise outweighs the gradient AdamW moves every coordinate by about η in each step, in
     directions that have nothing to do with those of other steps. After T of them d coordinates are
     η·√(d·T) from where they began, having learned nothing, and that length, not η, is what a model
-    bears: the best η of one layer and of six differ by as much. docs/utility.md says where 48 was
+    bears: the best η of one layer and of six differ by as much. Both of LoRA's factors go so far,
+    so that B·A turns an output by about η²·T, and what a layer bears of that is a share of what its
+    own weights make of an input: g, and so √g in η. docs/utility.md says where 48 and 4 were
     measured, and no larger η was good there.
 
     Args:
         trained: d, the trained parameters.
         steps: T.
+        gain: g, what `gain_beneath` finds of the base.
 
     >>> round(rate_under_noise(trained=460_800, steps=20), 4)
     0.0158
+    >>> round(rate_under_noise(trained=460_800, steps=20, gain=1.0), 4)
+    0.0079
     >>> rate_under_noise(trained=1_000, steps=20)
     0.025
     """
-    return min(_LARGEST, _WALK / math.sqrt(trained * steps))
+    borne = min(_LARGEST, _WALK / math.sqrt(trained * steps))
+    return borne * min(1.0, math.sqrt(gain / _FULL_GAIN))
+
+
+@torch.no_grad()
+def gain_beneath(model: nn.Module) -> float:
+    """How large the frozen layers beneath adapters make an input: the mean of ‖W‖/√outputs.
+
+    ‖W‖ is Frobenius', so that each is the root mean square of W·x over that of x where x is white.
+    Two digits of it, which ranks, machines and dtypes agree on.
+
+    Args:
+        model: with LoRA layers, whose weights are whole, quantized or not; with none, as where a
+            head alone learns, g is 4, at which a rate stays.
+
+    >>> gain_beneath(nn.Linear(2, 2))
+    4.0
+    """
+    from peft.tuners.lora import LoraLayer
+
+    gains = []
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer) and len(layer.lora_A):
+            weight = _dequantized(layer.get_base_layer())
+            length = torch.linalg.vector_norm(weight, dtype=torch.float32)
+            gains.append(float(length) / math.sqrt(layer.out_features))
+    return float(f"{sum(gains) / len(gains):.2g}") if gains else _FULL_GAIN
+
+
+def _dequantized(layer: Any) -> Tensor:
+    from peft.utils.integrations import dequantize_bnb_weight
+
+    weight: Tensor = layer.weight
+    if type(weight).__name__ in ("Params4bit", "Int8Params"):
+        weight = dequantize_bnb_weight(weight, state=getattr(layer, "state", None))
+    return weight
 
 
 def optimizer_for(

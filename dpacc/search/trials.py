@@ -99,7 +99,7 @@ class Bench:
         """
         model = self.adapted(config=config)
         learned = [p for p in model.parameters() if p.requires_grad]
-        _, rate = rates_for(learned, config=config, plan=plan)
+        _, rate = rates_for(model, config=config, plan=plan)
         optimizer = optimizer_for(learned, config=config, rate=rate)
         share = share_for(config.average_iterates, accelerator=self._accelerator)
         average = average_of(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from dpacc_accounting import read_ledger
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -16,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from dpacc.artifacts.kept.metrics import Course
 from dpacc.artifacts.progress_chart import Measurement
+from dpacc.recipe.optimizers import gain_beneath
 from tests.recipes.training import Train, lines
 
 
@@ -55,9 +58,10 @@ def test_a_run_leaves_adapter_ledger_proof_card_and_picture(
     out, err = capsys.readouterr()
     for fact in ("held-out perplexity", "ε", "δ", "add-or-remove", "example", "noise multiplier"):
         assert fact in out
-    assert "| learning_rate | 0.025 |" in (folder / "README.md").read_text()
-    assert "learning_rate: 0.025" in (folder / "config.yaml").read_text()
-    assert "learning rate 0.025" in err
+    rate = yaml.safe_load((folder / "config.yaml").read_text())["learning_rate"]
+    assert rate == 0.025 * math.sqrt(gain_beneath(loaded) / 4)
+    assert f"| learning_rate | {rate} |" in (folder / "README.md").read_text()
+    assert f"learning rate {rate:.3g}" in err
     assert "step 4/4" in err
     assert not re.search(r"examples/s|[0-9] s left", err)  # how long steps take is private
 

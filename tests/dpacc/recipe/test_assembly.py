@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from dpacc_accounting.factorization.banded import optimal_coefficients
+from peft import LoraConfig, get_peft_model
 
 from dpacc.errors import ConfigurationError
 from dpacc.recipe.assembly import plan_for, rates_for, scheduler_for, workload_of
@@ -26,7 +27,7 @@ CONFIG = TrainingConfig(
     bands=4,
 )
 
-WEIGHTS = [torch.nn.Parameter(torch.zeros(10, 60)), torch.nn.Parameter(torch.zeros(400))]
+WEIGHTS = torch.nn.ParameterList([torch.zeros(10, 60), torch.zeros(400)])
 
 
 def test_noise_is_correlated_for_the_runs_own_course() -> None:
@@ -62,12 +63,31 @@ def test_a_rate_that_is_not_said_is_that_of_so_many_parameters_and_steps() -> No
     """48/√(d·T), then raised like one that is said; at most 0.025."""
     plan = plan_for(config=CONFIG, dataset_size=1000)
     unsaid = replace(CONFIG, learning_rate=None)
-    many = [torch.nn.Parameter(torch.empty(4_000, 200)), torch.nn.Parameter(torch.empty(100_000))]
+    many = torch.nn.ParameterList([torch.empty(4_000, 200), torch.empty(100_000)])
     said = rates_for(many, config=replace(CONFIG, learning_rate=48 / 6_000), plan=plan)
-    assert sum(weight.numel() for weight in many) * plan.steps == 6_000**2
+    assert sum(weight.numel() for weight in many.parameters()) * plan.steps == 6_000**2
     assert rates_for(many, config=unsaid, plan=plan) == pytest.approx(said)
     few = rates_for(WEIGHTS, config=replace(CONFIG, learning_rate=0.025), plan=plan)
     assert rates_for(WEIGHTS, config=unsaid, plan=plan) == few
+
+
+def test_a_rate_that_is_not_said_is_the_less_for_a_base_of_small_weights() -> None:
+    """√(g/4) of it where LoRA's layers stand on weights of a gain g; one that is said stays."""
+    plan = plan_for(config=CONFIG, dataset_size=1000)
+    unsaid = replace(CONFIG, learning_rate=None)
+
+    def adapted(gain: float) -> torch.nn.Module:
+        layer = torch.nn.Linear(16, 16, bias=False)
+        torch.nn.init.constant_(layer.weight, gain / 4)
+        model: torch.nn.Module = get_peft_model(
+            torch.nn.Sequential(layer), LoraConfig(r=2, target_modules=["0"])
+        )
+        return model
+
+    whole, raised = rates_for(adapted(4.0), config=unsaid, plan=plan)
+    half, raised_half = rates_for(adapted(1.0), config=unsaid, plan=plan)
+    assert (half, raised_half) == pytest.approx((whole / 2, raised / 2))
+    assert rates_for(adapted(1.0), config=CONFIG, plan=plan)[0] == 0.01
 
 
 def test_bands_without_correlation_are_refused() -> None:
