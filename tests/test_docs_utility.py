@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -107,7 +108,66 @@ def test_the_rate_of_chats_is_that_of_six_layers() -> None:
     assert f"| chats, six layers, perplexity | 8 | {told}" in PAGE
 
 
-def kept() -> list[dict[str, Any]]:
-    """The frontier's results."""
-    path = ROOT / "benchmarks/results/frontier.jsonl"
+OTHERS = {
+    "Gemma 3": ("gemma-3-270m", 105_472, {1: 0.96, 6: 0.96}),
+    "Qwen2.5-Coder": ("qwen2.5-coder-0.5b-instruct", 183_296, {1: 0.58, 6: 0.62}),
+}
+"""Other bases: their folder, LoRA's parameters a layer at rank 8, and g of so many top layers."""
+
+
+def test_the_rates_of_other_bases_are_those_of_their_gain() -> None:
+    """Each row's rates are the formula's, and beside each stands the run of plain LoRA that is
+    nearest to it, and last the one that validation texts choose."""
+    rows = re.findall(
+        r"^\|(?: ([A-Z][\w. -]+))? \|(?: (e-mails|chats, perplexity))? \| ([18]) \|"
+        + r" ([^|]+) \|" * 5
+        + "$",
+        PAGE,
+        re.M,
+    )
+    base = task = ""
+    for named, asked, epsilon, whole, near_whole, own, near_own, best in rows:
+        base, task = named or base, asked or task
+        folder, per_layer, gains = OTHERS[base]
+        layers = 1 if task == "e-mails" else 6
+        size = {"trained": layers * per_layer, "steps": 48}
+        rates = rate_under_noise(**size), rate_under_noise(**size, gain=gains[layers])
+        assert [f"{each:.4f}" for each in rates] == [whole, own]
+        runs = runs_of(folder, layers, float(epsilon))
+        for rate, told in zip(rates, (near_whole, near_own), strict=True):
+            nearest = min(runs, key=lambda tried: abs(math.log(tried / rate)))
+            assert told == figure(runs[nearest]["held_out"], nearest)
+        chosen = min(runs, key=lambda tried: badness(runs[tried]["validation"]))
+        assert best == figure(runs[chosen]["held_out"], chosen)
+    assert len(rows) == 8
+    nothing = runs_of(OTHERS["Qwen2.5-Coder"][0], 1, 1.0)[0.003]["held_out"]
+    assert f"they find\n{100 * nothing['accuracy']:.1f}%" in PAGE
+
+
+def runs_of(folder: str, layers: int, epsilon: float) -> dict[float, dict[str, Any]]:
+    """A base's runs of plain LoRA under independent noise, by their rates."""
+    name = "other_bases_emails" if layers == 1 else "other_bases"
+    return {
+        each["run"]["learning_rate"]: each
+        for each in kept(name)
+        if each["task"].endswith(folder)
+        if each["run"]["epsilon"] == epsilon and "plan" not in each["run"]
+    }
+
+
+def badness(found: dict[str, Any]) -> float:
+    """What is to be small, of a task of either kind."""
+    return float(found["perplexity"] if "perplexity" in found else -found["accuracy"])
+
+
+def figure(found: dict[str, Any], rate: float) -> str:
+    """As a cell says it."""
+    if "perplexity" in found:
+        return f"{found['perplexity']:.2f} at {rate:g}"
+    return f"{100 * found['accuracy']:.1f}% at {rate:g}"
+
+
+def kept(results: str = "frontier") -> list[dict[str, Any]]:
+    """The frontier's results, or others."""
+    path = ROOT / f"benchmarks/results/{results}.jsonl"
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
