@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dpacc.recipe.optimizers import rate_under_noise
 from tests.frontier_page import PAGE, RESULTS, ROOT, kept_in, lead, section_of
 
+PARTS = ("held_out", "validation")
 FIRST = ROOT / "benchmarks/results/emails_first.jsonl"
 COMPARED = {
     "sentences-4608": ("## Sentences: ", 3),
     "sentiment-2048": ("## Whole reviews: ", 3),
     "sentiment-4096": ("## Twice as many reviews: ", 3),
+    "endings-4096": ("## More of each review, ", 3),
     "emails-2048": ("## E-mails: ", 9),
 }
 """Tasks on which tools are compared: how each one's section begins, and how many seeds it has."""
@@ -79,6 +82,37 @@ def test_leads_in_standard_errors_are_those_of_kept_results() -> None:
     reviews = errors_ahead("sentiment-2048")
     assert f"{reviews['texts'][2]:.1f} over Opake at ε = 1, and counted by seeds alone" in told
     assert f"counted by seeds alone that is {reviews['seeds'][2]:.1f}." in told
+
+
+def test_what_is_told_of_more_of_each_review_is_of_kept_results() -> None:
+    """Leads in errors over texts and seeds, loss beside untrained, how many were looked at, and
+    plain LoRA at the rate that a recipe takes."""
+    told = " ".join(section_of("## More of each review").split())
+    ahead = errors_ahead("endings-4096")
+    texts, seeds = ([f"{each:.1f}" for each in ahead[by]] for by in ("texts", "seeds"))
+    assert f"leads both**, by {texts[1]} and {texts[3]} errors" in told
+    assert f"by seeds alone by {seeds[1]} and {seeds[3]};" in told
+    assert f"leads Opake by {texts[2]} and {seeds[2]}, and is level with Opacus" in told
+    assert ahead["texts"][0] < 1 < min(ahead["texts"][1:])
+    cells = cells_of(RESULTS, "endings-4096")
+    losses = {tool: held_out(best_of(cells[tool, 1.0]))[0]["loss"] for tool, _ in cells}
+    assert min(losses, key=lambda tool: losses[tool]) == "dpacc"
+    assert sorted(losses.values())[0] < 0.490 < sorted(losses.values())[1]
+    every = [each for each in kept_in(RESULTS) if each["task"] == "endings-4096"]
+    sizes = {tuple(sum(n for _, n in e[part]["blocks"]) for part in PARTS) for e in every}
+    assert sizes == {(10_000, 2_000)}
+    rate = round(rate_under_noise(trained=81_408, steps=96), 4)
+    plain = [each for each in every if each["run"]["learning_rate"] == rate]
+    found = []
+    for epsilon in (1.0, 8.0):
+        accuracies = [
+            100 * each["held_out"]["accuracy"]
+            for each in plain
+            if each["run"]["epsilon"] == epsilon and "method" not in each["run"]
+        ]
+        assert len(accuracies) == 3
+        found.append(f"{np.mean(accuracies):.1f} ± {np.std(accuracies, ddof=1):.1f}%")
+    assert f"three seeds) finds {' and '.join(found)} at {rate}, which" in told
 
 
 def test_what_emails_gave_with_three_seeds_is_of_the_first_of_nine() -> None:
@@ -189,6 +223,7 @@ def test_how_far_a_run_without_a_rate_is_behind_is_that_of_kept_results() -> Non
     for task, name, rate in (
         ("sentences-4608", "sentences", 0.0162),
         ("emails-2048", "e-mails", 0.0243),
+        ("endings-4096", "reviews by 64 tokens", 0.0172),
     ):
         gaps = [f"{behind(task, epsilon, rate):.1f}" for epsilon in (1.0, 8.0)]
         assert f" {name} {' and '.join(gaps)};" in reached

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from dpacc.recipe.config import TrainingConfig
+from dpacc.recipe.settings import LoraMethod
 
 MOMENTUM = 0.9
-_WALK, _LARGEST = 48.0, 0.025
+_WALK, _WALK_WHITENED, _LARGEST = 48.0, 12.0, 0.025
 _FULL_GAIN = 4.0
 
 
-def rate_under_noise(*, trained: int, steps: int, gain: float = _FULL_GAIN) -> float:
+def rate_under_noise(
+    *, trained: int, steps: int, gain: float = _FULL_GAIN, method: LoraMethod = "lora"
+) -> float:
     """AdamW's peak rate where none is said: η = min(48/√(d·T), 0.025)·min(1, √(g/4)).
 
     Where noise outweighs the gradient AdamW moves every coordinate by about η in each step, in
@@ -25,13 +28,14 @@ def rate_under_noise(*, trained: int, steps: int, gain: float = _FULL_GAIN) -> f
     η·√(d·T) from where they began, having learned nothing, and that length, not η, is what a model
     bears: the best η of one layer and of six differ by as much. Both of LoRA's factors go so far,
     so that B·A turns an output by about η²·T, and what a layer bears of that is a share of what its
-    own weights make of an input: g, and so √g in η. docs/utility.md says where 48 and 4 were
-    measured, and no larger η was good there.
+    own weights make of an input: g, and so √g in η. Whitened adapters move A alone, on inputs that
+    are white, and bear 12 instead of 48. docs/utility.md says where these were measured.
 
     Args:
         trained: d, the trained parameters.
         steps: T.
         gain: g, what `gain_beneath` finds of the base.
+        method: of the adapters.
 
     >>> round(rate_under_noise(trained=460_800, steps=20), 4)
     0.0158
@@ -39,8 +43,11 @@ def rate_under_noise(*, trained: int, steps: int, gain: float = _FULL_GAIN) -> f
     0.0079
     >>> rate_under_noise(trained=1_000, steps=20)
     0.025
+    >>> round(rate_under_noise(trained=39_936, steps=48, method="whitened"), 4)
+    0.0087
     """
-    borne = min(_LARGEST, _WALK / math.sqrt(trained * steps))
+    walk = _WALK_WHITENED if method == "whitened" else _WALK
+    borne = min(_LARGEST, walk / math.sqrt(trained * steps))
     return borne * min(1.0, math.sqrt(gain / _FULL_GAIN))
 
 
