@@ -144,6 +144,59 @@ def test_the_rates_of_other_bases_are_those_of_their_gain() -> None:
     assert f"they find\n{100 * nothing['accuracy']:.1f}%" in PAGE
 
 
+WHITENED = {
+    "e-mails": ("emails-2048", 39_936, 48, 5.1),
+    "whole reviews, 64 tokens": ("endings-4096", 39_936, 96, 5.1),
+    "Gemma 3, e-mails": ("emails-2048-gemma-3-270m", 50_176, 48, 0.96),
+}
+"""Rows of whitened adapters: the task as results name it, A's parameters, T, and g."""
+
+
+def test_what_whitened_adapters_find_without_a_rate_is_of_kept_results() -> None:
+    """Each at its own rate and in batches of 128, over its seeds; the tuned row in large ones."""
+    rows = re.findall(
+        r"^\|(?: (\w[^|]+))? \| ([18]) \| (0\.00\d\d) \| ([^|]+) \| ([^|]+) \|$", PAGE, re.M
+    )
+    name = ""
+    for named, epsilon, told_rate, told, tuned in rows:
+        name = named or name
+        task, trained, steps, gain = WHITENED[name]
+        rate = rate_under_noise(trained=trained, steps=steps, gain=gain, method="whitened")
+        assert f"{rate:.4f}" == told_rate
+        run = {"epsilon": float(epsilon), "batch": 128, "learning_rate": float(told_rate)}
+        assert told == over_seeds(kept("whitened_rates"), task, run)
+        if tuned != "none":
+            large = {"epsilon": float(epsilon), "batch": 512}
+            found = [over_seeds(kept(), task, {**large, "learning_rate": r}) for r in RATES]
+            assert tuned in found
+    assert len(rows) == 2 * len(WHITENED)
+    sentences = "sentences-4608"
+    for steps, rate in ((27, "0.0116"), (32, "0.0106")):
+        taken = rate_under_noise(trained=39_936, steps=steps, method="whitened")
+        assert f"{taken:.4f}" == rate
+        assert rate in PAGE
+    one, eight = (
+        over_seeds(kept(), sentences, {"epsilon": epsilon, "batch": 512, "learning_rate": 0.01})
+        for epsilon in (1.0, 8.0)
+    )
+    assert f"1e-2 finds {one} (one seed) and {eight}" in " ".join(PAGE.split())
+
+
+RATES = (3e-3, 1e-2, 3e-2)
+
+
+def over_seeds(results: list[dict[str, Any]], task: str, run: dict[str, Any]) -> str:
+    """Accuracy of whitened adapters held out, with its spread if there are several runs."""
+    found = [
+        100 * each["held_out"]["accuracy"]
+        for each in results
+        if each["task"] == task and each["run"].get("method") == "whitened"
+        if run.items() <= each["run"].items()
+    ]
+    spread = f" ± {np.std(found, ddof=1):.1f}" if len(found) > 1 else ""
+    return f"{np.mean(found):.1f}{spread}%" if found else "not run"
+
+
 def runs_of(folder: str, layers: int, epsilon: float) -> dict[float, dict[str, Any]]:
     """A base's runs of plain LoRA under independent noise, by their rates."""
     name = "other_bases_emails" if layers == 1 else "other_bases"
