@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dpacc.recipe.optimizers import rate_under_noise
 from tests.frontier_page import ROOT, kept_in, lead, section_of
 
 BASES = ROOT / "benchmarks/results/other_bases.jsonl"
@@ -94,3 +95,28 @@ def test_at_the_best_rate_of_the_smaller_base_these_are_worse_than_untrained(
         if (each["run"]["epsilon"], noise_of(each["run"])) == (8.0, "independent")
     }
     assert runs[0.003] < untrained < runs[0.01]
+
+
+def test_what_bands_win_at_the_rates_that_recipes_take_is_what_runs_say() -> None:
+    """On Gemma, near the rate without correlation and what is made of it; and beside the best."""
+    runs = {
+        (noise_of(each["run"]), each["run"]["epsilon"], each["run"]["learning_rate"]): each
+        for each in kept_in(BASES)
+        if base_of(each) == "Gemma 3"
+    }
+    less = []
+    for rate in (0.0045, 0.002):
+        for epsilon in (8.0, 1.0):
+            usual, bands = (
+                runs[noise, epsilon, at]["held_out"]["perplexity"]
+                for noise, at in (("independent", rate), ("bands", 0.03))
+            )
+            less.append(f"{100 * (1 - bands / usual):.1f}")
+    taken = rate_under_noise(trained=6 * 105_472, steps=48, gain=0.96)
+    told = " ".join(section_of("## What is reached").split())
+    assert f"without correlation is {taken:.1e} now".replace("e-0", "e-") in told
+    assert f"have {less[0]} and {less[1]}% less perplexity" in told
+    assert f"{less[2]} and {less[3]}% less than it has at its best" in told
+    assert {best_of("Gemma 3")[e, "independent"]["run"]["learning_rate"] for e in (8.0, 1.0)} == {
+        0.002
+    }
