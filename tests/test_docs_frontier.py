@@ -15,6 +15,7 @@ from tests.frontier_page import PAGE, RESULTS, ROOT, kept_in, lead, section_of
 
 PARTS = ("held_out", "validation")
 FIRST = ROOT / "benchmarks/results/emails_first.jsonl"
+WHITENED = ROOT / "benchmarks/results/whitened_rates.jsonl"
 COMPARED = {
     "sentences-4608": ("## Sentences: ", 3),
     "sentiment-2048": ("## Whole reviews: ", 3),
@@ -115,6 +116,32 @@ def test_what_is_told_of_more_of_each_review_is_of_kept_results() -> None:
     assert f"three seeds) finds {' and '.join(found)} at {rate}, which" in told
 
 
+def test_whitened_runs_at_their_own_rate_are_beside_the_rivals_best() -> None:
+    """Accuracy, loss and leads of every row; all leads are four errors or more, either way."""
+    section = section_of("## Whitened at the rate that it takes")
+    rows = re.findall(r"^\| (e-mails|reviews) \| (\d) \|" + r" (\S.*?) \|" * 5 + "$", section, re.M)
+    assert len(rows) == 4
+    for name, epsilon, rate, accuracy, loss, *ahead in rows:
+        task, steps = {"e-mails": ("emails-2048", 48), "reviews": ("endings-4096", 96)}[name]
+        taken = rate_under_noise(trained=39_936, steps=steps, method="whitened")
+        assert f"{taken:.4f}" == rate
+        run = {"epsilon": float(epsilon), "learning_rate": float(rate), "batch": 128}
+        ours = [
+            each["held_out"]
+            for each in kept_in(WHITENED)
+            if each["task"] == task and run.items() <= each["run"].items()
+        ]
+        told = np.array([100 * each["accuracy"] for each in ours])
+        assert len(told) == 3
+        assert f"{told.mean():.2f} ± {told.std(ddof=1):.2f}%" == accuracy
+        assert f"{np.mean([each['loss'] for each in ours]):.3f}" == loss
+        for tool, lead_told in zip(("Opacus", "Opake"), ahead, strict=True):
+            theirs = held_out(best_of(cells_of(RESULTS, task)[tool, float(epsilon)]))
+            gain, error = lead(ours, theirs)
+            assert f"{gain:+.2f} ± {error:.2f}" == lead_told
+            assert min(gain / error, in_seeds(ours, theirs)) >= 4
+
+
 def test_what_emails_gave_with_three_seeds_is_of_the_first_of_nine() -> None:
     """The leads before six more seeds were run."""
     cells = cells_of(RESULTS, "emails-2048")
@@ -186,10 +213,15 @@ def errors_ahead(task: str) -> dict[str, list[float]]:
             pair = [held_out(best_of(cells[each, epsilon])) for each in ("dpacc", tool)]
             gain, error = lead(*pair)
             found["texts"].append(gain / error)
-            ours, theirs = (np.array([each["accuracy"] for each in runs]) for runs in pair)
-            over_seeds = math.sqrt((ours.var(ddof=1) + theirs.var(ddof=1)) / len(ours))
-            found["seeds"].append((ours.mean() - theirs.mean()) / over_seeds)
+            found["seeds"].append(in_seeds(*pair))
     return found
+
+
+def in_seeds(ours: list[Any], theirs: list[Any]) -> float:
+    """A lead in standard errors over the seeds of both."""
+    found = [np.array([each["accuracy"] for each in runs]) for runs in (ours, theirs)]
+    error = math.sqrt(sum(each.var(ddof=1) / len(each) for each in found))
+    return float((found[0].mean() - found[1].mean()) / error)
 
 
 @pytest.mark.parametrize("task", ["sentences-4608", "sentiment-2048"])
