@@ -16,6 +16,12 @@ from tests.frontier_page import PAGE, RESULTS, ROOT, kept_in, lead, section_of
 PARTS = ("held_out", "validation")
 FIRST = ROOT / "benchmarks/results/emails_first.jsonl"
 WHITENED = ROOT / "benchmarks/results/whitened_rates.jsonl"
+AT_ITS_RATE = {
+    "e-mails": ("emails-2048", 48),
+    "sentences": ("sentences-4608", 108),
+    "reviews": ("endings-4096", 96),
+}
+"""Rows of whitened adapters: the task as results name it, and T."""
 COMPARED = {
     "sentences-4608": ("## Sentences: ", 3),
     "sentiment-2048": ("## Whole reviews: ", 3),
@@ -117,12 +123,13 @@ def test_what_is_told_of_more_of_each_review_is_of_kept_results() -> None:
 
 
 def test_whitened_runs_at_their_own_rate_are_beside_the_rivals_best() -> None:
-    """Accuracy, loss and leads of every row; all leads are four errors or more, either way."""
+    """Accuracy, loss and leads of every row; all leads are four errors or more over texts."""
     section = section_of("## Whitened at the rate that it takes")
-    rows = re.findall(r"^\| (e-mails|reviews) \| (\d) \|" + r" (\S.*?) \|" * 5 + "$", section, re.M)
-    assert len(rows) == 4
+    rows = re.findall(r"^\| ([a-z]\S+) \| (\d) \|" + r" (\S.*?) \|" * 5 + "$", section, re.M)
+    assert len(rows) == 2 * len(AT_ITS_RATE)
+    spread = []
     for name, epsilon, rate, accuracy, loss, *ahead in rows:
-        task, steps = {"e-mails": ("emails-2048", 48), "reviews": ("endings-4096", 96)}[name]
+        task, steps = AT_ITS_RATE[name]
         taken = rate_under_noise(trained=39_936, steps=steps, method="whitened")
         assert f"{taken:.4f}" == rate
         run = {"epsilon": float(epsilon), "learning_rate": float(rate), "batch": 128}
@@ -139,7 +146,12 @@ def test_whitened_runs_at_their_own_rate_are_beside_the_rivals_best() -> None:
             theirs = held_out(best_of(cells_of(RESULTS, task)[tool, float(epsilon)]))
             gain, error = lead(ours, theirs)
             assert f"{gain:+.2f} ± {error:.2f}" == lead_told
-            assert min(gain / error, in_seeds(ours, theirs)) >= 4
+            assert gain / error >= 4
+            if (name, tool) == ("sentences", "Opake"):
+                spread.append(f"{in_seeds(ours, theirs):.1f}")
+            else:
+                assert in_seeds(ours, theirs) >= 4
+    assert f"whose runs spread: {' and '.join(spread)}." in " ".join(section.split())
 
 
 def test_what_emails_gave_with_three_seeds_is_of_the_first_of_nine() -> None:

@@ -29,7 +29,7 @@ def rate_under_noise(
     bears: the best η of one layer and of six differ by as much. Both of LoRA's factors go so far,
     so that B·A turns an output by about η²·T, and what a layer bears of that is a share of what its
     own weights make of an input: g, and so √g in η. Whitened adapters move A alone, on inputs that
-    are white, and bear 12 instead of 48. docs/utility.md says where these were measured.
+    are white: η = min(12/√(d·T), 0.025). docs/utility.md says where these were measured.
 
     Args:
         trained: d, the trained parameters.
@@ -46,8 +46,9 @@ def rate_under_noise(
     >>> round(rate_under_noise(trained=39_936, steps=48, method="whitened"), 4)
     0.0087
     """
-    walk = _WALK_WHITENED if method == "whitened" else _WALK
-    borne = min(_LARGEST, walk / math.sqrt(trained * steps))
+    if method == "whitened":
+        return min(_LARGEST, _WALK_WHITENED / math.sqrt(trained * steps))
+    borne = min(_LARGEST, _WALK / math.sqrt(trained * steps))
     return borne * min(1.0, math.sqrt(gain / _FULL_GAIN))
 
 

@@ -99,6 +99,15 @@ def test_a_base_that_makes_more_of_its_inputs_bears_no_larger_rate() -> None:
     assert rate_under_noise(trained=10**6, steps=100, gain=3.9) < usual
 
 
+def test_whitened_adapters_take_a_quarter_on_any_base() -> None:
+    """12/√(d·T), whatever the frozen layers make of their inputs, and 0.025 at most."""
+    usual = rate_under_noise(trained=10**6, steps=100)
+    for gain in (5.2, 4.0, 0.5):
+        found = rate_under_noise(trained=10**6, steps=100, gain=gain, method="whitened")
+        assert found == usual / 4
+    assert rate_under_noise(trained=100, steps=100, gain=0.5, method="whitened") == 0.025
+
+
 LLAMA = LlamaConfig(
     vocab_size=32,
     hidden_size=64,
