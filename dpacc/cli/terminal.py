@@ -28,24 +28,31 @@ Item = TypeVar("Item")
 
 def show_facts(*, title: str, facts: Iterable[tuple[str, str]]) -> None:
     """Print a table of names and values on stdout."""
-    table = Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 2))
+    table = Table(box=None, show_header=False, padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts:
         table.add_row(escape(name), escape(value))
-    Console().print(table)
+    _print_below(title, table)
 
 
 def show_table(*, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table on stdout: names to the left, numbers to the right."""
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+    table = Table(box=None, padding=(0, 2))
     for at, column in enumerate(columns):
         table.add_column(
             escape(column), overflow="fold", justify="right" if at else "left", header_style="bold"
         )
     for row in rows:
         table.add_row(*map(escape, row))
-    Console().print(table)
+    _print_below(title, table)
+
+
+def _print_below(title: str, table: Table) -> None:
+    """A title may be a path that somebody copies: it is not cut to the table's width."""
+    console = Console()
+    console.print(title, style="table.title", soft_wrap=True, highlight=False)
+    console.print(table)
 
 
 @contextmanager
