@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -26,6 +27,8 @@ Given = ParamSpec("Given")
 Loaded = TypeVar("Loaded", bound=tuple[Any, ...])
 
 _kept: dict[str, tuple[Any, ...]] | None = None
+
+_loading, _quieted = threading.Lock(), list[ExitStack]()
 
 
 @contextmanager
@@ -116,17 +119,30 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Keep the loaders' bars and warnings off a terminal that belongs to the recipe."""
-    level, had_bars = logging.root.manager.disable, is_progress_bar_enabled()
+    """Keep the loaders' bars and warnings off a terminal that belongs to the recipe.
+
+    They are the whole process's: of several threads that load the last one gives them back.
+    """
+    with _loading:
+        _quieted.append(_quieted[0] if _quieted else _quiet())
+    try:
+        yield
+    finally:
+        with _loading:
+            given_back = _quieted.pop()
+            if not _quieted:
+                given_back.close()
+
+
+def _quiet() -> ExitStack:
+    before = ExitStack()
+    before.callback(logging.disable, logging.root.manager.disable)
+    if is_progress_bar_enabled():
+        before.callback(enable_progress_bar)
+    before.enter_context(warnings.catch_warnings(action="ignore"))
     logging.disable(logging.WARNING)
     disable_progress_bar()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(level)
-        if had_bars:
-            enable_progress_bar()
+    return before
 
 
 def _reads_as_path(model: str) -> bool:
