@@ -150,12 +150,10 @@ def rates_for(
     rate = config.learning_rate
     if rate is None:
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        rate = rate_under_noise(
-            trained=trained,
-            steps=plan.steps,
-            gain=gain_beneath(model),
-            method=config.lora_method,
-        )
+        method = config.lora_method
+        # A quantized base is unpacked to be read.
+        gain = {} if method == "whitened" else {"gain": gain_beneath(model)}
+        rate = rate_under_noise(trained=trained, steps=plan.steps, method=method, **gain)
     if plan.bands == 1 or config.optimizer != "adamw":
         return rate, rate
     independent = replace(config, correlation="none", bands=None)

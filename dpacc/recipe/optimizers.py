@@ -34,7 +34,7 @@ def rate_under_noise(
     Args:
         trained: d, the trained parameters.
         steps: T.
-        gain: g, what `gain_beneath` finds of the base.
+        gain: g, what `gain_beneath` finds of the base; whitened adapters need none.
         method: of the adapters.
 
     >>> round(rate_under_noise(trained=460_800, steps=20), 4)
@@ -46,10 +46,10 @@ def rate_under_noise(
     >>> round(rate_under_noise(trained=39_936, steps=48, method="whitened"), 4)
     0.0087
     """
-    if method == "whitened":
-        return min(_LARGEST, _WALK_WHITENED / math.sqrt(trained * steps))
-    borne = min(_LARGEST, _WALK / math.sqrt(trained * steps))
-    return borne * min(1.0, math.sqrt(gain / _FULL_GAIN))
+    whitened = method == "whitened"
+    walk = _WALK_WHITENED if whitened else _WALK
+    borne = min(_LARGEST, walk / math.sqrt(trained * steps))
+    return borne if whitened else borne * min(1.0, math.sqrt(gain / _FULL_GAIN))
 
 
 @torch.no_grad()
