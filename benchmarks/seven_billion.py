@@ -11,12 +11,14 @@ it is never whole in 16 bits. dpacc's step is the real one: coupling probe, samp
 ledger, noise, AdamW.
 
 On a processor, large arrays are returned to the system as soon as they are freed: the script
-starts itself again with glibc told so, whose own threshold grows until a layer's worth stays
-behind for every layer.
+starts itself again with glibc told so, whose own threshold grows until a layer's worth stays behind
+for every layer. Once the base is built, tiles of unpacked weights stay at hand. oneDNN is told to
+keep the code of about as many products as a layer has.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import resource
@@ -33,6 +35,7 @@ from random_text_steps import TOOLS, Work
 from shapes import SHAPES
 from torch import nn
 
+from dpacc.layers.packed_weights import TILE_BYTES
 from dpacc.recipe.models import add_lora
 
 
@@ -62,7 +65,8 @@ def main(
     base = random_base(shape=shape, layers=layers)
     parameters = sum(_count(p) for p in base.parameters())
     print(f"{shape}: {parameters / 1e9:.2f} billion parameters, built in {_since(started)}")
-    print(f"peak so far {_peak():.2f} GiB")
+    print(f"peak so far {_peak():.2f} GiB", flush=True)
+    keep_tiles_at_hand()
     adapted = add_lora(model=base, rank=rank, alpha=2 * rank, gradient_checkpointing=checkpointing)
     model = adapted.to(DEVICE).train()
     adapters = trainable(model)
@@ -85,11 +89,23 @@ def main(
     print(f"{tool}: {later:.2f} s a step after the first, {examples * tokens / later:.0f} tokens/s")
 
 
+BOUNDS = {"MALLOC_MMAP_THRESHOLD_": "1000000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "24"}
+"""What glibc maps by itself; of how many products oneDNN keeps the code."""
+
+
 def return_freed_memory() -> None:
-    """Start again with a fixed threshold above which glibc maps, and unmaps, each array."""
-    name = "MALLOC_MMAP_THRESHOLD_"
-    if name not in os.environ:
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {name: "1000000"})
+    """Start again within `BOUNDS`, which are read when a process starts."""
+    if not BOUNDS.keys() <= os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | BOUNDS)
+
+
+def keep_tiles_at_hand() -> None:
+    """From now on map what is larger than a tile, which would else be mapped anew each time."""
+    if sys.platform == "linux":
+        trim_threshold, mmap_threshold = -1, -3  # as in malloc.h
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, TILE_BYTES + 2**16)
+        libc.mallopt(trim_threshold, 4 * TILE_BYTES)
 
 
 def _count(parameter: nn.Parameter) -> int:

@@ -22,6 +22,7 @@ from dpacc.layers.heads import PerExampleEmbedding, PerExampleLayerNorm
 from dpacc.layers.in_place_lora import add_in_place
 from dpacc.layers.memory_saving_layers import keep_fewer_activations
 from dpacc.layers.operators import layer_operator
+from dpacc.layers.packed_weights import unpack_by_tiles
 from dpacc.layers.whitening import WhitenedLinear
 from dpacc.ranks.backends.held_parameters import named_modules
 
@@ -154,6 +155,7 @@ def attach_gradient_buffer(model: nn.Module) -> GradientBuffer:
     keep_fewer_activations(model)
     _compute_in_the_base_dtype(model)
     _keep_quantized_layers_differentiable(model)
+    unpack_by_tiles(model)
     add_in_place(model, upper=PerExampleLinear)
     return buffer
 

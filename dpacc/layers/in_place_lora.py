@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dpacc.layers.fused_lora import fused_output
+from dpacc.layers.packed_weights import PackedWeight
 
 _LAYERS = {
     ("peft.tuners.lora.layer", "Linear"),
@@ -52,6 +53,10 @@ def add_in_place(model: nn.Module, *, upper: type[nn.Module]) -> int:
         fused = fused_output(self, name, x, upper)
         if fused is not None:
             return fused
+        packed = PackedWeight.of(self.base_layer, x)
+        if packed is not None:
+            lower = self.lora_A[name](self.lora_dropout[name](x)) * self.scaling[name]
+            return packed.onto(self.lora_B[name](lower), x, self.base_layer.bias)
         total = self.base_layer(x)
         # A view's base may be kept for a backward of its own.
         if total._base is not None or not total.is_contiguous():

@@ -124,6 +124,20 @@ SURFACE_BUGS = (
         ),
     ),
     Bug(
+        "a packed layer's bias learns nothing",
+        "a trained bias of a four-bit layer is added as if frozen, and its gradient is missing",
+        (
+            Patch(
+                "dpacc.layers.packed_weights",
+                "(bias.requires_grad or bias.dtype is not dtype)",
+                "bias.dtype is not dtype",
+            ),
+        ),
+        (
+            f"{DPACC}/layers/test_packed_weights.py::test_a_layer_that_does_more_goes_its_own_way[trained-bias]",
+        ),
+    ),
+    Bug(
         "experts' layers adapted",
         "layers that see the tokens of all examples in one row are taken for layers of examples",
         (
