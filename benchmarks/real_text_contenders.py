@@ -99,7 +99,11 @@ def hf_trainer(
 
 
 def dpacc(
-    turn: Turn, dtype: str, top_layers: int | None = None, cache_frozen_activations: bool = False
+    turn: Turn,
+    dtype: str,
+    top_layers: int | None = None,
+    cache_frozen_activations: bool = False,
+    **settings: Any,
 ) -> None:
     """dpacc as the recipe runs it: Poisson draws, ledger, noise and checks included."""
     from dpacc import causal_lm_losses
@@ -107,7 +111,9 @@ def dpacc(
 
     model, examples, collate = model_and_data(dtype, top_layers)
     optimizer = torch.optim.AdamW(trainable(model), lr=1e-4)
-    engine = private_engine(dataset_size=len(examples), expected_batch_size=LOGICAL_BATCH)
+    engine = private_engine(
+        dataset_size=len(examples), expected_batch_size=LOGICAL_BATCH, **settings
+    )
     model, optimizer = engine.prepare(model, optimizer)
     if cache_frozen_activations:
         frozen = FrozenActivations(
@@ -204,6 +210,7 @@ Contender = Callable[[Turn, str], None]
 CONTENDERS: dict[str, Contender] = {
     "Hugging Face Trainer": hf_trainer,
     "dpacc": dpacc,
+    "dpacc compiled": partial(dpacc, compile="blocks"),
     "Opacus": opacus,
     "Opake": opake,
     "DPTrainer": partial(hf_trainer, private=True),
