@@ -12,8 +12,8 @@ ledger, noise, AdamW.
 
 On a processor, large arrays are returned to the system as soon as they are freed: the script
 starts itself again with glibc told so, whose own threshold grows until a layer's worth stays behind
-for every layer. Once the base is built, tiles of unpacked weights stay at hand. oneDNN is told to
-keep the code of about as many products as a layer has.
+for every layer. After the first step tiles of unpacked weights stay at hand. oneDNN is told to keep
+the code of about as many products as a layer has.
 """
 
 from __future__ import annotations
@@ -66,7 +66,6 @@ def main(
     parameters = sum(_count(p) for p in base.parameters())
     print(f"{shape}: {parameters / 1e9:.2f} billion parameters, built in {_since(started)}")
     print(f"peak so far {_peak():.2f} GiB", flush=True)
-    keep_tiles_at_hand()
     adapted = add_lora(model=base, rank=rank, alpha=2 * rank, gradient_checkpointing=checkpointing)
     model = adapted.to(DEVICE).train()
     adapters = trainable(model)
@@ -80,6 +79,7 @@ def main(
             torch.cuda.synchronize()
         seconds.append(time.monotonic() - asked)
         print(f"step {step}: {seconds[-1]:.2f} s, peak so far {_peak():.2f} GiB", flush=True)
+        keep_tiles_at_hand()
         asked = time.monotonic()
     later = statistics.median(seconds[1:])
     moved = sum(_digest(p) != old for p, old in zip(adapters, before, strict=True))
@@ -100,10 +100,14 @@ def return_freed_memory() -> None:
 
 
 def keep_tiles_at_hand() -> None:
-    """From now on map what is larger than a tile, which would else be mapped anew each time."""
+    """From now on map what is larger than a tile, which would else be mapped anew each time.
+
+    Not before the probe, whose micro-batches of other sizes would leave holes.
+    """
     if sys.platform == "linux":
         trim_threshold, mmap_threshold = -1, -3  # as in malloc.h
         libc = ctypes.CDLL(None)
+        libc.malloc_trim(0)
         libc.mallopt(mmap_threshold, TILE_BYTES + 2**16)
         libc.mallopt(trim_threshold, 4 * TILE_BYTES)
 

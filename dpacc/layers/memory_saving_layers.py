@@ -39,8 +39,17 @@ class _GatedProduct(torch.autograd.Function):
         with torch.enable_grad():
             leaf = gate.detach().requires_grad_()
             activated = ctx.activation(leaf)
-        (of_gate,) = torch.autograd.grad(activated, leaf, gradient * up)
-        return of_gate, gradient * activated.detach(), None
+        (of_gate,) = torch.autograd.grad(activated, leaf, gradient)
+        activated = activated.detach()
+        if _share_memory(activated, gate) or _share_memory(of_gate, gradient):
+            return of_gate * up, gradient * activated, None
+        return of_gate.mul_(up), activated.mul_(gradient), None
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    """As an activation that does nothing gives back what it gets."""
+    place = one.untyped_storage().data_ptr()
+    return place == other.untyped_storage().data_ptr() != 0  # which is that of no numbers
 
 
 class _Normalised(torch.autograd.Function):

@@ -99,7 +99,7 @@ class PackedWeight:
 
         scales: Tensor = self.state.absmax
         if self.state.nested:
-            scales = dequantize_blockwise(scales, self.state.state2) + self.state.offset
+            scales = dequantize_blockwise(scales, self.state.state2).add_(self.state.offset)
         return scales.float().view(len(self.packed), -1)
 
     def _unpacked(self, packed: Tensor, scales: Tensor, width: int) -> Tensor:

@@ -15,7 +15,11 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from dpacc.errors import ConfigurationError
 from dpacc.layers import memory_saving_layers
 from dpacc.layers.adapters import attach_gradient_buffer
-from dpacc.layers.memory_saving_layers import keep_fewer_activations, offload_block_inputs
+from dpacc.layers.memory_saving_layers import (
+    _GatedProduct,
+    keep_fewer_activations,
+    offload_block_inputs,
+)
 from dpacc.step.strategies import Ghost, Materialize
 from tests.dpacc.layers.test_adapters import backward
 from tests.dpacc.step.engine_runs import noiseless
@@ -61,6 +65,28 @@ def test_the_same_numbers_from_fewer_bytes(family: str) -> None:
     assert torch.equal(losses, again)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
     assert little < much
+
+
+class Shifted(nn.Module):
+    """Its output is new memory, its gradient the one that it gets."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU(), nn.Tanh(), nn.Identity(), Shifted()])
+def test_a_gates_gradients_are_autograds_twice(activation: nn.Module) -> None:
+    """Also where an activation gives back what it gets, and in a second backward of one graph."""
+    torch.manual_seed(0)
+    gate, up = (torch.randn(3, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    direction = torch.randn(3, 5, dtype=torch.float64)
+    kept = [tensor.detach().clone() for tensor in (gate, up, direction)]
+    expected = torch.autograd.grad(activation(gate) * up, (gate, up), direction)
+    product = _GatedProduct.apply(gate, up, activation)
+    for last in (False, True):
+        found = torch.autograd.grad(product, (gate, up), direction, retain_graph=not last)
+        torch.testing.assert_close(found, expected)
+        assert all(map(torch.equal, (gate, up, direction), kept))
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
