@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from dpacc.ranks.collectives import is_undivided
 
 TILE_BYTES = 15 << 18
-"""Of an unpacked tile, at most."""
+"""Of an unpacked tile, at most, but for one that is a single block wide."""
 
 EVEN = 64
 """Rows or columns of a tile are a multiple of it, as registers and cache lines are."""
@@ -54,7 +54,10 @@ class PackedWeight:
         if torch.compiler.is_compiling() or x.device.type != "cpu" or not x.numel():
             return None
         state = getattr(layer.weight, "quant_state", None) if _is_packed(layer) else None
-        if state is None or not _is_plain(layer, state, _settled(layer, x)):
+        if state is None:
+            return None
+        _settle(layer, x)
+        if not _is_plain(layer, state, x.dtype):
             return None
         packed = layer.weight.detach().view(layer.out_features, -1)
         return PackedWeight(packed=packed, state=state, dtype=x.dtype)
@@ -116,12 +119,11 @@ class PackedWeight:
         return tile
 
 
-def _settled(layer: Any, x: Tensor) -> torch.dtype:
-    """The dtype of `x`; the layer's first input decides in which it computes, as in its forward."""
+def _settle(layer: Any, x: Tensor) -> None:
+    """Let the layer's first input decide in which dtype it computes, as its own forward does."""
     if not layer.compute_type_is_set:
         layer.set_compute_type(x)
         layer.compute_type_is_set = True
-    return x.dtype
 
 
 def _is_plain(layer: Any, state: Any, dtype: torch.dtype) -> bool:
